@@ -1,0 +1,308 @@
+"""The run file: one Pydantic class a section, and the only place where options, their defaults and their help live.
+
+A run file is YAML. Every option is also a flag of the same name: `train.epochs` is `--train.epochs`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from counterpoise.errors import ConfigError, nearest
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+Channels = tuple[float, float, float]
+
+
+class Section(BaseModel):
+    """Base of all sections: unknown keys are errors, values do not change once read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, protected_namespaces=())
+
+
+class Schedule(Section):
+    """A number that moves over training, from `start` at the first step to `end` at the last."""
+
+    shape: Literal["constant", "linear", "cosine"] = Field("linear", description="how it moves")
+    start: float = Field(description="value at the first step")
+    end: float | None = Field(None, description="value at the last step; not used by constant")
+
+    @model_validator(mode="after")
+    def _end_is_given(self) -> Schedule:
+        if self.shape != "constant" and self.end is None:
+            raise ValueError(f"a {self.shape} schedule needs 'end'")
+        return self
+
+
+class Term(BaseModel):
+    """One weighted term. Other keys are arguments of the objective itself, each a value or a schedule."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    weight: float | Schedule = Field(1.0, description="weight of this term, or a schedule {shape, start, end}")
+    objective: str | None = Field(None, description="objective, where the term is not named after it; or file.py:Class")
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The arguments for the objective."""
+        return dict(self.model_extra or {})
+
+
+class RandAugment(Section):
+    """RandAugment (Cubuk et al. 2020): `operations` random operations of one strength."""
+
+    operations: int = Field(2, ge=1, le=8, description="operations an image")
+    magnitude: int = Field(9, ge=0, le=30, description="strength, 0 to 30")
+
+
+class Views(Section):
+    """How a training image is varied; drawn from (seed, epoch, sample index) alone."""
+
+    crop: Literal["auto", "none", "pad", "resized"] = Field(
+        "auto", description="pad: pad and crop; resized: random resized crop; auto: pad for small images, else resized"
+    )
+    padding: int = Field(4, ge=0, description="pixels of padding for crop pad")
+    scale: tuple[float, float] = Field((0.08, 1.0), description="share of the area kept by crop resized")
+    ratio: tuple[float, float] = Field((3 / 4, 4 / 3), description="aspect ratios of crop resized")
+    flip: bool = Field(True, description="mirror half of the views")
+    randaugment: RandAugment | None = Field(None, description="RandAugment; none when left out")
+    mixup: float = Field(0.0, ge=0.0, description="alpha of mixup's Beta(alpha, alpha); 0 is off")
+    cutmix: float = Field(0.0, ge=0.0, description="alpha of cutmix's Beta(alpha, alpha); 0 is off")
+
+    @model_validator(mode="after")
+    def _ranges(self) -> Views:
+        if not 0 < self.scale[0] <= self.scale[1] <= 1:
+            raise ValueError(f"scale must rise within (0, 1], got {list(self.scale)}")
+        if not 0 < self.ratio[0] <= self.ratio[1]:
+            raise ValueError(f"ratio must be positive and rise, got {list(self.ratio)}")
+        return self
+
+
+class Data(Section):
+    """Where the images come from. A bare path stands for `{path: PATH}`."""
+
+    path: Path | None = Field(None, description="folder of the data set")
+    source: str = Field("auto", description="kind of data: see `counterpoise list sources`; auto looks at the folder")
+    options: dict[str, Any] = Field(default_factory=dict, description="arguments of the source, by name")
+    unlabeled: Path | None = Field(
+        None, description="folder of photos without labels, for distill: the teacher's word alone"
+    )
+    val_fraction: float = Field(0.1, gt=0.0, lt=1.0, description="part held out where the data has no val split")
+    split_seed: int = Field(0, ge=0, lt=2**63, description="seed of that split")
+    on_corrupt: Literal["stop", "skip"] = Field("stop", description="what to do with an image that cannot be read")
+    size: int | None = Field(
+        None, ge=1, description="edge of a view in pixels; default: the larger input of the two models"
+    )
+    memory_limit_gb: float = Field(2.0, ge=0.0, description="images of one size that fit are held in memory, decoded")
+    workers: int = Field(2, ge=0, description="processes that decode images which are not in memory")
+    views: Views = Field(default_factory=Views, description="augmentation")
+
+
+class Model(Section):
+    """A network and its weights."""
+
+    model: str | None = Field(
+        None, description="timm/NAME, torchvision/NAME, cifar/NAME, digits/NAME or file.py:function"
+    )
+    checkpoint: Path | None = Field(
+        None, description="weights: .safetensors, .pt (weights only), a student folder or a run"
+    )
+    pretrained: bool | str = Field(False, description="published weights of timm or torchvision: true, or a tag")
+    arguments: dict[str, Any] = Field(default_factory=dict, description="further arguments of the network, by name")
+    mean: Channels | None = Field(None, description="channel means of pixels in [0, 1]; default: the network's own")
+    std: Channels | None = Field(None, description="channel deviations; default: the network's own")
+    input_size: int | None = Field(
+        None, ge=1, description="edge in pixels that images are resized to; default: the network's own"
+    )
+
+    @field_validator("std")
+    @classmethod
+    def _std_is_positive(cls, std: Channels | None) -> Channels | None:
+        if std is not None and min(std) <= 0:
+            raise ValueError("must be positive")
+        return std
+
+
+class Student(Model):
+    """The small network that is trained."""
+
+
+class Teacher(Model):
+    """The large network that is imitated; frozen, in eval mode."""
+
+    classes: Path | None = Field(
+        None, description="YAML file {class: teacher's class, name or index, or a list of them}; default: by name"
+    )
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: as the student's training")
+
+
+class Optimizer(Section):
+    """The optimizer."""
+
+    name: Literal["sgd", "adamw"] = Field("sgd", description="sgd or adamw")
+    learning_rate: Positive = Field(0.05, description="peak learning rate")
+    momentum: float = Field(0.9, ge=0.0, lt=1.0, description="momentum of sgd")
+    nesterov: bool = Field(False, description="Nesterov momentum for sgd")
+    betas: tuple[float, float] = Field((0.9, 0.999), description="betas of adamw")
+    weight_decay: float = Field(5e-4, ge=0.0, description="weight decay")
+    decay_norms: bool = Field(True, description="apply weight decay to biases and norm layers, too")
+
+
+class LearningRateSchedule(Section):
+    """How the learning rate moves over training."""
+
+    name: Literal["constant", "multistep", "cosine", "one_cycle"] = Field("cosine", description="its shape")
+    milestones: tuple[float, ...] = Field((150, 180, 210), description="epochs at which multistep multiplies by gamma")
+    gamma: Positive = Field(0.1, description="factor of multistep")
+    warmup_epochs: float = Field(0.0, ge=0.0, description="epochs of linear rise from zero (not for one_cycle)")
+    rise: float = Field(0.3, gt=0.0, lt=1.0, description="part of one_cycle that rises")
+    final: Share = Field(0.0, description="last learning rate of cosine and one_cycle, as part of the peak")
+
+
+class Train(Section):
+    """The training loop."""
+
+    epochs: int = Field(30, ge=1, description="passes over the training data")
+    batch_size: int = Field(64, ge=1, description="images a step, over all processes together")
+    drop_last: bool = Field(False, description="leave out the last incomplete batch of an epoch")
+    optimizer: Optimizer = Field(default_factory=Optimizer, description="the optimizer")
+    schedule: LearningRateSchedule = Field(
+        default_factory=LearningRateSchedule, description="how the learning rate moves"
+    )
+    clip_gradient: Positive | None = Field(None, description="largest gradient norm")
+    ema: float | None = Field(
+        None, gt=0.0, lt=1.0, description="decay of a moving average of weights, which is then the student"
+    )
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="auto: bf16 autocast where the processor has it"
+    )
+    channels_last: bool | Literal["auto"] = Field("auto", description="memory layout; auto: where it helps")
+    compile: bool = Field(False, description="torch.compile the networks")
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
+    evaluate_every: int = Field(1, ge=1, description="epochs between evaluations; the last is always evaluated")
+    checkpoint_minutes: float = Field(
+        2.0, ge=0.0, description="minutes between checkpoints within an epoch; 0: every step"
+    )
+    log_every: int = Field(10, ge=1, description="steps between lines of metrics.jsonl")
+    tensorboard: bool = Field(False, description="write TensorBoard files beside metrics.jsonl (extra: tensorboard)")
+
+
+def default_objective() -> dict[str, Term]:
+    """Cross-entropy and Balance Divergence."""
+    return {"cross_entropy": Term(weight=1.0), "balance": Term(weight=1.0)}
+
+
+class Run(Section):
+    """A whole run."""
+
+    task: Literal["classification"] = Field("classification", description="what the student answers")
+    seed: int = Field(0, ge=0, lt=2**63, description="the one source of chance")
+    out: Path | None = Field(None, description="folder of the run; default: runs/STUDENT-TIME")
+    data: Data = Field(default_factory=Data, description="where the images come from")
+    teacher: Teacher | None = Field(None, description="the network that is imitated; none for train")
+    student: Student = Field(default_factory=Student, description="the network that is trained")
+    objective: dict[str, Term] = Field(
+        default_factory=default_objective,
+        description="terms by name, each with its weight and the objective's arguments",
+    )
+    train: Train = Field(default_factory=Train, description="the training loop")
+
+    @field_validator("data", mode="before")
+    @classmethod
+    def _data_may_be_a_path(cls, data: Any) -> Any:
+        return {"path": data} if isinstance(data, str | Path) else data
+
+    @field_validator("objective")
+    @classmethod
+    def _some_objective(cls, objective: dict[str, Term]) -> dict[str, Term]:
+        if not objective:
+            raise ValueError("needs at least one term, such as {balance: {weight: 1}}")
+        return objective
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The contents of a run file, not yet checked. Raises ConfigError where it is missing or not a YAML mapping."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"Run file {path} does not exist.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"Run file {path} cannot be read: {error}.") from None
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"Run file {path} is not YAML: {' '.join(str(error).split())}") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigError(
+            f"Run file {path} must hold sections such as 'data:' and 'student:', got {type(values).__name__}."
+        )
+    return values
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with the values of `over` laid over it, section by section."""
+    merged = dict(base)
+    for key, value in over.items():
+        below = merged.get(key)
+        if key == "data" and isinstance(below, str | Path):  # `data: PATH` is short for `data: {path: PATH}`
+            below = {"path": below}
+        merged[key] = merge(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def resolve(values: Mapping[str, Any] | Run, origin: str = "run file") -> Run:
+    """Check values against the sections. Raises ConfigError that names each wrong key and the nearest right one."""
+    if isinstance(values, Run):
+        return values
+    try:
+        return Run.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(explain(error, origin)) from None
+
+
+def dump(run: Run) -> str:
+    """The resolved run as YAML, complete with defaults."""
+    return yaml.safe_dump(run.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def explain(error: ValidationError, origin: str) -> str:
+    """Each mistake in words: where it is, what was expected, what was given, and the nearest choice."""
+    lines = []
+    for item in error.errors():
+        where = [str(part) for part in item["loc"]]
+        name = ".".join(where)
+        if item["type"] == "extra_forbidden":
+            kind = "section" if len(where) == 1 else "key"
+            lines.append(f"{name}: unknown {kind}.{nearest(where[-1], _choices(where[:-1]))}")
+        elif item["type"] in {"value_error", "assertion_error"}:
+            lines.append(f"{name}: {item['ctx']['error']!s}")
+        else:
+            given = repr(item.get("input"))
+            message = item["msg"][:1].lower() + item["msg"][1:]
+            guess = ""
+            if item["type"] == "literal_error":
+                guess = nearest(
+                    str(item.get("input")), item["ctx"]["expected"].replace("'", "").replace(" or ", ", ").split(", ")
+                )
+            lines.append(f"{name}: {message}, got {given[:80]}.{guess}")
+    head = f"The {origin} has {len(lines)} mistake{'s' if len(lines) > 1 else ''}:"
+    return "\n".join([head, *(f"  {line}" for line in lines)])
+
+
+def _choices(where: list[str]) -> list[str]:
+    """Names of the keys allowed at a place of the run file."""
+    section: Any = Run
+    for name in where:
+        field = getattr(section, "model_fields", {}).get(name)
+        if field is None:
+            return []
+        options = [field.annotation, *getattr(field.annotation, "__args__", ())]
+        section = next((kind for kind in options if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
+    return list(getattr(section, "model_fields", {}))

@@ -1,0 +1,73 @@
+"""The run file: every mistake named, with the nearest right choice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from counterpoise import config
+from counterpoise.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"trian": {}}, "trian: unknown section. Did you mean 'train'"),
+        ({"train": {"epoch": 3}}, "train.epoch: unknown key. Did you mean 'epochs'"),
+        ({"data": {"views": {"flp": True}}}, "data.views.flp: unknown key. Did you mean 'flip'"),
+        ({"teacher": {"modle": "timm/x"}}, "Did you mean 'model'"),
+        ({"train": {"epochs": "many"}}, "train.epochs: input should be a valid integer"),
+        ({"train": {"epochs": 0}}, "train.epochs: input should be greater than or equal to 1, got 0"),
+        ({"train": {"optimizer": {"name": "adam"}}}, "Did you mean 'adamw'"),
+        ({"train": {"optimizer": {"learning_rate": float("nan")}}}, "train.optimizer.learning_rate"),
+        ({"data": {"val_fraction": 1.5}}, "data.val_fraction"),
+        ({"data": {"views": {"scale": [0.9, 0.1]}}}, "scale must rise"),
+        ({"student": {"std": [0.2, 0.0, 0.2]}}, "must be positive"),
+        ({"objective": {}}, "at least one term"),
+        ({"objective": {"balance": {"weight": {"shape": "linear", "start": 1.0}}}}, "a linear schedule needs 'end'"),
+        ({"seed": -1}, "seed"),
+    ],
+)
+def test_mistakes_are_named(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        config.resolve(values)
+    assert message in str(error.value)
+
+
+def test_all_mistakes_are_named_at_once() -> None:
+    with pytest.raises(ConfigError, match="has 2 mistakes"):
+        config.resolve({"train": {"epoch": 1, "batchsize": 2}})
+
+
+def test_a_dumped_run_reads_back_the_same() -> None:
+    run = config.resolve(
+        {
+            "data": "photos",
+            "teacher": {"model": "timm/resnet50", "pretrained": "a1_in1k"},
+            "objective": {"balance": {"weight": {"shape": "cosine", "start": 2, "end": 1}, "reverse_temperature": 1.5}},
+        }
+    )
+    assert run.data.path == Path("photos")
+    assert config.resolve(yaml.safe_load(config.dump(run))) == run
+
+
+def test_flags_are_laid_over_the_file_section_by_section() -> None:
+    merged = config.merge(
+        {"data": "photos", "train": {"epochs": 3, "ema": 0.9}}, {"data": {"workers": 0}, "train": {"epochs": 4}}
+    )
+    assert merged == {"data": {"path": "photos", "workers": 0}, "train": {"epochs": 4, "ema": 0.9}}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [("- a list", "must hold sections"), ("a: [", "is not YAML"), ("\x00", "is not YAML")]
+)
+def test_files_that_are_no_run_files(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        config.read(path)
+    with pytest.raises(ConfigError, match="does not exist"):
+        config.read(tmp_path / "other.yaml")
