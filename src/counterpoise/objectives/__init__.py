@@ -1,0 +1,1 @@
+"""What the student is asked to imitate: one published method a file."""

@@ -1,0 +1,233 @@
+"""The contract of every objective: (student outputs, teacher outputs, target) -> Terms, and the registry of objectives.
+
+An objective is one file in this folder. It registers a class; the run file's options for it are the class's arguments.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import pkgutil
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from counterpoise.errors import ConfigError, ObjectiveError, nearest, unknown
+from counterpoise.outputs import Outputs
+
+Reduction = Literal["mean", "sum", "none"]
+Kind = TypeVar("Kind", bound="type[Objective]")
+
+
+class Terms(NamedTuple):
+    """A loss and what it is made of."""
+
+    total: Tensor
+    """Scalar that is minimized."""
+    parts: dict[str, Tensor]
+    """Scalars by name, weights included: they sum to `total`."""
+
+
+class Objective(nn.Module, ABC):
+    """What the student is asked to imitate. Subclasses implement `parts`."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"teacher"})
+    """What it looks at beside the student's logits: any of 'teacher', 'labels', 'features'."""
+
+    @abstractmethod
+    def parts(
+        self, student: Outputs, teacher: Outputs | None, target: Tensor | None, weight: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Named scalars that sum to this objective. `target`: int64 [N, ...] or probabilities [N, C]."""
+
+
+class LogitObjective(Objective):
+    """An objective that is a mean over positions: samples, or pixels.
+
+    Subclasses implement `values`. Called with logits it returns the loss, so that it serves in any loop.
+    """
+
+    def __init__(self, ignore_index: int | None = None, reduction: Reduction = "mean") -> None:
+        super().__init__()
+        if reduction not in ("mean", "sum", "none"):
+            raise ObjectiveError(f"reduction must be 'mean', 'sum' or 'none', got {reduction!r}.")
+        self.ignore_index = ignore_index
+        self.reduction: Reduction = reduction
+
+    @abstractmethod
+    def values(self, student_logits: Tensor, teacher_logits: Tensor | None, target: Tensor | None) -> dict[str, Tensor]:
+        """Each named part at every position, [N, ...], from logits [N, C, ...] in float32 or float64."""
+
+    def forward(
+        self,
+        student_logits: Tensor,
+        teacher_logits: Tensor | None = None,
+        target: Tensor | None = None,
+        weight: Tensor | None = None,
+    ) -> Tensor:
+        """The loss.
+
+        Args:
+            student_logits: [N, C] or [N, C, ...], any floating dtype; computed in float32 (float64 stays).
+            teacher_logits: the same shape; receives no gradient.
+            target: [N, ...]; positions that hold `ignore_index` are not counted.
+            weight: [N] or [N, ...], weight of each position.
+
+        Returns:
+            "mean": scalar, the (weighted) mean over counted positions, 0 where none is counted; "sum": scalar;
+            "none": [N, ...], 0 at ignored positions.
+
+        Raises:
+            ObjectiveError: shapes that do not fit.
+        """
+        values = self._checked_values(student_logits, teacher_logits, target)
+        total = torch.stack(list(values.values())).sum(0) if len(values) > 1 else next(iter(values.values()))
+        return reduce(total, target, weight, self.ignore_index, self.reduction)
+
+    def parts(
+        self, student: Outputs, teacher: Outputs | None, target: Tensor | None, weight: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        values = self._checked_values(student.logits, None if teacher is None else teacher.logits, target)
+        reduction: Reduction = "mean" if self.reduction == "none" else self.reduction
+        return {name: reduce(value, target, weight, self.ignore_index, reduction) for name, value in values.items()}
+
+    def _checked_values(
+        self, student_logits: Tensor, teacher_logits: Tensor | None, target: Tensor | None
+    ) -> dict[str, Tensor]:
+        check_logits(student_logits, teacher_logits, needs_teacher="teacher" in self.needs)
+        teacher = None if teacher_logits is None else widen(teacher_logits.detach())
+        with torch.autocast(student_logits.device.type, enabled=False):
+            return self.values(widen(student_logits), teacher, target)
+
+
+def widen(logits: Tensor) -> Tensor:
+    """Logits in float32, or float64 where they come so: half precision has no room for log-probabilities."""
+    return logits if logits.dtype == torch.float64 else logits.float()
+
+
+def check_logits(student: Tensor, teacher: Tensor | None, needs_teacher: bool = True) -> None:
+    """Raise ObjectiveError unless both are [N, C, ...] of one shape."""
+    if student.ndim < 2:
+        raise ObjectiveError(f"logits must be [N, C] or [N, C, ...], got shape {list(student.shape)}.")
+    if not student.is_floating_point():
+        raise ObjectiveError(f"logits must be floating point, got {student.dtype}.")
+    if teacher is None:
+        if needs_teacher:
+            raise ObjectiveError("this objective needs teacher logits, got none.")
+    elif teacher.shape != student.shape:
+        what = "class counts" if teacher.ndim == student.ndim and teacher.shape[1] != student.shape[1] else "shapes"
+        raise ObjectiveError(
+            f"{what} of student and teacher differ: logits {list(student.shape)} and {list(teacher.shape)}."
+        )
+
+
+def reduce(
+    values: Tensor, target: Tensor | None, weight: Tensor | None, ignore_index: int | None, reduction: Reduction
+) -> Tensor:
+    """Reduce `values` [N, ...] over the positions that count."""
+    counted = torch.ones_like(values) if weight is None else _spread(weight, values)
+    if ignore_index is not None and target is not None:
+        if target.shape != values.shape:
+            raise ObjectiveError(
+                f"target must have shape {list(values.shape)} beside ignore_index, got {list(target.shape)}."
+            )
+        ignored = target == ignore_index
+        counted = counted.masked_fill(ignored, 0.0)
+        # Not a product with zero alone: an ignored position may hold anything.
+        values = values.masked_fill(ignored, 0.0)
+    elif weight is None:
+        return values if reduction == "none" else values.sum() if reduction == "sum" else _mean(values)
+    weighted = values * counted
+    if reduction == "none":
+        return weighted
+    if reduction == "sum":
+        return weighted.sum()
+    count = counted.sum()
+    return weighted.sum() / torch.where(count == 0, torch.ones_like(count), count)
+
+
+def _mean(values: Tensor) -> Tensor:
+    return values.sum() / max(values.numel(), 1)
+
+
+def _spread(weight: Tensor, values: Tensor) -> Tensor:
+    """Weight [N] or [N, ...] over the positions of values [N, ...]."""
+    if weight.shape != values.shape and weight.shape != values.shape[:1]:
+        raise ObjectiveError(
+            f"weight must have shape {list(values.shape[:1])} or {list(values.shape)}, got {list(weight.shape)}."
+        )
+    return weight.to(values.dtype).reshape(weight.shape + (1,) * (values.ndim - weight.ndim)).expand_as(values)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A registered objective."""
+
+    name: str
+    kind: type[Objective]
+    summary: str
+    paper: str
+    year: int | None
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """Its arguments and their defaults."""
+        parameters = inspect.signature(self.kind).parameters.values()
+        return {
+            p.name: (None if p.default is p.empty else p.default) for p in parameters if p.kind is not p.VAR_KEYWORD
+        }
+
+
+_entries: dict[str, Entry] = {}
+
+
+def register(name: str, *, summary: str, paper: str = "", year: int | None = None) -> Callable[[Kind], Kind]:
+    """Class decorator that makes an objective known under `name`."""
+
+    def enter(kind: Kind) -> Kind:
+        _entries[name] = Entry(name, kind, summary, paper, year)
+        return kind
+
+    return enter
+
+
+def entries() -> Mapping[str, Entry]:
+    """All objectives of this folder by name."""
+    package = importlib.import_module("counterpoise.objectives")
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"{package.__name__}.{module.name}")
+    return dict(sorted(_entries.items()))
+
+
+def find(name: str) -> Entry:
+    """The objective called `name`, or the class at `path/to/file.py:Class`. Raises ConfigError where there is none."""
+    if ".py:" in name:
+        return _from_file(name)
+    known = entries()
+    if name not in known:
+        raise ConfigError(unknown("Objective", name, known))
+    return known[name]
+
+
+def _from_file(name: str) -> Entry:
+    path, _, attribute = name.rpartition(":")
+    if not Path(path).is_file():
+        raise ConfigError(f"Objective '{name}': file {path} does not exist.")
+    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    kind = getattr(module, attribute, None)
+    if not (isinstance(kind, type) and issubclass(kind, Objective)):
+        classes = [n for n, v in vars(module).items() if isinstance(v, type) and issubclass(v, Objective)]
+        raise ConfigError(
+            f"Objective '{name}': {path} has no Objective class '{attribute}'.{nearest(attribute, classes)}"
+        )
+    return Entry(name, kind, (kind.__doc__ or "").strip().split("\n")[0], "", None)

@@ -1,0 +1,108 @@
+"""The objective of a run: named terms, each with a weight; weights and arguments may follow a schedule."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from counterpoise.config import Schedule, Term
+from counterpoise.errors import ConfigError, ObjectiveError, unknown
+from counterpoise.objectives.base import Objective, Terms, find
+from counterpoise.objectives.schedule import value_at
+from counterpoise.outputs import Outputs
+
+
+class WeightedSum(nn.Module):
+    """sum_i weight_i(progress) * objective_i(progress)."""
+
+    def __init__(self, terms: Mapping[str, Term]) -> None:
+        super().__init__()
+        self.terms = nn.ModuleDict()
+        self._weights: dict[str, float | Schedule] = {}
+        self._schedules: dict[str, dict[str, Schedule]] = {}
+        self.weights: dict[str, float] = {}
+        for name, term in terms.items():
+            objective, schedules = _build(name, term)
+            self.terms[name] = objective
+            self._weights[name] = term.weight
+            self._schedules[name] = schedules
+        self.set_progress(0.0)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What any term needs: 'teacher', 'labels', 'features'."""
+        return frozenset().union(*(self.objective(name).needs for name in self.terms))
+
+    def objective(self, name: str) -> Objective:
+        """The objective of a term."""
+        objective = self.terms[name]
+        assert isinstance(objective, Objective)
+        return objective
+
+    def set_progress(self, progress: float) -> None:
+        """Move all schedules to `progress`, 0 at the first step of training and 1 at the last."""
+        for name in self.terms:
+            weight = self._weights[name]
+            self.weights[name] = value_at(weight, progress) if isinstance(weight, Schedule) else weight
+            for argument, schedule in self._schedules[name].items():
+                setattr(self.terms[name], argument, value_at(schedule, progress))
+
+    def moving(self) -> dict[str, float]:
+        """The scheduled weights and arguments as they stand, by `term.argument`."""
+        values = {
+            f"{name}.weight": self.weights[name]
+            for name, weight in self._weights.items()
+            if isinstance(weight, Schedule)
+        }
+        for name, schedules in self._schedules.items():
+            values |= {f"{name}.{argument}": float(getattr(self.terms[name], argument)) for argument in schedules}
+        return values
+
+    def forward(
+        self, student: Outputs, teacher: Outputs | None, target: Tensor | None, weight: Tensor | None = None
+    ) -> Terms:
+        """Total and named parts; a part is named `term`, or `term/part` where a term has several."""
+        parts: dict[str, Tensor] = {}
+        for name in self.terms:
+            for part, value in self.objective(name).parts(student, teacher, target, weight).items():
+                parts[f"{name}/{part}" if part else name] = self.weights[name] * value
+        total = sum(parts.values(), start=student.logits.new_zeros((), dtype=next(iter(parts.values())).dtype))
+        return Terms(total, parts)
+
+
+def _build(name: str, term: Term) -> tuple[Objective, dict[str, Schedule]]:
+    entry = find(term.objective or name)
+    parameters = inspect.signature(entry.kind).parameters
+    free = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    arguments: dict[str, Any] = {}
+    schedules: dict[str, Schedule] = {}
+    for key, value in term.arguments.items():
+        where = f"objective.{name}.{key}"
+        if key not in parameters and not free:
+            raise ConfigError(f"{where}: {unknown('Argument', key, [*parameters, 'weight', 'objective'])}")
+        if isinstance(value, Mapping) and {"start"} <= set(value) <= {"shape", "start", "end"}:
+            try:
+                schedules[key] = Schedule.model_validate(value)
+            except ValueError as error:
+                raise ConfigError(f"{where}: {error}") from None
+            for progress in (0.0, 1.0):  # both ends must be values that the objective accepts
+                _checked(where, entry.kind, {key: value_at(schedules[key], progress)})
+            arguments[key] = schedules[key].start
+            continue
+        default = parameters[key].default if key in parameters else None
+        if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        if isinstance(default, float | bool | str) and not isinstance(value, type(default)):
+            raise ConfigError(f"{where}: expected {type(default).__name__}, got {value!r}.")
+        arguments[key] = value
+    return _checked(f"objective.{name}", entry.kind, arguments), schedules
+
+
+def _checked(where: str, kind: type[Objective], arguments: dict[str, Any]) -> Objective:
+    try:
+        return kind(**arguments)
+    except (ObjectiveError, TypeError, ValueError) as error:
+        raise ConfigError(f"{where}: {error}") from None

@@ -1,0 +1,111 @@
+"""Terms with weights and schedules, as a run file lists them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from counterpoise.config import Schedule, Term
+from counterpoise.errors import ConfigError
+from counterpoise.objectives.base import entries
+from counterpoise.objectives.composite import WeightedSum
+from counterpoise.outputs import Outputs
+
+STUDENT = Outputs(torch.randn(6, 10, generator=torch.Generator().manual_seed(0)))
+TEACHER = Outputs(torch.randn(6, 10, generator=torch.Generator().manual_seed(1)))
+TARGET = torch.tensor([0, 1, 2, 3, -1, -1])
+
+
+def test_total_is_the_weighted_sum_of_named_parts() -> None:
+    objective = WeightedSum({"cross_entropy": Term(weight=0.1), "balance": Term(weight=2.0, reverse_weight=0.5)})
+    total, parts = objective(STUDENT, TEACHER, TARGET)
+    assert list(parts) == ["cross_entropy", "balance/forward", "balance/reverse"]
+    torch.testing.assert_close(total, sum(parts.values()))
+    torch.testing.assert_close(parts["cross_entropy"], 0.1 * F.cross_entropy(STUDENT.logits[:4], TARGET[:4]))
+
+
+def test_a_term_may_be_named_freely_and_used_twice() -> None:
+    objective = WeightedSum(
+        {"soft": Term(objective="forward_kl", temperature=4), "sharp": Term(objective="forward_kl", temperature=1)}
+    )
+    _, parts = objective(STUDENT, TEACHER, TARGET)
+    p, q = (TEACHER.logits / 4).softmax(1), (STUDENT.logits / 4).log_softmax(1)
+    torch.testing.assert_close(parts["soft"], 16 * F.kl_div(q, p, reduction="batchmean"))
+    assert parts["sharp"] != parts["soft"]
+
+
+def test_forward_and_reverse_terms_make_balance() -> None:
+    single = WeightedSum(
+        {"forward_kl": Term(weight=0.7, temperature=3), "reverse_kl": Term(weight=0.3, temperature=1.5)}
+    )
+    balance = WeightedSum(
+        {"balance": Term(forward_weight=0.7, reverse_weight=0.3, forward_temperature=3, reverse_temperature=1.5)}
+    )
+    torch.testing.assert_close(single(STUDENT, TEACHER, TARGET).total, balance(STUDENT, TEACHER, TARGET).total)
+
+
+@pytest.mark.parametrize(("shape", "middle"), [("constant", 4.0), ("linear", 2.5), ("cosine", 2.5)])
+def test_weight_and_temperature_follow_a_schedule(shape: str, middle: float) -> None:
+    moving = {"shape": shape, "start": 4.0, "end": 1.0}
+    objective = WeightedSum({"balance": Term(weight=Schedule(**moving), forward_temperature=moving)})
+    for progress, value in ((0.0, 4.0), (0.5, middle), (1.0, 4.0 if shape == "constant" else 1.0)):
+        objective.set_progress(progress)
+        assert objective.moving() == pytest.approx({"balance.weight": value, "balance.forward_temperature": value})
+        fixed = WeightedSum({"balance": Term(weight=value, forward_temperature=value)})
+        torch.testing.assert_close(objective(STUDENT, TEACHER, TARGET).total, fixed(STUDENT, TEACHER, TARGET).total)
+
+
+def test_cosine_is_slow_at_both_ends() -> None:
+    objective = WeightedSum({"forward_kl": Term(weight=Schedule(shape="cosine", start=0.0, end=1.0))})
+    objective.set_progress(0.25)
+    assert 0.1 < objective.weights["forward_kl"] < 0.2
+
+
+def test_probabilities_as_target_count_only_rows_with_mass() -> None:
+    target = F.one_hot(TARGET.clamp(min=0), 10).float() * (TARGET >= 0)[:, None]
+    objective = WeightedSum({"cross_entropy": Term()})
+    torch.testing.assert_close(objective(STUDENT, None, target).total, objective(STUDENT, None, TARGET).total)
+    assert objective(STUDENT, None, torch.zeros(6, 10)).total == 0
+
+
+@pytest.mark.parametrize(
+    ("term", "message"),
+    [
+        ({"balanse": Term()}, "Did you mean 'balance'"),
+        ({"balance": Term(forward_temprature=2.0)}, "Did you mean 'forward_temperature'"),
+        ({"balance": Term(forward_temperature="hot")}, "expected float, got 'hot'"),
+        ({"balance": Term(forward_temperature=0.0)}, "must be above 0"),
+        ({"balance": Term(forward_temperature={"shape": "linear", "start": 4.0, "end": -1.0})}, "must be above 0"),
+        ({"balance": Term(forward_temperature={"shape": "wavy", "start": 4.0, "end": 1.0})}, "linear"),
+        ({"mine": Term(objective="nowhere.py:Mine")}, "does not exist"),
+    ],
+)
+def test_mistakes_are_named_with_the_nearest_choice(term: dict[str, Term], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        WeightedSum(term)
+
+
+def test_an_objective_of_ones_own_is_a_class_in_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from counterpoise.objectives.base import LogitObjective\n\n\n"
+        "class Distance(LogitObjective):\n"
+        '    """Squared distance of logits."""\n\n'
+        "    def values(self, student_logits, teacher_logits, target):\n"
+        '        return {"": (student_logits - teacher_logits).square().mean(1)}\n'
+    )
+    objective = WeightedSum({"mine": Term(objective=f"{file}:Distance", weight=3.0)})
+    expected = 3 * F.mse_loss(STUDENT.logits, TEACHER.logits)
+    torch.testing.assert_close(objective(STUDENT, TEACHER, None).total, expected)
+    with pytest.raises(ConfigError, match="Did you mean 'Distance'"):
+        WeightedSum({"mine": Term(objective=f"{file}:Distence")})
+
+
+@pytest.mark.parametrize("name", sorted(entries()))
+def test_every_objective_has_a_summary_and_finite_defaults(name: str) -> None:
+    entry = entries()[name]
+    assert entry.summary
+    assert WeightedSum({name: Term()})(STUDENT, TEACHER, TARGET).total.isfinite()
