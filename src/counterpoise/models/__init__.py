@@ -1,0 +1,1 @@
+"""Networks: what they are called, how they are built, saved and loaded."""

@@ -1,0 +1,47 @@
+"""Lets torchvision be imported where its compiled operators cannot load.
+
+A torchvision built for CUDA beside a CPU torch fails at import with "operator torchvision::nms does not exist": it
+registers shape functions for operators that its shared library, which could not be loaded, should have defined. Once
+their schemas exist, the pure-Python parts (models, transforms.v2) work. Call `ready()` before importing torchvision, or
+anything that does (timm, segmentation_models_pytorch).
+"""
+
+from __future__ import annotations
+
+import importlib.machinery
+import importlib.util
+from functools import cache
+from pathlib import Path
+
+import torch
+
+_SCHEMA = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+_OPERATORS = ("nms", "qnms")  # the only two for which torchvision registers a fake without asking whether they exist
+
+
+@cache
+def ready() -> None:
+    """Define the schemas of `torchvision::nms` and `torchvision::qnms` where torchvision's library cannot load.
+
+    Does nothing where it loads, or where torchvision is not installed. Cheap to call again.
+    """
+    spec = importlib.util.find_spec("torchvision")
+    if spec is None or _library_loads([Path(folder) for folder in spec.submodule_search_locations or ()]):
+        return
+    for operator in _OPERATORS:
+        if not hasattr(torch.ops.torchvision, operator):
+            torch.library.define(f"torchvision::{operator}", _SCHEMA)
+
+
+def _library_loads(folders: list[Path]) -> bool:
+    """Load the operators as torchvision itself is about to (loading a library a second time has no effect)."""
+    for folder in folders:
+        for suffix in importlib.machinery.EXTENSION_SUFFIXES:
+            library = folder / f"_C{suffix}"
+            if library.is_file():
+                try:
+                    torch.ops.load_library(str(library))  # type: ignore[no-untyped-call]
+                except (ImportError, OSError):
+                    return False
+                return True
+    return False
