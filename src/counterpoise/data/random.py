@@ -1,0 +1,91 @@
+"""Chance as a function: Philox4x32-10 in int64 tensors.
+
+A draw depends on (seed, epoch, sample index, stream) alone, never on what was drawn before it. It is integer arithmetic
+throughout, and so gives the same numbers on every device and for every way of cutting the samples into batches.
+
+Paper: Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3".
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+# One stream for each use, so that switching one augmentation on does not move the draws of another.
+ORDER, CROP, FLIP, RANDAUGMENT, MIX, SPLIT = range(6)
+
+_MASK = 0xFFFFFFFF
+_MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
+_KEY_STEPS = (0x9E3779B9, 0xBB67AE85)
+
+
+def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int]) -> Tensor:
+    """Philox4x32-10.
+
+    Args:
+        counter: four int64 tensors of 32-bit words, of shapes that broadcast together.
+        key: two 32-bit words.
+
+    Returns:
+        int64 tensor of 32-bit words, the broadcast shape with a last dimension of 4.
+    """
+    x0, x1, x2, x3 = counter
+    k0, k1 = key
+    for _ in range(10):
+        high0, low0 = _multiply(_MULTIPLIERS[0], x0)
+        high1, low1 = _multiply(_MULTIPLIERS[1], x2)
+        x0, x1, x2, x3 = high1 ^ x1 ^ k0, low1, high0 ^ x3 ^ k1, low0
+        k0, k1 = (k0 + _KEY_STEPS[0]) & _MASK, (k1 + _KEY_STEPS[1]) & _MASK
+    # Every word depends on all four by now, and so has the broadcast shape.
+    return torch.stack((x0, x1, x2, x3), dim=-1)
+
+
+def words(seed: int, epoch: int, indices: Tensor, stream: int, count: int) -> Tensor:
+    """32-bit random words of samples.
+
+    Args:
+        seed: 0 <= seed < 2**64.
+        epoch: 0 <= epoch < 2**32.
+        indices: int64 [n], sample indices.
+        stream: what the draw is for, one of the constants of this module.
+        count: words a sample, at most 4 * 65536.
+
+    Returns:
+        int64 [n, count], each value in [0, 2**32), on the device of `indices`.
+    """
+    indices = indices.unsqueeze(1)
+    blocks = torch.arange(-(-count // 4), device=indices.device)
+    constant = torch.full_like(blocks, epoch)
+    counter = (indices & _MASK, (indices >> 32) & _MASK, constant, stream * 65536 + blocks)
+    return philox(counter, (seed & _MASK, seed >> 32)).flatten(1)[:, :count]
+
+
+def to_uniform(words: Tensor) -> Tensor:
+    """32-bit words as float32 in [0, 1): their upper 24 bits, which float32 holds exactly."""
+    return (words >> 8).to(torch.float32) * 2.0**-24
+
+
+def to_integers(words: Tensor, bound: int) -> Tensor:
+    """32-bit words as int64 in [0, bound), for 1 <= bound < 2**31; probabilities differ by less than 2**-32."""
+    return (words * bound) >> 32
+
+
+def uniform(seed: int, epoch: int, indices: Tensor, stream: int, count: int) -> Tensor:
+    """float32 [n, count] uniform in [0, 1); arguments as for `words`."""
+    return to_uniform(words(seed, epoch, indices, stream, count))
+
+
+def permutation(seed: int, epoch: int, n: int) -> Tensor:
+    """The order of an epoch: int64 [n], every index below n once, sorted by a 63-bit key drawn for each index."""
+    high, low = words(seed, epoch, torch.arange(n), ORDER, 2).unbind(1)
+    return ((high >> 1) << 32 | low).argsort(stable=True)
+
+
+def _multiply(constant: int, x: Tensor) -> tuple[Tensor, Tensor]:
+    """The high and low 32 bits of a product of words, from halves of 16 bits: int64 holds no 64 unsigned bits."""
+    low = x & 0xFFFF
+    low *= constant
+    middle = x >> 16
+    middle *= constant
+    middle += low >> 16
+    return middle >> 16, (middle << 16 | low & 0xFFFF) & _MASK

@@ -1,0 +1,215 @@
+"""Batches made by worker processes, which decode the images that are not in memory."""
+
+from __future__ import annotations
+
+import os
+import signal
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from counterpoise.data import mixing, random
+from counterpoise.data.images import CorruptImage, prepare
+from counterpoise.data.sources.base import ImageSet
+from counterpoise.data.views import ViewPlan, augment, crop_words, draw, draw_mix, frame
+from counterpoise.errors import DataError, RunError
+from counterpoise.models import guard
+
+OnCorrupt: TypeAlias = Literal["stop", "skip"]
+
+
+class Place(NamedTuple):
+    """What makes one batch of one process: its samples, and where samples are mixed their partners, by index."""
+
+    epoch: int
+    samples: list[int]
+    partners: list[int]
+
+
+class Places:
+    """The batches to make next, as the sampler of a DataLoader whose workers outlive an epoch."""
+
+    def __init__(self, places: Iterable[Place] = ()) -> None:
+        self.next = places
+
+    def __iter__(self) -> Iterator[Place]:
+        return iter(self.next)
+
+
+class Made(NamedTuple):
+    """A batch as a worker sends it, with the names of the corrupt images met on the way."""
+
+    images: Tensor
+    target: Tensor
+    indices: Tensor
+    corrupt: list[str]
+
+
+class Reader(Dataset[Made | DataError], ABC):
+    """Makes batches. Errors are handed over as values: raised, they would arrive as the traceback of a worker."""
+
+    def __init__(self, images: ImageSet, on_corrupt: OnCorrupt) -> None:
+        self.images = images
+        self.on_corrupt = on_corrupt
+
+    def __getitem__(self, place: Place) -> Made | DataError:
+        try:
+            return self.make(place)
+        except DataError as error:
+            return error
+
+    @abstractmethod
+    def make(self, place: Place) -> Made:
+        """One batch."""
+
+    def read(self, index: int, corrupt: list[str]) -> Tensor | None:
+        """The image, or None where it is corrupt and may be skipped; its name is added to `corrupt`."""
+        try:
+            return self.images.read(index)
+        except CorruptImage as error:
+            if self.on_corrupt == "stop":
+                raise
+            corrupt.append(error.name)
+            return None
+
+
+class ViewReader(Reader):
+    """Makes batches of views. A corrupt image's place is taken by the next readable one, with all that is its own."""
+
+    def __init__(self, images: ImageSet, plan: ViewPlan, num_classes: int, on_corrupt: OnCorrupt) -> None:
+        super().__init__(images, on_corrupt)
+        self.plan = plan
+        self.num_classes = num_classes
+
+    def make(self, place: Place) -> Made:
+        plan, epoch = self.plan, place.epoch
+        wanted = list(dict.fromkeys(place.samples + place.partners))
+        words = dict(zip(wanted, crop_words(plan, epoch, torch.tensor(wanted)), strict=True))
+        framed: dict[int, Tensor] = {}
+        corrupt: list[str] = []
+
+        def readable(index: int) -> int:
+            """The first index from this one on whose image can be read; its frame is kept."""
+            for step in range(plan.count):
+                candidate = (index + step) % plan.count
+                if candidate in framed:
+                    return candidate
+                image = self.read(candidate, corrupt)
+                if image is not None:
+                    if candidate not in words:
+                        words[candidate] = crop_words(plan, epoch, torch.tensor([candidate]))[0]
+                    framed[candidate] = frame(plan, image, words[candidate])
+                    return candidate
+            raise DataError(f"None of the {plan.count} images can be read; the first is {self.images.name(0)}.")
+
+        samples = [readable(index) for index in place.samples]
+        partners = place.partners
+        if plan.mixes and samples != place.samples:
+            partners = _partners(plan.seed, epoch, plan.count)[samples].tolist()
+        partners = [readable(index) for index in partners]
+
+        views = augment(plan, torch.stack(list(framed.values())), draw(plan, epoch, torch.tensor(list(framed))))
+        rows = {index: row for row, index in enumerate(framed)}
+        images, target = views[[rows[index] for index in samples]], self.images.labels[samples]
+        if plan.mixes:
+            mix = draw_mix(plan, epoch, torch.tensor(samples))
+            images = mixing.images(images, views[[rows[index] for index in partners]], mix)
+            target = mixing.targets(target, self.images.labels[partners], mix.share, self.num_classes)
+        return Made(images, target, torch.tensor(samples), corrupt)
+
+
+class PlainReader(Reader):
+    """Makes batches of images as they are evaluated; corrupt ones are left out."""
+
+    def __init__(self, images: ImageSet, size: int, crop_share: float, on_corrupt: OnCorrupt) -> None:
+        super().__init__(images, on_corrupt)
+        self.size = size
+        self.crop_share = crop_share
+
+    def make(self, place: Place) -> Made:
+        corrupt: list[str] = []
+        found: list[int] = []
+        images = [torch.empty(0, 3, self.size, self.size, dtype=torch.uint8)]
+        for index in place.samples:
+            image = self.read(index, corrupt)
+            if image is not None:
+                found.append(index)
+                images.append(prepare(image, self.size, self.crop_share).unsqueeze(0))
+        indices = torch.tensor(found, dtype=torch.int64)
+        return Made(torch.cat(images), self.images.labels[indices], indices, corrupt)
+
+
+def data_loader(
+    reader: Reader, places: Places, workers: int, *, pin_memory: bool, persistent: bool
+) -> DataLoader[Made | DataError]:
+    """A DataLoader of the batches at `places`, whenever it is iterated."""
+    several: dict[str, Any] = {}
+    if workers:
+        guard.ready()
+        import torchvision.transforms.v2  # noqa: F401 - once here, not a second or two in every worker
+
+        several = {"persistent_workers": persistent, "worker_init_fn": _start_worker}
+    return DataLoader(
+        reader,
+        batch_size=None,  # a place is a whole batch
+        sampler=places,
+        num_workers=workers,
+        collate_fn=_unchanged,
+        pin_memory=pin_memory,
+        generator=torch.Generator(),  # else starting an epoch would move the global generator, and dropout with it
+        **several,
+    )
+
+
+def made(loader: DataLoader[Made | DataError], corrupt: list[str]) -> Iterator[Made]:
+    """The batches that workers make, in order; names of corrupt images are added to `corrupt`, each once.
+
+    Raises:
+        DataError: as the reader met it.
+        RunError: a worker process was ended from outside.
+    """
+    items = iter(loader)
+    while True:
+        try:
+            item = next(items, None)
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            cause = str(error).splitlines()[0].rstrip(". ")
+            raise RunError(
+                f"A process that reads images has ended: {cause}. "
+                "If memory ran out, lower data.workers or train.batch_size."
+            ) from error
+        if item is None:
+            return
+        if isinstance(item, DataError):
+            try:
+                raise item
+            finally:
+                del item  # a cycle through this frame would keep the workers until garbage is collected, out of order
+        corrupt.extend(name for name in dict.fromkeys(item.corrupt) if name not in corrupt)
+        yield item
+
+
+def _unchanged(item: Any) -> Any:
+    return item
+
+
+def _start_worker(worker: int) -> None:
+    """Leave Ctrl-C, and SIGTERM to a whole job, to the main process, which may want another batch before it stops.
+
+    Workers end when the main process ends or drops them.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(os, "setpgrp"):
+        os.setpgrp()
+
+
+@lru_cache(maxsize=1)
+def _partners(seed: int, epoch: int, count: int) -> Tensor:
+    return mixing.partners(random.permutation(seed, epoch, count))

@@ -1,0 +1,34 @@
+"""Kinds of data, one a file: each registers itself, and `load` finds the one that a folder holds."""
+
+from counterpoise.data.sources.base import (
+    UNLABELED,
+    ArraySet,
+    Concatenation,
+    FileSet,
+    ImageSet,
+    Splits,
+    Subset,
+    concatenate,
+    in_memory,
+    split,
+    split_by_fraction,
+)
+from counterpoise.data.sources.registry import load, names, register, summaries
+
+__all__ = [
+    "UNLABELED",
+    "ArraySet",
+    "Concatenation",
+    "FileSet",
+    "ImageSet",
+    "Splits",
+    "Subset",
+    "concatenate",
+    "in_memory",
+    "load",
+    "names",
+    "register",
+    "split",
+    "split_by_fraction",
+    "summaries",
+]

@@ -1,0 +1,324 @@
+"""What every source of data gives: sets of images with labels, held in memory or read when asked."""
+
+from __future__ import annotations
+
+import bisect
+import hashlib
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from functools import cached_property
+from itertools import accumulate
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from counterpoise.data import random
+from counterpoise.data.images import CorruptImage, decode, header_size, to_tensor
+from counterpoise.errors import DataError
+
+UNLABELED = -1
+
+
+class ImageSet(ABC):
+    """Images by index, with labels.
+
+    Attributes:
+        labels: int64 [N]; UNLABELED (-1) where unknown.
+        classes: their names; empty where nothing is labeled.
+        corrupt: names of images that were left out because they cannot be read.
+    """
+
+    def __init__(self, labels: Tensor, classes: Sequence[str], corrupt: Sequence[str] = ()) -> None:
+        self.labels = labels.to(torch.int64)
+        self.classes = tuple(classes)
+        self.corrupt = list(corrupt)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @abstractmethod
+    def name(self, index: int) -> str:
+        """What a person calls this image: its file, or such as 'test #12'."""
+
+    @abstractmethod
+    def read(self, index: int) -> Tensor:
+        """The image as uint8 [3, H, W]. Raises CorruptImage."""
+
+    @abstractmethod
+    def extent(self, index: int) -> tuple[int, int]:
+        """Height and width, without decoding. Raises CorruptImage."""
+
+    @abstractmethod
+    def identity(self, index: int) -> bytes:
+        """What tells the image from others: its pixels where they are in memory, else its relative path and bytes."""
+
+    def subset(self, indices: Tensor) -> ImageSet:
+        """The images at these indices (int64 [M]), in this order."""
+        return Subset(self, indices)
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        digest = hashlib.sha256()
+        for part in (str(len(self)), *self.classes):
+            digest.update(os.fsencode(part) + b"\0")
+        digest.update(self.labels.numpy().tobytes())
+        for index in range(len(self)):
+            digest.update(self.identity(index) + b"\0")
+        return digest.hexdigest()
+
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of labels, classes and the identity of every image, in their order; not of modification times.
+
+        Two sets with one fingerprint hold the same image at the same index. Computed once.
+        """
+        return self._fingerprint
+
+
+class ArraySet(ImageSet):
+    """Images of one size held in memory.
+
+    Args:
+        images: uint8 [N, 3, H, W].
+        names: a name for each image, or one word for all ('test' makes 'test #0', 'test #1', ...).
+        fingerprint: that of the files which the images were decoded from.
+    """
+
+    def __init__(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        classes: Sequence[str],
+        names: Sequence[str] | str = "image",
+        corrupt: Sequence[str] = (),
+        fingerprint: str | None = None,
+    ) -> None:
+        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3 or len(images) != len(labels):
+            given = f"{images.dtype} {list(images.shape)} with {len(labels)} labels"
+            raise DataError(f"Images must be uint8 [N, 3, H, W] with N labels, got {given}.")
+        super().__init__(labels, classes, corrupt)
+        self.images = images
+        self._names = names
+        if fingerprint is not None:
+            self._fingerprint = fingerprint
+
+    def name(self, index: int) -> str:
+        return f"{self._names} #{index}" if isinstance(self._names, str) else self._names[index]
+
+    def read(self, index: int) -> Tensor:
+        return self.images[index]
+
+    def extent(self, index: int) -> tuple[int, int]:
+        return self.images.shape[2], self.images.shape[3]
+
+    def subset(self, indices: Tensor) -> ArraySet:
+        names = [self.name(index) for index in indices.tolist()]
+        return ArraySet(self.images[indices], self.labels[indices], self.classes, names)
+
+    def identity(self, index: int) -> bytes:
+        return (
+            f"{self.images.shape[2]}x{self.images.shape[3]} ".encode()
+            + self.images[index].contiguous().numpy().tobytes()
+        )
+
+
+class FileSet(ImageSet):
+    """Image files below one folder, read when asked.
+
+    Args:
+        root: the folder.
+        files: their paths relative to it.
+    """
+
+    def __init__(self, root: Path, files: Sequence[str], labels: Tensor, classes: Sequence[str]) -> None:
+        super().__init__(labels, classes)
+        self.root = root
+        self.files = tuple(files)
+
+    @property
+    def paths(self) -> list[Path]:
+        """The path of every image."""
+        return [self.root / file for file in self.files]
+
+    def name(self, index: int) -> str:
+        return os.fspath(self.root / self.files[index])
+
+    def read(self, index: int) -> Tensor:
+        return to_tensor(decode(self.root / self.files[index]))
+
+    def extent(self, index: int) -> tuple[int, int]:
+        return header_size(self.root / self.files[index])
+
+    def identity(self, index: int) -> bytes:
+        try:
+            size = (self.root / self.files[index]).stat().st_size
+        except OSError:  # said when it is read
+            size = -1
+        return os.fsencode(self.files[index]) + f" {size}".encode()
+
+
+class Subset(ImageSet):
+    """Some images of another set, in an order of their own.
+
+    Args:
+        indices: int64 [M], indices into `whole`.
+    """
+
+    def __init__(self, whole: ImageSet, indices: Tensor) -> None:
+        super().__init__(whole.labels[indices], whole.classes)
+        self.whole = whole
+        self._indices = indices.numpy()  # plain integers without a tensor for each
+
+    def name(self, index: int) -> str:
+        return self.whole.name(int(self._indices[index]))
+
+    def read(self, index: int) -> Tensor:
+        return self.whole.read(int(self._indices[index]))
+
+    def extent(self, index: int) -> tuple[int, int]:
+        return self.whole.extent(int(self._indices[index]))
+
+    def identity(self, index: int) -> bytes:
+        return self.whole.identity(int(self._indices[index]))
+
+
+class Concatenation(ImageSet):
+    """Several sets, one after the other.
+
+    Args:
+        labels: int64 [N] for all of them together.
+    """
+
+    def __init__(self, parts: Sequence[ImageSet], labels: Tensor, classes: Sequence[str]) -> None:
+        super().__init__(labels, classes, [name for part in parts for name in part.corrupt])
+        self.parts = tuple(parts)
+        self._ends = list(accumulate(len(part) for part in parts))
+
+    def _find(self, index: int) -> tuple[ImageSet, int]:
+        if not 0 <= index < len(self):
+            raise IndexError(f"index {index} of {len(self)} images")
+        part = bisect.bisect_right(self._ends, index)
+        return self.parts[part], index - (self._ends[part - 1] if part else 0)
+
+    def name(self, index: int) -> str:
+        part, inner = self._find(index)
+        return part.name(inner)
+
+    def read(self, index: int) -> Tensor:
+        part, inner = self._find(index)
+        return part.read(inner)
+
+    def extent(self, index: int) -> tuple[int, int]:
+        part, inner = self._find(index)
+        return part.extent(inner)
+
+    def identity(self, index: int) -> bytes:
+        part, inner = self._find(index)
+        return part.identity(inner)
+
+
+class Splits(NamedTuple):
+    """The two halves of a data set."""
+
+    train: ImageSet
+    val: ImageSet
+
+
+def concatenate(labeled: ImageSet, unlabeled: ImageSet) -> ImageSet:
+    """`labeled`, its classes kept, followed by the images of `unlabeled`, whose labels become UNLABELED.
+
+    One ArraySet where both are in memory and of one size.
+    """
+    labels = torch.cat([labeled.labels, torch.full((len(unlabeled),), UNLABELED)])
+    if isinstance(labeled, ArraySet) and isinstance(unlabeled, ArraySet) and labeled.extent(0) == unlabeled.extent(0):
+        names = [part.name(index) for part in (labeled, unlabeled) for index in range(len(part))]
+        images = torch.cat([labeled.images, unlabeled.images])
+        return ArraySet(images, labels, labeled.classes, names, corrupt=labeled.corrupt + unlabeled.corrupt)
+    return Concatenation([labeled, unlabeled], labels, labeled.classes)
+
+
+def in_memory(
+    images: ImageSet, limit_bytes: float, on_corrupt: Literal["stop", "skip"] = "stop", size: int | None = None
+) -> ImageSet:
+    """Decode a set once, into memory, where all its images have one size and fit; else give it back as it is.
+
+    Headers are read first, up to the first image that differs in size. Unless images are left out, the fingerprint
+    stays that of the files, so that it does not depend on the memory at hand.
+
+    Args:
+        limit_bytes: most bytes that the pixels may take.
+        on_corrupt: 'stop' raises CorruptImage; 'skip' leaves such images out and names them in `.corrupt`.
+        size: where given, only images of exactly `size` x `size` are taken.
+    """
+    if isinstance(images, ArraySet) or len(images) == 0:
+        return images
+    extent = (size, size) if size else None
+    unreadable: dict[int, str] = {}
+    for index in range(len(images)):
+        try:
+            found = images.extent(index)
+        except CorruptImage as error:
+            if on_corrupt == "stop":
+                raise
+            unreadable[index] = error.name
+            continue
+        extent = extent or found
+        if found != extent or len(images) * 3 * extent[0] * extent[1] > limit_bytes:
+            return images
+    if extent is None:
+        raise _none_readable(images)
+    pixels = torch.empty(len(images), 3, *extent, dtype=torch.uint8)
+    for index in range(len(images)):
+        if index in unreadable:
+            continue
+        try:
+            image = images.read(index)
+        except CorruptImage as error:
+            if on_corrupt == "stop":
+                raise
+            unreadable[index] = error.name
+            continue
+        if tuple(image.shape[1:]) != extent:  # a header that lies
+            return images
+        pixels[index] = image
+    kept = [index for index in range(len(images)) if index not in unreadable]
+    if not kept:
+        raise _none_readable(images)
+    corrupt = [*images.corrupt, *(unreadable[index] for index in sorted(unreadable))]
+    names = [images.name(index) for index in kept]
+    if not unreadable:
+        return ArraySet(pixels, images.labels, images.classes, names, corrupt, images.fingerprint())
+    return ArraySet(pixels[kept], images.labels[kept], images.classes, names, corrupt)
+
+
+def split(images: ImageSet, val_count: int, seed: int) -> Splits:
+    """Hold out `val_count` images, in proportion from every class, drawn by `seed`; both halves keep their order.
+
+    A class of two or more images has at least one on either side, which moves the count where classes are tiny.
+    Raises DataError where one side would be empty.
+    """
+    members = [torch.nonzero(images.labels == label).flatten() for label in torch.unique(images.labels).tolist()]
+    counts = torch.tensor([len(indices) for indices in members])
+    quotas = counts.double() * val_count / max(1, len(images))
+    held = quotas.floor().long()
+    rest = torch.argsort(quotas - held, descending=True, stable=True)[: val_count - int(held.sum())]
+    held[rest] += 1  # largest remainders
+    held = torch.minimum(held.clamp(min=1), (counts - 1).clamp(min=0))
+    draws = random.words(seed, 0, torch.arange(len(images)), random.SPLIT, 1).flatten()
+    val = torch.zeros(len(images), dtype=torch.bool)
+    for indices, count in zip(members, held.tolist(), strict=True):
+        val[indices[torch.argsort(draws[indices], stable=True)[:count]]] = True
+    if val.all() or not val.any():
+        raise DataError(f"{len(images)} images cannot be split into train and val; every class needs at least 2.")
+    return Splits(images.subset(torch.nonzero(~val).flatten()), images.subset(torch.nonzero(val).flatten()))
+
+
+def split_by_fraction(images: ImageSet, val_fraction: float, seed: int) -> Splits:
+    """`split` with a share of the images, 0 to 1."""
+    return split(images, round(val_fraction * len(images)), seed)
+
+
+def _none_readable(images: ImageSet) -> DataError:
+    return DataError(f"None of the {len(images)} images can be read; the first is {images.name(0)}.")

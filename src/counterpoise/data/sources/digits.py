@@ -1,0 +1,35 @@
+"""The embedded data set: 1,797 handwritten digits of 8x8 pixels that come with scikit-learn."""
+
+from __future__ import annotations
+
+import torch
+
+from counterpoise import config
+from counterpoise.data.sources.base import ArraySet, Splits, split, split_by_fraction
+from counterpoise.data.sources.registry import register
+from counterpoise.errors import ConfigError, MissingExtraError
+
+
+@register("digits", summary="1,797 handwritten digits, 8x8, embedded in scikit-learn (extra: demo)", needs_path=False)
+def load(data: config.Data, *, train_size: int | None = None) -> Splits:
+    """The digits, split by `data.split_seed` in proportion from every class.
+
+    Args:
+        train_size: images for training, the rest is val; default: by `data.val_fraction`.
+    """
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError:
+        raise MissingExtraError("The digits data set", "demo") from None
+    digits = load_digits()
+    grey = torch.from_numpy(digits.images).mul(255 / 16).round().to(torch.uint8)  # they come as 0 to 16
+    images = grey.unsqueeze(1).repeat(1, 3, 1, 1)
+    whole = ArraySet(
+        images, torch.from_numpy(digits.target), [str(name) for name in digits.target_names], names="digit"
+    )
+    if train_size is None:
+        return split_by_fraction(whole, data.val_fraction, data.split_seed)
+    classes = len(whole.classes)
+    if not classes <= train_size <= len(whole) - classes:
+        raise ConfigError(f"data.options.train_size must be {classes} to {len(whole) - classes}, got {train_size}.")
+    return split(whole, len(whole) - train_size, data.split_seed)

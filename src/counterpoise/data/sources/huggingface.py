@@ -1,0 +1,163 @@
+"""Hugging Face data sets on disk, as written by `save_to_disk`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from counterpoise import config
+from counterpoise.data.images import CorruptImage, decode, header_size_of_bytes, to_tensor
+from counterpoise.data.sources.base import UNLABELED, ImageSet, Splits, split_by_fraction
+from counterpoise.data.sources.registry import register
+from counterpoise.errors import ConfigError, DataError, MissingExtraError, nearest, unknown
+
+_VAL_NAMES = ("validation", "valid", "val", "test")  # in order of preference
+_LABEL_NAMES = ("label", "labels", "class", "target")  # what a column of plain numbers or strings is usually called
+
+
+class HuggingFaceSet(ImageSet):
+    """One split of a data set; pictures are decoded when asked.
+
+    Args:
+        rows: a `datasets.Dataset` with one column, the encoded pictures.
+        split: its name.
+    """
+
+    def __init__(self, rows: Any, split: str, labels: Tensor, classes: Sequence[str]) -> None:
+        super().__init__(labels, classes)
+        self._rows = rows
+        self._column: str = rows.column_names[0]
+        self._split = split
+
+    def _picture(self, index: int) -> bytes:
+        row = self._rows[index][self._column]
+        picture: bytes | None = row and row["bytes"]  # save_to_disk brings pictures that lay in files into the table
+        if picture is None:
+            raise CorruptImage(self.name(index), "the column holds no picture")
+        return picture
+
+    def name(self, index: int) -> str:
+        return f"{self._split} #{index}"
+
+    def read(self, index: int) -> Tensor:
+        return to_tensor(decode(self._picture(index), self.name(index)))
+
+    def extent(self, index: int) -> tuple[int, int]:
+        return header_size_of_bytes(self._picture(index), self.name(index))
+
+    @cached_property
+    def _sizes(self) -> list[int | None]:
+        """Bytes of every picture, from the table's own bookkeeping."""
+        import pyarrow.compute as compute
+
+        pictures = self._rows.with_format("arrow")[:][self._column]
+        sizes: list[int | None] = compute.binary_length(compute.struct_field(pictures, "bytes")).to_pylist()
+        return sizes
+
+    def identity(self, index: int) -> bytes:
+        return f"{self.name(index)} {self._sizes[index]}".encode()
+
+
+@register(
+    "huggingface",
+    summary="a Hugging Face data set on disk, written by save_to_disk (extra: hf)",
+    recognizes=lambda path: any(
+        (path / name).is_file() for name in ("dataset_dict.json", "dataset_info.json", "state.json")
+    ),
+)
+def load(data: config.Data, *, image: str | None = None, label: str | None = None) -> Splits:
+    """Splits train and validation (or valid, val, test); else one split, divided by `data.val_fraction`.
+
+    Args:
+        image: column of pictures; default: the only one.
+        label: column of class names or numbers; default: the only ClassLabel, or the only one that can serve.
+    """
+    try:
+        import datasets
+    except ImportError:
+        raise MissingExtraError("Reading a Hugging Face data set", "hf") from None
+    path = data.path.expanduser() if data.path else Path()
+    try:
+        whole = datasets.load_from_disk(str(path))
+    except Exception as error:  # damaged JSON, missing tables and more
+        reason = (str(error).splitlines() or [""])[0].rstrip(".") or type(error).__name__
+        raise DataError(f"{path} cannot be read as a Hugging Face data set: {reason}.") from error
+    splits = dict(whole) if isinstance(whole, Mapping) else {"train": whole}
+    train_name = "train" if "train" in splits else next(iter(splits)) if len(splits) == 1 else None
+    if train_name is None:
+        raise DataError(f"{path} has no split 'train', only {', '.join(splits)}.")
+    train = splits[train_name]
+    features = train.features
+    pictures = [name for name, feature in features.items() if isinstance(feature, datasets.Image)]
+    image_column = _column("image", image, list(features), pictures, pictures)
+    named = [name for name, feature in features.items() if isinstance(feature, datasets.ClassLabel)]
+    scalars = [name for name, feature in features.items() if name in named or _is_scalar(feature)]
+    usual = [name for name in _LABEL_NAMES if name in scalars]
+    label_column = _column("label", label, list(features), scalars, named or usual[:1] or scalars)
+
+    def build(name: str, classes: Sequence[str]) -> HuggingFaceSet:
+        rows = splits[name]
+        for column in (image_column, label_column):
+            if column not in rows.column_names:
+                raise DataError(f"Split '{name}' of {path} has no column '{column}', which split '{train_name}' has.")
+        encoded = rows.select_columns([image_column]).cast_column(image_column, datasets.Image(decode=False))
+        return HuggingFaceSet(encoded, name, _labels(rows, name, label_column, classes), classes)
+
+    classes = _classes(train, label_column)
+    train_set = build(train_name, classes)
+    val_name = next((name for name in _VAL_NAMES if name in splits and name != train_name), None)
+    if val_name is None:
+        return split_by_fraction(train_set, data.val_fraction, data.split_seed)
+    return Splits(train_set, build(val_name, classes))
+
+
+def _column(
+    option: str, given: str | None, columns: Sequence[str], fitting: Sequence[str], likely: Sequence[str]
+) -> str:
+    """The column that was asked for, or the only likely one."""
+    if given is not None:
+        if given not in columns:
+            raise ConfigError(f"data.options.{option}: {unknown('Column', given, columns)}")
+        if given not in fitting:
+            fit = ", ".join(fitting) or "none"
+            raise ConfigError(
+                f"data.options.{option}: column '{given}' cannot serve as {option}; those that can: {fit}."
+            )
+        return given
+    if not likely:
+        raise DataError(f"The data set has no column that can serve as {option}; its columns are {', '.join(columns)}.")
+    if len(likely) > 1:
+        raise ConfigError(f"{', '.join(likely)} can all serve as {option}; choose one with data.options.{option}.")
+    return likely[0]
+
+
+def _is_scalar(feature: Any) -> bool:
+    return str(getattr(feature, "dtype", "")).startswith(("int", "uint", "bool", "string", "large_string"))
+
+
+def _classes(rows: Any, column: str) -> list[str]:
+    names = getattr(rows.features[column], "names", None)  # those of a ClassLabel, in its order
+    return list(names) if names is not None else [str(value) for value in sorted(set(rows[column][:]) - {None})]
+
+
+def _labels(rows: Any, split: str, column: str, classes: Sequence[str]) -> Tensor:
+    """int64 [N] indices into `classes`, by name, so that splits may number their classes differently."""
+    names = getattr(rows.features[column], "names", None)
+    numbers = {name: number for number, name in enumerate(classes)}
+    labels = []
+    for value in rows[column][:]:
+        if value is None or (names is not None and value < 0):  # -1 stands for a withheld label
+            labels.append(UNLABELED)
+            continue
+        name = names[value] if names is not None else str(value)
+        if name not in numbers:
+            raise DataError(
+                f"Class '{name}' of split '{split}' is unknown to the training data.{nearest(name, classes)}"
+            )
+        labels.append(numbers[name])
+    return torch.tensor(labels, dtype=torch.int64)

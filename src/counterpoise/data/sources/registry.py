@@ -1,0 +1,173 @@
+"""The kinds of data by name. A new kind is one file in this folder with one function under `@register`."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from counterpoise import config
+from counterpoise.data.sources.base import UNLABELED, Splits, concatenate
+from counterpoise.errors import ConfigError, DataError, nearest, unknown
+
+Load = TypeVar("Load", bound=Callable[..., Splits])
+AUTO = "auto"
+_FALLBACK = "image_folder"  # what a folder is taken for where no source recognizes it: its errors say what is missing
+
+
+@dataclass(frozen=True)
+class Source:
+    """A kind of data.
+
+    Attributes:
+        load: function (data: config.Data, *, option=default, ...) -> Splits; its keywords are the `data.options`.
+        recognizes: whether an existing folder is of this kind; None where one cannot tell.
+        needs_path: whether `data.path` must name an existing folder.
+    """
+
+    name: str
+    summary: str
+    load: Callable[..., Splits]
+    recognizes: Callable[[Path], bool] | None
+    needs_path: bool
+
+
+_SOURCES: dict[str, Source] = {}
+
+
+def register(
+    name: str, *, summary: str, recognizes: Callable[[Path], bool] | None = None, needs_path: bool = True
+) -> Callable[[Load], Load]:
+    """Decorator that makes a function a source of data; the arguments are those of `Source`."""
+
+    def keep(function: Load) -> Load:
+        _SOURCES[name] = Source(name, summary, function, recognizes, needs_path)
+        return function
+
+    return keep
+
+
+def names() -> list[str]:
+    """Names of all sources."""
+    return sorted(_sources())
+
+
+def summaries() -> dict[str, str]:
+    """One line on each source, by name."""
+    return {name: source.summary for name, source in sorted(_sources().items())}
+
+
+def load(data: config.Data) -> Splits:
+    """The train and val images that a run file's data section speaks of; `data.unlabeled` is appended to train.
+
+    Both halves have the same classes and are not empty; labels are in range, and known throughout val unless nothing is
+    labeled at all (`classes` is empty).
+
+    Raises:
+        DataError: data is missing or not of the kind asked for.
+        ConfigError: unknown source or option, or an option of the wrong type.
+    """
+    source = _find(data)
+    splits = source.load(data, **_options(source, data.options))
+    _check(splits, source.name)
+    if data.unlabeled is not None:
+        from counterpoise.data.sources import photos
+
+        splits = splits._replace(
+            train=concatenate(splits.train, photos.collect(_folder(data.unlabeled, "data.unlabeled")))
+        )
+    return splits
+
+
+@cache
+def _sources() -> dict[str, Source]:
+    package = importlib.import_module(__name__.rpartition(".")[0])
+    for module in pkgutil.iter_modules(package.__path__, package.__name__ + "."):
+        importlib.import_module(module.name)
+    return _SOURCES
+
+
+def _find(data: config.Data) -> Source:
+    sources = _sources()
+    if data.source != AUTO and data.source not in sources:
+        raise ConfigError(unknown("Data source", data.source, [AUTO, *sources]))
+    without_path = [name for name, source in sources.items() if not source.needs_path]
+    if data.path is None:
+        if data.source == AUTO or sources[data.source].needs_path:
+            embedded = ", ".join(f"data.source: {name}" for name in sorted(without_path))
+            what = "No data is given" if data.source == AUTO else f"Data source '{data.source}' needs a folder"
+            raise DataError(
+                f"{what}: set data.path to the folder of the data set, or choose an embedded one ({embedded})."
+            )
+        return sources[data.source]
+    if data.source != AUTO and not sources[data.source].needs_path:
+        raise ConfigError(f"Data source '{data.source}' is embedded and takes no path, got data.path: {data.path}.")
+    if data.source == AUTO and str(data.path) in without_path and not data.path.exists():
+        raise DataError(f"Folder {data.path} does not exist. For the embedded data set set data.source: {data.path}.")
+    path = _folder(data.path, "data.path")
+    if data.source != AUTO:
+        return sources[data.source]
+    kinds = [
+        source for _, source in sorted(sources.items()) if source.recognizes is not None and source.recognizes(path)
+    ]
+    return kinds[0] if kinds else sources[_FALLBACK]
+
+
+def _folder(path: Path, key: str) -> Path:
+    path = path.expanduser()
+    if not path.exists():
+        siblings = [entry.name for entry in path.parent.iterdir() if entry.is_dir()] if path.parent.is_dir() else []
+        raise DataError(f"Folder {path} ({key}) does not exist.{nearest(path.name, siblings)}")
+    if not path.is_dir():
+        raise DataError(f"{key} must be a folder, and {path} is a file.")
+    return path
+
+
+def _options(source: Source, given: dict[str, Any]) -> dict[str, Any]:
+    hints = typing.get_type_hints(source.load)
+    parameters = inspect.signature(source.load).parameters.values()
+    choices = {item.name: hints[item.name] for item in parameters if item.kind is inspect.Parameter.KEYWORD_ONLY}
+    values = {}
+    for name, value in given.items():
+        if name not in choices:
+            known = f" Available: {', '.join(choices)}." if choices else " It has none."
+            raise ConfigError(
+                f"data.options.{name}: unknown option of source '{source.name}'.{nearest(name, choices)}{known}"
+            )
+        try:
+            values[name] = TypeAdapter(choices[name]).validate_python(value)
+        except ValidationError as error:
+            wanted = error.errors()[0]["msg"]
+            literals = [str(choice) for choice in typing.get_args(choices[name])]
+            message = f"{wanted[:1].lower()}{wanted[1:]}, got {value!r}.{nearest(str(value), literals)}"
+            raise ConfigError(f"data.options.{name}: {message}") from None
+    return values
+
+
+def _check(splits: Splits, source: str) -> None:
+    """What a new source could get wrong, and what all training relies on."""
+    train, val = splits
+    for half, images in (("train", train), ("val", val)):
+        if len(images) == 0:
+            raise DataError(f"The {half} half of the data (source '{source}') holds no images.")
+        lowest, highest = int(images.labels.min()), int(images.labels.max())
+        if lowest < UNLABELED or highest >= len(images.classes):
+            raise DataError(
+                f"Labels of the {half} half are {lowest} to {highest}, expected 0 to {len(images.classes) - 1}."
+            )
+    if train.classes != val.classes:
+        raise DataError(f"The classes of train and val differ: {list(train.classes)[:5]} and {list(val.classes)[:5]}.")
+    if len(train.classes) == 1:
+        raise DataError(f"The data has one class only, '{train.classes[0]}'; a classifier needs at least 2.")
+    if train.classes and bool((val.labels == UNLABELED).any()):
+        raise DataError(
+            f"{int((val.labels == UNLABELED).sum())} images of the val half have no label; evaluation needs them."
+        )

@@ -1,0 +1,216 @@
+"""Augmentation as a pure function: the view of a sample depends on its image and (seed, epoch, sample index) alone.
+
+Not on the batch it came in, the process, the device or what was drawn before. A view is made in two steps: `frame`
+brings one image, of whatever size, to the size of a view; `augment` crops, mirrors and RandAugments a whole batch.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from counterpoise import config
+from counterpoise.data import mixing, randaugment, random
+from counterpoise.data.images import prepare
+from counterpoise.errors import ConfigError
+from counterpoise.models import guard
+
+SMALL = 64
+"""Longest edge in pixels of images for which crop `auto` pads instead of zooming."""
+
+_ATTEMPTS = 10  # at a crop that fits, as torchvision's RandomResizedCrop
+
+
+@dataclass(frozen=True)
+class ViewPlan:
+    """Everything that determines the views of a data set; `config.Views` with nothing left open.
+
+    Attributes:
+        count: images in the set, which the order of an epoch and so the partners of mixup and cutmix depend on.
+        operations, magnitude: of RandAugment; 0 operations is off.
+    """
+
+    seed: int
+    count: int
+    height: int
+    width: int
+    crop: Literal["none", "pad", "resized"]
+    padding: int
+    scale: tuple[float, float]
+    ratio: tuple[float, float]
+    flip: bool
+    operations: int
+    magnitude: int
+    mixup: float
+    cutmix: float
+
+    @property
+    def mixes(self) -> bool:
+        """Whether samples are mixed with partners, so that targets are probabilities."""
+        return self.mixup > 0 or self.cutmix > 0
+
+
+class Draws(NamedTuple):
+    """What was drawn for n samples.
+
+    Attributes:
+        offsets: int64 [n, 2], top and left of the crop within the padded image.
+        flip: bool [n], whether mirrored.
+        operations, negative: int64 and bool [n, K], RandAugment's.
+    """
+
+    offsets: Tensor
+    flip: Tensor
+    operations: Tensor
+    negative: Tensor
+
+    def to(self, device: torch.device) -> Draws:
+        """On another device, but for RandAugment's, by which the CPU groups images."""
+        offsets, flip = (value.to(device, non_blocking=True) for value in self[:2])
+        return self._replace(offsets=offsets, flip=flip)
+
+    def part(self, start: int, stop: int) -> Draws:
+        """Those of the samples start, ..., stop - 1."""
+        return Draws(*(value[start:stop] for value in self))
+
+
+def plan_views(
+    views: config.Views, *, seed: int, count: int, size: int | None, native: tuple[int, int] | None
+) -> ViewPlan:
+    """Decide what `views` leaves open.
+
+    Args:
+        count: images in the set.
+        size: edge of a view in pixels; None: the images' own size.
+        native: height and width of the images where all have one size and lie in memory.
+
+    Raises:
+        ConfigError: no size is given where images differ in size.
+    """
+    if size is not None:
+        height, width = size, size
+    elif native is not None:
+        height, width = native
+    else:
+        raise ConfigError("data.size is missing: images differ in size, so say how many pixels the edge of a view has.")
+    crop = views.crop
+    if crop == "auto":
+        crop = "pad" if native is not None and max(native) <= SMALL else "resized"
+    strength = views.randaugment
+    return ViewPlan(
+        seed=seed,
+        count=count,
+        height=height,
+        width=width,
+        crop=crop,
+        padding=views.padding if crop == "pad" else 0,
+        scale=views.scale,
+        ratio=views.ratio,
+        flip=views.flip,
+        operations=strength.operations if strength else 0,
+        magnitude=strength.magnitude if strength else 0,
+        mixup=views.mixup,
+        cutmix=views.cutmix,
+    )
+
+
+def view_specification(plan: ViewPlan) -> dict[str, Any]:
+    """What determines the views, as JSON holds it: recorded answers of a teacher fit where this is equal."""
+    values = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(plan).items()}
+    return {"format": 1, "generator": "philox4x32-10", **values}
+
+
+def crop_words(plan: ViewPlan, epoch: int, indices: Tensor) -> Tensor:
+    """The words that `frame` needs: int64 [n, 40] for crop resized, else [n, 0]; indices int64 [n] on the CPU."""
+    if plan.crop != "resized":
+        return torch.empty(len(indices), 0, dtype=torch.int64)
+    return random.words(plan.seed, epoch, indices, random.CROP, 4 * _ATTEMPTS)
+
+
+def frame(plan: ViewPlan, image: Tensor, words: Tensor) -> Tensor:
+    """Bring one image to the size of a view: uint8 [3, H, W] -> [3, height, width].
+
+    `words` is its row of `crop_words`.
+    """
+    if plan.crop != "resized":
+        return image if tuple(image.shape[1:]) == (plan.height, plan.width) else prepare(image, plan.height)
+    guard.ready()
+    from torchvision.transforms.v2 import functional
+
+    top, left, height, width = _resized_crop(plan, image.shape[1], image.shape[2], words.tolist())
+    size = [plan.height, plan.width]
+    return functional.resized_crop(image, top, left, height, width, size, antialias=True)  # type: ignore[no-any-return]
+
+
+def draw(plan: ViewPlan, epoch: int, indices: Tensor) -> Draws:
+    """Draw for `augment`; indices int64 [n] on the CPU."""
+    n = len(indices)
+    offsets = torch.zeros(n, 2, dtype=torch.int64)
+    if plan.padding:
+        offsets = random.to_integers(random.words(plan.seed, epoch, indices, random.CROP, 2), 2 * plan.padding + 1)
+    flip = torch.zeros(n, dtype=torch.bool)
+    if plan.flip:
+        flip = (random.words(plan.seed, epoch, indices, random.FLIP, 1)[:, 0] >> 31).bool()
+    kinds, signs = torch.empty(2, n, 0, dtype=torch.int64)
+    if plan.operations:
+        words = random.words(plan.seed, epoch, indices, random.RANDAUGMENT, 2 * plan.operations)
+        kinds = random.to_integers(words[:, ::2], len(randaugment.OPERATIONS))
+        signs = words[:, 1::2] >> 31
+    return Draws(offsets, flip, kinds, signs.bool())
+
+
+def augment(plan: ViewPlan, images: Tensor, draws: Draws) -> Tensor:
+    """Crop, mirror and RandAugment framed images: uint8 [n, 3, height, width] to the same, on their device."""
+    if plan.padding or plan.flip:
+        images = _crop_and_flip(images, draws.offsets, draws.flip, plan.padding)
+    if plan.operations:
+        images = randaugment.apply(images, draws.operations, draws.negative, plan.magnitude)
+    return images
+
+
+def draw_mix(plan: ViewPlan, epoch: int, indices: Tensor) -> mixing.Mix:
+    """Draw how samples are mixed with their partners; indices int64 [n] on the CPU."""
+    return mixing.draw(
+        plan.seed, epoch, indices, mixup=plan.mixup, cutmix=plan.cutmix, height=plan.height, width=plan.width
+    )
+
+
+def _crop_and_flip(images: Tensor, offsets: Tensor, flip: Tensor, padding: int) -> Tensor:
+    """Each image's own window of the image padded with black, mirrored where `flip`."""
+    n, channels, height, width = images.shape
+    padded = F.pad(images, (padding,) * 4)
+    rows, columns = (torch.arange(edge, device=images.device) for edge in (height, width))
+    # Rows first, as whole lines of memory, then columns: twice as fast as gathering single pixels in both directions.
+    if padding:
+        first = torch.arange(n * channels, device=images.device).view(n, channels, 1) * padded.shape[2]
+        picked = (first + (rows + offsets[:, :1]).unsqueeze(1)).flatten()
+        padded = padded.reshape(-1, padded.shape[3]).index_select(0, picked)
+    columns = torch.where(flip.unsqueeze(1), width - 1 - columns, columns) + offsets[:, 1:]
+    lines = columns.unsqueeze(1).expand(-1, channels * height, -1)
+    return padded.reshape(n, channels * height, -1).gather(2, lines).view_as(images)
+
+
+def _resized_crop(plan: ViewPlan, height: int, width: int, words: list[int]) -> tuple[int, int, int, int]:
+    """Top, left, height and width of a random part of the area with a random aspect ratio (Szegedy et al. 2015).
+
+    As torchvision's RandomResizedCrop: the first of ten attempts that fits, else the largest central crop in `ratio`.
+    In Python's own floats, image by image: the last bit of a vectorized exponential may depend on the vector's length.
+    """
+    low, high = (math.log(bound) for bound in plan.ratio)
+    for attempt in range(0, 4 * _ATTEMPTS, 4):
+        share, aspect = ((word >> 8) * 2.0**-24 for word in words[attempt : attempt + 2])
+        area = height * width * (plan.scale[0] + share * (plan.scale[1] - plan.scale[0]))
+        aspect = math.exp(low + aspect * (high - low))
+        across, down = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if 0 < across <= width and 0 < down <= height:
+            top = words[attempt + 2] * (height - down + 1) >> 32
+            left = words[attempt + 3] * (width - across + 1) >> 32
+            return top, left, down, across
+    down = min(height, max(1, round(width / plan.ratio[0])))
+    across = min(width, max(1, round(height * plan.ratio[1])))
+    return (height - down) // 2, (width - across) // 2, down, across

@@ -1,0 +1,226 @@
+"""From a name to a network: timm/resnet50, torchvision/..., cifar/resnet8x4, digits/..., file.py:function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from counterpoise.errors import ModelError, nearest
+from counterpoise.models import checkpoint as checkpoints
+from counterpoise.models.checkpoint import Head, Weights
+from counterpoise.models.families import Built, Family, Request, families
+from counterpoise.models.families import file as own
+from counterpoise.models.network import VisionModel
+
+Model = str | nn.Module | Callable[..., nn.Module]
+TRIAL_SIZE = 64  # edge of the image with which a network of no declared size is tried
+
+
+def names(family: str | None = None) -> list[str]:
+    """Names of all networks, or those of one family, each as `build` takes it. Raises ModelError: unknown family."""
+    if family is not None and family not in families():
+        raise ModelError(_unknown_family(family))
+    chosen = families() if family is None else {family: families()[family]}
+    return [f"{key}/{name}" for key, value in sorted(chosen.items()) for name in value.names()]
+
+
+def build(
+    model: Model | None,
+    *,
+    num_classes: int | None = None,
+    checkpoint: Path | None = None,
+    pretrained: bool | str = False,
+    arguments: Mapping[str, Any] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    input_size: int | None = None,
+    classes: Sequence[str] | None = None,
+    keep_head: bool = True,
+) -> VisionModel:
+    """Build a network, with its weights where some are named.
+
+    Args:
+        model: a name of the catalog, a module, or a function called with num_classes and `arguments`; None takes the
+            network that `checkpoint` says it holds.
+        num_classes: None takes that of the weights, else the network's own.
+        checkpoint: file or folder of weights, see `checkpoint.read`.
+        pretrained: published weights, the default ones or those of a tag.
+        arguments: further arguments of the network, by name.
+        mean, std, input_size: default: of the checkpoint, else the network's own.
+        classes: names of the classes; default: of the checkpoint or the published weights.
+        keep_head: False initializes the head anew where the weights have another number of classes than wanted.
+
+    Returns:
+        VisionModel in train mode, on the CPU, in float32.
+
+    Raises:
+        ModelError: unknown name, weights that are missing or do not fit, a number of classes that differs.
+    """
+    if isinstance(model, VisionModel):
+        return _ready(model, num_classes, checkpoint is not None or bool(pretrained))
+    if checkpoint is not None and pretrained:
+        raise ModelError("checkpoint and pretrained are both given: the weights to start from are either of them.")
+    weights = None if checkpoint is None else checkpoints.read(Path(checkpoint))
+    if model is None:
+        model = _named_in(weights)
+    name, family, make = _resolve(model)
+    request = Request(num_classes, {**_arguments_of(weights, name), **(arguments or {})}, input_size)
+    if "num_classes" in request.arguments:
+        raise ModelError(f"{name}: the number of classes follows from the data, so it cannot be among the arguments.")
+    if weights is not None and request.input_size is None:
+        request = replace(request, input_size=weights.input_size)
+    if pretrained:
+        if family is None or family.published is None:
+            having = ", ".join(key for key, value in sorted(families().items()) if value.published is not None)
+            raise ModelError(f"{name} has no published weights ({having} have some): give its file as checkpoint.")
+        weights = family.published(name.partition("/")[2], request, pretrained)
+        request = replace(request, arguments={**weights.arguments, **request.arguments})
+
+    if weights is None:
+        built = make(request)
+    else:
+        head, weights = (None, weights) if isinstance(model, nn.Module) else _head(weights, make, family, name, request)
+        if head is not None:
+            if keep_head and head.classes != (num_classes or head.classes):
+                raise ModelError(f"{weights.origin} has {head.classes} classes, expected {num_classes}.")
+            if not (num_classes or head.classes):
+                raise ModelError(f"{weights.origin} has no classifier, so there is nothing to imitate.")
+            request = replace(request, num_classes=num_classes or head.classes)
+        built = make(request)
+        fits = head is None or head.classes == request.num_classes
+        checkpoints.load(built.net, weights, name, but=() if fits or head is None else head.tensors)
+        classes = classes or (weights.classes if fits else None)
+    given = Weights("", {}) if weights is None else weights
+    size = input_size or given.input_size or built.input_size
+    count = _try_out(built.net, name, num_classes, size) if built.num_classes is None else built.num_classes
+    return VisionModel(
+        built.net,
+        name=name,
+        num_classes=count,
+        arguments=built.arguments,
+        classes=classes or None,
+        mean=mean or given.mean or built.mean,
+        std=std or given.std or built.std,
+        input_size=size,
+        crop_share=given.crop_share or built.crop_share,
+        stages=built.stages,
+    )
+
+
+def is_code(name: str) -> bool:
+    """Whether a network of this name is code of the user's own, which must not be run without being asked."""
+    return name.partition("/")[0] not in families() or ".py:" in name
+
+
+def _ready(model: VisionModel, num_classes: int | None, weights: bool) -> VisionModel:
+    if weights:
+        raise ModelError(
+            f"{model.name} is ready, with weights: checkpoint and pretrained are for networks to be built."
+        )
+    if num_classes is not None and num_classes != model.num_classes:
+        raise ModelError(f"{model.name} has {model.num_classes} classes, expected {num_classes}.")
+    return model
+
+
+def _named_in(weights: Weights | None) -> str:
+    if weights is None:
+        raise ModelError(
+            "No network is named: give model, such as timm/resnet50, or a checkpoint that says what it holds."
+        )
+    if weights.architecture is None:
+        raise ModelError(f"{weights.origin} does not say which network it holds: give model, such as timm/resnet50.")
+    if is_code(weights.architecture):
+        raise ModelError(
+            f"{weights.origin} holds {weights.architecture}, code that does not come with it: "
+            f"give model, such as path/to/file.py:function."
+        )
+    return weights.architecture
+
+
+def _arguments_of(weights: Weights | None, name: str) -> Mapping[str, Any]:
+    return weights.arguments if weights is not None and weights.architecture == name else {}
+
+
+def _resolve(model: Model) -> tuple[str, Family | None, Callable[[Request], Built]]:
+    """Name, family and maker of a network."""
+    if isinstance(model, nn.Module):
+        name = f"{type(model).__module__}:{type(model).__qualname__}"
+        return name, None, partial(own.describe, model)
+    if not isinstance(model, str):
+        name = f"{getattr(model, '__module__', '?')}:{getattr(model, '__qualname__', type(model).__qualname__)}"
+        return name, None, partial(own.call, model, name)
+    if ".py:" in model:
+        return model, families()["file"], partial(families()["file"].build, model)
+    key, slash, rest = model.partition("/")
+    family = families().get(key)
+    if family is None or not slash or key == "file":
+        raise ModelError(_unknown_family(key) if slash else _without_family(model))
+    return model, family, partial(family.build, rest)
+
+
+def _unknown_family(given: str) -> str:
+    known = sorted(set(families()) - {"file"})
+    forms = ", ".join(f"{key}/NAME" for key in known)
+    return f"Model family '{given}' is unknown.{nearest(given, known)} A model is {forms} or path/to/file.py:function."
+
+
+def _without_family(given: str) -> str:
+    if given in families():
+        return f"Model '{given}' is a family: name one of its networks, such as {names(given)[0]}."
+    having = [full for full in names() if full.partition("/")[2] == given]
+    hint = f" Did you mean {' or '.join(having)}?" if having else nearest(given, names())
+    return f"Model '{given}' names no family.{hint} `counterpoise list models` shows all."
+
+
+def _head(
+    weights: Weights, make: Callable[[Request], Built], family: Family | None, name: str, request: Request
+) -> tuple[Head | None, Weights]:
+    """The head in weights, and the weights, in the network's own terms where they were written in others."""
+
+    def net(count: int) -> nn.Module:
+        return make(replace(request, num_classes=count)).net
+
+    head = checkpoints.find_head(net, weights.state)
+    if head is None and family is not None and family.convert is not None:
+        state = family.convert(name.partition("/")[2], request, weights.state)
+        head = None if state is None else checkpoints.find_head(net, state)
+        if state is not None and head is not None:
+            return head, replace(weights, state=state)
+    return head, weights
+
+
+def _try_out(net: nn.Module, name: str, expected: int | None, size: int | None) -> int:
+    """How many classes a network of the user's own answers with; what is `expected` where it cannot be tried."""
+    parameter = next(net.parameters(), torch.zeros(()))
+    edge = size or TRIAL_SIZE
+    modes = [(module, module.training) for module in net.modules()]
+    try:
+        with torch.no_grad():
+            answer = VisionModel(net, name=name, num_classes=0).eval()(
+                torch.zeros(1, 3, edge, edge, device=parameter.device)
+            )
+    except ModelError:
+        raise
+    except Exception as error:  # whatever the user's network raises
+        if expected is not None:
+            return expected
+        raise ModelError(
+            f"{name} fails on an image [1, 3, {edge}, {edge}], so its number of classes is unknown: "
+            f"{type(error).__name__}: {error}. Give input_size."
+        ) from error
+    finally:
+        for module, training in modes:
+            module.training = training
+    if answer.ndim < 2 or answer.shape[0] != 1:
+        raise ModelError(
+            f"{name} returns a tensor of shape {list(answer.shape)} for one image, expected logits [1, classes]."
+        )
+    if expected is not None and answer.shape[1] != expected:
+        raise ModelError(f"{name} gives {answer.shape[1]} logits, but there are {expected} classes.")
+    return int(answer.shape[1])

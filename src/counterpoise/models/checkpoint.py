@@ -1,0 +1,235 @@
+"""Weights from files: safetensors, pickles of tensors alone, student folders, runs. No file gets to run code."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import pickle
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load as load_bytes
+from torch import Tensor, nn
+
+from counterpoise.errors import ModelError, nearest
+from counterpoise.models import folder
+
+PICKLES = (".pt", ".pth", ".bin", ".tar", ".ckpt")
+NESTED = ("state_dict", "model_state_dict", "model", "net")  # where training scripts put the weights
+PREFIXES = ("module.", "_orig_mod.")  # of DataParallel and torch.compile
+UNUSUAL_COUNT = 9973
+"""A count of classes that no layer has for another reason: building with it shows which tensors depend on the count."""
+SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Tensors by name, and what is known of the network that they belong to; None where the file does not say.
+
+    Attributes:
+        origin: the file or folder.
+    """
+
+    origin: str
+    state: dict[str, Tensor]
+    architecture: str | None = None
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    classes: tuple[str, ...] | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    input_size: int | None = None
+    crop_share: float | None = None
+
+
+def read(path: Path) -> Weights:
+    """Weights from a .safetensors, a .pt or .pth that holds tensors alone, a student folder or a run folder.
+
+    Raises ModelError where it is missing, damaged or of another kind.
+    """
+    if path.is_dir():
+        return _read_folder(folder.find(path))
+    if not path.exists():
+        beside = [child.name for child in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise ModelError(f"Checkpoint {path} does not exist.{nearest(path.name, beside)}")
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    if path.suffix in PICKLES:
+        return Weights(str(path), _plain(_unpickle(path), path))
+    kinds = ", ".join((".safetensors", *PICKLES))
+    raise ModelError(f"Checkpoint {path} is of an unknown kind; expected {kinds}, a student folder or a run folder.")
+
+
+class Head(NamedTuple):
+    """The classifier in weights: its number of classes (0: it was left out), and the tensors that depend on that."""
+
+    classes: int
+    tensors: frozenset[str]
+
+
+def find_head(build: Callable[[int], nn.Module], state: Mapping[str, Tensor]) -> Head | None:
+    """The head in `state`; None where `state` is not of this network.
+
+    Args:
+        build: the network for a number of classes.
+        state: weights by name.
+    """
+    with torch.random.fork_rng(devices=[]):  # finding out must not change what is drawn afterwards
+        try:
+            with torch.device("meta"):
+                net = build(UNUSUAL_COUNT)
+        except Exception:  # some networks compute with their weights while they are built
+            net = build(UNUSUAL_COUNT)
+    expected = {name: value.shape for name, value in net.state_dict().items() if not _is_counter(name)}
+    given = {name: value.shape for name, value in state.items() if not _is_counter(name)}
+    tensors = frozenset(name for name, shape in expected.items() if shape[:1] == (UNUSUAL_COUNT,))
+    rest = expected.keys() - tensors
+    if any(given.get(name) != expected[name] for name in rest) or given.keys() - expected.keys():
+        return None
+    if tensors and not tensors & given.keys():
+        return Head(0, tensors)
+    if any(name not in given or given[name][1:] != expected[name][1:] for name in tensors):
+        return None
+    counts = {given[name][0] for name in tensors}
+    return Head(counts.pop(), tensors) if len(counts) == 1 else None
+
+
+def load(net: nn.Module, weights: Weights, name: str, but: Collection[str] = ()) -> None:
+    """Copy weights into a network: all of them, and all that the network needs.
+
+    Args:
+        net: the network.
+        weights: to load.
+        name: of the network, for errors.
+        but: tensors of the network that are left as they are.
+
+    Raises:
+        ModelError: names tensors that are missing, not expected or of another shape.
+    """
+    own = net.state_dict()
+    state = {
+        key: value for key, value in weights.state.items() if key not in but and (key in own or not _is_counter(key))
+    }
+    missing = [
+        f"{key} {list(value.shape)}"
+        for key, value in own.items()
+        if key not in state and key not in but and not _is_counter(key)
+    ]
+    unexpected = [f"{key} {list(value.shape)}" for key, value in state.items() if key not in own]
+    reshaped = [
+        f"{key} is {list(value.shape)}, expected {list(own[key].shape)}"
+        for key, value in state.items()
+        if key in own and value.shape != own[key].shape
+    ]
+    wrong = [*_some("missing", missing), *_some("not expected", unexpected), *_some("of another shape", reshaped)]
+    if wrong:
+        says = weights.architecture if weights.architecture != name else None
+        holds = f"\n  It says that it holds {says}." if says else ""
+        raise ModelError(f"{weights.origin} does not fit {name}:\n  " + "\n  ".join(wrong) + holds)
+    net.load_state_dict({**own, **state})
+
+
+def _some(kind: str, found: list[str]) -> list[str]:
+    more = f", and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+    return [f"{kind}: {', '.join(found[:SHOWN])}{more}."] if found else []
+
+
+def _is_counter(name: str) -> bool:
+    return name.endswith("num_batches_tracked")  # older files lack it, and nothing depends on it
+
+
+def _read_folder(path: Path) -> Weights:
+    description, content = folder.read(path)
+    return Weights(
+        origin=str(path),
+        state=load_bytes(content),
+        architecture=description.architecture,
+        arguments=description.arguments,
+        classes=description.classes,
+        mean=description.normalization.mean,
+        std=description.normalization.std,
+        input_size=description.input.size,
+        crop_share=description.input.crop_share,
+    )
+
+
+def _read_safetensors(path: Path) -> Weights:
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"Checkpoint {path} is damaged, or no safetensors file: {error}.") from None
+    size = metadata.get("input_size", "")
+    return Weights(
+        origin=str(path),
+        state=_strip(state),
+        architecture=metadata.get("architecture"),
+        classes=_names(metadata.get("classes", "")),
+        mean=_channels(metadata, "mean", path),
+        std=_channels(metadata, "std", path),
+        input_size=int(size) if size.isdecimal() else None,
+    )
+
+
+def _channels(metadata: Mapping[str, str], key: str, path: Path) -> tuple[float, ...] | None:
+    text = metadata.get(key)
+    if text is None:
+        return None
+    try:
+        values = tuple(float(part) for part in text.strip("[]() ").split(","))
+    except ValueError:
+        values = ()
+    if len(values) != 3:
+        raise ModelError(
+            f"Checkpoint {path}: its metadata say {key} = '{text}', expected three numbers, such as 0.5,0.5,0.5."
+        )
+    return values
+
+
+def _names(text: str) -> tuple[str, ...] | None:
+    try:
+        values = json.loads(text)
+    except ValueError:
+        return None
+    return tuple(map(str, values)) if isinstance(values, list) else None
+
+
+def _unpickle(path: Path) -> Any:
+    try:
+        # training scripts keep their options beside the weights; a Namespace is a bag of values and runs nothing
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if "weights_only" not in str(error).lower():
+            raise ModelError(f"Checkpoint {path} is damaged, or no PyTorch file: {error}.") from None
+        reason = str(error).partition("WeightsUnpickler error:")[2].strip().splitlines()[:1]
+        raise ModelError(
+            f"Checkpoint {path} is refused: it holds more than tensors, and reading that would run code from the file"
+            f"{f' ({reason[0]})' if reason else ''}. Save the state_dict alone, best as .safetensors."
+        ) from None
+    except Exception as error:  # zip, unicode, index errors: whatever a damaged file leads to
+        raise ModelError(f"Checkpoint {path} is damaged, or no PyTorch file: {error}.") from None
+
+
+def _plain(held: Any, path: Path) -> dict[str, Tensor]:
+    for key in NESTED:
+        if isinstance(held, Mapping) and isinstance(held.get(key), Mapping):
+            held = held[key]
+    if not isinstance(held, Mapping) or not held or not all(isinstance(value, Tensor) for value in held.values()):
+        what = f"keys {', '.join(map(str, list(held)[:5]))}" if isinstance(held, Mapping) else type(held).__name__
+        raise ModelError(
+            f"Checkpoint {path} holds {what}; expected tensors by name, or those under {', '.join(NESTED)}."
+        )
+    return _strip(held)
+
+
+def _strip(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    plain = dict(state)
+    for prefix in (*PREFIXES, *PREFIXES):  # wrapped in either order
+        if plain and all(key.startswith(prefix) for key in plain):
+            plain = {key.removeprefix(prefix): value for key, value in plain.items()}
+    return plain

@@ -1,0 +1,103 @@
+"""What a family of networks gives the catalog, and the register of families."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, TypeVar
+
+from torch import Tensor, nn
+
+from counterpoise.models.checkpoint import Weights
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is wanted of a network.
+
+    Attributes:
+        num_classes: None leaves it to the network.
+        arguments: further arguments of the network.
+        input_size: edge in pixels, where one is asked for; networks that are built for a size are built for this one.
+    """
+
+    num_classes: int | None = None
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    input_size: int | None = None
+
+
+@dataclass(frozen=True)
+class Built:
+    """A network, freshly initialized, and what belongs to it.
+
+    Attributes:
+        net: takes normalized images [N, 3, H, W], returns logits.
+        num_classes: of the logits; None where only trying tells.
+        arguments: that build the same network again.
+        mean, std, input_size, crop_share, stages: as in VisionModel.
+    """
+
+    net: nn.Module
+    num_classes: int | None
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    mean: Sequence[float] = (0.0, 0.0, 0.0)
+    std: Sequence[float] = (1.0, 1.0, 1.0)
+    input_size: int | None = None
+    crop_share: float = 1.0
+    stages: Sequence[str] = ()
+
+
+State = dict[str, Tensor]
+Build = Callable[[str, Request], Built]
+
+
+@dataclass(frozen=True)
+class Family:
+    """A kind of networks.
+
+    Attributes:
+        build: (name without the family, request) -> Built. Raises ModelError; for an unknown name, with the nearest.
+        names: all names without the family.
+        published: (name, request, True or tag) -> published Weights; None where the family has none.
+        convert: (name, request, state of a file that does not fit) -> the state in this network's terms, or None.
+    """
+
+    name: str
+    summary: str
+    build: Build
+    names: Callable[[], Sequence[str]]
+    published: Callable[[str, Request, bool | str], Weights] | None
+    convert: Callable[[str, Request, State], State | None] | None
+
+
+_FAMILIES: dict[str, Family] = {}
+_Build = TypeVar("_Build", bound=Build)
+
+
+def register(
+    name: str,
+    *,
+    summary: str,
+    names: Callable[[], Sequence[str]],
+    published: Callable[[str, Request, bool | str], Weights] | None = None,
+    convert: Callable[[str, Request, State], State | None] | None = None,
+) -> Callable[[_Build], _Build]:
+    """Decorator that makes a function the builder of a family; the arguments are those of `Family`."""
+
+    def keep(build: _Build) -> _Build:
+        _FAMILIES[name] = Family(name, summary, build, names, published, convert)
+        return build
+
+    return keep
+
+
+@cache
+def families() -> dict[str, Family]:
+    """All families by name."""
+    package = importlib.import_module(__name__.rpartition(".")[0])
+    for module in pkgutil.iter_modules(package.__path__, package.__name__ + "."):
+        importlib.import_module(module.name)
+    return _FAMILIES

@@ -1,0 +1,88 @@
+"""path/to/file.py:function: networks of the user's own, and modules and functions handed in from Python."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from torch import nn
+
+from counterpoise.errors import ModelError, nearest
+from counterpoise.models.families.base import Built, Request, register
+
+
+@register("file", summary="your own: path/to/file.py:function, called with num_classes and the arguments", names=list)
+def build(name: str, request: Request) -> Built:
+    """The module that the function named after the colon returns. The file is run, as `import` would."""
+    path_text, _, function_name = name.rpartition(":")
+    module = _load(Path(path_text))
+    function = getattr(module, function_name, None)
+    if not callable(function):
+        own = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+        raise ModelError(f"{path_text} has no function '{function_name}'.{nearest(function_name, own)}")
+    return call(function, name, request)
+
+
+def call(function: Callable[..., Any], name: str, request: Request) -> Built:
+    """What a function of the user's returns. Raises ModelError where it fails, or returns no module."""
+    given = dict(request.arguments)
+    if request.num_classes is not None:
+        given["num_classes"] = request.num_classes
+    try:
+        inspect.signature(function).bind(**given)
+    except TypeError as error:
+        raise ModelError(f"{name} cannot be called with {', '.join(given) or 'no arguments'}: {error}.") from None
+    except ValueError:
+        pass  # a function without a signature to look at
+    try:
+        net = function(**given)
+    except Exception as error:  # whatever the user's code raises
+        raise ModelError(f"{name} failed: {type(error).__name__}: {error}") from error
+    if not isinstance(net, nn.Module):
+        raise ModelError(f"{name} returned {type(net).__name__}, expected a torch.nn.Module.")
+    return describe(net, request)
+
+
+def describe(net: nn.Module, request: Request) -> Built:
+    """A module with the `mean`, `std` and `input_size` it declares; pixels in [0, 1] as they are where it does not."""
+
+    def channels(key: str, default: float) -> tuple[float, ...]:
+        # a tensor of this name is rather a buffer of a module that normalizes for itself
+        value = getattr(net, key, None)
+        return tuple(value) if isinstance(value, tuple | list) and len(value) == 3 else (default,) * 3
+
+    size = getattr(net, "input_size", None)
+    return Built(
+        net,
+        None,
+        arguments=request.arguments,
+        mean=channels("mean", 0.0),
+        std=channels("std", 1.0),
+        input_size=size if isinstance(size, int) else None,
+    )
+
+
+def _load(path: Path) -> ModuleType:
+    if not path.is_file():
+        beside = [file.name for file in path.parent.glob("*.py")] if path.parent.is_dir() else []
+        raise ModelError(f"{path} does not exist.{nearest(path.name, beside)}")
+    name = f"_counterpoise_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up there
+    sys.path.insert(0, str(path.parent.resolve()))  # as for a script: files beside it can be imported
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # whatever the user's code raises
+        del sys.modules[name]
+        raise ModelError(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
+    finally:
+        sys.path.remove(str(path.parent.resolve()))
+    return module

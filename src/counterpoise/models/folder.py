@@ -1,0 +1,108 @@
+"""The student folder on disk: what lies in it, and reading it safely."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from counterpoise.errors import ModelError, nearest
+
+FORMAT = 1
+WEIGHTS = "model.safetensors"
+DESCRIPTION = "student.json"
+CARD = "README.md"
+TIMM_CONFIG = "config.json"
+STUDENT = "student"  # within a run folder
+
+
+class Input(BaseModel):
+    """What images the student is made for."""
+
+    size: int | None = Field(ge=1, description="edge in pixels; none takes images as they come")
+    crop_share: float = Field(gt=0.0, le=1.0, description="part of the shorter side that the central crop keeps")
+    channels: int = 3
+
+
+class Normalization(BaseModel):
+    """Of the channels of pixels in [0, 1]; the student applies it itself."""
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+class Description(BaseModel):
+    """student.json."""
+
+    model_config = ConfigDict(frozen=True)
+
+    format: int
+    architecture: str
+    arguments: dict[str, Any]
+    task: str
+    classes: tuple[str, ...]
+    input: Input
+    normalization: Normalization
+    metrics: dict[str, Any]
+    provenance: dict[str, Any]
+    weights_sha256: str
+
+
+def find(path: Path) -> Path:
+    """The student folder that `path` is, or that the run folder `path` holds. Raises ModelError where there is none."""
+    for folder in (path, path / STUDENT):
+        if (folder / DESCRIPTION).is_file():
+            return folder
+    if not path.exists():
+        beside = [child.name for child in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise ModelError(f"{path} does not exist.{nearest(path.name, beside)}")
+    if not path.is_dir():
+        raise ModelError(f"{path} is a file, expected a student folder or a run folder.")
+    if (path / "run.yaml").is_file():
+        best = path / "checkpoints" / "best.safetensors"
+        so_far = f" {best} holds its best weights so far." if best.is_file() else ""
+        raise ModelError(f"Run {path} has no {STUDENT}/ yet: it is not finished. Go on with --resume.{so_far}")
+    raise ModelError(f"{path} is neither a student folder nor a finished run: it holds no {DESCRIPTION}.")
+
+
+def read(folder: Path) -> tuple[Description, bytes]:
+    """Description and weights file of a student folder.
+
+    Raises ModelError where a file is missing or damaged, the weights are not those described, or the format is newer.
+    """
+    description = _describe(folder / DESCRIPTION)
+    weights = folder / WEIGHTS
+    try:
+        content = weights.read_bytes()
+    except OSError as error:
+        raise ModelError(
+            f"Student folder {folder} is incomplete: {WEIGHTS} cannot be read ({error.strerror})."
+        ) from None
+    found = hashlib.sha256(content).hexdigest()
+    if found != description.weights_sha256:
+        raise ModelError(
+            f"{weights} is not the file that {DESCRIPTION} describes: its sha256 is {found[:12]}..., "
+            f"expected {description.weights_sha256[:12]}... It was changed or damaged; copy the folder anew."
+        )
+    return description, content
+
+
+def _describe(path: Path) -> Description:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} cannot be read: {error}.") from None
+    version = values.get("format") if isinstance(values, dict) else None
+    if isinstance(version, int) and version > FORMAT:
+        raise ModelError(
+            f"{path} has format {version}, this counterpoise reads up to {FORMAT}: pip install -U counterpoise."
+        )
+    try:
+        return Description.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the whole"
+        raise ModelError(f"{path} is damaged: {where}: {first['msg'].lower()}.") from None

@@ -1,0 +1,33 @@
+"""Class names of ImageNet and its larger kin, by their number, as timm knows them."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from counterpoise.models import guard
+
+
+@cache
+def classes(count: int) -> tuple[str, ...] | None:
+    """Names in order, synonyms of one class separated by ", "; None where no ImageNet has `count` classes."""
+    info = _info(count)
+    return None if info is None else tuple(info.label_descriptions())
+
+
+@cache
+def synsets(count: int) -> tuple[str, ...] | None:
+    """WordNet ids in order, as folders of ImageNet are called: n01440764."""
+    info = _info(count)
+    return None if info is None else tuple(info.label_names())
+
+
+@cache
+def _info(count: int) -> Any:
+    if count < 1000:  # most teachers: spare them the import
+        return None
+    guard.ready()
+    from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
+
+    subset = infer_imagenet_subset({"num_classes": count})
+    return None if subset is None else ImageNetInfo(subset)

@@ -1,0 +1,197 @@
+"""A network with what it needs to take plain pixels: its normalization, its input size, its classes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from counterpoise.errors import ModelError, nearest
+from counterpoise.outputs import Outputs
+
+_FLOATS = (torch.float32, torch.float16, torch.bfloat16)
+
+
+class VisionModel(nn.Module):
+    """A network that normalizes for itself: pixels in, logits out.
+
+    Args:
+        net: takes normalized images [N, 3, H, W], returns logits [N, C, ...] (or an object or mapping that holds them).
+        name: what the catalog calls it, such as `cifar/resnet20`.
+        num_classes: C.
+        arguments: further arguments `net` was built with.
+        classes: names of the C classes where they are known.
+        mean, std: of the channels of pixels in [0, 1].
+        input_size: edge in pixels; images of another size are resized to it. None takes images as they come.
+        crop_share: part of the shorter side that the central crop keeps for evaluation.
+        stages: names of submodules of `net` whose outputs are its usual features.
+        task: what the logits answer.
+        selection: applied to the logits, such as a choice of classes.
+
+    Attributes:
+        memory_format: of the normalized images; `torch.channels_last` converts them.
+        normalization: mean and std as they were given; the buffers of these names hold them in float32.
+    """
+
+    mean: Tensor
+    std: Tensor
+    _scale: Tensor
+    _shift: Tensor
+
+    def __init__(
+        self,
+        net: nn.Module,
+        *,
+        name: str,
+        num_classes: int,
+        arguments: Mapping[str, Any] | None = None,
+        classes: Sequence[str] | None = None,
+        mean: Sequence[float] = (0.5, 0.5, 0.5),
+        std: Sequence[float] = (0.5, 0.5, 0.5),
+        input_size: int | None = None,
+        crop_share: float = 1.0,
+        stages: Sequence[str] = (),
+        task: str = "classification",
+        selection: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
+            raise ModelError(f"{name}: mean and std need three numbers each, std positive; got {mean} and {std}.")
+        if classes is not None and len(classes) != num_classes:
+            raise ModelError(f"{name} gives {num_classes} logits, but {len(classes)} class names are given.")
+        self.net = net
+        self.name = name
+        self.num_classes = num_classes
+        self.arguments = dict(arguments or {})
+        self.classes = None if classes is None else tuple(classes)
+        self.input_size = input_size
+        self.crop_share = crop_share
+        self.stages = tuple(stages)
+        self.task = task
+        self.selection = selection
+        self.memory_format = torch.preserve_format
+        self.normalization = {"mean": tuple(map(float, mean)), "std": tuple(map(float, std))}
+        # float64 first, so that both forms below are the nearest float32 numbers
+        mean64, std64 = (torch.tensor(values, dtype=torch.float64).view(1, 3, 1, 1) for values in (mean, std))
+        for key, value in {"mean": mean64, "std": std64, "_scale": 1 / std64, "_shift": -mean64 / std64}.items():
+            self.register_buffer(key, value.float(), persistent=False)
+
+    def settings(self) -> dict[str, Any]:
+        """Arguments that make another VisionModel like this one, `net` included."""
+        return {
+            "net": self.net,
+            "name": self.name,
+            "num_classes": self.num_classes,
+            "arguments": self.arguments,
+            "classes": self.classes,
+            **self.normalization,
+            "input_size": self.input_size,
+            "crop_share": self.crop_share,
+            "stages": self.stages,
+            "task": self.task,
+            "selection": self.selection,
+        }
+
+    def weights(self) -> dict[str, Tensor]:
+        """The network's own state, unprefixed, whether it is compiled or not."""
+        return self._plain().state_dict()
+
+    def serialize(self) -> bytes:
+        """The weights as a safetensors file; equal weights give equal bytes."""
+        # copies, because safetensors takes no two tensors of one memory (tied weights)
+        tensors = {name: value.detach().cpu().contiguous().clone() for name, value in self.weights().items()}
+        return save(tensors, metadata={"format": "pt"})
+
+    def weights_hash(self) -> str:
+        """sha256 of `serialize()`, in hex: that of the model.safetensors in a student folder of these weights."""
+        return hashlib.sha256(self.serialize()).hexdigest()
+
+    def forward(self, images: Tensor, features: Sequence[str] = ()) -> Tensor | Outputs:
+        """Logits [N, C], or `Outputs` where features are asked for by the names of submodules of `net`.
+
+        Args:
+            images: [N, 3, H, W], uint8, or float16, bfloat16 or float32 in [0, 1].
+            features: submodules of `net` whose outputs are wanted, as they are when the whole forward pass is done.
+
+        Raises:
+            ModelError: images of another dtype or shape; a feature that `net` has not, or that is no tensor.
+        """
+        pixels = self.normalize(images)
+        if not features:
+            return self._select(_logits(self.net(pixels), self.name))
+        caught: dict[str, Tensor] = {}
+        net = self._plain()
+        # A network that was compiled on its own has forgotten how to call hooks: features come from its plain form.
+        call: Callable[[Tensor], Any] = net if net._compiled_call_impl is None else net._call_impl
+        with ExitStack() as hooks:
+            for feature in features:
+                hooks.enter_context(self._submodule(feature).register_forward_hook(partial(_catch, caught, feature)))
+            logits = self._select(_logits(call(pixels), self.name))
+        for feature in features:
+            if not isinstance(caught.get(feature), Tensor):
+                got = type(caught[feature]).__name__ if feature in caught else "nothing"
+                raise ModelError(
+                    f"{self.name}: feature '{feature}' gives {got}, expected a tensor; name a module inside it."
+                )
+        return Outputs(logits, {feature: caught[feature] for feature in features})
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """What `net` is given: images of its input size as (pixel in [0, 1] - mean) / std, in the model's dtype."""
+        if images.ndim != 4 or images.shape[1] != 3:
+            raise ModelError(f"{self.name} takes images [N, 3, H, W], got a tensor of shape {list(images.shape)}.")
+        if images.dtype != torch.uint8 and images.dtype not in _FLOATS:
+            raise ModelError(
+                f"{self.name} takes images as uint8 in [0, 255], or as float16, bfloat16 or float32 in [0, 1], "
+                f"got {str(images.dtype).removeprefix('torch.')}."
+            )
+        whole = images.dtype == torch.uint8
+        scale = self._scale / 255 if whole else self._scale
+        if self.input_size is not None and images.shape[-2:] != (self.input_size, self.input_size):
+            size = (self.input_size, self.input_size)
+            images = F.interpolate(images.float(), size=size, mode="bilinear", antialias=True)
+        pixels = torch.addcmul(self._shift, images.to(scale.dtype), scale)
+        if self.memory_format is torch.preserve_format:
+            return pixels
+        return pixels.contiguous(memory_format=self.memory_format)  # last: twice as fast as before the arithmetic
+
+    def _select(self, logits: Tensor) -> Tensor:
+        selected: Tensor = logits if self.selection is None else self.selection(logits)
+        return selected
+
+    def _plain(self) -> nn.Module:
+        net: nn.Module = getattr(self.net, "_orig_mod", self.net)  # what torch.compile(net) has wrapped
+        return net
+
+    def _submodule(self, name: str) -> nn.Module:
+        net = self._plain()
+        try:
+            return net.get_submodule(name) if name else net
+        except AttributeError:
+            names = [known for known, _ in net.named_modules() if known]
+            usual = f" Its stages: {', '.join(self.stages)}." if self.stages else ""
+            raise ModelError(
+                f"{self.name} has no module '{name}' to take a feature from.{nearest(name, names)}{usual}"
+            ) from None
+
+
+def _catch(caught: dict[str, Any], name: str, module: nn.Module, inputs: Any, output: Any) -> None:
+    caught[name] = output
+
+
+def _logits(output: Any, name: str) -> Tensor:
+    """The logits in what a network returned: a tensor, or named so in an object (GoogLeNet in training) or mapping."""
+    if isinstance(output, Tensor):
+        return output
+    held = output.get("logits", output.get("out")) if isinstance(output, Mapping) else getattr(output, "logits", None)
+    if not isinstance(held, Tensor):
+        raise ModelError(
+            f"{name} returned {type(output).__name__}, expected a tensor of logits, or one named 'logits'."
+        )
+    return held

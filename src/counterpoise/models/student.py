@@ -1,0 +1,260 @@
+"""The student folder: everything the trained network needs, and nothing of its teacher."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from counterpoise.errors import ModelError, RunError
+from counterpoise.models import catalog, folder
+from counterpoise.models.network import VisionModel
+
+TASK_NAMES = {"classification": "image-classification"}  # as the Hugging Face hub calls them
+
+
+class Student(VisionModel):
+    """A trained student, ready to answer.
+
+    Attributes:
+        description: what student.json says of it: metrics, provenance and the rest.
+    """
+
+    def __init__(self, model: VisionModel, description: folder.Description) -> None:
+        super().__init__(**model.settings())
+        self.description = description
+
+    def predict(self, images: Sequence[Any]) -> list[dict[str, Any]]:
+        """What the student says of pictures: paths, PIL images or uint8 arrays [H, W, 3].
+
+        Returns one answer a picture; for classification {"class", "probability", "top": [five of them]}.
+        """
+        from counterpoise import tasks
+
+        return tasks.get(self.task).predict(self, images)
+
+
+def load_student(path: str | Path, *, model: catalog.Model | None = None) -> Student:
+    """The student in a student folder, or in a run folder, in eval mode on the CPU.
+
+    Args:
+        path: the folder.
+        model: needed where the network is code of your own, which the folder does not bring: the same file.py:function,
+            module or function as in training.
+
+    Raises:
+        ModelError: a file is missing, damaged, changed or of a newer format; the network is code and no `model` given.
+    """
+    place = folder.find(Path(path))
+    description, _ = folder.read(place)
+    if model is None and catalog.is_code(description.architecture):
+        raise ModelError(
+            f"The network of {place} is {description.architecture}, code that a student folder does not bring. "
+            f"Where you trust it, name it: load_student(path, model='{description.architecture}')."
+        )
+    built = catalog.build(
+        model if model is not None else description.architecture,
+        num_classes=len(description.classes),
+        checkpoint=place,
+        arguments=description.arguments,
+        classes=description.classes,
+    )
+    built.task = description.task
+    return Student(built, description).eval()
+
+
+def save_student(
+    model: VisionModel,
+    path: Path,
+    *,
+    classes: Sequence[str],
+    metrics: Mapping[str, Any],
+    provenance: Mapping[str, Any],
+) -> None:
+    """Write a student folder, whole or not at all; an older one at `path` goes when the new one is on disk.
+
+    Args:
+        model: the network and its normalization.
+        path: of the folder.
+        classes: names, in the order of the logits.
+        metrics: numbers by name, nested as one likes.
+        provenance: where it comes from: teacher, data, run, versions.
+
+    Raises:
+        ModelError: classes do not agree with the network, or something has no form in JSON.
+        RunError: it cannot be written.
+    """
+    if len(classes) != model.num_classes:
+        raise ModelError(f"{model.name} gives {model.num_classes} logits, but {len(classes)} class names are given.")
+    if model.selection is not None:
+        raise ModelError(
+            f"{model.name} answers in chosen classes of another network: that is a teacher, not a student."
+        )
+    weights = model.serialize()
+    description = folder.Description(
+        format=folder.FORMAT,
+        architecture=model.name,
+        arguments=model.arguments,
+        task=model.task,
+        classes=tuple(classes),
+        input=folder.Input(size=model.input_size, crop_share=model.crop_share),
+        normalization=folder.Normalization.model_validate(model.normalization),
+        metrics=dict(metrics),
+        provenance=dict(provenance),
+        weights_sha256=hashlib.sha256(weights).hexdigest(),
+    )
+    files = {
+        folder.WEIGHTS: weights,
+        folder.DESCRIPTION: _json(description.model_dump()),
+        folder.CARD: _card(model, description, path.name).encode(),
+    }
+    if model.name.startswith("timm/"):
+        files[folder.TIMM_CONFIG] = _json(_timm_config(model, classes))
+    _replace_folder(path, files)
+
+
+def _json(values: Mapping[str, Any]) -> bytes:
+    try:
+        return (json.dumps(values, indent=2, ensure_ascii=False) + "\n").encode()
+    except (TypeError, ValueError) as error:
+        raise ModelError(
+            f"student.json cannot hold this: {error}. Give plain numbers, texts, lists and mappings."
+        ) from None
+
+
+def _timm_config(model: VisionModel, classes: Sequence[str]) -> dict[str, Any]:
+    """config.json as timm reads it for `timm.create_model("local-dir:PATH", pretrained=True)`."""
+    net: Any = model.net
+    sources = {"url", "file", "hf_hub_id", "hf_hub_filename", "source", "tag", "custom_load", "state_dict"}
+    stale = {"test_input_size", "test_crop_pct", "test_pool_size", "label_offset", "label_names", "label_descriptions"}
+    config = {key: value for key, value in net.pretrained_cfg.items() if key not in sources | stale}
+    architecture = config.pop("architecture", model.name.removeprefix("timm/").partition(".")[0])
+    size = model.input_size or config["input_size"][-1]
+    config.update(
+        model.normalization,
+        num_classes=model.num_classes,
+        input_size=[3, size, size],
+        crop_pct=model.crop_share,
+        interpolation="bilinear",
+    )
+    return {
+        "architecture": architecture,
+        "num_classes": model.num_classes,
+        "num_features": net.num_features,
+        "label_names": list(classes),
+        **({"model_args": model.arguments} if model.arguments else {}),
+        "pretrained_cfg": config,
+    }
+
+
+def _card(model: VisionModel, description: folder.Description, name: str) -> str:
+    """A Hugging Face model card: what it is, how it is used, how good it is, where it comes from."""
+    from huggingface_hub import ModelCard, ModelCardData
+
+    timm = model.name.startswith("timm/")
+    data = ModelCardData(
+        library_name="counterpoise",
+        pipeline_tag=TASK_NAMES.get(description.task, description.task),
+        tags=["knowledge-distillation", *(["timm"] if timm else [])],
+    )
+    size = description.input.size
+    classes = description.classes
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    facts = {
+        "Network": f"`{model.name}`",
+        "Parameters": f"{parameters:,}",
+        "Classes": f"{len(classes)}: {', '.join(classes[:10])}{', ...' if len(classes) > 10 else ''}",
+        "Input": f"RGB pixels{f', {size} x {size}' if size else ''}; the student normalizes them itself",
+    }
+    also = ""
+    if timm:
+        also = (
+            "\nWith timm alone (images normalized as `config.json` says):\n\n"
+            f'```python\nimport timm\n\nnet = timm.create_model("local-dir:{name}", pretrained=True)\n```\n'
+        )
+    code = f", model={model.name!r}" if catalog.is_code(model.name) else ""
+    body = f"""
+# {name}: a {len(classes)}-class student
+
+{_table(facts, ("", ""))}
+
+## How to use
+
+```python
+from counterpoise import load_student
+
+student = load_student("{name}"{code})  # this folder
+for answer in student.predict(["photo.jpg"]):
+    print(answer["class"], answer["probability"])
+```
+{also}
+## Metrics
+
+{_table(_flat(description.metrics), ("metric", "value"))}
+
+## Provenance
+
+{_table(_flat(description.provenance), ("", ""))}
+"""
+    return str(ModelCard(f"---\n{data.to_yaml()}\n---\n{body}"))
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    flat: dict[str, str] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat.update(_flat(value, f"{prefix}{key}."))
+        elif value is not None:
+            flat[f"{prefix}{key}"] = f"{value:.4g}" if isinstance(value, float) else str(value)
+    return flat
+
+
+def _table(rows: Mapping[str, str], head: tuple[str, str]) -> str:
+    if not rows:
+        return "None recorded."
+    lines = [f"| {head[0]} | {head[1]} |", "|---|---|"]
+    return "\n".join([*lines, *(f"| {key} | {value.replace('|', '/')} |" for key, value in rows.items())])
+
+
+def _replace_folder(path: Path, files: Mapping[str, bytes]) -> None:
+    new, old = (path.with_name(f".{path.name}.{state}") for state in ("partial", "old"))
+    try:
+        if not path.exists() and old.exists():  # a crash between the two renames below
+            old.rename(path)
+        for stale in (new, old):
+            shutil.rmtree(stale, ignore_errors=True)
+        new.mkdir(parents=True)
+        for name, content in files.items():
+            with (new / name).open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        _sync(new)
+        if path.exists():
+            path.rename(old)
+        new.rename(path)
+        _sync(path.parent)
+        shutil.rmtree(old, ignore_errors=True)
+    except OSError as error:
+        shutil.rmtree(new, ignore_errors=True)
+        if not path.exists() and old.exists():
+            old.rename(path)
+        reason = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror or str(error)
+        kept = " The older one is intact." if path.exists() else ""
+        raise RunError(f"Student folder {path} could not be written: {reason}.{kept}") from error
+
+
+def _sync(place: Path) -> None:
+    """Put the names in a folder on disk, where the system can."""
+    with contextlib.suppress(OSError):
+        handle = os.open(place, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -1,0 +1,144 @@
+"""Image classification: one class a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from counterpoise.data.sources.base import UNLABELED
+from counterpoise.tasks.base import Report, Score, Task
+
+if TYPE_CHECKING:
+    from counterpoise.models.network import VisionModel
+
+CALIBRATION_BINS = 15
+
+
+class TopScore(Score):
+    """Top-1 and top-5 accuracy in percent, and mean cross-entropy."""
+
+    def __init__(self) -> None:
+        self.state = torch.zeros(4, dtype=torch.float64)
+
+    def update(self, logits: Tensor, target: Tensor) -> None:
+        labeled = target != UNLABELED
+        logits, target = logits[labeled].float(), target[labeled]
+        if not len(target):
+            return
+        ranked = logits.topk(min(5, logits.shape[1]), dim=1).indices == target[:, None]
+        loss = F.cross_entropy(logits, target, reduction="sum")
+        counts = torch.stack(
+            [ranked[:, 0].sum(), ranked.sum(), loss, torch.tensor(float(len(target)), device=loss.device)]
+        )
+        self.state = self.state.to(counts.device) + counts.double()
+
+    def values(self) -> dict[str, float]:
+        top1, top5, loss, count = self.state.tolist()
+        if not count:
+            return {}
+        return {"top1": 100 * top1 / count, "top5": 100 * top5 / count, "loss": loss / count}
+
+
+class ClassificationReport(Report):
+    """Top-1, top-5, balanced accuracy, macro F1 (percent), calibration error (ECE of 15 bins), and a table by class."""
+
+    def __init__(self, classes: Sequence[str]) -> None:
+        from counterpoise.models import guard
+
+        guard.ready()  # torchmetrics imports torchvision
+        from torchmetrics.classification import (
+            MulticlassAccuracy,
+            MulticlassCalibrationError,
+            MulticlassF1Score,
+            MulticlassPrecision,
+            MulticlassRecall,
+            MulticlassStatScores,
+        )
+
+        self.classes = list(classes)
+        count = len(classes)
+        self.metrics = {
+            "top1": MulticlassAccuracy(count, average="micro"),
+            "top5": MulticlassAccuracy(count, average="micro", top_k=min(5, count)),
+            "balanced_accuracy": MulticlassAccuracy(count, average="macro"),
+            "macro_f1": MulticlassF1Score(count, average="macro"),
+            "calibration_error": MulticlassCalibrationError(count, n_bins=CALIBRATION_BINS),
+        }
+        self.by_class = {
+            "precision": MulticlassPrecision(count, average="none"),
+            "recall": MulticlassRecall(count, average="none"),
+            "f1": MulticlassF1Score(count, average="none"),
+            "counts": MulticlassStatScores(count, average="none"),
+        }
+        self.count = 0
+
+    def update(self, logits: Tensor, target: Tensor) -> None:
+        labeled = (target != UNLABELED).cpu()
+        probabilities, target = logits.cpu().float().softmax(1)[labeled], target.cpu()[labeled]
+        if not len(target):
+            return
+        self.count += len(target)
+        for metric in (*self.metrics.values(), *self.by_class.values()):
+            metric.update(probabilities, target)
+
+    def values(self) -> dict[str, Any]:
+        if not self.count:
+            return {"images": 0}
+        values: dict[str, Any] = {name: 100 * metric.compute().item() for name, metric in self.metrics.items()}
+        values["calibration_error"] /= 100
+        columns = {name: metric.compute() for name, metric in self.by_class.items()}
+        values["images"] = self.count
+        values["per_class"] = [
+            {
+                "class": name,
+                "precision": 100 * columns["precision"][index].item(),
+                "recall": 100 * columns["recall"][index].item(),
+                "f1": 100 * columns["f1"][index].item(),
+                "images": int(columns["counts"][index, 4]),
+            }
+            for index, name in enumerate(self.classes)
+        ]
+        return values
+
+
+class Classification(Task):
+    """One class a picture."""
+
+    name = "classification"
+    headline = "top1"
+
+    def score(self, num_classes: int) -> Score:
+        return TopScore()
+
+    def report(self, classes: Sequence[str]) -> Report:
+        return ClassificationReport(classes)
+
+    def pseudo_target(self, teacher_logits: Tensor) -> Tensor:
+        return teacher_logits.argmax(1)
+
+    def predict(self, model: VisionModel, images: Sequence[Any]) -> list[dict[str, Any]]:
+        from counterpoise.data.images import decode, prepare, to_tensor
+
+        device = next(model.parameters()).device
+        answers = []
+        for image in images:
+            pixels = to_tensor(decode(image))
+            if model.input_size is not None:
+                pixels = prepare(pixels, model.input_size, model.crop_share)
+            with torch.inference_mode():
+                probabilities = model(pixels[None].to(device)).float().softmax(1)[0].cpu()
+            best = probabilities.topk(min(5, len(probabilities)))
+            names = model.classes or tuple(str(index) for index in range(len(probabilities)))
+            top = [
+                {"class": names[index], "probability": share}
+                for index, share in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+            ]
+            answers.append({**top[0], "top": top})
+        return answers
+
+
+TASK = Classification()

@@ -1,0 +1,37 @@
+"""The teacher itself, asked at every step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from counterpoise.models.network import VisionModel
+from counterpoise.outputs import Outputs
+
+
+class LiveTeacher:
+    """A frozen network in eval mode: never trained, never counted, never saved with the student.
+
+    Args:
+        model: the network; moved to `device`.
+        precision: dtype of autocast; float32 is none.
+    """
+
+    def __init__(self, model: VisionModel, device: torch.device, precision: torch.dtype = torch.float32) -> None:
+        self.model = model.to(device).eval().requires_grad_(False)
+        self.device = device
+        self.precision = precision
+
+    def __call__(self, images: Tensor, features: Sequence[str] = ()) -> Outputs:
+        """Logits and named features for images [N, 3, H, W], uint8 or float in [0, 1]."""
+        half = self.precision != torch.float32
+        with torch.inference_mode(), torch.autocast(self.device.type, self.precision, enabled=half):
+            outputs = (
+                self.model(images.to(self.device), features)
+                if features
+                else Outputs(self.model(images.to(self.device)))
+            )
+        # Tensors born in inference mode may not be saved for a backward pass; copies made outside of it may.
+        return Outputs(outputs.logits.clone(), {name: value.clone() for name, value in outputs.features.items()})

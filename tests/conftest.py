@@ -1,0 +1,154 @@
+"""Data that tests of several rooms use: real files, made here or unpacked from the folder beside the repository."""
+
+from __future__ import annotations
+
+import pickle
+import struct
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+SHAPES = ("circle", "square", "stripes")
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder ../shared/data beside the repository."""
+    if not SHARED.is_dir():
+        pytest.skip(f"needs the shared data folder, {SHARED}, which is not here")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def cifar100_folder(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All of CIFAR-100, unpacked once: cifar-100-python/{train,test,meta}. Takes a while; for tests marked slow."""
+    folder = tmp_path_factory.mktemp("cifar100")
+    subprocess.run(
+        [sys.executable, str(shared_data / "unpack.py"), "cifar100", str(folder)], check=True, capture_output=True
+    )
+    return folder
+
+
+def draw(shape: str, seed: int, size: tuple[int, int] = (40, 32)) -> Image.Image:
+    """A picture (width, height) of a bright shape on a dark, noisy ground; differs by seed."""
+    rng = np.random.default_rng([seed, SHAPES.index(shape)])
+    width, height = size
+    image = Image.fromarray(rng.integers(0, 80, (height, width, 3), dtype=np.uint8))
+    pen = ImageDraw.Draw(image)
+    color = tuple(int(value) for value in rng.integers(150, 256, 3))
+    edge = int(min(size) * rng.uniform(0.4, 0.7))
+    left, top = int(rng.integers(0, width - edge + 1)), int(rng.integers(0, height - edge + 1))
+    box = (left, top, left + edge - 1, top + edge - 1)
+    if shape == "circle":
+        pen.ellipse(box, fill=color)
+    elif shape == "square":
+        pen.rectangle(box, fill=color)
+    else:
+        for row in range(top, top + edge, 4):
+            pen.rectangle((left, row, left + edge - 1, row + 1), fill=color)
+    return image
+
+
+@pytest.fixture(scope="session")
+def make_picture() -> Callable[..., Image.Image]:
+    """The function (shape, seed, size=(width, height)) -> PIL image; shapes are circle, square and stripes."""
+    return draw
+
+
+@pytest.fixture
+def image_folder(tmp_path: Path) -> Path:
+    """shapes/{train,val}/{circle,square,stripes}/*.{jpg,png}: 8 and 4 pictures a class, of several sizes."""
+    root = tmp_path / "shapes"
+    for half, count in (("train", 8), ("val", 4)):
+        for shape in SHAPES:
+            folder = root / half / shape
+            folder.mkdir(parents=True)
+            for number in range(count):
+                size = (40 + 8 * (number % 3), 32 + 4 * (number % 2))
+                picture = draw(shape, 100 * (half == "val") + number, size)
+                picture.save(folder / f"{number:02d}.{'png' if number % 2 else 'jpg'}")
+    return root
+
+
+def python2_pickle(value: Any) -> bytes:
+    """Protocol 2 as Python 2 and an old numpy wrote it: text and pixels as str, numpy.core as the module."""
+
+    def text(raw: bytes) -> bytes:
+        return pickle.BINSTRING + struct.pack("<i", len(raw)) + raw
+
+    def encode(item: Any) -> bytes:
+        if isinstance(item, dict):
+            pairs = b"".join(encode(key) + encode(inner) for key, inner in item.items())
+            return pickle.EMPTY_DICT + pickle.MARK + pairs + pickle.SETITEMS
+        if isinstance(item, list):
+            return pickle.EMPTY_LIST + pickle.MARK + b"".join(map(encode, item)) + pickle.APPENDS
+        if isinstance(item, tuple):
+            return pickle.MARK + b"".join(map(encode, item)) + pickle.TUPLE
+        if isinstance(item, str):
+            return text(item.encode())
+        if item is None:
+            return pickle.NONE
+        if isinstance(item, int):
+            return pickle.BININT + struct.pack("<i", item)
+        assert isinstance(item, np.ndarray)
+        assert item.dtype == np.uint8
+        empty = (
+            b"cnumpy.core.multiarray\n_reconstruct\n" + pickle.MARK + b"cnumpy\nndarray\n" + encode((0,)) + text(b"b")
+        )
+        kind = b"cnumpy\ndtype\n" + encode(("u1", 0, 1)) + pickle.REDUCE
+        kind += encode((3, "|", None, None, None, -1, -1, 0)) + pickle.BUILD
+        state = pickle.MARK + encode(1) + encode(item.shape) + kind + encode(0) + text(item.tobytes()) + pickle.TUPLE
+        return empty + pickle.TUPLE + pickle.REDUCE + state + pickle.BUILD
+
+    return pickle.PROTO + b"\x02" + encode(value) + pickle.STOP
+
+
+@pytest.fixture(scope="session")
+def to_python2_pickle() -> Callable[[Any], bytes]:
+    """The function that pickles as the official CIFAR files are pickled."""
+    return python2_pickle
+
+
+def cifar_record(count: int, classes: int, seed: int) -> dict[str, Any]:
+    """`count` pictures of 32x32 in the rows of 'data', class after class; labels 'labels'."""
+    labels = [number % classes for number in range(count)]
+    pictures = [
+        np.asarray(draw(SHAPES[label % 3], 1000 * seed + 10 * number + label, (32, 32)))
+        for number, label in enumerate(labels)
+    ]
+    pixels = np.stack(pictures).transpose(0, 3, 1, 2).reshape(count, 3072)
+    return {"data": np.ascontiguousarray(pixels), "labels": labels}
+
+
+@pytest.fixture
+def small_cifar100(tmp_path: Path) -> Path:
+    """A folder with cifar-100-python/{train,test,meta}, as the official: 6 fine, 3 coarse classes, 60 + 24 pictures."""
+    root = tmp_path / "small-cifar100"
+    folder = root / "cifar-100-python"
+    folder.mkdir(parents=True)
+    for seed, (name, count) in enumerate((("train", 60), ("test", 24))):
+        record = cifar_record(count, 6, seed)
+        fine = record.pop("labels")
+        record |= {"fine_labels": fine, "coarse_labels": [label % 3 for label in fine], "batch_label": name}
+        (folder / name).write_bytes(python2_pickle(record))
+    meta = {"fine_label_names": ["apple", "beetle", "chair", "dolphin", "elm", "fox"], "coarse_label_names": [*SHAPES]}
+    (folder / "meta").write_bytes(python2_pickle(meta))
+    return root
+
+
+@pytest.fixture
+def small_cifar10(tmp_path: Path) -> Path:
+    """A folder cifar-10-batches-py in the official form: 3 classes, 5 x 12 + 12 pictures."""
+    folder = tmp_path / "cifar-10-batches-py"
+    folder.mkdir(parents=True)
+    for seed, name in enumerate([*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"]):
+        (folder / name).write_bytes(python2_pickle(cifar_record(12, 3, seed)))
+    (folder / "batches.meta").write_bytes(python2_pickle({"label_names": [*SHAPES], "num_vis": 3072}))
+    return folder

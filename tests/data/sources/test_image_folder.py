@@ -1,0 +1,172 @@
+"""Class folders on disk, as people have them and as they get them wrong."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from counterpoise import config
+from counterpoise.data import sources
+from counterpoise.data.images import CorruptImage
+from counterpoise.errors import DataError
+
+
+def load(path: Path, source: str = "image_folder", **values: Any) -> sources.Splits:
+    return sources.load(config.Data(path=path, source=source, **values))
+
+
+def names(images: sources.ImageSet) -> list[str]:
+    return [images.name(index) for index in range(len(images))]
+
+
+def test_train_and_val_folders_are_read(image_folder: Path) -> None:
+    train, val = load(image_folder)
+    assert train.classes == val.classes == ("circle", "square", "stripes")
+    assert torch.bincount(train.labels).tolist() == [8, 8, 8]
+    assert torch.bincount(val.labels).tolist() == [4, 4, 4]
+    for images in (train, val):
+        for index, name in enumerate(names(images)):
+            assert Path(name).parent.name == images.classes[images.labels[index]]
+            pixels = images.read(index)
+            assert (pixels.dtype, pixels.shape) == (torch.uint8, (3, *images.extent(index)))
+
+
+@pytest.mark.parametrize("name", ["valid", "validation", "test"])
+def test_val_may_have_other_names(image_folder: Path, name: str) -> None:
+    (image_folder / "val").rename(image_folder / name)
+    assert len(load(image_folder).val) == 12
+
+
+def test_val_is_preferred_to_test(image_folder: Path) -> None:
+    shutil.copytree(image_folder / "train", image_folder / "test")
+    assert len(load(image_folder).val) == 12
+
+
+@pytest.mark.parametrize("inner", ["", "train"])
+def test_one_folder_is_split_by_fraction_and_seed(image_folder: Path, inner: str) -> None:
+    shutil.rmtree(image_folder / "val")
+    path = image_folder if inner == "" else image_folder / "train"
+    train, val = load(path, val_fraction=0.25)
+    assert torch.bincount(train.labels).tolist() == [6, 6, 6]
+    assert torch.bincount(val.labels).tolist() == [2, 2, 2]
+    assert not set(names(train)) & set(names(val))
+    assert names(load(path, val_fraction=0.25).val) == names(val)
+    assert names(load(path, val_fraction=0.25, split_seed=1).val) != names(val)
+
+
+def test_files_may_be_nested_hidden_ones_and_others_are_ignored(image_folder: Path) -> None:
+    circle = image_folder / "train" / "circle"
+    (circle / "more" / "deep").mkdir(parents=True)
+    (circle / "00.jpg").rename(circle / "more" / "deep" / "00.JPG")
+    (circle / "._01.png").write_bytes(b"x")
+    (circle / ".cache").mkdir()
+    shutil.copy(circle / "01.png", circle / ".cache" / "01.png")
+    (circle / "notes.txt").write_text("x")
+    (image_folder / "train" / ".hidden").mkdir()
+    (image_folder / "train" / "index.png").write_bytes(b"x")
+    train = load(image_folder).train
+    assert train.classes == ("circle", "square", "stripes")
+    found = [Path(name).relative_to(circle).as_posix() for name in names(train) if "circle" in name]
+    assert found == ["01.png", "02.jpg", "03.png", "04.jpg", "05.png", "06.jpg", "07.png", "more/deep/00.JPG"]
+
+
+def test_links_are_followed_once(image_folder: Path) -> None:
+    (image_folder / "train" / "circle").rename(image_folder / "round")
+    (image_folder / "train" / "circle").symlink_to(image_folder / "round")
+    (image_folder / "round" / "up").symlink_to(image_folder / "round")
+    assert torch.bincount(load(image_folder).train.labels).tolist() == [8, 8, 8]
+
+
+def test_class_called_train_is_a_class(image_folder: Path) -> None:
+    (image_folder / "train" / "stripes").rename(image_folder / "train" / "train")
+    for source in ("image_folder", "auto"):
+        splits = load(image_folder / "train", source, val_fraction=0.5)
+        assert splits.train.classes == ("circle", "square", "train")
+    (image_folder / "val" / "stripes").rename(image_folder / "val" / "train")
+    assert load(image_folder).train.classes == ("circle", "square", "train")
+
+
+def test_val_may_lack_a_class(image_folder: Path) -> None:
+    shutil.rmtree(image_folder / "val" / "circle")
+    assert load(image_folder).val.labels.unique().tolist() == [1, 2]
+
+
+def test_empty_folder_has_no_class_folders(tmp_path: Path) -> None:
+    for source in ("auto", "image_folder"):
+        with pytest.raises(DataError, match="has no class folders; expected one folder of images for each class"):
+            load(tmp_path, source)
+
+
+def test_loose_images_point_to_the_photos_source(image_folder: Path) -> None:
+    with pytest.raises(DataError, match=r"no class folders.* source 'photos'"):
+        load(image_folder / "train" / "circle")
+
+
+def test_one_class_is_refused_by_name(image_folder: Path) -> None:
+    for name in ("square", "stripes"):
+        shutil.rmtree(image_folder / "train" / name)
+    for path in (image_folder, image_folder / "train"):
+        with pytest.raises(DataError, match="one class only, 'circle'"):
+            load(path)
+
+
+@pytest.mark.parametrize("left", ["", "notes.txt"])
+def test_empty_class_is_named(image_folder: Path, left: str) -> None:
+    square = image_folder / "train" / "square"
+    shutil.rmtree(square)
+    square.mkdir()
+    if left:
+        (square / left).write_text("x")
+    with pytest.raises(DataError, match="Class 'square' is empty") as caught:
+        load(image_folder)
+    assert ("such as notes.txt" in str(caught.value)) == bool(left)
+
+
+def test_class_of_val_that_train_lacks_is_named_with_the_nearest(image_folder: Path) -> None:
+    (image_folder / "val" / "circle").rename(image_folder / "val" / "circles")
+    with pytest.raises(DataError, match=r"'circles' of .* is unknown to .*Did you mean 'circle'"):
+        load(image_folder)
+
+
+def test_val_without_images_is_refused(image_folder: Path) -> None:
+    for path in sorted((image_folder / "val").rglob("*.*")):
+        path.unlink()
+    with pytest.raises(DataError, match="val holds no images"):
+        load(image_folder)
+
+
+def test_val_without_train_is_refused(image_folder: Path) -> None:
+    (image_folder / "train").rename(image_folder / "test")
+    for source in ("auto", "image_folder"):
+        with pytest.raises(DataError, match="has a folder 'val', but no folder 'train'"):
+            load(image_folder, source)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "empty", "text", "gone"])
+def test_damaged_files_are_named_when_read(image_folder: Path, damage: str) -> None:
+    path = image_folder / "train" / "circle" / "02.jpg"
+    whole = path.read_bytes()
+    splits = load(image_folder)
+    path.write_bytes(
+        {"truncated": whole[: len(whole) // 2], "empty": b"", "text": b"hello there", "gone": whole}[damage]
+    )
+    if damage == "gone":
+        path.unlink()
+    with pytest.raises(CorruptImage) as caught:
+        splits.train.read(2)
+    assert caught.value.name == str(path)
+
+
+def test_class_with_one_image_stays_in_train(image_folder: Path, make_picture: Callable[..., Image.Image]) -> None:
+    rare = image_folder / "train" / "rare"
+    rare.mkdir()
+    make_picture("circle", 0).save(rare / "only.png")
+    train, val = load(image_folder / "train", val_fraction=0.5)
+    assert (train.labels == 1).sum() == 1
+    assert not (val.labels == 1).any()
