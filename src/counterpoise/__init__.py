@@ -12,8 +12,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from counterpoise.api import distill, evaluate, predict, train
     from counterpoise.config import Run
+    from counterpoise.demos import demo
     from counterpoise.errors import CounterpoiseError
+    from counterpoise.models.student import load_student
     from counterpoise.objectives.balance import BalanceDivergence, balance_divergence
 
 __version__ = "0.1.0"
@@ -24,6 +27,12 @@ __all__ = [
     "Run",
     "__version__",
     "balance_divergence",
+    "demo",
+    "distill",
+    "evaluate",
+    "load_student",
+    "predict",
+    "train",
 ]
 
 _HOMES = {
@@ -31,6 +40,12 @@ _HOMES = {
     "CounterpoiseError": "errors",
     "Run": "config",
     "balance_divergence": "objectives.balance",
+    "demo": "demos",
+    "distill": "api",
+    "evaluate": "api",
+    "load_student": "models.student",
+    "predict": "api",
+    "train": "api",
 }
 
 

@@ -1,0 +1,218 @@
+"""Every verb of the command line as a function of the same name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from counterpoise import config
+from counterpoise.errors import ConfigError, ModelError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from counterpoise.data.sources.base import Splits
+    from counterpoise.engine.trainer import Result
+
+RunLike = config.Run | Mapping[str, Any] | str | Path
+
+
+def train(
+    run: RunLike,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    student: nn.Module | None = None,
+    data: Splits | None = None,
+    show: bool = False,
+) -> Result:
+    """Train a network on labels alone: a teacher, or a student to compare with.
+
+    Where `run` is written for distilling, its teacher is left out, and cross-entropy stands alone with weight 1.
+
+    Args: as for `distill`.
+    """
+    resolved = _resolve(run)
+    if resolved.teacher is not None or "objective" not in resolved.model_fields_set:
+        labels = resolved.objective.get("cross_entropy", config.Term())
+        alone = {"cross_entropy": labels.model_copy(update={"weight": 1.0})}
+        resolved = resolved.model_copy(update={"teacher": None, "objective": alone})
+    return _fit(resolved, resume, overwrite, student, None, data, show)
+
+
+def distill(
+    run: RunLike,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    student: nn.Module | None = None,
+    teacher: nn.Module | None = None,
+    data: Splits | None = None,
+    show: bool = False,
+) -> Result:
+    """Train a student that imitates a teacher.
+
+    Args:
+        run: a run file's path, its values, or a resolved `Run`.
+        resume: go on with the run in the folder `out`, from its last checkpoint.
+        overwrite: replace the run in the folder `out`.
+        student: a module to train instead of `student.model`.
+        teacher: a module to imitate instead of `teacher.model`, with its weights.
+        data: `Splits(train, val)` instead of `data.path`.
+        show: progress on stderr.
+
+    Returns:
+        The metrics of the last and of the best epoch, and the run's folder, with the student in `student/`.
+
+    Raises:
+        CounterpoiseError: whatever is wrong with the run, the data or the models.
+        Interrupted: Ctrl-C or SIGTERM; a checkpoint has been written.
+    """
+    resolved = _resolve(run)
+    if resolved.teacher is None and teacher is None:
+        raise ConfigError("distill needs a teacher: give teacher.model and teacher.checkpoint, or use train.")
+    return _fit(resolved, resume, overwrite, student, teacher, data, show)
+
+
+def evaluate(
+    student: str | Path,
+    data: RunLike | None = None,
+    *,
+    batch_size: int = 250,
+    device: str = "auto",
+    data_set: Splits | None = None,
+) -> dict[str, Any]:
+    """Score a student folder (or a run) on the validation part of a data set.
+
+    Args:
+        student: student folder, or a run's folder.
+        data: a data folder, or a run whose `data` section is used; default: that of the run which `student` lies in.
+        batch_size: images at once.
+        device: as train.device.
+        data_set: `Splits(train, val)` instead of `data`.
+
+    Returns:
+        top1, top5, balanced_accuracy, macro_f1 (percent), calibration_error, images, corrupt, and per_class.
+    """
+    from counterpoise.data import sources
+    from counterpoise.engine.evaluator import full_report
+    from counterpoise.engine.processes import choose_device
+    from counterpoise.models.student import load_student
+
+    model = load_student(Path(student))
+    section = _data_section(Path(student), data)
+    splits = data_set if data_set is not None else sources.load(section)
+    return full_report(model, splits.val, section, choose_device(device), batch_size)
+
+
+def predict(images: Sequence[Any], student: str | Path) -> list[dict[str, Any]]:
+    """What a student says of pictures: paths, PIL images or uint8 arrays [H, W, 3].
+
+    Returns one answer a picture; for classification {"class", "probability", "top": [five of them]}.
+    """
+    from counterpoise.models.student import load_student
+
+    answers: list[dict[str, Any]] = load_student(Path(student)).predict(list(images))
+    return answers
+
+
+def listing(what: str) -> list[dict[str, Any]]:
+    """Rows of `list objectives|models|sources`."""
+    if what == "objectives":
+        from counterpoise.objectives.base import entries
+
+        return [
+            {
+                "name": entry.name,
+                "summary": entry.summary,
+                "needs": sorted(entry.kind.needs),
+                "defaults": entry.defaults,
+                "paper": entry.paper,
+                "year": entry.year,
+            }
+            for entry in entries().values()
+        ]
+    if what == "models":
+        from counterpoise.models import catalog
+
+        return [{"name": name} for name in catalog.names()]
+    if what == "sources":
+        from counterpoise.data import sources
+
+        return [{"name": name, "summary": summary} for name, summary in sources.summaries().items()]
+    from counterpoise.errors import unknown
+
+    raise ConfigError(unknown("List", what, ["objectives", "models", "sources"]))
+
+
+def _resolve(run: RunLike) -> config.Run:
+    if isinstance(run, str | Path):
+        return config.resolve(config.read(Path(run)), f"run file {run}")
+    return config.resolve(run)
+
+
+def _data_section(student: Path, data: RunLike | None) -> config.Data:
+    if isinstance(data, config.Run | Mapping):
+        return _resolve(data).data
+    if data is not None:
+        path = Path(data)
+        return _resolve(path).data if path.suffix in {".yaml", ".yml"} else config.Data(path=path)
+    for folder in (student, student.parent):
+        if (folder / "run.yaml").is_file():
+            return _resolve(folder / "run.yaml").data
+    raise ConfigError(f"{student} does not lie in a run folder, so say which data to evaluate it on: --data PATH.")
+
+
+def _fit(
+    run: config.Run,
+    resume: bool,
+    overwrite: bool,
+    student: nn.Module | None,
+    teacher: nn.Module | None,
+    data: Splits | None,
+    show: bool,
+) -> Result:
+    from counterpoise.engine.assemble import assemble, settle
+    from counterpoise.engine.finish import finish
+    from counterpoise.engine.processes import join
+    from counterpoise.engine.run_folder import RunFolder, default_path
+    from counterpoise.engine.trainer import Trainer
+
+    if resume and overwrite:
+        raise ConfigError("--resume goes on with a run and --overwrite replaces it: give one of them.")
+    if resume and run.out is None:
+        raise ConfigError("--resume needs --out: the run folder to go on with.")
+    with join(run.train.device) as processes:
+        run = settle(run, processes.device)
+        folder = RunFolder(run.out or default_path(run.student.model or type(student).__name__))
+        with _writer(folder, processes.first):
+            if resume:
+                folder.check_same(run)
+            elif processes.first:
+                folder.check_free(overwrite)
+            parts = assemble(run, processes, student=student, teacher=teacher, data=data)
+            if processes.first and not resume:
+                folder.start(run)
+            processes.barrier()
+            trainer = Trainer(run, folder, parts, processes, show)
+            trainer.fit(resume)
+            result = finish(trainer)
+            processes.barrier()
+            return result
+
+
+def _writer(folder: Any, first: bool) -> Any:
+    from contextlib import nullcontext
+
+    return folder.locked() if first else nullcontext()
+
+
+def summary(result: Result) -> dict[str, Any]:
+    """A result as plain JSON values."""
+    values = json.loads(json.dumps(asdict(result), default=str))
+    if not isinstance(values, dict):
+        raise ModelError("a result must be a mapping")
+    return values

@@ -1,0 +1,196 @@
+"""From a run file to the parts of a run: data, models, objective."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from counterpoise import config, tasks
+from counterpoise.data import sources
+from counterpoise.data.loader import EvalLoader, TrainLoader
+from counterpoise.data.sources.base import ImageSet, Splits
+from counterpoise.data.views import SMALL
+from counterpoise.engine.processes import Processes, half_precision_helps
+from counterpoise.errors import ConfigError
+from counterpoise.models import catalog
+from counterpoise.models.classmap import map_teacher
+from counterpoise.models.network import VisionModel
+from counterpoise.objectives.composite import WeightedSum
+from counterpoise.teachers.live import LiveTeacher
+
+EVALUATION_BATCH = 250
+"""Small images at once in evaluation, whatever the batch of training."""
+
+
+@dataclass
+class Parts:
+    """What a run is made of."""
+
+    classes: tuple[str, ...]
+    task: tasks.Task
+    student: VisionModel
+    teacher: LiveTeacher | None
+    objective: WeightedSum
+    train: TrainLoader
+    val: EvalLoader
+    fingerprint: str
+    labeled: bool
+
+
+def settle(run: config.Run, device: torch.device) -> config.Run:
+    """The run with every `auto` that depends on the machine decided, as it is kept in the run folder."""
+    train = run.train
+    if train.precision == "auto":
+        train = train.model_copy(update={"precision": "bf16" if half_precision_helps(device) else "fp32"})
+    if train.channels_last == "auto":
+        # Convolutions on CUDA and bf16 convolutions on CPUs run faster with channels innermost; fp32 on CPUs does not.
+        train = train.model_copy(update={"channels_last": device.type == "cuda" or train.precision == "bf16"})
+    teacher = run.teacher
+    if teacher is not None and teacher.precision == "auto":
+        teacher = teacher.model_copy(update={"precision": train.precision})
+    return run.model_copy(update={"train": train, "teacher": teacher})
+
+
+def assemble(
+    run: config.Run,
+    processes: Processes,
+    *,
+    student: nn.Module | None = None,
+    teacher: nn.Module | None = None,
+    data: Splits | None = None,
+) -> Parts:
+    """Build everything that `run` names; modules and data may be handed in instead.
+
+    Raises ConfigError, DataError or ModelError for whatever does not fit.
+    """
+    splits = data if data is not None else sources.load(run.data)
+    limit = int(run.data.memory_limit_gb * 1e9)
+    train, val = (sources.in_memory(part, limit, run.data.on_corrupt) for part in splits)
+    objective = WeightedSum(run.objective)
+    distils = "teacher" in objective.needs
+    teacher_model = build_teacher(run, train.classes, teacher) if distils else None
+    if teacher_model is not None and not train.classes and teacher_model.classes is None:
+        teacher_model.classes = tuple(str(index) for index in range(teacher_model.num_classes))
+    classes = train.classes or (teacher_model.classes if teacher_model is not None else None) or ()
+    if not classes:
+        raise ConfigError("The data has no labels: only distill, with a teacher, learns from it.")
+    labeled = bool((train.labels != sources.UNLABELED).any())
+    if not labeled and not distils:
+        raise ConfigError("The data has no labels, and no term of the objective listens to a teacher.")
+
+    torch.manual_seed(run.seed)
+    student_model = build_student(run, classes, student)
+    student_model.task = run.task
+    memory = torch.channels_last if run.train.channels_last else torch.contiguous_format
+    models = [student_model, *([teacher_model] if teacher_model is not None else [])]
+    for model in models:
+        model.memory_format = memory
+        model.to(processes.device)
+        model.net.to(memory_format=memory)  # type: ignore[call-overload]
+        if run.train.compile:
+            model.net.compile()
+    live = None
+    if teacher_model is not None:
+        half = run.teacher is not None and run.teacher.precision == "bf16"
+        live = LiveTeacher(teacher_model, processes.device, torch.bfloat16 if half else torch.float32)
+
+    return Parts(
+        classes=classes,
+        task=tasks.get(run.task),
+        student=student_model,
+        teacher=live,
+        objective=objective.to(processes.device),
+        train=TrainLoader(
+            train,
+            run.data.views,
+            num_classes=len(classes),
+            batch_size=run.train.batch_size,
+            seed=run.seed,
+            size=run.data.size or view_size(train, models),
+            workers=run.data.workers,
+            drop_last=run.train.drop_last,
+            on_corrupt=run.data.on_corrupt,
+            rank=processes.rank,
+            world=processes.world,
+            device=processes.device,
+        ),
+        val=evaluation_loader(val, student_model, run, processes),
+        fingerprint=train.fingerprint(),
+        labeled=labeled,
+    )
+
+
+def evaluation_loader(images: ImageSet, model: VisionModel, run: config.Run, processes: Processes) -> EvalLoader:
+    """The images as `model` sees them when it is evaluated."""
+    small = model.input_size is None or model.input_size <= SMALL
+    return EvalLoader(
+        images,
+        size=model.input_size or run.data.size,
+        crop_share=model.crop_share,
+        batch_size=EVALUATION_BATCH if small else run.train.batch_size,
+        workers=run.data.workers,
+        rank=processes.rank,
+        world=processes.world,
+        on_corrupt=run.data.on_corrupt,
+    )
+
+
+def view_size(images: ImageSet, models: list[VisionModel]) -> int | None:
+    """Edge of a training view: the larger input of the models, so that none sees less than it could; models resize.
+
+    None, the images' own size, where they are small: networks take them as they are.
+    """
+    if isinstance(images, sources.ArraySet) and max(images.images.shape[2:]) <= SMALL:
+        return None
+    sizes = [model.input_size for model in models if model.input_size is not None]
+    if not sizes:
+        raise ConfigError("data.size: the networks take images of any size, so say which edge in pixels a view has.")
+    return max(sizes)
+
+
+def build_student(run: config.Run, classes: tuple[str, ...], module: nn.Module | None = None) -> VisionModel:
+    """The student of a run, with its weights to start from."""
+    section = run.student
+    if module is None and section.model is None and section.checkpoint is None:
+        raise ConfigError(
+            "student.model is missing: the network to train, such as cifar/resnet20 or timm/mobilenetv3_small_100."
+        )
+    return catalog.build(
+        module if module is not None else section.model,
+        num_classes=len(classes),
+        classes=classes,
+        keep_head=False,
+        **_common(section),
+    )
+
+
+def build_teacher(run: config.Run, classes: tuple[str, ...], module: nn.Module | None = None) -> VisionModel:
+    """The teacher of a run, answering in the classes of the data."""
+    section = run.teacher or config.Teacher()
+    if module is None:
+        if section.model is None and section.checkpoint is None:
+            raise ConfigError(
+                "teacher.model is missing: the network to imitate, such as timm/resnet50, with its weights."
+            )
+        if section.checkpoint is None and not section.pretrained:
+            raise ConfigError(
+                "teacher has no weights: give teacher.checkpoint (a file, student folder or run) or teacher.pretrained."
+            )
+    model = catalog.build(module if module is not None else section.model, num_classes=None, **_common(section))
+    return map_teacher(model, classes, section.classes) if classes else model
+
+
+def _common(section: config.Model) -> dict[str, Any]:
+    checkpoint: Path | None = section.checkpoint
+    return {
+        "checkpoint": checkpoint,
+        "pretrained": section.pretrained,
+        "arguments": section.arguments,
+        "mean": section.mean,
+        "std": section.std,
+        "input_size": section.input_size,
+    }

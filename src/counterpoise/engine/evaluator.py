@@ -1,0 +1,83 @@
+"""Answers over a whole data set, scored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from counterpoise import config
+from counterpoise.data.loader import Batch, EvalLoader
+from counterpoise.data.sources.base import UNLABELED, ImageSet
+from counterpoise.engine.processes import Processes
+from counterpoise.errors import DataError
+from counterpoise.models.network import VisionModel
+from counterpoise.tasks import Task, get
+from counterpoise.teachers.live import LiveTeacher
+
+
+def answers(
+    model: VisionModel, loader: Iterable[Batch], device: torch.device, precision: torch.dtype = torch.float32
+) -> Iterator[tuple[Batch, Tensor]]:
+    """Each batch with the model's logits in eval mode; the model's mode is put back afterwards."""
+    was_training = model.training
+    model.eval()
+    try:
+        for batch in loader:
+            half = precision != torch.float32
+            with torch.inference_mode(), torch.autocast(device.type, precision, enabled=half):
+                logits = model(batch.images.to(device, non_blocking=True))
+            yield batch, logits
+    finally:
+        model.train(was_training)
+
+
+def quick_score(
+    model: VisionModel,
+    loader: Iterable[Batch],
+    task: Task,
+    processes: Processes,
+    precision: torch.dtype = torch.float32,
+    teacher: LiveTeacher | None = None,
+) -> dict[str, float]:
+    """The task's quick score over all processes. Samples without labels are scored against the teacher's answer."""
+    score = task.score(model.num_classes)
+    for batch, logits in answers(model, loader, processes.device, precision):
+        target = batch.target.to(processes.device)
+        if teacher is not None and bool((target == UNLABELED).all()):
+            target = task.pseudo_target(teacher(batch.images).logits)
+        score.update(logits, target)
+    score.state = processes.add(score.state.cpu())
+    return score.values()
+
+
+def full_report(
+    model: VisionModel, images: ImageSet, data: config.Data, device: torch.device, batch_size: int
+) -> dict[str, Any]:
+    """The task's full report of a model on images. Raises DataError where their classes are not the model's."""
+    if model.classes is not None and tuple(images.classes) != tuple(model.classes):
+        raise DataError(_difference(images.classes, model.classes))
+    loader = EvalLoader(
+        images,
+        size=model.input_size or data.size,
+        crop_share=model.crop_share,
+        batch_size=batch_size,
+        workers=data.workers,
+        on_corrupt=data.on_corrupt,
+    )
+    report = get(model.task).report(images.classes)
+    for batch, logits in answers(model.to(device), loader, device):
+        report.update(logits.cpu(), batch.target.cpu())
+    return {**report.values(), "corrupt": list(loader.corrupt)}
+
+
+def _difference(given: Sequence[str], expected: Sequence[str]) -> str:
+    head = f"The data has {len(given)} classes and the student {len(expected)}"
+    missing = [name for name in expected if name not in set(given)]
+    extra = [name for name in given if name not in set(expected)]
+    if missing or extra:
+        shown = [", ".join(names[:5]) or "none" for names in (extra, missing)]
+        return f"{head}; only in the data: {shown[0]}; only in the student: {shown[1]}."
+    return f"{head}, the same ones in another order."

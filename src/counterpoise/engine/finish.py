@@ -1,0 +1,88 @@
+"""What a finished run leaves: the student folder and a summary."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import counterpoise
+from counterpoise.engine.files import write_text
+from counterpoise.engine.run_folder import run_hash
+from counterpoise.engine.trainer import Result, Trainer
+from counterpoise.models.student import save_student
+
+
+def finish(trainer: Trainer) -> Result:
+    """Write the student of a trained run, and sum it up. Only the first process writes."""
+    run, parts, progress, folder = trainer.run, trainer.parts, trainer.progress, trainer.folder
+    student = parts.student
+    student.net.load_state_dict(trainer.shipped_weights())
+    parameters = sum(p.numel() for p in student.parameters())
+    steps = progress.step
+    images = steps / trainer.steps_per_epoch * len(parts.train.images)
+    if trainer.processes.first:
+        metrics = {"last": progress.last, "best": progress.best, "teacher": progress.teacher}
+        provenance = {
+            "teacher": None if run.teacher is None else _teacher(trainer),
+            "data_fingerprint": parts.fingerprint,
+            "run_sha256": run_hash(run),
+            "versions": versions(),
+            "commit": commit(),
+        }
+        save_student(student, folder.student, classes=parts.classes, metrics=metrics, provenance=provenance)
+    result = Result(
+        folder=folder.path,
+        last=progress.last,
+        best=progress.best,
+        teacher=progress.teacher,
+        parameters=parameters,
+        bytes=(folder.student / "model.safetensors").stat().st_size if trainer.processes.first else 0,
+        epochs=run.train.epochs,
+        steps=steps,
+        seconds=progress.seconds,
+        images_per_second=images / max(progress.train_seconds, 1e-9),
+        corrupt=len(trainer.corrupt()),
+    )
+    if trainer.processes.first:
+        write_text(
+            folder.summary,
+            json.dumps({**asdict(result), "folder": str(folder.path), "corrupt_files": trainer.corrupt()}, indent=2)
+            + "\n",
+        )
+    return result
+
+
+def _teacher(trainer: Trainer) -> dict[str, Any]:
+    assert trainer.parts.teacher is not None
+    model = trainer.parts.teacher.model
+    return {"architecture": model.name, "sha256": model.weights_hash(), "metrics": trainer.progress.teacher}
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a result depends on."""
+    found = {"counterpoise": counterpoise.__version__, "python": platform.python_version(), "torch": torch.__version__}
+    for package in ("torchvision", "timm", "numpy", "pillow", "safetensors"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def commit() -> str | None:
+    """The commit of counterpoise, where it runs from a checkout."""
+    here = Path(__file__).resolve().parent
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None if done.returncode == 0 else None

@@ -1,0 +1,94 @@
+"""One process, or several under torchrun."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from counterpoise.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process among all that train one run."""
+
+    rank: int
+    world: int
+    device: torch.device
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that writes."""
+        return self.rank == 0
+
+    def barrier(self) -> None:
+        """Wait for all."""
+        if self.world > 1:
+            dist.barrier()
+
+    def add(self, value: Tensor) -> Tensor:
+        """The sum of `value` over all processes."""
+        if self.world > 1:
+            moved = value.to(self.device)
+            dist.all_reduce(moved)
+            return moved.to(value.device)
+        return value
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is up in any process."""
+        return bool(self.add(torch.tensor(int(flag))).item()) if self.world > 1 else flag
+
+
+@contextmanager
+def join(device: str) -> Iterator[Processes]:
+    """This process, joined with the others when torchrun started it (gloo on CPU, nccl on CUDA)."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    rank = int(os.environ.get("RANK", "0"))
+    if world == 1:
+        yield Processes(0, 1, choose_device(device))
+        return
+    chosen = choose_device(device)
+    if chosen.type == "cuda":
+        chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(chosen)
+    dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    try:
+        yield Processes(rank, world, chosen)
+    finally:
+        dist.destroy_process_group()
+
+
+def choose_device(name: str) -> torch.device:
+    """The device called `name`; "auto" is CUDA, then MPS, then the CPU. Raises ConfigError where it is not there."""
+    if name == "auto":
+        return torch.device(
+            "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        )
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ConfigError(f"train.device: '{name}' is no device; expected auto, cpu, cuda, cuda:1 or mps.") from None
+    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not present.get(device.type, False) or (device.index or 0) >= max(torch.cuda.device_count(), 1):
+        raise ConfigError(
+            f"train.device: '{name}' is not there. Here: {', '.join(k for k, v in present.items() if v)}."
+        )
+    return device
+
+
+def half_precision_helps(device: torch.device) -> bool:
+    """Whether bf16 has instructions of its own on this device."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device.type == "cpu":
+        if not hasattr(torch.cpu, "get_capabilities"):  # before torch 2.11
+            return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+        features = torch.cpu.get_capabilities()
+        return bool(features.get("avx512_bf16") or features.get("amx_bf16") or features.get("bf16"))
+    return False

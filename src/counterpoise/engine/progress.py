@@ -1,0 +1,49 @@
+"""What a person sees while a run goes on: a bar with images a second, time left and the named terms."""
+
+from __future__ import annotations
+
+import os
+import sys
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+class Display:
+    """A bar on a terminal, a line an epoch elsewhere; nothing where `show` is off. Always on stderr."""
+
+    def __init__(self, total: int, done: int, show: bool) -> None:
+        self.console = Console(stderr=True, quiet=not show)
+        self.live = show and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+        self.bar = Progress(
+            TextColumn("epoch {task.fields[epoch]}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[speed]:,.0f} images/s"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[terms]}"),
+            console=self.console,
+            disable=not self.live,
+            transient=True,
+        )
+        self.task = self.bar.add_task("steps", total=total, completed=done, epoch="", speed=0.0, terms="")
+
+    def __enter__(self) -> Display:
+        self.bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.bar.stop()
+
+    def step(self, done: int, epoch: str, speed: float, terms: dict[str, float]) -> None:
+        """Move the bar to `done` steps."""
+        if self.live:
+            text = "  ".join(f"{name} {value:.3f}" for name, value in terms.items())
+            self.bar.update(self.task, completed=done, epoch=epoch, speed=speed, terms=text)
+
+    def line(self, text: str) -> None:
+        """Print a line above the bar."""
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)

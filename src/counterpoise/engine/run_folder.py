@@ -1,0 +1,160 @@
+"""The folder of a run: what it is called, who may write it, and whether a run may start or go on there."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from filelock import FileLock, Timeout
+
+from counterpoise import config
+from counterpoise.engine.files import write_text
+from counterpoise.errors import RunError
+
+RUN_FILE = "run.yaml"
+METRICS = "metrics.jsonl"
+LOCK = ".lock"
+CHECKPOINT = Path("checkpoints", "last.safetensors")
+BEST = Path("checkpoints", "best.safetensors")
+STUDENT = "student"
+SUMMARY = "summary.json"
+OURS = (RUN_FILE, METRICS, "checkpoints", STUDENT, SUMMARY, "tensorboard", LOCK)
+
+# What a run may change on its way without becoming another run.
+FREE = {"out", "data.workers", "data.path", "train.checkpoint_minutes", "train.log_every",
+        "train.tensorboard", "train.device", "data.unlabeled", "teacher.checkpoint", "student.checkpoint"}  # fmt: skip
+
+
+class RunFolder:
+    """The files of one run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.run_file = path / RUN_FILE
+        self.metrics = path / METRICS
+        self.checkpoint = path / CHECKPOINT
+        self.best = path / BEST
+        self.student = path / STUDENT
+        self.summary = path / SUMMARY
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder. Raises RunError where another process does; a process that dies lets go.
+
+        A folder that was made for this and is still empty afterwards, because the run could not start, goes again.
+        """
+        made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"Run folder {self.path} cannot be made: {error.strerror}.") from None
+        lock = FileLock(self.path / LOCK)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise RunError(
+                f"Another process is writing run folder {self.path}. Wait for it, or give another --out."
+            ) from None
+        try:
+            yield
+        finally:
+            lock.release()
+            if made and [entry.name for entry in self.path.iterdir()] in ([], [LOCK]):
+                (self.path / LOCK).unlink(missing_ok=True)
+                with contextlib.suppress(OSError):
+                    for folder in made:
+                        folder.rmdir()
+
+    def check_free(self, overwrite: bool) -> None:
+        """Raises RunError unless the folder is empty, or holds a run that may be overwritten."""
+        there = sorted(entry.name for entry in self.path.iterdir() if entry.name != LOCK) if self.path.exists() else []
+        if not there:
+            return
+        if RUN_FILE not in there:
+            raise RunError(f"{self.path} is not empty and holds no run ({there[0]}, ...): give another --out.")
+        if not overwrite:
+            raise RunError(f"Run folder {self.path} exists. Go on with --resume, or replace it with --overwrite.")
+
+    def start(self, run: config.Run) -> None:
+        """Clear an older run, if there is one, and write the resolved run file."""
+        for name in OURS:
+            entry = self.path / name
+            if name == LOCK or not entry.exists():
+                continue
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        self.checkpoint.parent.mkdir(exist_ok=True)
+        write_text(self.run_file, config.dump(run))
+
+    def read(self) -> config.Run:
+        """The run file in the folder. Raises RunError where there is none."""
+        if not self.run_file.is_file():
+            raise RunError(f"{self.path} holds no run to resume: {RUN_FILE} is missing.")
+        return config.resolve(config.read(self.run_file), f"run file {self.run_file}")
+
+    def check_same(self, run: config.Run) -> None:
+        """Raises RunError unless `run` is the run that was started here, up to what may change on the way."""
+        old, new = flatten(self.read()), flatten(run)
+        differing = sorted(key for key in old.keys() | new.keys() if key not in FREE and old.get(key) != new.get(key))
+        if differing:
+            lines = "\n".join(f"  {key}: {old.get(key)!r} there, {new.get(key)!r} given" for key in differing)
+            raise RunError(
+                f"Run folder {self.path} was started with other options, so it cannot be resumed with these:\n{lines}"
+            )
+
+    def cut_metrics(self, size: int) -> None:
+        """Forget the lines that were written after the checkpoint that is resumed."""
+        if self.metrics.exists():
+            with self.metrics.open("rb+") as file:
+                file.truncate(min(size, self.metrics.stat().st_size))
+
+    def log(self, line: dict[str, Any]) -> None:
+        """Append a line to metrics.jsonl. Raises RunError where the disk is full."""
+        try:
+            with self.metrics.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+        except OSError as error:
+            raise RunError(
+                f"{self.metrics} could not be written: {error.strerror}. The checkpoint is intact: --resume goes on."
+            ) from error
+
+    def metrics_size(self) -> int:
+        """Bytes of metrics.jsonl, all of them on disk."""
+        if not self.metrics.exists():
+            return 0
+        with self.metrics.open("rb+") as file:
+            os.fsync(file.fileno())
+            return file.seek(0, os.SEEK_END)
+
+
+def default_path(student: str) -> Path:
+    """runs/STUDENT-TIME."""
+    plain = "".join(c if c.isalnum() or c in "-_." else "-" for c in student.rpartition("/")[2])
+    return Path("runs", f"{plain}-{time.strftime('%Y%m%d-%H%M%S')}")
+
+
+def flatten(run: config.Run) -> dict[str, Any]:
+    """The values of a run by dotted key."""
+    flat: dict[str, Any] = {}
+
+    def walk(values: dict[str, Any], prefix: str) -> None:
+        for key, value in values.items():
+            if isinstance(value, dict) and value:
+                walk(value, f"{prefix}{key}.")
+            else:
+                flat[f"{prefix}{key}"] = value
+
+    walk(yaml.safe_load(config.dump(run)), "")
+    return flat
+
+
+def run_hash(run: config.Run) -> str:
+    """sha256 of the resolved run file without its `out`."""
+    return hashlib.sha256(config.dump(run.model_copy(update={"out": None})).encode()).hexdigest()

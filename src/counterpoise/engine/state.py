@@ -1,0 +1,100 @@
+"""Everything a run needs to go on after a crash, in one safetensors file: tensors, and JSON in its header."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+
+from counterpoise.engine.files import write_tensors
+from counterpoise.errors import RunError
+
+FORMAT = 1
+
+
+@dataclass
+class Progress:
+    """Where a run stands. Chance is a function of (seed, step), so no generator has to be kept."""
+
+    step: int = 0
+    """Steps done."""
+    seconds: float = 0.0
+    """Seconds of training and evaluation, over all sittings."""
+    train_seconds: float = 0.0
+    """Seconds of training steps alone."""
+    metrics_bytes: int = 0
+    """Size of metrics.jsonl at this point."""
+    sums: dict[str, float] = field(default_factory=dict)
+    """Sums of the named terms over the steps of the current epoch."""
+    last: dict[str, float] = field(default_factory=dict)
+    """Metrics of the last evaluation."""
+    best: dict[str, float] = field(default_factory=dict)
+    """Metrics of the best evaluation, and its epoch."""
+    teacher: dict[str, float] = field(default_factory=dict)
+    """Metrics of the teacher."""
+    corrupt: list[str] = field(default_factory=list)
+    """Names of images that were left out."""
+
+
+def save(path: Path, progress: Progress, modules: dict[str, nn.Module], optimizer: torch.optim.Optimizer) -> None:
+    """Write a checkpoint, whole or not at all. Raises RunError where it cannot be written or a weight is not finite."""
+    tensors = {
+        f"{part}.{name}": value for part, module in modules.items() for name, value in module.state_dict().items()
+    }
+    bad = next(
+        (name for name, value in tensors.items() if value.is_floating_point() and not value.isfinite().all()), None
+    )
+    if bad is not None:
+        raise RunError(f"Weights are not finite after step {progress.step} ({bad}). {good(path)}")
+    for index, state in optimizer.state_dict()["state"].items():
+        for name, value in state.items():
+            if value is not None:
+                tensors[f"optimizer.{index}.{name}"] = torch.as_tensor(value)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_tensors(path, tensors, {"format": "pt", "counterpoise": json.dumps({"format": FORMAT, **asdict(progress)})})
+
+
+def load(path: Path, modules: dict[str, nn.Module], optimizer: torch.optim.Optimizer) -> Progress:
+    """Read a checkpoint into the modules and the optimizer. Raises RunError where it is damaged or of another run."""
+    try:
+        with safe_open(path, "pt") as file:
+            header: dict[str, Any] = json.loads(file.metadata()["counterpoise"])
+            tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except Exception as error:  # whatever safetensors or json find wrong with a damaged file
+        raise RunError(f"Checkpoint {path} cannot be read: {error}.") from None
+    if header.pop("format") != FORMAT:
+        raise RunError(f"Checkpoint {path} was written by another version of counterpoise.")
+    try:
+        for part, module in modules.items():
+            prefix = f"{part}."
+            module.load_state_dict({n[len(prefix) :]: t for n, t in tensors.items() if n.startswith(prefix)})
+    except RuntimeError as error:
+        raise RunError(f"Checkpoint {path} does not fit this run: {error}") from None
+    _load_optimizer(optimizer, {n[len("optimizer.") :]: t for n, t in tensors.items() if n.startswith("optimizer.")})
+    return Progress(**header)
+
+
+def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        index, _, name = key.partition(".")
+        like = parameters[int(index)]
+        if tensor.shape == like.shape:  # in the parameter's own memory format, which the fused updates want
+            tensor = torch.empty_like(like).copy_(tensor)
+        state.setdefault(int(index), {})[name] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def good(path: Path) -> str:
+    """A sentence on the checkpoint that is left."""
+    if not path.exists():
+        return "No checkpoint had been written yet."
+    with safe_open(path, "pt") as file:
+        step = json.loads(file.metadata()["counterpoise"])["step"]
+    return f"The last good checkpoint is {path}, step {step}."

@@ -1,0 +1,330 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from counterpoise import config
+from counterpoise.data.loader import Batch
+from counterpoise.engine import optimization, state
+from counterpoise.engine.assemble import Parts, evaluation_loader
+from counterpoise.engine.evaluator import quick_score
+from counterpoise.engine.files import write_tensors
+from counterpoise.engine.interrupt import Interrupt
+from counterpoise.engine.processes import Processes
+from counterpoise.engine.progress import Display
+from counterpoise.engine.run_folder import RunFolder
+from counterpoise.errors import RunError
+from counterpoise.models.network import VisionModel
+from counterpoise.objectives.composite import WeightedSum
+from counterpoise.outputs import Outputs
+
+
+class Interrupted(KeyboardInterrupt):
+    """The run was asked to stop, and stopped with a checkpoint."""
+
+    def __init__(self, folder: Path, step: int) -> None:
+        super().__init__(
+            f"Stopped at step {step}, saved. Go on with the same command and --resume, or --out {folder} --resume."
+        )
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came out of a run."""
+
+    folder: Path
+    last: dict[str, float]
+    best: dict[str, float]
+    teacher: dict[str, float]
+    parameters: int
+    bytes: int
+    epochs: int
+    steps: int
+    seconds: float
+    images_per_second: float
+    corrupt: int
+
+
+class StudentLoss(nn.Module):
+    """Student and objective in one module for DistributedDataParallel, so that an objective's own weights learn too."""
+
+    def __init__(self, student: VisionModel, objective: WeightedSum, precision: torch.dtype) -> None:
+        super().__init__()
+        self.student = student
+        self.objective = objective
+        self.precision = precision
+
+    def forward(self, images: Tensor, teacher: Outputs | None, target: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        with torch.autocast(images.device.type, self.precision, enabled=self.precision != torch.float32):
+            student = Outputs(self.student(images))
+        total, parts = self.objective(student, teacher, target)
+        return total, parts
+
+
+class Trainer:
+    """Trains the student of `parts` as `run` says, in `folder`."""
+
+    def __init__(self, run: config.Run, folder: RunFolder, parts: Parts, processes: Processes, show: bool) -> None:
+        self.run = run
+        self.folder = folder
+        self.parts = parts
+        self.processes = processes
+        self.show = show and processes.first
+        self.precision = torch.bfloat16 if run.train.precision == "bf16" else torch.float32
+        self.loss = StudentLoss(parts.student, parts.objective, self.precision)
+        self.parallel: nn.Module = self.loss
+        if processes.world > 1:
+            self.parallel = DistributedDataParallel(self.loss)
+        self.optimizer = optimization.build_optimizer([parts.student, parts.objective], run.train.optimizer)
+        self.trained = [p for group in self.optimizer.param_groups for p in group["params"]]
+        self.average = (
+            AveragedModel(
+                parts.student.net,
+                multi_avg_fn=get_ema_multi_avg_fn(run.train.ema),  # type: ignore[no-untyped-call]
+                use_buffers=True,
+            )
+            if run.train.ema is not None
+            else None
+        )
+        self.steps_per_epoch = parts.train.steps_per_epoch
+        self.total_steps = self.steps_per_epoch * run.train.epochs
+        self.progress = state.Progress()
+        self.unchecked: list[tuple[int, list[str], Tensor]] = []
+        # Reading a loss waits for a GPU, so there it is read at log lines; the exact step is still named.
+        self.check_every = 1 if processes.device.type == "cpu" else run.train.log_every
+        self.writer: Any = None
+
+    def fit(self, resume: bool) -> None:
+        """Train to the end, from the checkpoint in the folder where there is one and `resume` is set."""
+        if resume and self.folder.checkpoint.exists():
+            self.progress = state.load(self.folder.checkpoint, self._saved_modules(), self.optimizer)
+            if self.processes.first:
+                self.folder.cut_metrics(self.progress.metrics_bytes)
+            self.parts.train.corrupt.extend(self.progress.corrupt)
+        self.processes.barrier()
+        self._open_tensorboard()
+        self.started = time.perf_counter() - self.progress.seconds
+        self.saved_at = time.perf_counter()
+        epochs = self.run.train.epochs
+        with Interrupt() as interrupt, Display(self.total_steps, self.progress.step, self.show) as display:
+            self._score_teacher(display)
+            for epoch in range(self.progress.step // self.steps_per_epoch, epochs):
+                self.train_epoch(epoch, interrupt, display)
+                if (epoch + 1) % self.run.train.evaluate_every == 0 or epoch + 1 == epochs:
+                    self._evaluate(epoch, display)
+                self._save()
+                if epoch + 1 < epochs and self.processes.any(interrupt.requested):
+                    raise Interrupted(self.folder.path, self.progress.step)
+
+    def train_epoch(self, epoch: int, interrupt: Interrupt, display: Display) -> None:
+        """The steps of an epoch that are not done yet."""
+        self.parts.student.train()
+        first = self.progress.step - epoch * self.steps_per_epoch
+        window = time.perf_counter()
+        seen = 0
+        entered = window
+        for batch in self.parts.train.epoch(epoch, first):
+            names, values = self.step(batch)
+            self.progress.step += 1
+            seen += batch.total
+            self.unchecked.append((self.progress.step, names, values))
+            if self.progress.step % self.check_every == 0:
+                self._check_finite()
+            logs = self.progress.step % self.run.train.log_every == 0
+            if logs:
+                now = time.perf_counter()
+                self._log_step(epoch, seen / (now - window), display)
+                window, seen = now, 0
+            if self.progress.step % self.steps_per_epoch == 0:
+                break  # evaluated and saved by the caller
+            stop = interrupt.requested
+            if self.processes.world > 1:  # all must stop at one step, so all are asked, now and then
+                stop = logs and self.processes.any(stop)
+            if stop or time.perf_counter() - self.saved_at >= 60 * self.run.train.checkpoint_minutes:
+                self._check_finite()
+                entered = self._count_time(entered)
+                self._save()
+            if stop:
+                self.processes.barrier()  # none may end, and take the others down, before the first has written
+                raise Interrupted(self.folder.path, self.progress.step)
+        self._check_finite()
+        self._count_time(entered)
+
+    def _count_time(self, since: float) -> float:
+        now = time.perf_counter()
+        self.progress.train_seconds += now - since
+        return now
+
+    def step(self, batch: Batch) -> tuple[list[str], Tensor]:
+        """One step; the names of the terms and their values."""
+        step = self.progress.step
+        torch.manual_seed(_mix(self.run.seed, step, self.processes.rank))  # dropout and the like, whatever came before
+        self.parts.objective.set_progress(step / max(self.total_steps - 1, 1))
+        for group in self.optimizer.param_groups:
+            group["lr"] = optimization.learning_rate(
+                step,
+                self.steps_per_epoch,
+                self.run.train.epochs,
+                self.run.train.optimizer.learning_rate,
+                self.run.train.schedule,
+            )
+        images = batch.images.to(self.processes.device, non_blocking=True)
+        target = batch.target.to(self.processes.device, non_blocking=True)
+        teacher = self.parts.teacher(images) if self.parts.teacher is not None else None
+        total, parts = self.parallel(images, teacher, target)
+        if self.processes.world > 1:  # gradients are averaged over processes, whose shares may differ by one sample
+            total = total * (len(images) * self.processes.world / batch.total)
+        total.backward()
+        if self.run.train.clip_gradient is not None:
+            nn.utils.clip_grad_norm_(self.trained, self.run.train.clip_gradient)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.average is not None:
+            self.average.update_parameters(self.parts.student.net)
+        return list(parts), torch.stack([value.detach() for value in parts.values()])
+
+    def _check_finite(self) -> None:
+        """Add the unchecked steps to the sums of the epoch. Raises RunError at the first that is not finite."""
+        for step, names, values in self.unchecked:
+            for name, value in zip(names, values.tolist(), strict=True):
+                if not abs(value) < float("inf"):
+                    left = state.good(self.folder.checkpoint)
+                    raise RunError(
+                        f"Loss is not finite at step {step}: term {name} is {value}. {left} "
+                        "A smaller learning rate, train.clip_gradient or train.precision fp32 may help."
+                    )
+                self.progress.sums[name] = self.progress.sums.get(name, 0.0) + value
+            self.last_terms = dict(zip(names, values.tolist(), strict=True))
+        self.unchecked.clear()
+
+    def _log_step(self, epoch: int, speed: float, display: Display) -> None:
+        self._check_finite()
+        terms = self._over_processes(self.last_terms)
+        line = {
+            "kind": "step",
+            "step": self.progress.step,
+            "epoch": epoch,
+            "loss": sum(terms.values()),
+            "terms": terms,
+            "learning_rate": self.optimizer.param_groups[0]["lr"],
+            **({"moving": moving} if (moving := self.parts.objective.moving()) else {}),
+            "images_per_second": speed,
+        }
+        self._log(line)
+        display.step(self.progress.step, f"{epoch + 1}/{self.run.train.epochs}", speed, terms)
+
+    def _evaluate(self, epoch: int, display: Display) -> None:
+        """Score the student as it would be shipped; keep it where it is the best so far."""
+        with self._shipped():
+            scores = quick_score(
+                self.parts.student, self.parts.val, self.parts.task, self.processes, self.precision, self.parts.teacher
+            )
+        headline = self.parts.task.headline
+        steps = max(self.progress.step - epoch * self.steps_per_epoch, 1)
+        terms = self._over_processes({name: value / steps for name, value in self.progress.sums.items()})
+        self.progress.last = {**scores, "epoch": epoch + 1}
+        if scores.get(headline, 0.0) > self.progress.best.get(headline, float("-inf")):
+            self.progress.best = dict(self.progress.last)
+            if self.processes.first:
+                self.folder.best.parent.mkdir(exist_ok=True)
+                write_tensors(self.folder.best, self.shipped_weights(), {"format": "pt"})
+        self._log({"kind": "epoch", "step": self.progress.step, "epoch": epoch, "terms": terms, "val": scores})
+        shown = "  ".join(f"{name} {value:.2f}" for name, value in scores.items())
+        best = self.progress.best.get(headline, float("nan"))
+        display.line(
+            f"epoch {epoch + 1}/{self.run.train.epochs}  {shown}  best {best:.2f}  "
+            + "  ".join(f"{name} {value:.3f}" for name, value in terms.items())
+        )
+
+    def _over_processes(self, terms: dict[str, float]) -> dict[str, float]:
+        """The mean of each term over all processes, each of which sees its share of a batch."""
+        if self.processes.world == 1:
+            return terms
+        total = self.processes.add(torch.tensor(list(terms.values()))) / self.processes.world
+        return dict(zip(terms, total.tolist(), strict=True))
+
+    def _save(self) -> None:
+        """The first process writes a checkpoint of everything. At the end of an epoch, the sums start anew."""
+        if self.progress.step % self.steps_per_epoch == 0:
+            self.progress.sums = {}
+        self.progress.seconds = time.perf_counter() - self.started
+        self.progress.corrupt = self.corrupt()
+        if self.processes.first:
+            self.progress.metrics_bytes = self.folder.metrics_size()
+            state.save(self.folder.checkpoint, self.progress, self._saved_modules(), self.optimizer)
+        self.saved_at = time.perf_counter()
+
+    def _score_teacher(self, display: Display) -> None:
+        """Once, before the first step: a teacher that does not reach its score is best known now."""
+        if self.parts.teacher is None or self.progress.teacher or not self.parts.labeled:
+            return
+        teacher = self.parts.teacher
+        loader = evaluation_loader(self.parts.val.images, teacher.model, self.run, self.processes)
+        self.progress.teacher = quick_score(teacher.model, loader, self.parts.task, self.processes, teacher.precision)
+        shown = "  ".join(f"{name} {value:.2f}" for name, value in self.progress.teacher.items())
+        display.line(f"teacher  {shown}")
+        self._log({"kind": "teacher", "val": self.progress.teacher})
+
+    def corrupt(self) -> list[str]:
+        """Names of the images that were left out, in training and evaluation."""
+        return sorted({*self.parts.train.corrupt, *self.parts.val.corrupt})
+
+    def shipped_weights(self) -> dict[str, Tensor]:
+        """The weights of the student: the moving average where there is one."""
+        module = self.parts.student.net if self.average is None else self.average.module
+        return {name: value.detach().cpu() for name, value in module.state_dict().items()}
+
+    def _shipped(self) -> _Borrowed:
+        return _Borrowed(self.parts.student, None if self.average is None else self.average.module)
+
+    def _saved_modules(self) -> dict[str, nn.Module]:
+        modules: dict[str, nn.Module] = {"student": self.parts.student.net, "objective": self.parts.objective}
+        return modules if self.average is None else {**modules, "average": self.average}
+
+    def _log(self, line: Mapping[str, Any]) -> None:
+        if not self.processes.first:
+            return
+        self.folder.log(dict(line))
+        if self.writer is not None and "step" in line:
+            for group in ("terms", "moving", "val"):
+                for name, value in line.get(group, {}).items():
+                    self.writer.add_scalar(f"{line['kind']}/{name}", value, line["step"])
+
+    def _open_tensorboard(self) -> None:
+        if self.run.train.tensorboard and self.processes.first:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self.writer = SummaryWriter(str(self.folder.path / "tensorboard"), purge_step=self.progress.step)
+
+
+class _Borrowed:
+    """Within, the model computes with another network of its kind."""
+
+    def __init__(self, model: VisionModel, net: nn.Module | None) -> None:
+        self.model = model
+        self.net = net
+
+    def __enter__(self) -> None:
+        if self.net is not None:
+            self.model.net, self.net = self.net, self.model.net
+
+    def __exit__(self, *_: object) -> None:
+        if self.net is not None:
+            self.model.net, self.net = self.net, self.model.net
+
+
+def _mix(seed: int, step: int, rank: int) -> int:
+    """A seed for one step of one process (splitmix64's finalizer)."""
+    mixed = (seed * 0x9E3779B97F4A7C15 + step * 0xBF58476D1CE4E5B9 + rank * 0x94D049BB133111EB) & (2**64 - 1)
+    mixed = ((mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9) & (2**64 - 1)
+    return (mixed ^ (mixed >> 31)) & (2**63 - 1)

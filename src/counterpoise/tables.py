@@ -1,0 +1,94 @@
+"""Results as tables for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+
+def result_table(result: dict[str, Any]) -> Iterator[Any]:
+    """What came out of a run."""
+    table = Table(title=f"Run {result['folder']}")
+    for column in ("", "epoch", *(name for name in result["last"] if name != "epoch")):
+        table.add_column(column, justify="left" if not column else "right")
+    for row in ("last", "best", "teacher"):
+        if result[row]:
+            scores = [f"{value:.2f}" for name, value in result[row].items() if name != "epoch"]
+            table.add_row(row, str(result[row].get("epoch", "")), *scores)
+    yield table
+    yield (
+        f"{result['parameters']:,} parameters, {result['bytes']:,} bytes, {result['seconds']:.1f} s, "
+        f"{result['images_per_second']:,.0f} images/s"
+    )
+    if result["corrupt"]:
+        yield f"{result['corrupt']} images could not be read and were left out: see {result['folder']}/summary.json"
+    yield f"Student: {result['folder']}/student"
+
+
+def report_tables(report: dict[str, Any]) -> Iterator[Any]:
+    """What an evaluation found."""
+    table = Table(title=f"{report['images']:,} images")
+    table.add_column("metric")
+    table.add_column("value", justify="right")
+    for name, value in report.items():
+        if isinstance(value, float):
+            table.add_row(name, f"{value:.4f}" if name == "calibration_error" else f"{value:.2f}")
+    yield table
+    rows = report.get("per_class", [])
+    if rows:
+        classes = Table(title="by class")
+        for column in rows[0]:
+            classes.add_column(column, justify="left" if column == "class" else "right")
+        for row in rows:
+            classes.add_row(*(f"{v:.2f}" if isinstance(v, float) else Text(str(v)) for v in row.values()))
+        yield classes
+    if report.get("corrupt"):
+        yield Text(f"{len(report['corrupt'])} images could not be read: {', '.join(report['corrupt'][:5])}")
+
+
+def prediction_table(answers: Sequence[dict[str, Any]]) -> Iterator[Any]:
+    """What a student says of pictures."""
+    table = Table()
+    for column in ("image", "class", "probability", "then"):
+        table.add_column(column, justify="right" if column == "probability" else "left")
+    for answer in answers:
+        others = ", ".join(f"{other['class']} {other['probability']:.2f}" for other in answer["top"][1:4])
+        table.add_row(Text(answer["image"]), Text(answer["class"]), f"{answer['probability']:.3f}", Text(others))
+    yield table
+
+
+def listing_table(what: str, rows: Sequence[dict[str, Any]]) -> Iterator[Any]:
+    """What there is to choose from."""
+    if what == "models":
+        yield from (Text(row["name"]) for row in rows)
+        return
+    table = Table()
+    for column in rows[0]:
+        table.add_column(column)
+    for row in rows:
+        table.add_row(*(Text(_plain(value)) for value in row.values()))
+    yield table
+
+
+def demo_table(summary: dict[str, Any], out: Path) -> Iterator[Any]:
+    """The demo's comparison."""
+    table = Table(title="Handwritten digits: top-1 (%) over seeds, mean ± standard deviation")
+    for column in ("", "last epoch", "best epoch", "parameters", "bytes", "seconds a run"):
+        table.add_column(column, justify="left" if not column else "right")
+    for name, row in summary.items():
+        cells = [f"{row['top1'][when]['mean']:.1f} ± {row['top1'][when]['std']:.1f}" for when in ("last", "best")]
+        table.add_row(name, *cells, f"{row['params']:,}", f"{row['bytes']:,}", f"{row['seconds']:.1f}")
+    yield table
+    yield f"Runs, students and summary.json are in {out}."
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key}={item}" for key, item in value.items())
+    if isinstance(value, list):
+        return ", ".join(str(item) for item in value)
+    return "" if value is None else str(value)

@@ -1,0 +1,64 @@
+"""The learning rate as a function of the step, beside torch's own schedulers."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from counterpoise.config import LearningRateSchedule, Optimizer
+from counterpoise.engine.optimization import build_optimizer, learning_rate
+
+STEPS, EPOCHS, PEAK = 7, 12, 0.3
+
+
+def ours(**options: object) -> list[float]:
+    schedule = LearningRateSchedule.model_validate(options)
+    return [learning_rate(step, STEPS, EPOCHS, PEAK, schedule) for step in range(STEPS * EPOCHS)]
+
+
+def theirs(make: object) -> list[float]:
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=PEAK)
+    scheduler = make(optimizer)  # type: ignore[operator]
+    rates = []
+    for _ in range(STEPS * EPOCHS):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    return rates
+
+
+def test_one_cycle_is_torchs() -> None:
+    expected = theirs(
+        lambda o: torch.optim.lr_scheduler.OneCycleLR(o, PEAK, total_steps=STEPS * EPOCHS, final_div_factor=1e9)
+    )
+    assert ours(name="one_cycle") == pytest.approx(expected, abs=1e-9)
+
+
+def test_cosine_is_torchs() -> None:
+    expected = theirs(lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, STEPS * EPOCHS))
+    assert ours(name="cosine") == pytest.approx(expected, abs=1e-9)
+
+
+def test_multistep_falls_at_the_milestones() -> None:
+    expected = theirs(lambda o: torch.optim.lr_scheduler.MultiStepLR(o, [3 * STEPS, 8 * STEPS], gamma=0.2))
+    assert ours(name="multistep", milestones=[3, 8], gamma=0.2) == pytest.approx(expected)
+
+
+def test_warmup_rises_to_the_peak_and_final_is_a_share_of_it() -> None:
+    rates = ours(name="cosine", warmup_epochs=2, final=0.1)
+    assert rates[: 2 * STEPS] == sorted(rates[: 2 * STEPS])
+    assert 0 < rates[0] < rates[2 * STEPS - 1] < PEAK
+    assert rates[2 * STEPS] == pytest.approx(PEAK)
+    assert rates[-1] == pytest.approx(0.1 * PEAK, rel=0.01)
+    assert set(ours(name="constant")) == {PEAK}
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_norms_and_biases_are_spared_from_decay_when_asked(name: str) -> None:
+    net = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4))
+    spared = build_optimizer([net], Optimizer(name=name, decay_norms=False, weight_decay=0.1))
+    decayed = {id(p): group["weight_decay"] for group in spared.param_groups for p in group["params"]}
+    assert [decayed[id(p)] for p in net.parameters()] == [0.1, 0.0, 0.0, 0.0]
+    (group,) = build_optimizer([net], Optimizer(name=name, weight_decay=0.1)).param_groups
+    assert len(group["params"]) == 4

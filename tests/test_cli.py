@@ -1,0 +1,264 @@
+"""The command line on real files: what it prints, and how it refuses what cannot be."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from counterpoise import cli
+
+Run = Callable[..., tuple[int, str, str]]
+DIGITS = ["--data.source", "digits", "--data.options.train_size", "100"]
+FAST = ["--train.epochs", "2", "--train.precision", "fp32", "--train.device", "cpu", "--quiet"]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
+    """Run a command line in an empty folder; exit code, stdout, stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: str | Path) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = cli.run([str(argument) for argument in arguments])
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that trained a small teacher of digits."""
+    out = tmp_path_factory.mktemp("teacher") / "run"
+    assert cli.run(["train", *DIGITS, *FAST, "--student.model", "digits/cnn_8_16", "--out", str(out)]) == 0
+    return out
+
+
+def test_help_waits_for_nothing_heavy() -> None:
+    script = (
+        "import sys\nfrom counterpoise import cli\ncli.run(['--help'])\n"
+        "print([name for name in ('torch', 'timm', 'torchvision', 'numpy', 'sklearn') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    assert "distill" in done.stdout
+    assert done.stdout.endswith("[]\n")
+
+
+def test_train_distill_evaluate_and_predict(run: Run, teacher: Path, tmp_path: Path) -> None:
+    arguments = [
+        *DIGITS,
+        *FAST,
+        "--student.model",
+        "digits/cnn_4_8",
+        "--teacher.checkpoint",
+        teacher,
+        "--out",
+        "student",
+    ]
+    code, out, _ = run("distill", *arguments, "--objective.balance.weight", "2", "--json")
+    assert code == 0
+    result = json.loads(out)
+    assert result["epochs"] == 2
+    assert {"top1", "top5", "loss", "epoch"} <= set(result["last"])
+    assert result["last"]["epoch"] == 2
+    assert result["best"]["top1"] >= result["last"]["top1"]
+    assert 0 < result["teacher"]["top1"] < 100
+
+    code, out, _ = run("evaluate", "student", "--json")
+    assert code == 0
+    report = json.loads(out)
+    assert report["top1"] == pytest.approx(result["last"]["top1"], abs=1e-3)
+    assert {"top5", "balanced_accuracy", "macro_f1", "calibration_error"} <= set(report)
+    assert [row["class"] for row in report["per_class"]] == [str(digit) for digit in range(10)]
+
+    from PIL import Image
+
+    from counterpoise.config import Data
+    from counterpoise.data import sources
+
+    digit = sources.load(Data(source="digits")).val.read(0)
+    Image.fromarray(digit.permute(1, 2, 0).numpy()).save(tmp_path / "digit.png")
+    code, out, _ = run("predict", "digit.png", "digit.png", "--student", "student", "--json")
+    assert code == 0
+    answers = json.loads(out)
+    assert len(answers) == 2
+    assert answers[0]["top"][0]["class"] == answers[0]["class"]
+    assert sum(item["probability"] for item in answers[0]["top"]) <= 1.0001
+    assert run("evaluate", "student")[0] == run("predict", "digit.png", "--student", "student")[0] == 0
+
+
+def test_flags_override_the_run_file_and_train_leaves_the_teacher_out(run: Run, teacher: Path, tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text(
+        f"data: {{source: digits, options: {{train_size: 100}}}}\nteacher: {{checkpoint: {teacher}}}\n"
+        "student: {model: digits/cnn_4_8}\nobjective: {cross_entropy: {weight: 0.1}, balance: {reverse_weight: 2}}\n"
+        "train: {epochs: 9, precision: fp32, device: cpu}\n"
+    )
+    assert run("train", "run.yaml", "--train.epochs", "1", "--out", "alone", "--quiet")[0] == 0
+    import yaml
+
+    resolved = yaml.safe_load((tmp_path / "alone" / "run.yaml").read_text())
+    assert resolved["train"]["epochs"] == 1
+    assert resolved["teacher"] is None
+    assert list(resolved["objective"]) == ["cross_entropy"]
+    assert resolved["objective"]["cross_entropy"]["weight"] == 1.0
+    flags = ["--train.epochs", "1", "--objective.balance.forward_temperature", "3", "--quiet"]
+    assert run("distill", "run.yaml", *flags, "--out", "both")[0] == 0
+    resolved = yaml.safe_load((tmp_path / "both" / "run.yaml").read_text())
+    assert resolved["objective"]["balance"] == {
+        "weight": 1.0,
+        "objective": None,
+        "reverse_weight": 2,
+        "forward_temperature": 3,
+    }
+
+
+@pytest.mark.parametrize("what", ["objectives", "models", "sources"])
+def test_lists(run: Run, what: str) -> None:
+    code, out, _ = run("list", what, "--json")
+    assert code == 0
+    names = {row["name"] for row in json.loads(out)}
+    assert (
+        names
+        >= {
+            "objectives": {"balance", "forward_kl", "reverse_kl", "cross_entropy"},
+            "models": {"cifar/resnet20", "digits/cnn_4_8", "timm/mobilenetv3_small_100", "torchvision/resnet18"},
+            "sources": {"image_folder", "cifar", "huggingface", "digits", "photos"},
+        }[what]
+    )
+    code, out, _ = run("list", what)
+    assert code == 0
+    assert all(name in out.replace("\n", "") for name in ("balance", "cifar/resnet20", "digits") if name in names)
+
+
+def refused(result: tuple[int, str, str], *parts: str) -> None:
+    code, _, err = result
+    assert code == 2, err
+    assert "Traceback" not in err
+    assert err.startswith("Error: ")
+    for part in parts:
+        assert part in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["distil"], ["distill"]),
+        (["train", "--trian.epochs", "3"], ["--train.epochs"]),
+        (["train", "--train.epoch", "3"], ["--train.epochs"]),
+        (["train", "--train.epochs", "many"], ["train.epochs", "integer", "'many'"]),
+        (["train", "--train.batch_size", "0"], ["train.batch_size", "greater than or equal to 1"]),
+        (["train", "nowhere.yaml"], ["nowhere.yaml", "does not exist"]),
+        (["train", *DIGITS], ["student.model is missing"]),
+        (["train", *DIGITS, "--student.model", "cifar/resnet21"], ["resnet21", "Did you mean"]),
+        (["train", *DIGITS, "--student.model", "tim/resnet18"], ["tim", "timm"]),
+        (["train", *DIGITS, "--student.model", "timm/resnet118"], ["resnet118", "Did you mean"]),
+        (["train", *DIGITS, "--student.model", "digits/cnn_4_8", "--train.device", "cuda:7"], ["cuda:7"]),
+        (["train", "--data", "phtos", "--student.model", "cifar/resnet20"], ["phtos", "does not exist"]),
+        (["train", "--data.source", "cifr", "--student.model", "cifar/resnet20"], ["cifr", "Did you mean 'cifar'"]),
+        (["distill", *DIGITS, "--student.model", "digits/cnn_4_8"], ["needs a teacher"]),
+        (
+            ["distill", *DIGITS, "--student.model", "digits/cnn_4_8", "--teacher.model", "digits/cnn_8_16"],
+            ["no weights"],
+        ),
+        (["predict", "--student", "nowhere"], ["at least one picture"]),
+        (["predict", "a.jpg", "--student", "nowhere"], ["nowhere"]),
+        (["list", "teachers"], ["teachers", "objectives, sources"]),
+        (["train", *DIGITS, "--student.model", "digits/cnn_4_8", "--resume"], ["--resume needs --out"]),
+        (["train", *DIGITS, "--student.model", "digits/cnn_4_8", "--resume", "--out", "no"], ["no run to resume"]),
+        (["demo", "--seeds", "1"], ["at least 2"]),
+    ],
+)
+def test_a_mistake_is_named_with_exit_code_2(run: Run, arguments: Sequence[str], parts: Sequence[str]) -> None:
+    refused(run(*arguments), *parts)
+
+
+def test_an_unknown_objective_section_or_argument_in_the_run_file(run: Run, teacher: Path, tmp_path: Path) -> None:
+    head = f"data: {{source: digits}}\nstudent: {{model: digits/cnn_4_8}}\nteacher: {{checkpoint: {teacher}}}\n"
+    for text, part in (
+        ("objective: {balence: {weight: 1}}", "Did you mean 'balance'"),
+        ("objective: {balance: {reverse_wieght: 1}}", "Did you mean 'reverse_weight'"),
+        ("objektive: {}", "Did you mean 'objective'"),
+        ("train: {optimizer: {lr: 1}}", "train.optimizer.lr"),
+    ):
+        (tmp_path / "run.yaml").write_text(head + text)
+        refused(run("distill", "run.yaml"), part)
+    assert [p.name for p in tmp_path.iterdir()] == ["run.yaml"]
+
+
+def test_an_existing_run_is_not_overwritten_unless_asked(run: Run) -> None:
+    arguments = ["train", *DIGITS, *FAST, "--student.model", "digits/cnn_4_8", "--out", "run"]
+    assert run(*arguments)[0] == 0
+    wrong = [argument.replace("cnn_4_8", "cnn_4_x") for argument in arguments]
+    weights = Path("run/student/model.safetensors").read_bytes()
+    refused(run(*arguments, "--seed", "1"), "--resume", "--overwrite")
+    refused(run(*wrong, "--overwrite"), "cnn_4_x")
+    assert Path("run/student/model.safetensors").read_bytes() == weights
+    assert run(*arguments, "--seed", "1", "--overwrite")[0] == 0
+    assert Path("run/student/model.safetensors").read_bytes() != weights
+
+
+def test_class_counts_that_differ(run: Run, image_folder: Path, teacher: Path) -> None:
+    arguments = ["--data", image_folder, "--student.model", "digits/cnn_4_8", "--teacher.checkpoint", teacher]
+    refused(run("distill", *arguments, "--data.size", "8"), "10", "3")
+
+
+def test_a_checkpoint_of_another_architecture(run: Run, tmp_path: Path, teacher: Path) -> None:
+    checkpoint = teacher / "student" / "model.safetensors"
+    arguments = [*DIGITS, "--student.model", "digits/cnn_4_8", "--teacher.checkpoint", checkpoint]
+    refused(run("distill", *arguments, "--teacher.model", "cifar/resnet8"), "resnet8")
+    save_file({"nothing": torch.zeros(1)}, tmp_path / "other.safetensors")
+    arguments[-1] = tmp_path / "other.safetensors"
+    refused(run("distill", *arguments, "--teacher.model", "digits/cnn_8_16"), "nothing")
+    (tmp_path / "noise.safetensors").write_bytes(os.urandom(1000))
+    arguments[-1] = tmp_path / "noise.safetensors"
+    refused(run("distill", *arguments, "--teacher.model", "digits/cnn_8_16"), "noise.safetensors")
+
+
+class Harmful:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (os.system, ("touch harmed",))
+
+
+def test_pickles_that_try_to_run_code_do_not(run: Run, small_cifar100: Path, tmp_path: Path) -> None:
+    (small_cifar100 / "cifar-100-python" / "train").write_bytes(pickle.dumps({b"data": Harmful()}))
+    refused(run("train", "--data", small_cifar100, "--student.model", "cifar/resnet8"), "train")
+    torch.save({"state_dict": Harmful()}, tmp_path / "harmful.pt")
+    arguments = [*DIGITS, "--student.model", "digits/cnn_4_8", "--teacher.model", "digits/cnn_8_16"]
+    refused(run("distill", *arguments, "--teacher.checkpoint", "harmful.pt"), "harmful.pt")
+    assert not Path("harmed").exists()
+
+
+def test_image_folders_with_one_class_or_an_empty_one(run: Run, image_folder: Path) -> None:
+    arguments = ["train", "--data", image_folder, "--student.model", "cifar/resnet8"]
+    (image_folder / "train" / "hexagon").mkdir()
+    refused(run(*arguments), "hexagon")
+    for folder in image_folder.glob("*/*"):
+        if folder.name != "circle":
+            shutil.rmtree(folder)
+    refused(run(*arguments), "circle")
+
+
+@pytest.mark.parametrize("policy", ["stop", "skip"])
+def test_a_truncated_image_is_named_or_left_out_and_counted(run: Run, image_folder: Path, policy: str) -> None:
+    file = image_folder / "train" / "square" / "02.jpg"
+    file.write_bytes(file.read_bytes()[:300])
+    arguments = ["train", "--data", image_folder, "--student.model", "digits/cnn_4_8", "--out", "run", *FAST]
+    arguments += ["--data.size", "16", "--data.on_corrupt", policy, "--data.workers", "0", "--train.batch_size", "8"]
+    if policy == "stop":
+        refused(run(*arguments), "02.jpg")
+        return
+    code, out, _ = run(*arguments, "--json")
+    assert code == 0
+    assert json.loads(out)["corrupt"] == 1
+    assert "02.jpg" in json.loads(Path("run/summary.json").read_text())["corrupt_files"][0]
