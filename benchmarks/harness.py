@@ -1,0 +1,85 @@
+"""What all benchmarks share: interleaved rounds, medians, and the one form in which they report."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from counterpoise.engine.finish import commit, versions
+
+
+def arguments(description: str) -> argparse.Namespace:
+    """--json, --quick and --threads."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--json", action="store_true", help="one JSON object on stdout and nothing else")
+    parser.add_argument("--quick", action="store_true", help="a first look in under a minute")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads")
+    parsed = parser.parse_args()
+    torch.set_num_threads(parsed.threads)
+    return parsed
+
+
+def interleave(sides: Mapping[str, Callable[[], Any]], rounds: int, warmup: int = 1) -> dict[str, list[float]]:
+    """Seconds of each side, `rounds` times in turn, so that a noisy neighbor hits all alike."""
+    for _ in range(warmup):
+        for side in sides.values():
+            side()
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    for turn in range(rounds):
+        names = list(sides) if turn % 2 == 0 else list(reversed(sides))
+        for name in names:
+            start = time.perf_counter()
+            sides[name]()
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def median_ratio(above: Sequence[float], below: Sequence[float]) -> float:
+    """Median over rounds of the ratio within each round."""
+    return statistics.median(a / b for a, b in zip(above, below, strict=True))
+
+
+def report(name: str, cases: list[dict[str, Any]], targets: list[dict[str, Any]], as_json: bool) -> int:
+    """Print a benchmark; the exit code is 1 where a target is missed."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else _processor()
+    result = {
+        "benchmark": name,
+        "device": f"{device}, {torch.get_num_threads()} threads",
+        "versions": versions(),
+        "commit": commit(),
+        "cases": cases,
+        "targets": targets,
+    }
+    missed = [
+        t for t in targets if not (t["value"] >= t["at_least"] if "at_least" in t else t["value"] <= t["at_most"])
+    ]
+    if as_json:
+        print(json.dumps(result, indent=2))
+    else:
+        print(f"{name} on {result['device']}")
+        for case in cases:
+            print("  " + "  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in case.items()))
+        for target in targets:
+            bound = f">= {target['at_least']}" if "at_least" in target else f"<= {target['at_most']}"
+            print(f"  {target['name']}: {target['value']:.3f} ({bound}) {'MISSED' if target in missed else 'ok'}")
+    for target in missed:
+        print(f"missed: {target['name']} is {target['value']:.3f}", file=sys.stderr)
+    return int(bool(missed))
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:  # noqa: PTH123
+            return next(line.split(":")[1].strip() for line in file if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
