@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from counterpoise.data.sources.base import Splits
     from counterpoise.engine.trainer import Result
+    from counterpoise.models.catalog import Model
 
 RunLike = config.Run | Mapping[str, Any] | str | Path
 
@@ -81,6 +82,7 @@ def evaluate(
     student: str | Path,
     data: RunLike | None = None,
     *,
+    model: Model | None = None,
     batch_size: int = 250,
     device: str = "auto",
     data_set: Splits | None = None,
@@ -90,6 +92,7 @@ def evaluate(
     Args:
         student: student folder, or a run's folder.
         data: a data folder, or a run whose `data` section is used; default: that of the run which `student` lies in.
+        model: the student's network, where that is code of one's own: a folder alone gets to run none.
         batch_size: images at once.
         device: as train.device.
         data_set: `Splits(train, val)` instead of `data`.
@@ -102,20 +105,22 @@ def evaluate(
     from counterpoise.engine.processes import choose_device
     from counterpoise.models.student import load_student
 
-    model = load_student(Path(student))
+    network = load_student(Path(student), model=model)
     section = _data_section(Path(student), data)
     splits = data_set if data_set is not None else sources.load(section)
-    return full_report(model, splits.val, section, choose_device(device), batch_size)
+    return full_report(network, splits.val, section, choose_device(device), batch_size)
 
 
-def predict(images: Sequence[Any], student: str | Path) -> list[dict[str, Any]]:
+def predict(images: Sequence[Any], student: str | Path, *, model: Model | None = None) -> list[dict[str, Any]]:
     """What a student says of pictures: paths, PIL images or uint8 arrays [H, W, 3].
+
+    `model` is the student's network, where that is code of one's own: a folder alone gets to run none.
 
     Returns one answer a picture; for classification {"class", "probability", "top": [five of them]}.
     """
     from counterpoise.models.student import load_student
 
-    answers: list[dict[str, Any]] = load_student(Path(student)).predict(list(images))
+    answers: list[dict[str, Any]] = load_student(Path(student), model=model).predict(list(images))
     return answers
 
 

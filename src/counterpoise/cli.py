@@ -100,6 +100,7 @@ def evaluate(
     /,
     *,
     data: Path | None = None,
+    model: str | None = None,
     batch_size: int = 250,
     device: str = "auto",
     json: bool = False,
@@ -110,6 +111,7 @@ def evaluate(
     ----------
     student: student folder, or a run's folder
     data: data folder or run file; default: the data of the run that the student lies in
+    model: the student's network where it is code of your own, file.py:function
     batch_size: images at once
     device: auto, cpu, cuda, cuda:1 or mps
     json: print the report as JSON
@@ -117,18 +119,19 @@ def evaluate(
     from counterpoise import api
     from counterpoise.tables import report_tables
 
-    report = api.evaluate(student, data, batch_size=batch_size, device=device)
+    report = api.evaluate(student, data, model=model, batch_size=batch_size, device=device)
     _show(report, json, lambda: report_tables(report))
 
 
 @app.command
-def predict(*images: Path, student: Path, json: bool = False) -> None:
+def predict(*images: Path, student: Path, model: str | None = None, json: bool = False) -> None:
     """Say what is on pictures.
 
     Parameters
     ----------
     images: picture files
     student: student folder, or a run's folder
+    model: the student's network where it is code of your own, file.py:function
     json: print the answers as JSON
     """
     from counterpoise import api
@@ -139,7 +142,8 @@ def predict(*images: Path, student: Path, json: bool = False) -> None:
             "predict needs at least one picture: counterpoise predict PHOTO.jpg --student runs/mine"
         )
     answers = [
-        {"image": str(path), **answer} for path, answer in zip(images, api.predict(images, student), strict=True)
+        {"image": str(path), **answer}
+        for path, answer in zip(images, api.predict(images, student, model=model), strict=True)
     ]
     _show(answers, json, lambda: prediction_table(answers))
 

@@ -20,6 +20,7 @@ from counterpoise.models import catalog
 from counterpoise.models.classmap import map_teacher
 from counterpoise.models.network import VisionModel
 from counterpoise.objectives.composite import WeightedSum
+from counterpoise.outputs import Outputs
 from counterpoise.teachers.live import LiveTeacher
 
 EVALUATION_BATCH = 250
@@ -92,11 +93,27 @@ def assemble(
         model.to(processes.device)
         model.net.to(memory_format=memory)  # type: ignore[call-overload]
         if run.train.compile:
-            model.net.compile()
+            model.compile()
     live = None
     if teacher_model is not None:
         half = run.teacher is not None and run.teacher.precision == "bf16"
         live = LiveTeacher(teacher_model, processes.device, torch.bfloat16 if half else torch.float32)
+    loader = TrainLoader(
+        train,
+        run.data.views,
+        num_classes=len(classes),
+        batch_size=run.train.batch_size,
+        seed=run.seed,
+        size=run.data.size or view_size(train, models),
+        workers=run.data.workers,
+        drop_last=run.train.drop_last,
+        on_corrupt=run.data.on_corrupt,
+        rank=processes.rank,
+        world=processes.world,
+        device=processes.device,
+    )
+    if "features" in objective.needs:
+        _show_example(objective, loader, student_model, live)
 
     return Parts(
         classes=classes,
@@ -104,24 +121,25 @@ def assemble(
         student=student_model,
         teacher=live,
         objective=objective.to(processes.device),
-        train=TrainLoader(
-            train,
-            run.data.views,
-            num_classes=len(classes),
-            batch_size=run.train.batch_size,
-            seed=run.seed,
-            size=run.data.size or view_size(train, models),
-            workers=run.data.workers,
-            drop_last=run.train.drop_last,
-            on_corrupt=run.data.on_corrupt,
-            rank=processes.rank,
-            world=processes.world,
-            device=processes.device,
-        ),
+        train=loader,
         val=evaluation_loader(val, student_model, run, processes),
         fingerprint=train.fingerprint(),
         labeled=labeled,
     )
+
+
+def _show_example(
+    objective: WeightedSum, loader: TrainLoader, student: VisionModel, teacher: LiveTeacher | None
+) -> None:
+    """Let the objective build its adapters for the shapes that the networks really give."""
+    batch = next(loader.epoch(0))
+    images = batch.images[:2].to(next(student.parameters()).device)
+    was_training = student.training
+    with torch.no_grad():
+        outputs = student.eval()(images, objective.student_features)
+    student.train(was_training)
+    answer = None if teacher is None else teacher(images, objective.teacher_features)
+    objective.prepare(outputs if isinstance(outputs, Outputs) else Outputs(outputs), answer, len(loader.images))
 
 
 def evaluation_loader(images: ImageSet, model: VisionModel, run: config.Run, processes: Processes) -> EvalLoader:

@@ -66,7 +66,8 @@ class StudentLoss(nn.Module):
 
     def forward(self, images: Tensor, teacher: Outputs | None, target: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         with torch.autocast(images.device.type, self.precision, enabled=self.precision != torch.float32):
-            student = Outputs(self.student(images))
+            wanted = self.objective.student_features
+            student = self.student(images, wanted) if wanted else Outputs(self.student(images))
         total, parts = self.objective(student, teacher, target)
         return total, parts
 
@@ -102,6 +103,7 @@ class Trainer:
         self.unchecked: list[tuple[int, list[str], Tensor]] = []
         # Reading a loss waits for a GPU, so there it is read at log lines; the exact step is still named.
         self.check_every = 1 if processes.device.type == "cpu" else run.train.log_every
+        self.saved_at = time.perf_counter()
         self.writer: Any = None
 
     def fit(self, resume: bool) -> None:
@@ -170,6 +172,7 @@ class Trainer:
         step = self.progress.step
         torch.manual_seed(_mix(self.run.seed, step, self.processes.rank))  # dropout and the like, whatever came before
         self.parts.objective.set_progress(step / max(self.total_steps - 1, 1))
+        self.parts.objective.set_batch(batch.indices)
         for group in self.optimizer.param_groups:
             group["lr"] = optimization.learning_rate(
                 step,
@@ -180,7 +183,7 @@ class Trainer:
             )
         images = batch.images.to(self.processes.device, non_blocking=True)
         target = batch.target.to(self.processes.device, non_blocking=True)
-        teacher = self.parts.teacher(images) if self.parts.teacher is not None else None
+        teacher = self._ask_teacher(images)
         total, parts = self.parallel(images, teacher, target)
         if self.processes.world > 1:  # gradients are averaged over processes, whose shares may differ by one sample
             total = total * (len(images) * self.processes.world / batch.total)
@@ -192,6 +195,11 @@ class Trainer:
         if self.average is not None:
             self.average.update_parameters(self.parts.student.net)
         return list(parts), torch.stack([value.detach() for value in parts.values()])
+
+    def _ask_teacher(self, images: Tensor) -> Outputs | None:
+        if self.parts.teacher is None:
+            return None
+        return self.parts.teacher(images, self.parts.objective.teacher_features)
 
     def _check_finite(self) -> None:
         """Add the unchecked steps to the sums of the epoch. Raises RunError at the first that is not finite."""

@@ -118,7 +118,8 @@ class VisionModel(nn.Module):
 
         Args:
             images: [N, 3, H, W], uint8, or float16, bfloat16 or float32 in [0, 1].
-            features: submodules of `net` whose outputs are wanted, as they are when the whole forward pass is done.
+            features: submodules of `net` whose outputs are wanted, as they are when the whole forward pass is done;
+                "@0", "@-1" and the like count its stages, from the stem on.
 
         Raises:
             ModelError: images of another dtype or shape; a feature that `net` has not, or that is no tensor.
@@ -171,6 +172,13 @@ class VisionModel(nn.Module):
 
     def _submodule(self, name: str) -> nn.Module:
         net = self._plain()
+        if name.startswith("@"):
+            try:
+                name = self.stages[int(name[1:])]
+            except (ValueError, IndexError):
+                raise ModelError(
+                    f"{self.name} has no stage '{name}': it has {len(self.stages)} ({', '.join(self.stages)})."
+                ) from None
         try:
             return net.get_submodule(name) if name else net
         except AttributeError:

@@ -40,6 +40,27 @@ class Objective(nn.Module, ABC):
     needs: ClassVar[frozenset[str]] = frozenset({"teacher"})
     """What it looks at beside the student's logits: any of 'teacher', 'labels', 'features'."""
 
+    student_features: tuple[str, ...] = ()
+    teacher_features: tuple[str, ...] = ()
+    """Names of the modules whose outputs it wants; "@0", "@-1": stages of the network, from the stem on."""
+
+    def set_argument(self, name: str, value: float) -> None:
+        """Change an argument that follows a schedule."""
+        setattr(self, name, value)
+
+    def set_progress(self, progress: float) -> None:
+        """Told before each step: 0 at the first of training, 1 at the last. For methods with a warm-up of their own."""
+
+    def set_batch(self, indices: Tensor) -> None:
+        """Told before each step: int64 [N] on the CPU, which samples of the training set are coming."""
+
+    def prepare(self, student: Outputs, teacher: Outputs | None, samples: int) -> None:
+        """Build weights of its own, once: from one example of outputs, and the size of the training set."""
+
+    def logged(self) -> dict[str, float]:
+        """Numbers that move by a rule of its own, for the log."""
+        return {}
+
     @abstractmethod
     def parts(
         self, student: Outputs, teacher: Outputs | None, target: Tensor | None, weight: Tensor | None = None

@@ -36,6 +36,26 @@ class WeightedSum(nn.Module):
         """What any term needs: 'teacher', 'labels', 'features'."""
         return frozenset().union(*(self.objective(name).needs for name in self.terms))
 
+    @property
+    def student_features(self) -> tuple[str, ...]:
+        """Features of the student that any term wants."""
+        return tuple(dict.fromkeys(f for name in self.terms for f in self.objective(name).student_features))
+
+    @property
+    def teacher_features(self) -> tuple[str, ...]:
+        """Features of the teacher that any term wants."""
+        return tuple(dict.fromkeys(f for name in self.terms for f in self.objective(name).teacher_features))
+
+    def prepare(self, student: Outputs, teacher: Outputs | None, samples: int) -> None:
+        """Let each term build weights of its own, from one example of outputs and the size of the training set."""
+        for name in self.terms:
+            self.objective(name).prepare(student, teacher, samples)
+
+    def set_batch(self, indices: Tensor) -> None:
+        """Tell each term which samples are coming."""
+        for name in self.terms:
+            self.objective(name).set_batch(indices)
+
     def objective(self, name: str) -> Objective:
         """The objective of a term."""
         objective = self.terms[name]
@@ -44,21 +64,25 @@ class WeightedSum(nn.Module):
 
     def set_progress(self, progress: float) -> None:
         """Move all schedules to `progress`, 0 at the first step of training and 1 at the last."""
+        self.progress = progress
         for name in self.terms:
             weight = self._weights[name]
             self.weights[name] = value_at(weight, progress) if isinstance(weight, Schedule) else weight
             for argument, schedule in self._schedules[name].items():
-                setattr(self.terms[name], argument, value_at(schedule, progress))
+                self.objective(name).set_argument(argument, value_at(schedule, progress))
+            self.objective(name).set_progress(progress)
 
     def moving(self) -> dict[str, float]:
-        """The scheduled weights and arguments as they stand, by `term.argument`."""
+        """The weights and arguments that move, as they stand, by `term.argument`."""
         values = {
             f"{name}.weight": self.weights[name]
             for name, weight in self._weights.items()
             if isinstance(weight, Schedule)
         }
         for name, schedules in self._schedules.items():
-            values |= {f"{name}.{argument}": float(getattr(self.terms[name], argument)) for argument in schedules}
+            for argument in schedules:
+                values[f"{name}.{argument}"] = value_at(schedules[argument], self.progress)
+            values |= {f"{name}.{key}": value for key, value in self.objective(name).logged().items()}
         return values
 
     def forward(
