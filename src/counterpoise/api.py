@@ -61,7 +61,7 @@ def distill(
         resume: go on with the run in the folder `out`, from its last checkpoint.
         overwrite: replace the run in the folder `out`.
         student: a module to train instead of `student.model`.
-        teacher: a module to imitate instead of `teacher.model`, with its weights.
+        teacher: a module to imitate instead of `teacher.model`, with its weights; put in eval mode and frozen.
         data: `Splits(train, val)` instead of `data.path`.
         show: progress on stderr.
 
