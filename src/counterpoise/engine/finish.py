@@ -13,9 +13,9 @@ from typing import Any
 import torch
 
 import counterpoise
-from counterpoise.engine.files import write_text
 from counterpoise.engine.run_folder import run_hash
 from counterpoise.engine.trainer import Result, Trainer
+from counterpoise.files import write_text
 from counterpoise.models.student import save_student
 
 

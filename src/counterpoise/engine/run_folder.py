@@ -16,8 +16,8 @@ import yaml
 from filelock import FileLock, Timeout
 
 from counterpoise import config
-from counterpoise.engine.files import write_text
 from counterpoise.errors import RunError
+from counterpoise.files import write_text
 
 RUN_FILE = "run.yaml"
 METRICS = "metrics.jsonl"

@@ -11,8 +11,8 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from counterpoise.engine.files import write_tensors
 from counterpoise.errors import RunError
+from counterpoise.files import write_tensors
 
 FORMAT = 1
 

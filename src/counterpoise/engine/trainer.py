@@ -18,12 +18,12 @@ from counterpoise.data.loader import Batch
 from counterpoise.engine import optimization, state
 from counterpoise.engine.assemble import Parts, evaluation_loader
 from counterpoise.engine.evaluator import quick_score
-from counterpoise.engine.files import write_tensors
 from counterpoise.engine.interrupt import Interrupt
 from counterpoise.engine.processes import Processes
 from counterpoise.engine.progress import Display
 from counterpoise.engine.run_folder import RunFolder
 from counterpoise.errors import RunError
+from counterpoise.files import write_tensors
 from counterpoise.models.network import VisionModel
 from counterpoise.objectives.composite import WeightedSum
 from counterpoise.outputs import Outputs

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import hashlib
 import json
 import os
@@ -13,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from counterpoise.errors import ModelError, RunError
+from counterpoise.files import reason, sync_folder
 from counterpoise.models import catalog, folder
 from counterpoise.models.network import VisionModel
-
-TASK_NAMES = {"classification": "image-classification"}  # as the Hugging Face hub calls them
 
 
 class Student(VisionModel):
@@ -157,10 +154,12 @@ def _card(model: VisionModel, description: folder.Description, name: str) -> str
     """A Hugging Face model card: what it is, how it is used, how good it is, where it comes from."""
     from huggingface_hub import ModelCard, ModelCardData
 
+    from counterpoise import tasks
+
     timm = model.name.startswith("timm/")
     data = ModelCardData(
         library_name="counterpoise",
-        pipeline_tag=TASK_NAMES.get(description.task, description.task),
+        pipeline_tag=tasks.get(description.task).hub_name,
         tags=["knowledge-distillation", *(["timm"] if timm else [])],
     )
     size = description.input.size
@@ -235,26 +234,15 @@ def _replace_folder(path: Path, files: Mapping[str, bytes]) -> None:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-        _sync(new)
+        sync_folder(new)
         if path.exists():
             path.rename(old)
         new.rename(path)
-        _sync(path.parent)
+        sync_folder(path.parent)
         shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
         shutil.rmtree(new, ignore_errors=True)
         if not path.exists() and old.exists():
             old.rename(path)
-        reason = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror or str(error)
         kept = " The older one is intact." if path.exists() else ""
-        raise RunError(f"Student folder {path} could not be written: {reason}.{kept}") from error
-
-
-def _sync(place: Path) -> None:
-    """Put the names in a folder on disk, where the system can."""
-    with contextlib.suppress(OSError):
-        handle = os.open(place, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        raise RunError(f"Student folder {path} could not be written: {reason(error)}.{kept}") from error

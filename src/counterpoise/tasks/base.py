@@ -46,6 +46,8 @@ class Task(ABC):
     """One kind of task."""
 
     name: ClassVar[str]
+    hub_name: ClassVar[str]
+    """What the Hugging Face hub calls it."""
     headline: ClassVar[str]
     """The metric that picks the best epoch; larger is better."""
 

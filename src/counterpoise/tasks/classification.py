@@ -109,6 +109,7 @@ class Classification(Task):
     """One class a picture."""
 
     name = "classification"
+    hub_name = "image-classification"
     headline = "top1"
 
     def score(self, num_classes: int) -> Score:

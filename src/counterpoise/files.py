@@ -41,7 +41,7 @@ def replacing(path: Path) -> Iterator[Path]:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         kept = f" The older {path.name} is intact." if path.exists() else ""
-        raise RunError(f"{path} could not be written: {_reason(error)}.{kept}") from error
+        raise RunError(f"{path} could not be written: {reason(error)}.{kept}") from error
 
 
 def write_text(path: Path, text: str) -> None:
@@ -68,7 +68,7 @@ def sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
-def _reason(error: BaseException) -> str:
+def reason(error: BaseException) -> str:
     """Why, in words: safetensors reports the system's error number within its text only."""
     number = getattr(error, "errno", None)
     for code, words in FULL.items():

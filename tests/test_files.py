@@ -10,13 +10,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from counterpoise.engine.files import write_tensors, write_text
 from counterpoise.errors import RunError
+from counterpoise.files import write_tensors, write_text
 
 LIMITED = """
 import resource, sys, torch
 from pathlib import Path
-from counterpoise.engine.files import write_tensors
+from counterpoise.files import write_tensors
 from counterpoise.errors import RunError
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 try:
