@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import struct
 import subprocess
@@ -13,6 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
+
+# Small tensors are faster on one thread, and waiting threads slow down whatever else the machine does. Before torch.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 SHAPES = ("circle", "square", "stripes")

@@ -71,3 +71,13 @@ def test_files_that_are_no_run_files(tmp_path: Path, text: str, message: str) ->
         config.read(path)
     with pytest.raises(ConfigError, match="does not exist"):
         config.read(tmp_path / "other.yaml")
+
+
+def test_every_verb_is_a_function_of_the_package() -> None:
+    import counterpoise
+    from counterpoise.cli import app
+
+    verbs = {name for name in app if not name.startswith("-")}
+    assert verbs <= set(counterpoise.__all__)
+    assert all(callable(getattr(counterpoise, verb)) for verb in verbs)
+    assert {row["name"] for row in counterpoise.list("sources")} >= {"digits", "image_folder"}

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from counterpoise.api import distill, evaluate, predict, train
+    from counterpoise.api import listing as list
     from counterpoise.config import Run
     from counterpoise.demos import demo
     from counterpoise.errors import CounterpoiseError
@@ -30,6 +31,7 @@ __all__ = [
     "demo",
     "distill",
     "evaluate",
+    "list",
     "load_student",
     "predict",
     "train",
@@ -43,14 +45,16 @@ _HOMES = {
     "demo": "demos",
     "distill": "api",
     "evaluate": "api",
+    "list": "api",
     "load_student": "models.student",
     "predict": "api",
     "train": "api",
 }
+_NAMES = {"list": "listing"}  # a module that defined `list` would hide Python's own from itself
 
 
 def __getattr__(name: str) -> Any:
     """Import on first use: `counterpoise --help` must not wait for torch."""
     if name not in _HOMES:
         raise AttributeError(f"module 'counterpoise' has no attribute '{name}'")
-    return getattr(importlib.import_module(f"counterpoise.{_HOMES[name]}"), name)
+    return getattr(importlib.import_module(f"counterpoise.{_HOMES[name]}"), _NAMES.get(name, name))

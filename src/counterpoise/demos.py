@@ -55,7 +55,7 @@ def demo(
         ConfigError: fewer than two seeds. RunError: the folder holds an older demo, and not `overwrite`.
     """
     from counterpoise.api import distill, train
-    from counterpoise.engine.files import write_text
+    from counterpoise.files import write_text
 
     if seeds < 2:
         raise ConfigError(f"seeds: a standard deviation needs at least 2, got {seeds}.")

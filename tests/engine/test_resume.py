@@ -109,7 +109,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(host: Host, arguments: list[str], tm
         time.sleep(0.01)
     os.kill(pid, signal.SIGINT)
     assert host.wait() == 130
-    assert "--resume" in host.log.read_text()
+    assert f"counterpoise distill --out {stopped} --resume" in host.log.read_text()
     assert (stopped / "checkpoints" / "last.safetensors").exists()
     assert not (stopped / "student").exists()
     host.run(["distill", "--out", str(stopped), "--resume", "--quiet"])

@@ -26,6 +26,7 @@ def finish(trainer: Trainer) -> Result:
     student.net.load_state_dict(trainer.shipped_weights())
     parameters = sum(p.numel() for p in student.parameters())
     steps = progress.step
+    corrupt = trainer.corrupt()
     images = steps / trainer.steps_per_epoch * len(parts.train.images)
     if trainer.processes.first:
         metrics = {"last": progress.last, "best": progress.best, "teacher": progress.teacher}
@@ -48,13 +49,12 @@ def finish(trainer: Trainer) -> Result:
         steps=steps,
         seconds=progress.seconds,
         images_per_second=images / max(progress.train_seconds, 1e-9),
-        corrupt=len(trainer.corrupt()),
+        corrupt=len(corrupt),
     )
     if trainer.processes.first:
         write_text(
             folder.summary,
-            json.dumps({**asdict(result), "folder": str(folder.path), "corrupt_files": trainer.corrupt()}, indent=2)
-            + "\n",
+            json.dumps({**asdict(result), "folder": str(folder.path), "corrupt_files": corrupt}, indent=2) + "\n",
         )
     return result
 

@@ -40,6 +40,13 @@ class Processes:
             return moved.to(value.device)
         return value
 
+    def union(self, names: set[str]) -> list[str]:
+        """All names that any process has, sorted."""
+        every: list[set[str] | None] = [names] * self.world
+        if self.world > 1:
+            dist.all_gather_object(every, names)
+        return sorted(set().union(*(part or set() for part in every)))
+
     def any(self, flag: bool) -> bool:
         """Whether the flag is up in any process."""
         return bool(self.add(torch.tensor(int(flag))).item()) if self.world > 1 else flag

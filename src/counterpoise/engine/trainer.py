@@ -32,10 +32,8 @@ from counterpoise.outputs import Outputs
 class Interrupted(KeyboardInterrupt):
     """The run was asked to stop, and stopped with a checkpoint."""
 
-    def __init__(self, folder: Path, step: int) -> None:
-        super().__init__(
-            f"Stopped at step {step}, saved. Go on with the same command and --resume, or --out {folder} --resume."
-        )
+    def __init__(self, verb: str, folder: Path, step: int) -> None:
+        super().__init__(f"Stopped at step {step}, saved. Go on with: counterpoise {verb} --out {folder} --resume")
 
 
 @dataclass(frozen=True)
@@ -126,7 +124,7 @@ class Trainer:
                     self._evaluate(epoch, display)
                 self._save()
                 if epoch + 1 < epochs and self.processes.any(interrupt.requested):
-                    raise Interrupted(self.folder.path, self.progress.step)
+                    raise self._interrupted()
 
     def train_epoch(self, epoch: int, interrupt: Interrupt, display: Display) -> None:
         """The steps of an epoch that are not done yet."""
@@ -158,9 +156,13 @@ class Trainer:
                 self._save()
             if stop:
                 self.processes.barrier()  # none may end, and take the others down, before the first has written
-                raise Interrupted(self.folder.path, self.progress.step)
+                raise self._interrupted()
         self._check_finite()
         self._count_time(entered)
+
+    def _interrupted(self) -> Interrupted:
+        verb = "train" if self.parts.teacher is None else "distill"
+        return Interrupted(verb, self.folder.path, self.progress.step)
 
     def _count_time(self, since: float) -> float:
         now = time.perf_counter()
@@ -266,7 +268,7 @@ class Trainer:
         if self.progress.step % self.steps_per_epoch == 0:
             self.progress.sums = {}
         self.progress.seconds = time.perf_counter() - self.started
-        self.progress.corrupt = self.corrupt()
+        self.progress.corrupt = sorted(self.parts.train.corrupt)
         if self.processes.first:
             self.progress.metrics_bytes = self.folder.metrics_size()
             state.save(self.folder.checkpoint, self.progress, self._saved_modules(), self.optimizer)
@@ -285,7 +287,7 @@ class Trainer:
 
     def corrupt(self) -> list[str]:
         """Names of the images that were left out, in training and evaluation."""
-        return sorted({*self.parts.train.corrupt, *self.parts.val.corrupt})
+        return self.processes.union({*self.parts.train.corrupt, *self.parts.val.corrupt})
 
     def shipped_weights(self) -> dict[str, Tensor]:
         """The weights of the student: the moving average where there is one."""
