@@ -108,4 +108,6 @@ def test_an_objective_of_ones_own_is_a_class_in_a_file(tmp_path: Path) -> None:
 def test_every_objective_has_a_summary_and_finite_defaults(name: str) -> None:
     entry = entries()[name]
     assert entry.summary
+    if "features" in entry.kind.needs:
+        return  # tests/objectives/test_features.py
     assert WeightedSum({name: Term()})(STUDENT, TEACHER, TARGET).total.isfinite()

@@ -1,0 +1,107 @@
+"""What objectives on features share: pairs of maps by name, and adapters that are trained with the student."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from counterpoise.errors import ObjectiveError, unknown
+from counterpoise.objectives.base import Objective, widen
+from counterpoise.outputs import Outputs
+
+
+class FeatureObjective(Objective):
+    """An objective on pairs of features, the first name of the student's with the first of the teacher's and so on.
+
+    A feature is a map [N, C, H, W], tokens [N, L, C] or a vector [N, C]; see `as_map`. What it builds in `prepare`
+    learns with the student and is kept in checkpoints; the student folder never holds it.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"teacher", "features"})
+
+    def __init__(self, student_features: str | Sequence[str], teacher_features: str | Sequence[str]) -> None:
+        super().__init__()
+        self.student_features = _names("student", student_features)
+        self.teacher_features = _names("teacher", teacher_features)
+        if len(self.student_features) != len(self.teacher_features):
+            raise ObjectiveError(
+                f"features go in pairs, but {len(self.student_features)} of the student and "
+                f"{len(self.teacher_features)} of the teacher are named."
+            )
+
+    def pairs(self, student: Outputs, teacher: Outputs | None) -> list[tuple[Tensor, Tensor]]:
+        """The maps of student and teacher; the teacher's without gradient. Raises ObjectiveError where one is missing.
+
+        The student's keep their dtype, for its adapter; the teacher's are float32 (float64 stays).
+        """
+        if teacher is None:
+            raise ObjectiveError("this objective needs a teacher's features, got none.")
+        found = []
+        for mine, other in zip(self.student_features, self.teacher_features, strict=True):
+            for side, name, outputs in (("Student", mine, student), ("Teacher", other, teacher)):
+                if name not in outputs.features:
+                    raise ObjectiveError(unknown(f"{side} feature", name, outputs.features))
+            pair = as_map(student.features[mine]), widen(as_map(teacher.features[other].detach()))
+            if len(pair[0]) != len(pair[1]):
+                raise ObjectiveError(
+                    f"features '{mine}' and '{other}' are of {len(pair[0])} and {len(pair[1])} samples, "
+                    "expected the same."
+                )
+            found.append(pair)
+        return found
+
+
+class BatchNorm(nn.BatchNorm2d):
+    """Batch norm that takes a single vector, too (a last batch of one sample): by its running statistics."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        if self.training and input.numel() == input.shape[1]:
+            return F.batch_norm(
+                input, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps
+            )
+        return super().forward(input)
+
+
+def _names(side: str, names: str | Sequence[str]) -> tuple[str, ...]:
+    names = (names,) if isinstance(names, str) else tuple(names)
+    if not names or not all(isinstance(name, str) for name in names):
+        raise ObjectiveError(f"{side} features must be names of modules, got {list(names)}.")
+    return names
+
+
+def as_map(feature: Tensor) -> Tensor:
+    """A feature as [N, C, H, W]: vectors [N, C] are maps of 1x1, tokens [N, L, C] are maps of Lx1."""
+    if not feature.is_floating_point() or feature.ndim not in (2, 3, 4):
+        raise ObjectiveError(
+            "a feature must be a map [N, C, H, W], tokens [N, L, C] or a vector [N, C] of floating point, "
+            f"got {list(feature.shape)} of {feature.dtype}."
+        )
+    if feature.ndim == 4:
+        return feature
+    return feature[:, :, None, None] if feature.ndim == 2 else feature.transpose(1, 2).unsqueeze(3)
+
+
+def pool_to_smaller(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+    """Both maps at the smaller height and the smaller width of the two, by averaging."""
+    height, width = min(student.shape[2], teacher.shape[2]), min(student.shape[3], teacher.shape[3])
+    sized = [
+        m if m.shape[2:] == (height, width) else F.adaptive_avg_pool2d(m, (height, width)) for m in (student, teacher)
+    ]
+    return sized[0], sized[1]
+
+
+def precision_of(feature: Tensor) -> torch.autocast:
+    """Autocast to the half precision that a feature comes in, none for float32 and float64."""
+    half = feature.dtype in (torch.float16, torch.bfloat16)
+    return torch.autocast(feature.device.type, feature.dtype if half else None, enabled=half)
+
+
+def built(adapter: nn.Module | None) -> nn.Module:
+    """The adapter, which `prepare` must have built."""
+    if adapter is None:
+        raise ObjectiveError("this objective has weights of its own: call prepare(student, teacher, samples) first.")
+    return adapter

@@ -1,0 +1,119 @@
+"""Logit standardization: any logit objective on z-scores, blind to how large either side's logits are."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from counterpoise.errors import ObjectiveError, unknown
+from counterpoise.objectives.base import Objective, check_logits, find, register, widen
+from counterpoise.objectives.divergence import check_temperature
+from counterpoise.outputs import Outputs
+
+SMALLEST_DEVIATION = 1e-2  # the gradient grows without bound where a student's logits are all alike
+
+
+@register(
+    "standardized",
+    summary="another objective (of: ...) on logits that are first brought to mean 0 and deviation 1",
+    paper="Sun et al., Logit standardization in knowledge distillation, arXiv 2403.01427",
+    year=2024,
+)
+class Standardized(Objective):
+    r"""Logit standardization as a wrapper around another logit objective.
+
+    .. math:: L = L_{host}(Z(s), Z(t)), \quad Z(x) = (x - mean_c(x)) / std_c(x)
+
+    for each sample or pixel, over its classes, both sides each by its own mean and standard deviation; the host then
+    works at the base temperature. In a run file: `{objective: standardized, of: forward_kl, weight: 9}`.
+
+    Sun et al. 2024: base temperature 2; weight 9 beside cross-entropy at 0.1, the host's factor tau^2 included in
+    neither (forward_kl brings it along). DKD and others keep the weights that they have without it. The standard
+    deviation divides by C, as in the paper; the authors' code divides by C - 1.
+
+    Args:
+        of: the host: an objective of logits, by name or as path/to/file.py:Class.
+        temperature: base temperature. The host takes it for each of its temperatures that is not given; a host without
+            any is given z-scores divided by it. (mlkd keeps its list.)
+        **arguments: for the host.
+    """
+
+    def __init__(self, of: str = "forward_kl", temperature: float = 2.0, **arguments: Any) -> None:
+        super().__init__()
+        self.temperature = check_temperature("temperature", temperature)
+        kind = find(of).kind
+        parameters = inspect.signature(kind).parameters
+        free = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+        for name in arguments:
+            if name not in parameters and not free:
+                raise ObjectiveError(f"standardized, of {of}: {unknown('Argument', name, [*parameters, 'of'])}")
+        self._based = [
+            name
+            for name in parameters
+            if (name == "temperature" or name.endswith("_temperature")) and name not in arguments
+        ]
+        self._divides = not any("temperature" in name for name in parameters)
+        self.host = kind(**dict.fromkeys(self._based, temperature), **arguments)
+        if "teacher" not in self.host.needs or "features" in self.host.needs:
+            raise ObjectiveError(f"standardized works on an objective of both sides' logits, which {of} is not.")
+        self.needs = self.host.needs  # type: ignore[misc]  # by instance: what the host needs
+
+    def set_argument(self, name: str, value: float) -> None:
+        if name != "temperature":
+            self.host.set_argument(name, value)
+            return
+        self.temperature = value
+        for based in self._based:
+            self.host.set_argument(based, value)
+
+    def set_progress(self, progress: float) -> None:
+        self.host.set_progress(progress)
+
+    def set_batch(self, indices: Tensor) -> None:
+        self.host.set_batch(indices)
+
+    def prepare(self, student: Outputs, teacher: Outputs | None, samples: int) -> None:
+        self.host.prepare(*self._outputs(student, teacher), samples)
+
+    def logged(self) -> dict[str, float]:
+        return self.host.logged()
+
+    def forward(
+        self,
+        student_logits: Tensor,
+        teacher_logits: Tensor | None = None,
+        target: Tensor | None = None,
+        weight: Tensor | None = None,
+    ) -> Tensor:
+        """The host's loss; the arguments are the host's."""
+        student, teacher = self._outputs(
+            Outputs(student_logits), None if teacher_logits is None else Outputs(teacher_logits)
+        )
+        loss: Tensor = self.host(student.logits, teacher.logits, target, weight)
+        return loss
+
+    def parts(
+        self, student: Outputs, teacher: Outputs | None, target: Tensor | None, weight: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        return self.host.parts(*self._outputs(student, teacher), target, weight)
+
+    def _outputs(self, student: Outputs, teacher: Outputs | None) -> tuple[Outputs, Outputs]:
+        check_logits(student.logits, None if teacher is None else teacher.logits)
+        assert teacher is not None
+        divisor = self.temperature if self._divides else 1.0
+        with torch.autocast(student.logits.device.type, enabled=False):
+            return (
+                student._replace(logits=standardize(student.logits) / divisor),
+                teacher._replace(logits=standardize(teacher.logits.detach()) / divisor),
+            )
+
+
+def standardize(logits: Tensor) -> Tensor:
+    """z-scores over dim 1 of logits [N, C, ...], in float32 or float64; 0 where all logits are alike."""
+    logits = widen(logits)
+    centered = logits - logits.mean(1, keepdim=True)
+    variance = centered.square().mean(1, keepdim=True)
+    return centered / variance.clamp_min(SMALLEST_DEVIATION**2).sqrt()

@@ -1,0 +1,151 @@
+"""What holds for every objective on features."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from counterpoise.config import Term
+from counterpoise.errors import ConfigError, ObjectiveError
+from counterpoise.objectives.base import entries
+from counterpoise.objectives.composite import WeightedSum
+from counterpoise.objectives.features import BatchNorm, as_map, pool_to_smaller
+from counterpoise.outputs import Outputs
+
+NAMES = sorted(name for name, entry in entries().items() if "features" in entry.kind.needs)
+SAMPLES = 40
+# Edges of the last stages of student and teacher: equal, whole ratios both ways, neither, and a single position.
+EDGES = [(3, 3), (6, 3), (2, 6), (5, 3), (1, 1)]
+
+
+def outputs(count: int, channels: int, edge: int, dtype: torch.dtype, seed: int, scale: float = 1.0) -> Outputs:
+    """Three stages, each of twice the channels and half the edge of the one before."""
+    generator = torch.Generator().manual_seed(seed)
+    features = {}
+    for stage in range(3):
+        shape = (count, channels * 2**stage, edge * 2 ** (2 - stage), edge * 2 ** (2 - stage))
+        feature = torch.randn(shape, generator=generator, dtype=torch.float64)
+        features[f"@{stage - 3}"] = (scale * feature).to(dtype).requires_grad_()
+    return Outputs(torch.zeros(count, 10, dtype=dtype), features)
+
+
+def prepared(name: str, student: Outputs, teacher: Outputs) -> WeightedSum:
+    torch.manual_seed(0)
+    arguments = {"negatives": 30, "dimension": 8} if name == "crd" else {}
+    objective = WeightedSum({name: Term(**arguments)})
+    objective.prepare(student, teacher, SAMPLES)
+    objective.set_progress(1.0)
+    objective.set_batch(torch.arange(len(student.logits)))
+    return objective
+
+
+def test_all_five_are_known() -> None:
+    assert NAMES == ["at", "crd", "fitnet", "reviewkd", "rkd"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("edges", EDGES, ids=str)
+def test_loss_and_gradient_are_finite_and_only_the_students(
+    name: str, dtype: torch.dtype, edges: tuple[int, int]
+) -> None:
+    for count, scale in ((4, 1.0), (1, 1.0), (2, 0.0), (3, 1e3)):
+        student, teacher = outputs(count, 3, edges[0], dtype, 1, scale), outputs(count, 4, edges[1], dtype, 2, scale)
+        objective = prepared(name, student, teacher)
+        total = objective(student, teacher, torch.arange(count) % 3).total
+        assert total.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+        total.backward()
+        assert total.isfinite()
+        gradients = [f.grad for f in student.features.values() if f.grad is not None]
+        assert gradients
+        assert all(gradient.isfinite().all() for gradient in gradients)
+        assert all(p.grad is not None and p.grad.isfinite().all() for p in objective.parameters())
+        assert all(feature.grad is None for feature in teacher.features.values())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_gradient_is_that_of_the_loss(name: str) -> None:
+    student, teacher = (outputs(3, 2, edge, torch.float64, seed) for edge, seed in ((1, 1), (2, 2)))
+    objective = prepared(name, student, teacher)
+    objective.objective(name).eval()  # the memory of crd stays as it is
+
+    def loss(*features: Tensor) -> Tensor:
+        torch.manual_seed(3)
+        named = dict(zip(student.features, features, strict=True))
+        total: Tensor = objective(Outputs(student.logits, named), teacher, torch.tensor([0, 1, 1])).total
+        return total
+
+    loss(*student.features.values())  # what is set by a first batch is set
+    assert torch.autograd.gradcheck(loss, tuple(student.features.values()))
+
+
+@pytest.mark.parametrize("name", sorted(set(NAMES) - {"rkd"}))
+def test_weight_counts_samples(name: str) -> None:
+    student, teacher = outputs(4, 3, 2, torch.float64, 1), outputs(4, 4, 2, torch.float64, 2)
+    objective = prepared(name, student, teacher).eval()
+    target = torch.tensor([0, 1, 2, 0])
+    singles = []
+    for weight in (*torch.eye(4), torch.tensor([1.0, 0.0, 0.0, 3.0]), None):
+        torch.manual_seed(3)
+        singles.append(objective(student, teacher, target, weight).total)
+    torch.testing.assert_close(singles[4], (singles[0] + 3 * singles[3]) / 4)
+    torch.testing.assert_close(singles[5], torch.stack(singles[:4]).mean())
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("shapes", [((4, 6), (4, 10)), ((4, 5, 6), (4, 5, 10)), ((4, 6), (4, 10, 3, 3))], ids=str)
+def test_vectors_and_tokens_serve_as_features(name: str, shapes: tuple[tuple[int, ...], tuple[int, ...]]) -> None:
+    keys = ("@-3", "@-2", "@-1")
+    student, teacher = (Outputs(torch.zeros(4, 10), {key: torch.randn(shape) for key in keys}) for shape in shapes)
+    assert prepared(name, student, teacher)(student, teacher, torch.arange(4)).total.isfinite()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_missing_feature_is_named(name: str) -> None:
+    student, teacher = outputs(4, 3, 2, torch.float32, 1), outputs(4, 4, 2, torch.float32, 2)
+    objective = prepared(name, student, teacher)
+    bare = Outputs(teacher.logits, {"layer1": torch.zeros(4, 3, 2, 2)})
+    with pytest.raises(ObjectiveError, match=r"Teacher feature '@-\d' is unknown.*Available: layer1"):
+        objective(student, bare, None)
+    with pytest.raises(ObjectiveError, match="needs a teacher's features"):
+        objective(student, None, None)
+    half = outputs(2, 4, 2, torch.float32, 2)
+    with pytest.raises(ObjectiveError, match="are of 4 and 2 samples"):
+        objective(student, half, None)
+
+
+@pytest.mark.parametrize("name", ["crd", "fitnet", "reviewkd"])
+def test_unprepared_is_said(name: str) -> None:
+    student, teacher = outputs(4, 3, 2, torch.float32, 1), outputs(4, 4, 2, torch.float32, 2)
+    with pytest.raises(ObjectiveError, match="call prepare"):
+        WeightedSum({name: Term()})(student, teacher, None)
+
+
+def test_names_come_in_pairs() -> None:
+    with pytest.raises(ConfigError, match="2 of the student and 1 of the teacher"):
+        WeightedSum({"at": Term(student_features=["@0", "@1"], teacher_features="@0")})
+    with pytest.raises(ConfigError, match=r"names of modules, got \[3\]"):
+        WeightedSum({"at": Term(student_features=[3], teacher_features=[3])})
+
+
+def test_a_feature_of_integers_or_five_dimensions_is_refused() -> None:
+    for feature in (torch.zeros(2, 3, dtype=torch.int64), torch.zeros(2, 3, 4, 4, 4)):
+        with pytest.raises(ObjectiveError, match="a feature must be a map"):
+            as_map(feature)
+
+
+def test_the_larger_map_is_pooled_in_each_direction() -> None:
+    wide, high = torch.randn(2, 3, 2, 8), torch.randn(2, 5, 6, 4)
+    first, second = pool_to_smaller(wide, high)
+    torch.testing.assert_close(first, wide.unflatten(3, (4, 2)).mean(4))
+    torch.testing.assert_close(second, high.unflatten(2, (2, 3)).mean(3))
+
+
+def test_one_vector_is_normalized_by_running_statistics() -> None:
+    norm = BatchNorm(5)
+    norm(torch.randn(8, 5, 1, 1))
+    kept = {name: value.clone() for name, value in norm.state_dict().items()}
+    vector = torch.randn(1, 5, 1, 1)
+    torch.testing.assert_close(norm(vector), norm.eval()(vector))
+    torch.testing.assert_close(dict(norm.state_dict()), kept)
