@@ -51,10 +51,9 @@ def median_ratio(above: Sequence[float], below: Sequence[float]) -> float:
 
 def report(name: str, cases: list[dict[str, Any]], targets: list[dict[str, Any]], as_json: bool) -> int:
     """Print a benchmark; the exit code is 1 where a target is missed."""
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else _processor()
     result = {
         "benchmark": name,
-        "device": f"{device}, {torch.get_num_threads()} threads",
+        "device": device(),
         "versions": versions(),
         "commit": commit(),
         "cases": cases,
@@ -75,6 +74,13 @@ def report(name: str, cases: list[dict[str, Any]], targets: list[dict[str, Any]]
     for target in missed:
         print(f"missed: {target['name']} is {target['value']:.3f}", file=sys.stderr)
     return int(bool(missed))
+
+
+def device() -> str:
+    """What it ran on."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"{_processor()}, {torch.get_num_threads()} threads"
 
 
 def _processor() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import subprocess
@@ -17,6 +18,7 @@ import yaml
 from PIL import Image
 
 from counterpoise import config
+from counterpoise.objectives.base import entries
 from counterpoise.objectives.composite import WeightedSum
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -68,19 +70,16 @@ def run_python(code: str, folder: Path) -> None:
         "teacher_logits": torch.randn(8, 10, generator=generator),
         "target": torch.arange(8),
     }
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
+    with contextlib.chdir(folder):
         exec(compile(code, "block", "exec"), loop)
-    finally:
-        os.chdir(before)
     if "loss" in loop:
         loop["loss"].backward()
         assert loop["student_logits"].grad.isfinite().all()
 
 
 def run_yaml(code: str, folder: Path) -> None:
-    WeightedSum(config.resolve(yaml.safe_load(code)).objective)
+    with contextlib.chdir(folder):
+        WeightedSum(config.resolve(yaml.safe_load(code)).objective)
 
 
 RUNNERS = {"bash": run_bash, "python": run_python, "yaml": run_yaml}
@@ -100,3 +99,8 @@ def test_links_between_pages_lead_somewhere() -> None:
     for page in PAGES:
         for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_every_objective_is_in_the_docs() -> None:
+    page = (ROOT / "docs" / "objectives.md").read_text(encoding="utf-8")
+    assert [name for name in entries() if f"`{name}`" not in page] == []

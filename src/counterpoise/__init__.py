@@ -12,7 +12,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from counterpoise.api import distill, evaluate, predict, train
+    from counterpoise.api import distill, evaluate, gauge, predict, train
     from counterpoise.api import listing as list
     from counterpoise.config import Run
     from counterpoise.demos import demo
@@ -31,6 +31,7 @@ __all__ = [
     "demo",
     "distill",
     "evaluate",
+    "gauge",
     "list",
     "load_student",
     "predict",
@@ -45,6 +46,7 @@ _HOMES = {
     "demo": "demos",
     "distill": "api",
     "evaluate": "api",
+    "gauge": "api",
     "list": "api",
     "load_student": "models.student",
     "predict": "api",

@@ -111,6 +111,50 @@ def evaluate(
     return full_report(network, splits.val, section, choose_device(device), batch_size)
 
 
+def gauge(
+    student: str | Path,
+    data: RunLike | None = None,
+    *,
+    teacher: config.Teacher | Mapping[str, Any] | str | Path | nn.Module | None = None,
+    model: Model | None = None,
+    temperature: float = 1.0,
+    batch_size: int = 250,
+    device: str = "auto",
+    data_set: Splits | None = None,
+) -> dict[str, Any]:
+    """How a student's forward and reverse KL to its teacher divide over the classes, on the validation data.
+
+    Args:
+        student: student folder, or a run's folder.
+        data: a data folder, or a run whose `data` section is used; default: that of the run which `student` lies in.
+        teacher: a student folder, a run, a module, or the values of a run file's `teacher` section; default: the
+            teacher of the run which `student` lies in.
+        model: the student's network, where that is code of one's own: a folder alone gets to run none.
+        temperature: of both sides' softmax.
+        batch_size: images at once.
+        device: as train.device.
+        data_set: `Splits(train, val)` instead of `data`.
+
+    Returns:
+        See `Gauge.compute`, and the names of `corrupt` images.
+    """
+    from torch.nn import Module
+
+    from counterpoise.data import sources
+    from counterpoise.engine.assemble import build_teacher
+    from counterpoise.engine.gauging import compare_models
+    from counterpoise.engine.processes import choose_device
+    from counterpoise.models.student import load_student
+
+    network = load_student(Path(student), model=model)
+    section = config.Data() if data_set is not None and data is None else _data_section(Path(student), data)
+    module = teacher if isinstance(teacher, Module) else None
+    run = config.Run(teacher=config.Teacher() if module is not None else _teacher_section(Path(student), teacher))
+    images = (data_set if data_set is not None else sources.load(section)).val
+    other = build_teacher(run, images.classes or network.description.classes, module).eval()
+    return compare_models(network, other, images, section, choose_device(device), batch_size, temperature)
+
+
 def predict(images: Sequence[Any], student: str | Path, *, model: Model | None = None) -> list[dict[str, Any]]:
     """What a student says of pictures: paths, PIL images or uint8 arrays [H, W, 3].
 
@@ -165,10 +209,35 @@ def _data_section(student: Path, data: RunLike | None) -> config.Data:
     if data is not None:
         path = Path(data)
         return _resolve(path).data if path.suffix in {".yaml", ".yml"} else config.Data(path=path)
+    run = _run_around(student)
+    if run is None:
+        raise ConfigError(f"{student} does not lie in a run folder, so say which data to evaluate it on: --data PATH.")
+    return run.data
+
+
+def _teacher_section(student: Path, teacher: Any) -> config.Teacher:
+    if isinstance(teacher, config.Teacher):
+        return teacher
+    if isinstance(teacher, str | Path):
+        return config.Teacher(checkpoint=Path(teacher))
+    if teacher is not None:
+        section = config.resolve({"teacher": teacher}).teacher
+        assert section is not None
+        return section
+    run = _run_around(student)
+    if run is None:
+        raise ConfigError(f"{student} does not lie in a run folder, so say which teacher it had: --teacher.checkpoint.")
+    if run.teacher is None:
+        raise ConfigError(f"The run of {student} had no teacher; name one to compare it with: --teacher.checkpoint.")
+    return run.teacher
+
+
+def _run_around(student: Path) -> config.Run | None:
+    """The run that a student folder lies in, or that it is."""
     for folder in (student, student.parent):
         if (folder / "run.yaml").is_file():
-            return _resolve(folder / "run.yaml").data
-    raise ConfigError(f"{student} does not lie in a run folder, so say which data to evaluate it on: --data PATH.")
+            return _resolve(folder / "run.yaml")
+    return None
 
 
 def _fit(

@@ -124,6 +124,47 @@ def evaluate(
 
 
 @app.command
+def gauge(
+    student: Path,
+    /,
+    *,
+    data: Path | None = None,
+    teacher: config.Teacher | None = None,
+    model: str | None = None,
+    temperature: float = 1.0,
+    batch_size: int = 250,
+    device: str = "auto",
+    out: Path | None = None,
+    json: bool = False,
+) -> None:
+    """See whether a student misses what its teacher believes, or believes what its teacher rules out.
+
+    Parameters
+    ----------
+    student: student folder, or a run's folder
+    data: data folder or run file; default: the data of the run that the student lies in
+    teacher: as in a run file; default: the teacher of the run that the student lies in
+    model: the student's network where it is code of your own, file.py:function
+    temperature: of both softmaxes
+    batch_size: images at once
+    device: auto, cpu, cuda, cuda:1 or mps
+    out: file to write the gauge to, as JSON
+    json: print the gauge as JSON
+    """
+    from counterpoise import api
+    from counterpoise.tables import gauge_table
+
+    result = api.gauge(
+        student, data, teacher=teacher, model=model, temperature=temperature, batch_size=batch_size, device=device
+    )
+    if out is not None:
+        from counterpoise.files import write_text
+
+        write_text(out, json_format.dumps(result, indent=2) + "\n")
+    _show(result, json, lambda: gauge_table(result))
+
+
+@app.command
 def predict(*images: Path, student: Path, model: str | None = None, json: bool = False) -> None:
     """Say what is on pictures.
 

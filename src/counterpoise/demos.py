@@ -63,12 +63,12 @@ def demo(
     console = Console(stderr=True, quiet=not show)
     started = time.perf_counter()
     console.print("training the teacher ...")
-    teacher = train(_run(out / "teacher", TEACHER, 0, 30, OBJECTIVES["alone"]), overwrite=overwrite)
+    teacher = train(student_run(out / "teacher", TEACHER, 0, 30, OBJECTIVES["alone"]), overwrite=overwrite)
     results: dict[str, list[Any]] = {"teacher": [teacher]}
     for kind, objective in OBJECTIVES.items():
         results[kind] = []
         for seed in range(1, seeds + 1):
-            values = _run(out / f"{kind}-{seed}", STUDENT, seed, 20, objective)
+            values = student_run(out / f"{kind}-{seed}", STUDENT, seed, 20, objective)
             if kind == "alone":
                 result = train(values, overwrite=overwrite)
             else:
@@ -82,7 +82,8 @@ def demo(
     return summary
 
 
-def _run(out: Path, model: str, seed: int, epochs: int, objective: Mapping[str, Any]) -> dict[str, Any]:
+def student_run(out: Path, model: str, seed: int, epochs: int, objective: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of one run of the demo."""
     return {
         "out": str(out),
         "seed": seed,

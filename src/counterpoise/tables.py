@@ -50,6 +50,30 @@ def report_tables(report: dict[str, Any]) -> Iterator[Any]:
         yield Text(f"{len(report['corrupt'])} images could not be read: {', '.join(report['corrupt'][:5])}")
 
 
+def gauge_table(result: dict[str, Any]) -> Iterator[Any]:
+    """The balance gauge."""
+    table = Table(title=f"{result['positions']:,} positions: classes by the teacher's ranking")
+    for column in ("rank", "forward KL", "%", "reverse KL", "%", "teacher gives %", "student gives %"):
+        table.add_column(column, justify="right")
+    for band in result["bands"]:
+        divergences = [
+            cell
+            for name in ("forward", "reverse")
+            for cell in (f"{band[f'{name}_kl']:.4f}", f"{100 * band[f'{name}_share']:.1f}")
+        ]
+        table.add_row(band["ranks"], *divergences, *(f"{band[f'{side}_mass']:.2f}" for side in ("teacher", "student")))
+    table.add_section()
+    table.add_row("all", f"{result['forward_kl']:.4f}", "100.0", f"{result['reverse_kl']:.4f}", "100.0", "100", "100")
+    yield table
+    agreement = result["agreement"]
+    yield f"Agreement: top-1 {agreement['top1']:.2f}%, the teacher's first among five {agreement['top5']:.2f}%"
+    for name, scores in result.get("calibration", {}).items():
+        yield f"{name}: top-1 {scores['top1']:.2f}%, calibration error {scores['calibration_error']:.4f}"
+    yield Text(result["summary"])
+    if result.get("corrupt"):
+        yield Text(f"{len(result['corrupt'])} images could not be read: {', '.join(result['corrupt'][:5])}")
+
+
 def prediction_table(answers: Sequence[dict[str, Any]]) -> Iterator[Any]:
     """What a student says of pictures."""
     table = Table()

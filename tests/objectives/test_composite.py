@@ -80,6 +80,7 @@ def test_probabilities_as_target_count_only_rows_with_mass() -> None:
         ({"balance": Term(forward_temperature=0.0)}, "must be above 0"),
         ({"balance": Term(forward_temperature={"shape": "linear", "start": 4.0, "end": -1.0})}, "must be above 0"),
         ({"balance": Term(forward_temperature={"shape": "wavy", "start": 4.0, "end": 1.0})}, "linear"),
+        ({"balance": Term(rule={"start": 1.0})}, "only a number may follow a schedule"),
         ({"mine": Term(objective="nowhere.py:Mine")}, "does not exist"),
     ],
 )
@@ -111,3 +112,11 @@ def test_every_objective_has_a_summary_and_finite_defaults(name: str) -> None:
     if "features" in entry.kind.needs:
         return  # tests/objectives/test_features.py
     assert WeightedSum({name: Term()})(STUDENT, TEACHER, TARGET).total.isfinite()
+
+
+def test_a_schedule_reaches_the_host_of_a_wrapper() -> None:
+    moving = {"shape": "linear", "start": 1.0, "end": 3.0}
+    objective = WeightedSum({"standardized": Term(of="balance", reverse_weight=moving)})
+    objective.set_progress(0.5)
+    fixed = WeightedSum({"standardized": Term(of="balance", reverse_weight=2.0)})
+    torch.testing.assert_close(objective(STUDENT, TEACHER, TARGET).total, fixed(STUDENT, TEACHER, TARGET).total)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -41,10 +41,16 @@ def quick_score(
     processes: Processes,
     precision: torch.dtype = torch.float32,
     teacher: LiveTeacher | None = None,
+    watch: Callable[[Tensor], None] | None = None,
 ) -> dict[str, float]:
-    """The task's quick score over all processes. Samples without labels are scored against the teacher's answer."""
+    """The task's quick score over all processes. Samples without labels are scored against the teacher's answer.
+
+    `watch` is shown each batch's logits, in order.
+    """
     score = task.score(model.num_classes)
     for batch, logits in answers(model, loader, processes.device, precision):
+        if watch is not None:
+            watch(logits)
         target = batch.target.to(processes.device)
         if teacher is not None and bool((target == UNLABELED).all()):
             target = task.pseudo_target(teacher(batch.images).logits)
@@ -57,8 +63,7 @@ def full_report(
     model: VisionModel, images: ImageSet, data: config.Data, device: torch.device, batch_size: int
 ) -> dict[str, Any]:
     """The task's full report of a model on images. Raises DataError where their classes are not the model's."""
-    if model.classes is not None and tuple(images.classes) != tuple(model.classes):
-        raise DataError(_difference(images.classes, model.classes))
+    check_classes(model, images)
     loader = EvalLoader(
         images,
         size=model.input_size or data.size,
@@ -71,6 +76,12 @@ def full_report(
     for batch, logits in answers(model.to(device), loader, device):
         report.update(logits.cpu(), batch.target.cpu())
     return {**report.values(), "corrupt": list(loader.corrupt)}
+
+
+def check_classes(model: VisionModel, images: ImageSet) -> None:
+    """Raises DataError unless the classes of the images are the model's."""
+    if model.classes is not None and tuple(images.classes) != tuple(model.classes):
+        raise DataError(_difference(images.classes, model.classes))
 
 
 def _difference(given: Sequence[str], expected: Sequence[str]) -> str:

@@ -18,6 +18,7 @@ from counterpoise.data.loader import Batch
 from counterpoise.engine import optimization, state
 from counterpoise.engine.assemble import Parts, evaluation_loader
 from counterpoise.engine.evaluator import quick_score
+from counterpoise.engine.gauging import EvaluationGauge
 from counterpoise.engine.interrupt import Interrupt
 from counterpoise.engine.processes import Processes
 from counterpoise.engine.progress import Display
@@ -103,6 +104,7 @@ class Trainer:
         self.check_every = 1 if processes.device.type == "cpu" else run.train.log_every
         self.saved_at = time.perf_counter()
         self.writer: Any = None
+        self.gauge: EvaluationGauge | None = None
 
     def fit(self, resume: bool) -> None:
         """Train to the end, from the checkpoint in the folder where there is one and `resume` is set."""
@@ -237,8 +239,15 @@ class Trainer:
         """Score the student as it would be shipped; keep it where it is the best so far."""
         with self._shipped():
             scores = quick_score(
-                self.parts.student, self.parts.val, self.parts.task, self.processes, self.precision, self.parts.teacher
+                self.parts.student,
+                self.parts.val,
+                self.parts.task,
+                self.processes,
+                self.precision,
+                self.parts.teacher,
+                watch=None if self.gauge is None else self.gauge.compare,
             )
+        gauge = {} if self.gauge is None else self.gauge.values()
         headline = self.parts.task.headline
         steps = max(self.progress.step - epoch * self.steps_per_epoch, 1)
         terms = self._over_processes({name: value / steps for name, value in self.progress.sums.items()})
@@ -248,7 +257,8 @@ class Trainer:
             if self.processes.first:
                 self.folder.best.parent.mkdir(exist_ok=True)
                 write_tensors(self.folder.best, self.shipped_weights(), {"format": "pt"})
-        self._log({"kind": "epoch", "step": self.progress.step, "epoch": epoch, "terms": terms, "val": scores})
+        line = {"kind": "epoch", "step": self.progress.step, "epoch": epoch, "terms": terms, "val": scores}
+        self._log({**line, **({"gauge": gauge} if gauge else {})})
         shown = "  ".join(f"{name} {value:.2f}" for name, value in scores.items())
         best = self.progress.best.get(headline, float("nan"))
         display.line(
@@ -275,12 +285,21 @@ class Trainer:
         self.saved_at = time.perf_counter()
 
     def _score_teacher(self, display: Display) -> None:
-        """Once, before the first step: a teacher that does not reach its score is best known now."""
-        if self.parts.teacher is None or self.progress.teacher or not self.parts.labeled:
-            return
+        """Once, before the first step: a teacher that does not reach its score is best known now.
+
+        Its answers are kept for the gauge, so a run that goes on asks it once more.
+        """
         teacher = self.parts.teacher
+        if teacher is None:
+            return
         loader = evaluation_loader(self.parts.val.images, teacher.model, self.run, self.processes)
-        self.progress.teacher = quick_score(teacher.model, loader, self.parts.task, self.processes, teacher.precision)
+        self.gauge = EvaluationGauge(len(loader.images), len(self.parts.classes), self.processes)
+        if self.progress.teacher or not self.parts.labeled:
+            self.gauge.ask(teacher, loader)
+            return
+        self.progress.teacher = quick_score(
+            teacher.model, loader, self.parts.task, self.processes, teacher.precision, watch=self.gauge.remember
+        )
         shown = "  ".join(f"{name} {value:.2f}" for name, value in self.progress.teacher.items())
         display.line(f"teacher  {shown}")
         self._log({"kind": "teacher", "val": self.progress.teacher})
@@ -306,7 +325,7 @@ class Trainer:
             return
         self.folder.log(dict(line))
         if self.writer is not None and "step" in line:
-            for group in ("terms", "moving", "val"):
+            for group in ("terms", "moving", "val", "gauge"):
                 for name, value in line.get(group, {}).items():
                     self.writer.add_scalar(f"{line['kind']}/{name}", value, line["step"])
 

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+import torch.nn.functional as F
 from torch import Tensor
 
 from counterpoise.objectives.base import LogitObjective, Reduction, register
 from counterpoise.objectives.divergence import check_temperature, forward_kl_values, reverse_kl_values
+from counterpoise.objectives.kernels.function import fused
+from counterpoise.objectives.kernels.mixture import Divergence, Mixture
+from counterpoise.objectives.weighing.base import Side, build, temperature_rules, weighings
 
 
 @register(
@@ -36,6 +43,11 @@ class BalanceDivergence(LogitObjective):
         reverse_temperature: tau_r.
         ignore_index: positions whose target holds this value are not counted.
         reduction: "mean" over counted positions, "sum", or "none" for one value a position.
+        rule: how a and b move while training: "fixed", "entropy" (by sample), "head_tail" (by sample), "class_ratio"
+            (by class) or "self_tuning" (b alone); see `objectives/weighing/`. Schedules of a run file need no rule.
+        rule_arguments: arguments of that rule, by name.
+        temperature_rule: "fixed", or "per_sample", by the spread of the teacher's logits.
+        temperature_arguments: arguments of that rule, by name.
 
     Called with (student_logits, teacher_logits, target=None, weight=None); see `LogitObjective.forward` for shapes.
 
@@ -51,18 +63,75 @@ class BalanceDivergence(LogitObjective):
         reverse_temperature: float = 2.0,
         ignore_index: int | None = None,
         reduction: Reduction = "mean",
+        rule: str = "fixed",
+        rule_arguments: Mapping[str, Any] | None = None,
+        temperature_rule: str = "fixed",
+        temperature_arguments: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(ignore_index, reduction)
         self.forward_weight = forward_weight
         self.reverse_weight = reverse_weight
         self.forward_temperature = check_temperature("forward_temperature", forward_temperature)
         self.reverse_temperature = check_temperature("reverse_temperature", reverse_temperature)
+        self.rule = build("rule", rule, rule_arguments, weighings())
+        self.temperature_rule = build("temperature_rule", temperature_rule, temperature_arguments, temperature_rules())
+        self.fixed = rule == temperature_rule == "fixed"
+        """Whether weights and temperatures are the same for all classes and positions."""
 
     def values(self, student_logits: Tensor, teacher_logits: Tensor | None, target: Tensor | None) -> dict[str, Tensor]:
         assert teacher_logits is not None
+        if not self.fixed:
+            return self._moving_values(student_logits, teacher_logits, self._counted(target))
         forward = forward_kl_values(student_logits, teacher_logits, self.forward_temperature)
         reverse = reverse_kl_values(student_logits, teacher_logits, self.reverse_temperature)
         return {"forward": self.forward_weight * forward, "reverse": self.reverse_weight * reverse}
+
+    def forward(
+        self,
+        student_logits: Tensor,
+        teacher_logits: Tensor | None = None,
+        target: Tensor | None = None,
+        weight: Tensor | None = None,
+    ) -> Tensor:
+        mixture = self.mixture()
+        fast = None if mixture is None else fused(mixture, student_logits, teacher_logits, target, weight)
+        return super().forward(student_logits, teacher_logits, target, weight) if fast is None else fast[0]
+
+    def mixture(self, factor: float = 1.0) -> Mixture | None:
+        """`factor` times this objective as the fast forms take it; None where a rule moves its weights."""
+        if not self.fixed or type(self) is not BalanceDivergence:  # a subclass may compute anything
+            return None
+        forward = Divergence(factor * self.forward_weight, self.forward_temperature)
+        reverse = Divergence(factor * self.reverse_weight, self.reverse_temperature)
+        return Mixture(forward, reverse, ignore_index=self.ignore_index, reduction=self.reduction)
+
+    def logged(self) -> dict[str, float]:
+        logged: dict[str, float] = {**self.rule.logged(), **self.temperature_rule.logged()}
+        return logged
+
+    def _counted(self, target: Tensor | None) -> Tensor | None:
+        if self.ignore_index is None or target is None or target.is_floating_point():
+            return None
+        return target != self.ignore_index
+
+    def _moving_values(
+        self, student_logits: Tensor, teacher_logits: Tensor, counted: Tensor | None
+    ) -> dict[str, Tensor]:
+        factor = self.temperature_rule(teacher_logits, counted)
+        forward = Side(self.forward_weight, self.forward_temperature * factor)
+        reverse = Side(self.reverse_weight, self.reverse_temperature * factor)
+        weights = self.rule(student_logits, teacher_logits, forward, reverse, counted)
+        return {
+            "forward": _weighted_kl(teacher_logits, student_logits, forward.temperature, weights[0]),
+            "reverse": _weighted_kl(student_logits, teacher_logits, reverse.temperature, weights[1]),
+        }
+
+
+def _weighted_kl(first: Tensor, second: Tensor, temperature: float | Tensor, weight: float | Tensor) -> Tensor:
+    """sum_c weight_c tau^2 p_c log(p_c / q_c): logits of p and of q [N, C, ...] to [N, ...]."""
+    log_p = F.log_softmax(first / temperature, dim=1)
+    log_q = F.log_softmax(second / temperature, dim=1)
+    return (temperature**2 * weight * (log_p.exp() * (log_p - log_q))).sum(1)
 
 
 def balance_divergence(
@@ -78,7 +147,7 @@ def balance_divergence(
     ignore_index: int | None = None,
     reduction: Reduction = "mean",
 ) -> Tensor:
-    """`BalanceDivergence` as a function, with the same arguments."""
+    """`BalanceDivergence` as a function, with weights and temperatures as given: rules that move them keep a state."""
     objective = BalanceDivergence(
         forward_weight, reverse_weight, forward_temperature, reverse_temperature, ignore_index, reduction
     )

@@ -6,11 +6,13 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic import ValidationError
 from torch import Tensor, nn
 
-from counterpoise.config import Schedule, Term
+from counterpoise.config import Schedule, Term, explain
 from counterpoise.errors import ConfigError, ObjectiveError, unknown
 from counterpoise.objectives.base import Objective, Terms, find
+from counterpoise.objectives.kernels.fusing import fuse
 from counterpoise.objectives.schedule import value_at
 from counterpoise.outputs import Outputs
 
@@ -89,12 +91,18 @@ class WeightedSum(nn.Module):
         self, student: Outputs, teacher: Outputs | None, target: Tensor | None, weight: Tensor | None = None
     ) -> Terms:
         """Total and named parts; a part is named `term`, or `term/part` where a term has several."""
+        weighted = {name: (self.objective(name), self.weights[name]) for name in self.terms}
+        fused = fuse(weighted, student.logits, None if teacher is None else teacher.logits, target, weight)
         parts: dict[str, Tensor] = {}
-        for name in self.terms:
-            for part, value in self.objective(name).parts(student, teacher, target, weight).items():
-                parts[f"{name}/{part}" if part else name] = self.weights[name] * value
-        total = sum(parts.values(), start=student.logits.new_zeros((), dtype=next(iter(parts.values())).dtype))
-        return Terms(total, parts)
+        addends = [] if fused is None else [fused.total]
+        for name, (objective, factor) in weighted.items():
+            if fused is not None and name in fused.parts:
+                values = fused.parts[name]
+            else:
+                values = {k: factor * v for k, v in objective.parts(student, teacher, target, weight).items()}
+                addends.extend(values.values())
+            parts |= {f"{name}/{part}" if part else name: value for part, value in values.items()}
+        return Terms(sum(addends[1:], start=addends[0]), parts)
 
 
 def _build(name: str, term: Term) -> tuple[Objective, dict[str, Schedule]]:
@@ -107,26 +115,28 @@ def _build(name: str, term: Term) -> tuple[Objective, dict[str, Schedule]]:
         where = f"objective.{name}.{key}"
         if key not in parameters and not free:
             raise ConfigError(f"{where}: {unknown('Argument', key, [*parameters, 'weight', 'objective'])}")
+        default = parameters[key].default if key in parameters else 0.0
         if isinstance(value, Mapping) and {"start"} <= set(value) <= {"shape", "start", "end"}:
-            try:
-                schedules[key] = Schedule.model_validate(value)
-            except ValueError as error:
-                raise ConfigError(f"{where}: {error}") from None
-            for progress in (0.0, 1.0):  # both ends must be values that the objective accepts
-                _checked(where, entry.kind, {key: value_at(schedules[key], progress)})
-            arguments[key] = schedules[key].start
+            schedules[key] = _schedule(where, value, default)
             continue
-        default = parameters[key].default if key in parameters else None
-        if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
+        if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool) and key in parameters:
             value = float(value)
-        if isinstance(default, float | bool | str) and not isinstance(value, type(default)):
+        if isinstance(default, float | bool | str) and not isinstance(value, type(default)) and key in parameters:
             raise ConfigError(f"{where}: expected {type(default).__name__}, got {value!r}.")
         arguments[key] = value
-    return _checked(f"objective.{name}", entry.kind, arguments), schedules
+    for progress in (1.0, 0.0):  # both ends must be values that the objective accepts
+        moved = {key: value_at(schedule, progress) for key, schedule in schedules.items()}
+        try:
+            objective = entry.kind(**arguments, **moved)
+        except (ObjectiveError, TypeError, ValueError) as error:
+            raise ConfigError(f"objective.{name}: {error}") from None
+    return objective, schedules
 
 
-def _checked(where: str, kind: type[Objective], arguments: dict[str, Any]) -> Objective:
+def _schedule(where: str, value: Mapping[str, Any], default: Any) -> Schedule:
+    if not isinstance(default, float):
+        raise ConfigError(f"{where}: only a number may follow a schedule.")
     try:
-        return kind(**arguments)
-    except (ObjectiveError, TypeError, ValueError) as error:
-        raise ConfigError(f"{where}: {error}") from None
+        return Schedule.model_validate(value)
+    except ValidationError as error:
+        raise ConfigError(explain(error, where)) from None

@@ -1,0 +1,220 @@
+"""The CPU form: blocks of positions that stay in cache, gradients in closed form, compiled where that pays."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from counterpoise.errors import ObjectiveError
+from counterpoise.objectives.kernels.layout import flat, shares, spread
+from counterpoise.objectives.kernels.mixture import Mixture
+
+log = logging.getLogger(__name__)
+
+# Measured on two cores: smaller blocks cost calls and waits of one thread for another, larger ones leave the cache.
+PLAIN_ELEMENTS = 2**16
+COMPILED_ELEMENTS = 2**18
+# Below, the reference is as fast: what counts there is the number of calls.
+WORTHWHILE_FROM = 2**16
+# Compiling takes some ten seconds once and saves about 8 ns an element: at this size it is won back in a short run.
+# A rule by size alone, so that a run that was stopped goes on with the same bits.
+COMPILE_FROM = 10**6
+
+Block = Callable[..., Tensor]
+
+
+def compute(
+    mixture: Mixture,
+    student: Tensor,
+    teacher: Tensor | None,
+    target: Tensor | None,
+    weight: Tensor | None,
+    want_gradient: bool,
+    scale: Tensor | None = None,
+    compiled: bool | None = None,
+) -> tuple[Tensor, Tensor | None]:
+    """The weighted terms [size], and `scale` (1) times the gradient of their sum, in the student's dtype and layout.
+
+    Args:
+        mixture: what to compute.
+        student, teacher: logits [N, C, ...] whose `layout.flat` exists.
+        target, weight: [N] or [N, ...].
+        want_gradient: whether the gradient is wanted.
+        scale: scalar, gradient of what comes after.
+        compiled: by size where None.
+
+    Raises:
+        ObjectiveError: a label outside the classes.
+    """
+    gradient = torch.empty_like(student) if want_gradient else None
+    x, z, out = (None if logits is None else flat(logits) for logits in (student, teacher, gradient))
+    assert x is not None
+    samples, classes, width = x.shape
+    target = spread(target, width) if target is not None and mixture.needs_target else None
+    weight = None if weight is None else spread(weight, width)
+    dtype = torch.float64 if student.dtype == torch.float64 else torch.float32
+    share = shares(mixture, target, weight, samples * width, torch.empty((), dtype=dtype))
+    scalars = torch.cat([_scalars(mixture, dtype), share, share if scale is None else share * scale.to(dtype)])
+    plan = (mixture.forward is not None, mixture.reverse is not None)
+    label_ignore = None if mixture.labels is None else mixture.labels.ignore_index
+    if x.stride(1) == 1 and width > 1 and all(v is None or v.stride(0) == width * v.stride(2) for v in (x, z, out)):
+        # Classes innermost (channels_last): rows of one table.
+        x, z, out = (None if v is None else _rows(v) for v in (x, z, out))
+        target, weight = (None if v is None else v.reshape(-1, 1) for v in (target, weight))
+        assert x is not None
+    if compiled is None:
+        compiled = x.numel() >= COMPILE_FROM
+    block = _compiled() if compiled else _block
+    limit = COMPILED_ELEMENTS if compiled else PLAIN_ELEMENTS
+    sums = []
+    for cut in _cuts(x.shape[0], x.shape[2], max(1, limit // classes)):
+        rows, columns = cut
+        values = block(
+            x[rows, :, columns],
+            None if z is None else z[rows, :, columns],
+            None if target is None else target[rows, columns],
+            None if weight is None else weight[rows, columns],
+            None if out is None else out[rows, :, columns],
+            scalars,
+            plan,
+            mixture.ignore_index,
+            label_ignore,
+        )
+        sums.append(values.flatten(1).sum(1))
+    total = torch.stack(sums).sum(0)
+    if mixture.labels is None:
+        return total, gradient
+    if total[-1] > 0:
+        expected = f"0 to {classes - 1}, or {label_ignore}, which is ignored"
+        raise ObjectiveError(f"{int(total[-1])} labels are not among the {classes} classes: expected {expected}.")
+    return total[:-1], gradient
+
+
+def _block(
+    student: Tensor,
+    teacher: Tensor | None,
+    target: Tensor | None,
+    weight: Tensor | None,
+    out: Tensor | None,
+    scalars: Tensor,
+    plan: tuple[bool, bool],
+    ignore_index: int | None,
+    label_ignore_index: int | None,
+) -> Tensor:
+    """The terms at each position of one block [N, C, P], as [size, N, 1, P]; the gradient goes to `out`.
+
+    With x, z the logits of student and teacher less their maxima, d = z - x, q and p their softened probabilities and
+    m = sum q d: gradient of forward KL tau (q - p), of reverse KL q (m - d), of cross-entropy q - target.
+    All numbers come in one tensor, since a compiled form would be made anew for each value of a schedule.
+    """
+    a, cold_f, b, cold_r, c, smooth, share_d, share_l, scaled_d, scaled_l = scalars.unbind()
+    forward, reverse = plan
+    x = student.to(scalars.dtype)
+    x = x - x.amax(1, keepdim=True)
+    counted = scalars.new_ones(()) if weight is None else weight.to(scalars.dtype).unsqueeze(1)
+    label = None if target is None else target.unsqueeze(1)
+    values = []
+    gradient = None
+    if teacher is not None and (forward or reverse):
+        z = teacher.to(scalars.dtype)
+        z = z - z.amax(1, keepdim=True)
+        d = z - x
+        each = counted if ignore_index is None or label is None else torch.where(label == ignore_index, 0.0, counted)
+        if forward:
+            q, p = torch.exp(x * cold_f), torch.exp(z * cold_f)
+            q_sum, p_sum = q.sum(1, keepdim=True), p.sum(1, keepdim=True)
+            value = (p * d).sum(1, keepdim=True) / (p_sum * cold_f) + (q_sum.log() - p_sum.log()) / cold_f**2
+            values.append(_counted(value, each, share_d * a))
+            if out is not None:
+                factor = each * (scaled_d * a / cold_f)
+                gradient = q * (factor / q_sum) - p * (factor / p_sum)
+        if reverse:
+            q, p_sum = torch.exp(x * cold_r), torch.exp(z * cold_r).sum(1, keepdim=True)
+            q_sum = q.sum(1, keepdim=True)
+            m = (q * d).sum(1, keepdim=True) / q_sum
+            value = (p_sum.log() - q_sum.log()) / cold_r**2 - m / cold_r
+            values.append(_counted(value, each, share_d * b))
+            if out is not None:
+                part = q * (m - d) * (each * (scaled_d * b) / q_sum)
+                gradient = part if gradient is None else gradient + part
+    if label is not None and label_ignore_index is not None:
+        each = torch.where(label == label_ignore_index, 0.0, counted)
+        q = torch.exp(x)
+        q_sum = q.sum(1, keepdim=True)
+        # Compared, not scattered: compiled scatters have lost the labels' gradient.
+        hit = torch.arange(x.shape[1], device=x.device).reshape(1, -1, 1) == label
+        right = torch.where(hit, x, 0.0).sum(1, keepdim=True)
+        value = q_sum.log() - (1 - smooth) * right - smooth * x.mean(1, keepdim=True)
+        values.append(_counted(value, each, share_l * c))
+        # One more, for the caller to look at: how many labels are none.
+        wrong = ((label < 0) | (label >= x.shape[1])) & (label != label_ignore_index)
+        values.append(wrong.to(x.dtype))
+        if out is not None:
+            part = (q / q_sum - hit * (1 - smooth) - smooth / x.shape[1]) * (each * (scaled_l * c))
+            gradient = part if gradient is None else gradient + part
+    if out is not None and gradient is not None:
+        out.copy_(gradient)
+    return torch.stack(values)
+
+
+def _counted(value: Tensor, each: Tensor, factor: Tensor) -> Tensor:
+    # Not a product with zero alone: an ignored position may hold anything.
+    return torch.where(each == 0, 0.0, value * each) * factor
+
+
+_broken = False
+
+
+def _compiled() -> Block:
+    return _block if _broken else _try_compiled
+
+
+def _try_compiled(*arguments: object) -> Tensor:
+    """The compiled block; the plain one for good where this machine cannot compile."""
+    global _broken
+    if not _broken:
+        try:
+            return _compile()(*arguments)
+        except Exception as error:  # no compiler, no room, an unknown platform: all mean "do without"
+            _broken = True
+            log.warning("cannot compile the loss on this machine, going on without: %s", str(error).split("\n")[0])
+    return _block(*arguments)  # type: ignore[arg-type]
+
+
+@cache
+def _compile() -> Block:
+    return torch.compile(_block, dynamic=True)
+
+
+def _scalars(mixture: Mixture, dtype: torch.dtype) -> Tensor:
+    numbers = []
+    for divergence in (mixture.forward, mixture.reverse):
+        numbers += [0.0, 1.0] if divergence is None else [divergence.weight, 1 / divergence.temperature]
+    numbers += [0.0, 0.0] if mixture.labels is None else [mixture.labels.weight, mixture.labels.smoothing]
+    return torch.tensor(numbers, dtype=dtype)
+
+
+def _rows(view: Tensor) -> Tensor:
+    samples, classes, width = view.shape
+    return view.as_strided((samples * width, classes, 1), (view.stride(2), view.stride(1), 1))
+
+
+def _cuts(samples: int, width: int, positions: int) -> Iterator[tuple[slice, slice]]:
+    """Blocks of about `positions`, alike in size: whole samples where they are small, else pieces of one."""
+    if width <= positions:
+        for rows in _pieces(samples, max(1, positions // width)):
+            yield rows, slice(0, width)
+        return
+    for sample in range(samples):
+        for columns in _pieces(width, positions):
+            yield slice(sample, sample + 1), columns
+
+
+def _pieces(length: int, most: int) -> Iterator[slice]:
+    count = -(-length // most)
+    for piece in range(count):
+        yield slice(piece * length // count, (piece + 1) * length // count)

@@ -1,0 +1,90 @@
+"""Which terms of a run go through one kernel together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import NamedTuple
+
+from torch import Tensor
+
+from counterpoise.objectives.balance import BalanceDivergence
+from counterpoise.objectives.base import Objective
+from counterpoise.objectives.cross_entropy import CrossEntropy
+from counterpoise.objectives.forward_kl import ForwardKL
+from counterpoise.objectives.kernels.function import fused
+from counterpoise.objectives.kernels.mixture import Divergence, Labels, Mixture
+from counterpoise.objectives.reverse_kl import ReverseKL
+
+
+class Fused(NamedTuple):
+    """Terms that were computed together."""
+
+    total: Tensor
+    parts: dict[str, dict[str, Tensor]]
+    """By term, then by part; weights included."""
+
+
+def fuse(
+    terms: Mapping[str, tuple[Objective, float]],
+    student: Tensor,
+    teacher: Tensor | None,
+    target: Tensor | None,
+    weight: Tensor | None,
+) -> Fused | None:
+    """Compute at once what a fast form covers of `terms` (objective, weight); None where that is nothing."""
+    mixture = Mixture()
+    places: dict[str, Mixture] = {}
+    for name, (objective, factor) in terms.items():
+        own = mixture_of(objective, factor)
+        # Labels that are probabilities are for the reference; so is a second term of a kind.
+        if own is None or (own.labels is not None and target is not None and target.is_floating_point()):
+            continue
+        merged = _merge(mixture, own) if places else own
+        if merged is not None:
+            mixture = merged
+            places[name] = own
+    result = fused(mixture, student, teacher, target, weight) if places else None
+    if result is None:
+        return None
+    total, values = result
+    kinds = [kind for kind in ("forward", "reverse", "labels") if getattr(mixture, kind) is not None]
+    by_kind = dict(zip(kinds, values.unbind(), strict=True))
+    parts = {}
+    for name, own in places.items():
+        mine = [kind for kind in kinds if getattr(own, kind) is not None]
+        parts[name] = {kind if own.size > 1 else "": by_kind[kind] for kind in mine}
+    return Fused(total, parts)
+
+
+def mixture_of(objective: Objective, factor: float = 1.0) -> Mixture | None:
+    """`factor` times an objective as a mixture, where it is one. By exact class: a subclass may compute anything."""
+    kind = type(objective)
+    if isinstance(objective, BalanceDivergence):
+        return objective.mixture(factor)
+    if isinstance(objective, CrossEntropy) and kind is CrossEntropy and objective.ignore_index is not None:
+        labels = Labels(factor, objective.ignore_index, objective.label_smoothing)
+        return Mixture(labels=labels, reduction=objective.reduction)
+    if isinstance(objective, ForwardKL | ReverseKL) and kind in (ForwardKL, ReverseKL):
+        divergence = Divergence(factor, objective.temperature)
+        base = Mixture(ignore_index=objective.ignore_index, reduction=objective.reduction)
+        return replace(base, forward=divergence) if kind is ForwardKL else replace(base, reverse=divergence)
+    return None
+
+
+def _merge(one: Mixture, other: Mixture) -> Mixture | None:
+    """Both as one, unless they hold a term of one kind or count differently."""
+    for kind in ("forward", "reverse", "labels"):
+        if getattr(one, kind) is not None and getattr(other, kind) is not None:
+            return None
+    if one.reduction != other.reduction:
+        return None
+    if one.needs_teacher and other.needs_teacher and one.ignore_index != other.ignore_index:
+        return None
+    return Mixture(
+        forward=one.forward or other.forward,
+        reverse=one.reverse or other.reverse,
+        labels=one.labels or other.labels,
+        ignore_index=(one if one.needs_teacher else other).ignore_index,
+        reduction=one.reduction,
+    )

@@ -1,0 +1,47 @@
+"""Logits as [N, C, P] (samples, classes, positions), wherever they lie, without a copy; and the share of a position."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from counterpoise.objectives.kernels.mixture import Mixture
+
+
+def flat(logits: Tensor) -> Tensor | None:
+    """A view [N, C, P] of logits [N, C, ...], or None where their strides allow none."""
+    if logits.ndim == 2:
+        return logits.unsqueeze(2)
+    try:
+        return logits.view(*logits.shape[:2], -1)
+    except RuntimeError:
+        return None
+
+
+def spread(per_position: Tensor, positions: int) -> Tensor:
+    """A target or weight [N] or [N, ...] as [N, P]."""
+    if per_position.ndim == 1:
+        return per_position.unsqueeze(1).expand(-1, positions)
+    return per_position.reshape(per_position.shape[0], -1)
+
+
+def shares(mixture: Mixture, target: Tensor | None, weight: Tensor | None, positions: int, like: Tensor) -> Tensor:
+    """[2]: what one counted position of weight 1 adds to the mean of a divergence, and of cross-entropy.
+
+    `target`, `weight`: [N, P]; `positions`: N * P; `like` says dtype and device. Stays on the device: no waiting.
+    """
+    ignored = (mixture.ignore_index, None if mixture.labels is None else mixture.labels.ignore_index)
+    if mixture.reduction == "sum":
+        return like.new_ones(2)
+    if weight is None and (target is None or ignored == (None, None)):
+        return like.new_full((2,), 1 / positions)
+    counts: dict[int | None, Tensor] = {}
+    for ignore in set(ignored):
+        if ignore is None or target is None:
+            counts[ignore] = like.new_full((), positions) if weight is None else weight.sum(dtype=like.dtype)
+        elif weight is None:
+            counts[ignore] = (target != ignore).sum().to(like.dtype)
+        else:
+            counts[ignore] = weight.masked_fill(target == ignore, 0.0).sum(dtype=like.dtype)
+    counted = torch.stack([counts[ignore] for ignore in ignored])
+    return torch.where(counted == 0, 1.0, counted).reciprocal()

@@ -1,0 +1,81 @@
+"""What the fast forms compute: forward KL, reverse KL and cross-entropy of one pair of logits, each with a weight."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from counterpoise.objectives.base import Reduction, reduce, widen
+from counterpoise.objectives.divergence import forward_kl_values, reverse_kl_values
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """One of the two KL terms."""
+
+    weight: float
+    temperature: float
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Cross-entropy with labels int64 [N, ...]."""
+
+    weight: float
+    ignore_index: int
+    smoothing: float = 0.0
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """weight * term, summed over the terms that are not None; each a mean (or sum) over the positions it counts."""
+
+    forward: Divergence | None = None
+    reverse: Divergence | None = None
+    labels: Labels | None = None
+    ignore_index: int | None = None
+    """Target of the positions that the divergences leave out."""
+    reduction: Reduction = "mean"
+
+    @property
+    def size(self) -> int:
+        """Number of terms."""
+        return sum(term is not None for term in (self.forward, self.reverse, self.labels))
+
+    @property
+    def plain(self) -> bool:
+        """Whether all weights and temperatures are numbers: a tensor may be learned."""
+        terms = [d for d in (self.forward, self.reverse) if d is not None]
+        return all(isinstance(number, int | float) for d in terms for number in (d.weight, d.temperature))
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether a divergence is among the terms."""
+        return self.forward is not None or self.reverse is not None
+
+    @property
+    def needs_target(self) -> bool:
+        """Whether the target is looked at."""
+        return self.labels is not None or self.ignore_index is not None
+
+
+def reference(
+    mixture: Mixture, student: Tensor, teacher: Tensor | None, target: Tensor | None, weight: Tensor | None
+) -> Tensor:
+    """The weighted terms, [size], in the order forward, reverse, labels: plain PyTorch, differentiable any times."""
+    student = widen(student)
+    values = []
+    for divergence, compute in ((mixture.forward, forward_kl_values), (mixture.reverse, reverse_kl_values)):
+        if divergence is not None:
+            assert teacher is not None
+            value = divergence.weight * compute(student, widen(teacher.detach()), divergence.temperature)
+            values.append(reduce(value, target, weight, mixture.ignore_index, mixture.reduction))
+    if mixture.labels is not None:
+        assert target is not None
+        ignore, smoothing = mixture.labels.ignore_index, mixture.labels.smoothing
+        value = F.cross_entropy(student, target, ignore_index=ignore, label_smoothing=smoothing, reduction="none")
+        values.append(mixture.labels.weight * reduce(value, target, weight, ignore, mixture.reduction))
+    return torch.stack(values)
