@@ -89,6 +89,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """Score a student folder (or a run) on the validation part of a data set.
 
+    Another folder than the run's, which is not divided into train and val, is scored whole.
+
     Args:
         student: student folder, or a run's folder.
         data: a data folder, or a run whose `data` section is used; default: that of the run which `student` lies in.
@@ -107,8 +109,15 @@ def evaluate(
 
     network = load_student(Path(student), model=model)
     section = _data_section(Path(student), data)
-    splits = data_set if data_set is not None else sources.load(section)
-    return full_report(network, splits.val, section, choose_device(device), batch_size)
+    images = (data_set if data_set is not None else sources.load(section)).val
+    run = _run_around(Path(student))
+    if (
+        images.split_from is not None
+        and data_set is None
+        and not (run is not None and _same(run.data.path, section.path))
+    ):
+        images = images.split_from
+    return full_report(network, images, section, choose_device(device), _positive("batch_size", batch_size))
 
 
 def gauge(
@@ -152,7 +161,9 @@ def gauge(
     run = config.Run(teacher=config.Teacher() if module is not None else _teacher_section(Path(student), teacher))
     images = (data_set if data_set is not None else sources.load(section)).val
     other = build_teacher(run, images.classes or network.description.classes, module).eval()
-    return compare_models(network, other, images, section, choose_device(device), batch_size, temperature)
+    return compare_models(
+        network, other, images, section, choose_device(device), _positive("batch_size", batch_size), temperature
+    )
 
 
 def predict(images: Sequence[Any], student: str | Path, *, model: Model | None = None) -> list[dict[str, Any]]:
@@ -208,7 +219,14 @@ def _data_section(student: Path, data: RunLike | None) -> config.Data:
         return _resolve(data).data
     if data is not None:
         path = Path(data)
-        return _resolve(path).data if path.suffix in {".yaml", ".yml"} else config.Data(path=path)
+        if path.suffix in {".yaml", ".yml"}:
+            return _resolve(path).data
+        own = _run_around(student)
+        if own is not None and _same(own.data.path, path):
+            return own.data  # held out as it was in training
+        return config.Data(
+            path=path, **({} if own is None else {"size": own.data.size, "on_corrupt": own.data.on_corrupt})
+        )
     run = _run_around(student)
     if run is None:
         raise ConfigError(f"{student} does not lie in a run folder, so say which data to evaluate it on: --data PATH.")
@@ -230,6 +248,17 @@ def _teacher_section(student: Path, teacher: Any) -> config.Teacher:
     if run.teacher is None:
         raise ConfigError(f"The run of {student} had no teacher; name one to compare it with: --teacher.checkpoint.")
     return run.teacher
+
+
+def _same(one: Path | None, other: Path | None) -> bool:
+    """Whether two paths lead to one place."""
+    return one is not None and other is not None and one.expanduser().resolve() == other.expanduser().resolve()
+
+
+def _positive(name: str, value: int) -> int:
+    if value < 1:
+        raise ConfigError(f"{name} must be at least 1, got {value}.")
+    return value
 
 
 def _run_around(student: Path) -> config.Run | None:
@@ -262,6 +291,8 @@ def _fit(
     with join(run.train.device) as processes:
         run = settle(run, processes.device)
         folder = RunFolder(run.out or default_path(run.student.model or type(student).__name__))
+        resume = resume and folder.started()
+        processes.barrier()
         with _writer(folder, processes.first):
             if resume:
                 folder.check_same(run)

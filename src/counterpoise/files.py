@@ -52,7 +52,13 @@ def write_text(path: Path, text: str) -> None:
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
     """Write a safetensors file, whole or not at all."""
-    plain = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
+    plain: dict[str, Tensor] = {}
+    taken: set[int] = set()
+    for name, tensor in tensors.items():
+        kept = tensor.detach().to("cpu").contiguous()
+        address = kept.untyped_storage().data_ptr()
+        plain[name] = kept.clone() if address in taken else kept  # safetensors takes no two tensors of one memory
+        taken.add(address)
     with replacing(path) as temporary:
         save_file(plain, temporary, metadata=dict(metadata or {}))
         temporary.chmod(0o666 & ~_umask)  # safetensors makes files that nobody else may read

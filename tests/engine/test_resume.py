@@ -91,8 +91,8 @@ def test_twenty_kills_end_in_the_same_bytes(host: Host, arguments: list[str], tm
     moments = random.Random()
     kills = 0
     while kills < KILLS:
-        started = (killed / "run.yaml").exists()
-        pid = host.start([*arguments, "--out", str(killed), *(["--resume"] if started else [])])
+        # Before there is a folder there is nothing to go on with; afterwards, whatever it holds, there is.
+        pid = host.start([*arguments, "--out", str(killed), *(["--resume"] if killed.exists() else [])])
         time.sleep(moments.uniform(0.0, 0.3 * seconds))
         os.kill(pid, signal.SIGKILL)
         if host.wait() == -signal.SIGKILL:
@@ -142,6 +142,26 @@ def make(num_classes):
     net.input_size = 8
     return net
 """
+
+
+def test_a_run_killed_before_its_first_checkpoint_starts_again_cleanly(
+    host: Host, arguments: list[str], tmp_path: Path
+) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    arguments += ["--train.checkpoint_minutes", "5", "--train.epochs", "3"]
+    host.run([*arguments, "--out", str(whole)])
+    pid = host.start([*arguments, "--out", str(killed)])
+    while not (killed / "metrics.jsonl").exists() or '"step": 5,' not in (killed / "metrics.jsonl").read_text():
+        time.sleep(0.002)
+    os.kill(pid, signal.SIGKILL)
+    assert host.wait() == -signal.SIGKILL
+    host.run([*arguments, "--out", str(killed), "--resume"])
+    assert result(killed) == result(whole)
+
+    barely = tmp_path / "barely"
+    (barely / "checkpoints").mkdir(parents=True)  # killed before the run file was there
+    host.run([*arguments, "--out", str(barely), "--resume"])
+    assert result(barely) == result(whole)
 
 
 def torchrun(arguments: list[str]) -> None:

@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import counterpoise
-from counterpoise import config
+from counterpoise import config, tasks
 from counterpoise.data import sources
 from counterpoise.errors import ConfigError, CounterpoiseError, RunError
 from counterpoise.models import catalog
@@ -208,6 +208,56 @@ def test_runs_that_cannot_be_leave_no_folder(
     with pytest.raises(CounterpoiseError, match=message):
         counterpoise.distill(config.merge(run(tmp_path / "runs" / "run", teacher), sections))
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_run_does_not_go_on_with_another_teacher_or_other_data(teacher: Path, tmp_path: Path) -> None:
+    counterpoise.distill(run(tmp_path / "run", teacher))
+    other = counterpoise.train(run(tmp_path / "other", student={"model": "digits/cnn_8_16"}, seed=5)).folder
+    values = run(tmp_path / "run", other)
+    with pytest.raises(RunError, match="another teacher"):
+        counterpoise.distill(values, resume=True)
+    digits = sources.load(config.Data(**DIGITS))
+    fewer = digits._replace(train=digits.train.subset(torch.arange(199)))
+    with pytest.raises(RunError, match="another data"):
+        counterpoise.distill(run(tmp_path / "run", teacher), resume=True, data=fewer)
+
+
+def test_a_last_batch_of_one_that_batch_norm_cannot_take_is_explained(tmp_path: Path) -> None:
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 10), torch.nn.BatchNorm1d(10))
+    values = {"data": DIGITS, "train": {**TRAIN, "batch_size": 199}, "out": str(tmp_path / "run")}
+    with pytest.raises(ConfigError, match=r"train.drop_last"):
+        counterpoise.train(values, student=net)
+
+
+def test_tied_weights_are_saved(tmp_path: Path) -> None:
+    net = torch.nn.Sequential(
+        torch.nn.Flatten(), torch.nn.Linear(192, 10), torch.nn.Linear(10, 10), torch.nn.Linear(10, 10)
+    )
+    net[3].weight = net[2].weight
+    counterpoise.train({"data": DIGITS, "train": {**TRAIN, "epochs": 1}, "out": str(tmp_path / "run")}, student=net)
+    kept = load_file(tmp_path / "run" / "checkpoints" / "last.safetensors")
+    torch.testing.assert_close(kept["student.2.weight"], kept["student.3.weight"])
+
+
+def test_another_folder_is_evaluated_whole_and_the_runs_own_as_it_was_divided(
+    image_folder: Path, tmp_path: Path
+) -> None:
+    student = {"model": "digits/cnn_4_8", "input_size": 16}
+    values = {"student": student, "train": {**TRAIN, "epochs": 1, "batch_size": 8}, "out": str(tmp_path / "run")}
+    data = {"path": str(image_folder / "train"), "size": 16, "workers": 0, "val_fraction": 0.25, "split_seed": 3}
+    counterpoise.train({**values, "data": data})
+    assert counterpoise.evaluate(tmp_path / "run")["images"] == 6
+    assert counterpoise.evaluate(tmp_path / "run", image_folder / "train")["images"] == 6
+    assert counterpoise.evaluate(tmp_path / "run", image_folder / "val")["images"] == 12
+    with pytest.raises(ConfigError, match="at least 1"):
+        counterpoise.evaluate(tmp_path / "run", batch_size=0)
+
+
+def test_balanced_accuracy_is_over_the_classes_that_the_images_hold() -> None:
+    report = tasks.get("classification").report(["a", "b", "c"])
+    answers = torch.tensor([0, 0, 1, 2])
+    report.update(torch.nn.functional.one_hot(answers, 3).float() * 9, torch.tensor([0, 0, 1, 1]))
+    assert report.values()["balanced_accuracy"] == pytest.approx(75.0)
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from counterpoise.data.loader import EvalLoader, TrainLoader
 from counterpoise.data.sources.base import ImageSet, Splits
 from counterpoise.data.views import SMALL
 from counterpoise.engine.processes import Processes, half_precision_helps
-from counterpoise.errors import ConfigError
+from counterpoise.errors import ConfigError, MissingExtraError
 from counterpoise.models import catalog
 from counterpoise.models.classmap import map_teacher
 from counterpoise.models.network import VisionModel
@@ -71,6 +72,8 @@ def assemble(
     splits = data if data is not None else sources.load(run.data)
     limit = int(run.data.memory_limit_gb * 1e9)
     train, val = (sources.in_memory(part, limit, run.data.on_corrupt) for part in splits)
+    if run.train.tensorboard and importlib.util.find_spec("tensorboard") is None:
+        raise MissingExtraError("train.tensorboard", "tensorboard")
     objective = WeightedSum(run.objective)
     distils = "teacher" in objective.needs
     teacher_model = build_teacher(run, train.classes, teacher) if distils else None

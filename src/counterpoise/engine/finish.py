@@ -77,12 +77,17 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> str | None:
-    """The commit of counterpoise, where it runs from a checkout."""
+    """The commit of counterpoise, where it runs from a checkout; not that of whatever else it is installed below."""
     here = Path(__file__).resolve().parent
     try:
         done = subprocess.run(
-            ["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=False
+            ["git", "-C", str(here), "rev-parse", "--show-prefix", "HEAD"],
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=False,
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return done.stdout.strip() or None if done.returncode == 0 else None
+    prefix, _, found = done.stdout.strip().partition("\n")
+    return found if done.returncode == 0 and prefix == "src/counterpoise/engine/" else None

@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from counterpoise.errors import ConfigError
+from counterpoise.errors import ConfigError, RunError
 
 
 @dataclass(frozen=True)
@@ -30,13 +30,15 @@ class Processes:
     def barrier(self) -> None:
         """Wait for all."""
         if self.world > 1:
-            dist.barrier()
+            with errors_explained():
+                dist.barrier()
 
     def add(self, value: Tensor) -> Tensor:
         """The sum of `value` over all processes."""
         if self.world > 1:
             moved = value.to(self.device)
-            dist.all_reduce(moved)
+            with errors_explained():
+                dist.all_reduce(moved)
             return moved.to(value.device)
         return value
 
@@ -69,6 +71,27 @@ def join(device: str) -> Iterator[Processes]:
         yield Processes(rank, world, chosen)
     finally:
         dist.destroy_process_group()
+
+
+@contextmanager
+def errors_explained() -> Iterator[None]:
+    """Say in words what torch says of a process that is gone, or of a batch that batch norm cannot take.
+
+    Raises RunError or ConfigError.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise ConfigError(
+            "The last batch of an epoch holds one image a process, which batch norm cannot take: "
+            "set train.drop_last, or another train.batch_size."
+        ) from error
+    except RuntimeError as error:
+        if not dist.is_initialized() or not any(word in str(error).lower() for word in ("gloo", "nccl", "connection")):
+            raise
+        raise RunError("Another process of this run has stopped; its own message says why.") from error
 
 
 def choose_device(name: str) -> torch.device:

@@ -75,7 +75,10 @@ class RunFolder:
 
     def check_free(self, overwrite: bool) -> None:
         """Raises RunError unless the folder is empty, or holds a run that may be overwritten."""
-        there = sorted(entry.name for entry in self.path.iterdir() if entry.name != LOCK) if self.path.exists() else []
+        names = [entry.name for entry in self.path.iterdir()] if self.path.exists() else []
+        # Nothing but our own files without a run file: a run that was killed while it started.
+        ours = {LOCK, CHECKPOINT.parts[0], f".{RUN_FILE}.partial"}
+        there = sorted(name for name in names if name not in ours)
         if not there:
             return
         if RUN_FILE not in there:
@@ -93,10 +96,19 @@ class RunFolder:
         self.checkpoint.parent.mkdir(exist_ok=True)
         write_text(self.run_file, config.dump(run))
 
+    def started(self) -> bool:
+        """Whether there is a run to go on with; False where one was killed before it had begun.
+
+        Raises RunError where the folder does not exist.
+        """
+        if not self.path.is_dir():
+            raise RunError(f"{self.path} holds no run to resume: start it without --resume.")
+        return self.run_file.is_file()
+
     def read(self) -> config.Run:
         """The run file in the folder. Raises RunError where there is none."""
         if not self.run_file.is_file():
-            raise RunError(f"{self.path} holds no run to resume: {RUN_FILE} is missing.")
+            raise RunError(f"{self.path} holds no run to resume: start it without --resume.")
         return config.resolve(config.read(self.run_file), f"run file {self.run_file}")
 
     def check_same(self, run: config.Run) -> None:

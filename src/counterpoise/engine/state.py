@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,8 @@ class Progress:
     """Metrics of the teacher."""
     corrupt: list[str] = field(default_factory=list)
     """Names of images that were left out."""
+    origin: dict[str, str] = field(default_factory=dict)
+    """Hashes of the data and of the teacher."""
 
 
 def save(path: Path, progress: Progress, modules: dict[str, nn.Module], optimizer: torch.optim.Optimizer) -> None:
@@ -65,6 +68,8 @@ def load(path: Path, modules: dict[str, nn.Module], optimizer: torch.optim.Optim
         with safe_open(path, "pt") as file:
             header: dict[str, Any] = json.loads(file.metadata()["counterpoise"])
             tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except KeyError:
+        raise RunError(f"{path} is no checkpoint of counterpoise.") from None
     except Exception as error:  # whatever safetensors or json find wrong with a damaged file
         raise RunError(f"Checkpoint {path} cannot be read: {error}.") from None
     if header.pop("format") != FORMAT:
@@ -77,6 +82,16 @@ def load(path: Path, modules: dict[str, nn.Module], optimizer: torch.optim.Optim
         raise RunError(f"Checkpoint {path} does not fit this run: {error}") from None
     _load_optimizer(optimizer, {n[len("optimizer.") :]: t for n, t in tensors.items() if n.startswith("optimizer.")})
     return Progress(**header)
+
+
+def check_origin(path: Path, there: Mapping[str, str], here: Mapping[str, str]) -> None:
+    """Raises RunError where a run would go on with other data or another teacher than it was started with."""
+    for what in sorted(there.keys() | here.keys()):
+        if there.get(what) != here.get(what):
+            raise RunError(
+                f"The run of checkpoint {path} was started with another {what} than it would go on with "
+                f"(sha256 {str(there.get(what))[:12]}... there, {str(here.get(what))[:12]}... given)."
+            )
 
 
 def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:

@@ -15,12 +15,13 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from counterpoise import config
 from counterpoise.data.loader import Batch
+from counterpoise.data.sources.base import UNLABELED
 from counterpoise.engine import optimization, state
 from counterpoise.engine.assemble import Parts, evaluation_loader
 from counterpoise.engine.evaluator import quick_score
 from counterpoise.engine.gauging import EvaluationGauge
 from counterpoise.engine.interrupt import Interrupt
-from counterpoise.engine.processes import Processes
+from counterpoise.engine.processes import Processes, errors_explained
 from counterpoise.engine.progress import Display
 from counterpoise.engine.run_folder import RunFolder
 from counterpoise.errors import RunError
@@ -103,16 +104,20 @@ class Trainer:
         # Reading a loss waits for a GPU, so there it is read at log lines; the exact step is still named.
         self.check_every = 1 if processes.device.type == "cpu" else run.train.log_every
         self.saved_at = time.perf_counter()
+        self.unlabeled_too = bool((parts.train.images.labels == UNLABELED).any())
         self.writer: Any = None
         self.gauge: EvaluationGauge | None = None
 
     def fit(self, resume: bool) -> None:
         """Train to the end, from the checkpoint in the folder where there is one and `resume` is set."""
+        origin = self._origin()
         if resume and self.folder.checkpoint.exists():
             self.progress = state.load(self.folder.checkpoint, self._saved_modules(), self.optimizer)
-            if self.processes.first:
-                self.folder.cut_metrics(self.progress.metrics_bytes)
+            state.check_origin(self.folder.checkpoint, self.progress.origin, origin)
             self.parts.train.corrupt.extend(self.progress.corrupt)
+        self.progress.origin = origin
+        if resume and self.processes.first:
+            self.folder.cut_metrics(self.progress.metrics_bytes)
         self.processes.barrier()
         self._open_tensorboard()
         self.started = time.perf_counter() - self.progress.seconds
@@ -163,7 +168,7 @@ class Trainer:
         self._count_time(entered)
 
     def _interrupted(self) -> Interrupted:
-        verb = "train" if self.parts.teacher is None else "distill"
+        verb = "train" if self.run.teacher is None and self.parts.teacher is None else "distill"
         return Interrupted(verb, self.folder.path, self.progress.step)
 
     def _count_time(self, since: float) -> float:
@@ -188,10 +193,11 @@ class Trainer:
         images = batch.images.to(self.processes.device, non_blocking=True)
         target = batch.target.to(self.processes.device, non_blocking=True)
         teacher = self._ask_teacher(images)
-        total, parts = self.parallel(images, teacher, target)
-        if self.processes.world > 1:  # gradients are averaged over processes, whose shares may differ by one sample
-            total = total * (len(images) * self.processes.world / batch.total)
-        total.backward()
+        with errors_explained():
+            total, parts = self.parallel(images, teacher, target)
+            if self.processes.world > 1:
+                total = self._share(total, parts, target, batch.total)
+            total.backward()
         if self.run.train.clip_gradient is not None:
             nn.utils.clip_grad_norm_(self.trained, self.run.train.clip_gradient)
         self.optimizer.step()
@@ -199,6 +205,30 @@ class Trainer:
         if self.average is not None:
             self.average.update_parameters(self.parts.student.net)
         return list(parts), torch.stack([value.detach() for value in parts.values()])
+
+    def _share(self, total: Tensor, parts: Mapping[str, Tensor], target: Tensor, size: int) -> Tensor:
+        """The loss such that gradients, which are averaged over processes, are those of the whole batch's mean.
+
+        Each term is a mean over the samples of this process that it counts: all, or those with a label.
+        """
+        every = len(target) * self.processes.world / size
+        if not self.unlabeled_too:
+            return total * every
+        labeled = (target != UNLABELED) if target.ndim == 1 else target.sum(1) > 0
+        counts = torch.stack([labeled.sum(), self.processes.add(labeled.sum().clone())]).tolist()
+        with_labels = counts[0] * self.processes.world / max(counts[1], 1)
+        scales = {
+            name: with_labels if "labels" in needs else every
+            for name, needs in self.parts.objective.needs_by_term().items()
+        }
+        return torch.stack([value * scales[name.partition("/")[0]] for name, value in parts.items()]).sum()
+
+    def _origin(self) -> dict[str, str]:
+        """What a resumed run must find again: the same data, and the same teacher."""
+        origin = {"data": self.parts.fingerprint}
+        if self.parts.teacher is not None:
+            origin["teacher"] = self.parts.teacher.model.weights_hash()
+        return origin
 
     def _ask_teacher(self, images: Tensor) -> Outputs | None:
         if self.parts.teacher is None:

@@ -38,6 +38,10 @@ class WeightedSum(nn.Module):
         """What any term needs: 'teacher', 'labels', 'features'."""
         return frozenset().union(*(self.objective(name).needs for name in self.terms))
 
+    def needs_by_term(self) -> dict[str, frozenset[str]]:
+        """What each term needs."""
+        return {name: self.objective(name).needs for name in self.terms}
+
     @property
     def student_features(self) -> tuple[str, ...]:
         """Features of the student that any term wants."""

@@ -44,7 +44,11 @@ class TopScore(Score):
 
 
 class ClassificationReport(Report):
-    """Top-1, top-5, balanced accuracy, macro F1 (percent), calibration error (ECE of 15 bins), and a table by class."""
+    """Top-1, top-5, balanced accuracy, macro F1 (percent), calibration error (ECE of 15 bins), and a table by class.
+
+    Balanced accuracy is the mean recall of the classes that the images hold; macro F1 the mean of those that images or
+    answers hold.
+    """
 
     def __init__(self, classes: Sequence[str]) -> None:
         from counterpoise.models import guard
@@ -64,7 +68,6 @@ class ClassificationReport(Report):
         self.metrics = {
             "top1": MulticlassAccuracy(count, average="micro"),
             "top5": MulticlassAccuracy(count, average="micro", top_k=min(5, count)),
-            "balanced_accuracy": MulticlassAccuracy(count, average="macro"),
             "macro_f1": MulticlassF1Score(count, average="macro"),
             "calibration_error": MulticlassCalibrationError(count, n_bins=CALIBRATION_BINS),
         }
@@ -91,6 +94,8 @@ class ClassificationReport(Report):
         values: dict[str, Any] = {name: 100 * metric.compute().item() for name, metric in self.metrics.items()}
         values["calibration_error"] /= 100
         columns = {name: metric.compute() for name, metric in self.by_class.items()}
+        held = columns["counts"][:, 4] > 0
+        values["balanced_accuracy"] = 100 * columns["recall"][held].mean().item()
         values["images"] = self.count
         values["per_class"] = [
             {

@@ -58,7 +58,7 @@ def test_the_gradient_is_kept_in_proportion_or_as_near_as_the_range_allows(
     seed: int, target: float, forward: float
 ) -> None:
     student, teacher = batch(seed)
-    rule = SelfTuning(proportion=target, decay=0.0)
+    rule = SelfTuning(proportion=target, minimum=0.1, maximum=10.0, decay=0.0)
     _, weight = rule(student, teacher, Side(forward, 4.0), REVERSE)
     assert 0.1 <= float(weight) <= 10
     reached = float(proportions(student, teacher, forward, [float(weight)]))
@@ -74,17 +74,17 @@ def test_the_gradient_is_kept_in_proportion_or_as_near_as_the_range_allows(
 def test_of_two_weights_in_proportion_the_lesser_is_taken() -> None:
     rule = SelfTuning(decay=0.0)
     # |g| ruled out = |b - 1| + ..., believed = 1: squared norms (b - 3)^2 and 1 are in proportion at b = 2 and 4.
-    weight = rule._solve(torch.tensor([1.0, -6.0, 9.0]), torch.tensor([0.0, 0.0, 1.0]))[0]
+    weight = rule._solve(torch.tensor([1.0, -6.0, 9.0]), torch.tensor([0.0, 0.0, 1.0]), 0.1, 10.0)[0]
     assert float(weight) == pytest.approx(2.0)
 
 
 def test_a_proportion_out_of_reach_ends_at_the_range_or_at_the_turn() -> None:
-    rule = SelfTuning(minimum=0.5, maximum=3.0)
+    rule, ends = SelfTuning(), (0.5, 3.0)
     one = torch.tensor([0.0, 0.0, 1.0])
-    assert float(rule._solve(torch.tensor([0.0, 0.0, 1.0]) * 100 + torch.tensor([1.0, 0, 0]), one)[0]) == 0.5
-    assert float(rule._solve(torch.tensor([0.01, 0.0, 0.0]), one)[0]) == 3.0
+    assert float(rule._solve(torch.tensor([0.0, 0.0, 1.0]) * 100 + torch.tensor([1.0, 0, 0]), one, *ends)[0]) == 0.5
+    assert float(rule._solve(torch.tensor([0.01, 0.0, 0.0]), one, *ends)[0]) == 3.0
     # (b - 2)^2 + 4 is least, and nearest to 1, at b = 2.
-    assert float(rule._solve(torch.tensor([1.0, -4.0, 8.0]), one)[0]) == pytest.approx(2.0)
+    assert float(rule._solve(torch.tensor([1.0, -4.0, 8.0]), one, *ends)[0]) == pytest.approx(2.0)
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,8 @@ class ImageSet(ABC):
         self.labels = labels.to(torch.int64)
         self.classes = tuple(classes)
         self.corrupt = list(corrupt)
+        self.split_from: ImageSet | None = None
+        """The set that this is a held-out or remaining part of, where we divided it."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -312,7 +314,10 @@ def split(images: ImageSet, val_count: int, seed: int) -> Splits:
         val[indices[torch.argsort(draws[indices], stable=True)[:count]]] = True
     if val.all() or not val.any():
         raise DataError(f"{len(images)} images cannot be split into train and val; every class needs at least 2.")
-    return Splits(images.subset(torch.nonzero(~val).flatten()), images.subset(torch.nonzero(val).flatten()))
+    parts = Splits(images.subset(torch.nonzero(~val).flatten()), images.subset(torch.nonzero(val).flatten()))
+    for part in parts:
+        part.split_from = images
+    return parts
 
 
 def split_by_fraction(images: ImageSet, val_fraction: float, seed: int) -> Splits:

@@ -163,6 +163,11 @@ def _check(splits: Splits, source: str) -> None:
             raise DataError(
                 f"Labels of the {half} half are {lowest} to {highest}, expected 0 to {len(images.classes) - 1}."
             )
+    for name in train.classes:
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise DataError(f"Class name {name!r} cannot be written as text (UTF-8): rename its folder.") from None
     if train.classes != val.classes:
         raise DataError(f"The classes of train and val differ: {list(train.classes)[:5]} and {list(val.classes)[:5]}.")
     if len(train.classes) == 1:

@@ -8,8 +8,8 @@ each time.
 from __future__ import annotations
 
 import torch
-import triton  # type: ignore[import-untyped]
-import triton.language as tl  # type: ignore[import-untyped]
+import triton
+import triton.language as tl
 from torch import Tensor
 
 from counterpoise.objectives.kernels.layout import flat, shares, spread
