@@ -34,7 +34,7 @@ def methods() -> dict[str, dict[str, Any]]:
     """Terms beside cross-entropy, by the name of the row."""
     rows: dict[str, dict[str, Any]] = {"alone": {}}
     for name, entry in entries().items():
-        if "features" in entry.kind.needs or "teacher" not in entry.kind.needs:
+        if entry.kind.needs & {"features", "maps"} or "teacher" not in entry.kind.needs:
             continue
         term: dict[str, Any] = {"weight": TOTAL_WEIGHT}
         if "temperature" in inspect.signature(entry.kind).parameters:
