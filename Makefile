@@ -10,7 +10,7 @@ demo: $(READY)
 	$(BIN)/counterpoise demo --overwrite
 
 test: $(READY) check
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -n 2 -m "not slow"
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow

@@ -24,7 +24,9 @@ LAST_TWO = {"student_features": ["@-2", "@-1"], "teacher_features": ["@-2", "@-1
 # The student's stages are 8x8 and 4x4, the teacher's last two 4x4 and 2x2, with other numbers of channels.
 TERMS: dict[str, dict[str, object]] = {
     "at": {"weight": 100, **LAST_TWO},
+    "cirkd": {"pixel_memory": 64, "region_memory": 16, "pixel_contrast": 100, "region_contrast": 40},
     "crd": {"weight": 0.8, "negatives": 50, "dimension": 16},
+    "cwd_feature": {"weight": 50},
     "fitnet": {"weight": 10},
     "reviewkd": LAST_TWO,
     "rkd": {},
@@ -103,7 +105,7 @@ def test_a_killed_run_ends_in_the_same_bytes_and_ships_the_student_alone(
     assert {term.split("/")[0] for term in step_terms(whole)[0]} == {"cross_entropy", *TERMS}
 
     adapters = [name for name in ended if name.startswith("objective.") and name.endswith("weight")]
-    assert {name.split(".")[2] for name in adapters} == {"crd", "fitnet", "reviewkd"}
+    assert {name.split(".")[2] for name in adapters} == {"cirkd", "crd", "cwd_feature", "fitnet", "reviewkd"}
     for name in adapters:
         assert (ended[name] - early[name]).abs().max() > 1e-4, f"{name} does not learn"
 

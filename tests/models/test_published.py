@@ -146,7 +146,7 @@ def test_offline_the_error_says_which_file_of_torchvision_to_bring_and_where(off
         ("timm/resnet50.a1_in1k", "a2_in1k", "give one of them"),
         ("timm/test_vit4", True, "has no published weights"),
         ("torchvision/resnet50", "IMAGENET1K_V3", r"'IMAGENET1K_V3' is unknown\. Did you mean 'IMAGENET1K_V\d'"),
-        ("cifar/resnet20", True, r"has no published weights \(timm, torchvision have some\)"),
+        ("cifar/resnet20", True, r"has no published weights \(hf, smp, timm, torchvision have some\)"),
         ("file.py:function", True, "has no published weights"),
     ],
 )

@@ -27,6 +27,11 @@ every = pytest.mark.parametrize("name", list(ENTRIES))
 taught = pytest.mark.parametrize("name", [n for n, entry in ENTRIES.items() if "teacher" in entry.kind.needs])
 
 
+def positions(name: str) -> tuple[int, ...]:
+    """What to add to [N, C], where logits must be maps."""
+    return (2, 3) if "maps" in ENTRIES[name].kind.needs else ()
+
+
 def build(name: str, temperature: float | None = None, **arguments: Any) -> Objective:
     """The objective with its defaults, but for `arguments` that it has and any kind of temperature."""
     kind = ENTRIES[name].kind
@@ -89,6 +94,7 @@ def test_loss_and_gradient_are_finite(
     teacher_dtype: torch.dtype,
     temperature: float,
 ) -> None:
+    shape = shape if len(shape) > 2 else shape + positions(name)
     student = logits(seed, shape, scale, student_dtype)
     teacher = logits(seed + 1, shape, max(scale, 1.0), teacher_dtype)
     total, gradient = total_and_gradient(build(name, temperature), student, teacher, labels(seed, shape))
@@ -102,8 +108,10 @@ def test_loss_and_gradient_are_finite(
 def test_the_teachers_opposite_at_the_largest_logits_is_finite(
     name: str, dtype: torch.dtype, temperature: float
 ) -> None:
-    student = torch.tensor([[1e4, -1e4, -1e4], [-1e4, 1e4, 1e4]], dtype=dtype)
-    total, gradient = total_and_gradient(build(name, temperature), student, -student, torch.tensor([1, 0]))
+    student, target = torch.tensor([[1e4, -1e4, -1e4], [-1e4, 1e4, 1e4]], dtype=dtype), torch.tensor([1, 0])
+    if positions(name):
+        student, target = torch.stack([student, -student], -1), torch.stack([target, 1 - target], -1)
+    total, gradient = total_and_gradient(build(name, temperature), student, -student, target)
     assert total.isfinite()
     assert gradient.isfinite().all()
 
@@ -112,7 +120,7 @@ def test_the_teachers_opposite_at_the_largest_logits_is_finite(
 @pytest.mark.parametrize("scale", [1.0, 1e4])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
 def test_21841_classes_are_not_too_many(name: str, scale: float, dtype: torch.dtype) -> None:
-    shape = (2, 21_841)
+    shape = (2, 21_841, *positions(name))
     student, teacher = logits(0, shape, scale, dtype), logits(1, shape, scale, dtype)
     total, gradient = total_and_gradient(build(name), student, teacher, labels(0, shape))
     assert total.isfinite()
@@ -123,6 +131,7 @@ def test_21841_classes_are_not_too_many(name: str, scale: float, dtype: torch.dt
 @pytest.mark.parametrize("shape", [(3, 5), (2, 5, 2, 2)])
 def test_all_positions_ignored_is_zero_and_not_nan(name: str, shape: tuple[int, ...]) -> None:
     objective = build(name, ignore_index=IGNORED)
+    shape = shape if len(shape) > 2 else shape + positions(name)
     student, teacher = logits(0, shape, 3.0, torch.float32), logits(1, shape, 3.0, torch.float32)
     target = torch.full_like(labels(0, shape), IGNORED)
     total, gradient = total_and_gradient(objective, student, teacher, target)
@@ -134,6 +143,7 @@ def test_all_positions_ignored_is_zero_and_not_nan(name: str, shape: tuple[int, 
 @pytest.mark.parametrize("shape", [(6, 5), (2, 5, 2, 3)])
 def test_what_stands_at_an_ignored_position_is_not_felt(name: str, shape: tuple[int, ...]) -> None:
     objective = build(name, ignore_index=IGNORED)
+    shape = shape if len(shape) > 2 else shape + positions(name)
     student, teacher = logits(0, shape, 3.0, torch.float64), logits(1, shape, 3.0, torch.float64)
     target = labels(0, shape)
     ignored = torch.zeros_like(target, dtype=torch.bool)
@@ -148,8 +158,9 @@ def test_what_stands_at_an_ignored_position_is_not_felt(name: str, shape: tuple[
 
 @every
 def test_a_weight_of_zero_takes_a_sample_out(name: str) -> None:
-    student, teacher = logits(0, (4, 5), 3.0, torch.float64), logits(1, (4, 5), 3.0, torch.float64)
-    target = labels(0, (4, 5))
+    shape = (4, 5, *positions(name))
+    student, teacher = logits(0, shape, 3.0, torch.float64), logits(1, shape, 3.0, torch.float64)
+    target = labels(0, shape)
     weight = torch.tensor([1.0, 0.0, 1.0, 1.0])
     kept = weight > 0
     total, gradient = total_and_gradient(build(name), student, teacher, target, weight)
@@ -163,28 +174,31 @@ def test_a_weight_of_zero_takes_a_sample_out(name: str) -> None:
 def test_gradient_vanishes_where_student_equals_teacher(
     name: str, seed: int, temperature: float, dtype: torch.dtype
 ) -> None:
-    teacher = logits(seed, (5, 7), 3.0, dtype)
+    shape = (5, 7, *positions(name))
+    teacher = logits(seed, shape, 3.0, dtype)
     # Below gamma 1, ttm and wttm want a student that is flatter than its teacher; epsilon moves the optimum of dist.
     objective = build(name, temperature, gamma=1.0, epsilon=0.0)
-    total, gradient = total_and_gradient(objective, teacher, teacher, labels(seed, (5, 7)))
+    total, gradient = total_and_gradient(objective, teacher, teacher, labels(seed, shape))
     assert total.abs() < 1e-3 * temperature**2
     assert gradient.abs().max() < 1e-4 * max(temperature, temperature**2)
 
 
 @taught
 def test_a_step_against_the_gradient_brings_the_student_closer(name: str) -> None:
-    student, teacher = logits(0, (6, 5), 3.0, torch.float64), logits(1, (6, 5), 3.0, torch.float64)
-    before, gradient = total_and_gradient(build(name), student, teacher, labels(0, (6, 5)))
+    shape = (6, 5, *positions(name))
+    student, teacher = logits(0, shape, 3.0, torch.float64), logits(1, shape, 3.0, torch.float64)
+    before, gradient = total_and_gradient(build(name), student, teacher, labels(0, shape))
     step = 1e-3 / gradient.norm()
-    after, _ = total_and_gradient(build(name), student - step * gradient, teacher, labels(0, (6, 5)))
+    after, _ = total_and_gradient(build(name), student - step * gradient, teacher, labels(0, shape))
     assert after < before
 
 
 @every
 def test_under_autocast_the_loss_is_the_same(name: str) -> None:
-    student, teacher = logits(0, (6, 5), 3.0, torch.float32), logits(1, (6, 5), 3.0, torch.float32)
+    shape = (6, 5, *positions(name))
+    student, teacher = logits(0, shape, 3.0, torch.float32), logits(1, shape, 3.0, torch.float32)
     plain, mixed = (
-        total_and_gradient(build(name), student, teacher, labels(0, (6, 5)), autocast=on) for on in (False, True)
+        total_and_gradient(build(name), student, teacher, labels(0, shape), autocast=on) for on in (False, True)
     )
     torch.testing.assert_close(mixed, plain)
 

@@ -15,6 +15,10 @@ from counterpoise.outputs import Outputs
 
 NAMES = sorted(name for name, entry in entries().items() if "features" in entry.kind.needs)
 SAMPLES = 40
+SMALL: dict[str, dict[str, int]] = {
+    "crd": {"negatives": 30, "dimension": 8},
+    "cirkd": {"pixel_memory": 60, "region_memory": 30, "pixel_contrast": 100, "region_contrast": 40},
+}
 # Edges of the last stages of student and teacher: equal, whole ratios both ways, neither, and a single position.
 EDGES = [(3, 3), (6, 3), (2, 6), (5, 3), (1, 1)]
 
@@ -32,16 +36,15 @@ def outputs(count: int, channels: int, edge: int, dtype: torch.dtype, seed: int,
 
 def prepared(name: str, student: Outputs, teacher: Outputs) -> WeightedSum:
     torch.manual_seed(0)
-    arguments = {"negatives": 30, "dimension": 8} if name == "crd" else {}
-    objective = WeightedSum({name: Term(**arguments)})
+    objective = WeightedSum({name: Term(**SMALL.get(name, {}))})
     objective.prepare(student, teacher, SAMPLES)
     objective.set_progress(1.0)
     objective.set_batch(torch.arange(len(student.logits)))
     return objective
 
 
-def test_all_five_are_known() -> None:
-    assert NAMES == ["at", "crd", "fitnet", "reviewkd", "rkd"]
+def test_all_are_known() -> None:
+    assert NAMES == ["at", "cirkd", "crd", "cwd_feature", "fitnet", "ifvd", "reviewkd", "rkd", "skd"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -80,7 +83,7 @@ def test_gradient_is_that_of_the_loss(name: str) -> None:
     assert torch.autograd.gradcheck(loss, tuple(student.features.values()))
 
 
-@pytest.mark.parametrize("name", sorted(set(NAMES) - {"rkd"}))
+@pytest.mark.parametrize("name", sorted(set(NAMES) - {"rkd", "cirkd"}))
 def test_weight_counts_samples(name: str) -> None:
     student, teacher = outputs(4, 3, 2, torch.float64, 1), outputs(4, 4, 2, torch.float64, 2)
     objective = prepared(name, student, teacher).eval()
@@ -115,7 +118,7 @@ def test_a_missing_feature_is_named(name: str) -> None:
         objective(student, half, None)
 
 
-@pytest.mark.parametrize("name", ["crd", "fitnet", "reviewkd"])
+@pytest.mark.parametrize("name", ["cirkd", "crd", "cwd_feature", "fitnet", "reviewkd"])
 def test_unprepared_is_said(name: str) -> None:
     student, teacher = outputs(4, 3, 2, torch.float32, 1), outputs(4, 4, 2, torch.float32, 2)
     with pytest.raises(ObjectiveError, match="call prepare"):

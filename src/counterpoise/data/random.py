@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 # One stream for each use, so that switching one augmentation on does not move the draws of another.
-ORDER, CROP, FLIP, RANDAUGMENT, MIX, SPLIT = range(6)
+ORDER, CROP, FLIP, RANDAUGMENT, MIX, SPLIT, SCALE, JITTER = range(8)
 
 _MASK = 0xFFFFFFFF
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)

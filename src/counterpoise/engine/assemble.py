@@ -70,6 +70,9 @@ def assemble(
     Raises ConfigError, DataError or ModelError for whatever does not fit.
     """
     splits = data if data is not None else sources.load(run.data)
+    task = tasks.get(run.task)
+    for part in splits:
+        task.check(part)
     limit = int(run.data.memory_limit_gb * 1e9)
     train, val = (sources.in_memory(part, limit, run.data.on_corrupt) for part in splits)
     if run.train.tensorboard and importlib.util.find_spec("tensorboard") is None:
@@ -88,7 +91,9 @@ def assemble(
 
     torch.manual_seed(run.seed)
     student_model = build_student(run, classes, student)
-    student_model.task = run.task
+    for model in (student_model, teacher_model):
+        if model is not None and model.task != run.task:
+            raise ConfigError(f"{model.name} is a network for {model.task}, and the run's task is {run.task}.")
     memory = torch.channels_last if run.train.channels_last else torch.contiguous_format
     models = [student_model, *([teacher_model] if teacher_model is not None else [])]
     for model in models:
@@ -120,7 +125,7 @@ def assemble(
 
     return Parts(
         classes=classes,
-        task=tasks.get(run.task),
+        task=task,
         student=student_model,
         teacher=live,
         objective=objective.to(processes.device),

@@ -1,4 +1,4 @@
-"""From a name to a network: timm/resnet50, torchvision/..., cifar/resnet8x4, digits/..., file.py:function."""
+"""From a name to a network: timm/resnet50, torchvision/..., smp/pspnet:resnet18, cifar/resnet8x4, file.py:function."""
 
 from __future__ import annotations
 
@@ -87,10 +87,10 @@ def build(
     else:
         head, weights = (None, weights) if isinstance(model, nn.Module) else _head(weights, make, family, name, request)
         if head is not None:
+            if not head.classes and (keep_head or not num_classes):
+                raise ModelError(f"{weights.origin} has no classifier, so there is nothing to imitate.")
             if keep_head and head.classes != (num_classes or head.classes):
                 raise ModelError(f"{weights.origin} has {head.classes} classes, expected {num_classes}.")
-            if not (num_classes or head.classes):
-                raise ModelError(f"{weights.origin} has no classifier, so there is nothing to imitate.")
             request = replace(request, num_classes=num_classes or head.classes)
         built = make(request)
         fits = head is None or head.classes == request.num_classes
@@ -110,6 +110,7 @@ def build(
         input_size=size,
         crop_share=given.crop_share or built.crop_share,
         stages=built.stages,
+        task=built.task,
     )
 
 

@@ -9,6 +9,7 @@ import importlib
 import importlib.util
 import inspect
 import pkgutil
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -38,7 +39,8 @@ class Objective(nn.Module, ABC):
     """What the student is asked to imitate. Subclasses implement `parts`."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"teacher"})
-    """What it looks at beside the student's logits: any of 'teacher', 'labels', 'features'."""
+    """What it looks at beside the student's logits: any of 'teacher', 'labels', 'features', and 'maps' where
+    its logits must have positions, [N, C, ...]."""
 
     student_features: tuple[str, ...] = ()
     teacher_features: tuple[str, ...] = ()
@@ -240,11 +242,21 @@ def _from_file(name: str) -> Entry:
     path, _, attribute = name.rpartition(":")
     if not Path(path).is_file():
         raise ConfigError(f"Objective '{name}': file {path} does not exist.")
-    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
+    module_name = f"_counterpoise_{Path(path).stem}"
+    spec = importlib.util.spec_from_file_location(module_name, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    sys.modules[module_name] = module  # dataclasses look their module up there
+    folder = str(Path(path).parent.resolve())
+    sys.path.insert(0, folder)  # as for a script: files beside it can be imported
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # whatever the user's code raises
+        del sys.modules[module_name]
+        raise ConfigError(f"Objective '{name}': {path} cannot be imported: {type(error).__name__}: {error}") from error
+    finally:
+        sys.path.remove(folder)
     kind = getattr(module, attribute, None)
     if not (isinstance(kind, type) and issubclass(kind, Objective)):
         classes = [n for n, v in vars(module).items() if isinstance(v, type) and issubclass(v, Objective)]

@@ -13,6 +13,7 @@ from torch import Tensor
 from counterpoise.errors import ConfigError, unknown
 
 if TYPE_CHECKING:
+    from counterpoise.data.sources.base import ImageSet
     from counterpoise.models.network import VisionModel
 
 
@@ -50,6 +51,10 @@ class Task(ABC):
     """What the Hugging Face hub calls it."""
     headline: ClassVar[str]
     """The metric that picks the best epoch; larger is better."""
+
+    @abstractmethod
+    def check(self, images: ImageSet) -> None:
+        """Raises ConfigError where the images do not have what this task learns from."""
 
     @abstractmethod
     def score(self, num_classes: int) -> Score:

@@ -9,7 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from counterpoise.data.sources.base import UNLABELED
+from counterpoise.data.sources.base import UNLABELED, ImageSet
+from counterpoise.data.sources.masks import MaskedSet
+from counterpoise.errors import ConfigError
 from counterpoise.tasks.base import Report, Score, Task
 
 if TYPE_CHECKING:
@@ -116,6 +118,12 @@ class Classification(Task):
     name = "classification"
     hub_name = "image-classification"
     headline = "top1"
+
+    def check(self, images: ImageSet) -> None:
+        if isinstance(images, MaskedSet):
+            raise ConfigError(
+                "The data holds masks, a class for every pixel; classification learns one a picture."
+            )
 
     def score(self, num_classes: int) -> Score:
         return TopScore()

@@ -34,10 +34,11 @@ class Built:
     """A network, freshly initialized, and what belongs to it.
 
     Attributes:
-        net: takes normalized images [N, 3, H, W], returns logits.
+        net: takes normalized images [N, 3, H, W], returns logits; those of segmentation are [N, C, h, w] at the
+            network's own resolution.
         num_classes: of the logits; None where only trying tells.
         arguments: that build the same network again.
-        mean, std, input_size, crop_share, stages: as in VisionModel.
+        mean, std, input_size, crop_share, stages, task: as in VisionModel.
     """
 
     net: nn.Module
@@ -48,6 +49,7 @@ class Built:
     input_size: int | None = None
     crop_share: float = 1.0
     stages: Sequence[str] = ()
+    task: str = "classification"
 
 
 State = dict[str, Tensor]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
@@ -63,11 +64,15 @@ def convert(name: str, request: Request, state: dict[str, Tensor]) -> dict[str, 
         net = _create(name, request, config.tag, state, len(head) if head is not None else None)
     except ModelError:
         return None
-    # A few networks of timm let tensors be missing. Renamed, turned or reshaped tensors keep their largest value.
     read: dict[str, Tensor] = net.state_dict()
+    return read if came_from(read, state) else None  # a few networks of timm let tensors be missing
+
+
+def came_from(read: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> bool:
+    """Whether most tensors that timm has read are in `state`: renamed, turned or reshaped, the largest value stays."""
     known = {value.abs().max().item() for value in state.values() if value.numel()}
     found = [value.abs().max().item() in known for value in read.values() if value.numel() > 1]
-    return read if sum(found) > len(found) / 2 else None
+    return sum(found) > len(found) / 2
 
 
 @register("timm", summary="networks of timm, with published weights", names=names, published=publish, convert=convert)

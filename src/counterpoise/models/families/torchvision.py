@@ -1,14 +1,16 @@
-"""torchvision/NAME: the classifiers of torchvision, and their published weights."""
+"""torchvision/NAME: the classifiers and segmentation networks of torchvision, and their published weights."""
 
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from torch import Tensor, nn
 
 from counterpoise.errors import ModelError, unknown
 from counterpoise.models import checkpoint, guard, imagenet, published
 from counterpoise.models.families.base import Built, Request, register
+from counterpoise.models.padding import Padded
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
@@ -16,30 +18,54 @@ INCEPTIONS = ("googlenet", "inception_v3")
 # Their side branches serve only to train from nothing, and their published weights want another normalization than the
 # other networks, which torchvision patches into the network's input and we state as mean and std.
 INCEPTION_ARGUMENTS = {"aux_logits": False, "transform_input": False, "init_weights": True}
-SIDE_BRANCHES = ("aux1.", "aux2.", "AuxLogits.")
+SIDE_BRANCHES = ("aux1.", "aux2.", "AuxLogits.", "aux_classifier.")
+# Heads of segmentation: DeepLab's and FCN's fifth layer, the two of LR-ASPP.
+HEADS = re.compile(r"classifier\.(4|low_classifier|high_classifier)\.")
+STRIDES = {"resnet": 8, "mobilenet": 16}  # of their dilated backbones
+
+
+class Segmenter(Padded):
+    """A segmentation network that answers at its own resolution; parameters are named as torchvision does."""
+
+    def __init__(self, net: Any, stride: int) -> None:
+        super().__init__(stride)
+        self.backbone: nn.Module = net.backbone
+        self.classifier: nn.Module = net.classifier
+
+    def answer(self, images: Tensor) -> Tensor:
+        """Logits at the resolution of the classifier."""
+        features = self.backbone(images)
+        logits: Tensor = self.classifier(features.get("out", features))  # LR-ASPP takes two features
+        return logits
 
 
 def names() -> list[str]:
-    """All classifiers of the torchvision that is installed."""
+    """All classifiers and segmentation networks of the torchvision that is installed."""
     guard.ready()
     from torchvision import models
 
-    listed: list[str] = models.list_models(models)
-    return listed
+    return [*models.list_models(models), *_segmenters()]
 
 
 def publish(name: str, request: Request, pretrained: bool | str) -> checkpoint.Weights:
-    """Published weights: those torchvision calls DEFAULT, or those of a tag such as IMAGENET1K_V1."""
+    """Published weights: those torchvision calls DEFAULT, or those of a tag such as IMAGENET1K_V1.
+
+    Those of segmentation are of COCO with the classes of Pascal VOC; tags of ImageNet name weights of the backbone.
+    """
     _check(name)
     from torchvision.models import get_model_weights
 
-    kinds = get_model_weights(name)
+    segmenter = name in _segmenters()
+    own = get_model_weights(name).__members__
+    kinds = {**get_model_weights(name.partition("_")[2]).__members__, **own} if segmenter else own
     tag = pretrained.upper() if isinstance(pretrained, str) else "DEFAULT"
-    if tag not in kinds.__members__:
-        raise ModelError(unknown(f"Tag of torchvision/{name}", tag, [kind.name for kind in kinds]))
+    if tag not in kinds:
+        raise ModelError(unknown(f"Tag of torchvision/{name}", tag, [kind for kind in kinds if kind != "DEFAULT"]))
     kind = kinds[tag]
     path = published.from_url(kind.url, None, f"torchvision/{name}")
     state = _rename(name, checkpoint.read(path).state)
+    if segmenter:
+        return checkpoint.Weights(str(path), state, classes=tuple(kind.meta["categories"]) if tag in own else None)
     preset = kind.transforms()
     size = preset.crop_size[0]
     count = len(kind.meta["categories"])
@@ -54,22 +80,33 @@ def publish(name: str, request: Request, pretrained: bool | str) -> checkpoint.W
 
 
 def convert(name: str, request: Request, state: dict[str, Tensor]) -> dict[str, Tensor] | None:
-    """The state of a published file in the names of today's networks."""
-    return _rename(name, state)
+    """The state of a published file in today's names; that of a classifier becomes the backbone of a segmenter."""
+    renamed = _rename(name, state)
+    if name not in _segmenters() or any(key.startswith("backbone.") for key in renamed):
+        return renamed
+    own: dict[str, Tensor] = build(name, request).net.state_dict()
+    backbone = {f"backbone.{key.removeprefix('features.')}": value for key, value in renamed.items()}
+    needed = {key for key in own if key.startswith("backbone.")}
+    if any(key not in backbone for key in needed if not key.endswith("num_batches_tracked")):
+        return None
+    found = {key: backbone.get(key, value) for key, value in own.items()}
+    return {key: value for key, value in found.items() if not HEADS.match(key)}
 
 
 @register(
     "torchvision",
-    summary="classifiers of torchvision, with published weights",
+    summary="classifiers and segmentation networks of torchvision, with published weights",
     names=names,
     published=publish,
     convert=convert,
 )
 def build(name: str, request: Request) -> Built:
-    """A classifier of torchvision, with the input size of its default weights."""
+    """A network of torchvision, classifiers with the input size of their default weights."""
     _check(name)
-    from torchvision.models import get_model, get_model_weights
+    from torchvision.models import get_model_weights
 
+    if name in _segmenters():
+        return _segmenter(name, request)
     inception = name in INCEPTIONS
     arguments = {**(INCEPTION_ARGUMENTS if inception else {}), **request.arguments}
     size = arguments.get("image_size", get_model_weights(name).DEFAULT.transforms().crop_size[0])
@@ -77,11 +114,7 @@ def build(name: str, request: Request) -> Built:
         size = request.input_size or arguments.get("image_size", 224)
         arguments["image_size"] = size
     num_classes = 1000 if request.num_classes is None else request.num_classes
-    try:
-        net: nn.Module = get_model(name, weights=None, num_classes=num_classes, **arguments)
-    except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        given = f" with {dict(request.arguments)}" if request.arguments else ""
-        raise ModelError(f"torchvision/{name} cannot be built{given}: {error}") from error
+    net = _create(name, request, num_classes=num_classes, **arguments)
     return Built(
         net,
         num_classes,
@@ -94,6 +127,35 @@ def build(name: str, request: Request) -> Built:
     )
 
 
+def _segmenter(name: str, request: Request) -> Built:
+    if "aux_loss" in request.arguments:
+        raise ModelError(f"torchvision/{name}: aux_loss cannot be among the arguments: objectives take one answer.")
+    num_classes = 21 if request.num_classes is None else request.num_classes  # as published
+    whole = _create(name, request, num_classes=num_classes, weights_backbone=None, **request.arguments)
+    net = Segmenter(whole, next(stride for kind, stride in STRIDES.items() if kind in name))
+    stages = [f"backbone.{stage}" for stage in _stages(net.backbone) or dict(net.backbone.named_children())]
+    return Built(net, num_classes, request.arguments, mean=MEAN, std=STD, stages=stages, task="segmentation")
+
+
+def _create(name: str, request: Request, **arguments: Any) -> nn.Module:
+    from torchvision.models import get_model
+
+    try:
+        net: nn.Module = get_model(name, weights=None, **arguments)
+    except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        given = f" with {dict(request.arguments)}" if request.arguments else ""
+        raise ModelError(f"torchvision/{name} cannot be built{given}: {error}") from error
+    return net
+
+
+def _segmenters() -> list[str]:
+    guard.ready()
+    from torchvision import models
+
+    listed: list[str] = models.list_models(models.segmentation)
+    return listed
+
+
 def _check(name: str) -> None:
     known = names()
     if name not in known:
@@ -101,7 +163,7 @@ def _check(name: str) -> None:
 
 
 def _rename(name: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    if name in INCEPTIONS:
+    if name in INCEPTIONS or name in _segmenters():
         return {key: value for key, value in state.items() if not key.startswith(SIDE_BRANCHES)}
     # files of DenseNet are older than the rule that names hold no dot: denselayer1.norm.1.weight
     return {re.sub(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)", r"\1\2", key): value for key, value in state.items()}

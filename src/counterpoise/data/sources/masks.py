@@ -1,0 +1,198 @@
+"""Sets of images with a mask each: a class for every pixel."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from counterpoise.data.images import CorruptImage
+from counterpoise.data.sources.base import UNLABELED, ArraySet, Concatenation, ImageSet, Subset
+from counterpoise.errors import DataError
+
+IGNORE = 255
+"""Void in every mask of the program, whatever number or color stands for it in the files."""
+
+
+class MaskedSet(ImageSet):
+    """Images by index, with masks. `labels` only says which images have one: 0, or UNLABELED (-1) where there is none.
+
+    Attributes:
+        classes: names of the classes 0, 1, ..., without void.
+    """
+
+    @abstractmethod
+    def read_mask(self, index: int) -> Tensor:
+        """The mask as uint8 [H, W], as large as the image: classes, and IGNORE (255) where void.
+
+        All void where the image is UNLABELED.
+
+        Raises:
+            CorruptImage: the mask cannot be read.
+            DataError: it does not fit the image or the classes.
+        """
+
+    def subset(self, indices: Tensor) -> MaskedSet:
+        return MaskedSubset(self, indices)
+
+
+class MaskedSubset(Subset, MaskedSet):
+    """Some images of another set with their masks, in an order of their own."""
+
+    def __init__(self, whole: MaskedSet, indices: Tensor) -> None:
+        super().__init__(whole, indices)
+        self._masked = whole
+
+    def read_mask(self, index: int) -> Tensor:
+        return self._masked.read_mask(int(self._indices[index]))
+
+
+class MaskedArraySet(ArraySet, MaskedSet):
+    """Images of one size held in memory, with their masks.
+
+    Args:
+        images: uint8 [N, 3, H, W].
+        masks: uint8 [N, H, W], classes and IGNORE.
+        labels: int64 [N], 0 or UNLABELED; default: 0 everywhere.
+        names, corrupt, fingerprint: as for ArraySet.
+    """
+
+    def __init__(
+        self,
+        images: Tensor,
+        masks: Tensor,
+        classes: Sequence[str],
+        names: Sequence[str] | str = "image",
+        corrupt: Sequence[str] = (),
+        fingerprint: str | None = None,
+        labels: Tensor | None = None,
+    ) -> None:
+        if labels is None:
+            labels = torch.zeros(len(images), dtype=torch.int64)
+        super().__init__(images, labels, classes, names, corrupt, fingerprint)
+        if masks.dtype != torch.uint8 or masks.shape != (len(images), *images.shape[2:]):
+            given = f"{masks.dtype} {list(masks.shape)} for images {list(images.shape)}"
+            raise DataError(f"Masks must be uint8 [N, H, W] of the images' size, got {given}.")
+        self.masks = masks
+
+    def read_mask(self, index: int) -> Tensor:
+        return self.masks[index]
+
+    def subset(self, indices: Tensor) -> MaskedArraySet:
+        names = [self.name(index) for index in indices.tolist()]
+        return MaskedArraySet(
+            self.images[indices], self.masks[indices], self.classes, names, labels=self.labels[indices]
+        )
+
+    def identity(self, index: int) -> bytes:
+        return super().identity(index) + self.masks[index].contiguous().numpy().tobytes()
+
+
+class MaskedConcatenation(Concatenation, MaskedSet):
+    """Several sets, one after the other; those without masks are UNLABELED."""
+
+    def read_mask(self, index: int) -> Tensor:
+        part, inner = self._find(index)
+        if isinstance(part, MaskedSet):
+            return part.read_mask(inner)
+        return torch.full(self.extent(index), IGNORE, dtype=torch.uint8)
+
+
+def concatenate(labeled: MaskedSet, unlabeled: ImageSet) -> MaskedSet:
+    """`labeled`, its classes kept, followed by the images of `unlabeled`, whose labels become UNLABELED."""
+    labels = torch.cat([labeled.labels, torch.full((len(unlabeled),), UNLABELED)])
+    return MaskedConcatenation([labeled, unlabeled], labels, labeled.classes)
+
+
+def in_memory(images: MaskedSet, limit_bytes: float, on_corrupt: Literal["stop", "skip"] = "stop") -> MaskedSet:
+    """Decode a set and its masks once, into memory, where all have one size and fit; else give it back as it is.
+
+    Headers are read first, up to the first image that differs in size. Unless images are left out, the fingerprint
+    stays that of the files.
+
+    Args:
+        limit_bytes: most bytes that pixels and masks may take.
+        on_corrupt: 'stop' raises CorruptImage; 'skip' leaves out images which, or whose mask, cannot be read, and names
+            them in `.corrupt`.
+    """
+    if isinstance(images, MaskedArraySet) or len(images) == 0:
+        return images
+    extent: tuple[int, int] | None = None
+    unreadable: dict[int, str] = {}
+
+    def give_up(index: int, error: CorruptImage) -> None:
+        if on_corrupt == "stop":
+            raise error
+        unreadable[index] = error.name
+
+    for index in range(len(images)):
+        try:
+            found = images.extent(index)
+        except CorruptImage as error:
+            give_up(index, error)
+            continue
+        extent = extent or found
+        if found != extent or len(images) * 4 * extent[0] * extent[1] > limit_bytes:
+            return images
+    height, width = extent or (0, 0)
+    pixels = torch.empty(len(images), 3, height, width, dtype=torch.uint8)
+    masks = torch.empty(len(images), height, width, dtype=torch.uint8)
+    for index in range(len(images)):
+        if index in unreadable:
+            continue
+        try:
+            image, mask = images.read(index), images.read_mask(index)
+        except CorruptImage as error:
+            give_up(index, error)
+            continue
+        if image.shape[1:] != (height, width):  # a header that lies
+            return images
+        pixels[index], masks[index] = image, mask
+    kept = [index for index in range(len(images)) if index not in unreadable]
+    if not kept:
+        raise DataError(f"None of the {len(images)} images can be read; the first is {images.name(0)}.")
+    corrupt = [*images.corrupt, *(unreadable[index] for index in sorted(unreadable))]
+    names = [images.name(index) for index in kept]
+    if not unreadable:
+        return MaskedArraySet(pixels, masks, images.classes, names, corrupt, images.fingerprint(), images.labels)
+    return MaskedArraySet(pixels[kept], masks[kept], images.classes, names, corrupt, labels=images.labels[kept])
+
+
+def class_counts(images: MaskedSet) -> tuple[Tensor, Tensor]:
+    """How often each class occurs: reads every mask once.
+
+    Returns:
+        int64 [C], pixels of each class; int64 [C], pixels that are not void in those images where the class occurs.
+    """
+    classes = len(images.classes)
+    own, around = torch.zeros(2, classes, dtype=torch.int64)
+    for index in torch.nonzero(images.labels != UNLABELED).flatten().tolist():
+        counts = torch.bincount(images.read_mask(index).flatten(), minlength=IGNORE + 1)[:classes]
+        own += counts
+        around += counts.sum() * (counts > 0)
+    return own, around
+
+
+def class_weights(images: MaskedSet) -> Tensor:
+    """Weights by which rare classes count more in cross-entropy: median frequency balancing.
+
+    weight[c] = median(frequency) / frequency[c], where frequency[c] is the share of c among the pixels (void left out)
+    of the images in which c occurs, and the median is over the classes that occur; one that never does has weight 1.
+    Of an even number of frequencies the median is the mean of the middle two.
+
+    Paper: Eigen and Fergus 2015, "Predicting depth, surface normals and semantic labels", arXiv:1411.4734.
+
+    Returns:
+        float32 [C].
+    """
+    own, around = class_counts(images)
+    occurs = own > 0
+    if not occurs.any():
+        raise DataError(f"None of the {len(images)} masks holds a class, so that class weights mean nothing.")
+    frequency = own[occurs].double() / around[occurs]
+    weights = torch.ones(len(own))
+    weights[occurs] = (frequency.quantile(0.5) / frequency).float()
+    return weights

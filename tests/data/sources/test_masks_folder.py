@@ -1,0 +1,222 @@
+"""Folders of images and masks: layouts, and what is said where the two do not fit."""
+
+from __future__ import annotations
+
+import shutil
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from counterpoise import config
+from counterpoise.data import sources
+from counterpoise.data.images import CorruptImage
+from counterpoise.data.sources.masks import IGNORE, MaskedSet
+from counterpoise.errors import ConfigError, DataError
+
+NAMES = ("ground", "void", "circle", "square")
+
+
+def load(path: Path, source: str = "auto", **options: Any) -> tuple[MaskedSet, MaskedSet]:
+    train, val = sources.load(config.Data(path=path, source=source, val_fraction=0.25, options=options))
+    assert isinstance(train, MaskedSet)
+    assert isinstance(val, MaskedSet)
+    return train, val
+
+
+def names(images: sources.ImageSet, root: Path) -> list[str]:
+    return [Path(images.name(index)).relative_to(root / "images").as_posix() for index in range(len(images))]
+
+
+def write(root: Path, key: str, seed: int, draw: Callable[..., Image.Image]) -> None:
+    """A picture 40 x 32 at images/KEY.jpg and its mask: ground 0, a void line, and the shape's box as 2 or 3."""
+    image, mask = root / "images" / f"{key}.jpg", root / "masks" / f"{key}.png"
+    for path in (image, mask):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    shape = ("circle", "square")[seed % 2]
+    draw(shape, seed, (40, 32)).save(image)
+    values = np.zeros((32, 40), dtype=np.uint8)
+    values[8:24, 10 : 20 + seed] = NAMES.index(shape)
+    values[0] = 1
+    Image.fromarray(values).save(mask)
+
+
+@pytest.fixture
+def scenes(tmp_path: Path, make_picture: Callable[..., Image.Image]) -> Path:
+    """{images,masks}/{train,val,test} with 4, 2 and 3 files, train with a folder more; classes with void at 1."""
+    root = tmp_path / "scenes"
+    for split, count in (("train", 4), ("val", 2), ("test", 3)):
+        for number in range(count):
+            inner = "deep/" if split == "train" and number == 3 else ""
+            write(root, f"{split}/{inner}{number}", number, make_picture)
+    (root / "classes.txt").write_text("\n".join(NAMES) + "\n")
+    return root
+
+
+@pytest.fixture
+def flat(tmp_path: Path, make_picture: Callable[..., Image.Image]) -> Path:
+    """images/0.jpg to 7.jpg and their masks."""
+    root = tmp_path / "flat"
+    for number in range(8):
+        write(root, str(number), number, make_picture)
+    (root / "classes.txt").write_text("\n".join(NAMES))
+    return root
+
+
+def test_split_folders_are_read(scenes: Path) -> None:
+    train, val = load(scenes)
+    assert names(train, scenes) == ["train/0.jpg", "train/1.jpg", "train/2.jpg", "train/deep/3.jpg"]
+    assert names(val, scenes) == ["val/0.jpg", "val/1.jpg"]
+    assert train.classes == val.classes == ("ground", "circle", "square")
+    assert train.labels.tolist() == [0] * 4
+    mask = train.read_mask(3)
+    assert (mask.dtype, mask.shape) == (torch.uint8, train.read(3).shape[1:])
+    expected = torch.zeros(32, 40, dtype=torch.uint8)
+    expected[8:24, 10:23] = 2
+    expected[0] = IGNORE
+    assert torch.equal(mask, expected)
+
+
+def test_split_to_evaluate_on_can_be_chosen(scenes: Path) -> None:
+    assert names(load(scenes, val_split="test")[1], scenes) == ["test/0.jpg", "test/1.jpg", "test/2.jpg"]
+    with pytest.raises(DataError, match=r"has no split 'tset'. Did you mean 'test'"):
+        load(scenes, val_split="tset")
+
+
+def test_list_files_divide_a_flat_folder(flat: Path) -> None:
+    (flat / "train.txt").write_text("0\n2.jpg\nimages/4.jpg\n\n")
+    (flat / "val.txt").write_text("7\n")
+    (flat / "test.txt").write_text("6\n5\n")
+    train, val = load(flat)
+    assert names(train, flat) == ["0.jpg", "2.jpg", "4.jpg"]
+    assert names(val, flat) == ["7.jpg"]
+    assert names(load(flat, val_split="test")[1], flat) == ["6.jpg", "5.jpg"]
+    (flat / "lists").mkdir()
+    (flat / "val.txt").rename(flat / "lists" / "val.txt")
+    (flat / "train.txt").rename(flat / "lists" / "train.txt")
+    assert names(load(flat, lists="lists")[1], flat) == ["7.jpg"]
+
+
+def test_what_a_list_gets_wrong_is_named(flat: Path) -> None:
+    (flat / "train.txt").write_text("0\n1\n")
+    (flat / "val.txt").write_text("3\n33\n")
+    with pytest.raises(DataError, match=r"val.txt names '33', which is not in .*images.* Did you mean '3"):
+        load(flat)
+    (flat / "val.txt").write_text("3\n3.jpg\n")
+    with pytest.raises(DataError, match="names '3' twice"):
+        load(flat)
+    (flat / "val.txt").write_text("\n")
+    with pytest.raises(DataError, match=r"val.txt is empty"):
+        load(flat)
+
+
+def test_flat_folder_is_split_by_fraction(flat: Path) -> None:
+    train, val = load(flat)
+    assert (len(train), len(val)) == (6, 2)
+    assert sorted(names(train, flat) + names(val, flat)) == [f"{number}.jpg" for number in range(8)]
+    with pytest.raises(DataError, match=r"has no split 'test'"):
+        load(flat, val_split="test")
+
+
+def test_layout_of_cityscapes_is_read_by_names_and_suffixes(scenes: Path) -> None:
+    for old, new, suffix in (("images", "leftImg8bit", "_leftImg8bit"), ("masks", "gtFine", "_gtFine_labelTrainIds")):
+        (scenes / old).rename(scenes / new)
+        for path in sorted((scenes / new).rglob("*.*")):
+            path.rename(path.with_name(path.stem + suffix + path.suffix))
+    other = scenes / "gtFine" / "train" / "0_gtFine_color.png"
+    shutil.copy(next((scenes / "gtFine" / "train").glob("0_*")), other)
+    options = {"images": "leftImg8bit", "masks": "gtFine", "image_suffix": "_leftImg8bit"}
+    train, val = load(scenes, "masks_folder", **options, mask_suffix="_gtFine_labelTrainIds")
+    assert (len(train), len(val)) == (4, 2)
+    assert train.name(0).endswith("leftImg8bit/train/0_leftImg8bit.jpg")
+    with pytest.raises(DataError, match="whose name ends in '_ids'"):
+        load(scenes, "masks_folder", **options, mask_suffix="_ids")
+
+
+def test_missing_mask_is_named(scenes: Path) -> None:
+    (scenes / "masks" / "train" / "2.png").unlink()
+    with pytest.raises(DataError, match=r"1 of 4 images have no mask below .*masks; the first is .*train/2.jpg"):
+        load(scenes)
+
+
+def test_mask_without_an_image_is_named(scenes: Path) -> None:
+    (scenes / "images" / "val" / "1.jpg").unlink()
+    with pytest.raises(DataError, match=r"val holds 2 masks and .*val 1 images; val/1.png belongs to none"):
+        load(scenes)
+
+
+def test_two_files_of_one_name_are_refused(flat: Path) -> None:
+    shutil.copy(flat / "images" / "3.jpg", flat / "images" / "3.jpeg")
+    with pytest.raises(DataError, match=r"3.jpeg and .*3.jpg differ in nothing but their ending"):
+        load(flat)
+
+
+def test_jpeg_masks_are_refused(flat: Path) -> None:
+    with Image.open(flat / "masks" / "0.png") as mask:
+        mask.save(flat / "masks" / "0.jpg")
+    with pytest.raises(DataError, match=r"0.jpg is of a format that may change values; masks are PNG"):
+        load(flat)
+
+
+def test_sizes_must_agree(scenes: Path) -> None:
+    path = scenes / "masks" / "train" / "1.png"
+    with Image.open(path) as mask:
+        mask.resize((20, 16)).save(path)
+    train, _ = load(scenes)
+    with pytest.raises(DataError, match=r"train/1.png is 20 x 16 pixels, and its image .*train/1.jpg is 40 x 32"):
+        train.read_mask(1)
+
+
+def test_what_is_wrong_with_the_first_mask_is_said_at_once(scenes: Path) -> None:
+    Image.fromarray(np.full((32, 40), 7, dtype=np.uint8)).save(scenes / "masks" / "val" / "0.png")
+    with pytest.raises(DataError, match=r"val/0.png holds the value 7"):
+        load(scenes)
+    (scenes / "masks" / "val" / "0.png").write_bytes(b"")
+    with pytest.raises(CorruptImage, match=r"val/0.png cannot be read"):
+        load(scenes)
+    skipping = config.Data(path=scenes, on_corrupt="skip")
+    assert len(sources.load(skipping).val) == 2
+
+
+def test_folders_must_be_there(scenes: Path) -> None:
+    with pytest.raises(DataError, match=r"has no folder 'mask'; expected .* Did you mean 'masks'"):
+        load(scenes, masks="mask")
+    shutil.rmtree(scenes / "images" / "val")
+    (scenes / "images" / "val").mkdir()
+    with pytest.raises(DataError, match="val holds no images"):
+        load(scenes)
+
+
+def test_classes_file_may_lie_elsewhere(scenes: Path, tmp_path: Path) -> None:
+    (scenes / "classes.txt").rename(tmp_path / "names.txt")
+    assert load(scenes, classes=str(tmp_path / "names.txt"))[0].classes == ("ground", "circle", "square")
+    with pytest.raises(DataError, match=r"Classes file .*classes.txt cannot be read: No such file"):
+        load(scenes)
+
+
+def test_ignored_value_may_be_any(scenes: Path) -> None:
+    assert load(scenes, ignore=0)[0].classes == ("circle", "square")
+    with pytest.raises(ConfigError, match=r"data.options.ignore must be 0 to 255.*got 256"):
+        load(scenes, ignore=256)
+
+
+def test_camvid_is_read_as_it_is_unpacked(shared_data: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(shared_data / "camvid" / "camvid.zip") as archive:
+        every = sorted(archive.namelist())
+        for split in ("train", "val", "test"):
+            for side in ("images", "masks"):
+                found = [name for name in every if name.startswith(f"{side}/{split}/") and not name.endswith("/")]
+                archive.extractall(tmp_path, found[:3])
+    classes = [f"class {index}" for index in range(11)]
+    (tmp_path / "classes.txt").write_text("\n".join([*classes, "void"]))
+    train, val = load(tmp_path)
+    assert train.classes == tuple(classes)
+    values = torch.cat([images.read_mask(index).flatten() for images in (train, val) for index in range(3)])
+    assert torch.bincount(values[values != IGNORE]).numel() <= 11
+    assert (values == IGNORE).any()
+    assert len(load(tmp_path, val_split="test")[1]) == 3
