@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import os
 import re
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any
 
 import pytest
@@ -104,3 +106,18 @@ def test_links_between_pages_lead_somewhere() -> None:
 def test_every_objective_is_in_the_docs() -> None:
     page = (ROOT / "docs" / "objectives.md").read_text(encoding="utf-8")
     assert [name for name in entries() if f"`{name}`" not in page] == []
+
+
+def test_the_table_on_digits_is_that_of_its_csv() -> None:
+    page = (ROOT / "docs" / "objectives.md").read_text(encoding="utf-8")
+    shown = {
+        row[0]: row[1:] for row in re.findall(r"^\| ([^|]+) \| ([\d.]+ ± [\d.]+) \| ([\d.]+ ± [\d.]+) \|$", page, re.M)
+    }
+    runs: dict[str, list[dict[str, str]]] = {}
+    with (ROOT / "benchmarks" / "results" / "digits-objectives.csv").open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            runs.setdefault(row["method"], []).append(row)
+    for method, rows in runs.items():
+        columns = [[float(row[name]) for row in rows] for name in ("top1_last", "top1_best")]
+        assert shown.pop(method) == tuple(f"{fmean(c):.1f} ± {stdev(c):.1f}" for c in columns)
+    assert not shown
