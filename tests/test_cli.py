@@ -196,6 +196,111 @@ def test_an_unknown_objective_section_or_argument_in_the_run_file(run: Run, teac
     assert [p.name for p in tmp_path.iterdir()] == ["run.yaml"]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["train", "--student.model", "@x", "--data.source", "digits"], ["'@x'"]),
+        (["train", "--student.model", "digits/cnn_4_8", "--data.source", "{a"], ["'{a'"]),
+        (["train", "--student.model", "digits/cnn_4_8", "--data.source", "no"], ["'no'"]),
+        (["train", *DIGITS, "--student.model", "digits/cnn_4_8", "--out", 300 * "a"], ["aaa", "too long"]),
+        (["train", 300 * "a"], ["aaa", "too long"]),
+        (["train", "--data.views.flip", "maybe"], ["'maybe' follows --data.views.flip", "--data.views.no-flip"]),
+        (["distill", "--objective.mlkd.temperatures", "1", "2"], ["--objective.mlkd.temperatures 1", "[1, 2]"]),
+        (["gauge", "nowhere", "--teacher.std", "0", "1", "1"], ["teacher.std: must be positive"]),
+        (
+            ["distill", "--objective.balance.weight", "x"],
+            ["1 mistake", "balance.weight: input should be a valid number"],
+        ),
+    ],
+)
+def test_text_that_looks_like_something_else_is_refused_as_what_it_is(
+    run: Run, arguments: Sequence[str], parts: Sequence[str]
+) -> None:
+    refused(run(*arguments), *parts)
+
+
+def test_text_under_free_keys_means_what_it_does_in_a_run_file() -> None:
+    def options(*arguments: str) -> dict[str, Any]:
+        _, bound, _ = cli.app.parse_args(["train", *arguments], exit_on_error=False, print_error=False)
+        return cli._flags(bound.arguments["options"])
+
+    assert options("--data.options.a", "no", "--data.options.b", "@x", "--data.source", "no") == {
+        "data": {"options": {"a": False, "b": "@x"}, "source": "no"}
+    }
+    assert options("--student.arguments.a", "[1, 2]", "--teacher.arguments.b.c", "3") == {
+        "student": {"arguments": {"a": [1, 2]}},
+        "teacher": {"arguments": {"b": {"c": 3}}},
+    }
+    assert options("--objective.a.x", "2", "--objective.a.objective", "no") == {
+        "objective": {"a": {"x": 2, "objective": "no"}}
+    }
+    assert options("--train.schedule.milestones", "0.5", "0.8") == {"train": {"schedule": {"milestones": (0.5, 0.8)}}}
+
+
+def test_switches_take_true_and_false(run: Run, tmp_path: Path) -> None:
+    arguments = [*DIGITS, *FAST, "--student.model", "digits/cnn_4_8", "--student.pretrained", "false", "--out", "run"]
+    flags = ["--data.views.flip", "false", "--train.drop_last", "true", "--objective.cross_entropy.label_smoothing"]
+    assert run("train", *arguments, *flags, "1e-1")[0] == 0
+    import yaml
+
+    resolved = yaml.safe_load((tmp_path / "run" / "run.yaml").read_text())
+    assert resolved["data"]["views"]["flip"] is resolved["student"]["pretrained"] is False
+    assert resolved["train"]["drop_last"] is True
+    # Without a run file, flags of the objective are laid over what train minimizes: cross-entropy alone.
+    assert list(resolved["objective"]) == ["cross_entropy"]
+    assert resolved["teacher"] is None
+
+
+def test_a_broken_run_file_in_a_resumed_folder_is_named(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "run.yaml").write_text("train: {epochs: many}\n")
+    refused(run("train", "--out", "broken", "--resume"), "run file broken/run.yaml has 1 mistake")
+
+
+@pytest.mark.parametrize("text", ["x = 1 / 0", "def ("])
+def test_an_objective_file_that_cannot_be_imported_is_named(run: Run, tmp_path: Path, text: str) -> None:
+    (tmp_path / "mine.py").write_text(text)
+    flags = [*DIGITS, "--student.model", "digits/cnn_4_8", "--objective.mine.objective", "mine.py:Mine"]
+    refused(run("train", *flags), "mine.py cannot be imported", "Error: ")
+
+
+def test_folders_that_may_not_be_read_or_written_are_named(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "closed").mkdir(mode=0)
+    if os.access(tmp_path / "closed", os.R_OK):
+        pytest.skip("this user, root for instance, may read and write all folders")
+    refused(run("evaluate", "closed"), "closed", "Permission denied")
+    refused(run("train", "--data", "closed", "--student.model", "cifar/resnet8"), "closed", "Permission denied")
+    arguments = ["train", *DIGITS, *FAST, "--student.model", "digits/cnn_4_8", "--out", "closed/run"]
+    refused(run(*arguments), "closed", "Permission denied")
+
+
+def test_names_with_square_brackets_are_printed_as_they_are(run: Run) -> None:
+    arguments = [*DIGITS, *FAST, "--student.model", "digits/cnn_4_8", "--out", "x/[/b] :smile:"]
+    code, out, _ = run("train", *arguments)
+    assert code == 0
+    assert "Student: x/[/b] :smile:/student" in out
+
+
+@pytest.mark.parametrize(
+    ("verb", "descriptions"),
+    [
+        ("demo", ["students of each kind", "replace an older demo"]),
+        ("train", ["YAML run file", "go on with the run", "passes over the training data"]),
+        ("distill", ["YAML run file", "no progress", "laid over the run file's terms", "weights: .safetensors"]),
+        ("evaluate", ["student folder, or a run's folder", "data folder or run file", "images at once"]),
+        ("gauge", ["of both softmaxes", "file to write the gauge to", "weights: .safetensors"]),
+        ("predict", ["picture files", "print the answers as JSON"]),
+        ("list", ["objectives, models or sources"]),
+    ],
+)
+def test_help_describes_what_can_be_given(
+    run: Run, verb: str, descriptions: Sequence[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    _, out, _ = run(verb, "--help")
+    assert [text for text in descriptions if text not in out] == []
+
+
 def test_an_existing_run_is_not_overwritten_unless_asked(run: Run) -> None:
     arguments = ["train", *DIGITS, *FAST, "--student.model", "digits/cnn_4_8", "--out", "run"]
     assert run(*arguments)[0] == 0
@@ -262,3 +367,8 @@ def test_a_truncated_image_is_named_or_left_out_and_counted(run: Run, image_fold
     assert code == 0
     assert json.loads(out)["corrupt"] == 1
     assert "02.jpg" in json.loads(Path("run/summary.json").read_text())["corrupt_files"][0]
+
+
+def test_masks_and_networks_for_masks_are_no_classification(run: Run) -> None:
+    refused(run("train", "--data.source", "digit_scenes", "--student.model", "cifar/resnet8"), "masks")
+    refused(run("train", *DIGITS, "--student.model", "smp/fpn:resnet18"), "segmentation")

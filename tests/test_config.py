@@ -28,6 +28,12 @@ from counterpoise.errors import ConfigError
         ({"student": {"std": [0.2, 0.0, 0.2]}}, "must be positive"),
         ({"objective": {}}, "at least one term"),
         ({"objective": {"balance": {"weight": {"shape": "linear", "start": 1.0}}}}, "a linear schedule needs 'end'"),
+        ({"objective": {"balance": {"weight": [1]}}}, "weight: input should be a valid number, or a mapping of keys"),
+        ({"objective": {"balance": {"weight": {"start": 1, "ent": 2}}}}, "weight.ent: unknown key. Did you mean 'end'"),
+        ({"objective": {"a.b": {}}}, "must not be empty or hold a dot, got 'a.b'"),
+        ({"objective": {"": {}}}, "must not be empty or hold a dot, got ''"),
+        ({"train": 3}, "train: input should be a mapping of keys such as 'epochs', got 3"),
+        ({"train": {"channels_last": "x"}}, "train.channels_last: input should be a valid boolean"),
         ({"seed": -1}, "seed"),
     ],
 )
@@ -35,6 +41,18 @@ def test_mistakes_are_named(values: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as error:
         config.resolve(values)
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize("weight", [[1], {"start": 1}, "x"])
+def test_a_mistake_in_a_value_of_several_kinds_is_one_mistake_in_plain_words(weight: Any) -> None:
+    with pytest.raises(ConfigError, match=r"has 1 mistake:\n  objective\.float\.weight: ") as error:
+        config.resolve({"objective": {"float": {"weight": weight}}})
+    assert not any(word in str(error.value) for word in ("Schedule", "function", "pydantic", "validation error"))
+
+
+def test_pretrained_is_a_truth_value_or_a_tag() -> None:
+    tags = {"true": True, "No": False, "a1_in1k": "a1_in1k"}
+    assert {text: config.Model(pretrained=text).pretrained for text in tags} == tags
 
 
 def test_all_mistakes_are_named_at_once() -> None:
@@ -62,7 +80,13 @@ def test_flags_are_laid_over_the_file_section_by_section() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("- a list", "must hold sections"), ("a: [", "is not YAML"), ("\x00", "is not YAML")]
+    ("text", "message"),
+    [
+        ("- a list", "must hold sections"),
+        ("a: [", "is not YAML"),
+        ("\x00", "is not YAML"),
+        ("a: 2024-13-45", "is not YAML"),
+    ],
 )
 def test_files_that_are_no_run_files(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "run.yaml"

@@ -26,5 +26,6 @@ def test_the_demo_compares_at_equal_weight_and_writes_its_summary(tmp_path: Path
     balance = OBJECTIVES["balance"]["balance"]
     total = balance["weight"] * (balance["forward_weight"] + balance["reverse_weight"])
     assert total == OBJECTIVES["kd"]["forward_kl"]["weight"]
-    with pytest.raises(RunError, match="--overwrite"):
+    with pytest.raises(RunError, match="--overwrite, or give another --out") as error:
         counterpoise.demo(tmp_path / "demo", seeds=2)
+    assert "--resume" not in str(error.value)

@@ -14,14 +14,16 @@ from cyclopts import App, CycloptsError, Parameter
 from pydantic import ValidationError
 
 from counterpoise import __version__, config
-from counterpoise.errors import CounterpoiseError
+from counterpoise.errors import ConfigError, CounterpoiseError
 
 # Flags are spelled as the run file spells its keys.
 app = App(
     name="counterpoise",
     help="Distil a large vision model into a small one with Balance Divergence, and ship the small one.",
     version=__version__,
-    default_parameter=Parameter(name_transform=lambda name: name.strip("_"), negative_iterable=(), negative_none=()),
+    default_parameter=Parameter(
+        name_transform=lambda name: name.strip("_"), negative_iterable=(), negative_none=(), consume_multiple=True
+    ),
     suppress_keyboard_interrupt=False,
 )
 
@@ -32,12 +34,11 @@ Options = Annotated[config.Run | None, Parameter(name="*")]
 def demo(*, out: Path = Path("runs/demo"), seeds: int = 5, overwrite: bool = False, json: bool = False) -> None:
     """See it work on embedded images: a teacher, and a student alone, with plain distillation and with Balance.
 
-    Parameters
-    ----------
-    out: folder for the runs and summary.json
-    seeds: students of each kind
-    overwrite: replace an older demo in that folder
-    json: print the summary as JSON
+    Args:
+        out: folder for the runs and summary.json
+        seeds: students of each kind
+        overwrite: replace an older demo in that folder
+        json: print the summary as JSON
     """
     from counterpoise.demos import demo as run_demo
     from counterpoise.tables import demo_table
@@ -59,13 +60,12 @@ def train(
 ) -> None:
     """Train a network on labels alone: a teacher, or a student to compare with.
 
-    Parameters
-    ----------
-    run_file: YAML run file; flags override it
-    resume: go on with the run in --out from its last checkpoint
-    overwrite: replace the run in --out
-    json: print the result as JSON
-    quiet: no progress
+    Args:
+        run_file: YAML run file, written before the flags, which override it
+        resume: go on with the run in --out from its last checkpoint
+        overwrite: replace the run in --out
+        json: print the result as JSON
+        quiet: no progress
     """
     _fit("train", run_file, options, resume, overwrite, json, quiet)
 
@@ -83,13 +83,15 @@ def distill(
 ) -> None:
     """Train a student that imitates a teacher.
 
-    Parameters
-    ----------
-    run_file: YAML run file; flags override it
-    resume: go on with the run in --out from its last checkpoint
-    overwrite: replace the run in --out
-    json: print the result as JSON
-    quiet: no progress
+    Flags of the objective are laid over the run file's terms or, where it has none, over the default ones:
+    cross_entropy and balance, each with weight 1.
+
+    Args:
+        run_file: YAML run file, written before the flags, which override it
+        resume: go on with the run in --out from its last checkpoint
+        overwrite: replace the run in --out
+        json: print the result as JSON
+        quiet: no progress
     """
     _fit("distill", run_file, options, resume, overwrite, json, quiet)
 
@@ -107,14 +109,13 @@ def evaluate(
 ) -> None:
     """Score a student on the validation part of a data set.
 
-    Parameters
-    ----------
-    student: student folder, or a run's folder
-    data: data folder or run file; default: the data of the run that the student lies in
-    model: the student's network where it is code of your own, file.py:function
-    batch_size: images at once
-    device: auto, cpu, cuda, cuda:1 or mps
-    json: print the report as JSON
+    Args:
+        student: student folder, or a run's folder
+        data: data folder or run file; default: the data of the run that the student lies in
+        model: the student's network where it is code of your own, file.py:function
+        batch_size: images at once
+        device: auto, cpu, cuda, cuda:1 or mps
+        json: print the report as JSON
     """
     from counterpoise import api
     from counterpoise.tables import report_tables
@@ -139,21 +140,22 @@ def gauge(
 ) -> None:
     """See whether a student misses what its teacher believes, or believes what its teacher rules out.
 
-    Parameters
-    ----------
-    student: student folder, or a run's folder
-    data: data folder or run file; default: the data of the run that the student lies in
-    teacher: as in a run file; default: the teacher of the run that the student lies in
-    model: the student's network where it is code of your own, file.py:function
-    temperature: of both softmaxes
-    batch_size: images at once
-    device: auto, cpu, cuda, cuda:1 or mps
-    out: file to write the gauge to, as JSON
-    json: print the gauge as JSON
+    Args:
+        student: student folder, or a run's folder
+        data: data folder or run file; default: the data of the run that the student lies in
+        teacher: as in a run file; default: the teacher of the run that the student lies in
+        model: the student's network where it is code of your own, file.py:function
+        temperature: of both softmaxes
+        batch_size: images at once
+        device: auto, cpu, cuda, cuda:1 or mps
+        out: file to write the gauge to, as JSON
+        json: print the gauge as JSON
     """
     from counterpoise import api
     from counterpoise.tables import gauge_table
 
+    if teacher is not None:
+        teacher = teacher.model_copy(update={"arguments": _read(teacher.arguments)})
     result = api.gauge(
         student, data, teacher=teacher, model=model, temperature=temperature, batch_size=batch_size, device=device
     )
@@ -168,12 +170,11 @@ def gauge(
 def predict(*images: Path, student: Path, model: str | None = None, json: bool = False) -> None:
     """Say what is on pictures.
 
-    Parameters
-    ----------
-    images: picture files
-    student: student folder, or a run's folder
-    model: the student's network where it is code of your own, file.py:function
-    json: print the answers as JSON
+    Args:
+        images: picture files
+        student: student folder, or a run's folder
+        model: the student's network where it is code of your own, file.py:function
+        json: print the answers as JSON
     """
     from counterpoise import api
     from counterpoise.tables import prediction_table
@@ -193,10 +194,9 @@ def predict(*images: Path, student: Path, model: str | None = None, json: bool =
 def list_(what: str, /, *, json: bool = False) -> None:
     """Show what there is to choose from.
 
-    Parameters
-    ----------
-    what: objectives, models or sources
-    json: print JSON
+    Args:
+        what: objectives, models or sources
+        json: print JSON
     """
     from counterpoise import api
     from counterpoise.tables import listing_table
@@ -214,32 +214,70 @@ def run(arguments: list[str]) -> int:
     """Run a command line and return its exit code."""
     if arguments[:1] in (["train"], ["distill"]):  # --data PATH is short for --data.path PATH, as in the run file
         arguments = [re.sub(r"^--data(?==|$)", "--data.path", argument) for argument in arguments]
+    arguments = _with_truth_values(arguments)
     try:
         app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
         return _fail(_explain(error))
+    except _RunFileError as error:
+        return _fail(f"{error}{_why_taken(str(error.path), arguments)}")
     except CounterpoiseError as error:
         return _fail(str(error))
     except KeyboardInterrupt as stop:
         return _fail(str(stop) or "Stopped.", code=130)
     except BrokenPipeError:  # the reader, head for instance, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:  # a folder that may not be read or written, a name that is too long
+        return _fail(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error))
     return 0
+
+
+class _RunFileError(ConfigError):
+    """What stands in the place of the run file is neither there nor named like one."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"Run file {path} does not exist.")
+        self.path = path
+
+
+def _with_truth_values(arguments: list[str]) -> list[str]:
+    """`--flag false` as `--flag=false`: a switch would leave the word to the run file."""
+    joined: list[str] = []
+    for argument in arguments:
+        if joined and argument.lower() in {"true", "false", "yes", "no"} and re.fullmatch(r"--[^=]+", joined[-1]):
+            joined[-1] += f"={argument}"
+        else:
+            joined.append(argument)
+    return joined
+
+
+def _why_taken(word: str, arguments: list[str]) -> str:
+    """Why a word behind a flag was taken for the run file."""
+    at = arguments.index(word) if arguments.count(word) == 1 else 0
+    flag_at = next((i for i in reversed(range(at)) if arguments[i].startswith("--")), None)
+    if flag_at is None:
+        return ""
+    flag, _, value = arguments[flag_at].partition("=")
+    follows = f" '{word}' follows {' '.join(arguments[flag_at:at])}"
+    if value or flag_at < at - 1:
+        free = re.match(r"--(objective|data\.options|(student|teacher)\.arguments)\.", flag)
+        return f"{follows}, complete without it{'; a list is one value there: [1, 2]' if free else ''}."
+    section, dot, name = flag.removeprefix("--").rpartition(".")
+    return f"{follows}{'' if name.startswith('no-') else f', which is switched off with --{section}{dot}no-{name}'}."
 
 
 def _fit(
     verb: str, run_file: Path | None, options: config.Run | None, resume: bool, overwrite: bool, json: bool, quiet: bool
 ) -> None:
+    flags = _flags(options) if options is not None else {}
+    if resume and run_file is None and "out" in flags and Path(flags["out"], "run.yaml").is_file():
+        run_file = Path(flags["out"], "run.yaml")
+    if run_file is not None and run_file.suffix not in {".yaml", ".yml"} and not run_file.exists():
+        raise _RunFileError(run_file)
     values = config.read(run_file) if run_file is not None else {}
-    flags = _from_text(options.model_dump(exclude_unset=True)) if options is not None else {}
-    out = flags.get("out") or values.get("out")
-    if resume and run_file is None and out is not None and Path(out, "run.yaml").is_file():
-        values = config.read(Path(out) / "run.yaml")
     if "objective" in flags and "objective" not in values:
-        values = {
-            **values,
-            "objective": {name: {"weight": term.weight} for name, term in config.default_objective().items()},
-        }
+        terms = ["cross_entropy"] if verb == "train" else config.default_objective()
+        values = {**values, "objective": {name: {"weight": 1.0} for name in terms}}
     origin = f"run file {run_file}" if run_file is not None else "command line"
     resolved = config.resolve(config.merge(values, flags), origin)
 
@@ -251,17 +289,33 @@ def _fit(
         _show(api.summary(result), json, lambda: result_table(api.summary(result)))
 
 
-def _from_text(values: Any) -> Any:
-    """Values under free keys (arguments of an objective, say) arrive as text, and mean what they do in a run file."""
-    if isinstance(values, dict):
-        return {key: _from_text(value) for key, value in values.items()}
-    return yaml.safe_load(values) if isinstance(values, str) and values else values
+def _flags(options: config.Run) -> dict[str, Any]:
+    """The options that were given. Those under free keys arrive as text, and mean what they do in a run file."""
+    flags = options.model_dump(exclude_unset=True)
+    for section, key in (("data", "options"), ("student", "arguments"), ("teacher", "arguments")):
+        if key in (flags.get(section) or {}):
+            flags[section][key] = _read(flags[section][key])
+    for term in flags.get("objective", {}).values():
+        term |= {key: _read(value) for key, value in term.items() if key not in config.Term.model_fields}
+    return flags
+
+
+def _read(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _read(item) for key, item in value.items()}
+    if not isinstance(value, str) or not value:
+        return value
+    try:
+        return yaml.safe_load(value)
+    except (yaml.YAMLError, ValueError):  # '@x', or a date that does not exist: text
+        return value
 
 
 def _explain(error: CycloptsError) -> str:
     cause = error.__cause__
     if isinstance(cause, ValidationError):
-        return config.explain(cause, "command line")
+        section = error.argument.name.strip("-*") if error.argument is not None else ""
+        return config.explain(cause, "command line", section)
     return str(error)
 
 
@@ -271,8 +325,10 @@ def _show(values: Any, as_json: bool, table: Any) -> None:
         return
     from rich.console import Console
 
+    # Names of files and classes are printed as they are, square brackets and :words: included.
+    console = Console(markup=False, emoji=False)
     for renderable in table():
-        Console().print(renderable)
+        console.print(renderable)
 
 
 def _first() -> bool:

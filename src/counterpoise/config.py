@@ -5,9 +5,10 @@ A run file is YAML. Every option is also a flag of the same name: `train.epochs`
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -120,6 +121,13 @@ class Model(Section):
         None, ge=1, description="edge in pixels that images are resized to; default: the network's own"
     )
 
+    @field_validator("pretrained", mode="before")
+    @classmethod
+    def _truth_may_be_text(cls, pretrained: Any) -> Any:
+        """On the command line `false` is text, as the name of a tag is."""
+        truth = {"true": True, "yes": True, "false": False, "no": False}
+        return truth.get(pretrained.lower(), pretrained) if isinstance(pretrained, str) else pretrained
+
     @field_validator("std")
     @classmethod
     def _std_is_positive(cls, std: Channels | None) -> Channels | None:
@@ -222,6 +230,9 @@ class Run(Section):
     def _some_objective(cls, objective: dict[str, Term]) -> dict[str, Term]:
         if not objective:
             raise ValueError("needs at least one term, such as {balance: {weight: 1}}")
+        for name in objective:
+            if not name or "." in name:
+                raise ValueError(f"the name of a term must not be empty or hold a dot, got {name!r}")
         return objective
 
 
@@ -235,7 +246,7 @@ def read(path: Path) -> dict[str, Any]:
         raise ConfigError(f"Run file {path} cannot be read: {error}.") from None
     try:
         values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that does not exist
         raise ConfigError(f"Run file {path} is not YAML: {' '.join(str(error).split())}") from None
     if values is None:
         return {}
@@ -272,37 +283,72 @@ def dump(run: Run) -> str:
     return yaml.safe_dump(run.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
-def explain(error: ValidationError, origin: str) -> str:
-    """Each mistake in words: where it is, what was expected, what was given, and the nearest choice."""
+def explain(error: ValidationError, origin: str, section: str = "") -> str:
+    """Each mistake in words: where it is, what was expected, what was given, and the nearest choice.
+
+    `section`: where what was checked is a section of the run file, or the whole.
+    """
+    above = (section,) if section else ()
+    items = [(*_place(above + item["loc"]), item) for item in error.errors()]
+    # Where a value may be of several kinds, Pydantic reports each: leave out those that it was not meant to be.
+    meant = {place[:depth] for place, depth, item in items if depth is not None and not _of_other_kind(item)}
+    expected: dict[str, list[str]] = {}
+    given: dict[str, str] = {}
+    for place, depth, item in items:
+        if depth is not None and place[:depth] in meant and _of_other_kind(item):
+            continue
+        name = ".".join(place)
+        message, given[name] = _message(place, item)
+        expected.setdefault(name, []).append(message)
     lines = []
-    for item in error.errors():
-        where = [str(part) for part in item["loc"]]
-        name = ".".join(where)
-        if item["type"] == "extra_forbidden":
-            kind = "section" if len(where) == 1 else "key"
-            lines.append(f"{name}: unknown {kind}.{nearest(where[-1], _choices(where[:-1]))}")
-        elif item["type"] in {"value_error", "assertion_error"}:
-            lines.append(f"{name}: {item['ctx']['error']!s}")
-        else:
-            given = repr(item.get("input"))
-            message = item["msg"][:1].lower() + item["msg"][1:]
-            guess = ""
-            if item["type"] == "literal_error":
-                guess = nearest(
-                    str(item.get("input")), item["ctx"]["expected"].replace("'", "").replace(" or ", ", ").split(", ")
-                )
-            lines.append(f"{name}: {message}, got {given[:80]}.{guess}")
+    for name, messages in expected.items():
+        first, *others = dict.fromkeys(messages)
+        lines.append(f"{name}: {', or '.join([first, *(m.removeprefix('input should be ') for m in others)])}")
+        lines[-1] += given[name]
     head = f"The {origin} has {len(lines)} mistake{'s' if len(lines) > 1 else ''}:"
     return "\n".join([head, *(f"  {line}" for line in lines)])
 
 
-def _choices(where: list[str]) -> list[str]:
+def _message(place: tuple[str, ...], item: Any) -> tuple[str, str]:
+    """What was expected, and what was given."""
+    if item["type"] == "extra_forbidden":
+        kind = "section" if len(place) == 1 else "key"
+        return f"unknown {kind}.{nearest(place[-1], _choices(place[:-1]))}", ""
+    if item["type"] in {"value_error", "assertion_error"}:
+        return str(item["ctx"]["error"]), ""
+    message = item["msg"][:1].lower() + item["msg"][1:]
+    guess = ""
+    if item["type"] == "literal_error":
+        choices = item["ctx"]["expected"].replace("'", "").replace(" or ", ", ").split(", ")
+        guess = nearest(str(item.get("input")), choices)
+    elif item["type"] == "model_type":
+        keys = _choices(place)
+        message = "input should be a mapping of keys" + (f" such as '{keys[0]}'" if keys else "")
+    return message, f", got {item.get('input')!r:.80}.{guess}"
+
+
+# What Pydantic puts into the place of a mistake for each kind that a value may be of.
+_KIND = re.compile(r"bool|int|float|str|Schedule|(literal|function-\w+)\[.*\]")
+
+
+def _place(loc: tuple[int | str, ...]) -> tuple[tuple[str, ...], int | None]:
+    """The keys that lead to a mistake, and how many lead to the value of several kinds that it lies in."""
+    parts = [str(part) for part in loc]
+    # Not before the third: a term may be called 'float'.
+    depth = next((i for i, part in enumerate(parts) if i >= 2 and _KIND.fullmatch(part)), None)
+    return tuple(part for i, part in enumerate(parts) if i != depth), depth
+
+
+def _of_other_kind(item: Any) -> bool:
+    """Whether a value is not of this kind at all, rather than of this kind with a mistake in it."""
+    return item["type"] != "value_error" and _KIND.fullmatch(str(item["loc"][-1])) is not None
+
+
+def _choices(where: Sequence[str]) -> list[str]:
     """Names of the keys allowed at a place of the run file."""
     section: Any = Run
     for name in where:
         field = getattr(section, "model_fields", {}).get(name)
-        if field is None:
-            return []
-        options = [field.annotation, *getattr(field.annotation, "__args__", ())]
-        section = next((kind for kind in options if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
+        kinds = [field.annotation, *get_args(field.annotation)] if field is not None else [section]
+        section = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
     return list(getattr(section, "model_fields", {}))

@@ -11,7 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
-from counterpoise.errors import ConfigError
+from counterpoise.errors import ConfigError, RunError
 
 TEACHER = "digits/cnn_32_64"
 STUDENT = "digits/cnn_4_8"
@@ -54,14 +54,36 @@ def demo(
     Raises:
         ConfigError: fewer than two seeds. RunError: the folder holds an older demo, and not `overwrite`.
     """
-    from counterpoise.api import distill, train
+    import torch
+
+    from counterpoise.engine.trainer import Interrupted
     from counterpoise.files import write_text
 
     if seeds < 2:
         raise ConfigError(f"seeds: a standard deviation needs at least 2, got {seeds}.")
     out = Path(out)
+    if not overwrite and any(out.glob("*/run.yaml")):
+        raise RunError(f"{out} holds an older demo. Replace it with --overwrite, or give another --out.")
     console = Console(stderr=True, quiet=not show)
     started = time.perf_counter()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as fast for images this small, and the same numbers on any count of cores
+    try:
+        results = _runs(out, seeds, overwrite, console)
+    except Interrupted:  # its advice is to go on with one run, not with the demo
+        raise KeyboardInterrupt("Stopped. Start over with --overwrite, or with another --out.") from None
+    finally:
+        torch.set_num_threads(threads)
+    summary = {kind: _row(rows) for kind, rows in results.items()}
+    write_text(out / "summary.json", json.dumps(summary, indent=2) + "\n")
+    console.print(f"{time.perf_counter() - started:.0f} s in all", highlight=False)
+    return summary
+
+
+def _runs(out: Path, seeds: int, overwrite: bool, console: Console) -> dict[str, list[Any]]:
+    """Results by kind, a list over seeds."""
+    from counterpoise.api import distill, train
+
     console.print("training the teacher ...")
     teacher = train(student_run(out / "teacher", TEACHER, 0, 30, OBJECTIVES["alone"]), overwrite=overwrite)
     results: dict[str, list[Any]] = {"teacher": [teacher]}
@@ -76,10 +98,7 @@ def demo(
                 result = distill(values, overwrite=overwrite)
             results[kind].append(result)
             console.print(f"{kind}, seed {seed}: top-1 {result.last['top1']:.1f}", highlight=False)
-    summary = {kind: _row(rows) for kind, rows in results.items()}
-    write_text(out / "summary.json", json.dumps(summary, indent=2) + "\n")
-    console.print(f"{time.perf_counter() - started:.0f} s in all", highlight=False)
-    return summary
+    return results
 
 
 def student_run(out: Path, model: str, seed: int, epochs: int, objective: Mapping[str, Any]) -> dict[str, Any]:

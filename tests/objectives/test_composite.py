@@ -81,12 +81,34 @@ def test_probabilities_as_target_count_only_rows_with_mass() -> None:
         ({"balance": Term(forward_temperature={"shape": "linear", "start": 4.0, "end": -1.0})}, "must be above 0"),
         ({"balance": Term(forward_temperature={"shape": "wavy", "start": 4.0, "end": 1.0})}, "linear"),
         ({"balance": Term(rule={"start": 1.0})}, "only a number may follow a schedule"),
+        ({"balance": Term(ignore_index="foo")}, "balance.ignore_index: expected int or null, got 'foo'"),
+        ({"balance": Term(reduction="most")}, "expected 'mean' or 'sum' or 'none', got 'most'"),
+        ({"balance": Term(forward_temperature=True)}, "expected float, got True"),
+        ({"balance": Term(weight=1.0, forward_temperature={"start": 1.0})}, "a linear schedule needs 'end'"),
+        ({"type": Term(objective="forward_kl")}, "cannot be called 'type'"),
         ({"mine": Term(objective="nowhere.py:Mine")}, "does not exist"),
     ],
 )
 def test_mistakes_are_named_with_the_nearest_choice(term: dict[str, Term], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         WeightedSum(term)
+
+
+def test_a_float_may_be_an_integer_or_text_that_yaml_takes_for_none() -> None:
+    for given in (5, "50e-1"):
+        term = Term(forward_temperature=given, rule_arguments=None)
+        plain = WeightedSum({"balance": Term(forward_temperature=5.0)})
+        assert WeightedSum({"balance": term})(STUDENT, TEACHER, TARGET).total == plain(STUDENT, TEACHER, TARGET).total
+    wrapped = WeightedSum({"standardized": Term(of="balance", reverse_weight="2e-1")})
+    fixed = WeightedSum({"standardized": Term(of="balance", reverse_weight=0.2)})
+    assert wrapped(STUDENT, TEACHER, TARGET).total == fixed(STUDENT, TEACHER, TARGET).total
+
+
+@pytest.mark.parametrize("text", ["x = 1 / 0", "def (", "import nothing_of_this_name"])
+def test_a_file_that_cannot_be_imported_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "mine.py").write_text(text)
+    with pytest.raises(ConfigError, match=r"mine\.py cannot be imported: (ZeroDivision|Syntax|ModuleNotFound)Error"):
+        WeightedSum({"mine": Term(objective=f"{tmp_path}/mine.py:Mine")})
 
 
 def test_an_objective_of_ones_own_is_a_class_in_a_file(tmp_path: Path) -> None:
@@ -111,7 +133,9 @@ def test_every_objective_has_a_summary_and_finite_defaults(name: str) -> None:
     assert entry.summary
     if "features" in entry.kind.needs:
         return  # tests/objectives/test_features.py
-    assert WeightedSum({name: Term()})(STUDENT, TEACHER, TARGET).total.isfinite()
+    shape = (6, 10, 1, 1) if "maps" in entry.kind.needs else (6, 10)
+    student, teacher = (Outputs(side.logits.view(shape)) for side in (STUDENT, TEACHER))
+    assert WeightedSum({name: Term()})(student, teacher, TARGET.view(6, *shape[2:])).total.isfinite()
 
 
 def test_a_schedule_reaches_the_host_of_a_wrapper() -> None:

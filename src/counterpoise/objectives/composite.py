@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Mapping
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from counterpoise.config import Schedule, Term, explain
@@ -28,7 +30,10 @@ class WeightedSum(nn.Module):
         self.weights: dict[str, float] = {}
         for name, term in terms.items():
             objective, schedules = _build(name, term)
-            self.terms[name] = objective
+            try:
+                self.terms[name] = objective
+            except KeyError:  # 'type', say: modules have an attribute of this name
+                raise ConfigError(f"objective.{name}: a term cannot be called '{name}', call it otherwise.") from None
             self._weights[name] = term.weight
             self._schedules[name] = schedules
         self.set_progress(0.0)
@@ -113,21 +118,22 @@ def _build(name: str, term: Term) -> tuple[Objective, dict[str, Schedule]]:
     entry = find(term.objective or name)
     parameters = inspect.signature(entry.kind).parameters
     free = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    hints = _hints(entry.kind)
     arguments: dict[str, Any] = {}
     schedules: dict[str, Schedule] = {}
     for key, value in term.arguments.items():
         where = f"objective.{name}.{key}"
-        if key not in parameters and not free:
+        known = key in parameters and parameters[key].kind is not inspect.Parameter.VAR_KEYWORD
+        if not known and not free:
             raise ConfigError(f"{where}: {unknown('Argument', key, [*parameters, 'weight', 'objective'])}")
-        default = parameters[key].default if key in parameters else 0.0
+        default = parameters[key].default if known else inspect.Parameter.empty
+        hint = hints.get(key, type(default) if isinstance(default, bool | int | float | str) else Any) if known else Any
         if isinstance(value, Mapping) and {"start"} <= set(value) <= {"shape", "start", "end"}:
-            schedules[key] = _schedule(where, value, default)
-            continue
-        if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool) and key in parameters:
-            value = float(value)
-        if isinstance(default, float | bool | str) and not isinstance(value, type(default)) and key in parameters:
-            raise ConfigError(f"{where}: expected {type(default).__name__}, got {value!r}.")
-        arguments[key] = value
+            if known and hint is not float:
+                raise ConfigError(f"{where}: only a number may follow a schedule.")
+            schedules[key] = _schedule(where, value)
+        else:
+            arguments[key] = _checked(where, value, hint) if _plain(hint) else _numbers(value)
     for progress in (1.0, 0.0):  # both ends must be values that the objective accepts
         moved = {key: value_at(schedule, progress) for key, schedule in schedules.items()}
         try:
@@ -137,10 +143,43 @@ def _build(name: str, term: Term) -> tuple[Objective, dict[str, Schedule]]:
     return objective, schedules
 
 
-def _schedule(where: str, value: Mapping[str, Any], default: Any) -> Schedule:
-    if not isinstance(default, float):
-        raise ConfigError(f"{where}: only a number may follow a schedule.")
+def _schedule(where: str, value: Mapping[str, Any]) -> Schedule:
     try:
         return Schedule.model_validate(value)
     except ValidationError as error:
         raise ConfigError(explain(error, where)) from None
+
+
+def _hints(kind: type[Objective]) -> dict[str, Any]:
+    try:
+        return get_type_hints(kind.__init__)
+    except (NameError, TypeError):  # names that only a type checker imports
+        return {}
+
+
+def _plain(hint: Any) -> bool:
+    """Whether it is for a type hint alone to say what is allowed; the objective itself looks at lists and mappings."""
+    if get_origin(hint) in (Union, UnionType):
+        return all(_plain(kind) for kind in get_args(hint))
+    return hint in (bool, int, float, str, NoneType) or get_origin(hint) is Literal
+
+
+def _checked(where: str, value: Any, hint: Any) -> Any:
+    """`value` as its type hint has it: an integer may stand for a float, and so may text such as 5e-1."""
+    try:
+        # Strict with truth values alone, which would otherwise pass for numbers.
+        return TypeAdapter(hint).validate_python(value, strict=isinstance(value, bool))
+    except ValidationError:
+        kinds = get_args(hint) or [hint]
+        names = [kind.__name__ if isinstance(kind, type) else repr(kind) for kind in kinds]
+        expected = " or ".join(names).replace("NoneType", "null")
+        raise ConfigError(f"{where}: expected {expected}, got {value!r}.") from None
+
+
+def _numbers(value: Any) -> Any:
+    """`value` with its numbers: YAML 1.1, unlike 1.2, reads 5e-1 as text."""
+    if isinstance(value, Mapping):
+        return {key: _numbers(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_numbers(item) for item in value]
+    return float(value) if isinstance(value, str) and re.fullmatch(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+", value) else value

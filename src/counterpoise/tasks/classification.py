@@ -121,9 +121,7 @@ class Classification(Task):
 
     def check(self, images: ImageSet) -> None:
         if isinstance(images, MaskedSet):
-            raise ConfigError(
-                "The data holds masks, a class for every pixel; classification learns one a picture."
-            )
+            raise ConfigError("The data holds masks, a class for every pixel; classification learns one a picture.")
 
     def score(self, num_classes: int) -> Score:
         return TopScore()
