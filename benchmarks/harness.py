@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import platform
 import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,6 +23,7 @@ def arguments(description: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout and nothing else")
     parser.add_argument("--quick", action="store_true", help="a first look in under a minute")
+    parser.add_argument("--out", type=Path, help="also write the cases to this CSV")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads")
     parsed = parser.parse_args()
     torch.set_num_threads(parsed.threads)
@@ -49,8 +52,10 @@ def median_ratio(above: Sequence[float], below: Sequence[float]) -> float:
     return statistics.median(a / b for a, b in zip(above, below, strict=True))
 
 
-def report(name: str, cases: list[dict[str, Any]], targets: list[dict[str, Any]], as_json: bool) -> int:
-    """Print a benchmark; the exit code is 1 where a target is missed."""
+def report(
+    name: str, cases: list[dict[str, Any]], targets: list[dict[str, Any]], as_json: bool, out: Path | None = None
+) -> int:
+    """Print a benchmark, and write it to `out`; the exit code is 1 where a target is missed."""
     result = {
         "benchmark": name,
         "device": device(),
@@ -59,6 +64,8 @@ def report(name: str, cases: list[dict[str, Any]], targets: list[dict[str, Any]]
         "cases": cases,
         "targets": targets,
     }
+    if out is not None:
+        write_csv(out, result)
     missed = [
         t for t in targets if not (t["value"] >= t["at_least"] if "at_least" in t else t["value"] <= t["at_most"])
     ]
@@ -74,6 +81,21 @@ def report(name: str, cases: list[dict[str, Any]], targets: list[dict[str, Any]]
     for target in missed:
         print(f"missed: {target['name']} is {target['value']:.3f}", file=sys.stderr)
     return int(bool(missed))
+
+
+def write_csv(path: Path, result: Mapping[str, Any]) -> None:
+    """One line a case, with the command, the machine, versions and commit."""
+    command = f"python benchmarks/{result['benchmark']}.py --out benchmarks/results/{path.name}"
+    versions = " ".join(f"{package} {version}" for package, version in result["versions"].items())
+    common = {"device": result["device"], "versions": versions, "commit": result["commit"], "command": command}
+    rows = [
+        {**{k: f"{v:.4g}" if isinstance(v, float) else v for k, v in case.items()}, **common}
+        for case in result["cases"]
+    ]
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(dict.fromkeys(key for row in rows for key in row)))
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def device() -> str:

@@ -23,7 +23,7 @@ def main() -> int:
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     cases = [{"case": name, "median_seconds": value} for name, value in medians.items()]
     target = {"name": "seconds of counterpoise --help", "value": medians["help"], "at_most": TARGET}
-    return harness.report("startup", cases, [target], options.json)
+    return harness.report("startup", cases, [target], options.json, options.out)
 
 
 if __name__ == "__main__":

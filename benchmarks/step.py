@@ -130,7 +130,7 @@ def measure(pair: tuple[str, str], rounds: int, steps: int, folder: Path) -> dic
 def main() -> int:
     """Run it."""
     options = harness.arguments(__doc__ or "")
-    rounds, steps = (3, 3) if options.quick else (11, 8)
+    rounds, steps = (3, 3) if options.quick else (9, 6)
     with tempfile.TemporaryDirectory() as folder:
         cases = [measure(pair, rounds, steps, Path(folder, pair[0])) for pair in PAIRS]
     targets = [
@@ -138,7 +138,7 @@ def main() -> int:
         for case in cases
         for kind, bound in (("step", STEP_TARGET), ("epoch", EPOCH_TARGET))
     ]
-    return harness.report("step", cases, targets, options.json)
+    return harness.report("step", cases, targets, options.json, options.out)
 
 
 if __name__ == "__main__":

@@ -103,7 +103,7 @@ class Trainer:
         self.unchecked: list[tuple[int, list[str], Tensor]] = []
         # Reading a loss waits for a GPU, so there it is read at log lines; the exact step is still named.
         self.check_every = 1 if processes.device.type == "cpu" else run.train.log_every
-        self.saved_at = time.perf_counter()
+        self.started = self.saved_at = time.perf_counter()
         self.unlabeled_too = bool((parts.train.images.labels == UNLABELED).any())
         self.writer: Any = None
         self.gauge: EvaluationGauge | None = None
