@@ -178,7 +178,7 @@ def main() -> int:
             targets.append(
                 {"name": f"extra memory, {label}", "value": case["ours_extra_memory"], "at_most": MEMORY_TARGET}
             )
-    return harness.report("loss", cases, targets, arguments.json)
+    return harness.report("loss", cases, targets, arguments.json, arguments.out)
 
 
 if __name__ == "__main__":

@@ -171,7 +171,7 @@ def _upright(image: Image.Image) -> Image.Image:
     try:
         # In place, so that damage in other EXIF fields, which are rewritten afterwards, cannot undo the turn.
         ImageOps.exif_transpose(image, in_place=True)
-    except Exception:
+    except Exception:  # whatever is damaged in the metadata, the pixels are there
         return image
     return image
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-class Padded(nn.Module):
+class Padded(nn.Module, ABC):
     """A dense network that pads its images to multiples of a stride, and answers for the images alone.
 
     Images [N, 3, H, W] get zeros at the right and the bottom (the mean color, for they are normalized). Logits
@@ -27,9 +28,9 @@ class Padded(nn.Module):
         super().__init__()
         self.stride = stride
 
+    @abstractmethod
     def answer(self, images: Tensor) -> Tensor:
         """Logits [N, C, h, w] of normalized images whose edges are multiples of the stride."""
-        raise NotImplementedError
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits [N, C, h, w] of normalized images [N, 3, H, W], at the network's own resolution."""
