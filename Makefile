@@ -13,7 +13,7 @@ test: $(READY) check
 	$(BIN)/python -m pytest -n 2 -m "not slow"
 
 test-slow: $(READY)
-	$(BIN)/python -m pytest -m slow
+	OMP_NUM_THREADS=$$(getconf _NPROCESSORS_ONLN) $(BIN)/python -m pytest -m slow
 
 check: $(READY)
 	$(BIN)/ruff check .
