@@ -274,3 +274,17 @@ def test_the_teacher_may_be_a_module(runs: Path) -> None:
 
     result = counterpoise.gauge(runs / "student", teacher=Flat())
     assert [band["teacher_mass"] for band in result["bands"]] == pytest.approx([10, 40, 50])
+
+
+def test_answers_that_are_not_finite_are_not_called_perfect() -> None:
+    gauge = Gauge(10)
+    gauge.update(torch.full((3, 10), float("nan")), torch.zeros(3, 10))
+    assert "not finite" in gauge.compute()["summary"]
+
+
+def test_labels_beyond_the_classes_are_no_labels() -> None:
+    logits = torch.randn(20, 10, generator=torch.Generator().manual_seed(0))
+    void, unlabeled = Gauge(10), Gauge(10)
+    void.update(logits, logits, torch.full((20,), 255))
+    unlabeled.update(logits, logits)
+    torch.testing.assert_close(void.state, unlabeled.state)

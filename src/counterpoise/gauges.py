@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -63,7 +64,7 @@ class Gauge:
         Args:
             student_logits: [N, C] or [N, C, ...], any floating dtype.
             teacher_logits: the same shape; on any device.
-            target: int64 [N, ...]; labels below 0 are no labels, and serve the calibration error no further.
+            target: int64 [N, ...]; labels that are no class (-1, 255) serve the calibration error no further.
             ignore_index: positions whose target holds this value are left out altogether.
 
         Raises:
@@ -103,7 +104,7 @@ class Gauge:
         rows = torch.stack([columns[:, first - 1 : last].sum(1) for first, last in self.bands], dim=1)
         # The classes stand in the teacher's order: rank 0 is its answer.
         ranks = student.topk(min(5, self.num_classes), dim=1).indices
-        labeled = labels >= 0
+        labeled = (labels >= 0) & (labels < self.num_classes)
         counts = [
             torch.tensor(float(len(student))),
             columns[0].sum(),
@@ -202,6 +203,8 @@ def _calibration(probabilities: Tensor, answers: Tensor, labels: Tensor) -> Tens
 
 
 def _sentence(result: dict[str, Any]) -> str:
+    if not math.isfinite(result["forward_kl"] + result["reverse_kl"]):
+        return "The student's or the teacher's answers are not finite at some positions."
     missed, excess = result["missed"], result["excess"]
     agrees = f"it shares the teacher's first class at {result['agreement']['top1']:.1f}% of positions"
     if max(missed, excess) < 1e-3:

@@ -200,6 +200,7 @@ def test_photos_alone_teach_what_the_teacher_says_and_labels_alone_are_refused(
         ({"train": {"device": "tpu"}}, "tpu"),
         ({"teacher": {"checkpoint": None, "model": None}}, "teacher.model is missing"),
         ({"student": {"model": None}}, "student.model is missing"),
+        ({"objective": {"cross_entropy": {}}}, "no term of the objective listens"),
     ],
 )
 def test_runs_that_cannot_be_leave_no_folder(

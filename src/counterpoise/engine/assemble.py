@@ -79,6 +79,8 @@ def assemble(
         raise MissingExtraError("train.tensorboard", "tensorboard")
     objective = WeightedSum(run.objective)
     distils = "teacher" in objective.needs
+    if not distils and (run.teacher is not None or teacher is not None):
+        raise ConfigError("There is a teacher, and no term of the objective listens to it: add one, or use train.")
     teacher_model = build_teacher(run, train.classes, teacher) if distils else None
     if teacher_model is not None and not train.classes and teacher_model.classes is None:
         teacher_model.classes = tuple(str(index) for index in range(teacher_model.num_classes))

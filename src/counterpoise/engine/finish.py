@@ -31,7 +31,7 @@ def finish(trainer: Trainer) -> Result:
     if trainer.processes.first:
         metrics = {"last": progress.last, "best": progress.best, "teacher": progress.teacher}
         provenance = {
-            "teacher": None if run.teacher is None else _teacher(trainer),
+            "teacher": None if parts.teacher is None else _teacher(trainer),
             "data_fingerprint": parts.fingerprint,
             "run_sha256": run_hash(run),
             "versions": versions(),

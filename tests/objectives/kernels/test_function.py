@@ -323,3 +323,21 @@ def test_small_logits_are_left_to_the_reference_and_large_ones_are_not(monkeypat
     student, teacher, target = example(0, (6, 5), torch.float32)
     assert fused(FULL, student, teacher, target, None) is not None
     assert fused(FULL, student[1:], teacher[1:], target[1:], None) is None
+
+
+def test_classes_ruled_out_by_infinite_logits_leave_the_cross_entropy_finite() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(1000, 100, generator=generator)
+    logits[:, 90:] = -float("inf")
+    target = torch.randint(0, 90, (1000,), generator=generator)
+    total = WeightedSum({"cross_entropy": Term()})(Outputs(logits.requires_grad_()), None, target).total
+    torch.testing.assert_close(total, torch.nn.functional.cross_entropy(logits, target))
+
+
+def test_many_gradients_at_once() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(1000, 100, generator=generator, requires_grad=True)
+    total = WeightedSum({"cross_entropy": Term()})(Outputs(logits), None, torch.arange(1000) % 100).total
+    (both,) = torch.autograd.grad(total, logits, torch.tensor([1.0, 2.0]), is_grads_batched=True, retain_graph=True)
+    (one,) = torch.autograd.grad(total, logits)
+    torch.testing.assert_close(both, torch.stack([one, 2 * one]))

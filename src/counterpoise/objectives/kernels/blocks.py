@@ -148,7 +148,7 @@ def _block(
         # Compared, not scattered: compiled scatters have lost the labels' gradient.
         hit = torch.arange(x.shape[1], device=x.device).reshape(1, -1, 1) == label
         right = torch.where(hit, x, 0.0).sum(1, keepdim=True)
-        value = q_sum.log() - (1 - smooth) * right - smooth * x.mean(1, keepdim=True)
+        value = q_sum.log() - (1 - smooth) * right - torch.where(smooth > 0, smooth * x.mean(1, keepdim=True), 0.0)
         values.append(_counted(value, each, share_l * c))
         # One more, for the caller to look at: how many labels are none.
         wrong = ((label < 0) | (label >= x.shape[1])) & (label != label_ignore_index)

@@ -148,6 +148,8 @@ def _compute(
 
 def _scale(gradient: Tensor, by: Tensor) -> Tensor:
     """`gradient`, which is ours alone, times `by` in place; nothing to do where that is 1."""
+    if torch._C._functorch.is_legacy_batchedtensor(by):  # many gradients at once
+        return gradient * by
     if gradient.is_cuda:
         from counterpoise.objectives.kernels import gpu
 

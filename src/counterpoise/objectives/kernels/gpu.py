@@ -217,7 +217,7 @@ def _kernel(  # type: ignore[no-untyped-def]
         hit = (column[None, :] == label[:, None]) & mask
         right = tl.sum(tl.where(hit, x, 0.0), axis=1)
         mean = tl.sum(tl.where(mask, x, 0.0), axis=1) / classes
-        value = tl.log(q_sum) - (1.0 - smoothing) * right - smoothing * mean
+        value = tl.log(q_sum) - (1.0 - smoothing) * right - tl.where(smoothing > 0, smoothing * mean, 0.0)
         value = tl.where(each == 0.0, 0.0, value * each) * (share * label_weight)
         wrong = inside & ((label < 0) | (label >= classes)) & (label != label_ignore_index)
         value = tl.where(wrong, float("nan"), value)
