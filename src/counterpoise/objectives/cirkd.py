@@ -11,9 +11,15 @@ from torch.utils.checkpoint import checkpoint
 
 from counterpoise.errors import ObjectiveError
 from counterpoise.objectives.base import reduce, register, widen
-from counterpoise.objectives.crd import _of_all_processes
 from counterpoise.objectives.divergence import check_temperature
-from counterpoise.objectives.features import BatchNorm, FeatureObjective, built, pool_to_smaller, precision_of
+from counterpoise.objectives.features import (
+    BatchNorm,
+    FeatureObjective,
+    built,
+    of_all_processes,
+    pool_to_smaller,
+    precision_of,
+)
 from counterpoise.objectives.labels import UNCOUNTED, class_means, labels_at, members_of, unit_vectors
 from counterpoise.outputs import Outputs
 
@@ -198,7 +204,7 @@ class CrossImageRelations(FeatureObjective):
         memory: Tensor = getattr(self, name)
         following: Tensor = getattr(self, f"{name}_next")
         size = memory.shape[1]
-        keys, valid = _of_all_processes(keys.contiguous()), _of_all_processes(valid.to(torch.uint8)).bool()
+        keys, valid = of_all_processes(keys.contiguous()), of_all_processes(valid.to(torch.uint8)).bool()
         order, count = valid.cumsum(0) - 1, valid.sum(0)
         places = (following + order) % size
         row, label = (valid & (order >= count - size)).nonzero(as_tuple=True)  # of more than it holds, the last

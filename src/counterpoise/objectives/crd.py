@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from counterpoise.errors import ObjectiveError
 from counterpoise.objectives.base import reduce, register, widen
 from counterpoise.objectives.divergence import check_temperature
-from counterpoise.objectives.features import FeatureObjective, built
+from counterpoise.objectives.features import FeatureObjective, built, of_all_processes
 from counterpoise.outputs import Outputs
 
 UNKNOWN = -1
@@ -104,8 +103,8 @@ class ContrastiveDistillation(FeatureObjective):
             raise ObjectiveError("crd must be told the samples of each batch: call set_batch(indices) before it.")
         indices = self._indices.to(mine.device, non_blocking=True)
         labels = _labels(target, indices)
-        seen = _of_all_processes(indices)
-        self.labels[seen] = _of_all_processes(labels)
+        seen = of_all_processes(indices)
+        self.labels[seen] = of_all_processes(labels)
         with torch.autocast(mine.device.type, enabled=False):
             mine, other = F.normalize(student_map(mine), dim=1), F.normalize(teacher_map(other.to(mine.dtype)), dim=1)
             chosen = torch.cat([indices[:, None], self._draw(indices, labels)], 1)
@@ -117,7 +116,7 @@ class ContrastiveDistillation(FeatureObjective):
         self._normalize(scores)
         if self.training:
             for memory, new in ((self.student_memory, mine), (self.teacher_memory, other)):
-                self._remember(memory, seen, _of_all_processes(new.detach()))
+                self._remember(memory, seen, of_all_processes(new.detach()))
         logs = (score - log_z for score, log_z in zip(scores, self.log_normalizers.clone(), strict=True))
         values = [reduce(self._contrast(log_p), None, weight, None, "mean") for log_p in logs]
         return {"student": values[0], "teacher": values[1]}
@@ -163,17 +162,3 @@ def _labels(target: Tensor | None, indices: Tensor) -> Tensor:
     if target.is_floating_point():
         return torch.where(target.sum(1) > 0, target.argmax(1), UNKNOWN)
     return target
-
-
-def _of_all_processes(value: Tensor) -> Tensor:
-    """The values of all processes, in the order of their ranks; they may differ in length."""
-    if not dist.is_initialized() or dist.get_world_size() == 1:
-        return value
-    length = torch.tensor([len(value)], device=value.device)
-    lengths = [torch.empty_like(length) for _ in range(dist.get_world_size())]
-    dist.all_gather(lengths, length)
-    sizes = [int(size) for size in lengths]
-    padded = torch.cat([value, value.new_zeros(max(sizes) - len(value), *value.shape[1:])])
-    gathered = [torch.empty_like(padded) for _ in sizes]
-    dist.all_gather(gathered, padded)
-    return torch.cat([part[:size] for part, size in zip(gathered, sizes, strict=True)])

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -105,3 +106,17 @@ def built(adapter: nn.Module | None) -> nn.Module:
     if adapter is None:
         raise ObjectiveError("this objective has weights of its own: call prepare(student, teacher, samples) first.")
     return adapter
+
+
+def of_all_processes(value: Tensor) -> Tensor:
+    """The values of all processes, in the order of their ranks; they may differ in length."""
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return value
+    length = torch.tensor([len(value)], device=value.device)
+    lengths = [torch.empty_like(length) for _ in range(dist.get_world_size())]
+    dist.all_gather(lengths, length)
+    sizes = [int(size) for size in lengths]
+    padded = torch.cat([value, value.new_zeros(max(sizes) - len(value), *value.shape[1:])])
+    gathered = [torch.empty_like(padded) for _ in sizes]
+    dist.all_gather(gathered, padded)
+    return torch.cat([part[:size] for part, size in zip(gathered, sizes, strict=True)])

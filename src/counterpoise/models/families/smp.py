@@ -194,12 +194,11 @@ def _create(
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", DeprecationWarning)
                 return make(**fixed, **arguments), arguments
-        except (
+        except (  # whatever an encoder raises for a depth or stride that it has not
             ArithmeticError,
             AssertionError,
             AttributeError,
             LookupError,
-            NotImplementedError,
             RuntimeError,
             TypeError,
             ValueError,
@@ -213,7 +212,7 @@ def _network(raw: Any, name: str, request: Request) -> Network:
     size = request.arguments.get("img_size", TRIAL_SIZE)
     try:
         return Network(raw, size if isinstance(size, int) else max(size))
-    except (AssertionError, NotImplementedError, RuntimeError, ValueError) as error:
+    except (AssertionError, RuntimeError, ValueError) as error:  # as networks refuse a size they were not made for
         raise ModelError(
             f"smp/{name} fails on an image of {size} x {size}: {error} "
             f"An encoder for images of one size takes it as the argument img_size."
