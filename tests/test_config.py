@@ -105,3 +105,27 @@ def test_every_verb_is_a_function_of_the_package() -> None:
     assert verbs <= set(counterpoise.__all__)
     assert all(callable(getattr(counterpoise, verb)) for verb in verbs)
     assert {row["name"] for row in counterpoise.list("sources")} >= {"digits", "image_folder"}
+
+
+def test_a_run_file_is_laid_over_its_base(tmp_path: Path) -> None:
+    (tmp_path / "common").mkdir()
+    (tmp_path / "common" / "alone.yaml").write_text(
+        "train: {epochs: 7, batch_size: 8}\nobjective: {cross_entropy: {}}\n"
+    )
+    (tmp_path / "kd.yaml").write_text(
+        "base: common/alone.yaml\ntrain: {epochs: 9}\nobjective: {forward_kl: {weight: 2}}\n"
+    )
+    run = config.resolve(config.read(tmp_path / "kd.yaml"))
+    assert (run.train.epochs, run.train.batch_size) == (9, 8)
+    assert list(run.objective) == ["cross_entropy", "forward_kl"]
+
+
+@pytest.mark.parametrize(
+    ("base", "message"),
+    [("missing.yaml", "missing.yaml does not exist"), ("b.yaml", "is its own base"), ("[1]", "must be the name")],
+)
+def test_a_base_that_leads_nowhere_is_refused(tmp_path: Path, base: str, message: str) -> None:
+    (tmp_path / "a.yaml").write_text(f"base: {base}\n")
+    (tmp_path / "b.yaml").write_text("base: a.yaml\n")
+    with pytest.raises(ConfigError, match=message):
+        config.read(tmp_path / "a.yaml")

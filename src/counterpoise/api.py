@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,9 +14,10 @@ from counterpoise.errors import ConfigError, ModelError
 if TYPE_CHECKING:
     from torch import nn
 
-    from counterpoise.data.sources.base import Splits
+    from counterpoise.data.sources.base import ImageSet, Splits
     from counterpoise.engine.trainer import Result
     from counterpoise.models.catalog import Model
+    from counterpoise.tasks import Picture
 
 RunLike = config.Run | Mapping[str, Any] | str | Path
 
@@ -86,6 +87,7 @@ def evaluate(
     batch_size: int = 250,
     device: str = "auto",
     data_set: Splits | None = None,
+    split: str | None = None,
 ) -> dict[str, Any]:
     """Score a student folder (or a run) on the validation part of a data set.
 
@@ -98,25 +100,19 @@ def evaluate(
         batch_size: images at once.
         device: as train.device.
         data_set: `Splits(train, val)` instead of `data`.
+        split: name of the split to score on, where the data has several, such as "test" of a masks folder.
 
     Returns:
-        top1, top5, balanced_accuracy, macro_f1 (percent), calibration_error, images, corrupt, and per_class.
+        Of classification: top1, top5, balanced_accuracy, macro_f1 (percent), calibration_error, images, corrupt, and
+        per_class. Of segmentation: miou, dice, pixel_accuracy, mean_class_accuracy (percent), images, corrupt,
+        per_class and confusion_matrix (rows are the true classes, in pixels).
     """
-    from counterpoise.data import sources
     from counterpoise.engine.evaluator import full_report
     from counterpoise.engine.processes import choose_device
     from counterpoise.models.student import load_student
 
     network = load_student(Path(student), model=model)
-    section = _data_section(Path(student), data)
-    images = (data_set if data_set is not None else sources.load(section)).val
-    run = _run_around(Path(student))
-    if (
-        images.split_from is not None
-        and data_set is None
-        and not (run is not None and _same(run.data.path, section.path))
-    ):
-        images = images.split_from
+    images, section = _evaluated(Path(student), data, split, data_set)
     return full_report(network, images, section, choose_device(device), _positive("batch_size", batch_size))
 
 
@@ -166,17 +162,55 @@ def gauge(
     )
 
 
-def predict(images: Sequence[Any], student: str | Path, *, model: Model | None = None) -> list[dict[str, Any]]:
-    """What a student says of pictures: paths, PIL images or uint8 arrays [H, W, 3].
+def predict(
+    images: Sequence[Any],
+    student: str | Path,
+    *,
+    model: Model | None = None,
+    out: str | Path | None = None,
+    beside: Mapping[str, str | Path] | None = None,
+    data: RunLike | None = None,
+    split: str | None = None,
+    first: int = 8,
+    overwrite: bool = False,
+) -> list[dict[str, Any]]:
+    """What a student says of pictures.
 
-    `model` is the student's network, where that is code of one's own: a folder alone gets to run none.
+    Args:
+        images: paths, PIL images or uint8 arrays [H, W, 3].
+        student: student folder, or a run's folder.
+        model: the student's network, where that is code of one's own: a folder alone gets to run none.
+        out: folder for a colored mask of each picture, and for a sheet with the picture, what is known to be there, the
+            answers of `beside` and that of the student side by side; segmentation alone.
+        beside: further student folders, by the title of their panel, such as teacher or alone.
+        data: instead of `images`, the `first` pictures of a data set's validation part, with their masks; a folder or a
+            run.
+        split: as for `evaluate`.
+        overwrite: replace files in `out`.
 
-    Returns one answer a picture; for classification {"class", "probability", "top": [five of them]}.
+    Returns:
+        One answer a picture; for classification {"class", "probability", "top": [five of them]}, for segmentation
+        {"height", "width", "classes": [{"class", "share"}, ...]} and the names of the files written.
     """
+    from counterpoise import tasks
     from counterpoise.models.student import load_student
 
-    answers: list[dict[str, Any]] = load_student(Path(student), model=model).predict(list(images))
-    return answers
+    network = load_student(Path(student), model=model)
+    task = tasks.get(network.task)
+    if data is None and out is None and not beside:
+        return task.predict(network, list(images))
+    if out is None:
+        raise ConfigError("There is no folder for the pictures: give out (--out).")
+    if data is not None and images:
+        raise ConfigError("Pictures are given and data, too: it is either of them.")
+    others = {title: load_student(Path(place)) for title, place in (beside or {}).items()}
+    if "student" in others or "truth" in others or "image" in others:
+        raise ConfigError("beside: image, truth and student are panels already; call it otherwise.")
+    if data is None:
+        pictures = _given_pictures(images)
+    else:
+        pictures = _data_pictures(_evaluated(Path(student), data, split, None)[0], _positive("first", first))
+    return task.draw({**others, "student": network}, pictures, Path(out), overwrite)
 
 
 def listing(what: str) -> list[dict[str, Any]]:
@@ -248,6 +282,46 @@ def _teacher_section(student: Path, teacher: Any) -> config.Teacher:
     if run.teacher is None:
         raise ConfigError(f"The run of {student} had no teacher; name one to compare it with: --teacher.checkpoint.")
     return run.teacher
+
+
+def _evaluated(
+    student: Path, data: RunLike | None, split: str | None, data_set: Splits | None
+) -> tuple[ImageSet, config.Data]:
+    """The images that a student is evaluated on, and the section that says how they are read."""
+    from counterpoise.data import sources
+
+    section = _data_section(student, data)
+    if split is not None:
+        section = section.model_copy(update={"options": {**section.options, "val_split": split}})
+    images = (data_set if data_set is not None else sources.load(section)).val
+    run = _run_around(student)
+    held_out = run is not None and _same(run.data.path, section.path)
+    if images.split_from is not None and data_set is None and not held_out:
+        images = images.split_from
+    return images, section
+
+
+def _given_pictures(images: Sequence[Any]) -> Iterator[Picture]:
+    from counterpoise.data.images import decode, to_tensor
+    from counterpoise.tasks import Picture
+
+    taken: set[str] = set()
+    for index, image in enumerate(images):
+        name = Path(image).stem if isinstance(image, str | Path) else f"picture-{index}"
+        if name in taken:  # of another folder
+            name = f"{name}-{index}"
+        taken.add(name)
+        yield Picture(name, to_tensor(decode(image)))
+
+
+def _data_pictures(images: ImageSet, count: int) -> Iterator[Picture]:
+    from counterpoise.data.sources.masks import MaskedSet
+    from counterpoise.tasks import Picture
+
+    for index in range(min(count, len(images))):
+        name = Path(images.name(index)).stem.replace("#", "").replace(" ", "-")
+        truth = images.read_mask(index) if isinstance(images, MaskedSet) else None
+        yield Picture(name, images.read(index), truth)
 
 
 def _same(one: Path | None, other: Path | None) -> bool:

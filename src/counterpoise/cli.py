@@ -102,6 +102,7 @@ def evaluate(
     /,
     *,
     data: Path | None = None,
+    split: str | None = None,
     model: str | None = None,
     batch_size: int = 250,
     device: str = "auto",
@@ -112,6 +113,7 @@ def evaluate(
     Args:
         student: student folder, or a run's folder
         data: data folder or run file; default: the data of the run that the student lies in
+        split: which split to score on where the data has several, such as test in a masks folder
         model: the student's network where it is code of your own, file.py:function
         batch_size: images at once
         device: auto, cpu, cuda, cuda:1 or mps
@@ -120,7 +122,7 @@ def evaluate(
     from counterpoise import api
     from counterpoise.tables import report_tables
 
-    report = api.evaluate(student, data, model=model, batch_size=batch_size, device=device)
+    report = api.evaluate(student, data, model=model, batch_size=batch_size, device=device, split=split)
     _show(report, json, lambda: report_tables(report))
 
 
@@ -167,26 +169,52 @@ def gauge(
 
 
 @app.command
-def predict(*images: Path, student: Path, model: str | None = None, json: bool = False) -> None:
-    """Say what is on pictures.
+def predict(
+    *images: Path,
+    student: Path,
+    out: Path | None = None,
+    beside: dict[str, Path] | None = None,
+    data: Path | None = None,
+    split: str | None = None,
+    first: int = 8,
+    model: str | None = None,
+    overwrite: bool = False,
+    json: bool = False,
+) -> None:
+    """Say what is on pictures, or paint it.
 
     Args:
         images: picture files
         student: student folder, or a run's folder
+        out: folder for colored masks, and for sheets of picture, truth and answers side by side (segmentation)
+        beside: further students for those sheets, by title: --beside.teacher runs/teacher
+        data: data folder or run file to take pictures and their masks from
+        split: which split of it, where there are several
+        first: how many of them
         model: the student's network where it is code of your own, file.py:function
+        overwrite: replace files in --out
         json: print the answers as JSON
     """
     from counterpoise import api
     from counterpoise.tables import prediction_table
 
-    if not images:
+    if not images and data is None:
         raise CounterpoiseError(
             "predict needs at least one picture: counterpoise predict PHOTO.jpg --student runs/mine"
         )
-    answers = [
-        {"image": str(path), **answer}
-        for path, answer in zip(images, api.predict(images, student, model=model), strict=True)
-    ]
+    found = api.predict(
+        images,
+        student,
+        model=model,
+        out=out,
+        beside=beside,
+        data=data,
+        split=split,
+        first=first,
+        overwrite=overwrite,
+    )
+    names = [str(path) for path in images] or [answer["overlay"] for answer in found]
+    answers = [{"image": name, **answer} for name, answer in zip(names, found, strict=True)]
     _show(answers, json, lambda: prediction_table(answers))
 
 

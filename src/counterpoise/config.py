@@ -84,6 +84,40 @@ class Views(Section):
         return self
 
 
+class Scenes(Section):
+    """How an image with a mask is shown, for segmentation. Training views are drawn as those of `views` are."""
+
+    size: tuple[int, int] | None = Field(
+        None, description="height and width of a training view; default: data.size, or that of the scenes"
+    )
+    reduction: float = Field(
+        1.0,
+        ge=1.0,
+        description="how many times smaller than the files networks see scenes, in training and afterwards",
+    )
+    scale: tuple[float, float] = Field((0.5, 2.0), description="smallest and largest enlargement of a training view")
+    flip: bool = Field(True, description="mirror half of the views")
+    jitter: float = Field(0.0, ge=0.0, le=1.0, description="strength of changes in brightness, contrast, saturation")
+    window: tuple[int, int] | None = Field(
+        None, description="height and width of a window that slides over a scene in evaluation; default: whole scenes"
+    )
+    resolution: Literal["full", "logits"] = Field(
+        "full",
+        description="where logits are compared with the teacher's: at that of the view (full), or at that of the "
+        "student's logits, to which the teacher's are resampled; labels always count at full resolution",
+    )
+
+    @model_validator(mode="after")
+    def _ranges(self) -> Scenes:
+        if not 0 < self.scale[0] <= self.scale[1]:
+            raise ValueError(f"scale must be positive and rise, got {list(self.scale)}")
+        for name in ("size", "window"):
+            value = getattr(self, name)
+            if value is not None and min(value) < 1:
+                raise ValueError(f"{name} must be 1 pixel or more, got {list(value)}")
+        return self
+
+
 class Data(Section):
     """Where the images come from. A bare path stands for `{path: PATH}`."""
 
@@ -102,13 +136,16 @@ class Data(Section):
     memory_limit_gb: float = Field(2.0, ge=0.0, description="images of one size that fit are held in memory, decoded")
     workers: int = Field(2, ge=0, description="processes that decode images which are not in memory")
     views: Views = Field(default_factory=Views, description="augmentation")
+    scenes: Scenes = Field(default_factory=Scenes, description="images with masks, for segmentation")
 
 
 class Model(Section):
     """A network and its weights."""
 
     model: str | None = Field(
-        None, description="timm/NAME, torchvision/NAME, cifar/NAME, digits/NAME or file.py:function"
+        None,
+        description="timm/NAME, torchvision/NAME, smp/ARCHITECTURE:ENCODER, hf/FOLDER, cifar/NAME, digits/NAME or "
+        "file.py:function",
     )
     checkpoint: Path | None = Field(
         None, description="weights: .safetensors, .pt (weights only), a student folder or a run"
@@ -208,7 +245,7 @@ def default_objective() -> dict[str, Term]:
 class Run(Section):
     """A whole run."""
 
-    task: Literal["classification"] = Field("classification", description="what the student answers")
+    task: Literal["classification", "segmentation"] = Field("classification", description="what the student answers")
     seed: int = Field(0, ge=0, lt=2**63, description="the one source of chance")
     out: Path | None = Field(None, description="folder of the run; default: runs/STUDENT-TIME")
     data: Data = Field(default_factory=Data, description="where the images come from")
@@ -237,7 +274,26 @@ class Run(Section):
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The contents of a run file, not yet checked. Raises ConfigError where it is missing or not a YAML mapping."""
+    """The contents of a run file, not yet checked; `base: FILE` has them laid over those of another.
+
+    The base is looked for beside the file. Raises ConfigError where a file is missing or not a YAML mapping.
+    """
+    return _read(path, ())
+
+
+def _read(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
+    if path.resolve() in above:
+        raise ConfigError(f"Run file {path} is its own base, by way of {above[-1]}.")
+    values = _contents(path)
+    base = values.pop("base", None)
+    if base is None:
+        return values
+    if not isinstance(base, str):
+        raise ConfigError(f"base in {path} must be the name of a run file, got {base!r}.")
+    return merge(_read(path.parent / base, (*above, path.resolve())), values)
+
+
+def _contents(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:

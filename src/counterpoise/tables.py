@@ -44,10 +44,16 @@ def report_tables(report: dict[str, Any]) -> Iterator[Any]:
         for column in rows[0]:
             classes.add_column(column, justify="left" if column == "class" else "right")
         for row in rows:
-            classes.add_row(*(f"{v:.2f}" if isinstance(v, float) else Text(str(v)) for v in row.values()))
+            classes.add_row(*(_cell(value) for value in row.values()))
         yield classes
     if report.get("corrupt"):
         yield Text(f"{len(report['corrupt'])} images could not be read: {', '.join(report['corrupt'][:5])}")
+
+
+def _cell(value: Any) -> str | Text:
+    if value is None:
+        return "-"
+    return f"{value:.2f}" if isinstance(value, float) else Text(str(value))
 
 
 def gauge_table(result: dict[str, Any]) -> Iterator[Any]:
@@ -76,12 +82,14 @@ def gauge_table(result: dict[str, Any]) -> Iterator[Any]:
 
 def prediction_table(answers: Sequence[dict[str, Any]]) -> Iterator[Any]:
     """What a student says of pictures."""
+    ranked = [answer.get("top") or answer.get("classes") or [] for answer in answers]
+    measure = next((key for entries in ranked for key in entries[0] if key != "class"), "")  # probability, or share
     table = Table()
-    for column in ("image", "class", "probability", "then"):
-        table.add_column(column, justify="right" if column == "probability" else "left")
-    for answer in answers:
-        others = ", ".join(f"{other['class']} {other['probability']:.2f}" for other in answer["top"][1:4])
-        table.add_row(Text(answer["image"]), Text(answer["class"]), f"{answer['probability']:.3f}", Text(others))
+    for column in ("image", "class", measure, "then"):
+        table.add_column(column, justify="right" if column == measure else "left")
+    for answer, entries in zip(answers, ranked, strict=True):
+        others = ", ".join(f"{other['class']} {other[measure]:.2f}" for other in entries[1:4])
+        table.add_row(Text(answer["image"]), Text(entries[0]["class"]), f"{entries[0][measure]:.3f}", Text(others))
     yield table
 
 

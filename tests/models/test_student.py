@@ -116,7 +116,7 @@ def test_description_is_plain_json(small: VisionModel, tmp_path: Path) -> None:
         "arguments": {},
         "task": "classification",
         "classes": list(CLASSES),
-        "input": {"size": 8, "crop_share": 1.0, "channels": 3},
+        "input": {"size": 8, "crop_share": 1.0, "reduction": 1.0, "window": None, "channels": 3},
         "normalization": {"mean": [0.5] * 3, "std": [0.5] * 3},
         "metrics": METRICS,
         "provenance": PROVENANCE,

@@ -8,61 +8,38 @@ on.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from counterpoise import config
-from counterpoise.data import mixing, random
+from counterpoise.data import mixing
+from counterpoise.data.epochs import Batch, Epochs
 from counterpoise.data.reading import OnCorrupt, Place, Places, PlainReader, ViewReader, data_loader, made
 from counterpoise.data.sources.base import ArraySet, ImageSet
 from counterpoise.data.views import augment, draw, draw_mix, plan_views
-from counterpoise.errors import ConfigError, DataError
+from counterpoise.errors import ConfigError
 
 _DRAWN_AT_ONCE = 16384  # samples: drawing for one costs as much as for hundreds
 
 
-@dataclass
-class Batch:
-    """Images with their targets.
+class TrainLoader(Epochs):
+    """Views of images: see `Epochs`.
 
-    Attributes:
-        images: uint8 [B, 3, H, W].
-        target: int64 [B], -1 where unlabeled; with mixup or cutmix float32 [B, num_classes], zeros where unlabeled.
-        indices: int64 [B] on the CPU, sample indices within the set.
-        total: size of the whole batch, over all processes.
-    """
-
-    images: Tensor
-    target: Tensor
-    indices: Tensor
-    total: int
-
-
-class TrainLoader:
-    """Views of a data set in the random order of each epoch.
-
-    Batch k of an epoch is positions k * batch_size, ... of the epoch's order; of it each process takes a contiguous
-    share. A corrupt image is named in CorruptImage (`on_corrupt` "stop"), or its place is taken by the next sample that
-    can be read ("skip"), with the index, label and view of that one.
+    A corrupt image is named in CorruptImage (`on_corrupt` "stop"), or its place is taken by the next sample that can be
+    read ("skip"), with the index, label and view of that one.
 
     Args:
         num_classes: width of targets where samples are mixed.
-        batch_size: images a step, over all processes together.
         size: edge of a view in pixels; None: the images' own size, where they lie in memory.
         workers: processes that decode images which are not in memory; 0 decodes in this one.
-        rank, world: this process among all that train together.
-        device: where batches are needed.
+        batch_size, seed, drop_last, rank, world, device: as for `Epochs`.
 
     Attributes:
         plan: what determines the views.
-        steps_per_epoch: batches in an epoch.
-        corrupt: names of the corrupt images seen so far.
 
     Raises:
-        ConfigError: no step fits in an epoch, a process would have no sample in some step, or `size` is missing.
-        DataError: the set is empty.
+        ConfigError: `size` is missing.
     """
 
     def __init__(
@@ -82,16 +59,13 @@ class TrainLoader:
         device: torch.device | str = "cpu",
     ) -> None:
         native = images.images.shape[2:] if isinstance(images, ArraySet) else None
-        self.images = images
         self.plan = plan_views(
             views, seed=seed, count=len(images), size=size, native=(native[0], native[1]) if native else None
         )
+        super().__init__(
+            images, batch_size=batch_size, seed=seed, drop_last=drop_last, rank=rank, world=world, device=device
+        )
         self.num_classes = num_classes
-        self.batch_size = batch_size
-        self.rank, self.world = rank, world
-        self.device = torch.device(device)
-        self.steps_per_epoch = _steps(len(images), batch_size, drop_last, world)
-        self.corrupt = list(images.corrupt)
         self._pixels: Tensor | None = None
         if (
             isinstance(images, ArraySet)
@@ -101,32 +75,13 @@ class TrainLoader:
             self._pixels = images.images.to(self.device)
             self._labels = images.labels.to(self.device)
         else:
-            self._places = Places()
-            self._reader = data_loader(
-                ViewReader(images, self.plan, num_classes, on_corrupt),
-                self._places,
-                workers,
-                pin_memory=self.device.type == "cuda",
-                persistent=True,
-            )
+            self._read_by(ViewReader(images, self.plan, num_classes, on_corrupt), workers)
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch from `first_step` on. Start one epoch at a time: they share the workers.
-
-        Raises:
-            CorruptImage: names an image that cannot be read, where `on_corrupt` is "stop".
-            RunError: a worker process was ended from outside.
-        """
-        order = random.permutation(self.plan.seed, epoch, self.plan.count)
+        order = self._order(epoch)
         if self._pixels is not None:
             return self._from_memory(self._pixels, epoch, order, first_step)
-        return self._from_workers(epoch, order, first_step)
-
-    def _share(self, step: int) -> tuple[int, int, int]:
-        """This process's share of a batch, as first position and end, and the size of the whole batch."""
-        start = step * self.batch_size
-        total = min(self.batch_size, self.plan.count - start)
-        return start + total * self.rank // self.world, start + total * (self.rank + 1) // self.world, total
+        return self._from_workers(epoch, order, order.roll(-1) if self.plan.mixes else order[:0], first_step)
 
     def _from_memory(self, pixels: Tensor, epoch: int, order: Tensor, first_step: int) -> Iterator[Batch]:
         plan = self.plan
@@ -151,16 +106,6 @@ class TrainLoader:
                     images = mixing.images(images[:-1], images[1:], mix)
                     target = mixing.targets(target[:-1], target[1:], mix.share, self.num_classes)
                 yield Batch(images, target, indices[start:stop], total)
-
-    def _from_workers(self, epoch: int, order: Tensor, first_step: int) -> Iterator[Batch]:
-        shares = [self._share(step) for step in range(first_step, self.steps_per_epoch)]
-        partners = order.roll(-1) if self.plan.mixes else order[:0]
-        self._places.next = (
-            Place(epoch, order[start:stop].tolist(), partners[start:stop].tolist()) for start, stop, _ in shares
-        )
-        for item, (_, _, total) in zip(made(self._reader, self.corrupt), shares, strict=True):
-            images, target = (value.to(self.device, non_blocking=True) for value in (item.images, item.target))
-            yield Batch(images, target, item.indices, total)
 
 
 class EvalLoader:
@@ -215,27 +160,3 @@ class EvalLoader:
         for item in made(loader, self.corrupt):
             if len(item.indices):
                 yield Batch(item.images, item.target, item.indices, len(item.indices))
-
-
-def _steps(count: int, batch_size: int, drop_last: bool, world: int) -> int:
-    """Steps in an epoch. Raises where there are none, or where a process would have no sample in one."""
-    if count == 0:
-        raise DataError("The training set holds no images.")
-    full, rest = divmod(count, batch_size)
-    if drop_last and not full:
-        raise ConfigError(
-            f"train.drop_last leaves nothing: one batch needs {batch_size} images and there are {count}. "
-            f"Set train.batch_size to {count} or less."
-        )
-    if full and batch_size < world:
-        raise ConfigError(
-            f"train.batch_size is {batch_size}; {world} processes need at least {world}, one image for each."
-        )
-    if rest and not drop_last and rest < world:
-        fitting = [size for size in range(world, count + 1) if count % size == 0 or count % size >= world]
-        advice = f" or train.batch_size to {min(fitting, key=lambda size: abs(size - batch_size))}" if fitting else ""
-        raise ConfigError(
-            f"The last batch of an epoch ({count} images in batches of {batch_size}) has {rest}, too few for {world} "
-            f"processes: set train.drop_last{advice}."
-        )
-    return full if drop_last else full + bool(rest)

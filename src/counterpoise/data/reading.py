@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -77,6 +77,15 @@ class Reader(Dataset[Made | DataError], ABC):
             corrupt.append(error.name)
             return None
 
+    def readable(self, index: int, held: Container[int], keep: Callable[[int], bool]) -> int:
+        """The first index from this one on that is held, or that `keep` can read and hold."""
+        count = len(self.images)
+        for step in range(count):
+            candidate = (index + step) % count
+            if candidate in held or keep(candidate):
+                return candidate
+        raise DataError(f"None of the {count} images can be read; the first is {self.images.name(0)}.")
+
 
 class ViewReader(Reader):
     """Makes batches of views. A corrupt image's place is taken by the next readable one, with all that is its own."""
@@ -93,19 +102,17 @@ class ViewReader(Reader):
         framed: dict[int, Tensor] = {}
         corrupt: list[str] = []
 
+        def keep(index: int) -> bool:
+            image = self.read(index, corrupt)
+            if image is None:
+                return False
+            if index not in words:
+                words[index] = crop_words(plan, epoch, torch.tensor([index]))[0]
+            framed[index] = frame(plan, image, words[index])
+            return True
+
         def readable(index: int) -> int:
-            """The first index from this one on whose image can be read; its frame is kept."""
-            for step in range(plan.count):
-                candidate = (index + step) % plan.count
-                if candidate in framed:
-                    return candidate
-                image = self.read(candidate, corrupt)
-                if image is not None:
-                    if candidate not in words:
-                        words[candidate] = crop_words(plan, epoch, torch.tensor([candidate]))[0]
-                    framed[candidate] = frame(plan, image, words[candidate])
-                    return candidate
-            raise DataError(f"None of the {plan.count} images can be read; the first is {self.images.name(0)}.")
+            return self.readable(index, framed, keep)
 
         samples = [readable(index) for index in place.samples]
         partners = place.partners

@@ -156,6 +156,15 @@ def render(plan: ScenePlan, image: Tensor, mask: Tensor | None, draw: Draw) -> t
     return pixels, classes
 
 
+def shrink(image: Tensor, reduction: float) -> Tensor:
+    """An image uint8 [3, H, W] as many times smaller along either side, at least a pixel; bilinear, antialiased."""
+    if reduction == 1:
+        return image
+    height, width = (max(1, round(side / reduction)) for side in image.shape[1:])
+    rows, columns = (_Span(slice(0, of), slice(0, to)) for of, to in zip(image.shape[1:], (height, width), strict=True))
+    return _resize(image, rows, columns, smooth=True)
+
+
 class _Span(NamedTuple):
     """Along one side: the part of the scene that a view shows, and where in the view it lies."""
 

@@ -12,9 +12,8 @@ from torch import nn
 
 from counterpoise import config, tasks
 from counterpoise.data import sources
-from counterpoise.data.loader import EvalLoader, TrainLoader
+from counterpoise.data.epochs import Epochs
 from counterpoise.data.sources.base import ImageSet, Splits
-from counterpoise.data.views import SMALL
 from counterpoise.engine.processes import Processes, half_precision_helps
 from counterpoise.errors import ConfigError, MissingExtraError
 from counterpoise.models import catalog
@@ -23,9 +22,6 @@ from counterpoise.models.network import VisionModel
 from counterpoise.objectives.composite import WeightedSum
 from counterpoise.outputs import Outputs
 from counterpoise.teachers.live import LiveTeacher
-
-EVALUATION_BATCH = 250
-"""Small images at once in evaluation, whatever the batch of training."""
 
 
 @dataclass
@@ -37,8 +33,8 @@ class Parts:
     student: VisionModel
     teacher: LiveTeacher | None
     objective: WeightedSum
-    train: TrainLoader
-    val: EvalLoader
+    train: Epochs
+    val: tasks.Evaluation
     fingerprint: str
     labeled: bool
 
@@ -74,10 +70,10 @@ def assemble(
     for part in splits:
         task.check(part)
     limit = int(run.data.memory_limit_gb * 1e9)
-    train, val = (sources.in_memory(part, limit, run.data.on_corrupt) for part in splits)
+    train, val = (part.held(limit, run.data.on_corrupt) for part in splits)
     if run.train.tensorboard and importlib.util.find_spec("tensorboard") is None:
         raise MissingExtraError("train.tensorboard", "tensorboard")
-    objective = WeightedSum(run.objective)
+    objective = task.objective(run, train)
     distils = "teacher" in objective.needs
     if not distils and (run.teacher is not None or teacher is not None):
         raise ConfigError("There is a teacher, and no term of the objective listens to it: add one, or use train.")
@@ -93,11 +89,16 @@ def assemble(
 
     torch.manual_seed(run.seed)
     student_model = build_student(run, classes, student)
-    for model in (student_model, teacher_model):
-        if model is not None and model.task != run.task:
-            raise ConfigError(f"{model.name} is a network for {model.task}, and the run's task is {run.task}.")
-    memory = torch.channels_last if run.train.channels_last else torch.contiguous_format
+    task.ready(student_model, run)
     models = [student_model, *([teacher_model] if teacher_model is not None else [])]
+    for model in models:
+        if catalog.is_code(model.name):  # one's own says nothing of its task
+            model.task = run.task
+        if model.task != run.task:
+            raise ConfigError(
+                f"{model.name} is a network for {model.task}, and the run is for {run.task} (set task: {model.task})."
+            )
+    memory = torch.channels_last if run.train.channels_last else torch.contiguous_format
     for model in models:
         model.memory_format = memory
         model.to(processes.device)
@@ -108,16 +109,11 @@ def assemble(
     if teacher_model is not None:
         half = run.teacher is not None and run.teacher.precision == "bf16"
         live = LiveTeacher(teacher_model, processes.device, torch.bfloat16 if half else torch.float32)
-    loader = TrainLoader(
+    loader = task.train_loader(
         train,
-        run.data.views,
+        run,
+        models,
         num_classes=len(classes),
-        batch_size=run.train.batch_size,
-        seed=run.seed,
-        size=run.data.size or view_size(train, models),
-        workers=run.data.workers,
-        drop_last=run.train.drop_last,
-        on_corrupt=run.data.on_corrupt,
         rank=processes.rank,
         world=processes.world,
         device=processes.device,
@@ -138,9 +134,7 @@ def assemble(
     )
 
 
-def _show_example(
-    objective: WeightedSum, loader: TrainLoader, student: VisionModel, teacher: LiveTeacher | None
-) -> None:
+def _show_example(objective: WeightedSum, loader: Epochs, student: VisionModel, teacher: LiveTeacher | None) -> None:
     """Let the objective build its adapters for the shapes that the networks really give."""
     batch = next(loader.epoch(0))
     images = batch.images[:2].to(next(student.parameters()).device)
@@ -152,32 +146,11 @@ def _show_example(
     objective.prepare(outputs if isinstance(outputs, Outputs) else Outputs(outputs), answer, len(loader.images))
 
 
-def evaluation_loader(images: ImageSet, model: VisionModel, run: config.Run, processes: Processes) -> EvalLoader:
-    """The images as `model` sees them when it is evaluated."""
-    small = model.input_size is None or model.input_size <= SMALL
-    return EvalLoader(
-        images,
-        size=model.input_size or run.data.size,
-        crop_share=model.crop_share,
-        batch_size=EVALUATION_BATCH if small else run.train.batch_size,
-        workers=run.data.workers,
-        rank=processes.rank,
-        world=processes.world,
-        on_corrupt=run.data.on_corrupt,
+def evaluation_loader(images: ImageSet, model: VisionModel, run: config.Run, processes: Processes) -> tasks.Evaluation:
+    """This process's share of the images, as `model` sees them when it is evaluated."""
+    return tasks.get(run.task).eval_loader(
+        images, model, run.data, batch_size=run.train.batch_size, rank=processes.rank, world=processes.world
     )
-
-
-def view_size(images: ImageSet, models: list[VisionModel]) -> int | None:
-    """Edge of a training view: the larger input of the models, so that none sees less than it could; models resize.
-
-    None, the images' own size, where they are small: networks take them as they are.
-    """
-    if isinstance(images, sources.ArraySet) and max(images.images.shape[2:]) <= SMALL:
-        return None
-    sizes = [model.input_size for model in models if model.input_size is not None]
-    if not sizes:
-        raise ConfigError("data.size: the networks take images of any size, so say which edge in pixels a view has.")
-    return max(sizes)
 
 
 def build_student(run: config.Run, classes: tuple[str, ...], module: nn.Module | None = None) -> VisionModel:

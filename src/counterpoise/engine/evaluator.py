@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from counterpoise import config
-from counterpoise.data.loader import Batch, EvalLoader
-from counterpoise.data.sources.base import UNLABELED, ImageSet
+from counterpoise.data.epochs import Batch
+from counterpoise.data.sources.base import ImageSet
 from counterpoise.engine.processes import Processes
 from counterpoise.errors import DataError
 from counterpoise.models.network import VisionModel
@@ -22,13 +22,14 @@ def answers(
     model: VisionModel, loader: Iterable[Batch], device: torch.device, precision: torch.dtype = torch.float32
 ) -> Iterator[tuple[Batch, Tensor]]:
     """Each batch with the model's logits in eval mode; the model's mode is put back afterwards."""
+    task = get(model.task)
     was_training = model.training
     model.eval()
     try:
         for batch in loader:
             half = precision != torch.float32
             with torch.inference_mode(), torch.autocast(device.type, precision, enabled=half):
-                logits = model(batch.images.to(device, non_blocking=True))
+                logits = task.answer(model, batch.images.to(device, non_blocking=True))
             yield batch, logits
     finally:
         model.train(was_training)
@@ -43,7 +44,7 @@ def quick_score(
     teacher: LiveTeacher | None = None,
     watch: Callable[[Tensor], None] | None = None,
 ) -> dict[str, float]:
-    """The task's quick score over all processes. Samples without labels are scored against the teacher's answer.
+    """The task's quick score over all processes. A batch without labels is scored against the teacher's answer.
 
     `watch` is shown each batch's logits, in order.
     """
@@ -52,8 +53,8 @@ def quick_score(
         if watch is not None:
             watch(logits)
         target = batch.target.to(processes.device)
-        if teacher is not None and bool((target == UNLABELED).all()):
-            target = task.pseudo_target(teacher(batch.images).logits)
+        if teacher is not None and not task.labeled(target):
+            target = task.pseudo_target(task.alike(logits, teacher(batch.images).logits)[1])
         score.update(logits, target)
     score.state = processes.add(score.state.cpu())
     return score.values()
@@ -64,15 +65,10 @@ def full_report(
 ) -> dict[str, Any]:
     """The task's full report of a model on images. Raises DataError where their classes are not the model's."""
     check_classes(model, images)
-    loader = EvalLoader(
-        images,
-        size=model.input_size or data.size,
-        crop_share=model.crop_share,
-        batch_size=batch_size,
-        workers=data.workers,
-        on_corrupt=data.on_corrupt,
-    )
-    report = get(model.task).report(images.classes)
+    task = get(model.task)
+    task.check(images)
+    loader = task.eval_loader(images, model, data, batch_size=batch_size)
+    report = task.report(images.classes)
     for batch, logits in answers(model.to(device), loader, device):
         report.update(logits.cpu(), batch.target.cpu())
     return {**report.values(), "corrupt": list(loader.corrupt)}

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from counterpoise import config
-from counterpoise.data.loader import EvalLoader
 from counterpoise.data.sources.base import ImageSet
 from counterpoise.engine.evaluator import answers, check_classes
 from counterpoise.engine.processes import Processes
 from counterpoise.errors import DataError
 from counterpoise.gauges import Gauge
 from counterpoise.models.network import VisionModel
+from counterpoise.tasks import Evaluation, Task, get
 from counterpoise.teachers.live import LiveTeacher
 
 KEPT_BYTES = 200_000_000
@@ -27,10 +27,12 @@ class EvaluationGauge:
     Args:
         images: size of the val set.
         num_classes: width of the logits.
+        task: says how answers are compared.
     """
 
-    def __init__(self, images: int, num_classes: int, processes: Processes) -> None:
+    def __init__(self, images: int, num_classes: int, task: Task, processes: Processes) -> None:
         self.images = images
+        self.task = task
         self.processes = processes
         self.gauge = Gauge(num_classes)
         self.kept: list[Tensor] = []
@@ -42,9 +44,9 @@ class EvaluationGauge:
         if not self.kept and logits[0].numel() * 4 * self.images > KEPT_BYTES:
             self.fits = False
         if self.fits:
-            self.kept.append(logits.float().cpu())
+            self.kept.extend(logits.float().cpu())
 
-    def ask(self, teacher: LiveTeacher, loader: EvalLoader) -> None:
+    def ask(self, teacher: LiveTeacher, loader: Evaluation) -> None:
         """Let the teacher answer all images, unless that is too much to keep."""
         for _, logits in answers(teacher.model, loader, teacher.device, teacher.precision):
             self.remember(logits)
@@ -54,9 +56,9 @@ class EvaluationGauge:
     def compare(self, logits: Tensor) -> None:
         """The student's answer to the next images of this process."""
         if self.fits and self.kept:
-            if len(self.kept) > 1:  # batches of the two may differ in size
-                self.kept = [torch.cat(self.kept)]
-            self.gauge.update(logits, self.kept[0][self.seen : self.seen + len(logits)])
+            # One by one, for batches of the two may differ in size.
+            teacher = torch.stack(self.kept[self.seen : self.seen + len(logits)])
+            self.gauge.update(*self.task.alike(logits, teacher))
             self.seen += len(logits)
 
     def values(self) -> dict[str, float]:
@@ -84,22 +86,14 @@ def compare_models(
     if images.classes:
         check_classes(student, images)
     gauge = Gauge(student.num_classes, temperature)
-    loaders = [
-        EvalLoader(
-            images,
-            size=model.input_size or data.size,
-            crop_share=model.crop_share,
-            batch_size=batch_size,
-            workers=data.workers,
-            on_corrupt=data.on_corrupt,
-        )
-        for model in (student, teacher)
-    ]
+    task = get(student.task)
+    task.check(images)
+    loaders = [task.eval_loader(images, model, data, batch_size=batch_size) for model in (student, teacher)]
     both = (
         answers(model.to(device), loader, device) for model, loader in zip((student, teacher), loaders, strict=True)
     )
     for (batch, student_logits), (_, teacher_logits) in zip(*both, strict=True):
-        gauge.update(student_logits, teacher_logits, batch.target)
+        gauge.update(*task.alike(student_logits, teacher_logits, batch.target))
     result = gauge.compute()
     if not result["positions"]:
         raise DataError("The data has no image to compare student and teacher on.")

@@ -14,8 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from counterpoise import config
-from counterpoise.data.loader import Batch
-from counterpoise.data.sources.base import UNLABELED
+from counterpoise.data.epochs import Batch
 from counterpoise.engine import optimization, state
 from counterpoise.engine.assemble import Parts, evaluation_loader
 from counterpoise.engine.evaluator import quick_score
@@ -104,7 +103,7 @@ class Trainer:
         # Reading a loss waits for a GPU, so there it is read at log lines; the exact step is still named.
         self.check_every = 1 if processes.device.type == "cpu" else run.train.log_every
         self.started = self.saved_at = time.perf_counter()
-        self.unlabeled_too = bool((parts.train.images.labels == UNLABELED).any())
+        self.unlabeled_too = not parts.task.all_labeled(parts.train.images)
         self.writer: Any = None
         self.gauge: EvaluationGauge | None = None
 
@@ -209,13 +208,13 @@ class Trainer:
     def _share(self, total: Tensor, parts: Mapping[str, Tensor], target: Tensor, size: int) -> Tensor:
         """The loss such that gradients, which are averaged over processes, are those of the whole batch's mean.
 
-        Each term is a mean over the samples of this process that it counts: all, or those with a label.
+        Each term is a mean over the positions of this process that it counts: all, or those with a label.
         """
         every = len(target) * self.processes.world / size
         if not self.unlabeled_too:
             return total * every
-        labeled = (target != UNLABELED) if target.ndim == 1 else target.sum(1) > 0
-        counts = torch.stack([labeled.sum(), self.processes.add(labeled.sum().clone())]).tolist()
+        labeled = self.parts.task.labeled(target)
+        counts = torch.stack([labeled, self.processes.add(labeled.clone())]).tolist()
         with_labels = counts[0] * self.processes.world / max(counts[1], 1)
         scales = {
             name: with_labels if "labels" in needs else every
@@ -323,7 +322,7 @@ class Trainer:
         if teacher is None:
             return
         loader = evaluation_loader(self.parts.val.images, teacher.model, self.run, self.processes)
-        self.gauge = EvaluationGauge(len(loader.images), len(self.parts.classes), self.processes)
+        self.gauge = EvaluationGauge(len(loader.images), len(self.parts.classes), self.parts.task, self.processes)
         if self.progress.teacher or not self.parts.labeled:
             self.gauge.ask(teacher, loader)
             return

@@ -16,7 +16,7 @@ from counterpoise.models import checkpoint as checkpoints
 from counterpoise.models.checkpoint import Head, Weights
 from counterpoise.models.families import Built, Family, Request, families
 from counterpoise.models.families import file as own
-from counterpoise.models.network import VisionModel
+from counterpoise.models.network import SceneView, VisionModel
 
 Model = str | nn.Module | Callable[..., nn.Module]
 TRIAL_SIZE = 64  # edge of the image with which a network of no declared size is tried
@@ -109,6 +109,7 @@ def build(
         std=std or given.std or built.std,
         input_size=size,
         crop_share=given.crop_share or built.crop_share,
+        scenes=SceneView(*(given.scenes or ())),
         stages=built.stages,
         task=built.task,
     )

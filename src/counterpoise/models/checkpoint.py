@@ -43,6 +43,7 @@ class Weights:
     std: tuple[float, ...] | None = None
     input_size: int | None = None
     crop_share: float | None = None
+    scenes: tuple[float, tuple[int, int] | None] | None = None
 
 
 def read(path: Path) -> Weights:
@@ -153,6 +154,7 @@ def _read_folder(path: Path) -> Weights:
         std=description.normalization.std,
         input_size=description.input.size,
         crop_share=description.input.crop_share,
+        scenes=(description.input.reduction, description.input.window),
     )
 
 

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,18 @@ from counterpoise.errors import ModelError, nearest
 from counterpoise.outputs import Outputs
 
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16)
+
+
+class SceneView(NamedTuple):
+    """How scenes are shown to a network that segments them, beyond training.
+
+    Attributes:
+        reduction: how many times smaller than they are.
+        window: height and width of a window that slides over them, in pixels as reduced; None shows them whole.
+    """
+
+    reduction: float = 1.0
+    window: tuple[int, int] | None = None
 
 
 class VisionModel(nn.Module):
@@ -31,6 +43,7 @@ class VisionModel(nn.Module):
         mean, std: of the channels of pixels in [0, 1].
         input_size: edge in pixels; images of another size are resized to it. None takes images as they come.
         crop_share: part of the shorter side that the central crop keeps for evaluation.
+        scenes: how scenes are shown to it, where it segments them.
         stages: names of submodules of `net` whose outputs are its usual features.
         task: what the logits answer.
         selection: applied to the logits, such as a choice of classes.
@@ -57,6 +70,7 @@ class VisionModel(nn.Module):
         std: Sequence[float] = (0.5, 0.5, 0.5),
         input_size: int | None = None,
         crop_share: float = 1.0,
+        scenes: SceneView = SceneView(),  # noqa: B008 - a tuple does not change
         stages: Sequence[str] = (),
         task: str = "classification",
         selection: nn.Module | None = None,
@@ -73,6 +87,7 @@ class VisionModel(nn.Module):
         self.classes = None if classes is None else tuple(classes)
         self.input_size = input_size
         self.crop_share = crop_share
+        self.scenes = scenes
         self.stages = tuple(stages)
         self.task = task
         self.selection = selection
@@ -94,6 +109,7 @@ class VisionModel(nn.Module):
             **self.normalization,
             "input_size": self.input_size,
             "crop_share": self.crop_share,
+            "scenes": self.scenes,
             "stages": self.stages,
             "task": self.task,
             "selection": self.selection,

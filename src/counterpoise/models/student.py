@@ -100,7 +100,7 @@ def save_student(
         arguments=model.arguments,
         task=model.task,
         classes=tuple(classes),
-        input=folder.Input(size=model.input_size, crop_share=model.crop_share),
+        input=folder.Input(size=model.input_size, crop_share=model.crop_share, **model.scenes._asdict()),
         normalization=folder.Normalization.model_validate(model.normalization),
         metrics=dict(metrics),
         provenance=dict(provenance),
@@ -190,7 +190,7 @@ from counterpoise import load_student
 
 student = load_student("{name}"{code})  # this folder
 for answer in student.predict(["photo.jpg"]):
-    print(answer["class"], answer["probability"])
+    print({tasks.get(description.task).shown})
 ```
 {also}
 ## Metrics

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -100,18 +100,34 @@ class WeightedSum(nn.Module):
         self, student: Outputs, teacher: Outputs | None, target: Tensor | None, weight: Tensor | None = None
     ) -> Terms:
         """Total and named parts; a part is named `term`, or `term/part` where a term has several."""
-        weighted = {name: (self.objective(name), self.weights[name]) for name in self.terms}
+        return self._added(*self._values(list(self.terms), student, teacher, target, weight))
+
+    def _values(
+        self,
+        names: Sequence[str],
+        student: Outputs,
+        teacher: Outputs | None,
+        target: Tensor | None,
+        weight: Tensor | None = None,
+    ) -> tuple[list[Tensor], dict[str, dict[str, Tensor]]]:
+        """What the terms of these names add to the total, and their parts by term."""
+        weighted = {name: (self.objective(name), self.weights[name]) for name in names}
         fused = fuse(weighted, student.logits, None if teacher is None else teacher.logits, target, weight)
-        parts: dict[str, Tensor] = {}
+        parts = {} if fused is None else dict(fused.parts)
         addends = [] if fused is None else [fused.total]
         for name, (objective, factor) in weighted.items():
-            if fused is not None and name in fused.parts:
-                values = fused.parts[name]
-            else:
-                values = {k: factor * v for k, v in objective.parts(student, teacher, target, weight).items()}
-                addends.extend(values.values())
-            parts |= {f"{name}/{part}" if part else name: value for part, value in values.items()}
-        return Terms(sum(addends[1:], start=addends[0]), parts)
+            if name not in parts:
+                values = objective.parts(student, teacher, target, weight)
+                parts[name] = {part: factor * value for part, value in values.items()}
+                addends.extend(parts[name].values())
+        return addends, parts
+
+    def _added(self, addends: Sequence[Tensor], parts: Mapping[str, Mapping[str, Tensor]]) -> Terms:
+        """Total and parts, in the order of the terms."""
+        named = {
+            f"{name}/{part}" if part else name: value for name in self.terms for part, value in parts[name].items()
+        }
+        return Terms(sum(addends[1:], start=addends[0]), named)
 
 
 def _build(name: str, term: Term) -> tuple[Objective, dict[str, Schedule]]:

@@ -1,20 +1,57 @@
-"""What differs between tasks: how answers are scored and shown. Nothing outside this room asks which task it is."""
+"""What differs between tasks: how images are shown, and answers asked, scored and shown.
+
+Nothing outside this room asks which task it is.
+"""
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 from torch import Tensor
 
 from counterpoise.errors import ConfigError, unknown
 
 if TYPE_CHECKING:
+    import torch
+
+    from counterpoise import config
+    from counterpoise.data.epochs import Batch, Epochs
     from counterpoise.data.sources.base import ImageSet
     from counterpoise.models.network import VisionModel
+    from counterpoise.objectives.composite import WeightedSum
+
+
+class Evaluation(Protocol):
+    """Batches of all images of a set, in order."""
+
+    @property
+    def images(self) -> ImageSet:
+        """The set."""
+
+    @property
+    def corrupt(self) -> list[str]:
+        """Names of the corrupt images seen so far."""
+
+    def __iter__(self) -> Iterator[Batch]: ...
+
+
+class Picture(NamedTuple):
+    """A picture to draw on.
+
+    Attributes:
+        name: a word for its files.
+        image: uint8 [3, H, W].
+        truth: what is known of it; None: nothing.
+    """
+
+    name: str
+    image: Tensor
+    truth: Tensor | None = None
 
 
 class Score(ABC):
@@ -49,12 +86,67 @@ class Task(ABC):
     name: ClassVar[str]
     hub_name: ClassVar[str]
     """What the Hugging Face hub calls it."""
+    shown: ClassVar[str]
+    """What to print of an `answer` of `predict`, as Python."""
     headline: ClassVar[str]
     """The metric that picks the best epoch; larger is better."""
 
     @abstractmethod
     def check(self, images: ImageSet) -> None:
         """Raises ConfigError where the images do not have what this task learns from."""
+
+    @abstractmethod
+    def objective(self, run: config.Run, images: ImageSet) -> WeightedSum:
+        """The objective of a run whose training set is `images`."""
+
+    def ready(self, student: VisionModel, run: config.Run) -> None:  # noqa: B027 - there may be nothing to say
+        """Give a student what the run says of how it is to be shown images."""
+
+    @abstractmethod
+    def train_loader(
+        self,
+        images: ImageSet,
+        run: config.Run,
+        models: Sequence[VisionModel],
+        *,
+        num_classes: int,
+        rank: int,
+        world: int,
+        device: torch.device,
+    ) -> Epochs:
+        """The views that the models of a run are trained on. Raises ConfigError where their size is not known."""
+
+    @abstractmethod
+    def eval_loader(
+        self,
+        images: ImageSet,
+        model: VisionModel,
+        data: config.Data,
+        *,
+        batch_size: int,
+        rank: int = 0,
+        world: int = 1,
+    ) -> Evaluation:
+        """The images as `model` is shown them when it is evaluated, `batch_size` large ones at once or fewer."""
+
+    def answer(self, model: VisionModel, images: Tensor) -> Tensor:
+        """The model's logits for images as `eval_loader` gives them."""
+        logits: Tensor = model(images)
+        return logits
+
+    @abstractmethod
+    def labeled(self, target: Tensor) -> Tensor:
+        """How many positions of a target count where labels do: int64 []."""
+
+    @abstractmethod
+    def all_labeled(self, images: ImageSet) -> bool:
+        """Whether every position of every image counts."""
+
+    def alike(
+        self, student_logits: Tensor, teacher_logits: Tensor, target: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Two models' logits for the same images, and the target, at one resolution."""
+        return student_logits, teacher_logits, target
 
     @abstractmethod
     def score(self, num_classes: int) -> Score:
@@ -71,6 +163,15 @@ class Task(ABC):
     @abstractmethod
     def predict(self, model: VisionModel, images: Sequence[Any]) -> list[dict[str, Any]]:
         """What the model says of pictures (paths, PIL images or uint8 arrays), one JSON-able answer each."""
+
+    def draw(
+        self, models: Mapping[str, VisionModel], pictures: Iterable[Picture], out: Path, overwrite: bool
+    ) -> list[dict[str, Any]]:
+        """Write what models, by the titles of their panels, say of pictures; the last one is the student.
+
+        Returns one JSON-able answer of the student a picture. Nothing is overwritten unasked.
+        """
+        raise ConfigError(f"Task {self.name} answers in words; --out and --beside are for masks.")
 
 
 def get(name: str) -> Task:

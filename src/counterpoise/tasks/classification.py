@@ -9,15 +9,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from counterpoise.data.sources.base import UNLABELED, ImageSet
+from counterpoise import config
+from counterpoise.data.loader import EvalLoader, TrainLoader
+from counterpoise.data.sources.base import UNLABELED, ArraySet, ImageSet
 from counterpoise.data.sources.masks import MaskedSet
+from counterpoise.data.views import SMALL
 from counterpoise.errors import ConfigError
+from counterpoise.objectives.composite import WeightedSum
 from counterpoise.tasks.base import Report, Score, Task
 
 if TYPE_CHECKING:
     from counterpoise.models.network import VisionModel
 
 CALIBRATION_BINS = 15
+SMALL_AT_ONCE = 250
+"""Small images at once in evaluation, whatever the batch of training."""
 
 
 class TopScore(Score):
@@ -117,11 +123,70 @@ class Classification(Task):
 
     name = "classification"
     hub_name = "image-classification"
+    shown = 'answer["class"], answer["probability"]'
     headline = "top1"
 
     def check(self, images: ImageSet) -> None:
         if isinstance(images, MaskedSet):
             raise ConfigError("The data holds masks, a class for every pixel; classification learns one a picture.")
+
+    def objective(self, run: config.Run, images: ImageSet) -> WeightedSum:
+        return WeightedSum(run.objective)
+
+    def train_loader(
+        self,
+        images: ImageSet,
+        run: config.Run,
+        models: Sequence[VisionModel],
+        *,
+        num_classes: int,
+        rank: int,
+        world: int,
+        device: torch.device,
+    ) -> TrainLoader:
+        return TrainLoader(
+            images,
+            run.data.views,
+            num_classes=num_classes,
+            batch_size=run.train.batch_size,
+            seed=run.seed,
+            size=run.data.size or _view_size(images, models),
+            workers=run.data.workers,
+            drop_last=run.train.drop_last,
+            on_corrupt=run.data.on_corrupt,
+            rank=rank,
+            world=world,
+            device=device,
+        )
+
+    def eval_loader(
+        self,
+        images: ImageSet,
+        model: VisionModel,
+        data: config.Data,
+        *,
+        batch_size: int,
+        rank: int = 0,
+        world: int = 1,
+    ) -> EvalLoader:
+        small = model.input_size is None or model.input_size <= SMALL
+        return EvalLoader(
+            images,
+            size=model.input_size or data.size,
+            crop_share=model.crop_share,
+            batch_size=max(batch_size, SMALL_AT_ONCE) if small else batch_size,
+            workers=data.workers,
+            rank=rank,
+            world=world,
+            on_corrupt=data.on_corrupt,
+        )
+
+    def labeled(self, target: Tensor) -> Tensor:
+        # With mixed samples a target is probabilities, zeros where there is no label.
+        return ((target != UNLABELED) if target.ndim == 1 else target.sum(1) > 0).sum()
+
+    def all_labeled(self, images: ImageSet) -> bool:
+        return not bool((images.labels == UNLABELED).any())
 
     def score(self, num_classes: int) -> Score:
         return TopScore()
@@ -151,6 +216,19 @@ class Classification(Task):
             ]
             answers.append({**top[0], "top": top})
         return answers
+
+
+def _view_size(images: ImageSet, models: Sequence[VisionModel]) -> int | None:
+    """Edge of a training view: the larger input of the models, so that none sees less than it could; models resize.
+
+    None, the images' own size, where they are small: networks take them as they are.
+    """
+    if isinstance(images, ArraySet) and max(images.images.shape[2:]) <= SMALL:
+        return None
+    sizes = [model.input_size for model in models if model.input_size is not None]
+    if not sizes:
+        raise ConfigError("data.size: the networks take images of any size, so say which edge in pixels a view has.")
+    return max(sizes)
 
 
 TASK = Classification()

@@ -2,39 +2,33 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from colorsys import hsv_to_rgb
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
-import torch.nn.functional as F
-from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from counterpoise.data.sources.masks import IGNORE, MaskedSet
-from counterpoise.errors import ConfigError, DataError, ModelError
-from counterpoise.tasks.base import Report, Score, Task
+from counterpoise import config
+from counterpoise.data.scene_loader import SceneEvalLoader, SceneLoader
+from counterpoise.data.scenes import plan_scenes, shrink
+from counterpoise.data.sources.masks import IGNORE, MaskedArraySet, MaskedSet, class_weights
+from counterpoise.errors import ConfigError, DataError, ModelError, RunError
+from counterpoise.models.network import SceneView
+from counterpoise.objectives.dense import DenseSum, reduced, resample
+from counterpoise.tasks.base import Picture, Report, Score, Task
 
 if TYPE_CHECKING:
     from counterpoise.data.sources.base import ImageSet
     from counterpoise.models.network import VisionModel
+    from counterpoise.objectives.composite import WeightedSum
 
 _VALUES_AT_ONCE = 2**25  # upsampled logits held at one time: 128 MiB
-_NARROWEST, _WIDEST = 192, 640  # pixels of a panel: smaller pictures are enlarged, larger ones reduced
-_GAP, _LINE, _SWATCH = 8, 20, 12
-_GOLDEN_RATIO = (math.sqrt(5) - 1) / 2
 
 
 def upsample(logits: Tensor, size: tuple[int, int]) -> Tensor:
     """Logits [N, C, h, w] as float32 [N, C, H, W], bilinear between pixel centers (align_corners false)."""
-    logits = logits.float()
-    if logits.shape[-2:] == size:
-        return logits
-    return F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
+    return resample(logits.float(), size)
 
 
 def confusion_matrix(logits: Tensor, target: Tensor) -> Tensor:
@@ -155,10 +149,8 @@ def slide(model: VisionModel, images: Tensor, window: tuple[int, int], stride: t
     return total / seen
 
 
-def segment(
-    model: VisionModel, image: Tensor, window: tuple[int, int] | None = None, stride: tuple[int, int] | None = None
-) -> Tensor:
-    """The class of every pixel of an image, seen whole or through a sliding window (see `slide`).
+def segment(model: VisionModel, image: Tensor) -> Tensor:
+    """The class of every pixel of an image, shown to the model as its `scenes` says: reduced, whole or by a window.
 
     Args:
         image: uint8 [3, H, W] on any device.
@@ -166,10 +158,9 @@ def segment(
     Returns:
         uint8 [H, W] on the CPU.
     """
-    images = image[None].to(model.mean.device)
+    shown = shrink(image, model.scenes.reduction)[None].to(model.mean.device)
     with torch.inference_mode():
-        logits = model(images) if window is None else slide(model, images, window, stride)
-        _check_dense(logits)
+        logits = TASK.answer(model, shown)
         return upsample(logits, (image.shape[1], image.shape[2])).argmax(1)[0].to(torch.uint8).cpu()
 
 
@@ -178,11 +169,99 @@ class Segmentation(Task):
 
     name = "segmentation"
     hub_name = "image-segmentation"
+    shown = 'answer["classes"]'
     headline = "miou"
 
     def check(self, images: ImageSet) -> None:
         if not isinstance(images, MaskedSet):
             raise ConfigError("Task segmentation learns from masks, and the data holds none: see source masks_folder.")
+
+    def objective(self, run: config.Run, images: ImageSet) -> WeightedSum:
+        terms = {name: _with_weights(name, term, images) for name, term in run.objective.items()}
+        return DenseSum(terms, run.data.scenes.resolution, void=IGNORE)
+
+    def ready(self, student: VisionModel, run: config.Run) -> None:
+        student.scenes = SceneView(run.data.scenes.reduction, run.data.scenes.window)
+
+    def train_loader(
+        self,
+        images: ImageSet,
+        run: config.Run,
+        models: Sequence[VisionModel],
+        *,
+        num_classes: int,
+        rank: int,
+        world: int,
+        device: torch.device,
+    ) -> SceneLoader:
+        scenes = run.data.scenes
+        masked = _masked(images)
+        size = scenes.size or ((run.data.size, run.data.size) if run.data.size else None)
+        if size is None and isinstance(masked, MaskedArraySet):
+            height, width = (max(1, round(side / scenes.reduction)) for side in masked.extent(0))
+            size = height, width
+        if size is None:
+            raise ConfigError(
+                "data.scenes.size is missing: scenes differ in size, so say the height and width of a view."
+            )
+        plan = plan_scenes(
+            seed=run.seed,
+            count=len(images),
+            size=size,
+            scale=(scenes.scale[0] / scenes.reduction, scenes.scale[1] / scenes.reduction),
+            flip=scenes.flip,
+            jitter=scenes.jitter,
+        )
+        return SceneLoader(
+            masked,
+            plan,
+            batch_size=run.train.batch_size,
+            workers=run.data.workers,
+            drop_last=run.train.drop_last,
+            on_corrupt=run.data.on_corrupt,
+            rank=rank,
+            world=world,
+            device=device,
+        )
+
+    def eval_loader(
+        self,
+        images: ImageSet,
+        model: VisionModel,
+        data: config.Data,
+        *,
+        batch_size: int,
+        rank: int = 0,
+        world: int = 1,
+    ) -> SceneEvalLoader:
+        return SceneEvalLoader(
+            _masked(images),
+            reduction=model.scenes.reduction,
+            batch_size=batch_size,
+            workers=data.workers,
+            rank=rank,
+            world=world,
+            on_corrupt=data.on_corrupt,
+        )
+
+    def answer(self, model: VisionModel, images: Tensor) -> Tensor:
+        window = model.scenes.window
+        logits = super().answer(model, images) if window is None else slide(model, images, window)
+        _check_dense(logits)
+        return logits
+
+    def labeled(self, target: Tensor) -> Tensor:
+        return ((target != IGNORE) & (target >= 0)).sum()
+
+    def all_labeled(self, images: ImageSet) -> bool:
+        return False  # void, and what lies beyond the border of a scene
+
+    def alike(
+        self, student_logits: Tensor, teacher_logits: Tensor, target: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        size = student_logits.shape[-2:]
+        near = resample(teacher_logits.to(student_logits.device), size)
+        return student_logits, near, None if target is None else reduced(target.long(), size)
 
     def score(self, num_classes: int) -> Score:
         return MaskScore(num_classes)
@@ -198,125 +277,61 @@ class Segmentation(Task):
         {"height", "width", "classes": [{"class", "share"}, ...]}."""
         from counterpoise.data.images import decode, to_tensor
 
-        names = model.classes or tuple(str(index) for index in range(model.num_classes))
+        return [_described(model, segment(model, to_tensor(decode(image)))) for image in images]
+
+    def draw(
+        self, models: Mapping[str, VisionModel], pictures: Iterable[Picture], out: Path, overwrite: bool
+    ) -> list[dict[str, Any]]:
+        from counterpoise.overlays import overlay, write_mask
+
+        *_, student = models.values()
+        for title, other in models.items():
+            if tuple(_names(other)) != tuple(_names(student)):
+                raise ModelError(
+                    f"'{title}' answers in {other.num_classes} classes ({', '.join(_names(other)[:5])}, ...), "
+                    f"the student in {student.num_classes} ({', '.join(_names(student)[:5])}, ...)."
+                )
         answers = []
-        for image in images:
-            mask = segment(model, to_tensor(decode(image)))
-            counts = torch.bincount(mask.flatten(), minlength=len(names))
-            order = counts.argsort(descending=True, stable=True)[: int((counts > 0).sum())]
-            found = [{"class": names[index], "share": int(counts[index]) / mask.numel()} for index in order.tolist()]
-            answers.append({"height": mask.shape[0], "width": mask.shape[1], "classes": found})
+        for picture in pictures:
+            files = [out / f"{picture.name}-{kind}.png" for kind in ("mask", "overlay")]
+            there = [file for file in files if file.exists()]
+            if there and not overwrite:
+                raise RunError(f"{there[0]} is there already: give --overwrite, or another --out.")
+            masks = {title: segment(model, picture.image) for title, model in models.items()}
+            mask = list(masks.values())[-1]
+            truth = {} if picture.truth is None else {"truth": picture.truth}
+            out.mkdir(parents=True, exist_ok=True)
+            write_mask(files[0], mask)
+            overlay(files[1], picture.image, {**truth, **masks}, _names(student))
+            answers.append({**_described(student, mask), "mask": str(files[0]), "overlay": str(files[1])})
         return answers
 
 
-def palette() -> NDArray[np.uint8]:
-    """Colors of classes, uint8 [256, 3]: 0 is black, void (255) is cream, the others are far from their neighbors."""
-    colors = np.zeros((256, 3), dtype=np.uint8)
-    for index in range(1, 255):
-        hue = (index - 1) * _GOLDEN_RATIO % 1  # no new hue is close to those before it
-        colors[index] = np.multiply(
-            hsv_to_rgb(hue, (0.9, 0.55)[index // 3 % 2], (1.0, 0.75, 0.5)[index % 3]), 255
-        ).round()
-    colors[IGNORE] = 240, 235, 200
-    return colors
+def _names(model: VisionModel) -> tuple[str, ...]:
+    return model.classes or tuple(str(index) for index in range(model.num_classes))
 
 
-def write_mask(path: str | Path, mask: Tensor, colors: Sequence[Sequence[int]] | None = None) -> None:
-    """Write a mask as a palette PNG: it shows colors and holds classes, and can be read as a mask again.
-
-    Args:
-        mask: uint8 [H, W]; 255 is void.
-        colors: RGB of each class, 0 to 255; default: see `palette`.
-    """
-    picture = Image.fromarray(mask.cpu().to(torch.uint8).numpy())
-    picture.putpalette(_colors(colors).tobytes())  # makes it mode P
-    _save(picture, Path(path))
+def _described(model: VisionModel, mask: Tensor) -> dict[str, Any]:
+    """The size of a mask, and its classes by their share of the pixels, largest first."""
+    names = _names(model)
+    counts = torch.bincount(mask.flatten(), minlength=len(names))
+    order = counts.argsort(descending=True, stable=True)[: int((counts > 0).sum())]
+    found = [{"class": names[index], "share": int(counts[index]) / mask.numel()} for index in order.tolist()]
+    return {"height": mask.shape[0], "width": mask.shape[1], "classes": found}
 
 
-def overlay(
-    path: str | Path,
-    image: Any,
-    masks: Mapping[str, Tensor],
-    classes: Sequence[str],
-    colors: Sequence[Sequence[int]] | None = None,
-    opacity: float = 0.6,
-) -> None:
-    """Write a picture and masks laid over it side by side, as PNG, with a legend of the classes that occur.
-
-    Args:
-        image: path, PIL image, uint8 array [H, W, 3] or uint8 tensor [3, H, W].
-        masks: by the title of their panel, such as truth, teacher, student alone, distilled; uint8 [H, W], 255 is void.
-        classes: names of the classes.
-        colors: RGB of each class, 0 to 255; default: see `palette`.
-        opacity: of the colors, 0 to 1.
-
-    Raises:
-        DataError: the picture cannot be read, or a mask is not of its size. RunError: the file cannot be written.
-    """
-    from counterpoise.data.images import decode
-
-    if isinstance(image, Tensor):
-        image = image.cpu().permute(1, 2, 0).numpy()
-    picture = decode(image)
-    shades = _colors(colors)
-    layers = {title: mask.cpu().to(torch.uint8).numpy() for title, mask in masks.items()}
-    panels = {"image": picture}
-    for title, mask in layers.items():
-        if mask.shape != (picture.height, picture.width):
-            raise DataError(
-                f"Mask '{title}' is {list(mask.shape)}, and the picture [{picture.height}, {picture.width}]."
-            )
-        panels[title] = Image.blend(picture, Image.fromarray(shades[mask]), opacity)
-    present = sorted(set().union(*(np.unique(mask).tolist() for mask in layers.values())))
-    legend = [(_title(index, classes), tuple(shades[index].tolist())) for index in present]
-    _save(_sheet(panels, legend), Path(path))
+def _masked(images: ImageSet) -> MaskedSet:
+    TASK.check(images)
+    assert isinstance(images, MaskedSet)
+    return images
 
 
-def _sheet(panels: Mapping[str, Image.Image], legend: Sequence[tuple[str, tuple[int, ...]]]) -> Image.Image:
-    """Panels in a row under their titles, and under them the legend."""
-    first = next(iter(panels.values()))
-    scale: float = math.ceil(_NARROWEST / first.width) if first.width < _NARROWEST else min(1, _WIDEST / first.width)
-    width, height = max(1, round(first.width * scale)), max(1, round(first.height * scale))
-    resampling = Image.Resampling.NEAREST if scale >= 1 else Image.Resampling.BOX
-    font = ImageFont.load_default(size=14)
-    total = _GAP + len(panels) * (width + _GAP)
-    places, left, top = [], _GAP, _LINE + height + _GAP
-    for name, _ in legend:
-        needed = _SWATCH + 4 + math.ceil(font.getlength(name)) + 2 * _GAP
-        if left > _GAP and left + needed > total:
-            left, top = _GAP, top + _LINE
-        places.append((left, top))
-        left += needed
-    sheet = Image.new("RGB", (total, top + _LINE + _GAP if legend else top), "white")
-    pen = ImageDraw.Draw(sheet)
-    for number, (title, panel) in enumerate(panels.items()):
-        x = _GAP + number * (width + _GAP)
-        pen.text((x, 1), title, fill="black", font=font)
-        sheet.paste(panel.resize((width, height), resampling), (x, _LINE))
-    for (name, color), (x, y) in zip(legend, places, strict=True):
-        pen.rectangle((x, y + 3, x + _SWATCH, y + 3 + _SWATCH), fill=color, outline="black")
-        pen.text((x + _SWATCH + 4, y), name, fill="black", font=font)
-    return sheet
-
-
-def _save(picture: Image.Image, path: Path) -> None:
-    from counterpoise.files import replacing
-
-    with replacing(path) as temporary:
-        picture.save(temporary, format="PNG")
-
-
-def _colors(given: Sequence[Sequence[int]] | None) -> NDArray[np.uint8]:
-    colors = palette()
-    if given is not None:
-        colors[: len(given)] = np.asarray(given, dtype=np.uint8)
-    return colors
-
-
-def _title(index: int, classes: Sequence[str]) -> str:
-    if index == IGNORE:
-        return "void"
-    return classes[index] if index < len(classes) else f"class {index}"
+def _with_weights(name: str, term: config.Term, images: ImageSet) -> config.Term:
+    """The term, class_weight "frequency" replaced by the numbers that the training masks give."""
+    if term.arguments.get("class_weight") != "frequency":
+        return term
+    weights = class_weights(_masked(images)).tolist()
+    return config.Term.model_validate({**term.model_dump(), "class_weight": weights})
 
 
 def _starts(length: int, window: int, stride: int) -> list[int]:

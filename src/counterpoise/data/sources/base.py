@@ -61,6 +61,14 @@ class ImageSet(ABC):
         """The images at these indices (int64 [M]), in this order."""
         return Subset(self, indices)
 
+    def held(self, limit_bytes: float, on_corrupt: Literal["stop", "skip"] = "stop") -> ImageSet:
+        """The set, decoded into memory where that is of use: see `in_memory`."""
+        return in_memory(self, limit_bytes, on_corrupt)
+
+    def followed_by(self, unlabeled: ImageSet) -> ImageSet:
+        """These images and then those, which are UNLABELED: see `concatenate`."""
+        return concatenate(self, unlabeled)
+
     @cached_property
     def _fingerprint(self) -> str:
         digest = hashlib.sha256()

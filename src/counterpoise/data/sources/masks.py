@@ -38,6 +38,12 @@ class MaskedSet(ImageSet):
     def subset(self, indices: Tensor) -> MaskedSet:
         return MaskedSubset(self, indices)
 
+    def held(self, limit_bytes: float, on_corrupt: Literal["stop", "skip"] = "stop") -> MaskedSet:
+        return in_memory(self, limit_bytes, on_corrupt)
+
+    def followed_by(self, unlabeled: ImageSet) -> MaskedSet:
+        return concatenate(self, unlabeled)
+
 
 class MaskedSubset(Subset, MaskedSet):
     """Some images of another set with their masks, in an order of their own."""

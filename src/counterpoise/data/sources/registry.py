@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from counterpoise import config
-from counterpoise.data.sources.base import UNLABELED, Splits, concatenate
+from counterpoise.data.sources.base import UNLABELED, Splits
 from counterpoise.errors import ConfigError, DataError, nearest, unknown
 
 Load = TypeVar("Load", bound=Callable[..., Splits])
@@ -81,9 +81,8 @@ def load(data: config.Data) -> Splits:
     if data.unlabeled is not None:
         from counterpoise.data.sources import photos
 
-        splits = splits._replace(
-            train=concatenate(splits.train, photos.collect(_folder(data.unlabeled, "data.unlabeled")))
-        )
+        unlabeled = photos.collect(_folder(data.unlabeled, "data.unlabeled"))
+        splits = splits._replace(train=splits.train.followed_by(unlabeled))
     return splits
 
 

@@ -62,7 +62,9 @@ def mixture_of(objective: Objective, factor: float = 1.0) -> Mixture | None:
     kind = type(objective)
     if isinstance(objective, BalanceDivergence):
         return objective.mixture(factor)
-    if isinstance(objective, CrossEntropy) and kind is CrossEntropy and objective.ignore_index is not None:
+    if isinstance(objective, CrossEntropy) and kind is CrossEntropy:
+        if objective.ignore_index is None or objective.class_weight is not None:
+            return None
         labels = Labels(factor, objective.ignore_index, objective.label_smoothing)
         return Mixture(labels=labels, reduction=objective.reduction)
     if isinstance(objective, ForwardKL | ReverseKL) and kind in (ForwardKL, ReverseKL):

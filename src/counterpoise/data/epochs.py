@@ -1,0 +1,131 @@
+"""What all loaders of training views share: the order of an epoch, steps, and each process's share of a batch."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from counterpoise.data import random
+from counterpoise.data.reading import Place, Places, Reader, data_loader, made
+from counterpoise.data.sources.base import ImageSet
+from counterpoise.errors import ConfigError, DataError
+
+
+@dataclass
+class Batch:
+    """Images with their targets.
+
+    Attributes:
+        images: uint8 [B, 3, H, W].
+        target: int64 [B], -1 where unlabeled; with mixup or cutmix float32 [B, num_classes], zeros where unlabeled.
+            Of scenes: int64 [B, H, W], 255 where void.
+        indices: int64 [B] on the CPU, sample indices within the set.
+        total: size of the whole batch, over all processes.
+    """
+
+    images: Tensor
+    target: Tensor
+    indices: Tensor
+    total: int
+
+
+class Epochs(ABC):
+    """Views of a data set in the random order of each epoch.
+
+    Batch k of an epoch is positions k * batch_size, ... of the epoch's order; of it each process takes a contiguous
+    share.
+
+    Args:
+        batch_size: images a step, over all processes together.
+        rank, world: this process among all that train together.
+        device: where batches are needed.
+
+    Attributes:
+        steps_per_epoch: batches in an epoch.
+        corrupt: names of the corrupt images seen so far.
+
+    Raises:
+        ConfigError: no step fits in an epoch, or a process would have no sample in some step.
+        DataError: the set is empty.
+    """
+
+    def __init__(
+        self,
+        images: ImageSet,
+        *,
+        batch_size: int,
+        seed: int,
+        drop_last: bool,
+        rank: int,
+        world: int,
+        device: torch.device | str,
+    ) -> None:
+        self.images = images
+        self.batch_size = batch_size
+        self.seed = seed
+        self.rank, self.world = rank, world
+        self.device = torch.device(device)
+        self.steps_per_epoch = _steps(len(images), batch_size, drop_last, world)
+        self.corrupt = list(images.corrupt)
+
+    @abstractmethod
+    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch from `first_step` on. Start one epoch at a time: they share the workers.
+
+        Raises:
+            CorruptImage: names an image that cannot be read, where `on_corrupt` is "stop".
+            RunError: a worker process was ended from outside.
+        """
+
+    def _order(self, epoch: int) -> Tensor:
+        return random.permutation(self.seed, epoch, len(self.images))
+
+    def _share(self, step: int) -> tuple[int, int, int]:
+        """This process's share of a batch, as first position and end, and the size of the whole batch."""
+        start = step * self.batch_size
+        total = min(self.batch_size, len(self.images) - start)
+        return start + total * self.rank // self.world, start + total * (self.rank + 1) // self.world, total
+
+    def _read_by(self, reader: Reader, workers: int) -> None:
+        """Let `reader` make the batches, in worker processes."""
+        self._places = Places()
+        pin = self.device.type == "cuda"
+        self._reader = data_loader(reader, self._places, workers, pin_memory=pin, persistent=True)
+
+    def _from_workers(self, epoch: int, order: Tensor, partners: Tensor, first_step: int) -> Iterator[Batch]:
+        shares = [self._share(step) for step in range(first_step, self.steps_per_epoch)]
+        self._places.next = (
+            Place(epoch, order[start:stop].tolist(), partners[start:stop].tolist()) for start, stop, _ in shares
+        )
+        for item, (_, _, total) in zip(made(self._reader, self.corrupt), shares, strict=True):
+            images, target = (value.to(self.device, non_blocking=True) for value in (item.images, item.target))
+            # Masks travel as bytes and count as labels do.
+            yield Batch(images, target.long() if target.dtype == torch.uint8 else target, item.indices, total)
+
+
+def _steps(count: int, batch_size: int, drop_last: bool, world: int) -> int:
+    """Steps in an epoch. Raises where there are none, or where a process would have no sample in one."""
+    if count == 0:
+        raise DataError("The training set holds no images.")
+    full, rest = divmod(count, batch_size)
+    if drop_last and not full:
+        raise ConfigError(
+            f"train.drop_last leaves nothing: one batch needs {batch_size} images and there are {count}. "
+            f"Set train.batch_size to {count} or less."
+        )
+    if full and batch_size < world:
+        raise ConfigError(
+            f"train.batch_size is {batch_size}; {world} processes need at least {world}, one image for each."
+        )
+    if rest and not drop_last and rest < world:
+        fitting = [size for size in range(world, count + 1) if count % size == 0 or count % size >= world]
+        advice = f" or train.batch_size to {min(fitting, key=lambda size: abs(size - batch_size))}" if fitting else ""
+        raise ConfigError(
+            f"The last batch of an epoch ({count} images in batches of {batch_size}) has {rest}, too few for {world} "
+            f"processes: set train.drop_last{advice}."
+        )
+    return full if drop_last else full + bool(rest)
