@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import counterpoise
-from counterpoise import cli, distill, train
+from counterpoise import cli, distill, tasks, train
 from counterpoise.engine import gauging
 from counterpoise.engine.gauging import EvaluationGauge
 from counterpoise.engine.processes import Processes
@@ -191,7 +191,7 @@ def test_what_does_not_fit_is_named(student: Tensor, teacher: Tensor, target: Te
 
 def test_answers_that_are_too_many_to_keep_leave_the_gauge_out(monkeypatch: pytest.MonkeyPatch) -> None:
     student, teacher = logits(0, 6, 5)
-    small = EvaluationGauge(6, 5, ONE)
+    small = EvaluationGauge(6, 5, tasks.get("classification"), ONE)
     for part in teacher.split(4):
         small.remember(part)
     for _ in range(2):  # each evaluation starts afresh, in batches of its own
@@ -199,7 +199,7 @@ def test_answers_that_are_too_many_to_keep_leave_the_gauge_out(monkeypatch: pyte
             small.compare(part)
         assert small.values() == pytest.approx(short(measured(student, teacher)))
     monkeypatch.setattr(gauging, "KEPT_BYTES", 6 * 5 * 4 - 1)
-    large = EvaluationGauge(6, 5, ONE)
+    large = EvaluationGauge(6, 5, tasks.get("classification"), ONE)
     large.remember(teacher)
     large.compare(student)
     assert large.kept == []

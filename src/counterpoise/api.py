@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from counterpoise.data.sources.base import ImageSet, Splits
+    from counterpoise.engine.recording import Views
     from counterpoise.engine.trainer import Result
     from counterpoise.models.catalog import Model
     from counterpoise.tasks import Picture
@@ -77,6 +78,74 @@ def distill(
     if resolved.teacher is None and teacher is None:
         raise ConfigError("distill needs a teacher: give teacher.model and teacher.checkpoint, or use train.")
     return _fit(resolved, resume, overwrite, student, teacher, data, show)
+
+
+def record(
+    run: RunLike,
+    *,
+    out: str | Path | None = None,
+    views: Views = "auto",
+    epochs: int | None = None,
+    precision: str = "float16",
+    part: tuple[int, int] | None = None,
+    student: nn.Module | None = None,
+    teacher: nn.Module | None = None,
+    data: Splits | None = None,
+    show: bool = False,
+) -> dict[str, Any]:
+    """Record what a teacher says of the views that a student will see, for `teacher.store`.
+
+    What is there already stays: a recording that was stopped goes on, and a store gets the epochs that it lacks.
+
+    Args:
+        run: as for `distill`; only its data, teacher and the sizes of its networks matter.
+        out: folder of the store; default: the run's `out`.
+        views: "complete": every view of every image, where they can be counted (pad, crop and mirror), good for any
+            number of epochs; "epochs": the views of the first `epochs` epochs of the run's seed; "plain": the images
+            without augmentation, for runs without any; "auto": complete where that is possible, else epochs.
+        epochs: default: train.epochs.
+        precision: "float16", "int8", "int4" (see docs/teacher-store.md), "float32", or "topK" for the K largest logits.
+        part: (k, n), the k-th of n parts that processes or machines record, counted from 0; default: as torchrun says.
+        student, teacher, data, show: as for `distill`.
+
+    Returns:
+        What `store_info` says of the store.
+
+    Raises:
+        StoreError: the folder holds something else, or the disk has no room.
+    """
+    from counterpoise.engine import recording
+    from counterpoise.engine.assemble import assemble, settle
+    from counterpoise.engine.processes import join
+    from counterpoise.teachers import store
+
+    resolved = _resolve(run)
+    place = out or resolved.out
+    if place is None:
+        raise ConfigError("record needs a folder for the store: give --out.")
+    if resolved.teacher is None and teacher is None:
+        raise ConfigError("record needs a teacher: give teacher.model and teacher.checkpoint.")
+    if resolved.teacher is not None:
+        resolved = resolved.model_copy(
+            update={"teacher": resolved.teacher.model_copy(update={"store": None, "missing": "refuse"})}
+        )
+    if views == "plain":
+        resolved = recording.plain(resolved)
+    with join(resolved.train.device) as processes:
+        resolved = settle(resolved, processes.device)
+        parts = assemble(resolved, processes, student=student, teacher=teacher, data=data)
+        finished = recording.record(
+            resolved,
+            parts,
+            Path(place),
+            views=views,
+            epochs=_positive("epochs", resolved.train.epochs if epochs is None else epochs),
+            precision=precision,
+            part=part or (processes.rank, processes.world),
+            processes=processes,
+            show=show,
+        )
+    return {"store": str(place), "finished": finished, **store.info(Path(place))}
 
 
 def evaluate(

@@ -7,7 +7,7 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 import yaml
 from cyclopts import App, CycloptsError, Parameter
@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from counterpoise import __version__, config
 from counterpoise.errors import ConfigError, CounterpoiseError
+from counterpoise.store_cli import app as store_app
 
 # Flags are spelled as the run file spells its keys.
 app = App(
@@ -27,6 +28,7 @@ app = App(
     suppress_keyboard_interrupt=False,
 )
 
+app.command(store_app)
 Options = Annotated[config.Run | None, Parameter(name="*")]
 
 
@@ -94,6 +96,35 @@ def distill(
         quiet: no progress
     """
     _fit("distill", run_file, options, resume, overwrite, json, quiet)
+
+
+@app.command
+def record(
+    run_file: Path | None = None,
+    /,
+    *,
+    options: Options = None,
+    views: Literal["auto", "complete", "epochs", "plain"] = "auto",
+    epochs: int | None = None,
+    precision: str = "float16",
+    part: str | None = None,
+    json: bool = False,
+    quiet: bool = False,
+) -> None:
+    """Record what a teacher says of the views that students will see; train from it with --teacher.store.
+
+    The same command goes on with a recording that was stopped. --out is the folder of the store.
+
+    Args:
+        run_file: YAML run file, written before the flags, which override it
+        views: complete, every view where they can be counted; epochs, those of some epochs; plain, images as they are
+        epochs: of how many epochs views are recorded; default: train.epochs
+        precision: float16, int8, int4, float32, or topK for the K largest logits
+        part: which of several parts to record, such as 2/8; merge folders with `counterpoise store merge`
+        json: print what was recorded as JSON
+        quiet: no progress
+    """
+    _record(run_file, options, views, epochs, precision, part, json, quiet)
 
 
 @app.command
@@ -240,7 +271,10 @@ def main() -> NoReturn:
 
 def run(arguments: list[str]) -> int:
     """Run a command line and return its exit code."""
-    if arguments[:1] in (["train"], ["distill"]):  # --data PATH is short for --data.path PATH, as in the run file
+    if arguments[:1] in (["train"], ["distill"], ["record"]) or arguments[:2] == [
+        "store",
+        "extend",
+    ]:  # --data PATH is short for --data.path PATH, as in the run file
         arguments = [re.sub(r"^--data(?==|$)", "--data.path", argument) for argument in arguments]
     arguments = _with_truth_values(arguments)
     try:
@@ -258,6 +292,21 @@ def run(arguments: list[str]) -> int:
     except OSError as error:  # a folder that may not be read or written, a name that is too long
         return _fail(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error))
     return 0
+
+
+def _resolved(verb: str, run_file: Path | None, options: config.Run | None, resume: bool = False) -> config.Run:
+    """The run file with the flags laid over it."""
+    flags = _flags(options) if options is not None else {}
+    if resume and run_file is None and "out" in flags and Path(flags["out"], "run.yaml").is_file():
+        run_file = Path(flags["out"], "run.yaml")
+    if run_file is not None and run_file.suffix not in {".yaml", ".yml"} and not run_file.exists():
+        raise _RunFileError(run_file)
+    values = config.read(run_file) if run_file is not None else {}
+    if "objective" in flags and "objective" not in values:
+        terms = ["cross_entropy"] if verb == "train" else config.default_objective()
+        values = {**values, "objective": {name: {"weight": 1.0} for name in terms}}
+    origin = f"run file {run_file}" if run_file is not None else "command line"
+    return config.resolve(config.merge(values, flags), origin)
 
 
 class _RunFileError(ConfigError):
@@ -294,20 +343,71 @@ def _why_taken(word: str, arguments: list[str]) -> str:
     return f"{follows}{'' if name.startswith('no-') else f', which is switched off with --{section}{dot}no-{name}'}."
 
 
+def _record(
+    run_file: Path | None,
+    options: config.Run | None,
+    views: Literal["auto", "complete", "epochs", "plain"],
+    epochs: int | None,
+    precision: str,
+    part: str | None,
+    json: bool,
+    quiet: bool,
+) -> None:
+    from counterpoise import api
+    from counterpoise.tables import facts_table
+
+    run = _resolved("distill", run_file, options)
+    found = api.record(
+        run,
+        views=views,
+        epochs=epochs,
+        precision=precision,
+        part=None if part is None else _part(part),
+        show=not quiet and _first(),
+    )
+    if _first():
+        _show(found, json, lambda: facts_table(found))
+
+
+def _part(text: str) -> tuple[int, int]:
+    """2/8 as (1, 8)."""
+    found = re.fullmatch(r"(\d+)/(\d+)", text)
+    if found is None or not 1 <= int(found[1]) <= int(found[2]):
+        raise ConfigError(f"--part is such as 2/8, the second of eight parts, got '{text}'.")
+    return int(found[1]) - 1, int(found[2])
+
+
+@store_app.command
+def extend(
+    run_file: Path,
+    /,
+    *,
+    options: Options = None,
+    epochs: int | None = None,
+    json: bool = False,
+    quiet: bool = False,
+) -> None:
+    """Record further epochs into the store in --out, as many as --epochs in all.
+
+    Args:
+        run_file: the YAML run file that the store was recorded for
+        epochs: of how many epochs views are there in the end; default: train.epochs
+        json: print what the store holds as JSON
+        quiet: no progress
+    """
+    from counterpoise.teachers.store import Store
+
+    run = _resolved("distill", run_file, options)
+    if run.out is None:
+        raise ConfigError("extend needs --out: the folder of the store.")
+    header = Store.open(run.out).header
+    _record(run_file, options, header.kind, epochs, header.precision, None, json, quiet)
+
+
 def _fit(
     verb: str, run_file: Path | None, options: config.Run | None, resume: bool, overwrite: bool, json: bool, quiet: bool
 ) -> None:
-    flags = _flags(options) if options is not None else {}
-    if resume and run_file is None and "out" in flags and Path(flags["out"], "run.yaml").is_file():
-        run_file = Path(flags["out"], "run.yaml")
-    if run_file is not None and run_file.suffix not in {".yaml", ".yml"} and not run_file.exists():
-        raise _RunFileError(run_file)
-    values = config.read(run_file) if run_file is not None else {}
-    if "objective" in flags and "objective" not in values:
-        terms = ["cross_entropy"] if verb == "train" else config.default_objective()
-        values = {**values, "objective": {name: {"weight": 1.0} for name in terms}}
-    origin = f"run file {run_file}" if run_file is not None else "command line"
-    resolved = config.resolve(config.merge(values, flags), origin)
+    resolved = _resolved(verb, run_file, options, resume)
 
     from counterpoise import api
     from counterpoise.tables import result_table
@@ -351,12 +451,9 @@ def _show(values: Any, as_json: bool, table: Any) -> None:
     if as_json:
         print(json_format.dumps(values, indent=2, default=str))
         return
-    from rich.console import Console
+    from counterpoise.tables import print_all
 
-    # Names of files and classes are printed as they are, square brackets and :words: included.
-    console = Console(markup=False, emoji=False)
-    for renderable in table():
-        console.print(renderable)
+    print_all(table())
 
 
 def _first() -> bool:

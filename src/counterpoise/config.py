@@ -184,6 +184,12 @@ class Teacher(Model):
         None, description="YAML file {class: teacher's class, name or index, or a list of them}; default: by name"
     )
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: as the student's training")
+    store: str | None = Field(
+        None, description="folder or address of recorded logits (`counterpoise record`) to take instead of the network"
+    )
+    missing: Literal["refuse", "live"] = Field(
+        "refuse", description="views that are not in the store: an error, or asked of the network"
+    )
 
 
 class Optimizer(Section):
@@ -201,12 +207,13 @@ class Optimizer(Section):
 class LearningRateSchedule(Section):
     """How the learning rate moves over training."""
 
-    name: Literal["constant", "multistep", "cosine", "one_cycle"] = Field("cosine", description="its shape")
+    name: Literal["constant", "multistep", "cosine", "one_cycle", "poly"] = Field("cosine", description="its shape")
     milestones: tuple[float, ...] = Field((150, 180, 210), description="epochs at which multistep multiplies by gamma")
     gamma: Positive = Field(0.1, description="factor of multistep")
     warmup_epochs: float = Field(0.0, ge=0.0, description="epochs of linear rise from zero (not for one_cycle)")
     rise: float = Field(0.3, gt=0.0, lt=1.0, description="part of one_cycle that rises")
-    final: Share = Field(0.0, description="last learning rate of cosine and one_cycle, as part of the peak")
+    power: Positive = Field(0.9, description="exponent of poly")
+    final: Share = Field(0.0, description="last learning rate of cosine, one_cycle and poly, as part of the peak")
 
 
 class Train(Section):

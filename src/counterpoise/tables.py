@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+
+def print_all(renderables: Iterable[Any]) -> None:
+    """Print tables and lines. Names of files and classes are printed as they are, [brackets] and :words: included."""
+    console = Console(markup=False, emoji=False)
+    for renderable in renderables:
+        console.print(renderable)
+
+
+def facts_table(facts: Mapping[str, Any]) -> Iterator[Any]:
+    """Names and values."""
+    table = Table(show_header=False)
+    for name, value in facts.items():
+        table.add_row(Text(name), Text(f"{value:,}" if isinstance(value, int) else str(value)))
+    yield table
 
 
 def result_table(result: dict[str, Any]) -> Iterator[Any]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -81,6 +82,27 @@ class Epochs(ABC):
             RunError: a worker process was ended from outside.
         """
 
+    @property
+    @abstractmethod
+    def specification(self) -> dict[str, Any]:
+        """What determines the views, as JSON holds it: recorded answers of a teacher fit where this is equal."""
+
+    def countable(self) -> int | None:
+        """How many views an image has, where they can be counted."""
+        return None
+
+    def numbers(self, epoch: int, indices: Tensor) -> Tensor:
+        """Which of its countable views each sample shows in an epoch, int64 [n]; indices int64 [n] on the CPU."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def views_of(self, groups: Iterable[Tensor], epoch: int, number: int | None = None) -> Iterator[Tensor]:
+        """The views uint8 [n, 3, H, W] of groups of samples (int64 [n] each): those of an epoch, or number `number`.
+
+        Raises:
+            CorruptImage, RunError: as `epoch`.
+        """
+
     def _order(self, epoch: int) -> Tensor:
         return random.permutation(self.seed, epoch, len(self.images))
 
@@ -95,6 +117,11 @@ class Epochs(ABC):
         self._places = Places()
         pin = self.device.type == "cuda"
         self._reader = data_loader(reader, self._places, workers, pin_memory=pin, persistent=True)
+
+    def _views_from_workers(self, places: Iterable[Place]) -> Iterator[Tensor]:
+        self._places.next = places
+        for item in made(self._reader, self.corrupt):
+            yield item.images.to(self.device, non_blocking=True)
 
     def _from_workers(self, epoch: int, order: Tensor, partners: Tensor, first_step: int) -> Iterator[Batch]:
         shares = [self._share(step) for step in range(first_step, self.steps_per_epoch)]

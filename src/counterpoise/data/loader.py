@@ -7,7 +7,8 @@ on.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,9 +16,27 @@ from torch import Tensor
 from counterpoise import config
 from counterpoise.data import mixing
 from counterpoise.data.epochs import Batch, Epochs
-from counterpoise.data.reading import OnCorrupt, Place, Places, PlainReader, ViewReader, data_loader, made
+from counterpoise.data.reading import (
+    OnCorrupt,
+    Place,
+    Places,
+    PlainReader,
+    ViewReader,
+    data_loader,
+    made,
+    partners_of_all,
+)
 from counterpoise.data.sources.base import ArraySet, ImageSet
-from counterpoise.data.views import augment, draw, draw_mix, plan_views
+from counterpoise.data.views import (
+    augment,
+    countable,
+    draw,
+    draw_mix,
+    numbered,
+    numbers,
+    plan_views,
+    view_specification,
+)
 from counterpoise.errors import ConfigError
 
 _DRAWN_AT_ONCE = 16384  # samples: drawing for one costs as much as for hundreds
@@ -82,6 +101,37 @@ class TrainLoader(Epochs):
         if self._pixels is not None:
             return self._from_memory(self._pixels, epoch, order, first_step)
         return self._from_workers(epoch, order, order.roll(-1) if self.plan.mixes else order[:0], first_step)
+
+    @property
+    def specification(self) -> dict[str, Any]:
+        return view_specification(self.plan)
+
+    def countable(self) -> int | None:
+        return countable(self.plan)
+
+    def numbers(self, epoch: int, indices: Tensor) -> Tensor:
+        return numbers(self.plan, draw(self.plan, epoch, indices))
+
+    def views_of(self, groups: Iterable[Tensor], epoch: int, number: int | None = None) -> Iterator[Tensor]:
+        plan = self.plan
+        if self._pixels is None:
+            yield from self._views_from_workers(
+                Place(epoch, group.tolist(), self._partners(epoch, group).tolist(), number) for group in groups
+            )
+            return
+        for group in groups:
+            both = torch.cat([group, self._partners(epoch, group)])
+            draws = draw(plan, epoch, both) if number is None else numbered(plan, number, len(both))
+            pixels = self._pixels.index_select(0, both.to(self.device))
+            views = augment(plan, pixels, draws.to(self.device))
+            if plan.mixes:
+                mix = draw_mix(plan, epoch, group).to(self.device)
+                views = mixing.images(views[: len(group)], views[len(group) :], mix)
+            yield views
+
+    def _partners(self, epoch: int, indices: Tensor) -> Tensor:
+        """Whom each sample is mixed with; nobody where none is."""
+        return partners_of_all(self.seed, epoch, len(self.images))[indices] if self.plan.mixes else indices[:0]
 
     def _from_memory(self, pixels: Tensor, epoch: int, order: Tensor, first_step: int) -> Iterator[Batch]:
         plan = self.plan

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from counterpoise.data import mixing, random
 from counterpoise.data.images import CorruptImage, prepare
 from counterpoise.data.sources.base import ImageSet
-from counterpoise.data.views import ViewPlan, augment, crop_words, draw, draw_mix, frame
+from counterpoise.data.views import ViewPlan, augment, crop_words, draw, draw_mix, frame, numbered
 from counterpoise.errors import DataError, RunError
 from counterpoise.models import guard
 
@@ -24,11 +24,15 @@ OnCorrupt: TypeAlias = Literal["stop", "skip"]
 
 
 class Place(NamedTuple):
-    """What makes one batch of one process: its samples, and where samples are mixed their partners, by index."""
+    """What makes one batch of one process: its samples, and where samples are mixed their partners, by index.
+
+    `number`: show each sample in this one of its countable views; None: in that of the epoch.
+    """
 
     epoch: int
     samples: list[int]
     partners: list[int]
+    number: int | None = None
 
 
 class Places:
@@ -117,10 +121,14 @@ class ViewReader(Reader):
         samples = [readable(index) for index in place.samples]
         partners = place.partners
         if plan.mixes and samples != place.samples:
-            partners = _partners(plan.seed, epoch, plan.count)[samples].tolist()
+            partners = partners_of_all(plan.seed, epoch, plan.count)[samples].tolist()
         partners = [readable(index) for index in partners]
 
-        views = augment(plan, torch.stack(list(framed.values())), draw(plan, epoch, torch.tensor(list(framed))))
+        if place.number is None:
+            draws = draw(plan, epoch, torch.tensor(list(framed)))
+        else:
+            draws = numbered(plan, place.number, len(framed))
+        views = augment(plan, torch.stack(list(framed.values())), draws)
         rows = {index: row for row, index in enumerate(framed)}
         images, target = views[[rows[index] for index in samples]], self.images.labels[samples]
         if plan.mixes:
@@ -218,5 +226,6 @@ def _start_worker(worker: int) -> None:
 
 
 @lru_cache(maxsize=1)
-def _partners(seed: int, epoch: int, count: int) -> Tensor:
+def partners_of_all(seed: int, epoch: int, count: int) -> Tensor:
+    """The partner that each sample is mixed with in an epoch, int64 [count]."""
     return mixing.partners(random.permutation(seed, epoch, count))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,7 +11,7 @@ from torch import Tensor
 from counterpoise.data.epochs import Batch, Epochs
 from counterpoise.data.images import CorruptImage
 from counterpoise.data.reading import Made, OnCorrupt, Place, Places, Reader, data_loader, made
-from counterpoise.data.scenes import ScenePlan, draw, render, shrink
+from counterpoise.data.scenes import ScenePlan, draw, render, scene_specification, shrink
 from counterpoise.data.sources.masks import MaskedArraySet, MaskedSet
 
 _PIXELS_AT_ONCE = 2**20  # of scenes that are evaluated together
@@ -48,6 +49,13 @@ class SceneLoader(Epochs):
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
         order = self._order(epoch)
         return self._from_workers(epoch, order, order[:0], first_step)
+
+    @property
+    def specification(self) -> dict[str, Any]:
+        return scene_specification(self.plan)
+
+    def views_of(self, groups: Iterable[Tensor], epoch: int, number: int | None = None) -> Iterator[Tensor]:
+        return self._views_from_workers(Place(epoch, group.tolist(), []) for group in groups)
 
 
 class SceneEvalLoader:

@@ -125,6 +125,27 @@ def view_specification(plan: ViewPlan) -> dict[str, Any]:
     return {"format": 1, "generator": "philox4x32-10", **values}
 
 
+def countable(plan: ViewPlan) -> int | None:
+    """How many views an image has, where chance chooses among few: pad, crop and mirror. None elsewhere."""
+    if plan.crop == "resized" or plan.operations or plan.mixes:
+        return None
+    return (2 * plan.padding + 1) ** 2 * (1 + plan.flip)
+
+
+def numbers(plan: ViewPlan, draws: Draws) -> Tensor:
+    """Which of the countable views was drawn for each sample, int64 [n]: the reverse of `numbered`."""
+    top, left = draws.offsets.unbind(1)
+    return (top * (2 * plan.padding + 1) + left) * (1 + plan.flip) + draws.flip
+
+
+def numbered(plan: ViewPlan, number: int, n: int) -> Draws:
+    """The draws that make view `number` of each of n samples, 0 <= number < countable(plan)."""
+    place, mirrored = divmod(number, 1 + plan.flip)
+    offset = torch.tensor(divmod(place, 2 * plan.padding + 1))
+    none = torch.empty(n, 0, dtype=torch.int64)
+    return Draws(offset.repeat(n, 1), torch.full((n,), bool(mirrored)), none, none.bool())
+
+
 def crop_words(plan: ViewPlan, epoch: int, indices: Tensor) -> Tensor:
     """The words that `frame` needs: int64 [n, 40] for crop resized, else [n, 0]; indices int64 [n] on the CPU."""
     if plan.crop != "resized":

@@ -22,6 +22,8 @@ from counterpoise.models.network import VisionModel
 from counterpoise.objectives.composite import WeightedSum
 from counterpoise.outputs import Outputs
 from counterpoise.teachers.live import LiveTeacher
+from counterpoise.teachers.store import Store
+from counterpoise.teachers.stored import StoredTeacher
 
 
 @dataclass
@@ -33,6 +35,7 @@ class Parts:
     student: VisionModel
     teacher: LiveTeacher | None
     objective: WeightedSum
+    stored: StoredTeacher | None
     train: Epochs
     val: tasks.Evaluation
     fingerprint: str
@@ -77,10 +80,14 @@ def assemble(
     distils = "teacher" in objective.needs
     if not distils and (run.teacher is not None or teacher is not None):
         raise ConfigError("There is a teacher, and no term of the objective listens to it: add one, or use train.")
-    teacher_model = build_teacher(run, train.classes, teacher) if distils else None
+    store = _open_store(run, objective) if distils else None
+    asked = teacher is not None or store is None or _has_weights(run)
+    teacher_model = build_teacher(run, train.classes, teacher) if distils and asked else None
     if teacher_model is not None and not train.classes and teacher_model.classes is None:
         teacher_model.classes = tuple(str(index) for index in range(teacher_model.num_classes))
     classes = train.classes or (teacher_model.classes if teacher_model is not None else None) or ()
+    if not classes and store is not None:
+        classes = store.header.classes
     if not classes:
         raise ConfigError("The data has no labels: only distill, with a teacher, learns from it.")
     labeled = bool((train.labels != sources.UNLABELED).any())
@@ -118,6 +125,19 @@ def assemble(
         world=processes.world,
         device=processes.device,
     )
+    fingerprint = train.fingerprint()
+    stored = None
+    if store is not None:
+        stored = StoredTeacher(
+            store,
+            loader,
+            processes.device,
+            data=fingerprint,
+            classes=classes,
+            teacher=None if live is None else live.model.weights_hash(),
+            live=live if run.teacher is not None and run.teacher.missing == "live" else None,
+        )
+        stored.require_epochs(run.train.epochs)
     if "features" in objective.needs:
         _show_example(objective, loader, student_model, live)
 
@@ -125,13 +145,32 @@ def assemble(
         classes=classes,
         task=task,
         student=student_model,
-        teacher=live,
+        teacher=live if stored is None else stored.live,
         objective=objective.to(processes.device),
+        stored=stored,
         train=loader,
         val=evaluation_loader(val, student_model, run, processes),
-        fingerprint=train.fingerprint(),
+        fingerprint=fingerprint,
         labeled=labeled,
     )
+
+
+def _open_store(run: config.Run, objective: WeightedSum) -> Store | None:
+    section = run.teacher
+    if section is None or section.store is None:
+        return None
+    if objective.teacher_features:
+        raise ConfigError(
+            f"A store holds logits, and the objective looks at features of the teacher, too "
+            f"({', '.join(objective.teacher_features)}): leave out teacher.store, or that term."
+        )
+    if section.missing == "live" and not _has_weights(run):
+        raise ConfigError("teacher.missing: live needs the teacher itself: give teacher.checkpoint or pretrained.")
+    return Store.open(section.store)
+
+
+def _has_weights(run: config.Run) -> bool:
+    return run.teacher is not None and (run.teacher.checkpoint is not None or bool(run.teacher.pretrained))
 
 
 def _show_example(objective: WeightedSum, loader: Epochs, student: VisionModel, teacher: LiveTeacher | None) -> None:

@@ -31,7 +31,7 @@ def finish(trainer: Trainer) -> Result:
     if trainer.processes.first:
         metrics = {"last": progress.last, "best": progress.best, "teacher": progress.teacher}
         provenance = {
-            "teacher": None if parts.teacher is None else _teacher(trainer),
+            "teacher": _teacher(trainer),
             "data_fingerprint": parts.fingerprint,
             "run_sha256": run_hash(run),
             "versions": versions(),
@@ -59,10 +59,16 @@ def finish(trainer: Trainer) -> Result:
     return result
 
 
-def _teacher(trainer: Trainer) -> dict[str, Any]:
-    assert trainer.parts.teacher is not None
-    model = trainer.parts.teacher.model
-    return {"architecture": model.name, "sha256": model.weights_hash(), "metrics": trainer.progress.teacher}
+def _teacher(trainer: Trainer) -> dict[str, Any] | None:
+    parts = trainer.parts
+    if parts.teacher is not None:
+        model = parts.teacher.model
+        found = {"architecture": model.name, "sha256": model.weights_hash(), "metrics": trainer.progress.teacher}
+        return found if parts.stored is None else {**found, "store": parts.stored.store.name}
+    if parts.stored is None:
+        return None
+    header = parts.stored.store.header
+    return {**header.notes, "sha256": header.teacher, "store": parts.stored.store.name, "precision": header.precision}
 
 
 def versions() -> dict[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from counterpoise.files import write_tensors
 from counterpoise.models.network import VisionModel
 from counterpoise.objectives.composite import WeightedSum
 from counterpoise.outputs import Outputs
+from counterpoise.teachers.stored import Read
 
 
 class Interrupted(KeyboardInterrupt):
@@ -139,8 +140,8 @@ class Trainer:
         window = time.perf_counter()
         seen = 0
         entered = window
-        for batch in self.parts.train.epoch(epoch, first):
-            names, values = self.step(batch)
+        for batch, recorded in self._batches(epoch, first):
+            names, values = self.step(batch, recorded)
             self.progress.step += 1
             seen += batch.total
             self.unchecked.append((self.progress.step, names, values))
@@ -167,7 +168,7 @@ class Trainer:
         self._count_time(entered)
 
     def _interrupted(self) -> Interrupted:
-        verb = "train" if self.run.teacher is None and self.parts.teacher is None else "distill"
+        verb = "train" if self.parts.teacher is None and self.parts.stored is None else "distill"
         return Interrupted(verb, self.folder.path, self.progress.step)
 
     def _count_time(self, since: float) -> float:
@@ -175,7 +176,13 @@ class Trainer:
         self.progress.train_seconds += now - since
         return now
 
-    def step(self, batch: Batch) -> tuple[list[str], Tensor]:
+    def _batches(self, epoch: int, first: int) -> Iterator[tuple[Batch, Read | None]]:
+        batches = self.parts.train.epoch(epoch, first)
+        if self.parts.stored is None:
+            return ((batch, None) for batch in batches)
+        return self.parts.stored.follow(epoch, batches)
+
+    def step(self, batch: Batch, recorded: Read | None = None) -> tuple[list[str], Tensor]:
         """One step; the names of the terms and their values."""
         step = self.progress.step
         torch.manual_seed(_mix(self.run.seed, step, self.processes.rank))  # dropout and the like, whatever came before
@@ -191,7 +198,7 @@ class Trainer:
             )
         images = batch.images.to(self.processes.device, non_blocking=True)
         target = batch.target.to(self.processes.device, non_blocking=True)
-        teacher = self._ask_teacher(images)
+        teacher = self._ask_teacher(images, recorded)
         with errors_explained():
             total, parts = self.parallel(images, teacher, target)
             if self.processes.world > 1:
@@ -227,9 +234,13 @@ class Trainer:
         origin = {"data": self.parts.fingerprint}
         if self.parts.teacher is not None:
             origin["teacher"] = self.parts.teacher.model.weights_hash()
+        elif self.parts.stored is not None:
+            origin["teacher"] = self.parts.stored.store.header.teacher
         return origin
 
-    def _ask_teacher(self, images: Tensor) -> Outputs | None:
+    def _ask_teacher(self, images: Tensor, recorded: Read | None) -> Outputs | None:
+        if self.parts.stored is not None and recorded is not None:
+            return self.parts.stored.answer(images, recorded)
         if self.parts.teacher is None:
             return None
         return self.parts.teacher(images, self.parts.objective.teacher_features)

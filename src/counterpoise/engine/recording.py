@@ -1,0 +1,96 @@
+"""Recording a teacher: its logits for the views that later students will see."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from counterpoise import config
+from counterpoise.engine.assemble import Parts
+from counterpoise.engine.processes import Processes
+from counterpoise.engine.progress import Display
+from counterpoise.errors import ConfigError
+from counterpoise.teachers.live import LiveTeacher
+from counterpoise.teachers.store import Chunk, Header, StoreWriter
+
+Views = Literal["auto", "complete", "epochs", "plain"]
+BATCH = 256
+"""Images the teacher answers at once. Chunks begin a batch, so that a recording that goes on repeats the same ones."""
+
+
+def plain(run: config.Run) -> config.Run:
+    """The run with its views left as the images are."""
+    data = run.data
+    views = data.views.model_copy(update={"crop": "none", "flip": False, "randaugment": None, "mixup": 0, "cutmix": 0})
+    scenes = data.scenes.model_copy(update={"scale": (1.0, 1.0), "flip": False, "jitter": 0.0})
+    return run.model_copy(update={"data": data.model_copy(update={"views": views, "scenes": scenes})})
+
+
+def record(
+    run: config.Run,
+    parts: Parts,
+    out: Path,
+    *,
+    views: Views,
+    epochs: int,
+    precision: str,
+    part: tuple[int, int],
+    processes: Processes,
+    show: bool,
+) -> bool:
+    """Record this part of a store, from where it was left; whether the store is finished, with all its parts.
+
+    Raises:
+        ConfigError: views that cannot be counted. StoreError: what `out` holds does not fit, or there is no room.
+    """
+    teacher, loader = parts.teacher, parts.train
+    assert teacher is not None
+    count = loader.countable()
+    if views == "auto":
+        views = "epochs" if count is None else "complete"
+    if views == "complete" and count is None:
+        raise ConfigError(
+            "The views of this run cannot be counted (resized crops, RandAugment, mixup, cutmix or scenes): record "
+            "them by epochs (--views epochs)."
+        )
+    slots = {"complete": count or 0, "epochs": epochs, "plain": 1}[views]
+    first = next(loader.views_of([torch.arange(1)], 0, 0 if views == "complete" else None))
+    header = Header.create(
+        data=parts.fingerprint,
+        teacher=teacher.model.weights_hash(),
+        kind=views,
+        views=loader.specification,
+        count=len(loader.images),
+        slots=range(slots),
+        shape=teacher(first).logits.shape[1:],
+        precision=precision,
+        classes=parts.classes,
+        notes={
+            "architecture": teacher.model.name,
+            "computed_in": str(teacher.precision).removeprefix("torch."),
+        },
+    )
+    with StoreWriter.create(out, header, part) as writer:
+        missing = writer.missing()
+        images = sum(chunk.stop - chunk.start for chunk in missing)
+        with Display(images, 0, show) as display:
+            done = 0
+            for number, chunk in enumerate(missing, 1):
+                writer.write(chunk, _answers(teacher, parts, chunk, views))
+                done += chunk.stop - chunk.start
+                display.step(done, f"chunk {number}/{len(missing)}", 0.0, {})
+        processes.barrier()
+        return writer.finish()
+
+
+def _answers(teacher: LiveTeacher, parts: Parts, chunk: Chunk, views: Views) -> Iterator[Tensor]:
+    """Logits of a chunk's samples in its view, on the CPU."""
+    groups = torch.split(torch.arange(chunk.start, chunk.stop), BATCH)
+    by_number = views == "complete"
+    shown = parts.train.views_of(groups, 0 if by_number else chunk.slot, chunk.slot if by_number else None)
+    for images in shown:
+        yield teacher(images).logits.float().cpu()

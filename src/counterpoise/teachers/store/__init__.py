@@ -1,0 +1,23 @@
+"""The teacher, asked once: logits of all classes for exactly the views that a student sees, kept on disk."""
+
+from counterpoise.teachers.store.codecs import PRECISIONS, StoreError
+from counterpoise.teachers.store.format import Chunk, Header
+from counterpoise.teachers.store.operations import Damage, discard, info, merge, prune, verify
+from counterpoise.teachers.store.reader import Resident, Store
+from counterpoise.teachers.store.writer import StoreWriter
+
+__all__ = [
+    "PRECISIONS",
+    "Chunk",
+    "Damage",
+    "Header",
+    "Resident",
+    "Store",
+    "StoreError",
+    "StoreWriter",
+    "discard",
+    "info",
+    "merge",
+    "prune",
+    "verify",
+]

@@ -1,0 +1,292 @@
+"""What a store is on disk: `index.json` and chunks of plain records; `Header` says what was recorded and how it lies.
+
+A layout of our own and not zarr 3, which needs 14 ms to pick 64 random rows from uncompressed chunks and does not map
+them: `np.fromfile(chunk, dtype)` reads these, and 64 rows take 0.03 ms mapped, 0.07 ms by positional reads.
+
+A store is a folder:
+
+    index.json                  the header, the records' dtype, and the SHA-256 of each chunk; written last
+    chunks/SSSSSS-PPPPPP.bin    records of view slot S: samples P * rows_per_chunk and on, one record a sample
+    recording.json              the header of a recording that is not finished
+    chunks/SSSSSS-PPPPPP.sha256 the checksum of each chunk of such a recording
+
+A chunk holds one slot only, so that more epochs are more files, and dropping a slot is dropping its files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, get_args
+
+from counterpoise.errors import CounterpoiseError
+from counterpoise.teachers.store.codecs import Codec, StoreError, find
+
+FORMAT = 1
+INDEX, RECORDING, CHUNKS = "index.json", "recording.json", "chunks"
+CHUNK_BYTES = 32 * 2**20
+"""About how large a chunk is, unless said otherwise: what is lost at most where a recording is killed."""
+
+Kind = Literal["complete", "epochs", "plain"]
+
+
+class Chunk(NamedTuple):
+    """The records of samples start, ..., stop - 1 in view slot `slot`; `part` numbers the chunks of a slot."""
+
+    slot: int
+    part: int
+    start: int
+    stop: int
+
+    @property
+    def name(self) -> str:
+        """Its file within `chunks/`."""
+        return f"{self.slot:06d}-{self.part:06d}.bin"
+
+
+@dataclass(frozen=True)
+class Header:
+    """What was recorded, and how it lies on disk.
+
+    Attributes:
+        data: fingerprint of the data set.
+        teacher: hash of the teacher's weights.
+        kind: `complete`: slot v is view number v of countable views; `epochs`: slot v is the view of epoch v; `plain`:
+            slot 0 is the image without augmentation.
+        views: the view specification, as JSON holds it. Its entry `seed` counts for `epochs` alone.
+        count: samples.
+        slots: the view slots that are recorded, ascending.
+        shape: of a sample's logits: [C], or [C, h, w] for dense ones.
+        precision: float32, float16, int8, int4, or topK for the K largest logits.
+        rows_per_chunk: records in a chunk; the last of a slot may hold fewer.
+        classes: names of the C classes where they are known.
+        notes: words on the recording, which fit every run.
+
+    Raises:
+        StoreError: values that no store can have.
+    """
+
+    data: str
+    teacher: str
+    kind: Kind
+    views: dict[str, Any]
+    count: int
+    slots: tuple[int, ...]
+    shape: tuple[int, ...]
+    precision: str
+    rows_per_chunk: int
+    classes: tuple[str, ...] = ()
+    notes: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(Kind):
+            raise StoreError(f"Views of a store are {', '.join(get_args(Kind))}; got '{self.kind}'.")
+        if self.count < 1 or self.rows_per_chunk < 1:
+            raise StoreError(f"A store needs samples: got {self.count}, in chunks of {self.rows_per_chunk}.")
+        if list(self.slots) != sorted(set(self.slots)) or not self.slots or self.slots[0] < 0:
+            raise StoreError(f"Slots of a store must ascend from 0 or later, got {words(self.slots) or 'none'}.")
+        if self.classes and len(self.classes) != self.shape[0]:
+            raise StoreError(f"{len(self.classes)} class names were given for {self.shape[0]} logits.")
+        _ = self.codec
+
+    @classmethod
+    def create(
+        cls,
+        *,
+        data: str,
+        teacher: str,
+        kind: Kind,
+        views: Mapping[str, Any],
+        count: int,
+        slots: Sequence[int],
+        shape: Sequence[int],
+        precision: str = "float16",
+        chunk_bytes: int = CHUNK_BYTES,
+        classes: Sequence[str] = (),
+        notes: Mapping[str, str] | None = None,
+    ) -> Header:
+        """A header whose chunks hold about `chunk_bytes` each; arguments are the attributes."""
+        size = find(precision, shape).row_bytes
+        rows = max(1, min(count, chunk_bytes // size))
+        return cls(
+            data,
+            teacher,
+            kind,
+            dict(views),
+            count,
+            tuple(slots),
+            tuple(shape),
+            precision,
+            rows,
+            tuple(classes),
+            dict(notes or {}),
+        )
+
+    @cached_property
+    def codec(self) -> Codec:
+        """From logits to records and back."""
+        return find(self.precision, self.shape)
+
+    @property
+    def parts(self) -> int:
+        """Chunks of a slot."""
+        return -(-self.count // self.rows_per_chunk)
+
+    @property
+    def bytes(self) -> int:
+        """Size of all chunks."""
+        return len(self.slots) * self.count * self.codec.row_bytes
+
+    def chunk(self, slot: int, part: int) -> Chunk:
+        """Chunk number `part` of a slot."""
+        start = part * self.rows_per_chunk
+        return Chunk(slot, part, start, min(start + self.rows_per_chunk, self.count))
+
+    def chunks(self) -> Iterator[Chunk]:
+        """All chunks, slot after slot."""
+        for slot in self.slots:
+            for part in range(self.parts):
+                yield self.chunk(slot, part)
+
+    def chunk_size(self, chunk: Chunk) -> int:
+        """Bytes of a chunk."""
+        return (chunk.stop - chunk.start) * self.codec.row_bytes
+
+    def with_slots(self, slots: Sequence[int]) -> Header:
+        """The same with other slots, in any order."""
+        return replace(self, slots=tuple(sorted(set(slots))))
+
+    def difference(self, other: Header, *, layout: bool = False) -> list[str]:
+        """What of `other` does not fit this store, a sentence each; nothing where its teacher, data and views do.
+
+        Args:
+            other: what a run needs, or the header of another recording.
+            layout: compare how records lie as well, so that chunks of one can stand in the other. Slots may differ.
+        """
+        found = []
+        for what, there, here in (("data", self.data, other.data), ("teacher", self.teacher, other.teacher)):
+            if there != here:
+                found.append(f"other {what}: sha256 {there[:12]}... in the store, {here[:12]}... given")
+        pairs: list[tuple[str, Any, Any]] = [
+            ("number of samples", self.count, other.count),
+            ("shape of the logits", list(self.shape), list(other.shape)),
+            ("kind of views", self.kind, other.kind),
+        ]
+        if self.classes and other.classes and self.classes != other.classes:
+            pairs.append(("classes", ", ".join(self.classes[:5]), ", ".join(other.classes[:5])))
+        for key in sorted(self.views.keys() | other.views.keys()):
+            if key != "seed" or "epochs" in (self.kind, other.kind):
+                pairs.append((f"views, {key}", self.views.get(key, "nothing"), other.views.get(key, "nothing")))
+        if layout:
+            pairs.append(("precision", self.precision, other.precision))
+            pairs.append(("samples a chunk", self.rows_per_chunk, other.rows_per_chunk))
+        found += [f"{name}: {there} in the store, {here} given" for name, there, here in pairs if there != here]
+        return found
+
+    def require(self, other: Header, where: object, *, layout: bool = False) -> None:
+        """Raises StoreError with every `difference`; `where` is what the store is called."""
+        found = self.difference(other, layout=layout)
+        if found:
+            raise StoreError(f"Store {where} does not fit:" + "".join(f"\n  - {line}" for line in found))
+
+
+class Index(NamedTuple):
+    """A finished store: its header, and the SHA-256 (hex) of each chunk by its name."""
+
+    header: Header
+    checksums: dict[str, str]
+
+
+def dump(header: Header, checksums: Mapping[str, str] | None = None) -> str:
+    """The text of `index.json`, or without checksums of `recording.json`. Equal stores give equal text."""
+    # as numpy takes it: np.dtype([tuple(field) for field in dtype])
+    values: dict[str, Any] = {"format": FORMAT, **asdict(header), "dtype": header.codec.fields}
+    if checksums is not None:
+        values["chunks"] = {chunk.name: checksums[chunk.name] for chunk in header.chunks()}
+    return json.dumps(values, indent=1, ensure_ascii=False) + "\n"
+
+
+def parse(text: str, where: object) -> Index:
+    """The reverse of `dump`; `where` is what the file is called. Without checksums where there are none.
+
+    Raises:
+        StoreError: the text is damaged or of another version.
+    """
+    try:
+        values = json.loads(text)
+        version = values.pop("format")
+        if version != FORMAT:
+            raise StoreError(f"{where} is of store format {version}; this counterpoise reads format {FORMAT}.")
+        fields, checksums = values.pop("dtype"), values.pop("chunks", {})
+        for key in ("slots", "shape", "classes"):
+            values[key] = tuple(values[key])
+        header = Header(**values)
+        if json.loads(json.dumps(header.codec.fields)) != fields:
+            raise ValueError(f"records of {header.precision} do not lie as it says")
+        names = {chunk.name for chunk in header.chunks()}
+        if checksums and set(checksums) != names:
+            raise ValueError("its chunks are not those that its slots have")
+    except CounterpoiseError:
+        raise
+    except Exception as error:  # whatever json, or the header, find wrong with a damaged file
+        raise StoreError(f"{where} is damaged: {error!r}. Restore it from a copy, or record the store again.") from None
+    return Index(header, checksums)
+
+
+def load(path: Path) -> Index:
+    """The index of a finished store. Raises StoreError where there is none, or a recording that is not finished."""
+    try:
+        return parse((path / INDEX).read_text(encoding="utf-8"), path / INDEX)
+    except FileNotFoundError:
+        pass
+    except (OSError, UnicodeDecodeError) as error:
+        raise StoreError(f"{path / INDEX} cannot be read: {error}.") from None
+    if not (path / RECORDING).exists():
+        raise StoreError(f"{path} holds no store: there is no {INDEX}.")
+    header = load_recording(path)
+    assert header is not None
+    names = {chunk.name for chunk in header.chunks()}
+    done = len(names & present(path).keys())
+    raise StoreError(
+        f"The recording in {path} is not finished: {done} of {len(names)} chunks are there. "
+        "Go on with the command that began it."
+    )
+
+
+def load_recording(path: Path) -> Header | None:
+    """The header of an unfinished recording, None where there is none. Raises StoreError where it is damaged."""
+    try:
+        return parse((path / RECORDING).read_text(encoding="utf-8"), path / RECORDING).header
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise StoreError(f"{path / RECORDING} cannot be read: {error}.") from None
+
+
+def present(path: Path) -> dict[str, int]:
+    """The files in `chunks/` and their sizes; nothing where there is no such folder."""
+    try:
+        return {file.name: file.stat().st_size for file in (path / CHUNKS).iterdir() if file.is_file()}
+    except FileNotFoundError:
+        return {}
+
+
+def checksum(path: Path) -> str:
+    """SHA-256 of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def words(numbers: Sequence[int]) -> str:
+    """Ascending numbers as a person writes them: 0-4, 7, 9-11."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)

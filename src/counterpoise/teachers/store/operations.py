@@ -1,0 +1,230 @@
+"""What is done to whole stores: looked at, checked, mended, joined, made smaller."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from filelock import FileLock
+from torch import Tensor
+
+from counterpoise.errors import RunError
+from counterpoise.files import write_text
+from counterpoise.teachers.store.codecs import StoreError
+from counterpoise.teachers.store.format import (
+    CHUNKS,
+    INDEX,
+    Chunk,
+    Header,
+    Index,
+    checksum,
+    dump,
+    load,
+    load_recording,
+    present,
+    words,
+)
+from counterpoise.teachers.store.reader import Store
+from counterpoise.teachers.store.writer import LOCK, StoreWriter, checksums
+
+_BLOCK = 2**20  # bytes copied at once
+
+
+class Damage(NamedTuple):
+    """What is wrong with a chunk: its file within `chunks/`, and what was found."""
+
+    chunk: str
+    problem: str
+
+
+def info(path: Path) -> dict[str, Any]:
+    """What a store, or an unfinished recording, holds: words and numbers for a table.
+
+    Raises:
+        StoreError: there is neither, or its index is damaged.
+    """
+    header, known = _look(path)
+    chunks = len(header.slots) * header.parts
+    state = "finished" if (path / INDEX).exists() else f"recording, {len(known)} of {chunks} chunks"
+    further = load_recording(path)
+    if further is not None and further.slots != header.slots:
+        state += f", being extended to views {words(further.slots)}"
+    return {
+        "state": state,
+        "data": header.data,
+        "teacher": header.teacher,
+        **header.notes,
+        "views": f"{header.kind}, {words(header.slots)}",
+        "samples": header.count,
+        "logits": "x".join(map(str, header.shape)),
+        "precision": header.precision,
+        "bytes a view of a sample": header.codec.row_bytes,
+        "bits a logit": round(8 * header.codec.row_bytes / torch.Size(header.shape).numel(), 2),
+        "chunks": chunks,
+        "bytes": header.bytes,
+    }
+
+
+def verify(path: Path) -> list[Damage]:
+    """Compare every chunk with its size and checksum; of an unfinished recording those that are there.
+
+    Raises:
+        StoreError: there is no store, or its index is damaged.
+    """
+    finished = (path / INDEX).exists()
+    header, known = _look(path)
+    sizes = present(path)
+    found = []
+    for chunk in header.chunks():
+        expected, size = header.chunk_size(chunk), sizes.get(chunk.name)
+        if size is None:
+            problem = "is missing" if finished else ""
+        elif size != expected:
+            problem = (
+                f"is truncated: {size} of {expected} bytes" if size < expected else f"has {size - expected} bytes more"
+            )
+        elif chunk.name not in known:
+            problem = "" if not finished else "has no checksum"
+        else:
+            try:
+                problem = "" if checksum(path / CHUNKS / chunk.name) == known[chunk.name] else "has changed bytes"
+            except OSError as error:
+                problem = f"cannot be read: {error}"
+        if problem:
+            found.append(Damage(chunk.name, problem))
+    return found
+
+
+def discard(path: Path, damages: Sequence[Damage]) -> None:
+    """Remove damaged chunks, so that recording again makes these and no others. Raises StoreError."""
+    for damage in damages:
+        try:
+            (path / CHUNKS / damage.chunk).unlink(missing_ok=True)
+        except OSError as error:
+            raise StoreError(f"{path / CHUNKS / damage.chunk} could not be removed: {error}.") from None
+
+
+def merge(out: Path, sources: Sequence[Path]) -> Header:
+    """Join what was recorded in several folders into a store in `out`, which may be one of them.
+
+    Parts of one recording, finished stores of different views, or both. Sources stay as they are. Where it is stopped,
+    it goes on when it is called again.
+
+    Raises:
+        StoreError: sources do not fit together or differ in a chunk, a chunk is damaged in all that hold it, or chunks
+            are in none; what was joined stays.
+    """
+    if not sources:
+        raise StoreError("Nothing to merge: name the folders that were recorded to.")
+    looked = {source: _look(source) for source in sources}
+    first, (header, _) = next(iter(looked.items()))
+    for source, (other, _) in looked.items():
+        header.require(other, f"{first} and store {source}", layout=True)
+    header = header.with_slots([slot for other, _ in looked.values() for slot in other.slots])
+    values: dict[str, str] = {}
+    for source, (_, known) in looked.items():
+        for name, value in known.items():
+            if values.setdefault(name, value) != value:
+                raise StoreError(f"Chunk {name} was recorded twice with different logits; {source} has the second.")
+    with StoreWriter.create(out, header) as writer:
+        for chunk in writer.missing():
+            holders = [source for source, (_, known) in looked.items() if chunk.name in known]
+            for last, source in enumerate(holders, 1 - len(holders)):
+                try:
+                    writer.write_records(chunk, _blocks(source / CHUNKS / chunk.name), values[chunk.name])
+                    break
+                except StoreError as error:
+                    if not last:
+                        raise StoreError(f"{source}: {error}") from None
+        absent = writer.missing()
+        if absent:
+            raise StoreError(
+                f"{len(absent)} chunks are in none of {', '.join(map(str, sources))}: "
+                f"{', '.join(chunk.name for chunk in absent[:5])}{', ...' if len(absent) > 5 else ''}. "
+                f"Record the parts that are missing, then merge again; what was joined is in {out}."
+            )
+        writer.finish()
+    return writer.header
+
+
+def prune(
+    path: Path, *, slots: Sequence[int] | None = None, precision: str | None = None, out: Path | None = None
+) -> Header:
+    """Make a store smaller: keep some views only, or fewer bits.
+
+    Args:
+        slots: the views to keep; None keeps all.
+        precision: a smaller one than the store's, from float32 or float16.
+        out: folder of the smaller store; None drops views in place.
+
+    Raises:
+        StoreError: a view is not there, the precision is no smaller, or `out` is missing where it is needed.
+    """
+    index = load(path)
+    header = index.header
+    absent = sorted(set(slots or ()) - set(header.slots))
+    if absent or (slots is not None and not slots):
+        raise StoreError(f"Store {path} holds views {words(header.slots)}; {words(absent) or 'none'} cannot be kept.")
+    smaller = header if slots is None else header.with_slots(slots)
+    if precision in (None, header.precision):
+        return _keep(path, index, smaller) if out is None else _copy(path, index, smaller, out)
+    if out is None:
+        raise StoreError("Another precision needs a folder of its own: say where, and delete the old store then.")
+    if not header.precision.startswith("float"):
+        raise StoreError(f"Store {path} is in {header.precision} already; other precisions need float32 or float16.")
+    target = replace(smaller, precision=str(precision))
+    if target.codec.row_bytes >= header.codec.row_bytes:
+        raise StoreError(f"{precision} is no smaller than {header.precision}, in which store {path} is.")
+    with Store.open(path) as store, StoreWriter.create(out, target) as writer:
+        for chunk in writer.missing():
+            writer.write(chunk, _logits(store, chunk))
+        writer.finish()
+    return writer.header
+
+
+def _look(path: Path) -> tuple[Header, dict[str, str]]:
+    """A store's header and the checksums of its chunks; of an unfinished one those of chunks that are there."""
+    recording = None if (path / INDEX).exists() else load_recording(path)
+    if recording is None:
+        return load(path)
+    return recording, checksums(path, recording, {})
+
+
+def _keep(path: Path, index: Index, header: Header) -> Header:
+    with FileLock(path / LOCK):
+        if load_recording(path) is not None:
+            raise StoreError(f"A recording in {path} is not finished; finish it before views are dropped.")
+        try:
+            write_text(path / INDEX, dump(header, index.checksums))
+        except RunError as error:
+            raise StoreError(str(error)) from None
+        kept = {chunk.name for chunk in header.chunks()}
+        discard(path, [Damage(name, "dropped") for name in present(path) if name not in kept])
+    return header
+
+
+def _copy(path: Path, index: Index, header: Header, out: Path) -> Header:
+    with StoreWriter.create(out, header) as writer:
+        for chunk in writer.missing():
+            writer.write_records(chunk, _blocks(path / CHUNKS / chunk.name), index.checksums[chunk.name])
+        writer.finish()
+    return writer.header
+
+
+def _logits(store: Store, chunk: Chunk) -> Iterator[Tensor]:
+    rows = max(1, _BLOCK // store.header.codec.row_bytes)
+    for start in range(chunk.start, chunk.stop, rows):
+        indices = torch.arange(start, min(start + rows, chunk.stop))
+        yield store.logits(indices, torch.full_like(indices, chunk.slot))
+
+
+def _blocks(path: Path) -> Iterator[bytes]:
+    try:
+        with path.open("rb") as file:
+            while block := file.read(_BLOCK):
+                yield block
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read: {error}.") from None

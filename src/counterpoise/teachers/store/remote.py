@@ -1,0 +1,126 @@
+"""Stores at an address that fsspec knows: the index is read at once, a chunk when it is needed, and kept."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from counterpoise.errors import MissingExtraError
+from counterpoise.teachers.store.codecs import StoreError
+from counterpoise.teachers.store.format import CHUNKS, INDEX, RECORDING, Chunk, checksum, parse
+
+EXTRA = "remote"
+ATTEMPTS = 3
+
+
+def is_address(address: str | os.PathLike[str]) -> bool:
+    """Whether it is such as s3://bucket/store, and not a path."""
+    return isinstance(address, str) and "://" in address
+
+
+def default_cache() -> Path:
+    """Where chunks are kept: counterpoise/stores in the user's cache folder."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "counterpoise" / "stores"
+
+
+class Cache:
+    """The chunks of one remote store, in a folder of their own below `root`.
+
+    The folder's name is a hash of the index, checksums included: a store that has changed gets another one, and the
+    same store at two addresses shares one.
+
+    Attributes:
+        index: of the store.
+        folder: of its chunks.
+
+    Raises:
+        StoreError: the address cannot be read or holds no finished store.
+        MissingExtraError: a package that this kind of address needs is missing.
+    """
+
+    def __init__(self, address: str, root: Path | None = None) -> None:
+        self.address = address.rstrip("/")
+        self._connect()
+        try:
+            text = self._files.cat_file(f"{self._root}/{INDEX}")
+        except Exception as error:  # each kind of address has errors of its own
+            if self._exists(RECORDING):
+                raise StoreError(f"The recording at {self.address} is not finished.") from None
+            raise StoreError(f"{self.address}/{INDEX} cannot be read: {error!r}.") from None
+        self.index = parse(text.decode("utf-8", "replace"), f"{self.address}/{INDEX}")
+        self.folder = (root or default_cache()) / hashlib.sha256(text).hexdigest()[:32]
+
+    def _connect(self) -> None:
+        import fsspec  # type: ignore[import-untyped]
+
+        try:
+            files, root = fsspec.core.url_to_fs(self.address)
+        except ImportError as error:
+            raise MissingExtraError(f"Address {self.address} ({error})", EXTRA) from None
+        except ValueError as error:
+            raise StoreError(f"Address {self.address} cannot be read: {error}.") from None
+        self._files: Any = files
+        self._root: str = root.rstrip("/")
+
+    def _exists(self, name: str) -> bool:
+        try:
+            return bool(self._files.exists(f"{self._root}/{name}"))
+        except Exception:  # then there is nothing to be said about it
+            return False
+
+    def fetch(self, chunk: Chunk) -> Path:
+        """The path of a chunk on this machine, whole and with its checksum; fetched where it is not there yet.
+
+        Raises:
+            StoreError: the chunk cannot be fetched, is damaged there, or the cache cannot be written.
+        """
+        path = self.folder / chunk.name
+        size = self.index.header.chunk_size(chunk)
+        if _size(path) == size:  # it was checked before it got this name
+            return path
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(path.with_suffix(".lock")):
+                if _size(path) != size:
+                    self._download(chunk, path)
+        except OSError as error:
+            raise StoreError(f"Chunk {chunk.name} of {self.address} could not be kept: {error}.") from None
+        return path
+
+    def _download(self, chunk: Chunk, path: Path) -> None:
+        temporary = path.with_name(f".{path.name}.partial")
+        said = ""
+        for attempt in range(ATTEMPTS):
+            time.sleep(0.1 * attempt)
+            try:
+                self._files.get_file(f"{self._root}/{CHUNKS}/{chunk.name}", str(temporary))
+            except Exception as error:  # each kind of address has errors of its own
+                said = f"could not be fetched: {error!r}"
+                continue
+            if checksum(temporary) == self.index.checksums[chunk.name]:
+                with temporary.open("rb+") as file:
+                    os.fsync(file.fileno())
+                temporary.replace(path)
+                return
+            said = "is damaged there, or on its way"
+        temporary.unlink(missing_ok=True)
+        raise StoreError(f"Chunk {chunk.name} of {self.address} {said}.")
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key != "_files"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._connect()
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1

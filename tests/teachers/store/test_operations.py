@@ -1,0 +1,152 @@
+"""Whole stores: checked, mended, joined, made smaller."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from counterpoise.teachers.store import Store, StoreError, discard, info, merge, prune, verify
+
+
+def test_a_sound_store_has_no_damage(store_path: Path) -> None:
+    assert verify(store_path) == []
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(0, 8), st.integers(0, 10 * 160 * 8 - 1))
+def test_any_flipped_bit_is_found_and_its_chunk_named(store_path: Path, flip: Any, number: int, bit: int) -> None:
+    file = sorted((store_path / "chunks").iterdir())[number]
+    flip(file, bit)
+    assert verify(store_path) == [(file.name, "has changed bytes")]
+    flip(file, bit)
+    assert verify(store_path) == []
+
+
+def test_all_damage_is_told_and_mended(kit: Any, store_path: Path, flip: Callable[..., None]) -> None:
+    before = kit.contents(store_path)
+    files = sorted((store_path / "chunks").iterdir())
+    flip(files[1], 77)
+    with files[3].open("rb+") as stream:
+        stream.truncate(100)
+    files[5].unlink()
+    with files[8].open("ab") as stream:
+        stream.write(b"more")
+    found = verify(store_path)
+    assert found == [
+        (files[1].name, "has changed bytes"),
+        (files[3].name, "is truncated: 100 of 3200 bytes"),
+        (files[5].name, "is missing"),
+        (files[8].name, "has 4 bytes more"),
+    ]
+    discard(store_path, found)
+    assert kit.record(store_path, kit.header())
+    assert kit.contents(store_path) == before
+
+
+def test_an_unfinished_recording_is_checked_as_far_as_it_goes(kit: Any, tmp_path: Path, flip: Any) -> None:
+    kit.record(tmp_path, kit.header(), limit=4)
+    assert verify(tmp_path) == []
+    flip(tmp_path / "chunks" / "000000-000002.bin", 5)
+    assert verify(tmp_path) == [("000000-000002.bin", "has changed bytes")]
+
+
+def test_info_tells_what_is_there(kit: Any, tmp_path: Path) -> None:
+    header = kit.header(precision="int8", notes={"teacher name": "cifar/wrn_16_2"})
+    kit.record(tmp_path, header, limit=5)
+    assert info(tmp_path)["state"] == "recording, 5 of 9 chunks"
+    kit.record(tmp_path, header)
+    told = info(tmp_path)
+    expected = {"state": "finished", "views": "epochs, 0-2", "samples": 50, "bytes": 3 * 50 * 62, "logits": "40"}
+    assert expected.items() <= told.items()
+    assert told["teacher name"] == "cifar/wrn_16_2"
+    kit.record(tmp_path, kit.header(precision="int8", slots=(5,)), limit=1)
+    assert info(tmp_path)["state"] == "finished, being extended to views 0-2, 5"
+
+
+def test_parts_of_several_machines_merge(kit: Any, tmp_path: Path) -> None:
+    header = kit.header()
+    parts = [tmp_path / f"part{k}" for k in range(3)]
+    for k in (0, 2):
+        kit.record(parts[k], header, (k, 3))
+    with pytest.raises(StoreError, match=r"3 chunks are in none of .*: 000001-000000\.bin, .*Record the parts"):
+        merge(tmp_path / "merged", [parts[0], parts[2]])
+    kit.record(parts[1], header, (1, 3))
+    before = [kit.contents(part) for part in parts]
+    merge(tmp_path / "merged", parts)
+    assert [kit.contents(part) for part in parts] == before
+    kit.record(tmp_path / "whole", header)
+    assert kit.contents(tmp_path / "merged") == kit.contents(tmp_path / "whole")
+    merge(parts[0], parts)
+    assert kit.contents(parts[0]) == kit.contents(tmp_path / "whole")
+
+
+def test_stores_of_different_epochs_merge(kit: Any, tmp_path: Path) -> None:
+    kit.record(tmp_path / "a", kit.header(slots=(0, 2)))
+    kit.record(tmp_path / "b", kit.header(slots=(1, 2)))
+    assert merge(tmp_path / "both", [tmp_path / "a", tmp_path / "b"]).slots == (0, 1, 2)
+    kit.record(tmp_path / "whole", kit.header())
+    assert kit.contents(tmp_path / "both") == kit.contents(tmp_path / "whole")
+
+
+def test_what_does_not_belong_together_is_not_merged(kit: Any, tmp_path: Path, flip: Callable[..., None]) -> None:
+    for name, changes in (("a", {}), ("b", {"teacher": "f" * 64}), ("c", {"precision": "int8"})):
+        kit.record(tmp_path / name, kit.header(**changes))
+    with pytest.raises(StoreError, match="other teacher"):
+        merge(tmp_path / "out", [tmp_path / "a", tmp_path / "b"])
+    with pytest.raises(StoreError, match="precision: float32 in the store, int8 given"):
+        merge(tmp_path / "out", [tmp_path / "a", tmp_path / "c"])
+    assert not (tmp_path / "out").exists()
+    flip(tmp_path / "a" / "chunks" / "000001-000001.bin", 3)
+    with pytest.raises(StoreError, match=r"a: Chunk 000001-000001\.bin is damaged"):
+        merge(tmp_path / "out", [tmp_path / "a"])
+    kit.record(tmp_path / "d", kit.header())
+    merge(tmp_path / "out", [tmp_path / "a", tmp_path / "d"])  # the other one is sound
+    assert kit.contents(tmp_path / "out") == kit.contents(tmp_path / "d")
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_views_are_dropped(kit: Any, store_path: Path, tmp_path: Path, elsewhere: bool) -> None:
+    before = kit.contents(store_path)
+    out = tmp_path / "out" if elsewhere else None
+    assert prune(store_path, slots=[2, 0], out=out).slots == (0, 2)
+    kit.record(tmp_path / "whole", kit.header(slots=(0, 2)))
+    assert kit.contents(out or store_path) == kit.contents(tmp_path / "whole")
+    if elsewhere:
+        assert kit.contents(store_path) == before
+
+
+def test_fewer_bits_are_those_of_a_store_recorded_so(kit: Any, store_path: Path, tmp_path: Path) -> None:
+    prune(store_path, slots=[1], precision="int8", out=tmp_path / "small")
+    kit.record(tmp_path / "whole", kit.header(slots=(1,), precision="int8"))
+    assert kit.contents(tmp_path / "small") == kit.contents(tmp_path / "whole")
+
+
+def test_what_cannot_be_pruned_is_said(kit: Any, store_path: Path, tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"holds views 0-2; 7-8 cannot be kept"):
+        prune(store_path, slots=[0, 7, 8])
+    with pytest.raises(StoreError, match="none cannot be kept"):
+        prune(store_path, slots=[])
+    with pytest.raises(StoreError, match="folder of its own"):
+        prune(store_path, precision="int8")
+    kit.record(tmp_path / "small", kit.header(precision="int8"))
+    with pytest.raises(StoreError, match="is in int8 already"):
+        prune(tmp_path / "small", precision="int4", out=tmp_path / "out")
+    kit.record(tmp_path / "half", kit.header(precision="float16"))
+    with pytest.raises(StoreError, match="float32 is no smaller than float16"):
+        prune(tmp_path / "half", precision="float32", out=tmp_path / "out")
+
+
+def test_a_dropped_view_is_missing_and_can_be_recorded_again(kit: Any, store_path: Path) -> None:
+    before = kit.contents(store_path)
+    prune(store_path, slots=[0, 1])
+    one = torch.tensor([1])
+    with Store.open(store_path) as store:
+        assert store.has(one.repeat(2), torch.tensor([1, 2])).tolist() == [True, False]
+    kit.record(store_path, kit.header())
+    assert kit.contents(store_path) == before
