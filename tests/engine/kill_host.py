@@ -1,10 +1,12 @@
 """Runs counterpoise command lines in forked children, so that a test can kill one without waiting for imports.
 
-Each line on stdin is a command line as JSON; the child's process id is printed at once, its exit status when it ends.
+Arguments: a file for stderr, and further modules that the children need. Each line on stdin is a command line as JSON;
+the child's process id is printed at once, its exit status when it ends.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import sys
@@ -14,6 +16,11 @@ import torch
 
 from counterpoise import cli
 from counterpoise.engine import assemble, finish, trainer  # noqa: F401
+from counterpoise.models import guard
+
+guard.ready()
+for module in sys.argv[2:]:
+    importlib.import_module(module)
 
 for line in sys.stdin:
     child = os.fork()

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from counterpoise import config
 from counterpoise.data.epochs import Batch
-from counterpoise.data.sources.base import ImageSet
+from counterpoise.data.sources.base import UNLABELED, ImageSet
 from counterpoise.engine.processes import Processes
 from counterpoise.errors import DataError
 from counterpoise.models.network import VisionModel
-from counterpoise.tasks import Task, get
+from counterpoise.tasks import Evaluation, Task, get
 from counterpoise.teachers.live import LiveTeacher
 
 
@@ -37,23 +37,24 @@ def answers(
 
 def quick_score(
     model: VisionModel,
-    loader: Iterable[Batch],
+    loader: Evaluation,
     task: Task,
     processes: Processes,
     precision: torch.dtype = torch.float32,
     teacher: LiveTeacher | None = None,
     watch: Callable[[Tensor], None] | None = None,
 ) -> dict[str, float]:
-    """The task's quick score over all processes. A batch without labels is scored against the teacher's answer.
+    """The task's quick score over all processes. A set without labels is scored against the teacher's answers.
 
     `watch` is shown each batch's logits, in order.
     """
     score = task.score(model.num_classes)
+    unlabeled = not bool((loader.images.labels != UNLABELED).any())
     for batch, logits in answers(model, loader, processes.device, precision):
         if watch is not None:
             watch(logits)
         target = batch.target.to(processes.device)
-        if teacher is not None and not task.labeled(target):
+        if teacher is not None and unlabeled:
             target = task.pseudo_target(task.alike(logits, teacher(batch.images).logits)[1])
         score.update(logits, target)
     score.state = processes.add(score.state.cpu())

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from counterpoise.config import Schedule, Term, explain
 from counterpoise.errors import ConfigError, ObjectiveError, unknown
 from counterpoise.objectives.base import Objective, Terms, find
-from counterpoise.objectives.kernels.fusing import fuse
+from counterpoise.objectives.kernels.fusing import Fused, fuse
 from counterpoise.objectives.schedule import value_at
 from counterpoise.outputs import Outputs
 
@@ -111,16 +111,28 @@ class WeightedSum(nn.Module):
         weight: Tensor | None = None,
     ) -> tuple[list[Tensor], dict[str, dict[str, Tensor]]]:
         """What the terms of these names add to the total, and their parts by term."""
-        weighted = {name: (self.objective(name), self.weights[name]) for name in names}
-        fused = fuse(weighted, student.logits, None if teacher is None else teacher.logits, target, weight)
+        fused = self._fused(names, student, teacher, target, weight)
         parts = {} if fused is None else dict(fused.parts)
         addends = [] if fused is None else [fused.total]
-        for name, (objective, factor) in weighted.items():
+        for name in names:
             if name not in parts:
-                values = objective.parts(student, teacher, target, weight)
-                parts[name] = {part: factor * value for part, value in values.items()}
+                values = self.objective(name).parts(student, teacher, target, weight)
+                parts[name] = {part: self.weights[name] * value for part, value in values.items()}
                 addends.extend(parts[name].values())
         return addends, parts
+
+    def _fused(
+        self,
+        names: Sequence[str],
+        student: Outputs,
+        teacher: Outputs | None,
+        target: Tensor | None,
+        weight: Tensor | None,
+        size: tuple[int, int] | None = None,
+    ) -> Fused | None:
+        """What a fast form covers of these terms, logits upsampled to `size` first."""
+        weighted = {name: (self.objective(name), self.weights[name]) for name in names}
+        return fuse(weighted, student.logits, None if teacher is None else teacher.logits, target, weight, size)
 
     def _added(self, addends: Sequence[Tensor], parts: Mapping[str, Mapping[str, Tensor]]) -> Terms:
         """Total and parts, in the order of the terms."""

@@ -161,4 +161,6 @@ def _labels(target: Tensor | None, indices: Tensor) -> Tensor:
         return torch.full_like(indices, UNKNOWN)
     if target.is_floating_point():
         return torch.where(target.sum(1) > 0, target.argmax(1), UNKNOWN)
+    if target.ndim != 1:
+        raise ObjectiveError(f"crd compares whole images: it takes labels [N], not masks, got {list(target.shape)}.")
     return target

@@ -38,9 +38,7 @@ class CrossEntropy(LogitObjective):
         super().__init__(ignore_index, reduction)
         if not 0.0 <= label_smoothing < 1.0:
             raise ObjectiveError(f"label_smoothing must be in [0, 1), got {label_smoothing}.")
-        if class_weight is not None and (
-            isinstance(class_weight, str) or not all(0 <= number < float("inf") for number in class_weight)
-        ):
+        if class_weight is not None and not _numbers(class_weight):
             raise ObjectiveError(f"class_weight must be numbers from 0 on, one a class, got {class_weight!r}.")
         self.label_smoothing = label_smoothing
         self.class_weight = None if class_weight is None else tuple(map(float, class_weight))
@@ -97,6 +95,13 @@ class CrossEntropy(LogitObjective):
         if weight is None:
             return by_class
         return by_class * weight.reshape(weight.shape + (1,) * (by_class.ndim - weight.ndim))
+
+
+def _numbers(given: object) -> bool:
+    """Whether it is a list of finite numbers from 0 on."""
+    return isinstance(given, list | tuple) and all(
+        isinstance(number, int | float) and 0 <= number < float("inf") for number in given
+    )
 
 
 def _counted(target: Tensor, weight: Tensor | None) -> tuple[None, Tensor]:

@@ -74,11 +74,18 @@ class DenseSum(WeightedSum):
     def _full_values(
         self, names: list[str], student: Outputs, teacher: Outputs | None, target: Tensor, weight: Tensor | None
     ) -> tuple[list[Tensor], dict[str, dict[str, Tensor]]]:
-        size = target.shape[-2:]
-        wide = student._replace(logits=resample(student.logits, size))
-        needed = any("teacher" in self.objective(name).needs for name in names)
-        far = None if teacher is None or not needed else teacher._replace(logits=resample(teacher.logits, size))
-        return self._values(names, wide, far, target, weight)
+        size = (target.shape[1], target.shape[2])
+        fused = self._fused(names, student, teacher, target, weight, size)
+        parts = {} if fused is None else dict(fused.parts)
+        addends = [] if fused is None else [fused.total]
+        rest = [name for name in names if name not in parts]
+        if rest:
+            wide = student._replace(logits=resample(student.logits, size))
+            needed = teacher is not None and any("teacher" in self.objective(name).needs for name in rest)
+            far = teacher._replace(logits=resample(teacher.logits, size)) if teacher is not None and needed else None
+            found = self._values(rest, wide, far, target, weight)
+            addends, parts = addends + found[0], parts | found[1]
+        return addends, parts
 
     def _at_full_resolution(self, name: str) -> bool:
         needs = self.objective(name).needs

@@ -175,6 +175,8 @@ class Segmentation(Task):
     def check(self, images: ImageSet) -> None:
         if not isinstance(images, MaskedSet):
             raise ConfigError("Task segmentation learns from masks, and the data holds none: see source masks_folder.")
+        if isinstance(images, MaskedArraySet) and all((mask == IGNORE).all() for mask in images.masks):
+            raise DataError(f"All {len(images)} masks are void, from '{images.name(0)}' on: no pixel has a class.")
 
     def objective(self, run: config.Run, images: ImageSet) -> WeightedSum:
         terms = {name: _with_weights(name, term, images) for name, term in run.objective.items()}
@@ -202,7 +204,8 @@ class Segmentation(Task):
             size = height, width
         if size is None:
             raise ConfigError(
-                "data.scenes.size is missing: scenes differ in size, so say the height and width of a view."
+                "data.scenes.size is missing: scenes differ in size (or take more than data.memory_limit_gb), so say the "
+                "height and width of a view."
             )
         plan = plan_scenes(
             seed=run.seed,

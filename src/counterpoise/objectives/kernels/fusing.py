@@ -12,6 +12,7 @@ from counterpoise.objectives.balance import BalanceDivergence
 from counterpoise.objectives.base import Objective
 from counterpoise.objectives.cross_entropy import CrossEntropy
 from counterpoise.objectives.forward_kl import ForwardKL
+from counterpoise.objectives.kernels.dense import dense_fused
 from counterpoise.objectives.kernels.function import fused
 from counterpoise.objectives.kernels.mixture import Divergence, Labels, Mixture
 from counterpoise.objectives.reverse_kl import ReverseKL
@@ -31,8 +32,34 @@ def fuse(
     teacher: Tensor | None,
     target: Tensor | None,
     weight: Tensor | None,
+    size: tuple[int, int] | None = None,
 ) -> Fused | None:
-    """Compute at once what a fast form covers of `terms` (objective, weight); None where that is nothing."""
+    """Compute at once what a fast form covers of `terms` (objective, weight); None where that is nothing.
+
+    `size`: height and width to which logits [N, C, h, w] of any resolution are upsampled first: see `dense.dense_loss`.
+    """
+    mixture, places = gather(terms, target)
+    if not places or (mixture.needs_teacher and teacher is None):
+        return None
+    result = (
+        fused(mixture, student, teacher, target, weight)
+        if size is None
+        else dense_fused(mixture, student, teacher, target, weight, size)
+    )
+    if result is None:
+        return None
+    total, values = result
+    kinds = [kind for kind in ("forward", "reverse", "labels") if getattr(mixture, kind) is not None]
+    by_kind = dict(zip(kinds, values.unbind(), strict=True))
+    parts = {}
+    for name, own in places.items():
+        mine = [kind for kind in kinds if getattr(own, kind) is not None]
+        parts[name] = {kind if own.size > 1 else "": by_kind[kind] for kind in mine}
+    return Fused(total, parts)
+
+
+def gather(terms: Mapping[str, tuple[Objective, float]], target: Tensor | None) -> tuple[Mixture, dict[str, Mixture]]:
+    """All terms that can be fused (objective, weight) as one mixture, and by name what each gave."""
     mixture = Mixture()
     places: dict[str, Mixture] = {}
     for name, (objective, factor) in terms.items():
@@ -44,17 +71,7 @@ def fuse(
         if merged is not None:
             mixture = merged
             places[name] = own
-    result = fused(mixture, student, teacher, target, weight) if places else None
-    if result is None:
-        return None
-    total, values = result
-    kinds = [kind for kind in ("forward", "reverse", "labels") if getattr(mixture, kind) is not None]
-    by_kind = dict(zip(kinds, values.unbind(), strict=True))
-    parts = {}
-    for name, own in places.items():
-        mine = [kind for kind in kinds if getattr(own, kind) is not None]
-        parts[name] = {kind if own.size > 1 else "": by_kind[kind] for kind in mine}
-    return Fused(total, parts)
+    return mixture, places
 
 
 def mixture_of(objective: Objective, factor: float = 1.0) -> Mixture | None:

@@ -1,0 +1,102 @@
+"""Cross-entropy where each class is a question of its own: masks of one logit, and several labels at once."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from counterpoise.errors import ObjectiveError
+from counterpoise.objectives.base import LogitObjective, Reduction, reduce, register
+from counterpoise.objectives.labels import check_labels
+from counterpoise.outputs import Outputs
+
+
+@register(
+    "binary_cross_entropy",
+    summary="the labels, each class by a sigmoid of its own: for masks of one logit and for several labels at once",
+    paper="He et al., Mask R-CNN, arXiv 1703.06870",
+    year=2017,
+)
+class BinaryCrossEntropy(LogitObjective):
+    r"""Cross-entropy between Bernoulli distributions.
+
+    .. math:: L = -\sum_c y_c \log\sigma(s_c) + (1 - y_c) \log(1 - \sigma(s_c))
+
+    with sigma the sigmoid and y what is asked for. The sum over the classes is the negative log-likelihood of all
+    labels together, each being independent of the others; with one logit it is cross-entropy of a softmax over (0, s).
+    The gradient by s_c is sigma(s_c) - y_c.
+
+    Args:
+        ignore_index: target of positions without a label. A target of floats has none: all its positions count.
+        reduction: "mean" over counted positions, "sum" or "none".
+
+    Called with (student_logits, teacher_logits=None, target, weight=None); the teacher is not looked at. Target:
+    int64 [N, ...], one class a position (of logits [N, 1, ...] 1 is yes and 0 no), or floats in [0, 1] of the logits'
+    shape. See `LogitObjective.forward` for the rest.
+
+    Source: He, Gkioxari, Dollar, Girshick, "Mask R-CNN", arXiv 1703.06870 (ICCV 2017), for a sigmoid a pixel and class
+    in place of the softmax, so that the masks of classes do not compete.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"labels"})
+
+    def __init__(self, ignore_index: int | None = -1, reduction: Reduction = "mean") -> None:
+        super().__init__(ignore_index, reduction)
+
+    def values(self, student_logits: Tensor, teacher_logits: Tensor | None, target: Tensor | None) -> dict[str, Tensor]:
+        if target is None:
+            raise ObjectiveError("binary_cross_entropy needs a target, got none.")
+        truth = self._truth(student_logits, target)
+        values = F.binary_cross_entropy_with_logits(student_logits, truth, reduction="none")
+        return {"": values.sum(1)}
+
+    def forward(
+        self,
+        student_logits: Tensor,
+        teacher_logits: Tensor | None = None,
+        target: Tensor | None = None,
+        weight: Tensor | None = None,
+    ) -> Tensor:
+        if target is not None and target.is_floating_point():
+            values = self._checked_values(student_logits, None, target)[""]
+            return reduce(values, None, weight, None, self.reduction)
+        return super().forward(student_logits, None, target, weight)
+
+    def parts(
+        self, student: Outputs, teacher: Outputs | None, target: Tensor | None, weight: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        if target is not None and target.is_floating_point():
+            values = self._checked_values(student.logits, None, target)[""]
+            return {"": reduce(values, None, weight, None, "sum" if self.reduction == "sum" else "mean")}
+        return super().parts(student, None, target, weight)
+
+    def _truth(self, logits: Tensor, target: Tensor) -> Tensor:
+        """y of the logits' shape and dtype; anything where the position is ignored."""
+        if target.is_floating_point():
+            if target.shape != logits.shape:
+                raise ObjectiveError(
+                    f"a target of floats must have the logits' shape {list(logits.shape)}, got {list(target.shape)}."
+                )
+            # Reading numbers would wait for a GPU.
+            if target.device.type == "cpu" and target.numel() and not (target.min() >= 0 and target.max() <= 1):
+                outside = target[~((target >= 0) & (target <= 1))][0].item()
+                raise ObjectiveError(f"a target of floats must be 0 to 1, got {outside:g}.")
+            return target.to(logits.dtype)
+        positions = logits.shape[:1] + logits.shape[2:]
+        if target.shape != positions:
+            raise ObjectiveError(f"target must have shape {list(positions)}, got {list(target.shape)}.")
+        classes = logits.shape[1]
+        counted = (
+            torch.ones_like(target, dtype=torch.bool) if self.ignore_index is None else target != self.ignore_index
+        )
+        labels = target.masked_fill(~counted, 0)
+        check_labels(labels, max(classes, 2))
+        if labels.device.type == "cpu" and labels.numel() and labels.min() < 0:
+            raise ObjectiveError(f"label {int(labels.min())} is below 0. Is it an ignore_index?")
+        # Of a single logit, class 1 is the yes.
+        numbers = torch.arange(classes, device=target.device) + int(classes == 1)
+        truth: Tensor = target.unsqueeze(1) == numbers.view(-1, *(1,) * (target.ndim - 1))
+        return truth.to(logits.dtype)

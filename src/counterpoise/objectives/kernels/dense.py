@@ -1,0 +1,222 @@
+"""The loss of dense outputs at full resolution: bilinear upsampling and the terms in one, equal to one after the other.
+
+Eager mode writes the upsampled logits of both sides and some ten tensors of that size. The fast forms never hold more
+than a strip (CPU) or a register tile (GPU) of them, and gather the gradient at the student's own resolution.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn import Parameter
+
+from counterpoise.errors import ObjectiveError
+from counterpoise.objectives.base import widen
+from counterpoise.objectives.kernels import blocks, dense_strips
+from counterpoise.objectives.kernels.function import FLOATS, fused, triton_present
+from counterpoise.objectives.kernels.mixture import Mixture, reference
+
+
+def dense_loss(
+    mixture: Mixture,
+    student: Tensor,
+    teacher: Tensor | None,
+    target: Tensor | None,
+    weight: Tensor | None,
+    size: tuple[int, int],
+    align_corners: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """Total (scalar) and weighted terms [size of mixture] of logits that are upsampled to `size`.
+
+    Args:
+        mixture: what to compute; the order of terms is forward, reverse, labels.
+        student: logits [N, C, h, w], float; half precision is interpolated in float32.
+        teacher: logits [N, C, h2, w2], needed by the divergences; receives no gradient.
+        target: int64 [N, H, W].
+        weight: [N] or [N, H, W].
+        size: (H, W) in pixels.
+        align_corners: as in `torch.nn.functional.interpolate`.
+
+    Raises:
+        ObjectiveError: shapes that do not fit; a label outside the classes (on a GPU the loss is NaN then).
+    """
+    _check(mixture, student, teacher, target, size)
+    result = dense_fused(mixture, student, teacher, target, weight, size, align_corners)
+    if result is None:
+        teacher = teacher if mixture.needs_teacher else None
+        return dense_reference(mixture, student, teacher, target, weight, size, align_corners)
+    return result
+
+
+def dense_fused(
+    mixture: Mixture,
+    student: Tensor,
+    teacher: Tensor | None,
+    target: Tensor | None,
+    weight: Tensor | None,
+    size: tuple[int, int],
+    align_corners: bool = False,
+) -> tuple[Tensor, Tensor] | None:
+    """As `dense_loss`, but None where no fast form applies."""
+    _check(mixture, student, teacher, target, size)
+    if not mixture.needs_teacher:
+        teacher = None
+    if all(logits is None or logits.shape[2:] == size for logits in (student, teacher)):
+        return fused(mixture, student, teacher, target, weight)
+    if not covered(mixture, student, teacher, target, weight, size):
+        return None
+    total, values = _Dense.apply(  # type: ignore[no-untyped-call]
+        student, teacher, target, weight, mixture, size, align_corners
+    )
+    return total, values
+
+
+def dense_reference(
+    mixture: Mixture,
+    student: Tensor,
+    teacher: Tensor | None,
+    target: Tensor | None,
+    weight: Tensor | None,
+    size: tuple[int, int],
+    align_corners: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """As `dense_loss`: upsample both sides, then `mixture.reference`. With reduction "none" of shape [N, H, W] each."""
+    with torch.autocast(student.device.type, enabled=False):
+        student = _upsample(student, size, align_corners)
+        teacher = None if teacher is None else _upsample(teacher.detach(), size, align_corners)
+        values = reference(mixture, student, teacher, target, weight)
+    return values.sum(0), values
+
+
+def covered(
+    mixture: Mixture,
+    student: Tensor,
+    teacher: Tensor | None,
+    target: Tensor | None,
+    weight: Tensor | None,
+    size: tuple[int, int],
+) -> bool:
+    """Whether a fast form is there, worthwhile, and computes exactly what `dense_reference` would."""
+    # Who compiles or transforms the whole step has better use for the plain form.
+    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+        return False
+    if mixture.reduction == "none" or not mixture.plain or mixture.size == 0:
+        return False
+    samples, classes = student.shape[:2]
+    full = samples * classes * size[0] * size[1]
+    logits = [student] if teacher is None else [student, teacher]
+    # Upsampling alone: a loss at lower resolution has little to save.
+    if full == 0 or any(small.numel() == 0 or small.shape[2] > size[0] or small.shape[3] > size[1] for small in logits):
+        return False
+    used = list(logits)
+    if mixture.needs_target and target is not None:
+        if target.dtype != torch.int64:
+            return False
+        used.append(target)
+    if weight is not None:
+        if weight.requires_grad or weight.shape not in ((samples, *size), (samples,)):
+            return False
+        used.append(weight)
+    if any(type(tensor) not in (Tensor, Parameter) or tensor.device != student.device for tensor in used):
+        return False
+    dtypes = {one.dtype for one in logits}
+    if not dtypes <= set(FLOATS) or (torch.float64 in dtypes and len(dtypes) > 1):
+        return False
+    if student.is_cuda:
+        if not triton_present() or torch.float64 in dtypes:
+            return False
+        from counterpoise.objectives.kernels import dense_gpu
+
+        return classes <= dense_gpu.MOST_CLASSES
+    return student.device.type == "cpu" and full >= blocks.WORTHWHILE_FROM
+
+
+def _check(
+    mixture: Mixture, student: Tensor, teacher: Tensor | None, target: Tensor | None, size: tuple[int, int]
+) -> None:
+    if student.ndim != 4:
+        raise ObjectiveError(f"dense logits must be [N, C, h, w], got shape {list(student.shape)}.")
+    if mixture.needs_teacher:
+        if teacher is None:
+            raise ObjectiveError("this objective needs teacher logits, got none.")
+        if teacher.ndim != 4 or teacher.shape[:2] != student.shape[:2]:
+            raise ObjectiveError(
+                "class counts of student and teacher differ, or their samples: "
+                f"logits {list(student.shape)} and {list(teacher.shape)}."
+            )
+    if target is None:
+        if mixture.labels is not None:
+            raise ObjectiveError("cross_entropy needs a target, got none.")
+    elif mixture.needs_target and target.shape != (student.shape[0], *size):
+        raise ObjectiveError(f"target must have shape {[student.shape[0], *size]}, got {list(target.shape)}.")
+
+
+def _upsample(logits: Tensor, size: tuple[int, int], align_corners: bool) -> Tensor:
+    if logits.shape[2:] == size:
+        return widen(logits)
+    return F.interpolate(widen(logits), size=size, mode="bilinear", align_corners=align_corners)
+
+
+class _Dense(torch.autograd.Function):
+    """Computes the gradient beside the loss: at the student's own resolution, in float32, it is cheap to keep."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        student: Tensor,
+        teacher: Tensor | None,
+        target: Tensor | None,
+        weight: Tensor | None,
+        mixture: Mixture,
+        size: tuple[int, int],
+        align_corners: bool,
+    ) -> tuple[Tensor, Tensor]:
+        teacher = None if teacher is None else teacher.detach()
+        with torch.autocast(student.device.type, enabled=False), torch.no_grad():
+            values, ctx.gradient = _compute(student)(
+                mixture, student.detach(), teacher, target, weight, size, align_corners, ctx.needs_input_grad[0]
+            )
+        if ctx.needs_input_grad[0]:
+            ctx.save_for_backward(student)
+            # Not saved as the student is: it may come from inference mode, and takes no gradient.
+            ctx.rest = (teacher, target, weight, size, align_corners)
+            ctx.mixture = mixture
+        ctx.set_materialize_grads(False)
+        return values.sum(), values
+
+    @staticmethod
+    def backward(ctx: Any, of_total: Tensor | None, of_values: Tensor | None) -> tuple[Tensor | None, ...]:
+        (student,) = ctx.saved_tensors
+        gradient: Tensor | None = None
+        if of_values is not None or torch.is_grad_enabled():  # single terms, or a gradient of the gradient
+            gradient = _by_reference(ctx, student, of_total, of_values)
+        elif of_total is not None:
+            # Scaled before it is rounded: in float16 it might vanish otherwise.
+            gradient = (ctx.gradient * of_total).to(student.dtype)
+        return gradient, None, None, None, None, None, None
+
+
+def _compute(student: Tensor) -> Callable[..., tuple[Tensor, Tensor | None]]:
+    if student.is_cuda:
+        from counterpoise.objectives.kernels import dense_gpu
+
+        return dense_gpu.compute
+    return dense_strips.compute
+
+
+def _by_reference(ctx: Any, student: Tensor, of_total: Tensor | None, of_values: Tensor | None) -> Tensor:
+    again = torch.is_grad_enabled()
+    with torch.enable_grad():
+        source = student if again else student.detach().requires_grad_()
+        total, values = dense_reference(ctx.mixture, source, *ctx.rest)
+        loss = values.new_zeros(())
+        if of_total is not None:
+            loss = loss + total * of_total
+        if of_values is not None:
+            loss = loss + (values * of_values).sum()
+        gradient: Tensor = torch.autograd.grad(loss, source, create_graph=again)[0]
+    return gradient

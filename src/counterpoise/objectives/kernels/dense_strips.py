@@ -1,0 +1,189 @@
+"""The CPU form of the dense loss: strips of full-resolution rows that stay in cache.
+
+Bilinear interpolation is separable. Some low-resolution rows at a time (a band) are widened to full width; strips of
+full-resolution rows are mixed from them, go through the same blocks as any logits, and their gradient is added back
+to the band, whose gradient is narrowed at the end. Always in the same order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from counterpoise.errors import ObjectiveError
+from counterpoise.objectives.kernels import blocks
+from counterpoise.objectives.kernels.layout import shares, spread
+from counterpoise.objectives.kernels.mixture import Mixture
+
+# Of the widened rows of one side: 8 MB in float32. More saves little, since only rows at the seams are widened twice.
+BAND_ELEMENTS = 2**21
+
+
+def compute(
+    mixture: Mixture,
+    student: Tensor,
+    teacher: Tensor | None,
+    target: Tensor | None,
+    weight: Tensor | None,
+    size: tuple[int, int],
+    align_corners: bool,
+    want_gradient: bool,
+    compiled: bool | None = None,
+) -> tuple[Tensor, Tensor | None]:
+    """The weighted terms [size of mixture], and the gradient of their sum [N, C, h, w] in float32 or float64.
+
+    Args:
+        mixture: what to compute.
+        student, teacher: logits [N, C, h, w] and [N, C, h2, w2], not larger than `size`.
+        target: int64 [N, H, W].
+        weight: [N] or [N, H, W].
+        size: (H, W).
+        align_corners: as in `torch.nn.functional.interpolate`.
+        want_gradient: whether the gradient is wanted.
+        compiled: by size where None.
+
+    Raises:
+        ObjectiveError: a label outside the classes.
+    """
+    samples, classes = student.shape[:2]
+    height, width = size
+    dtype = torch.float64 if student.dtype == torch.float64 else torch.float32
+    sides = [_Side(logits, size, align_corners, dtype) for logits in (student, teacher) if logits is not None]
+    gradient = torch.zeros(student.shape, dtype=dtype) if want_gradient else None
+    target = spread(target, height * width) if target is not None and mixture.needs_target else None
+    weight = None if weight is None else spread(weight, height * width)
+    share = shares(mixture, target, weight, samples * height * width, torch.empty((), dtype=dtype))
+    scalars = torch.cat([blocks._scalars(mixture, dtype), share, share])
+    target, weight = (None if v is None else v.view(samples, height, width) for v in (target, weight))
+    plan = (mixture.forward is not None, mixture.reverse is not None)
+    label_ignore = None if mixture.labels is None else mixture.labels.ignore_index
+    if compiled is None:
+        compiled = samples * classes * height * width >= blocks.COMPILE_FROM
+    block = blocks._compiled() if compiled else blocks._block
+    limit = blocks.COMPILED_ELEMENTS if compiled else blocks.PLAIN_ELEMENTS
+    most = min(height, max(1, limit // (classes * width)))
+    buffers = [torch.empty(most, classes, width, dtype=dtype) for _ in range(1 + len(sides))]
+    sums = []
+    for sample in range(samples):
+        for band in blocks._pieces(height, _band_rows(sides, classes, size)):
+            widened = [side.widen(sample, band) for side in sides]
+            back = torch.zeros_like(widened[0]) if want_gradient else None
+            for strip in _strips(band, most):
+                mixed = [s.mix(w, band, strip, b) for s, w, b in zip(sides, widened, buffers[1:], strict=True)]
+                out = None if back is None else buffers[0][: strip.stop - strip.start]
+                values = block(
+                    mixed[0],
+                    mixed[1] if len(mixed) > 1 else None,
+                    None if target is None else target[sample, strip],
+                    None if weight is None else weight[sample, strip],
+                    out,
+                    scalars,
+                    plan,
+                    mixture.ignore_index,
+                    label_ignore,
+                )
+                sums.append(values.flatten(1).sum(1))
+                if back is not None and out is not None:
+                    sides[0].add_back(out, band, strip, back, buffers[1])
+            if gradient is not None and back is not None:
+                sides[0].narrow(back, band, gradient[sample])
+    total = torch.stack(sums).sum(0)
+    if mixture.labels is None:
+        return total, gradient
+    if total[-1] > 0:
+        expected = f"0 to {classes - 1}, or {label_ignore}, which is ignored"
+        raise ObjectiveError(f"{int(total[-1])} labels are not among the {classes} classes: expected {expected}.")
+    return total[:-1], gradient
+
+
+def taps(small: int, large: int, align_corners: bool, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    """Both neighbors int64 [large] of each place, and the share [large] of the second: as PyTorch's interpolation."""
+    place = torch.arange(large, dtype=dtype)
+    if align_corners:
+        source = place * ((small - 1) / (large - 1) if large > 1 else 0.0)
+    else:
+        source = ((place + 0.5) * (small / large) - 0.5).clamp(min=0.0)
+    first = source.long().clamp(max=small - 1)
+    # At the far edge both neighbors are the same one.
+    share = torch.where(first < small - 1, (source - first).clamp(0.0, 1.0), 0.0)
+    return first, (first + 1).clamp(max=small - 1), share
+
+
+@dataclass
+class _Side:
+    """Logits of one network [N, C, h, w], and how they are seen at full resolution."""
+
+    logits: Tensor
+    size: tuple[int, int]
+    align_corners: bool
+    dtype: torch.dtype
+
+    def __post_init__(self) -> None:
+        self.first, self.second, share = taps(self.logits.shape[2], self.size[0], self.align_corners, self.dtype)
+        self.share = share.reshape(-1, 1, 1)
+        self.rest = 1 - self.share
+        self.tall = self.logits.shape[2] == self.size[0]
+        self.wide = self.logits.shape[3] == self.size[1]
+
+    def rows(self, band: slice) -> slice:
+        """The low-resolution rows that a band of full-resolution rows is made of."""
+        return slice(int(self.first[band.start]), int(self.second[band.stop - 1]) + 1)
+
+    def widen(self, sample: int, band: slice) -> Tensor:
+        """Those rows at full width, [rows, C, W]."""
+        low = self.logits[sample, :, self.rows(band)].transpose(0, 1).to(self.dtype).contiguous()
+        if self.wide:
+            return low
+        flat = low.reshape(1, -1, low.shape[2])
+        return F.interpolate(flat, self.size[1], mode="linear", align_corners=self.align_corners).view(
+            *low.shape[:2], -1
+        )
+
+    def mix(self, widened: Tensor, band: slice, strip: slice, buffer: Tensor) -> Tensor:
+        """A strip [rows, C, W] of full-resolution rows, in `buffer` where it is not there already."""
+        if self.tall:
+            return widened[strip.start - band.start : strip.stop - band.start]
+        start = int(self.first[band.start])
+        out = buffer[: strip.stop - strip.start]
+        torch.index_select(widened, 0, self.first[strip] - start, out=out)
+        out.mul_(self.rest[strip])
+        return out.addcmul_(widened.index_select(0, self.second[strip] - start), self.share[strip])
+
+    def add_back(self, gradient: Tensor, band: slice, strip: slice, back: Tensor, spare: Tensor) -> None:
+        """Add a strip's gradient to that of the widened rows; overwrites `gradient` and `spare`."""
+        if self.tall:
+            back[strip.start - band.start : strip.stop - band.start] = gradient
+            return
+        start = int(self.first[band.start])
+        part = torch.mul(gradient, self.share[strip], out=spare[: len(gradient)])
+        back.index_add_(0, self.second[strip] - start, part)
+        back.index_add_(0, self.first[strip] - start, gradient.mul_(self.rest[strip]))
+
+    def narrow(self, back: Tensor, band: slice, gradient: Tensor) -> None:
+        """Add the gradient of the widened rows to the low-resolution one of the sample, [C, h, w]."""
+        if not self.wide:
+            rows, classes, width = back.shape
+            low = torch.ops.aten.upsample_linear1d_backward(
+                back.view(1, rows * classes, width),
+                [width],
+                [1, rows * classes, self.logits.shape[3]],
+                self.align_corners,
+                None,
+            )
+            back = low.view(rows, classes, -1)
+        gradient[:, self.rows(band)] += back.transpose(0, 1)
+
+
+def _band_rows(sides: list[_Side], classes: int, size: tuple[int, int]) -> int:
+    """Full-resolution rows of a band: as many as keep the widened rows of the largest side below the limit."""
+    low = max(2, BAND_ELEMENTS // (classes * size[1])) - 1
+    return max(1, min(low * size[0] // side.logits.shape[2] for side in sides))
+
+
+def _strips(band: slice, most: int) -> Iterator[slice]:
+    for piece in blocks._pieces(band.stop - band.start, most):
+        yield slice(band.start + piece.start, band.start + piece.stop)

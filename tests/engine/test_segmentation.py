@@ -1,0 +1,460 @@
+"""Runs of segmentation from end to end: what they learn from, resume, share between processes, keep and refuse."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+import counterpoise
+from counterpoise import config, tasks
+from counterpoise.data import sources
+from counterpoise.data.sources.base import Splits
+from counterpoise.data.sources.masks import IGNORE, MaskedArraySet, class_weights
+from counterpoise.engine.trainer import Result
+from counterpoise.errors import ConfigError, CounterpoiseError, DataError, ModelError, ObjectiveError
+from counterpoise.models.network import SceneView
+from counterpoise.objectives.cross_entropy import CrossEntropy
+
+HOST = Path(__file__).with_name("kill_host.py")
+KILLS = 4
+SMALL = {"train_size": 24, "val_size": 6, "edge": 32}
+OWN = """
+from torch import nn
+
+
+class Coarse(nn.Sequential):
+    '''A quarter of the resolution, without batch statistics.'''
+
+    def __init__(self, num_classes=11):
+        super().__init__(
+            nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, num_classes, 1)
+        )
+
+
+def whole(num_classes=11):
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, num_classes))
+"""
+
+
+def values(out: Path, **changed: Any) -> dict[str, Any]:
+    """A run file's values: two epochs of three steps, in this process."""
+    common: dict[str, Any] = {
+        "task": "segmentation",
+        "out": out,
+        "data": {"source": "digit_scenes", "options": SMALL, "workers": 0},
+        "student": {"model": "digits/unet_4_8"},
+        "train": {"epochs": 2, "batch_size": 8, "precision": "fp32", "device": "cpu", "log_every": 1},
+    }
+    return config.merge(common, changed)
+
+
+def lines(folder: Path, kind: str) -> list[dict[str, Any]]:
+    found = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [line for line in found if line["kind"] == kind]
+
+
+def scenes() -> Splits:
+    return sources.load(config.Data(source="digit_scenes", options=SMALL))
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("own") / "networks.py"
+    path.write_text(OWN)
+    return path
+
+
+@pytest.fixture(scope="module")
+def taught(own: Path, tmp_path_factory: pytest.TempPathFactory) -> Result:
+    """A teacher whose logits have another stride than the student's."""
+    out = tmp_path_factory.mktemp("teacher") / "run"
+    return counterpoise.train(values(out, student={"model": f"{own}:Coarse"}, train={"epochs": 4}))
+
+
+@pytest.fixture(scope="module")
+def teacher(own: Path, taught: Result) -> dict[str, Any]:
+    return {"model": f"{own}:Coarse", "checkpoint": taught.folder}
+
+
+def test_training_learns_and_evaluation_agrees(tmp_path: Path) -> None:
+    rate = {"learning_rate": 0.1}
+    result = counterpoise.train(values(tmp_path / "run", train={"epochs": 12, "optimizer": rate}))
+    first, *_, last = lines(result.folder, "step")
+    assert last["loss"] < 0.7 * first["loss"]
+    assert result.best["miou"] > 5
+    report = counterpoise.evaluate(result.folder)
+    assert report["miou"] == pytest.approx(result.last["miou"])
+    assert report["pixel_accuracy"] == pytest.approx(result.last["pixel_accuracy"])
+    assert (report["images"], report["corrupt"]) == (6, [])
+    assert sum(map(sum, report["confusion_matrix"])) == 6 * 32 * 32
+    assert counterpoise.evaluate(result.folder, batch_size=1)["confusion_matrix"] == report["confusion_matrix"]
+
+
+TERMS: dict[str, dict[str, Any]] = {
+    "cross_entropy": {},
+    "dice": {},
+    "binary_cross_entropy": {},
+    "balance": {},
+    "forward_kl": {},
+    "dist": {},
+    "cwd": {},
+    "skd": {"teacher_feature": "3"},
+    "ifvd": {"teacher_feature": "3"},
+    "cirkd": {"teacher_feature": "3", "pixel_memory": 64, "region_memory": 16},
+}
+
+
+@pytest.mark.parametrize("name", TERMS)
+def test_every_dense_objective_teaches(name: str, teacher: dict[str, Any], tmp_path: Path) -> None:
+    terms = {name: TERMS[name], **({} if name in ("balance", "forward_kl") else {"reverse_kl": {"weight": 0.0}})}
+    run = values(tmp_path / "run", teacher=teacher, objective=terms, train={"epochs": 1, "ema": 0.5})
+    result = counterpoise.distill(run)
+    steps = lines(result.folder, "step")
+    assert len(steps) == 3
+    moved = {part: value for part, value in steps[0]["terms"].items() if part.partition("/")[0] == name}
+    assert all(value > 0 for value in moved.values())
+    assert sum(steps[-1]["terms"].values()) == pytest.approx(steps[-1]["loss"])
+    assert result.teacher["miou"] > 0
+
+
+def test_resolutions_differ_in_the_teachers_word_alone(teacher: dict[str, Any], tmp_path: Path) -> None:
+    first = []
+    for resolution in ("full", "logits"):
+        scene = {"scenes": {"resolution": resolution}}
+        run = values(tmp_path / resolution, teacher=teacher, data=scene, train={"epochs": 1})
+        first.append(lines(counterpoise.distill(run).folder, "step")[0]["terms"])
+    assert first[0]["cross_entropy"] == pytest.approx(first[1]["cross_entropy"], rel=1e-6)
+    assert first[0]["balance/forward"] != first[1]["balance/forward"]
+    assert first[0]["balance/forward"] == pytest.approx(first[1]["balance/forward"], rel=0.3)
+
+
+def test_the_gauge_compares_both_sides_at_the_students_resolution(teacher: dict[str, Any], tmp_path: Path) -> None:
+    result = counterpoise.distill(values(tmp_path / "run", teacher=teacher))
+    kept = lines(result.folder, "epoch")[-1]["gauge"]
+    again = counterpoise.gauge(result.folder, teacher=teacher)
+    assert again["positions"] == 6 * 16 * 16
+    for key in ("forward_kl", "reverse_kl"):
+        assert kept[key] == pytest.approx(again[key], rel=1e-4)
+        assert kept[key] > 0
+
+
+class Recording(nn.Module):
+    """Remembers the sizes of what it is shown."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(3, 11, 3, 2, 1)
+        self.seen: dict[bool, set[tuple[int, int]]] = {True: set(), False: set()}
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        self.seen[self.training].add((pixels.shape[-2], pixels.shape[-1]))
+        logits: Tensor = self.layer(pixels)
+        return logits
+
+
+def test_reduction_and_window_hold_in_training_and_are_kept_with_the_student(own: Path, tmp_path: Path) -> None:
+    net = Recording()
+    shown = {"scenes": {"reduction": 2.0, "window": [10, 12]}}
+    counterpoise.train(values(tmp_path / "seen", data=shown), student=net)
+    assert net.seen[True] == {(16, 16)}
+    assert (10, 12) in net.seen[False]
+    assert (16, 16) not in net.seen[False]
+    asked = Recording()
+    counterpoise.train(values(tmp_path / "asked", data={"scenes": {"size": [8, 20]}}), student=asked)
+    assert asked.seen[True] == {(8, 20)}
+    assert (32, 32) in asked.seen[False]
+
+    result = counterpoise.train(values(tmp_path / "run", data=shown))
+    description = json.loads((result.folder / "student" / "student.json").read_text())
+    assert (description["input"]["reduction"], description["input"]["window"]) == (2.0, [10, 12])
+    assert counterpoise.load_student(result.folder).scenes == SceneView(2.0, (10, 12))
+    report = counterpoise.evaluate(result.folder / "student", {"data": values(tmp_path)["data"]})
+    assert report["miou"] == pytest.approx(result.last["miou"])
+    description["input"] |= {"reduction": 1.0, "window": None}
+    (result.folder / "student" / "student.json").write_text(json.dumps(description))
+    assert counterpoise.evaluate(result.folder)["confusion_matrix"] != report["confusion_matrix"]
+    # as in student folders of before
+    del description["input"]["reduction"], description["input"]["window"]
+    (result.folder / "student" / "student.json").write_text(json.dumps(description))
+    assert counterpoise.load_student(result.folder).scenes == SceneView()
+
+
+def test_a_teacher_is_shown_scenes_as_it_was_trained_and_the_student_as_the_run_says(tmp_path: Path) -> None:
+    whole = counterpoise.train(values(tmp_path / "teacher", train={"epochs": 1}))
+    run = values(
+        tmp_path / "run",
+        teacher={"checkpoint": whole.folder},
+        student={"model": "digits/unet_4_4"},
+        data={"scenes": {"reduction": 2.0}},
+        train={"epochs": 1},
+    )
+    result = counterpoise.distill(run)
+    assert result.teacher["miou"] == pytest.approx(whole.last["miou"])
+    assert lines(result.folder, "epoch")[-1]["gauge"]["forward_kl"] > 0
+
+
+def test_photos_without_masks_follow_the_teachers_word(teacher: dict[str, Any], tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for number in range(5):
+        Image.effect_noise((40 + number, 30), 80).convert("RGB").save(photos / f"{number}.png")
+    data = {"unlabeled": photos, "scenes": {"size": [24, 24]}}
+    run = values(tmp_path / "run", teacher=teacher, data=data, train={"batch_size": 1, "epochs": 1})
+    result = counterpoise.distill(run)
+    steps = lines(result.folder, "step")
+    assert len(steps) == 29
+    assert sum(step["terms"]["cross_entropy"] == 0 for step in steps) == 5
+    assert all(step["terms"]["balance/forward"] > 0 for step in steps)
+    with pytest.raises(ConfigError, match=r"data\.scenes\.size is missing"):
+        counterpoise.distill(values(tmp_path / "no", teacher=teacher, data={"unlabeled": photos}))
+
+
+def test_class_weights_by_frequency_are_those_of_the_training_masks(tmp_path: Path) -> None:
+    train = scenes().train
+    assert isinstance(train, MaskedArraySet)
+    run = config.resolve(values(tmp_path / "run", objective={"cross_entropy": {"class_weight": "frequency"}}))
+    term = tasks.get("segmentation").objective(run, train).objective("cross_entropy")
+    assert isinstance(term, CrossEntropy)
+    assert term.class_weight == tuple(class_weights(train).tolist())
+    assert len(set(term.class_weight)) > 5
+    weighted = lines(counterpoise.train(run).folder, "step")[0]["loss"]
+    plain = lines(counterpoise.train(values(tmp_path / "plain")).folder, "step")[0]["loss"]
+    assert weighted != plain
+    assert config.read(tmp_path / "run" / "run.yaml")["objective"]["cross_entropy"]["class_weight"] == "frequency"
+
+
+def test_void_is_not_scored_by_the_teacher_where_there_are_masks(teacher: dict[str, Any], tmp_path: Path) -> None:
+    train, val = scenes()
+    assert isinstance(val, MaskedArraySet)
+    val.masks[1:] = IGNORE
+    run = values(tmp_path / "run", teacher=teacher, train={"batch_size": 1, "epochs": 1})
+    run["data"] = {"workers": 0}
+    result = counterpoise.distill(run, data=Splits(train, val))
+    alone = counterpoise.evaluate(result.folder, data_set=Splits(train, val.subset(torch.tensor([0]))), data=run)
+    assert result.last["miou"] == pytest.approx(alone["miou"])
+
+
+def test_masks_that_are_all_void_are_refused_before_training(teacher: dict[str, Any], tmp_path: Path) -> None:
+    train, val = scenes()
+    assert isinstance(train, MaskedArraySet)
+    train.masks[:] = IGNORE
+    run = values(tmp_path / "run")
+    run["data"] = {"workers": 0}
+    with pytest.raises(DataError, match="All 24 masks are void, from 'train scene #0' on: no pixel has a class"):
+        counterpoise.train(run, data=Splits(train, val))
+    assert not (tmp_path / "run").exists()
+    train.masks[3, 4, 5] = 2
+    result = counterpoise.train(run, data=Splits(train, val))
+    assert all(torch.isfinite(value).all() for value in load_file(result.folder / "student/model.safetensors").values())
+
+
+def refused(kind: type[CounterpoiseError], message: str, run: dict[str, Any], **given: Any) -> None:
+    verb = counterpoise.distill if "teacher" in run or "teacher" in given else counterpoise.train
+    with pytest.raises(kind, match=message):
+        verb(run, **given)
+    assert not Path(run["out"], "student").exists()
+
+
+def test_data_and_networks_of_another_task_are_refused(
+    own: Path, teacher: dict[str, Any], image_folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    refused(
+        ConfigError, "The data holds masks, .* classification learns one a picture", values(out, task="classification")
+    )
+    on_photos = {**values(out), "data": {"path": image_folder}}
+    refused(
+        ConfigError, "Task segmentation learns from masks, and the data holds none: see source masks_folder", on_photos
+    )
+    classifier = values(out, student={"model": "digits/cnn_4_8"})
+    refused(ConfigError, "digits/cnn_4_8 is a network for classification, and the run is for segmentation", classifier)
+    scene_parser = {**on_photos, "task": "classification"}
+    refused(ConfigError, r"digits/unet_4_8 is a network for segmentation, .*\(set task: segmentation\)", scene_parser)
+    refused(ObjectiveError, r"Dense terms need logits \[N, C, h, w\]", values(out, student={"model": f"{own}:whole"}))
+    weighted = {**on_photos, "task": "classification", "objective": {"cross_entropy": {"class_weight": "frequency"}}}
+    refused(ConfigError, "class_weight must be numbers", {**weighted, "out": tmp_path / "weighted"})
+
+    trained = counterpoise.train(values(tmp_path / "good", train={"epochs": 1}))
+    with pytest.raises(DataError, match="The data has 3 classes and the student 11"):
+        counterpoise.evaluate(trained.folder, image_folder)
+    images = sources.load(config.Data(path=image_folder)).val
+    images.classes = counterpoise.load_student(trained.folder).classes  # type: ignore[assignment]
+    with pytest.raises(ConfigError, match="learns from masks"):
+        counterpoise.evaluate(trained.folder, data_set=Splits(images, images))
+
+
+def few_classes() -> Splits:
+    """The scenes with ground and, of all digits, sevens and others."""
+    halves = []
+    for half in scenes():
+        assert isinstance(half, MaskedArraySet)
+        masks = torch.where(half.masks == 0, 0, torch.where(half.masks == 8, 1, 2)).to(torch.uint8)
+        halves.append(MaskedArraySet(half.images, masks, ("ground", "7", "other")))
+    return Splits(*halves)
+
+
+def test_a_teacher_of_other_classes_is_refused_or_mapped(teacher: dict[str, Any], tmp_path: Path) -> None:
+    run = values(tmp_path / "run", teacher=teacher, train={"epochs": 1})
+    run["data"] = {"workers": 0}
+    message = r"(?s)2 of the student's 3 classes are not found among the 11 .*'ground' is unknown.*teacher\.classes"
+    refused(ModelError, message, run, data=few_classes())
+    assert not (tmp_path / "run").exists()
+    mapping = tmp_path / "classes.yaml"
+    mapping.write_text("ground: background\n'7': '7'\nother: ['0', '1', '2', '3', '4', '5', '6', '8', '9']\n")
+    run["teacher"] = {**teacher, "classes": mapping}
+    result = counterpoise.distill(run, data=few_classes())
+    assert lines(result.folder, "step")[0]["terms"]["balance/forward"] > 0
+    assert counterpoise.load_student(result.folder).classes == ("ground", "7", "other")
+    assert 0 < result.teacher["miou"] < 100
+
+
+def test_bfloat16_and_channels_last(teacher: dict[str, Any], tmp_path: Path) -> None:
+    run = values(tmp_path / "run", teacher=teacher, train={"epochs": 1, "precision": "bf16", "channels_last": True})
+    result = counterpoise.distill(run)
+    assert 0 < lines(result.folder, "step")[-1]["loss"] < 20
+    assert counterpoise.evaluate(result.folder)["miou"] == pytest.approx(result.last["miou"], abs=3)
+
+
+class Host:
+    """Children that run command lines and may be killed: see test_resume.py."""
+
+    def __init__(self, log: Path) -> None:
+        self.log = log
+        self.process = subprocess.Popen(
+            [sys.executable, str(HOST), str(log), "torchvision.transforms.v2"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def start(self, arguments: list[str]) -> int:
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps(arguments) + "\n")
+        self.process.stdin.flush()
+        return self.wait()
+
+    def wait(self) -> int:
+        assert self.process.stdout is not None
+        return int(self.process.stdout.readline())
+
+    def run(self, arguments: list[str]) -> None:
+        self.start(arguments)
+        assert self.wait() == 0, self.log.read_text()
+
+
+@pytest.fixture(scope="module")
+def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+    host = Host(tmp_path_factory.mktemp("host") / "stderr.txt")
+    host.run(["list", "sources"])  # it has imported what there is to import
+    yield host
+    host.process.kill()
+    host.process.communicate()
+
+
+def write(path: Path, run: dict[str, Any]) -> Path:
+    path.write_text(json.dumps({key: value for key, value in run.items() if key != "out"}, default=str))
+    return path
+
+
+def outcome(folder: Path) -> dict[str, bytes]:
+    """All that must not depend on kills: weights, last and best, and the metrics without what a clock says."""
+    found = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    for line in found:
+        line.pop("images_per_second", None)
+    return {
+        "student": (folder / "student" / "model.safetensors").read_bytes(),
+        "best": (folder / "checkpoints" / "best.safetensors").read_bytes(),
+        "metrics": json.dumps(found).encode(),
+    }
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_kills_end_in_the_same_bytes(host: Host, teacher: dict[str, Any], tmp_path: Path, workers: int) -> None:
+    run = values(
+        tmp_path,
+        teacher=teacher,
+        data={"workers": workers, "scenes": {"size": [24, 24], "jitter": 0.3, "window": [24, 24]}},
+        objective={
+            "cross_entropy": {"class_weight": "frequency"},
+            "balance": {"weight": {"start": 1, "end": 3}},
+            "cwd": {},
+            "cirkd": TERMS["cirkd"],
+        },
+        train={"epochs": 4, "ema": 0.9, "log_every": 2, "checkpoint_minutes": 0.0},
+    )
+    command = ["distill", str(write(tmp_path / "run.yaml", run)), "--quiet"]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    start = time.perf_counter()
+    host.run([*command, "--out", str(whole)])
+    seconds = time.perf_counter() - start
+    moments = random.Random()
+    kills = 0
+    while kills < (1 if workers else KILLS):
+        pid = host.start([*command, "--out", str(killed), *(["--resume"] if killed.exists() else [])])
+        time.sleep(moments.uniform(0.0, 0.3) * seconds)
+        with contextlib.suppress(ProcessLookupError):  # it has ended
+            os.kill(pid, signal.SIGKILL)
+        if host.wait() == -signal.SIGKILL:
+            kills += 1
+    host.run([*command, "--out", str(killed), "--resume"])
+    assert outcome(killed) == outcome(whole)
+
+
+def test_two_processes_train_what_one_trains(host: Host, own: Path, teacher: dict[str, Any], tmp_path: Path) -> None:
+    """Views that reach beyond their scene have void, and so each process another number of labels."""
+    run = values(
+        tmp_path,
+        teacher=teacher,
+        student={"model": f"{own}:Coarse"},
+        objective={"cross_entropy": {}, "balance": {}, "cwd": {"weight": 3}},
+        train={"epochs": 3, "optimizer": {"learning_rate": 0.02}},
+    )
+    command = ["distill", str(write(tmp_path / "run.yaml", run)), "--quiet"]
+    one, two = tmp_path / "one", tmp_path / "two"
+    host.run([*command, "--out", str(one)])
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*torchrun, "-m", "counterpoise", *command, "--out", str(two)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    losses = [[step["loss"] for step in lines(folder, "step")] for folder in (one, two)]
+    # what is logged is the plain mean over processes, whose numbers of labels differ
+    assert losses[1] == pytest.approx(losses[0], rel=0.01)
+    assert lines(two, "epoch")[-1]["val"] == pytest.approx(lines(one, "epoch")[-1]["val"], abs=0.5)
+    weights = load_file(one / "student" / "model.safetensors")
+    for name, value in load_file(two / "student" / "model.safetensors").items():
+        torch.testing.assert_close(value, weights[name], rtol=1e-3, atol=1e-4)
+
+
+def test_sliding_window_of_one_pixel_networks_scores_as_whole_scenes(tmp_path: Path) -> None:
+    """A 1x1 convolution at full resolution sees the same through any window."""
+    net = nn.Conv2d(3, 11, 1)
+    whole = counterpoise.train(values(tmp_path / "whole", train={"epochs": 1}), student=net)
+    again = nn.Conv2d(3, 11, 1)
+    again.load_state_dict(load_file(whole.folder / "student" / "model.safetensors"))
+    scores = []
+    for window in (None, [9, 14]):
+        data = {"scenes": {"window": window}}
+        rate = {"learning_rate": 1e-12}
+        run = values(tmp_path / str(window), data=data, train={"epochs": 1, "optimizer": rate})
+        scores.append(counterpoise.train(run, student=again).last["miou"])
+    assert scores[0] == pytest.approx(scores[1], abs=0.05)

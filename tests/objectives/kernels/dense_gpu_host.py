@@ -1,0 +1,75 @@
+"""Compares the dense Triton kernel with the reference; run by test_dense_gpu.py. Fresh inputs, seed printed."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import warnings
+
+import torch
+
+from counterpoise.objectives.kernels import dense_gpu
+from counterpoise.objectives.kernels.dense import dense_reference
+from counterpoise.objectives.kernels.mixture import Divergence, Labels, Mixture
+
+# (classes, student, teacher, full)
+SHAPES = (
+    (3, (2, 3), (2, 3), (5, 6)),
+    (5, (2, 2), (3, 1), (3, 5)),
+    (40, (1, 40), (2, 3), (2, 41)),
+    (2, (1, 1), (1, 1), (3, 2)),
+    (7, (2, 3), (2, 2), (2, 3)),
+    (700, (1, 2), (1, 2), (2, 3)),
+)
+
+
+def main() -> None:
+    warnings.simplefilter("ignore")  # the interpreter is numpy, which minds infinities
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    seed = random.SystemRandom().randrange(2**31)
+    print("seed", seed)
+    draw = random.Random(seed)
+    torch.manual_seed(seed)
+    cases = 0
+    for (classes, small, other, size), align in itertools.product(SHAPES, (False, True)):
+        dtype = draw.choice((torch.float16, torch.bfloat16, torch.float32))
+        student = (3 * torch.randn(2, classes, *small, device=device)).to(dtype)
+        teacher = (3 * torch.randn(2, classes, *other, device=device)).to(dtype)
+        if draw.random() < 0.5:
+            student = student.contiguous(memory_format=torch.channels_last)
+        target = torch.randint(-1, classes, (2, *size), device=device)
+        weight = draw.choice((None, torch.rand(2, device=device), torch.rand(target.shape, device=device)))
+        kept = draw.choice(((1, 1, 1), (1, 1, 1), (1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 0)))
+        mixture = Mixture(
+            Divergence(draw.random(), draw.uniform(0.3, 20)) if kept[0] else None,
+            Divergence(draw.random(), draw.uniform(0.3, 20)) if kept[1] else None,
+            Labels(draw.random(), -1, draw.choice((0.0, 0.1))) if kept[2] else None,
+            draw.choice((None, -1)),
+            draw.choice(("mean", "sum")),
+        )
+        far = teacher if mixture.needs_teacher else None
+        values, gradient = dense_gpu.compute(mixture, student, far, target, weight, size, align, True)
+        leaf = student.detach().float().requires_grad_()
+        total, expected = dense_reference(mixture, leaf, far, target, weight, size, align)
+        (wanted,) = torch.autograd.grad(total, leaf)
+        case = f"{classes} {small} {other} {size} {align} {dtype} {mixture} weight {weight is not None}"
+        bound = 5e-5 * max(1.0, expected.abs().max().item())
+        torch.testing.assert_close(values, expected.detach(), rtol=5e-5, atol=bound, msg=lambda m, c=case: f"{c}: {m}")
+        assert gradient is not None
+        assert gradient.dtype == torch.float32, case
+        difference = (gradient - wanted).abs().max()
+        assert difference <= 5e-5 * wanted.abs().max() + 1e-6, f"{case}: gradient by {difference}"
+        cases += 1
+    labels = Mixture(labels=Labels(1.0, -1))
+    values, gradient = dense_gpu.compute(labels, student, None, torch.full_like(target, 1000), None, size, False, False)
+    assert gradient is None
+    assert values.isnan().all()
+    values, gradient = dense_gpu.compute(labels, student, None, torch.full_like(target, -1), None, size, False, True)
+    assert values.eq(0).all()
+    assert gradient is not None
+    assert gradient.eq(0).all()
+    print(cases, "cases equal")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,57 @@
+"""The dense Triton kernel against the reference: on a GPU where there is one, else by Triton's interpreter."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from counterpoise.objectives.kernels.dense import covered, dense_loss, dense_reference
+from counterpoise.objectives.kernels.mixture import Divergence, Labels, Mixture
+
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="needs the extra 'triton'")
+
+
+def test_kernel_equals_the_reference() -> None:
+    # The interpreter has to be chosen before Triton is imported, hence a process of its own.
+    environment = os.environ | ({} if torch.cuda.is_available() else {"TRITON_INTERPRET": "1"})
+    host = Path(__file__).with_name("dense_gpu_host.py")
+    done = subprocess.run([sys.executable, str(host)], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "cases equal" in done.stdout
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_loss_and_gradient_on_the_gpu_are_those_of_the_reference_in_a_fraction_of_its_memory(
+    dtype: torch.dtype,
+) -> None:
+    torch.manual_seed(0)
+    mixture = Mixture(Divergence(0.7, 4.0), Divergence(1.3, 2.0), Labels(0.5, -1, 0.1), -1)
+    student = torch.randn(2, 19, 32, 64, device="cuda").to(dtype).requires_grad_()
+    teacher = torch.randn(2, 19, 16, 32, device="cuda").to(dtype)
+    target = torch.randint(-1, 19, (2, 256, 512), device="cuda")
+    assert covered(mixture, student, teacher, target, None, (256, 512))
+    found, peaks = [], []
+    for loss in (dense_loss, dense_reference, dense_loss):
+        for _ in range(2):  # tables are made the first time
+            student.grad = None
+            torch.cuda.synchronize()
+            torch.cuda.reset_peak_memory_stats()
+            before = torch.cuda.memory_allocated()
+            total, values = loss(mixture, student, teacher, target, None, (256, 512))
+            (3 * total).backward()
+            torch.cuda.synchronize()
+        peaks.append(torch.cuda.max_memory_allocated() - before)
+        assert student.grad is not None
+        found.append((values.detach(), student.grad.float()))
+    torch.testing.assert_close(found[0][0], found[1][0], rtol=1e-4, atol=1e-4)
+    tolerance = {torch.float32: 1e-4, torch.bfloat16: 1e-2, torch.float16: 2e-3}[dtype]
+    assert (found[0][1] - found[1][1]).abs().max() <= tolerance * found[1][1].abs().max()
+    assert 8 * peaks[0] <= peaks[1]
+    assert all(torch.equal(*pair) for pair in zip(found[0], found[2], strict=True))

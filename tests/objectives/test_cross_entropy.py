@@ -1,0 +1,92 @@
+"""Cross-entropy with weights of classes, against torch's own."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from counterpoise.config import Term
+from counterpoise.errors import ConfigError, ObjectiveError
+from counterpoise.objectives.composite import WeightedSum
+from counterpoise.objectives.cross_entropy import CrossEntropy
+from counterpoise.outputs import Outputs
+
+WEIGHTS = [0.5, 1.0, 0.0, 3.0]
+
+
+def sample(*shape: int) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    logits = 3 * torch.randn(6, 4, *shape, generator=generator)
+    target = torch.randint(0, 4, (6, *shape), generator=generator)
+    target[1] = 255
+    return logits, target
+
+
+@pytest.mark.parametrize("shape", [(), (3, 5)])
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_class_weight_is_that_of_torch(shape: tuple[int, ...], smoothing: float) -> None:
+    logits, target = sample(*shape)
+    weights = torch.tensor(WEIGHTS)
+    for reduction in ("mean", "sum", "none"):
+        mine = CrossEntropy(ignore_index=255, class_weight=WEIGHTS, reduction=reduction)(logits, None, target)
+        torch.testing.assert_close(
+            mine, F.cross_entropy(logits, target, weight=weights, ignore_index=255, reduction=reduction)
+        )
+    # Of a smoothed target the position counts by the class that it is of.
+    loss = CrossEntropy(smoothing, 255, WEIGHTS)
+    values = CrossEntropy(smoothing, 255, reduction="none")(logits, None, target)
+    by_class = weights[target.clamp(max=3)] * (target != 255)
+    torch.testing.assert_close(loss(logits, None, target), (values * by_class).sum() / by_class.sum())
+    torch.testing.assert_close(loss.parts(Outputs(logits), None, target)[""], loss(logits, None, target))
+
+
+def test_weights_of_samples_and_of_classes_are_multiplied() -> None:
+    logits, target = sample(2, 2)
+    weight = torch.tensor([1.0, 1.0, 0.0, 2.0, 0.5, 1.0])
+    by_class = torch.tensor(WEIGHTS)[target.clamp(max=3)] * (target != 255) * weight.view(6, 1, 1)
+    values = F.cross_entropy(logits, target, ignore_index=255, reduction="none")
+    loss = CrossEntropy(ignore_index=255, class_weight=WEIGHTS)
+    expected = (values * by_class).sum() / by_class.sum()
+    torch.testing.assert_close(loss(logits, None, target, weight), expected)
+    torch.testing.assert_close(loss(logits, None, target, weight.view(6, 1, 1).expand(6, 2, 2)), expected)
+
+
+def test_positions_of_weight_zero_alone_are_worth_nothing() -> None:
+    logits = torch.randn(3, 4, requires_grad=True)
+    loss = CrossEntropy(class_weight=WEIGHTS)(logits, None, torch.tensor([2, -1, 2]))
+    loss.backward()
+    assert loss == 0
+    assert logits.grad is not None
+    assert (logits.grad == 0).all()
+
+
+@pytest.mark.parametrize("weights", [WEIGHTS, [1, 1, 1, 1]])
+def test_within_a_sum_that_has_a_fast_form_it_keeps_its_weights(weights: list[float]) -> None:
+    logits, target = sample(3, 5)
+    teacher = logits.roll(1, 0)
+    terms = {"cross_entropy": Term(class_weight=weights, ignore_index=255, weight=0.5), "balance": Term(weight=2)}  # type: ignore[call-arg]
+    total, parts = WeightedSum(terms)(Outputs(logits), Outputs(teacher), target)
+    expected = F.cross_entropy(logits, target, weight=torch.tensor(weights).float(), ignore_index=255)
+    torch.testing.assert_close(parts["cross_entropy"], 0.5 * expected)
+    torch.testing.assert_close(total, sum(parts.values(), start=torch.tensor(0.0)))
+
+
+@pytest.mark.parametrize("weights", [[1.0, -1.0], [float("inf")], "frequency", [float("nan")], ["heavy", 1.0], 3.0])
+def test_class_weight_must_be_numbers(weights: object) -> None:
+    with pytest.raises(ObjectiveError, match="class_weight must be numbers from 0 on, one a class"):
+        CrossEntropy(class_weight=weights)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"objective\.cross_entropy: class_weight must be numbers from 0 on"):
+        WeightedSum({"cross_entropy": Term(class_weight=weights)})  # type: ignore[call-arg]
+
+
+def test_class_weight_must_fit_the_logits_and_a_target_of_classes() -> None:
+    logits, target = sample()
+    with pytest.raises(ObjectiveError, match="class_weight has 3 numbers, and the logits 4 classes"):
+        CrossEntropy(ignore_index=255, class_weight=[1, 2, 3])(logits, None, target)
+    mixed = torch.full((6, 4), 0.25)
+    loss = CrossEntropy(class_weight=WEIGHTS)
+    for call in (lambda: loss(logits, None, mixed), lambda: loss.parts(Outputs(logits), None, mixed)):
+        with pytest.raises(ObjectiveError, match="class_weight needs a class for each sample"):
+            call()
