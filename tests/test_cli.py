@@ -16,7 +16,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from counterpoise import cli
+from counterpoise import cli, command_line
 
 Run = Callable[..., tuple[int, str, str]]
 DIGITS = ["--data.source", "digits", "--data.options.train_size", "100"]
@@ -222,7 +222,7 @@ def test_text_that_looks_like_something_else_is_refused_as_what_it_is(
 def test_text_under_free_keys_means_what_it_does_in_a_run_file() -> None:
     def options(*arguments: str) -> dict[str, Any]:
         _, bound, _ = cli.app.parse_args(["train", *arguments], exit_on_error=False, print_error=False)
-        return cli._flags(bound.arguments["options"])
+        return command_line.given(bound.arguments["options"])
 
     assert options("--data.options.a", "no", "--data.options.b", "@x", "--data.source", "no") == {
         "data": {"options": {"a": False, "b": "@x"}, "source": "no"}

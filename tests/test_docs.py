@@ -8,20 +8,22 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 import yaml
 from PIL import Image
 
-from counterpoise import config
+from counterpoise import config, tasks
+from counterpoise.data import sources
+from counterpoise.data.sources import ArraySet
 from counterpoise.objectives.base import entries
-from counterpoise.objectives.composite import WeightedSum
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -45,14 +47,42 @@ def workspace(tmp_path_factory: pytest.TempPathFactory, make_picture: Callable[.
             for number in range(count):
                 picture = make_picture(shape, number + 10 * (half == "val"), (96, 80))
                 picture.save(folder / "photos" / half / shape / f"{number:02d}.png")
+    (folder / "scenes").mkdir()
+    (folder / "scenes" / "classes.txt").write_text("ground\nthing\n")
+    for half, count in (("train", 4), ("val", 2)):
+        for kind in ("images", "masks"):
+            (folder / "scenes" / kind / half).mkdir(parents=True)
+        for number in range(count):
+            mask = np.zeros((48, 64), dtype=np.uint8)
+            mask[8 + number : 30, 10 : 40 + number] = 1
+            Image.fromarray(mask).save(folder / "scenes" / "masks" / half / f"{number}.png")
+            Image.fromarray(np.stack([60 + 120 * mask] * 3, 2)).save(
+                folder / "scenes" / "images" / half / f"{number}.png"
+            )
     torch.manual_seed(0)
     save_file(timm.create_model("resnet50", num_classes=2).state_dict(), folder / "teacher.safetensors")
     return folder
 
 
-def run_bash(code: str, folder: Path) -> None:
+@pytest.fixture(scope="module")
+def commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder for PATH whose `counterpoise` is the real one, but imported before."""
+    folder = tmp_path_factory.mktemp("bin")
+    host = Path(__file__).with_name("command_host.py")
+    address = f"{folder}/socket"
+    script = folder / "counterpoise"
+    script.write_text(f'#!/bin/sh\nexec {sys.executable} -S {host} {address} "$@"\n')
+    script.chmod(0o755)
+    with subprocess.Popen([sys.executable, str(host), address], stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        assert server.stdout.readline() == "ready\n"
+        yield folder
+        server.kill()
+
+
+def run_bash(code: str, folder: Path, commands: Path) -> None:
     code = re.sub(r"^make (\S+)", rf"make --dry-run -C {ROOT} \1", code, flags=re.MULTILINE)
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "OMP_NUM_THREADS": "2"}
+    environment = {**os.environ, "PATH": f"{commands}:{Path(sys.executable).parent}:{os.environ['PATH']}"}
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", code],
         cwd=folder,
@@ -64,7 +94,7 @@ def run_bash(code: str, folder: Path) -> None:
     assert done.returncode == 0, done.stderr + done.stdout
 
 
-def run_python(code: str, folder: Path) -> None:
+def run_python(code: str, folder: Path, commands: Path) -> None:
     generator = torch.Generator().manual_seed(0)
     loop: dict[str, Any] = {  # what a block about the loss alone finds in its reader's loop
         "cross_entropy": F.cross_entropy,
@@ -79,20 +109,22 @@ def run_python(code: str, folder: Path) -> None:
         assert loop["student_logits"].grad.isfinite().all()
 
 
-def run_yaml(code: str, folder: Path) -> None:
+def run_yaml(code: str, folder: Path, commands: Path) -> None:
     with contextlib.chdir(folder):
-        WeightedSum(config.resolve(yaml.safe_load(code)).objective)
+        run = config.resolve(yaml.safe_load(code))
+        images = ArraySet(torch.zeros(1, 3, 8, 8, dtype=torch.uint8), torch.zeros(1), ["a"])
+        tasks.get(run.task).objective(run, sources.load(run.data).train if run.data.path else images)
 
 
 RUNNERS = {"bash": run_bash, "python": run_python, "yaml": run_yaml}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_block_runs(page: Path, workspace: Path) -> None:
+def test_every_block_runs(page: Path, workspace: Path, commands: Path) -> None:
     blocks = BLOCK.findall(page.read_text(encoding="utf-8"))
     for language, code in blocks:
         assert language in RUNNERS, f"{page.name}: a block is marked '{language}', which no test can run"
-        RUNNERS[language](code, workspace)
+        RUNNERS[language](code, workspace, commands)
     if page.name == "README.md":
         assert {language for language, _ in blocks} == set(RUNNERS)
 

@@ -12,8 +12,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from counterpoise.api import distill, evaluate, gauge, predict, train
+    from counterpoise.api import distill, evaluate, gauge, predict, record, train
     from counterpoise.api import listing as list
+    from counterpoise.comparing.compare import compare
+    from counterpoise.comparing.search import search
     from counterpoise.config import Run
     from counterpoise.demos import demo
     from counterpoise.errors import CounterpoiseError
@@ -28,6 +30,7 @@ __all__ = [
     "Run",
     "__version__",
     "balance_divergence",
+    "compare",
     "demo",
     "distill",
     "evaluate",
@@ -35,6 +38,8 @@ __all__ = [
     "list",
     "load_student",
     "predict",
+    "record",
+    "search",
     "train",
 ]
 
@@ -43,6 +48,7 @@ _HOMES = {
     "CounterpoiseError": "errors",
     "Run": "config",
     "balance_divergence": "objectives.balance",
+    "compare": "comparing.compare",
     "demo": "demos",
     "distill": "api",
     "evaluate": "api",
@@ -50,6 +56,8 @@ _HOMES = {
     "list": "api",
     "load_student": "models.student",
     "predict": "api",
+    "record": "api",
+    "search": "comparing.search",
     "train": "api",
 }
 _NAMES = {"list": "listing"}  # a module that defined `list` would hide Python's own from itself

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from counterpoise import config
+from counterpoise import config, inputs
 from counterpoise.errors import ConfigError, ModelError
+from counterpoise.inputs import RunLike
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from counterpoise.data.sources.base import ImageSet, Splits
+    from counterpoise.data.sources.base import Splits
     from counterpoise.engine.recording import Views
     from counterpoise.engine.trainer import Result
     from counterpoise.models.catalog import Model
-    from counterpoise.tasks import Picture
-
-RunLike = config.Run | Mapping[str, Any] | str | Path
 
 
 def train(
@@ -31,6 +29,7 @@ def train(
     student: nn.Module | None = None,
     data: Splits | None = None,
     show: bool = False,
+    deadline: float | None = None,
 ) -> Result:
     """Train a network on labels alone: a teacher, or a student to compare with.
 
@@ -38,12 +37,12 @@ def train(
 
     Args: as for `distill`.
     """
-    resolved = _resolve(run)
+    resolved = inputs.resolve(run)
     if resolved.teacher is not None or "objective" not in resolved.model_fields_set:
         labels = resolved.objective.get("cross_entropy", config.Term())
         alone = {"cross_entropy": labels.model_copy(update={"weight": 1.0})}
         resolved = resolved.model_copy(update={"teacher": None, "objective": alone})
-    return _fit(resolved, resume, overwrite, student, None, data, show)
+    return _fit(resolved, resume, overwrite, student, None, data, show, deadline)
 
 
 def distill(
@@ -55,6 +54,7 @@ def distill(
     teacher: nn.Module | None = None,
     data: Splits | None = None,
     show: bool = False,
+    deadline: float | None = None,
 ) -> Result:
     """Train a student that imitates a teacher.
 
@@ -66,18 +66,19 @@ def distill(
         teacher: a module to imitate instead of `teacher.model`, with its weights; put in eval mode and frozen.
         data: `Splits(train, val)` instead of `data.path`.
         show: progress on stderr.
+        deadline: moment of time.monotonic() at which to stop with a checkpoint, as on Ctrl-C.
 
     Returns:
         The metrics of the last and of the best epoch, and the run's folder, with the student in `student/`.
 
     Raises:
         CounterpoiseError: whatever is wrong with the run, the data or the models.
-        Interrupted: Ctrl-C or SIGTERM; a checkpoint has been written.
+        Interrupted: Ctrl-C, SIGTERM or the deadline; a checkpoint has been written.
     """
-    resolved = _resolve(run)
+    resolved = inputs.resolve(run)
     if resolved.teacher is None and teacher is None:
         raise ConfigError("distill needs a teacher: give teacher.model and teacher.checkpoint, or use train.")
-    return _fit(resolved, resume, overwrite, student, teacher, data, show)
+    return _fit(resolved, resume, overwrite, student, teacher, data, show, deadline)
 
 
 def record(
@@ -119,7 +120,7 @@ def record(
     from counterpoise.engine.processes import join
     from counterpoise.teachers import store
 
-    resolved = _resolve(run)
+    resolved = inputs.resolve(run)
     place = out or resolved.out
     if place is None:
         raise ConfigError("record needs a folder for the store: give --out.")
@@ -139,7 +140,7 @@ def record(
             parts,
             Path(place),
             views=views,
-            epochs=_positive("epochs", resolved.train.epochs if epochs is None else epochs),
+            epochs=inputs.positive("epochs", resolved.train.epochs if epochs is None else epochs),
             precision=precision,
             part=part or (processes.rank, processes.world),
             processes=processes,
@@ -181,8 +182,8 @@ def evaluate(
     from counterpoise.models.student import load_student
 
     network = load_student(Path(student), model=model)
-    images, section = _evaluated(Path(student), data, split, data_set)
-    return full_report(network, images, section, choose_device(device), _positive("batch_size", batch_size))
+    images, section = inputs.evaluated(Path(student), data, split, data_set)
+    return full_report(network, images, section, choose_device(device), inputs.positive("batch_size", batch_size))
 
 
 def gauge(
@@ -221,13 +222,13 @@ def gauge(
     from counterpoise.models.student import load_student
 
     network = load_student(Path(student), model=model)
-    section = config.Data() if data_set is not None and data is None else _data_section(Path(student), data)
+    section = config.Data() if data_set is not None and data is None else inputs.data_section(Path(student), data)
     module = teacher if isinstance(teacher, Module) else None
-    run = config.Run(teacher=config.Teacher() if module is not None else _teacher_section(Path(student), teacher))
+    run = config.Run(teacher=config.Teacher() if module is not None else inputs.teacher_section(Path(student), teacher))
     images = (data_set if data_set is not None else sources.load(section)).val
     other = build_teacher(run, images.classes or network.description.classes, module).eval()
     return compare_models(
-        network, other, images, section, choose_device(device), _positive("batch_size", batch_size), temperature
+        network, other, images, section, choose_device(device), inputs.positive("batch_size", batch_size), temperature
     )
 
 
@@ -276,9 +277,11 @@ def predict(
     if "student" in others or "truth" in others or "image" in others:
         raise ConfigError("beside: image, truth and student are panels already; call it otherwise.")
     if data is None:
-        pictures = _given_pictures(images)
+        pictures = inputs.given_pictures(images)
     else:
-        pictures = _data_pictures(_evaluated(Path(student), data, split, None)[0], _positive("first", first))
+        pictures = inputs.data_pictures(
+            inputs.evaluated(Path(student), data, split, None)[0], inputs.positive("first", first)
+        )
     return task.draw({**others, "student": network}, pictures, Path(out), overwrite)
 
 
@@ -311,107 +314,6 @@ def listing(what: str) -> list[dict[str, Any]]:
     raise ConfigError(unknown("List", what, ["objectives", "models", "sources"]))
 
 
-def _resolve(run: RunLike) -> config.Run:
-    if isinstance(run, str | Path):
-        return config.resolve(config.read(Path(run)), f"run file {run}")
-    return config.resolve(run)
-
-
-def _data_section(student: Path, data: RunLike | None) -> config.Data:
-    if isinstance(data, config.Run | Mapping):
-        return _resolve(data).data
-    if data is not None:
-        path = Path(data)
-        if path.suffix in {".yaml", ".yml"}:
-            return _resolve(path).data
-        own = _run_around(student)
-        if own is not None and _same(own.data.path, path):
-            return own.data  # held out as it was in training
-        return config.Data(
-            path=path, **({} if own is None else {"size": own.data.size, "on_corrupt": own.data.on_corrupt})
-        )
-    run = _run_around(student)
-    if run is None:
-        raise ConfigError(f"{student} does not lie in a run folder, so say which data to evaluate it on: --data PATH.")
-    return run.data
-
-
-def _teacher_section(student: Path, teacher: Any) -> config.Teacher:
-    if isinstance(teacher, config.Teacher):
-        return teacher
-    if isinstance(teacher, str | Path):
-        return config.Teacher(checkpoint=Path(teacher))
-    if teacher is not None:
-        section = config.resolve({"teacher": teacher}).teacher
-        assert section is not None
-        return section
-    run = _run_around(student)
-    if run is None:
-        raise ConfigError(f"{student} does not lie in a run folder, so say which teacher it had: --teacher.checkpoint.")
-    if run.teacher is None:
-        raise ConfigError(f"The run of {student} had no teacher; name one to compare it with: --teacher.checkpoint.")
-    return run.teacher
-
-
-def _evaluated(
-    student: Path, data: RunLike | None, split: str | None, data_set: Splits | None
-) -> tuple[ImageSet, config.Data]:
-    """The images that a student is evaluated on, and the section that says how they are read."""
-    from counterpoise.data import sources
-
-    section = _data_section(student, data)
-    if split is not None:
-        section = section.model_copy(update={"options": {**section.options, "val_split": split}})
-    images = (data_set if data_set is not None else sources.load(section)).val
-    run = _run_around(student)
-    held_out = run is not None and _same(run.data.path, section.path)
-    if images.split_from is not None and data_set is None and not held_out:
-        images = images.split_from
-    return images, section
-
-
-def _given_pictures(images: Sequence[Any]) -> Iterator[Picture]:
-    from counterpoise.data.images import decode, to_tensor
-    from counterpoise.tasks import Picture
-
-    taken: set[str] = set()
-    for index, image in enumerate(images):
-        name = Path(image).stem if isinstance(image, str | Path) else f"picture-{index}"
-        if name in taken:  # of another folder
-            name = f"{name}-{index}"
-        taken.add(name)
-        yield Picture(name, to_tensor(decode(image)))
-
-
-def _data_pictures(images: ImageSet, count: int) -> Iterator[Picture]:
-    from counterpoise.data.sources.masks import MaskedSet
-    from counterpoise.tasks import Picture
-
-    for index in range(min(count, len(images))):
-        name = Path(images.name(index)).stem.replace("#", "").replace(" ", "-")
-        truth = images.read_mask(index) if isinstance(images, MaskedSet) else None
-        yield Picture(name, images.read(index), truth)
-
-
-def _same(one: Path | None, other: Path | None) -> bool:
-    """Whether two paths lead to one place."""
-    return one is not None and other is not None and one.expanduser().resolve() == other.expanduser().resolve()
-
-
-def _positive(name: str, value: int) -> int:
-    if value < 1:
-        raise ConfigError(f"{name} must be at least 1, got {value}.")
-    return value
-
-
-def _run_around(student: Path) -> config.Run | None:
-    """The run that a student folder lies in, or that it is."""
-    for folder in (student, student.parent):
-        if (folder / "run.yaml").is_file():
-            return _resolve(folder / "run.yaml")
-    return None
-
-
 def _fit(
     run: config.Run,
     resume: bool,
@@ -420,6 +322,7 @@ def _fit(
     teacher: nn.Module | None,
     data: Splits | None,
     show: bool,
+    deadline: float | None = None,
 ) -> Result:
     from counterpoise.engine.assemble import assemble, settle
     from counterpoise.engine.finish import finish
@@ -446,7 +349,7 @@ def _fit(
                 folder.start(run)
             processes.barrier()
             trainer = Trainer(run, folder, parts, processes, show)
-            trainer.fit(resume)
+            trainer.fit(resume, deadline)
             result = finish(trainer)
             processes.barrier()
             return result

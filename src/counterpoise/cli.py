@@ -7,14 +7,14 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Literal, NoReturn
 
-import yaml
 from cyclopts import App, CycloptsError, Parameter
-from pydantic import ValidationError
 
-from counterpoise import __version__, config
-from counterpoise.errors import ConfigError, CounterpoiseError
+from counterpoise import __version__, command_line, config
+from counterpoise.command_line import Options
+from counterpoise.compare_cli import compare, search
+from counterpoise.errors import CounterpoiseError
 from counterpoise.store_cli import app as store_app
 
 # Flags are spelled as the run file spells its keys.
@@ -29,24 +29,36 @@ app = App(
 )
 
 app.command(store_app)
-Options = Annotated[config.Run | None, Parameter(name="*")]
+app.command(compare)
+app.command(search)
 
 
 @app.command
-def demo(*, out: Path = Path("runs/demo"), seeds: int = 5, overwrite: bool = False, json: bool = False) -> None:
+def demo(
+    what: str = "digits",
+    /,
+    *,
+    out: Path | None = None,
+    seeds: int | None = None,
+    overwrite: bool = False,
+    json: bool = False,
+) -> None:
     """See it work on embedded images: a teacher, and a student alone, with plain distillation and with Balance.
 
     Args:
-        out: folder for the runs and summary.json
-        seeds: students of each kind
+        what: digits, or segmentation: digits on photographs
+        out: folder for the runs, summary.json and overlays; default: runs/demo or runs/demo-segmentation
+        seeds: students of each kind; default: 5, for segmentation 3
         overwrite: replace an older demo in that folder
         json: print the summary as JSON
     """
-    from counterpoise.demos import demo as run_demo
+    from counterpoise import demos
     from counterpoise.tables import demo_table
 
-    summary = run_demo(out, seeds=seeds, overwrite=overwrite, show=True)
-    _show(summary, json, lambda: demo_table(summary, out))
+    chosen = demos.find(what)
+    folder = Path(chosen.out) if out is None else out
+    summary = demos.demo(what, out=folder, seeds=seeds, overwrite=overwrite, show=True)
+    command_line.show(summary, json, lambda: demo_table(summary, folder, chosen.title, chosen.unit))
 
 
 @app.command
@@ -124,7 +136,7 @@ def record(
         json: print what was recorded as JSON
         quiet: no progress
     """
-    _record(run_file, options, views, epochs, precision, part, json, quiet)
+    command_line.record(run_file, options, views, epochs, precision, part, json, quiet)
 
 
 @app.command
@@ -154,7 +166,7 @@ def evaluate(
     from counterpoise.tables import report_tables
 
     report = api.evaluate(student, data, model=model, batch_size=batch_size, device=device, split=split)
-    _show(report, json, lambda: report_tables(report))
+    command_line.show(report, json, lambda: report_tables(report))
 
 
 @app.command
@@ -188,7 +200,7 @@ def gauge(
     from counterpoise.tables import gauge_table
 
     if teacher is not None:
-        teacher = teacher.model_copy(update={"arguments": _read(teacher.arguments)})
+        teacher = teacher.model_copy(update={"arguments": command_line.parse(teacher.arguments)})
     result = api.gauge(
         student, data, teacher=teacher, model=model, temperature=temperature, batch_size=batch_size, device=device
     )
@@ -196,7 +208,7 @@ def gauge(
         from counterpoise.files import write_text
 
         write_text(out, json_format.dumps(result, indent=2) + "\n")
-    _show(result, json, lambda: gauge_table(result))
+    command_line.show(result, json, lambda: gauge_table(result))
 
 
 @app.command
@@ -246,7 +258,7 @@ def predict(
     )
     names = [str(path) for path in images] or [answer["overlay"] for answer in found]
     answers = [{"image": name, **answer} for name, answer in zip(names, found, strict=True)]
-    _show(answers, json, lambda: prediction_table(answers))
+    command_line.show(answers, json, lambda: prediction_table(answers))
 
 
 @app.command(name="list")
@@ -261,206 +273,50 @@ def list_(what: str, /, *, json: bool = False) -> None:
     from counterpoise.tables import listing_table
 
     rows = api.listing(what)
-    _show(rows, json, lambda: listing_table(what, rows))
+    command_line.show(rows, json, lambda: listing_table(what, rows))
 
 
 def main() -> NoReturn:
-    """Entry point. Exit codes: 0 done, 2 something to mend, 130 interrupted."""
+    """Entry point. Exit codes: 0 done, 2 something to mend, 3 time is up and work is left, 130 interrupted."""
     sys.exit(run(sys.argv[1:]))
 
 
 def run(arguments: list[str]) -> int:
     """Run a command line and return its exit code."""
-    if arguments[:1] in (["train"], ["distill"], ["record"]) or arguments[:2] == [
-        "store",
-        "extend",
-    ]:  # --data PATH is short for --data.path PATH, as in the run file
+    if arguments[:1] in (["train"], ["distill"], ["record"]) or arguments[:2] == ["store", "extend"]:
+        # --data PATH is short for --data.path PATH, as in the run file
         arguments = [re.sub(r"^--data(?==|$)", "--data.path", argument) for argument in arguments]
-    arguments = _with_truth_values(arguments)
+    arguments = command_line.with_truth_values(arguments)
+    code = None
     try:
-        app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+        code = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
-        return _fail(_explain(error))
-    except _RunFileError as error:
-        return _fail(f"{error}{_why_taken(str(error.path), arguments)}")
+        return command_line.fail(command_line.explain(error))
+    except command_line.RunFileError as error:
+        return command_line.fail(f"{error}{command_line.why_taken(str(error.path), arguments)}")
     except CounterpoiseError as error:
-        return _fail(str(error))
+        return command_line.fail(str(error))
     except KeyboardInterrupt as stop:
-        return _fail(str(stop) or "Stopped.", code=130)
+        return command_line.fail(str(stop) or "Stopped.", code=130)
     except BrokenPipeError:  # the reader, head for instance, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:  # a folder that may not be read or written, a name that is too long
-        return _fail(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error))
-    return 0
-
-
-def _resolved(verb: str, run_file: Path | None, options: config.Run | None, resume: bool = False) -> config.Run:
-    """The run file with the flags laid over it."""
-    flags = _flags(options) if options is not None else {}
-    if resume and run_file is None and "out" in flags and Path(flags["out"], "run.yaml").is_file():
-        run_file = Path(flags["out"], "run.yaml")
-    if run_file is not None and run_file.suffix not in {".yaml", ".yml"} and not run_file.exists():
-        raise _RunFileError(run_file)
-    values = config.read(run_file) if run_file is not None else {}
-    if "objective" in flags and "objective" not in values:
-        terms = ["cross_entropy"] if verb == "train" else config.default_objective()
-        values = {**values, "objective": {name: {"weight": 1.0} for name in terms}}
-    origin = f"run file {run_file}" if run_file is not None else "command line"
-    return config.resolve(config.merge(values, flags), origin)
-
-
-class _RunFileError(ConfigError):
-    """What stands in the place of the run file is neither there nor named like one."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(f"Run file {path} does not exist.")
-        self.path = path
-
-
-def _with_truth_values(arguments: list[str]) -> list[str]:
-    """`--flag false` as `--flag=false`: a switch would leave the word to the run file."""
-    joined: list[str] = []
-    for argument in arguments:
-        if joined and argument.lower() in {"true", "false", "yes", "no"} and re.fullmatch(r"--[^=]+", joined[-1]):
-            joined[-1] += f"={argument}"
-        else:
-            joined.append(argument)
-    return joined
-
-
-def _why_taken(word: str, arguments: list[str]) -> str:
-    """Why a word behind a flag was taken for the run file."""
-    at = arguments.index(word) if arguments.count(word) == 1 else 0
-    flag_at = next((i for i in reversed(range(at)) if arguments[i].startswith("--")), None)
-    if flag_at is None:
-        return ""
-    flag, _, value = arguments[flag_at].partition("=")
-    follows = f" '{word}' follows {' '.join(arguments[flag_at:at])}"
-    if value or flag_at < at - 1:
-        free = re.match(r"--(objective|data\.options|(student|teacher)\.arguments)\.", flag)
-        return f"{follows}, complete without it{'; a list is one value there: [1, 2]' if free else ''}."
-    section, dot, name = flag.removeprefix("--").rpartition(".")
-    return f"{follows}{'' if name.startswith('no-') else f', which is switched off with --{section}{dot}no-{name}'}."
-
-
-def _record(
-    run_file: Path | None,
-    options: config.Run | None,
-    views: Literal["auto", "complete", "epochs", "plain"],
-    epochs: int | None,
-    precision: str,
-    part: str | None,
-    json: bool,
-    quiet: bool,
-) -> None:
-    from counterpoise import api
-    from counterpoise.tables import facts_table
-
-    run = _resolved("distill", run_file, options)
-    found = api.record(
-        run,
-        views=views,
-        epochs=epochs,
-        precision=precision,
-        part=None if part is None else _part(part),
-        show=not quiet and _first(),
-    )
-    if _first():
-        _show(found, json, lambda: facts_table(found))
-
-
-def _part(text: str) -> tuple[int, int]:
-    """2/8 as (1, 8)."""
-    found = re.fullmatch(r"(\d+)/(\d+)", text)
-    if found is None or not 1 <= int(found[1]) <= int(found[2]):
-        raise ConfigError(f"--part is such as 2/8, the second of eight parts, got '{text}'.")
-    return int(found[1]) - 1, int(found[2])
-
-
-@store_app.command
-def extend(
-    run_file: Path,
-    /,
-    *,
-    options: Options = None,
-    epochs: int | None = None,
-    json: bool = False,
-    quiet: bool = False,
-) -> None:
-    """Record further epochs into the store in --out, as many as --epochs in all.
-
-    Args:
-        run_file: the YAML run file that the store was recorded for
-        epochs: of how many epochs views are there in the end; default: train.epochs
-        json: print what the store holds as JSON
-        quiet: no progress
-    """
-    from counterpoise.teachers.store import Store
-
-    run = _resolved("distill", run_file, options)
-    if run.out is None:
-        raise ConfigError("extend needs --out: the folder of the store.")
-    header = Store.open(run.out).header
-    _record(run_file, options, header.kind, epochs, header.precision, None, json, quiet)
+        return command_line.fail(
+            f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
+        )
+    return code if isinstance(code, int) else 0
 
 
 def _fit(
     verb: str, run_file: Path | None, options: config.Run | None, resume: bool, overwrite: bool, json: bool, quiet: bool
 ) -> None:
-    resolved = _resolved(verb, run_file, options, resume)
+    resolved = command_line.resolved(verb, run_file, options, resume)
 
     from counterpoise import api
     from counterpoise.tables import result_table
 
-    result = getattr(api, verb)(resolved, resume=resume, overwrite=overwrite, show=not quiet and _first())
-    if _first():
-        _show(api.summary(result), json, lambda: result_table(api.summary(result)))
-
-
-def _flags(options: config.Run) -> dict[str, Any]:
-    """The options that were given. Those under free keys arrive as text, and mean what they do in a run file."""
-    flags = options.model_dump(exclude_unset=True)
-    for section, key in (("data", "options"), ("student", "arguments"), ("teacher", "arguments")):
-        if key in (flags.get(section) or {}):
-            flags[section][key] = _read(flags[section][key])
-    for term in flags.get("objective", {}).values():
-        term |= {key: _read(value) for key, value in term.items() if key not in config.Term.model_fields}
-    return flags
-
-
-def _read(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _read(item) for key, item in value.items()}
-    if not isinstance(value, str) or not value:
-        return value
-    try:
-        return yaml.safe_load(value)
-    except (yaml.YAMLError, ValueError):  # '@x', or a date that does not exist: text
-        return value
-
-
-def _explain(error: CycloptsError) -> str:
-    cause = error.__cause__
-    if isinstance(cause, ValidationError):
-        section = error.argument.name.strip("-*") if error.argument is not None else ""
-        return config.explain(cause, "command line", section)
-    return str(error)
-
-
-def _show(values: Any, as_json: bool, table: Any) -> None:
-    if as_json:
-        print(json_format.dumps(values, indent=2, default=str))
-        return
-    from counterpoise.tables import print_all
-
-    print_all(table())
-
-
-def _first() -> bool:
-    return os.environ.get("RANK", "0") == "0"
-
-
-def _fail(message: str, code: int = 2) -> int:
-    if _first():
-        print(f"Error: {message}" if code == 2 else message, file=sys.stderr)
-    return code
+    result = getattr(api, verb)(
+        resolved, resume=resume, overwrite=overwrite, show=not quiet and command_line.is_first()
+    )
+    if command_line.is_first():
+        command_line.show(api.summary(result), json, lambda: result_table(api.summary(result)))

@@ -129,6 +129,11 @@ class Data(Section):
     )
     val_fraction: float = Field(0.1, gt=0.0, lt=1.0, description="part held out where the data has no val split")
     split_seed: int = Field(0, ge=0, lt=2**63, description="seed of that split")
+    held_out: int = Field(
+        0,
+        ge=0,
+        description="training images, by split_seed, that take the place of val: to choose without looking at it",
+    )
     on_corrupt: Literal["stop", "skip"] = Field("stop", description="what to do with an image that cannot be read")
     size: int | None = Field(
         None, ge=1, description="edge of a view in pixels; default: the larger input of the two models"
@@ -283,7 +288,9 @@ class Run(Section):
 def read(path: Path) -> dict[str, Any]:
     """The contents of a run file, not yet checked; `base: FILE` has them laid over those of another.
 
-    The base is looked for beside the file. Raises ConfigError where a file is missing or not a YAML mapping.
+    Bases are looked for beside the file; of several, `base: [ONE, OTHER]`, later ones lie over earlier ones.
+
+    Raises ConfigError where a file is missing or not a YAML mapping.
     """
     return _read(path, ())
 
@@ -292,12 +299,14 @@ def _read(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
     if path.resolve() in above:
         raise ConfigError(f"Run file {path} is its own base, by way of {above[-1]}.")
     values = _contents(path)
-    base = values.pop("base", None)
-    if base is None:
-        return values
-    if not isinstance(base, str):
-        raise ConfigError(f"base in {path} must be the name of a run file, got {base!r}.")
-    return merge(_read(path.parent / base, (*above, path.resolve())), values)
+    bases = values.pop("base", [])
+    bases = [bases] if isinstance(bases, str) else bases
+    if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
+        raise ConfigError(f"base in {path} must be the name of a run file, or a list of names, got {bases!r}.")
+    merged: dict[str, Any] = {}
+    for base in bases:
+        merged = merge(merged, _read(path.parent / base, (*above, path.resolve())))
+    return merge(merged, values)
 
 
 def _contents(path: Path) -> dict[str, Any]:
@@ -346,10 +355,10 @@ def dump(run: Run) -> str:
     return yaml.safe_dump(run.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
-def explain(error: ValidationError, origin: str, section: str = "") -> str:
+def explain(error: ValidationError, origin: str, section: str = "", root: type[BaseModel] = Run) -> str:
     """Each mistake in words: where it is, what was expected, what was given, and the nearest choice.
 
-    `section`: where what was checked is a section of the run file, or the whole.
+    `section`: where what was checked is a section of the run file, or the whole; `root`: the class of the whole.
     """
     above = (section,) if section else ()
     items = [(*_place(above + item["loc"]), item) for item in error.errors()]
@@ -361,7 +370,7 @@ def explain(error: ValidationError, origin: str, section: str = "") -> str:
         if depth is not None and place[:depth] in meant and _of_other_kind(item):
             continue
         name = ".".join(place)
-        message, given[name] = _message(place, item)
+        message, given[name] = _message(place, item, root)
         expected.setdefault(name, []).append(message)
     lines = []
     for name, messages in expected.items():
@@ -372,11 +381,11 @@ def explain(error: ValidationError, origin: str, section: str = "") -> str:
     return "\n".join([head, *(f"  {line}" for line in lines)])
 
 
-def _message(place: tuple[str, ...], item: Any) -> tuple[str, str]:
+def _message(place: tuple[str, ...], item: Any, root: type[BaseModel]) -> tuple[str, str]:
     """What was expected, and what was given."""
     if item["type"] == "extra_forbidden":
         kind = "section" if len(place) == 1 else "key"
-        return f"unknown {kind}.{nearest(place[-1], _choices(place[:-1]))}", ""
+        return f"unknown {kind}.{nearest(place[-1], _choices(place[:-1], root))}", ""
     if item["type"] in {"value_error", "assertion_error"}:
         return str(item["ctx"]["error"]), ""
     message = item["msg"][:1].lower() + item["msg"][1:]
@@ -385,7 +394,7 @@ def _message(place: tuple[str, ...], item: Any) -> tuple[str, str]:
         choices = item["ctx"]["expected"].replace("'", "").replace(" or ", ", ").split(", ")
         guess = nearest(str(item.get("input")), choices)
     elif item["type"] == "model_type":
-        keys = _choices(place)
+        keys = _choices(place, root)
         message = "input should be a mapping of keys" + (f" such as '{keys[0]}'" if keys else "")
     return message, f", got {item.get('input')!r:.80}.{guess}"
 
@@ -407,9 +416,9 @@ def _of_other_kind(item: Any) -> bool:
     return item["type"] != "value_error" and _KIND.fullmatch(str(item["loc"][-1])) is not None
 
 
-def _choices(where: Sequence[str]) -> list[str]:
+def _choices(where: Sequence[str], root: type[BaseModel]) -> list[str]:
     """Names of the keys allowed at a place of the run file."""
-    section: Any = Run
+    section: Any = root
     for name in where:
         field = getattr(section, "model_fields", {}).get(name)
         kinds = [field.annotation, *get_args(field.annotation)] if field is not None else [section]

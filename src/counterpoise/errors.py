@@ -30,6 +30,10 @@ class RunError(CounterpoiseError):
     """A run cannot start, go on or be saved: folder in use, disk full, loss not finite."""
 
 
+class DivergedError(RunError):
+    """The loss or a weight of a run is no longer finite."""
+
+
 class MissingExtraError(CounterpoiseError):
     """An optional package is needed; says which extra brings it."""
 

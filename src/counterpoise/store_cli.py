@@ -8,6 +8,8 @@ from typing import Any
 
 from cyclopts import App
 
+from counterpoise import command_line
+from counterpoise.command_line import Options
 from counterpoise.errors import ConfigError
 
 app = App(name="store", help="Look at, check, extend, make smaller and join teacher stores.")
@@ -49,6 +51,33 @@ def verify(store: Path, /, *, discard: bool = False, json: bool = False) -> None
     listed = "".join(f"\n  - chunk {damage.chunk} {damage.problem}" for damage in damages)
     advice = "They are removed: record again." if discard else "Remove them with --discard, and record again."
     raise stores.StoreError(f"Store {store} is damaged:{listed}\n{advice}")
+
+
+@app.command
+def extend(
+    run_file: Path,
+    /,
+    *,
+    options: Options = None,
+    epochs: int | None = None,
+    json: bool = False,
+    quiet: bool = False,
+) -> None:
+    """Record further epochs into the store in --out, as many as --epochs in all.
+
+    Args:
+        run_file: the YAML run file that the store was recorded for
+        epochs: of how many epochs views are there in the end; default: train.epochs
+        json: print what the store holds as JSON
+        quiet: no progress
+    """
+    from counterpoise.teachers.store import Store
+
+    run = command_line.resolved("distill", run_file, options)
+    if run.out is None:
+        raise ConfigError("extend needs --out: the folder of the store.")
+    header = Store.open(run.out).header
+    command_line.record(run_file, options, header.kind, epochs, header.precision, None, json, quiet)
 
 
 @app.command

@@ -122,16 +122,19 @@ def listing_table(what: str, rows: Sequence[dict[str, Any]]) -> Iterator[Any]:
     yield table
 
 
-def demo_table(summary: dict[str, Any], out: Path) -> Iterator[Any]:
-    """The demo's comparison."""
-    table = Table(title="Handwritten digits: top-1 (%) over seeds, mean ± standard deviation")
+def demo_table(summary: dict[str, Any], out: Path, title: str, unit: str) -> Iterator[Any]:
+    """A demo's comparison by its score, which comes first in each row."""
+    table = Table(title=f"{title}: {unit} (%) over seeds, mean ± standard deviation")
     for column in ("", "last epoch", "best epoch", "parameters", "bytes", "seconds a run"):
         table.add_column(column, justify="left" if not column else "right")
     for name, row in summary.items():
-        cells = [f"{row['top1'][when]['mean']:.1f} ± {row['top1'][when]['std']:.1f}" for when in ("last", "best")]
+        score = row[next(iter(row))]
+        cells = [f"{score[when]['mean']:.1f} ± {score[when]['std']:.1f}" for when in ("last", "best")]
         table.add_row(name, *cells, f"{row['params']:,}", f"{row['bytes']:,}", f"{row['seconds']:.1f}")
     yield table
     yield f"Runs, students and summary.json are in {out}."
+    if (out / "overlays").is_dir():
+        yield f"What each of them sees: {out}/overlays"
 
 
 def _plain(value: Any) -> str:

@@ -227,3 +227,30 @@ def test_gpu_gives_the_bits_of_the_cpu():
     pictures, draws = noise(50), views.draw(plan, 1, torch.arange(50))
     on_gpu = views.augment(plan, pictures.cuda(), draws.to(torch.device("cuda")))
     assert torch.equal(on_gpu.cpu(), views.augment(plan, pictures, draws))
+
+
+@pytest.mark.parametrize(("padding", "flip"), [(0, False), (0, True), (1, True), (2, False), (4, True)])
+def test_every_view_has_a_number_of_its_own(padding, flip):
+    plan = plan_for(config.Views(crop="pad" if padding else "none", padding=padding or 4, flip=flip))
+    count = views.countable(plan)
+    assert count == (2 * padding + 1) ** 2 * (1 + flip)
+    together = [views.numbered(plan, number, 3) for number in range(count)]
+    for number, draws in enumerate(together):
+        assert views.numbers(plan, draws).tolist() == [number] * 3
+    assert len({(*draws.offsets[0].tolist(), bool(draws.flip[0])) for draws in together}) == count
+    drawn = views.draw(plan, 5, torch.arange(2000))
+    numbers = views.numbers(plan, drawn)
+    assert numbers.min() >= 0
+    assert len(numbers.unique()) == count
+    for number in numbers[:20].tolist():
+        row = int((numbers == number).nonzero()[0])
+        again = views.numbered(plan, number, 1)
+        assert torch.equal(again.offsets[0], drawn.offsets[row])
+        assert again.flip[0] == drawn.flip[row]
+
+
+def test_the_162_views_of_cifar_are_counted():
+    assert views.countable(plan_for(config.Views())) == 162
+    assert views.countable(plan_for(FULL)) is None
+    assert views.countable(plan_for(ZOOM, size=16, native=None)) is None
+    assert views.countable(plan_for(config.Views(mixup=0.1))) is None

@@ -45,6 +45,21 @@ def test_multistep_falls_at_the_milestones() -> None:
     assert ours(name="multistep", milestones=[3, 8], gamma=0.2) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("power", [0.9, 2.0])
+def test_poly_is_torchs(power: float) -> None:
+    expected = theirs(lambda o: torch.optim.lr_scheduler.PolynomialLR(o, STEPS * EPOCHS, power=power))
+    assert ours(name="poly", power=power) == pytest.approx(expected, abs=1e-9)
+
+
+def test_poly_falls_to_its_final_share_after_warmup() -> None:
+    rates = ours(name="poly", warmup_epochs=2, final=0.1)
+    assert rates[: 2 * STEPS] == sorted(rates[: 2 * STEPS])
+    assert rates[2 * STEPS] == pytest.approx(PEAK)
+    falls = rates[2 * STEPS :]
+    assert falls == sorted(falls, reverse=True)
+    assert 0.1 * PEAK < rates[-1] < 0.13 * PEAK
+
+
 def test_warmup_rises_to_the_peak_and_final_is_a_share_of_it() -> None:
     rates = ours(name="cosine", warmup_epochs=2, final=0.1)
     assert rates[: 2 * STEPS] == sorted(rates[: 2 * STEPS])

@@ -80,8 +80,9 @@ def assemble(
     distils = "teacher" in objective.needs
     if not distils and (run.teacher is not None or teacher is not None):
         raise ConfigError("There is a teacher, and no term of the objective listens to it: add one, or use train.")
-    store = _open_store(run, objective) if distils else None
-    asked = teacher is not None or store is None or _has_weights(run)
+    there = teacher is not None or _has_weights(run)
+    store = _open_store(run, objective, there) if distils else None
+    asked = store is None or there
     teacher_model = build_teacher(run, train.classes, teacher) if distils and asked else None
     if teacher_model is not None and not train.classes and teacher_model.classes is None:
         teacher_model.classes = tuple(str(index) for index in range(teacher_model.num_classes))
@@ -132,7 +133,7 @@ def assemble(
             store,
             loader,
             processes.device,
-            data=fingerprint,
+            data=splits.train,
             classes=classes,
             teacher=None if live is None else live.model.weights_hash(),
             live=live if run.teacher is not None and run.teacher.missing == "live" else None,
@@ -155,7 +156,8 @@ def assemble(
     )
 
 
-def _open_store(run: config.Run, objective: WeightedSum) -> Store | None:
+def _open_store(run: config.Run, objective: WeightedSum, teacher: bool) -> Store | None:
+    """The store of a run that has one; `teacher`: whether its network is there, too."""
     section = run.teacher
     if section is None or section.store is None:
         return None
@@ -164,7 +166,7 @@ def _open_store(run: config.Run, objective: WeightedSum) -> Store | None:
             f"A store holds logits, and the objective looks at features of the teacher, too "
             f"({', '.join(objective.teacher_features)}): leave out teacher.store, or that term."
         )
-    if section.missing == "live" and not _has_weights(run):
+    if section.missing == "live" and not teacher:
         raise ConfigError("teacher.missing: live needs the teacher itself: give teacher.checkpoint or pretrained.")
     return Store.open(section.store)
 

@@ -33,8 +33,8 @@ def learning_rate(
     """Learning rate of `step`, counted from 0.
 
     multistep: peak * gamma^(milestones passed). cosine: half a cosine from the peak to final * peak. one_cycle: half a
-    cosine from peak / 25 up over the part `rise`, and half a cosine down to final * peak. All but one_cycle start with
-    `warmup_epochs` of linear rise.
+    cosine from peak / 25 up over the part `rise`, and half a cosine down to final * peak. poly: down to final * peak as
+    (1 - share done)^power (Chen et al., arXiv 1606.00915). All but one_cycle start with `warmup_epochs` of linear rise.
     """
     total = steps_per_epoch * epochs
     warmup = schedule.warmup_epochs * steps_per_epoch
@@ -47,6 +47,10 @@ def learning_rate(
         return peak * (step + 1) / (warmup + 1)
     if schedule.name == "cosine":
         return peak * _cosine(1.0, schedule.final, (step - warmup) / max(total - warmup, 1))
+    if schedule.name == "poly":
+        left = 1 - (step - warmup) / max(total - warmup, 1)
+        fallen: float = left**schedule.power
+        return peak * (schedule.final + (1 - schedule.final) * fallen)
     if schedule.name == "multistep":
         return peak * schedule.gamma ** sum(step >= round(m * steps_per_epoch) for m in schedule.milestones)
     return peak

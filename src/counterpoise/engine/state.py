@@ -12,7 +12,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from counterpoise.errors import RunError
+from counterpoise.errors import DivergedError, RunError
 from counterpoise.files import write_tensors
 
 FORMAT = 1
@@ -53,7 +53,7 @@ def save(path: Path, progress: Progress, modules: dict[str, nn.Module], optimize
         (name for name, value in tensors.items() if value.is_floating_point() and not value.isfinite().all()), None
     )
     if bad is not None:
-        raise RunError(f"Weights are not finite after step {progress.step} ({bad}). {good(path)}")
+        raise DivergedError(f"Weights are not finite after step {progress.step} ({bad}). {good(path)}")
     for index, state in optimizer.state_dict()["state"].items():
         for name, value in state.items():
             if value is not None:

@@ -23,7 +23,7 @@ from counterpoise.engine.interrupt import Interrupt
 from counterpoise.engine.processes import Processes, errors_explained
 from counterpoise.engine.progress import Display
 from counterpoise.engine.run_folder import RunFolder
-from counterpoise.errors import RunError
+from counterpoise.errors import DivergedError
 from counterpoise.files import write_tensors
 from counterpoise.models.network import VisionModel
 from counterpoise.objectives.composite import WeightedSum
@@ -108,8 +108,11 @@ class Trainer:
         self.writer: Any = None
         self.gauge: EvaluationGauge | None = None
 
-    def fit(self, resume: bool) -> None:
-        """Train to the end, from the checkpoint in the folder where there is one and `resume` is set."""
+    def fit(self, resume: bool, deadline: float | None = None) -> None:
+        """Train to the end, from the checkpoint in the folder where there is one and `resume` is set.
+
+        Raises Interrupted on a signal, or once time.monotonic() is at `deadline`.
+        """
         origin = self._origin()
         if resume and self.folder.checkpoint.exists():
             self.progress = state.load(self.folder.checkpoint, self._saved_modules(), self.optimizer)
@@ -123,7 +126,7 @@ class Trainer:
         self.started = time.perf_counter() - self.progress.seconds
         self.saved_at = time.perf_counter()
         epochs = self.run.train.epochs
-        with Interrupt() as interrupt, Display(self.total_steps, self.progress.step, self.show) as display:
+        with Interrupt(deadline) as interrupt, Display(self.total_steps, self.progress.step, self.show) as display:
             self._score_teacher(display)
             for epoch in range(self.progress.step // self.steps_per_epoch, epochs):
                 self.train_epoch(epoch, interrupt, display)
@@ -246,12 +249,12 @@ class Trainer:
         return self.parts.teacher(images, self.parts.objective.teacher_features)
 
     def _check_finite(self) -> None:
-        """Add the unchecked steps to the sums of the epoch. Raises RunError at the first that is not finite."""
+        """Add the unchecked steps to the sums of the epoch. Raises DivergedError at the first that is not finite."""
         for step, names, values in self.unchecked:
             for name, value in zip(names, values.tolist(), strict=True):
                 if not abs(value) < float("inf"):
                     left = state.good(self.folder.checkpoint)
-                    raise RunError(
+                    raise DivergedError(
                         f"Loss is not finite at step {step}: term {name} is {value}. {left} "
                         "A smaller learning rate, train.clip_gradient or train.precision fp32 may help."
                     )

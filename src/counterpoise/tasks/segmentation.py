@@ -204,8 +204,8 @@ class Segmentation(Task):
             size = height, width
         if size is None:
             raise ConfigError(
-                "data.scenes.size is missing: scenes differ in size (or take more than data.memory_limit_gb), so say the "
-                "height and width of a view."
+                "data.scenes.size is missing: scenes differ in size, or take more than data.memory_limit_gb, so say "
+                "the height and width of a view."
             )
         plan = plan_scenes(
             seed=run.seed,

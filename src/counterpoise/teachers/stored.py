@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from counterpoise.data.epochs import Batch, Epochs
+from counterpoise.data.sources.base import ImageSet
 from counterpoise.errors import ConfigError
 from counterpoise.outputs import Outputs
 from counterpoise.teachers.live import LiveTeacher
@@ -34,6 +35,7 @@ class StoredTeacher:
     Args:
         store: the recording.
         loader: of the views that the student sees.
+        data: the images of the loader, as the data source gives them; a complete store serves a part of its set, too.
         device: where logits are needed.
         live: the teacher itself, for views that are not in the store; None refuses them.
 
@@ -47,7 +49,7 @@ class StoredTeacher:
         loader: Epochs,
         device: torch.device,
         *,
-        data: str,
+        data: ImageSet,
         classes: tuple[str, ...],
         teacher: str | None = None,
         live: LiveTeacher | None = None,
@@ -57,6 +59,12 @@ class StoredTeacher:
         self.device = device
         self.live = live
         header = store.header
+        self.positions: Tensor | None = None
+        whole = data.split_from
+        if whole is not None and header.kind != "epochs" and len(data) == len(loader.images):
+            # Views by epochs are drawn for an index, which in a part is another one.
+            self.positions = data.positions if whole.fingerprint() == header.data else None
+        recorded = data if whole is None or self.positions is None else whole
         check_countable(header, loader)
         if header.classes and header.shape[0] != len(classes):
             raise StoreError(
@@ -64,10 +72,10 @@ class StoredTeacher:
             )
         wanted = replace(
             header,
-            data=data,
+            data=loader.images.fingerprint() if recorded is data else recorded.fingerprint(),
             classes=classes if header.shape[0] == len(classes) else (),
-            views=loader.specification,
-            count=len(loader.images),
+            views=loader.specification if recorded is data else {**loader.specification, "count": len(recorded)},
+            count=len(loader.images) if recorded is data else len(recorded),
             teacher=header.teacher if teacher is None else teacher,
         )
         header.require(wanted, store.name)
@@ -91,8 +99,10 @@ class StoredTeacher:
         """Each batch of an epoch with what the store says of it, read while earlier ones are worked on."""
         waiting: deque[tuple[Batch, Future[Read]]] = deque()
         with ThreadPoolExecutor(1, thread_name_prefix="teacher-store") as reader:
+            # Drawn for all samples at once: for a batch alone it takes as long as all else that is done here.
+            slots = reader.submit(self._slots, epoch)
             for batch in batches:
-                waiting.append((batch, reader.submit(self._read, epoch, batch.indices)))
+                waiting.append((batch, reader.submit(self._read, slots, batch.indices)))
                 if len(waiting) > AHEAD:
                     ready, answer = waiting.popleft()
                     yield ready, answer.result()
@@ -110,12 +120,16 @@ class StoredTeacher:
         logits[~there] = asked
         return Outputs(logits)
 
-    def _read(self, epoch: int, indices: Tensor) -> Read:
-        kind = self.store.header.kind
+    def _slots(self, epoch: int) -> Tensor:
+        """The view of the store that each sample shows in an epoch, int64 [N]."""
+        kind, count = self.store.header.kind, len(self.loader.images)
         if kind == "complete":
-            slots = self.loader.numbers(epoch, indices)
-        else:
-            slots = torch.full_like(indices, epoch if kind == "epochs" else 0)
+            return self.loader.numbers(epoch, torch.arange(count))
+        return torch.tensor(epoch if kind == "epochs" else 0).expand(count)
+
+    def _read(self, drawn: Future[Tensor], indices: Tensor) -> Read:
+        slots = drawn.result()[indices]
+        indices = indices if self.positions is None else self.positions[indices]
         known = torch.ones(len(indices), dtype=torch.bool) if self.live is None else self.store.has(indices, slots)
         logits = self.store.logits(indices[known], slots[known])
         return Read(logits.to(self.device, non_blocking=True), known)

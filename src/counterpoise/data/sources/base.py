@@ -37,6 +37,8 @@ class ImageSet(ABC):
         self.corrupt = list(corrupt)
         self.split_from: ImageSet | None = None
         """The set that this is a held-out or remaining part of, where we divided it."""
+        self.positions: Tensor | None = None
+        """int64 [N], where the images of a part are in `split_from`."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -322,9 +324,10 @@ def split(images: ImageSet, val_count: int, seed: int) -> Splits:
         val[indices[torch.argsort(draws[indices], stable=True)[:count]]] = True
     if val.all() or not val.any():
         raise DataError(f"{len(images)} images cannot be split into train and val; every class needs at least 2.")
-    parts = Splits(images.subset(torch.nonzero(~val).flatten()), images.subset(torch.nonzero(val).flatten()))
-    for part in parts:
-        part.split_from = images
+    positions = [torch.nonzero(side).flatten() for side in (~val, val)]
+    parts = Splits(*(images.subset(where) for where in positions))
+    for part, where in zip(parts, positions, strict=True):
+        part.split_from, part.positions = images, where
     return parts
 
 

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from counterpoise import config
-from counterpoise.data.sources.base import UNLABELED, Splits
+from counterpoise.data.sources.base import UNLABELED, Splits, split
 from counterpoise.errors import ConfigError, DataError, nearest, unknown
 
 Load = TypeVar("Load", bound=Callable[..., Splits])
@@ -68,6 +68,8 @@ def summaries() -> dict[str, str]:
 def load(data: config.Data) -> Splits:
     """The train and val images that a run file's data section speaks of; `data.unlabeled` is appended to train.
 
+    Where `data.held_out` says so, val is a part of the training images, and the data's own val is left alone.
+
     Both halves have the same classes and are not empty; labels are in range, and known throughout val unless nothing is
     labeled at all (`classes` is empty).
 
@@ -78,6 +80,12 @@ def load(data: config.Data) -> Splits:
     source = _find(data)
     splits = source.load(data, **_options(source, data.options))
     _check(splits, source.name)
+    if data.held_out:
+        if data.held_out >= len(splits.train):
+            raise ConfigError(
+                f"data.held_out must leave something to train on: {data.held_out} of {len(splits.train)} images."
+            )
+        splits = split(splits.train, data.held_out, data.split_seed)
     if data.unlabeled is not None:
         from counterpoise.data.sources import photos
 

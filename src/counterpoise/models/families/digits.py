@@ -1,4 +1,4 @@
-"""digits/NAME: the small networks of the demo."""
+"""digits/NAME: the small networks of the demos."""
 
 from __future__ import annotations
 
@@ -7,12 +7,20 @@ from counterpoise.models import digits
 from counterpoise.models.families.base import Built, Request, register
 
 
-@register("digits", summary="small networks for 8x8 digits: any cnn_A_B or cnn_A_B_C", names=digits.names)
+@register(
+    "digits",
+    summary="small networks of the demos: cnn_A_B(_C) for digits, unet_A_B(_...) for scenes",
+    names=digits.names,
+)
 def build(name: str, request: Request) -> Built:
     """A network of counterpoise.models.digits; it takes no further arguments."""
     if request.arguments:
         raise ModelError(f"digits/{name} takes no arguments, got {', '.join(sorted(request.arguments))}.")
-    num_classes = 10 if request.num_classes is None else request.num_classes
-    net = digits.create(name, num_classes)
+    net = digits.create(name, request.num_classes)
+    num_classes = net.num_classes
+    if isinstance(net, digits.ScenesNetwork):
+        stages = [f"encoder.{stage}" for stage, _ in net.encoder.named_children()]
+        stages += [f"decoder.{stage}" for stage, _ in net.decoder.named_children()]
+        return Built(net, num_classes, mean=(0.5,) * 3, std=(0.5,) * 3, stages=stages, task="segmentation")
     stages = [f"features.{stage}" for stage, _ in net.features.named_children()]
     return Built(net, num_classes, mean=(0.5,) * 3, std=(0.5,) * 3, input_size=8, stages=stages)

@@ -67,13 +67,13 @@ class StoreWriter:
         if not 0 <= k < n:
             raise StoreError(f"There is no part {k + 1} of {n}.")
         try:
+            foreign = sorted(file.name for file in path.iterdir() if not _ours(file.name)) if path.exists() else []
+            if foreign and not (path / INDEX).exists() and not (path / RECORDING).exists():
+                raise StoreError(f"{path} holds other files ({foreign[0]}): give a store a folder of its own.")
             (path / CHUNKS).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StoreError(f"Store {path} cannot be made: {error.strerror}.") from None
         with FileLock(path / LOCK):
-            foreign = sorted(file.name for file in path.iterdir() if not _ours(file.name))
-            if foreign and not (path / INDEX).exists() and not (path / RECORDING).exists():
-                raise StoreError(f"{path} holds other files ({foreign[0]}): give a store a folder of its own.")
             old = load(path) if (path / INDEX).exists() else None
             if old is not None:
                 old.header.require(header, path, layout=True)

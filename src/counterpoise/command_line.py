@@ -1,0 +1,157 @@
+"""Between a command line and the functions of `api`: what flags mean, what was wrong with them, what is printed."""
+
+from __future__ import annotations
+
+import json as json_format
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from cyclopts import CycloptsError, Parameter
+from pydantic import ValidationError
+
+from counterpoise import config
+from counterpoise.errors import ConfigError
+
+Options = Annotated[config.Run | None, Parameter(name="*")]
+
+
+def resolved(verb: str, run_file: Path | None, options: config.Run | None, resume: bool = False) -> config.Run:
+    """The run file with the flags laid over it."""
+    flags = given(options) if options is not None else {}
+    if resume and run_file is None and "out" in flags and Path(flags["out"], "run.yaml").is_file():
+        run_file = Path(flags["out"], "run.yaml")
+    if run_file is not None and run_file.suffix not in {".yaml", ".yml"} and not run_file.exists():
+        raise RunFileError(run_file)
+    values = config.read(run_file) if run_file is not None else {}
+    if "objective" in flags and "objective" not in values:
+        terms = ["cross_entropy"] if verb == "train" else config.default_objective()
+        values = {**values, "objective": {name: {"weight": 1.0} for name in terms}}
+    origin = f"run file {run_file}" if run_file is not None else "command line"
+    return config.resolve(config.merge(values, flags), origin)
+
+
+class RunFileError(ConfigError):
+    """What stands in the place of the run file is neither there nor named like one."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"Run file {path} does not exist.")
+        self.path = path
+
+
+def with_truth_values(arguments: list[str]) -> list[str]:
+    """`--flag false` as `--flag=false`: a switch would leave the word to the run file."""
+    joined: list[str] = []
+    for argument in arguments:
+        if joined and argument.lower() in {"true", "false", "yes", "no"} and re.fullmatch(r"--[^=]+", joined[-1]):
+            joined[-1] += f"={argument}"
+        else:
+            joined.append(argument)
+    return joined
+
+
+def why_taken(word: str, arguments: list[str]) -> str:
+    """Why a word behind a flag was taken for the run file."""
+    at = arguments.index(word) if arguments.count(word) == 1 else 0
+    flag_at = next((i for i in reversed(range(at)) if arguments[i].startswith("--")), None)
+    if flag_at is None:
+        return ""
+    flag, _, value = arguments[flag_at].partition("=")
+    follows = f" '{word}' follows {' '.join(arguments[flag_at:at])}"
+    if value or flag_at < at - 1:
+        free = re.match(r"--(objective|data\.options|(student|teacher)\.arguments)\.", flag)
+        return f"{follows}, complete without it{'; a list is one value there: [1, 2]' if free else ''}."
+    section, dot, name = flag.removeprefix("--").rpartition(".")
+    return f"{follows}{'' if name.startswith('no-') else f', which is switched off with --{section}{dot}no-{name}'}."
+
+
+def part_of(text: str) -> tuple[int, int]:
+    """2/8 as (1, 8)."""
+    found = re.fullmatch(r"(\d+)/(\d+)", text)
+    if found is None or not 1 <= int(found[1]) <= int(found[2]):
+        raise ConfigError(f"--part is such as 2/8, the second of eight parts, got '{text}'.")
+    return int(found[1]) - 1, int(found[2])
+
+
+def given(options: config.Run) -> dict[str, Any]:
+    """The options that were given. Those under free keys arrive as text, and mean what they do in a run file."""
+    flags = options.model_dump(exclude_unset=True)
+    for section, key in (("data", "options"), ("student", "arguments"), ("teacher", "arguments")):
+        if key in (flags.get(section) or {}):
+            flags[section][key] = parse(flags[section][key])
+    for term in flags.get("objective", {}).values():
+        term |= {key: parse(value) for key, value in term.items() if key not in config.Term.model_fields}
+    return flags
+
+
+def parse(value: Any) -> Any:
+    """Text of a free key as YAML has it, at any depth."""
+    if isinstance(value, dict):
+        return {key: parse(item) for key, item in value.items()}
+    if not isinstance(value, str) or not value:
+        return value
+    try:
+        return yaml.safe_load(value)
+    except (yaml.YAMLError, ValueError):  # '@x', or a date that does not exist: text
+        return value
+
+
+def explain(error: CycloptsError) -> str:
+    """What is wrong with a command line, in the words that a run file gets."""
+    cause = error.__cause__
+    if isinstance(cause, ValidationError):
+        section = error.argument.name.strip("-*") if error.argument is not None else ""
+        return config.explain(cause, "command line", section)
+    return str(error)
+
+
+def show(values: Any, as_json: bool, table: Any) -> None:
+    """Print values as JSON, or what `table` makes of them."""
+    if as_json:
+        print(json_format.dumps(values, indent=2, default=str))
+        return
+    from counterpoise.tables import print_all
+
+    print_all(table())
+
+
+def is_first() -> bool:
+    """Whether this is the process that speaks, of those that torchrun started."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def fail(message: str, code: int = 2) -> int:
+    """Say why, on stderr; the exit code."""
+    if is_first():
+        print(f"Error: {message}" if code == 2 else message, file=sys.stderr)
+    return code
+
+
+def record(
+    run_file: Path | None,
+    options: config.Run | None,
+    views: Literal["auto", "complete", "epochs", "plain"],
+    epochs: int | None,
+    precision: str,
+    part: str | None,
+    json: bool,
+    quiet: bool,
+) -> None:
+    """Record a store and say what it holds."""
+    from counterpoise import api
+    from counterpoise.tables import facts_table
+
+    run = resolved("distill", run_file, options)
+    found = api.record(
+        run,
+        views=views,
+        epochs=epochs,
+        precision=precision,
+        part=None if part is None else part_of(part),
+        show=not quiet and is_first(),
+    )
+    if is_first():
+        show(found, json, lambda: facts_table(found))

@@ -1,0 +1,67 @@
+"""Where a number comes from: device, versions, commit, and the code that made it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from counterpoise.config import Run
+
+APART = ("device", "versions", "code")
+"""What numbers of one table must have in common."""
+
+# Code that no trained weight depends on: it starts runs, or tells of them.
+_TELLING = ("comparing", "demos", "cli.py", "compare_cli.py", "store_cli.py", "tables.py", "overlays.py", "gauges.py")
+
+
+def here(run: Run) -> dict[str, Any]:
+    """The origin of a run that is trained in this process."""
+    import torch
+
+    from counterpoise.engine.finish import commit, versions
+    from counterpoise.engine.processes import choose_device
+
+    kind = choose_device(run.train.device)
+    return {
+        "device": torch.cuda.get_device_name(kind) if kind.type == "cuda" else kind.type + " " + processor(),
+        "threads": torch.get_num_threads(),
+        "versions": versions(),
+        "commit": commit(),
+        "code": code(),
+    }
+
+
+def key(sittings: Sequence[Mapping[str, Any]]) -> str:
+    """A short name for where a run was trained; several where it moved on its way. Threads do not count."""
+    found = []
+    for sitting in sittings:
+        text = json.dumps([sitting.get(part) for part in APART], sort_keys=True)
+        found.append(hashlib.sha256(text.encode()).hexdigest()[:8])
+    return "+".join(dict.fromkeys(found))
+
+
+@cache
+def code() -> str:
+    """sha256 of the package's own source, but for what only starts runs or tells of them."""
+    root = Path(__file__).resolve().parents[1]
+    digest = hashlib.sha256()
+    for path in sorted(root.rglob("*.py")):
+        name = path.relative_to(root)
+        if name.parts[0] not in _TELLING:
+            digest.update(name.as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+@cache
+def processor() -> str:
+    """What the processor calls itself."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

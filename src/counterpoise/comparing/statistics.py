@@ -1,0 +1,79 @@
+"""Paired differences over common seeds, their intervals, and what may be said of several of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A method's mean difference to a baseline.
+
+    Attributes:
+        count: common seeds.
+        low, high: 95% confidence interval of the mean difference; nan where it cannot be estimated.
+        p: of the paired t-test, two-sided, not corrected; nan likewise.
+    """
+
+    mean: float
+    low: float
+    high: float
+    p: float
+    count: int
+
+
+def paired(values: Mapping[int, float], baseline: Mapping[int, float]) -> Difference:
+    """Student's paired t over the seeds that both have (scipy.stats.ttest_rel).
+
+    One common seed has no spread, and neither have differences that are all alike but for rounding: their interval
+    and p are nan, for a width of zero would claim a certainty that a few seeds do not give. All equal to zero is p = 1.
+    """
+    from scipy import stats
+
+    seeds = sorted(values.keys() & baseline.keys())
+    ours, theirs = [values[seed] for seed in seeds], [baseline[seed] for seed in seeds]
+    differences = [a - b for a, b in zip(ours, theirs, strict=True)]
+    count = len(seeds)
+    if not count:
+        return Difference(math.nan, math.nan, math.nan, math.nan, 0)
+    mean = math.fsum(differences) / count
+    scale = max(map(abs, (*ours, *theirs)))
+    if count < 2 or max(differences) - min(differences) <= 1e-12 * scale:
+        if count > 1 and abs(mean) <= 1e-12 * scale:
+            return Difference(0.0, 0.0, 0.0, 1.0, count)
+        return Difference(mean, math.nan, math.nan, math.nan, count)
+    test = stats.ttest_rel(ours, theirs)
+    interval = test.confidence_interval(LEVEL)
+    return Difference(mean, float(interval.low), float(interval.high), float(test.pvalue), count)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p values of m comparisons, corrected such that the chance of any false claim among them stays below the level.
+
+    Step-down: the k-th smallest is multiplied by m - k + 1, and none falls below the one before it (Holm 1979, "A
+    simple sequentially rejective multiple test procedure"). nan stays, and counts as a comparison that was made.
+    """
+    order = sorted(range(len(p_values)), key=lambda i: 1.0 if math.isnan(p_values[i]) else p_values[i])
+    corrected, highest = [math.nan] * len(p_values), 0.0
+    for rank, i in enumerate(order):
+        if not math.isnan(p_values[i]):
+            highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[i]))
+            corrected[i] = highest
+    return corrected
+
+
+def verdict(difference: Difference, corrected: float) -> str:
+    """What may be said of a difference, in words; `corrected`: its p value after correction."""
+    if difference.count == 0:
+        return "no common seeds"
+    if math.isnan(difference.p):
+        return "cannot be said: one common seed" if difference.count == 1 else "cannot be said: no spread over seeds"
+    if difference.low <= 0 <= difference.high:
+        return "no difference shown"
+    if corrected >= 1 - LEVEL:
+        return "no difference shown after correction"
+    return "higher" if difference.mean > 0 else "lower"

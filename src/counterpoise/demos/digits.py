@@ -1,0 +1,67 @@
+"""Distillation on images that everyone has: the handwritten digits of scikit-learn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from counterpoise.demos.base import Demo
+
+TEACHER = "digits/cnn_32_64"
+STUDENT = "digits/cnn_4_8"
+TOTAL_WEIGHT = 3.6
+"""Weight of the teacher's word, the same for KD and Balance, so that neither wins by a larger one."""
+
+LABELS = {"weight": 1.0}
+OBJECTIVES: Mapping[str, Mapping[str, Any]] = {
+    "alone": {"cross_entropy": LABELS},
+    "kd": {"cross_entropy": LABELS, "forward_kl": {"weight": TOTAL_WEIGHT, "temperature": 2.0}},
+    "balance": {
+        "cross_entropy": LABELS,
+        "balance": {
+            "weight": TOTAL_WEIGHT,
+            "forward_weight": 0.5,
+            "reverse_weight": 0.5,
+            "forward_temperature": 2.0,
+            "reverse_temperature": 2.0,
+        },
+    },
+}
+
+
+def student_run(out: Path, model: str, seed: int, epochs: int, objective: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of one run of the demo."""
+    return {"out": str(out), "seed": seed, "objective": objective, **_values(model, epochs)}
+
+
+def _values(model: str, epochs: int) -> dict[str, Any]:
+    return {
+        # Digits are neither mirrored nor cropped: a crop of 8 x 8 pixels loses the digit.
+        "data": {
+            "source": "digits",
+            "options": {"train_size": 600},
+            "views": {"crop": "pad", "padding": 1, "flip": False},
+        },
+        "student": {"model": model},
+        "train": {
+            "epochs": epochs,
+            "batch_size": 32,
+            "precision": "fp32",
+            "device": "cpu",
+            "optimizer": {"learning_rate": 0.05},
+            "schedule": {"name": "one_cycle"},
+        },
+    }
+
+
+DEMO = Demo(
+    title="Handwritten digits",
+    metric="top1",
+    unit="top-1",
+    out="runs/demo",
+    seeds=5,
+    teacher=_values(TEACHER, epochs=30),
+    student=_values(STUDENT, epochs=20),
+    objectives=OBJECTIVES,
+)

@@ -1,0 +1,129 @@
+"""What the functions of `api` are given, and what was meant by it: runs, data, teachers, pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from counterpoise import config
+from counterpoise.errors import ConfigError
+
+if TYPE_CHECKING:
+    from counterpoise.data.sources.base import ImageSet, Splits
+    from counterpoise.tasks import Picture
+
+RunLike = config.Run | Mapping[str, Any] | str | Path
+
+
+def resolve(run: RunLike) -> config.Run:
+    """The run that was meant by a path, values, or the run itself."""
+    if isinstance(run, str | Path):
+        return config.resolve(config.read(Path(run)), f"run file {run}")
+    return config.resolve(run)
+
+
+def data_section(student: Path, data: RunLike | None) -> config.Data:
+    """The data that was named, or that of the run which a student lies in."""
+    if isinstance(data, config.Run | Mapping):
+        return resolve(data).data
+    if data is not None:
+        path = Path(data)
+        if path.suffix in {".yaml", ".yml"}:
+            return resolve(path).data
+        own = _run_around(student)
+        if own is not None and _same(own.data.path, path):
+            return own.data  # held out as it was in training
+        return config.Data(
+            path=path, **({} if own is None else {"size": own.data.size, "on_corrupt": own.data.on_corrupt})
+        )
+    run = _run_around(student)
+    if run is None:
+        raise ConfigError(f"{student} does not lie in a run folder, so say which data to evaluate it on: --data PATH.")
+    return run.data
+
+
+def teacher_section(student: Path, teacher: Any) -> config.Teacher:
+    """The teacher that was named, or that of the run which a student lies in."""
+    if isinstance(teacher, config.Teacher):
+        return teacher
+    if isinstance(teacher, str | Path):
+        return config.Teacher(checkpoint=Path(teacher))
+    if teacher is not None:
+        section = config.resolve({"teacher": teacher}).teacher
+        assert section is not None
+        return section
+    run = _run_around(student)
+    if run is None:
+        raise ConfigError(f"{student} does not lie in a run folder, so say which teacher it had: --teacher.checkpoint.")
+    if run.teacher is None:
+        raise ConfigError(f"The run of {student} had no teacher; name one to compare it with: --teacher.checkpoint.")
+    return run.teacher
+
+
+def evaluated(
+    student: Path, data: RunLike | None, split: str | None, data_set: Splits | None
+) -> tuple[ImageSet, config.Data]:
+    """The images that a student is evaluated on, and the section that says how they are read."""
+    from counterpoise.data import sources
+
+    section = data_section(student, data)
+    if split is not None:
+        section = section.model_copy(update={"options": {**section.options, "val_split": split}})
+    images = (data_set if data_set is not None else sources.load(section)).val
+    run = _run_around(student)
+    held_out = run is not None and _same(run.data.path, section.path)
+    if images.split_from is not None and data_set is None and not held_out:
+        images = images.split_from
+    return images, section
+
+
+def given_pictures(images: Sequence[Any]) -> Iterator[Picture]:
+    """Pictures by path, or as PIL images or arrays, each under a name of its own."""
+    from counterpoise.data.images import decode, to_tensor
+    from counterpoise.tasks import Picture
+
+    taken: set[str] = set()
+    for index, image in enumerate(images):
+        name = Path(image).stem if isinstance(image, str | Path) else f"picture-{index}"
+        yield Picture(_distinct(name, index, taken), to_tensor(decode(image)))
+
+
+def data_pictures(images: ImageSet, count: int) -> Iterator[Picture]:
+    """The first pictures of a set, with their masks where it has some."""
+    from counterpoise.data.sources.masks import MaskedSet
+    from counterpoise.tasks import Picture
+
+    taken: set[str] = set()
+    for index in range(min(count, len(images))):
+        name = Path(images.name(index)).stem.replace("#", "").replace(" ", "-")
+        truth = images.read_mask(index) if isinstance(images, MaskedSet) else None
+        yield Picture(_distinct(name, index, taken), images.read(index), truth)
+
+
+def _distinct(name: str, index: int, taken: set[str]) -> str:
+    """A name that no picture has yet: those of two folders may be called alike."""
+    while name in taken:
+        name = f"{name}-{index}"
+    taken.add(name)
+    return name
+
+
+def _same(one: Path | None, other: Path | None) -> bool:
+    """Whether two paths lead to one place."""
+    return one is not None and other is not None and one.expanduser().resolve() == other.expanduser().resolve()
+
+
+def positive(name: str, value: int) -> int:
+    """The value; raises ConfigError where it is below 1."""
+    if value < 1:
+        raise ConfigError(f"{name} must be at least 1, got {value}.")
+    return value
+
+
+def _run_around(student: Path) -> config.Run | None:
+    """The run that a student folder lies in, or that it is."""
+    for folder in (student, student.parent):
+        if (folder / "run.yaml").is_file():
+            return resolve(folder / "run.yaml")
+    return None

@@ -1,0 +1,197 @@
+"""Recording in parts, by two processes, killed and on a full disk; and runs that are killed while they read a store."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from counterpoise import cli
+
+HOST = Path(__file__).with_name("kill_host.py")
+PLAIN = """
+from torch import nn
+
+
+def make(num_classes):
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(288, num_classes))
+    net.input_size = 8
+    return net
+"""
+DATA = ["--data.source", "digits", "--data.options.train_size", "120", "--data.views.crop", "pad"]
+FAST = ["--train.device", "cpu", "--train.precision", "fp32", "--train.batch_size", "20", "--quiet"]
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("teacher") / "run"
+    arguments = ["train", *DATA, *FAST, "--train.epochs", "1", "--student.model", "digits/cnn_8_16", "--out", str(out)]
+    assert cli.run(arguments) == 0
+    return out
+
+
+@pytest.fixture
+def flags(teacher: Path, tmp_path: Path) -> list[str]:
+    """What recording and training have in common; a network without batch statistics."""
+    (tmp_path / "plain.py").write_text(PLAIN)
+    return [*DATA, *FAST, "--student.model", f"{tmp_path / 'plain.py'}:make", "--teacher.checkpoint", str(teacher)]
+
+
+@pytest.fixture(scope="module")
+def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[list[str], Callable[[], None] | None], int]]:
+    """The function that runs a command line in a process of its own, kills it where it is told to; its exit status."""
+    log = tmp_path_factory.mktemp("host") / "stderr.txt"
+    command = [sys.executable, str(HOST), str(log)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    sent, answers = process.stdin, process.stdout
+
+    def run(arguments: list[str], until: Callable[[], None] | None = None) -> int:
+        sent.write(json.dumps(arguments) + "\n")
+        sent.flush()
+        pid = int(answers.readline())
+        if until is not None:
+            until()
+            with contextlib.suppress(ProcessLookupError):  # it was done
+                os.kill(pid, signal.SIGKILL)
+        status = int(answers.readline())
+        assert status in (0, -signal.SIGKILL), log.read_text()
+        return status
+
+    yield run
+    process.kill()
+    process.communicate()
+
+
+def contents(store: Path) -> dict[str, bytes]:
+    return {str(f.relative_to(store)): f.read_bytes() for f in store.rglob("*") if f.is_file() and f.name != ".lock"}
+
+
+def chunks(store: Path) -> int:
+    return len(list((store / "chunks").glob("*.bin"))) if store.exists() else 0
+
+
+@pytest.mark.parametrize("kills", [4, pytest.param(20, marks=pytest.mark.slow)])
+def test_a_killed_recording_ends_in_the_same_bytes(
+    kills: int, host: Callable[..., int], flags: list[str], tmp_path: Path
+) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    arguments = ["record", *flags, "--precision", "int8", "--data.views.padding", "4"]
+    assert host(["--version"]) == 0  # it has started
+    start = time.perf_counter()
+    assert host([*arguments, "--out", str(whole)]) == 0
+    seconds = time.perf_counter() - start
+    assert chunks(whole) == 162
+    moments = random.Random()
+    done = 0
+    while done < kills:
+        before = chunks(killed)
+
+        def moment(writing: bool = bool(done % 2), before: int = before) -> None:
+            if writing:  # else at any moment from the first
+                deadline = time.perf_counter() + 2 * seconds
+                while chunks(killed) == before and time.perf_counter() < deadline:
+                    time.sleep(0.001)
+            time.sleep(moments.uniform(0, 0.02 if writing else 0.3 * seconds))
+
+        if host([*arguments, "--out", str(killed)], moment) == -signal.SIGKILL:
+            done += 1
+        else:  # it was done before: begin anew, for kills are of recordings
+            assert contents(killed) == contents(whole)
+            shutil.rmtree(killed)
+    assert host([*arguments, "--out", str(killed)]) == 0
+    assert contents(killed) == contents(whole)
+
+
+def test_a_training_killed_while_it_reads_a_store_ends_in_the_same_bytes(
+    host: Callable[..., int], flags: list[str], tmp_path: Path
+) -> None:
+    store, whole, killed = (tmp_path / name for name in ("store", "whole", "killed"))
+    views = ["--data.views.padding", "1", "--data.views.mixup", "0.3", "--train.epochs", "3"]
+    assert host(["record", *flags, *views, "--out", str(store)]) == 0
+    flags = flags[: flags.index("--teacher.checkpoint")]
+    arguments = ["distill", *flags, *views, "--teacher.store", str(store), "--train.log_every", "1"]
+    arguments += ["--train.checkpoint_minutes", "0.0005"]
+    assert host([*arguments, "--out", str(whole)]) == 0
+    metrics = killed / "metrics.jsonl"
+    for step in (3, 14):
+
+        def moment(step: int = step) -> None:
+            while not metrics.exists() or f'"step": {step},' not in metrics.read_text():
+                time.sleep(0.002)
+
+        assert host([*arguments, "--out", str(killed), *(["--resume"] if killed.exists() else [])], moment) < 0
+    assert host([*arguments, "--out", str(killed), "--resume"]) == 0
+    for name in ("student/model.safetensors", "checkpoints/best.safetensors"):
+        assert (killed / name).read_bytes() == (whole / name).read_bytes()
+
+
+def torchrun(arguments: list[str]) -> str:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += ["-m", "counterpoise", *arguments]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_two_processes_record_one_store(flags: list[str], tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    views = ["--data.views.padding", "1"]
+    record = ["record", *flags, *views, "--precision", "float16", "--json"]
+    assert cli.run([*record, "--out", str(one)]) == 0
+    said = json.loads(torchrun([*record, "--out", str(two)]))
+    assert (said["finished"], said["chunks"]) == (True, 18)
+    assert contents(two) == contents(one)
+
+
+@pytest.mark.slow
+def test_two_processes_train_from_a_store_what_one_trains(flags: list[str], tmp_path: Path) -> None:
+    store, views = tmp_path / "store", ["--data.views.padding", "1"]
+    assert cli.run(["record", *flags, *views, "--out", str(store)]) == 0
+    flags = flags[: flags.index("--teacher.checkpoint")]
+    train = ["distill", *flags, *views, "--train.epochs", "2", "--train.optimizer.learning_rate", "0.01"]
+    train += ["--teacher.store", str(store)]
+    assert cli.run([*train, "--out", str(tmp_path / "alone")]) == 0
+    torchrun([*train, "--out", str(tmp_path / "together")])
+    weights = [load_file(tmp_path / name / "student" / "model.safetensors") for name in ("alone", "together")]
+    for name, value in weights[0].items():
+        torch.testing.assert_close(weights[1][name], value, rtol=1e-3, atol=1e-4)
+
+
+def test_a_full_disk_loses_nothing(flags: list[str], tmp_path: Path) -> None:
+    """The kernel itself refuses to write: a chunk has 4,800 bytes."""
+    whole, full = tmp_path / "whole", tmp_path / "full"
+    arguments = ["record", *flags, "--data.views.padding", "1", "--precision", "float32"]
+    assert cli.run([*arguments, "--out", str(whole)]) == 0
+    assert cli.run([*arguments, "--out", str(full), "--part", "1/2"]) == 0
+    assert chunks(full) == 9
+    done = subprocess.run(
+        [sys.executable, "-m", "counterpoise", *arguments, "--out", str(full)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000)),
+    )
+    assert done.returncode == 2, done.stderr
+    assert "000009-000000.bin could not be written: the file size limit is reached" in done.stderr
+    assert "9 of 18 chunks are whole; make room and run the same command to go on" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert chunks(full) == 9
+    assert cli.run([*arguments, "--out", str(full)]) == 0
+    assert contents(full) == contents(whole)
