@@ -86,6 +86,7 @@ def report(
 def write_csv(path: Path, result: Mapping[str, Any]) -> None:
     """One line a case, with the command, the machine, versions and commit."""
     command = f"python benchmarks/{result['benchmark']}.py --out benchmarks/results/{path.name}"
+    command = result.get("command", command)
     versions = " ".join(f"{package} {version}" for package, version in result["versions"].items())
     common = {"device": result["device"], "versions": versions, "commit": result["commit"], "command": command}
     rows = [
