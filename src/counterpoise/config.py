@@ -298,15 +298,20 @@ def read(path: Path) -> dict[str, Any]:
 def _read(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
     if path.resolve() in above:
         raise ConfigError(f"Run file {path} is its own base, by way of {above[-1]}.")
-    values = _contents(path)
-    bases = values.pop("base", [])
+    return over_base(_contents(path), path.parent, str(path), (*above, path.resolve()))
+
+
+def over_base(values: Mapping[str, Any], beside: Path, origin: str, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """`values` laid over the run files that their `base` names, which are looked for in the folder `beside`."""
+    own = dict(values)
+    bases = own.pop("base", [])
     bases = [bases] if isinstance(bases, str) else bases
     if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
-        raise ConfigError(f"base in {path} must be the name of a run file, or a list of names, got {bases!r}.")
+        raise ConfigError(f"base in {origin} must be the name of a run file, or a list of names, got {bases!r}.")
     merged: dict[str, Any] = {}
     for base in bases:
-        merged = merge(merged, _read(path.parent / base, (*above, path.resolve())))
-    return merge(merged, values)
+        merged = merge(merged, _read(beside / base, above))
+    return merge(merged, own)
 
 
 def _contents(path: Path) -> dict[str, Any]:

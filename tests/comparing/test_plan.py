@@ -142,3 +142,13 @@ def test_methods_and_what_they_share_may_be_run_files(comparison: Values, write:
     methods = {**comparison["methods"], "kd": "kd.yaml"}
     found = plan.read(write({**comparison, "run": "common.yaml", "methods": methods}))
     assert found.jobs == plan.resolve(comparison, "file", tmp_path).jobs
+
+
+def test_values_may_be_laid_over_a_run_file(comparison: Values, write: Write, tmp_path: Path) -> None:
+    write(comparison["run"], "common.yaml")
+    write({"objective": {"cross_entropy": {"weight": 1.0}}}, "terms.yaml")
+    kd = {"base": "terms.yaml", "objective": {"forward_kl": {"weight": 3.6, "temperature": 2.0}}}
+    found = plan.read(
+        write({**comparison, "run": {"base": "common.yaml"}, "methods": {**comparison["methods"], "kd": kd}})
+    )
+    assert found.jobs == plan.resolve(comparison, "file", tmp_path).jobs

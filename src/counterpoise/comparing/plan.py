@@ -132,8 +132,10 @@ def validated(kind: type[Any], values: Mapping[str, Any], origin: str) -> Any:
 
 
 def given(values: Values, beside: Path) -> dict[str, Any]:
-    """The values themselves, or those of the run file that is named."""
-    return config.read(beside / Path(values).expanduser()) if isinstance(values, str) else dict(values)
+    """The values themselves, laid over their `base` where they name one, or those of the run file that is named."""
+    if isinstance(values, str):
+        return config.read(beside / Path(values).expanduser())
+    return config.over_base(values, beside, "run, a pair or a method")
 
 
 def complete(values: Mapping[str, Any], origin: str) -> tuple[config.Run, bool]:
