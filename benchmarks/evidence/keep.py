@@ -1,6 +1,6 @@
 """A trained teacher as one file of half the size: weights in float16, its recipe and scores in the metadata.
 
-python benchmarks/evidence/keep.py runs/evidence-gpu/teacher-resnet32x4 benchmarks/evidence/teachers/resnet32x4.safetensors
+python benchmarks/evidence/keep.py runs/teacher-resnet32x4 benchmarks/evidence/teachers/resnet32x4.safetensors
 """
 
 from __future__ import annotations
