@@ -175,6 +175,36 @@ def reduce(
     return weighted.sum() / torch.where(count == 0, torch.ones_like(count), count)
 
 
+def check_class_weight(given: object) -> tuple[float, ...] | None:
+    """A weight for each class, or None. Raises ObjectiveError for anything else than finite numbers from 0 on."""
+    if given is None:
+        return None
+    if isinstance(given, list | tuple) and all(isinstance(w, int | float) and 0 <= w < float("inf") for w in given):
+        return tuple(map(float, given))
+    raise ObjectiveError(f"class_weight must be numbers from 0 on, one a class, got {given!r}.")
+
+
+def weigh_by_class(
+    class_weight: tuple[float, ...] | None, logits: Tensor, target: Tensor | None, weight: Tensor | None
+) -> Tensor | None:
+    """The weight of each position, that of its label's class included; 1 for labels that are no class.
+
+    Raises ObjectiveError where there is not one weight for each class of `logits`, or the target holds probabilities.
+    """
+    if class_weight is None or target is None:
+        return weight
+    if target.is_floating_point():
+        raise ObjectiveError("class_weight needs a class for each sample, which mixup and cutmix do not leave.")
+    if len(class_weight) != logits.shape[1]:
+        raise ObjectiveError(f"class_weight has {len(class_weight)} numbers, and the logits {logits.shape[1]} classes.")
+    weights = torch.tensor(class_weight, device=target.device)
+    known = (target >= 0) & (target < len(weights))
+    by_class = torch.where(known, weights[torch.where(known, target, 0)], 1.0)
+    if weight is None:
+        return by_class
+    return by_class * weight.reshape(weight.shape + (1,) * (by_class.ndim - weight.ndim))
+
+
 def _mean(values: Tensor) -> Tensor:
     return values.sum() / max(values.numel(), 1)
 

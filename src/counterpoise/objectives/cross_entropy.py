@@ -10,7 +10,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from counterpoise.errors import ObjectiveError
-from counterpoise.objectives.base import LogitObjective, Reduction, reduce, register, widen
+from counterpoise.objectives.base import (
+    LogitObjective,
+    Reduction,
+    check_class_weight,
+    reduce,
+    register,
+    weigh_by_class,
+    widen,
+)
 from counterpoise.outputs import Outputs
 
 
@@ -38,10 +46,8 @@ class CrossEntropy(LogitObjective):
         super().__init__(ignore_index, reduction)
         if not 0.0 <= label_smoothing < 1.0:
             raise ObjectiveError(f"label_smoothing must be in [0, 1), got {label_smoothing}.")
-        if class_weight is not None and not _numbers(class_weight):
-            raise ObjectiveError(f"class_weight must be numbers from 0 on, one a class, got {class_weight!r}.")
         self.label_smoothing = label_smoothing
-        self.class_weight = None if class_weight is None else tuple(map(float, class_weight))
+        self.class_weight = check_class_weight(class_weight)
 
     def values(self, student_logits: Tensor, teacher_logits: Tensor | None, target: Tensor | None) -> dict[str, Tensor]:
         if target is None:
@@ -63,45 +69,19 @@ class CrossEntropy(LogitObjective):
         target: Tensor | None = None,
         weight: Tensor | None = None,
     ) -> Tensor:
+        weight = weigh_by_class(self.class_weight, student_logits, target, weight)
         if target is not None and target.is_floating_point():
-            self._refuse_class_weight()
             values = self._checked_values(student_logits, None, target.to(widen(student_logits).dtype))[""]
             return reduce(values, *_counted(target, weight), self.ignore_index, self.reduction)
-        return super().forward(student_logits, None, target, self._weighted(student_logits, target, weight))
+        return super().forward(student_logits, None, target, weight)
 
     def parts(
         self, student: Outputs, teacher: Outputs | None, target: Tensor | None, weight: Tensor | None = None
     ) -> dict[str, Tensor]:
         if target is not None and target.is_floating_point():
-            self._refuse_class_weight()
             return {"": self(student.logits, None, target, weight)}
-        return super().parts(student, teacher, target, self._weighted(student.logits, target, weight))
-
-    def _refuse_class_weight(self) -> None:
-        if self.class_weight is not None:
-            raise ObjectiveError("class_weight needs a class for each sample, which mixup and cutmix do not leave.")
-
-    def _weighted(self, logits: Tensor, target: Tensor | None, weight: Tensor | None) -> Tensor | None:
-        """The weight of each position, that of its class included."""
-        if self.class_weight is None or target is None:
-            return weight
-        if len(self.class_weight) != logits.shape[1]:
-            raise ObjectiveError(
-                f"class_weight has {len(self.class_weight)} numbers, and the logits {logits.shape[1]} classes."
-            )
-        weights = torch.tensor(self.class_weight, device=target.device)
-        known = (target >= 0) & (target < len(weights))
-        by_class = weights[torch.where(known, target, 0)]
-        if weight is None:
-            return by_class
-        return by_class * weight.reshape(weight.shape + (1,) * (by_class.ndim - weight.ndim))
-
-
-def _numbers(given: object) -> bool:
-    """Whether it is a list of finite numbers from 0 on."""
-    return isinstance(given, list | tuple) and all(
-        isinstance(number, int | float) and 0 <= number < float("inf") for number in given
-    )
+        weight = weigh_by_class(self.class_weight, student.logits, target, weight)
+        return super().parts(student, teacher, target, weight)
 
 
 def _counted(target: Tensor, weight: Tensor | None) -> tuple[None, Tensor]:

@@ -1,0 +1,86 @@
+"""Positions weighed by the class of their label, in any objective of logits: for distilling where classes are rare."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from counterpoise.errors import ObjectiveError, unknown
+from counterpoise.objectives.base import LogitObjective, Objective, check_class_weight, find, register, weigh_by_class
+from counterpoise.outputs import Outputs
+
+
+@register(
+    "class_weighted",
+    summary="another objective (of: ...) in which each position counts by the class of its label",
+)
+class ClassWeighted(Objective):
+    r"""A weighted mean of the host's values over positions.
+
+    .. math:: L = \frac{\sum_i w_{y_i} L_{host, i}}{\sum_i w_{y_i}}
+
+    Where cross-entropy is weighed in favor of rare classes, an unweighed divergence beside it is a mean over pixels
+    again, of which most are road and sky, and takes back what the weights gave. In a run file:
+    `{objective: class_weighted, of: balance, class_weight: frequency, weight: 4}`.
+
+    Positions whose label is no class (void, unlabeled) count once: the teacher answers there, too. Counterpoise's own.
+
+    Args:
+        of: the host, a mean over positions such as `balance` or `forward_kl`.
+        class_weight: a number for each class; for masks, "frequency" in a run file stands for those of
+            `data.sources.masks.class_weights`; None: all alike.
+        **arguments: for the host.
+
+    Raises:
+        ObjectiveError: no such host, or one that is no mean over positions; arguments it does not take.
+    """
+
+    def __init__(self, of: str = "balance", class_weight: Sequence[float] | None = None, **arguments: Any) -> None:
+        super().__init__()
+        kind = find(of).kind
+        if not issubclass(kind, LogitObjective):
+            raise ObjectiveError(f"class_weighted works on a mean over positions, such as balance, which {of} is not.")
+        parameters = inspect.signature(kind).parameters
+        for name in arguments:
+            if name not in parameters:
+                raise ObjectiveError(f"class_weighted, of {of}: {unknown('Argument', name, [*parameters, 'of'])}")
+        self.class_weight = check_class_weight(class_weight)
+        self.host = kind(**arguments)
+        self.needs = self.host.needs | {"labels"}  # type: ignore[misc]  # by instance
+
+    def set_argument(self, name: str, value: float) -> None:
+        self.host.set_argument(name, value)
+
+    def set_progress(self, progress: float) -> None:
+        self.host.set_progress(progress)
+
+    def set_batch(self, indices: Tensor) -> None:
+        self.host.set_batch(indices)
+
+    def prepare(self, student: Outputs, teacher: Outputs | None, samples: int) -> None:
+        self.host.prepare(student, teacher, samples)
+
+    def logged(self) -> dict[str, float]:
+        return self.host.logged()
+
+    def forward(
+        self,
+        student_logits: Tensor,
+        teacher_logits: Tensor | None = None,
+        target: Tensor | None = None,
+        weight: Tensor | None = None,
+    ) -> Tensor:
+        """The host's loss; the arguments are the host's."""
+        weight = weigh_by_class(self.class_weight, student_logits, target, weight)
+        loss: Tensor = self.host(student_logits, teacher_logits, target, weight)
+        return loss
+
+    def parts(
+        self, student: Outputs, teacher: Outputs | None, target: Tensor | None, weight: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        return self.host.parts(
+            student, teacher, target, weigh_by_class(self.class_weight, student.logits, target, weight)
+        )
