@@ -29,7 +29,13 @@ def test_kd_and_balance_carry_equal_weight(module: Any) -> None:
     assert labels[0] == labels[1] == labels[2]
 
 
-def test_the_demo_compares_and_writes_its_summary(tmp_path: Path) -> None:
+def test_the_demo_compares_and_writes_its_summary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    demo = digits.DEMO
+    teacher, student = (
+        config.merge(values, {"train": {"epochs": epochs}})
+        for values, epochs in ((demo.teacher, 12), (demo.student, 6))
+    )
+    monkeypatch.setitem(demos.DEMOS, "digits", replace(demo, teacher=teacher, student=student))
     summary = counterpoise.demo(out=tmp_path / "demo", seeds=2)
     assert json.loads((tmp_path / "demo" / "summary.json").read_text()) == summary
     assert list(summary) == ["teacher", "alone", "kd", "balance"]

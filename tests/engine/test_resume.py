@@ -17,7 +17,6 @@ import torch
 from safetensors.torch import load_file
 
 HOST = Path(__file__).with_name("kill_host.py")
-KILLS = 20
 
 
 class Host:
@@ -83,14 +82,15 @@ def result(folder: Path) -> dict[str, bytes]:
     }
 
 
-def test_twenty_kills_end_in_the_same_bytes(host: Host, arguments: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("many", [6, pytest.param(20, marks=pytest.mark.slow)])
+def test_kills_end_in_the_same_bytes(host: Host, arguments: list[str], tmp_path: Path, many: int) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     start = time.perf_counter()
     host.run([*arguments, "--out", str(whole)])
     seconds = time.perf_counter() - start
     moments = random.Random()
     kills = 0
-    while kills < KILLS:
+    while kills < many:
         # Before there is a folder there is nothing to go on with; afterwards, whatever it holds, there is.
         pid = host.start([*arguments, "--out", str(killed), *(["--resume"] if killed.exists() else [])])
         time.sleep(moments.uniform(0.0, 0.3 * seconds))

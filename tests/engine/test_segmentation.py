@@ -415,6 +415,7 @@ def test_kills_end_in_the_same_bytes(host: Host, teacher: dict[str, Any], tmp_pa
     assert outcome(killed) == outcome(whole)
 
 
+@pytest.mark.slow
 def test_two_processes_train_what_one_trains(host: Host, own: Path, teacher: dict[str, Any], tmp_path: Path) -> None:
     """Views that reach beyond their scene have void, and so each process another number of labels."""
     run = values(

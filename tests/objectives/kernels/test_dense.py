@@ -116,6 +116,7 @@ def test_bands_and_strips_smaller_than_the_logits_equal_the_reference(
             check_equal(FULL, student, teacher, target, torch.rand(2), size, align)
 
 
+@pytest.mark.slow  # a minute of the C++ compiler
 def test_compiled_strips_equal_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blocks, "COMPILE_FROM", 0)
     monkeypatch.setattr(blocks, "COMPILED_ELEMENTS", 19 * 9 * 3)
