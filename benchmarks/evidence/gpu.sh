@@ -16,7 +16,8 @@ work=${WORK:-$here/../..}
 OUT=$(mkdir -p "${OUT:-$work/runs/evidence-gpu/carry}" && cd "${OUT:-$work/runs/evidence-gpu/carry}" && pwd)
 IN=$(cd "${IN:-$OUT}" && pwd)
 cd "$work"
-jobs=${JOBS:-3} out=runs/evidence-gpu until=$((SECONDS + 60 * ${MINUTES:-8}))
+jobs=${JOBS:-3} out=runs/evidence-gpu
+until=$((SECONDS + $(awk "BEGIN { print int(60 * ${MINUTES:-8}) }")))
 mkdir -p $out/teachers
 
 take_up() {  # what an earlier call left
