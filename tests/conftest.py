@@ -30,6 +30,24 @@ def shared_data() -> Path:
     return SHARED
 
 
+@pytest.fixture
+def run(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Callable[..., tuple[int, str, str]]:
+    """Run a command line in an empty folder; exit code, stdout, stderr."""
+    from counterpoise import cli
+
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: str | Path) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = cli.run([str(argument) for argument in arguments])
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return call
+
+
 @pytest.fixture(scope="session")
 def cifar100_folder(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All of CIFAR-100, unpacked once: cifar-100-python/{train,test,meta}. Takes a while; for tests marked slow."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
 
-from counterpoise.errors import ObjectiveError, unknown
-from counterpoise.objectives.base import LogitObjective, Objective, check_class_weight, find, register, weigh_by_class
+from counterpoise.errors import ObjectiveError
+from counterpoise.objectives.base import LogitObjective, check_class_weight, find, register, weigh_by_class
+from counterpoise.objectives.wrapping import Wrapper
 from counterpoise.outputs import Outputs
 
 
@@ -17,7 +17,7 @@ from counterpoise.outputs import Outputs
     "class_weighted",
     summary="another objective (of: ...) in which each position counts by the class of its label",
 )
-class ClassWeighted(Objective):
+class ClassWeighted(Wrapper):
     r"""A weighted mean of the host's values over positions.
 
     .. math:: L = \frac{\sum_i w_{y_i} L_{host, i}}{\sum_i w_{y_i}}
@@ -39,32 +39,11 @@ class ClassWeighted(Objective):
     """
 
     def __init__(self, of: str = "balance", class_weight: Sequence[float] | None = None, **arguments: Any) -> None:
-        super().__init__()
-        kind = find(of).kind
-        if not issubclass(kind, LogitObjective):
+        if not issubclass(find(of).kind, LogitObjective):
             raise ObjectiveError(f"class_weighted works on a mean over positions, such as balance, which {of} is not.")
-        parameters = inspect.signature(kind).parameters
-        for name in arguments:
-            if name not in parameters:
-                raise ObjectiveError(f"class_weighted, of {of}: {unknown('Argument', name, [*parameters, 'of'])}")
+        super().__init__("class_weighted", of, arguments)
         self.class_weight = check_class_weight(class_weight)
-        self.host = kind(**arguments)
         self.needs = self.host.needs | {"labels"}  # type: ignore[misc]  # by instance
-
-    def set_argument(self, name: str, value: float) -> None:
-        self.host.set_argument(name, value)
-
-    def set_progress(self, progress: float) -> None:
-        self.host.set_progress(progress)
-
-    def set_batch(self, indices: Tensor) -> None:
-        self.host.set_batch(indices)
-
-    def prepare(self, student: Outputs, teacher: Outputs | None, samples: int) -> None:
-        self.host.prepare(student, teacher, samples)
-
-    def logged(self) -> dict[str, float]:
-        return self.host.logged()
 
     def forward(
         self,

@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from counterpoise.errors import ObjectiveError, unknown
-from counterpoise.objectives.base import Objective, check_logits, find, register, widen
+from counterpoise.errors import ObjectiveError
+from counterpoise.objectives.base import check_logits, find, register, widen
 from counterpoise.objectives.divergence import check_temperature
+from counterpoise.objectives.wrapping import Wrapper
 from counterpoise.outputs import Outputs
 
 SMALLEST_DEVIATION = 1e-2  # the gradient grows without bound where a student's logits are all alike
@@ -22,7 +23,7 @@ SMALLEST_DEVIATION = 1e-2  # the gradient grows without bound where a student's 
     paper="Sun et al., Logit standardization in knowledge distillation, arXiv 2403.01427",
     year=2024,
 )
-class Standardized(Objective):
+class Standardized(Wrapper):
     r"""Logit standardization as a wrapper around another logit objective.
 
     .. math:: L = L_{host}(Z(s), Z(t)), \quad Z(x) = (x - mean_c(x)) / std_c(x)
@@ -42,24 +43,17 @@ class Standardized(Objective):
     """
 
     def __init__(self, of: str = "forward_kl", temperature: float = 2.0, **arguments: Any) -> None:
-        super().__init__()
         self.temperature = check_temperature("temperature", temperature)
-        kind = find(of).kind
-        parameters = inspect.signature(kind).parameters
-        free = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
-        for name in arguments:
-            if name not in parameters and not free:
-                raise ObjectiveError(f"standardized, of {of}: {unknown('Argument', name, [*parameters, 'of'])}")
+        parameters = inspect.signature(find(of).kind).parameters
         self._based = [
             name
             for name in parameters
             if (name == "temperature" or name.endswith("_temperature")) and name not in arguments
         ]
         self._divides = not any("temperature" in name for name in parameters)
-        self.host = kind(**dict.fromkeys(self._based, temperature), **arguments)
+        super().__init__("standardized", of, arguments, dict.fromkeys(self._based, temperature))
         if "teacher" not in self.host.needs or "features" in self.host.needs:
             raise ObjectiveError(f"standardized works on an objective of both sides' logits, which {of} is not.")
-        self.needs = self.host.needs  # type: ignore[misc]  # by instance: what the host needs
 
     def set_argument(self, name: str, value: float) -> None:
         if name != "temperature":
@@ -69,17 +63,8 @@ class Standardized(Objective):
         for based in self._based:
             self.host.set_argument(based, value)
 
-    def set_progress(self, progress: float) -> None:
-        self.host.set_progress(progress)
-
-    def set_batch(self, indices: Tensor) -> None:
-        self.host.set_batch(indices)
-
     def prepare(self, student: Outputs, teacher: Outputs | None, samples: int) -> None:
         self.host.prepare(*self._outputs(student, teacher), samples)
-
-    def logged(self) -> dict[str, float]:
-        return self.host.logged()
 
     def forward(
         self,
