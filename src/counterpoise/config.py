@@ -240,6 +240,10 @@ class Train(Section):
     )
     channels_last: bool | Literal["auto"] = Field("auto", description="memory layout; auto: where it helps")
     compile: bool = Field(False, description="torch.compile the networks")
+    fast: bool | Literal["auto"] = Field(
+        "auto",
+        description="small images: whole steps in device memory, on CUDA as one graph; auto: on CUDA, where it can be",
+    )
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
     evaluate_every: int = Field(1, ge=1, description="epochs between evaluations; the last is always evaluated")
     checkpoint_minutes: float = Field(

@@ -8,7 +8,7 @@ on.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -28,6 +28,7 @@ from counterpoise.data.reading import (
 )
 from counterpoise.data.sources.base import ArraySet, ImageSet
 from counterpoise.data.views import (
+    Draws,
     augment,
     countable,
     draw,
@@ -40,6 +41,39 @@ from counterpoise.data.views import (
 from counterpoise.errors import ConfigError
 
 _DRAWN_AT_ONCE = 16384  # samples: drawing for one costs as much as for hundreds
+
+
+class Drawn(NamedTuple):
+    """What is shown at n places in the order of an epoch. Where samples are mixed, the last is only a partner.
+
+    Attributes:
+        indices: int64 [n], samples, on the device of the loader.
+        draws: of their views.
+        mixes: how each is mixed with the next; None where none is.
+    """
+
+    indices: Tensor
+    draws: Draws
+    mixes: mixing.Mix | None
+
+    def part(self, start: int, stop: int) -> Drawn:
+        """Places start, ..., stop - 1."""
+        mixes = None if self.mixes is None else mixing.Mix(*(value[start:stop] for value in self.mixes))
+        return Drawn(self.indices[start:stop], self.draws.part(start, stop), mixes)
+
+    def at(self, places: Tensor) -> Drawn:
+        """Some places (int64 [n], on the device), without RandAugment."""
+        offsets, flip = (value.index_select(0, places) for value in self.draws[:2])
+        mixes = None if self.mixes is None else mixing.Mix(*(value.index_select(0, places) for value in self.mixes))
+        return Drawn(self.indices.index_select(0, places), self.draws._replace(offsets=offsets, flip=flip), mixes)
+
+    def copy_(self, other: Drawn) -> None:
+        """Take over what `other` holds, in place, without RandAugment."""
+        self.indices.copy_(other.indices)
+        for mine, theirs in zip(self.draws[:2], other.draws[:2], strict=True):
+            mine.copy_(theirs)
+        for mine, theirs in zip(self.mixes or (), other.mixes or (), strict=True):
+            mine.copy_(theirs)
 
 
 class TrainLoader(Epochs):
@@ -99,8 +133,31 @@ class TrainLoader(Epochs):
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
         order = self._order(epoch)
         if self._pixels is not None:
-            return self._from_memory(self._pixels, epoch, order, first_step)
+            return self._from_memory(epoch, order, first_step)
         return self._from_workers(epoch, order, order.roll(-1) if self.plan.mixes else order[:0], first_step)
+
+    @property
+    def static(self) -> bool:
+        """Whether `draw_epoch` and `show` are there: the set lies on the device, and its images are all treated alike.
+
+        RandAugment does otherwise with each.
+        """
+        return self._pixels is not None and not self.plan.operations
+
+    def draw_epoch(self, epoch: int) -> tuple[Tensor, Drawn]:
+        """All places of an epoch, and the first once more where samples are mixed; their samples on the CPU, too."""
+        return self._draw(epoch, self._order(epoch), 0, min(self.steps_per_epoch * self.batch_size, self.plan.count))
+
+    def show(self, drawn: Drawn) -> tuple[Tensor, Tensor]:
+        """Images and target of places, as in `Batch`; of sets that lie in memory."""
+        assert self._pixels is not None
+        images = augment(self.plan, self._pixels.index_select(0, drawn.indices), drawn.draws)
+        target = self._labels.index_select(0, drawn.indices)
+        if drawn.mixes is not None:
+            mix = mixing.Mix(*(value[:-1] for value in drawn.mixes))
+            images = mixing.images(images[:-1], images[1:], mix)
+            target = mixing.targets(target[:-1], target[1:], mix.share, self.num_classes)
+        return images, target
 
     @property
     def specification(self) -> dict[str, Any]:
@@ -133,28 +190,27 @@ class TrainLoader(Epochs):
         """Whom each sample is mixed with; nobody where none is."""
         return partners_of_all(self.seed, epoch, len(self.images))[indices] if self.plan.mixes else indices[:0]
 
-    def _from_memory(self, pixels: Tensor, epoch: int, order: Tensor, first_step: int) -> Iterator[Batch]:
+    def _draw(self, epoch: int, order: Tensor, start: int, stop: int) -> tuple[Tensor, Drawn]:
+        """Places start, ..., stop - 1 and, where samples are mixed, the partner of the last."""
         plan = self.plan
+        # After the last place comes the first.
+        indices = order[torch.arange(start, stop + plan.mixes) % plan.count]
+        there = indices.to(self.device, non_blocking=True)
+        mixes = draw_mix(plan, epoch, indices).to(self.device) if plan.mixes else None
+        return indices, Drawn(there, draw(plan, epoch, indices).to(self.device), mixes)
+
+    def _from_memory(self, epoch: int, order: Tensor, first_step: int) -> Iterator[Batch]:
         at_once = max(1, _DRAWN_AT_ONCE // self.batch_size)
         for begin in range(first_step, self.steps_per_epoch, at_once):
             steps = range(begin, min(begin + at_once, self.steps_per_epoch))
             base = steps[0] * self.batch_size
-            # One more than the batches hold: the partner of the last sample. After the last comes the first.
-            positions = torch.arange(base, min((steps[-1] + 1) * self.batch_size, plan.count) + plan.mixes) % plan.count
-            indices = order[positions]
-            there = indices.to(self.device, non_blocking=True)
-            draws = draw(plan, epoch, indices).to(self.device)
-            mixes = draw_mix(plan, epoch, indices).to(self.device) if plan.mixes else None
+            indices, drawn = self._draw(
+                epoch, order, base, min(steps[-1] * self.batch_size + self.batch_size, len(order))
+            )
             for step in steps:
                 start, stop, total = self._share(step)
                 start, stop = start - base, stop - base
-                seen = stop + plan.mixes
-                images = augment(plan, pixels.index_select(0, there[start:seen]), draws.part(start, seen))
-                target = self._labels.index_select(0, there[start:seen])
-                if mixes is not None:
-                    mix = mixing.Mix(*(value[start:stop] for value in mixes))
-                    images = mixing.images(images[:-1], images[1:], mix)
-                    target = mixing.targets(target[:-1], target[1:], mix.share, self.num_classes)
+                images, target = self.show(drawn.part(start, stop + self.plan.mixes))
                 yield Batch(images, target, indices[start:stop], total)
 
 

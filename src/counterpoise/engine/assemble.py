@@ -14,6 +14,7 @@ from counterpoise import config, tasks
 from counterpoise.data import sources
 from counterpoise.data.epochs import Epochs
 from counterpoise.data.sources.base import ImageSet, Splits
+from counterpoise.engine.fast.obstacles import obstacle
 from counterpoise.engine.processes import Processes, half_precision_helps
 from counterpoise.errors import ConfigError, MissingExtraError
 from counterpoise.models import catalog
@@ -21,6 +22,7 @@ from counterpoise.models.classmap import map_teacher
 from counterpoise.models.network import VisionModel
 from counterpoise.objectives.composite import WeightedSum
 from counterpoise.outputs import Outputs
+from counterpoise.teachers import resident
 from counterpoise.teachers.live import LiveTeacher
 from counterpoise.teachers.store import Store
 from counterpoise.teachers.stored import StoredTeacher
@@ -28,7 +30,12 @@ from counterpoise.teachers.stored import StoredTeacher
 
 @dataclass
 class Parts:
-    """What a run is made of."""
+    """What a run is made of.
+
+    Attributes:
+        fast: whether its steps are those of `engine.fast`.
+        obstacle: what is in the way of these, where they were looked for.
+    """
 
     classes: tuple[str, ...]
     task: tasks.Task
@@ -40,6 +47,8 @@ class Parts:
     val: tasks.Evaluation
     fingerprint: str
     labeled: bool
+    fast: bool = False
+    obstacle: str | None = None
 
 
 def settle(run: config.Run, device: torch.device) -> config.Run:
@@ -68,6 +77,8 @@ def assemble(
 
     Raises ConfigError, DataError or ModelError for whatever does not fit.
     """
+    if processes.device.type == "cuda" and processes.device.index is not None:
+        torch.cuda.set_device(processes.device)  # streams, graphs and Triton work on the current one
     splits = data if data is not None else sources.load(run.data)
     task = tasks.get(run.task)
     for part in splits:
@@ -141,6 +152,12 @@ def assemble(
         stored.require_epochs(run.train.epochs)
     if "features" in objective.needs:
         _show_example(objective, loader, student_model, live)
+    wanted = run.train.fast is True or (run.train.fast == "auto" and processes.device.type == "cuda")
+    if stored is not None and (wanted or processes.device.type == "cuda"):
+        resident.hold(stored)
+    why_not = obstacle(processes, student_model, objective, loader, stored, run.train.epochs) if wanted else None
+    if run.train.fast is True and why_not is not None:
+        raise ConfigError(f"train.fast: this run needs general steps: {why_not}. Leave it at auto.")
 
     return Parts(
         classes=classes,
@@ -153,6 +170,8 @@ def assemble(
         val=evaluation_loader(val, student_model, run, processes),
         fingerprint=fingerprint,
         labeled=labeled,
+        fast=wanted and why_not is None,
+        obstacle=why_not,
     )
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from counterpoise import config
 
@@ -14,17 +15,47 @@ ONE_CYCLE_START = 1 / 25
 """First learning rate of one_cycle as a share of its peak (Smith and Topin 2018; the default of torch's OneCycleLR)."""
 
 
-def build_optimizer(modules: Iterable[nn.Module], options: config.Optimizer) -> torch.optim.Optimizer:
-    """SGD or AdamW over all trainable parameters; one- and zero-dimensional ones without decay unless decay_norms."""
+def build_optimizer(
+    modules: Iterable[nn.Module], options: config.Optimizer, device: torch.device | None = None
+) -> torch.optim.Optimizer:
+    """SGD or AdamW over all trainable parameters; one- and zero-dimensional ones without decay unless decay_norms.
+
+    On CUDA in one kernel, which reads the learning rate from a tensor: a CUDA graph of it may be used at any rate.
+    """
     parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in parameters if options.decay_norms or p.ndim > 1], "weight_decay": options.weight_decay},
         {"params": [p for p in parameters if not options.decay_norms and p.ndim <= 1], "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]
+    rate: float | Tensor = options.learning_rate
+    fused = None
+    if device is not None and device.type == "cuda":
+        rate, fused = torch.tensor(rate, dtype=torch.float32, device=device), True
     if options.name == "adamw":
-        return torch.optim.AdamW(groups, lr=options.learning_rate, betas=options.betas)
-    return torch.optim.SGD(groups, lr=options.learning_rate, momentum=options.momentum, nesterov=options.nesterov)
+        return torch.optim.AdamW(groups, lr=rate, betas=options.betas, fused=fused)
+    return torch.optim.SGD(groups, lr=rate, momentum=options.momentum, nesterov=options.nesterov, fused=fused)
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Give all groups this learning rate; where it is a tensor, in place."""
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
+
+
+@contextmanager
+def capturable(optimizer: torch.optim.Optimizer) -> Iterator[None]:
+    """Let AdamW be captured in a graph, where that is what is done. Fused, it computes the same either way."""
+    capturing = torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
+    groups = [group for group in optimizer.param_groups if capturing and "capturable" in group]
+    for group in groups:
+        group["capturable"] = True
+    yield
+    for group in groups:
+        group["capturable"] = False
 
 
 def learning_rate(

@@ -9,24 +9,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch import Tensor
 
 from counterpoise import config
 from counterpoise.data.epochs import Batch
-from counterpoise.engine import optimization, state
+from counterpoise.engine import state
+from counterpoise.engine.allocation import keep_freed_memory
 from counterpoise.engine.assemble import Parts, evaluation_loader
 from counterpoise.engine.evaluator import quick_score
+from counterpoise.engine.fast.steps import FastSteps
 from counterpoise.engine.gauging import EvaluationGauge
 from counterpoise.engine.interrupt import Interrupt
+from counterpoise.engine.learning import Learner
 from counterpoise.engine.processes import Processes, errors_explained
 from counterpoise.engine.progress import Display
 from counterpoise.engine.run_folder import RunFolder
 from counterpoise.errors import DivergedError
 from counterpoise.files import write_tensors
-from counterpoise.models.network import VisionModel
-from counterpoise.objectives.composite import WeightedSum
 from counterpoise.outputs import Outputs
 from counterpoise.teachers.stored import Read
 
@@ -55,23 +54,6 @@ class Result:
     corrupt: int
 
 
-class StudentLoss(nn.Module):
-    """Student and objective in one module for DistributedDataParallel, so that an objective's own weights learn too."""
-
-    def __init__(self, student: VisionModel, objective: WeightedSum, precision: torch.dtype) -> None:
-        super().__init__()
-        self.student = student
-        self.objective = objective
-        self.precision = precision
-
-    def forward(self, images: Tensor, teacher: Outputs | None, target: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        with torch.autocast(images.device.type, self.precision, enabled=self.precision != torch.float32):
-            wanted = self.objective.student_features
-            student = self.student(images, wanted) if wanted else Outputs(self.student(images))
-        total, parts = self.objective(student, teacher, target)
-        return total, parts
-
-
 class Trainer:
     """Trains the student of `parts` as `run` says, in `folder`."""
 
@@ -81,24 +63,13 @@ class Trainer:
         self.parts = parts
         self.processes = processes
         self.show = show and processes.first
-        self.precision = torch.bfloat16 if run.train.precision == "bf16" else torch.float32
-        self.loss = StudentLoss(parts.student, parts.objective, self.precision)
-        self.parallel: nn.Module = self.loss
-        if processes.world > 1:
-            self.parallel = DistributedDataParallel(self.loss)
-        self.optimizer = optimization.build_optimizer([parts.student, parts.objective], run.train.optimizer)
-        self.trained = [p for group in self.optimizer.param_groups for p in group["params"]]
-        self.average = (
-            AveragedModel(
-                parts.student.net,
-                multi_avg_fn=get_ema_multi_avg_fn(run.train.ema),  # type: ignore[no-untyped-call]
-                use_buffers=True,
-            )
-            if run.train.ema is not None
-            else None
-        )
+        if processes.device.type == "cpu":
+            keep_freed_memory()
+        self.learner = Learner(run, parts, processes)
         self.steps_per_epoch = parts.train.steps_per_epoch
         self.total_steps = self.steps_per_epoch * run.train.epochs
+        self.notes = [] if parts.obstacle is None else [f"general steps: {parts.obstacle}"]
+        self.fast = FastSteps(run, parts, self.learner, self.notes.append) if parts.fast else None
         self.progress = state.Progress()
         self.unchecked: list[tuple[int, list[str], Tensor]] = []
         # Reading a loss waits for a GPU, so there it is read at log lines; the exact step is still named.
@@ -115,7 +86,8 @@ class Trainer:
         """
         origin = self._origin()
         if resume and self.folder.checkpoint.exists():
-            self.progress = state.load(self.folder.checkpoint, self._saved_modules(), self.optimizer)
+            modules = self.learner.saved_modules()
+            self.progress = state.load(self.folder.checkpoint, modules, self.learner.optimizer)
             state.check_origin(self.folder.checkpoint, self.progress.origin, origin)
             self.parts.train.corrupt.extend(self.progress.corrupt)
         self.progress.origin = origin
@@ -143,10 +115,9 @@ class Trainer:
         window = time.perf_counter()
         seen = 0
         entered = window
-        for batch, recorded in self._batches(epoch, first):
-            names, values = self.step(batch, recorded)
+        for names, values, size in self._steps(epoch, first):
             self.progress.step += 1
-            seen += batch.total
+            seen += size
             self.unchecked.append((self.progress.step, names, values))
             if self.progress.step % self.check_every == 0:
                 self._check_finite()
@@ -179,6 +150,14 @@ class Trainer:
         self.progress.train_seconds += now - since
         return now
 
+    def _steps(self, epoch: int, first: int) -> Iterator[tuple[list[str], Tensor, int]]:
+        """The steps of an epoch from `first` on: names and values of the terms, and the size of the batch."""
+        if self.fast is not None:
+            yield from self.fast.epoch(epoch, first)
+            return
+        for batch, recorded in self._batches(epoch, first):
+            yield *self.step(batch, recorded), batch.total
+
     def _batches(self, epoch: int, first: int) -> Iterator[tuple[Batch, Read | None]]:
         batches = self.parts.train.epoch(epoch, first)
         if self.parts.stored is None:
@@ -187,32 +166,17 @@ class Trainer:
 
     def step(self, batch: Batch, recorded: Read | None = None) -> tuple[list[str], Tensor]:
         """One step; the names of the terms and their values."""
-        step = self.progress.step
-        torch.manual_seed(_mix(self.run.seed, step, self.processes.rank))  # dropout and the like, whatever came before
-        self.parts.objective.set_progress(step / max(self.total_steps - 1, 1))
+        self.learner.begin(self.progress.step)
         self.parts.objective.set_batch(batch.indices)
-        for group in self.optimizer.param_groups:
-            group["lr"] = optimization.learning_rate(
-                step,
-                self.steps_per_epoch,
-                self.run.train.epochs,
-                self.run.train.optimizer.learning_rate,
-                self.run.train.schedule,
-            )
         images = batch.images.to(self.processes.device, non_blocking=True)
         target = batch.target.to(self.processes.device, non_blocking=True)
         teacher = self._ask_teacher(images, recorded)
         with errors_explained():
-            total, parts = self.parallel(images, teacher, target)
+            total, parts = self.learner.loss(images, teacher, target)
             if self.processes.world > 1:
                 total = self._share(total, parts, target, batch.total)
-            total.backward()
-        if self.run.train.clip_gradient is not None:
-            nn.utils.clip_grad_norm_(self.trained, self.run.train.clip_gradient)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        if self.average is not None:
-            self.average.update_parameters(self.parts.student.net)
+            self.learner.update(total)
+        self.learner.update_average()
         return list(parts), torch.stack([value.detach() for value in parts.values()])
 
     def _share(self, total: Tensor, parts: Mapping[str, Tensor], target: Tensor, size: int) -> Tensor:
@@ -250,8 +214,12 @@ class Trainer:
 
     def _check_finite(self) -> None:
         """Add the unchecked steps to the sums of the epoch. Raises DivergedError at the first that is not finite."""
-        for step, names, values in self.unchecked:
-            for name, value in zip(names, values.tolist(), strict=True):
+        if not self.unchecked:
+            return
+        numbers = iter(torch.cat([values for _, _, values in self.unchecked]).tolist())  # one wait for all
+        for step, names, _ in self.unchecked:
+            self.last_terms = dict(zip(names, numbers, strict=False))
+            for name, value in self.last_terms.items():
                 if not abs(value) < float("inf"):
                     left = state.good(self.folder.checkpoint)
                     raise DivergedError(
@@ -259,7 +227,6 @@ class Trainer:
                         "A smaller learning rate, train.clip_gradient or train.precision fp32 may help."
                     )
                 self.progress.sums[name] = self.progress.sums.get(name, 0.0) + value
-            self.last_terms = dict(zip(names, values.tolist(), strict=True))
         self.unchecked.clear()
 
     def _log_step(self, epoch: int, speed: float, display: Display) -> None:
@@ -271,22 +238,24 @@ class Trainer:
             "epoch": epoch,
             "loss": sum(terms.values()),
             "terms": terms,
-            "learning_rate": self.optimizer.param_groups[0]["lr"],
+            "learning_rate": self.learner.rate,
             **({"moving": moving} if (moving := self.parts.objective.moving()) else {}),
             "images_per_second": speed,
         }
         self._log(line)
+        while self.notes:
+            display.line(self.notes.pop(0))
         display.step(self.progress.step, f"{epoch + 1}/{self.run.train.epochs}", speed, terms)
 
     def _evaluate(self, epoch: int, display: Display) -> None:
         """Score the student as it would be shipped; keep it where it is the best so far."""
-        with self._shipped():
+        with self.learner.shipped():
             scores = quick_score(
                 self.parts.student,
                 self.parts.val,
                 self.parts.task,
                 self.processes,
-                self.precision,
+                self.learner.precision,
                 self.parts.teacher,
                 watch=None if self.gauge is None else self.gauge.compare,
             )
@@ -324,7 +293,8 @@ class Trainer:
         self.progress.corrupt = sorted(self.parts.train.corrupt)
         if self.processes.first:
             self.progress.metrics_bytes = self.folder.metrics_size()
-            state.save(self.folder.checkpoint, self.progress, self._saved_modules(), self.optimizer)
+            modules = self.learner.saved_modules()
+            state.save(self.folder.checkpoint, self.progress, modules, self.learner.optimizer)
         self.saved_at = time.perf_counter()
 
     def _score_teacher(self, display: Display) -> None:
@@ -353,15 +323,7 @@ class Trainer:
 
     def shipped_weights(self) -> dict[str, Tensor]:
         """The weights of the student: the moving average where there is one."""
-        module = self.parts.student.net if self.average is None else self.average.module
-        return {name: value.detach().cpu() for name, value in module.state_dict().items()}
-
-    def _shipped(self) -> _Borrowed:
-        return _Borrowed(self.parts.student, None if self.average is None else self.average.module)
-
-    def _saved_modules(self) -> dict[str, nn.Module]:
-        modules: dict[str, nn.Module] = {"student": self.parts.student.net, "objective": self.parts.objective}
-        return modules if self.average is None else {**modules, "average": self.average}
+        return self.learner.shipped_weights()
 
     def _log(self, line: Mapping[str, Any]) -> None:
         if not self.processes.first:
@@ -377,26 +339,3 @@ class Trainer:
             from torch.utils.tensorboard import SummaryWriter
 
             self.writer = SummaryWriter(str(self.folder.path / "tensorboard"), purge_step=self.progress.step)
-
-
-class _Borrowed:
-    """Within, the model computes with another network of its kind."""
-
-    def __init__(self, model: VisionModel, net: nn.Module | None) -> None:
-        self.model = model
-        self.net = net
-
-    def __enter__(self) -> None:
-        if self.net is not None:
-            self.model.net, self.net = self.net, self.model.net
-
-    def __exit__(self, *_: object) -> None:
-        if self.net is not None:
-            self.model.net, self.net = self.net, self.model.net
-
-
-def _mix(seed: int, step: int, rank: int) -> int:
-    """A seed for one step of one process (splitmix64's finalizer)."""
-    mixed = (seed * 0x9E3779B97F4A7C15 + step * 0xBF58476D1CE4E5B9 + rank * 0x94D049BB133111EB) & (2**64 - 1)
-    mixed = ((mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9) & (2**64 - 1)
-    return (mixed ^ (mixed >> 31)) & (2**63 - 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import NamedTuple
@@ -16,7 +16,7 @@ from counterpoise.data.sources.base import ImageSet
 from counterpoise.errors import ConfigError
 from counterpoise.outputs import Outputs
 from counterpoise.teachers.live import LiveTeacher
-from counterpoise.teachers.store import Header, Store, StoreError
+from counterpoise.teachers.store import Header, Resident, Store, StoreError
 
 AHEAD = 2
 """Batches whose logits are read before they are needed."""
@@ -39,6 +39,10 @@ class StoredTeacher:
         device: where logits are needed.
         live: the teacher itself, for views that are not in the store; None refuses them.
 
+    Attributes:
+        source: where logits are read: the store, or a copy of it in memory.
+        positions: int64 [N], the store's own numbers of the loader's samples; None where they are the same.
+
     Raises:
         StoreError: the store was recorded for other data, classes, views or, where `live` is given, another teacher.
     """
@@ -55,6 +59,7 @@ class StoredTeacher:
         live: LiveTeacher | None = None,
     ) -> None:
         self.store = store
+        self.source: Store | Resident = store
         self.loader = loader
         self.device = device
         self.live = live
@@ -80,15 +85,17 @@ class StoredTeacher:
         )
         header.require(wanted, store.name)
 
-    def require_epochs(self, epochs: int) -> None:
-        """Raise StoreError unless the views of this many epochs are there, or missing ones may be asked for live."""
+    def missing(self, epochs: int) -> set[int]:
+        """The views, or for views by epochs the epochs, that this many epochs need and the store has not."""
         header = self.store.header
         if header.kind == "complete":
-            missing = set(range(self.loader.countable() or 0)) - set(header.slots)
-            unit = "views"
-        else:
-            missing = set(range(epochs if header.kind == "epochs" else 1)) - set(header.slots)
-            unit = "epochs"
+            return set(range(self.loader.countable() or 0)) - set(header.slots)
+        return set(range(epochs if header.kind == "epochs" else 1)) - set(header.slots)
+
+    def require_epochs(self, epochs: int) -> None:
+        """Raise StoreError unless the views of this many epochs are there, or missing ones may be asked for live."""
+        missing = self.missing(epochs)
+        unit = "views" if self.store.header.kind == "complete" else "epochs"
         if missing and self.live is None:
             raise StoreError(
                 f"Store {self.store.name} lacks {len(missing)} {unit} that the run needs, such as {min(missing)}. "
@@ -97,12 +104,17 @@ class StoredTeacher:
 
     def follow(self, epoch: int, batches: Iterable[Batch]) -> Iterator[tuple[Batch, Read]]:
         """Each batch of an epoch with what the store says of it, read while earlier ones are worked on."""
+        if isinstance(self.source, Resident):
+            slots = self.slots(epoch)
+            for batch in batches:
+                yield batch, self._read(lambda: slots, batch.indices)
+            return
         waiting: deque[tuple[Batch, Future[Read]]] = deque()
         with ThreadPoolExecutor(1, thread_name_prefix="teacher-store") as reader:
             # Drawn for all samples at once: for a batch alone it takes as long as all else that is done here.
-            slots = reader.submit(self._slots, epoch)
+            drawn = reader.submit(self.slots, epoch).result
             for batch in batches:
-                waiting.append((batch, reader.submit(self._read, slots, batch.indices)))
+                waiting.append((batch, reader.submit(self._read, drawn, batch.indices)))
                 if len(waiting) > AHEAD:
                     ready, answer = waiting.popleft()
                     yield ready, answer.result()
@@ -120,18 +132,18 @@ class StoredTeacher:
         logits[~there] = asked
         return Outputs(logits)
 
-    def _slots(self, epoch: int) -> Tensor:
+    def slots(self, epoch: int) -> Tensor:
         """The view of the store that each sample shows in an epoch, int64 [N]."""
         kind, count = self.store.header.kind, len(self.loader.images)
         if kind == "complete":
             return self.loader.numbers(epoch, torch.arange(count))
         return torch.tensor(epoch if kind == "epochs" else 0).expand(count)
 
-    def _read(self, drawn: Future[Tensor], indices: Tensor) -> Read:
-        slots = drawn.result()[indices]
+    def _read(self, drawn: Callable[[], Tensor], indices: Tensor) -> Read:
+        slots = drawn()[indices]
         indices = indices if self.positions is None else self.positions[indices]
         known = torch.ones(len(indices), dtype=torch.bool) if self.live is None else self.store.has(indices, slots)
-        logits = self.store.logits(indices[known], slots[known])
+        logits = self.source.logits(indices[known], slots[known])
         return Read(logits.to(self.device, non_blocking=True), known)
 
 

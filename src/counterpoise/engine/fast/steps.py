@@ -1,0 +1,126 @@
+"""Training steps of small images from what lies in device memory: the set, the epoch's draws and the teacher's logits.
+
+A step takes nothing but its number: it looks up its samples, makes their views, finds the teacher's logits, and writes
+weights and the values of the terms where they always are. Everything else is the same as in `Trainer.step`, and so are
+the views, the order and the results: on a CPU in the same bits. On CUDA a step is one graph, see `capture`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from counterpoise import config
+from counterpoise.data.loader import Drawn, TrainLoader
+from counterpoise.engine.fast.capture import Capture
+from counterpoise.engine.fast.obstacles import moves, numbers
+from counterpoise.engine.learning import Learner
+from counterpoise.engine.optimization import capturable
+from counterpoise.engine.processes import errors_explained
+from counterpoise.errors import ConfigError
+from counterpoise.outputs import Outputs
+from counterpoise.teachers.resident import ResidentTeacher
+
+if TYPE_CHECKING:
+    from counterpoise.engine.assemble import Parts
+
+
+class FastSteps:
+    """The steps of a run that `obstacles.obstacle` finds nothing against.
+
+    Args:
+        tell: is told, once, why steps are not captured after all. With train.fast: true that is a ConfigError.
+    """
+
+    def __init__(self, run: config.Run, parts: Parts, learner: Learner, tell: Callable[[str], None]) -> None:
+        assert isinstance(parts.train, TrainLoader)
+        self.loader = parts.train
+        self.learner = learner
+        self.live = parts.teacher
+        self.stored = None if parts.stored is None else ResidentTeacher(parts.stored)
+        self.device = learner.processes.device
+        self.demanded = run.train.fast is True
+        self.tell = tell
+        self.moves = moves(parts.objective, self.loader.steps_per_epoch * run.train.epochs)
+        size = self.loader.batch_size
+        # What a graph reads and writes stays where it is: the number of the step within the epoch, and so on.
+        self.number = torch.zeros((), dtype=torch.int64, device=self.device)
+        self._range = torch.arange(size + self.loader.plan.mixes, device=self.device)
+        self._drawn: Drawn | None = None
+        self._rows: Tensor | None = None
+        self._names: list[str] = []
+        self._values: Tensor | None = None
+        self.capture = (
+            Capture(self._whole_step, learner.loss, self.device, self._clear) if self.device.type == "cuda" else None
+        )
+
+    def epoch(self, epoch: int, first: int) -> Iterator[tuple[list[str], Tensor, int]]:
+        """The steps of an epoch from `first` on: names and values of the terms, and the size of the batch.
+
+        Values of an epoch are gone in the next.
+        """
+        loader = self.loader
+        self._load(epoch)
+        for number in range(first, loader.steps_per_epoch):
+            size = min(loader.batch_size, len(loader.images) - number * loader.batch_size)
+            self.learner.begin(epoch * loader.steps_per_epoch + number)
+            self.number.fill_(number)
+            with errors_explained():
+                self._run(size)
+            self.learner.update_average()
+            assert self._values is not None
+            yield self._names, self._values[number], size
+
+    def _load(self, epoch: int) -> None:
+        """Put an epoch's draws where the steps read them."""
+        indices, drawn = self.loader.draw_epoch(epoch)
+        if self._drawn is None:
+            self._drawn = drawn
+        else:
+            self._drawn.copy_(drawn)
+        if self.stored is not None:
+            rows = self.stored.rows(epoch, indices)
+            if self._rows is None:
+                self._rows = rows.to(self.device)
+            else:
+                self._rows.copy_(rows)
+
+    def _run(self, size: int) -> None:
+        if self.capture is None or size < self.loader.batch_size:  # the last batch of an epoch has its own size
+            self._step(size)
+            return
+        known = self.capture.obstacle
+        self.capture(numbers(self.learner.objective) if self.moves else None)
+        if self.capture.obstacle != known:
+            if self.demanded:
+                raise ConfigError(f"train.fast: {self.capture.obstacle}. Leave it at auto.")
+            self.tell(f"steps are not captured: {self.capture.obstacle}")
+
+    def _whole_step(self) -> None:
+        with capturable(self.learner.optimizer):
+            self._step(self.loader.batch_size)
+
+    def _step(self, size: int) -> None:
+        """One step on the first `size` places of the batch."""
+        assert self._drawn is not None
+        places = self._range[: size + self.loader.plan.mixes] + self.number * self.loader.batch_size
+        images, target = self.loader.show(self._drawn.at(places))
+        teacher = None
+        if self.stored is not None:
+            assert self._rows is not None
+            teacher = Outputs(self.stored.logits(self._rows.index_select(0, places[:size])))
+        elif self.live is not None:
+            teacher = self.live(images, self.learner.objective.teacher_features)
+        total, parts = self.learner.loss(images, teacher, target)
+        self.learner.update(total)
+        values = torch.stack([value.detach() for value in parts.values()])
+        if self._values is None:
+            self._names = list(parts)
+            self._values = values.new_zeros(self.loader.steps_per_epoch, len(values))
+        self._values.index_copy_(0, self.number.view(1), values.unsqueeze(0))
+
+    def _clear(self) -> None:
+        self.learner.optimizer.zero_grad(set_to_none=True)

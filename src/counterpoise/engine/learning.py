@@ -1,0 +1,147 @@
+"""What a step changes: the student, an objective's own weights, the optimizer and the moving average of weights."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from counterpoise import config
+from counterpoise.engine import optimization
+from counterpoise.engine.processes import Processes
+from counterpoise.models.network import VisionModel
+from counterpoise.objectives.composite import WeightedSum
+from counterpoise.outputs import Outputs
+
+if TYPE_CHECKING:
+    from counterpoise.engine.assemble import Parts
+
+
+class StudentLoss(nn.Module):
+    """Student and objective in one module for DistributedDataParallel, so that an objective's own weights learn too."""
+
+    def __init__(self, student: VisionModel, objective: WeightedSum, precision: torch.dtype) -> None:
+        super().__init__()
+        self.student = student
+        self.objective = objective
+        self.precision = precision
+
+    def forward(self, images: Tensor, teacher: Outputs | None, target: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        with torch.autocast(images.device.type, self.precision, enabled=self.precision != torch.float32):
+            wanted = self.objective.student_features
+            student = self.student(images, wanted) if wanted else Outputs(self.student(images))
+        total, parts = self.objective(student, teacher, target)
+        return total, parts
+
+
+class Learner:
+    """Student, objective and optimizer of a run.
+
+    Attributes:
+        precision: dtype of autocast; float32 is none.
+        loss: (images, teacher outputs, target) -> total and named terms; over processes where there are several.
+        rate: learning rate of the step at hand.
+        average: the moving average of the student's weights, where there is one.
+    """
+
+    def __init__(self, run: config.Run, parts: Parts, processes: Processes) -> None:
+        self.run = run
+        self.student = parts.student
+        self.objective = parts.objective
+        self.processes = processes
+        self.steps_per_epoch = parts.train.steps_per_epoch
+        self.precision = torch.bfloat16 if run.train.precision == "bf16" else torch.float32
+        self.loss: nn.Module = StudentLoss(parts.student, parts.objective, self.precision)
+        if processes.world > 1:
+            self.loss = DistributedDataParallel(self.loss)
+        self.optimizer = optimization.build_optimizer(
+            [parts.student, parts.objective], run.train.optimizer, processes.device
+        )
+        self.rate = 0.0
+        self._trained = [p for group in self.optimizer.param_groups for p in group["params"]]
+        self.average = (
+            AveragedModel(
+                parts.student.net,
+                multi_avg_fn=get_ema_multi_avg_fn(run.train.ema),  # type: ignore[no-untyped-call]
+                use_buffers=True,
+            )
+            if run.train.ema is not None
+            else None
+        )
+
+    def begin(self, step: int) -> None:
+        """Set what a step, counted from 0, has of its own: chance, schedules and the learning rate."""
+        train = self.run.train
+        # Dropout and the like, whatever came before.
+        _seed(self.processes.device, _mix(self.run.seed, step, self.processes.rank))
+        self.objective.set_progress(step / max(self.steps_per_epoch * train.epochs - 1, 1))
+        self.rate = optimization.learning_rate(
+            step, self.steps_per_epoch, train.epochs, train.optimizer.learning_rate, train.schedule
+        )
+        optimization.set_rate(self.optimizer, self.rate)
+
+    def update(self, total: Tensor) -> None:
+        """One step of the optimizer down the gradient of `total`."""
+        total.backward()  # type: ignore[no-untyped-call]
+        if self.run.train.clip_gradient is not None:
+            nn.utils.clip_grad_norm_(self._trained, self.run.train.clip_gradient)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def update_average(self) -> None:
+        """Move the average towards the weights as they are now."""
+        if self.average is not None:
+            self.average.update_parameters(self.student.net)
+
+    def saved_modules(self) -> dict[str, nn.Module]:
+        """What a checkpoint holds beside the optimizer's state."""
+        modules: dict[str, nn.Module] = {"student": self.student.net, "objective": self.objective}
+        return modules if self.average is None else {**modules, "average": self.average}
+
+    def shipped_weights(self) -> dict[str, Tensor]:
+        """The weights of the student: the moving average where there is one."""
+        module = self.student.net if self.average is None else self.average.module
+        return {name: value.detach().cpu() for name, value in module.state_dict().items()}
+
+    def shipped(self) -> _Borrowed:
+        """Within, the student computes as it would be shipped."""
+        return _Borrowed(self.student, None if self.average is None else self.average.module)
+
+
+class _Borrowed:
+    """Within, the model computes with another network of its kind."""
+
+    def __init__(self, model: VisionModel, net: nn.Module | None) -> None:
+        self.model = model
+        self.net = net
+
+    def __enter__(self) -> None:
+        if self.net is not None:
+            self.model.net, self.net = self.net, self.model.net
+
+    def __exit__(self, *_: object) -> None:
+        if self.net is not None:
+            self.model.net, self.net = self.net, self.model.net
+
+
+def _mix(seed: int, step: int, rank: int) -> int:
+    """A seed for one step of one process (splitmix64's finalizer)."""
+    mixed = (seed * 0x9E3779B97F4A7C15 + step * 0xBF58476D1CE4E5B9 + rank * 0x94D049BB133111EB) & (2**64 - 1)
+    mixed = ((mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9) & (2**64 - 1)
+    return (mixed ^ (mixed >> 31)) & (2**63 - 1)
+
+
+def _seed(device: torch.device, seed: int) -> None:
+    """torch.manual_seed for the CPU and one device.
+
+    That one asks every kind of device there could be, and writes down a stack trace for each that has not started yet.
+    """
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        index = torch.cuda.current_device() if device.index is None else device.index
+        torch.cuda.default_generators[index].manual_seed(seed)
+    elif device.type == "mps":
+        torch.mps.manual_seed(seed)

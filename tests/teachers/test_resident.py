@@ -1,0 +1,109 @@
+"""A store in device memory says what the store on disk says, bit for bit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from counterpoise import config
+from counterpoise.data.loader import TrainLoader
+from counterpoise.data.sources.base import ArraySet, split
+from counterpoise.teachers import resident
+from counterpoise.teachers.store import Header, Resident, Store, StoreError, StoreWriter
+from counterpoise.teachers.stored import StoredTeacher
+
+COUNT, CLASSES = 30, 40
+EPOCH = 1
+DEVICES = [
+    "cpu",
+    pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")),
+]
+
+
+def images() -> ArraySet:
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (COUNT, 3, 8, 8), dtype=torch.uint8, generator=generator)
+    return ArraySet(pixels, torch.arange(COUNT) % 3, tuple(map(str, range(CLASSES))))
+
+
+def stored(folder: Path, kind: Any, precision: str, device: str, part: bool = False, **changed: Any) -> StoredTeacher:
+    """A teacher of views of `images()`, or of some of them, from a store of random logits."""
+    whole = images()
+    views = config.Views(crop="pad", padding=1) if kind != "plain" else config.Views(crop="none", flip=False)
+
+    def loader(chosen: ArraySet) -> TrainLoader:
+        options: dict[str, Any] = {"num_classes": CLASSES, "batch_size": 7, "seed": 5, "size": None, "device": device}
+        return TrainLoader(chosen, views, **options)
+
+    all_slots = {"complete": range(18), "epochs": range(3), "plain": range(1)}[kind]
+    header = Header.create(
+        data=whole.fingerprint(),
+        teacher="0" * 64,
+        kind=kind,
+        views=loader(whole).specification,
+        count=COUNT,
+        slots=changed.get("slots", all_slots),
+        shape=[CLASSES],
+        precision=precision,
+        chunk_bytes=2000,  # several a slot
+        classes=whole.classes,
+    )
+    generator = torch.Generator().manual_seed(1)
+    with StoreWriter.create(folder, header) as writer:
+        for chunk in writer.missing():
+            logits = 4 * torch.randn(chunk.stop - chunk.start, CLASSES, generator=generator)
+            writer.write(chunk, [logits])
+        writer.finish()
+    chosen = split(whole, 12, seed=2).train if part else whole
+    return StoredTeacher(Store.open(folder), loader(chosen), torch.device(device), data=chosen, classes=whole.classes)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("precision", ["float32", "float16", "int8", "int4", "top5"])
+@pytest.mark.parametrize(
+    ("kind", "part"), [("complete", False), ("complete", True), ("epochs", False), ("plain", True)]
+)
+def test_rows_in_memory_give_the_logits_that_are_read_from_disk(
+    kind: str, part: bool, precision: str, device: str, tmp_path: Path
+) -> None:
+    teacher = stored(tmp_path / "store", kind, precision, device, part)
+    if part:
+        assert teacher.positions is not None
+    on_disk = list(teacher.follow(EPOCH, teacher.loader.epoch(EPOCH)))
+    assert resident.hold(teacher)
+    assert isinstance(teacher.source, Resident)
+    assert teacher.source.data.device.type == device
+    in_memory = list(teacher.follow(EPOCH, teacher.loader.epoch(EPOCH)))
+    held = resident.ResidentTeacher(teacher)
+    indices = torch.cat([batch.indices for batch, _ in on_disk])
+    rows = held.rows(EPOCH, indices).to(device)
+    everything = held.logits(rows)
+    start = 0
+    for (batch, read), (_, again) in zip(on_disk, in_memory, strict=True):
+        assert torch.equal(read.logits, again.logits)
+        stop = start + len(batch.indices)
+        assert torch.equal(everything[start:stop], read.logits)
+        assert torch.equal(held.logits(rows[start:stop]), read.logits)
+        start = stop
+    assert start == len(indices) == len(teacher.loader.images)
+
+
+def test_a_store_too_large_for_what_is_free_stays_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    teacher = stored(tmp_path / "store", "plain", "float16", "cpu")
+    free = resident.free_memory(torch.device("cpu"))
+    assert free is None or free > 10**6
+    monkeypatch.setattr(resident, "SHARE", 0.0)
+    assert not resident.hold(teacher)
+    assert isinstance(teacher.source, Store)
+
+
+def test_views_that_are_not_in_the_store_are_refused(tmp_path: Path) -> None:
+    teacher = stored(tmp_path / "store", "epochs", "float16", "cpu", slots=[0, 2])
+    resident.hold(teacher)
+    held = resident.ResidentTeacher(teacher)
+    assert held.rows(2, torch.arange(4)).tolist() == [30, 31, 32, 33]
+    with pytest.raises(StoreError, match="lacks views that epoch 1 shows"):
+        held.rows(1, torch.arange(4))
