@@ -25,7 +25,7 @@ from counterpoise.errors import CounterpoiseError, DivergedError, RunError
 State = Literal["done", "diverged", "begun", "new"]
 # What a run may have been given otherwise without being another one.
 MOVABLE = {"out", "data.workers", "data.path", "data.memory_limit_gb", "train.checkpoint_minutes", "train.log_every",
-           "train.tensorboard", "train.device"}  # fmt: skip
+           "train.tensorboard", "train.device", "train.fast"}  # fmt: skip
 RELEASED_SECONDS = 60
 """How long to wait for a folder that a dying worker may still hold."""
 

@@ -30,7 +30,7 @@ OURS = (RUN_FILE, METRICS, "checkpoints", STUDENT, SUMMARY, "tensorboard", LOCK)
 
 # What a run may change on its way without becoming another run.
 FREE = {"out", "data.workers", "data.path", "train.checkpoint_minutes", "train.log_every",
-        "train.tensorboard", "train.device", "data.unlabeled", "teacher.checkpoint", "student.checkpoint",
+        "train.tensorboard", "train.device", "train.fast", "data.unlabeled", "teacher.checkpoint", "student.checkpoint",
         "teacher.store", "teacher.missing"}  # fmt: skip
 
 
