@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 # Measured on two cores: smaller blocks cost calls and waits of one thread for another, larger ones leave the cache.
 PLAIN_ELEMENTS = 2**16
 COMPILED_ELEMENTS = 2**18
-# Below, the reference is as fast: what counts there is the number of calls.
+# Below, what counts is the number of calls: see small.py.
 WORTHWHILE_FROM = 2**16
 # Compiling takes some ten seconds once and saves about 8 ns an element: at this size it is won back in a short run.
 # A rule by size alone, so that a run that was stopped goes on with the same bits.

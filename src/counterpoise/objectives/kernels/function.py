@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from counterpoise.objectives.kernels import blocks
+from counterpoise.objectives.kernels import blocks, small
 from counterpoise.objectives.kernels.layout import flat
 from counterpoise.objectives.kernels.mixture import Mixture, reference
 
@@ -79,7 +79,9 @@ def covered(
         from counterpoise.objectives.kernels import gpu
 
         return student.shape[1] <= gpu.MOST_CLASSES
-    return student.device.type == "cpu" and student.numel() >= blocks.WORTHWHILE_FROM
+    if student.device.type != "cpu":
+        return False
+    return student.numel() >= blocks.WORTHWHILE_FROM or small.counts_all(mixture, target, weight, student.shape[1])
 
 
 @cache
@@ -143,6 +145,8 @@ def _compute(
             from counterpoise.objectives.kernels import gpu
 
             return gpu.compute(mixture, student, teacher, target, weight, want_gradient, scale)
+        if student.numel() < blocks.WORTHWHILE_FROM:
+            return small.compute(mixture, student, teacher, target, want_gradient, scale)
         return blocks.compute(mixture, student, teacher, target, weight, want_gradient, scale)
 
 
