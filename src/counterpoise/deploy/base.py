@@ -1,0 +1,157 @@
+"""What a format must be able to do, and the registry: each file of formats/ is one."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import pkgutil
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from counterpoise.errors import ConfigError, CounterpoiseError, MissingExtraError, unknown
+
+PRECISIONS = ("float32", "float16", "int8")
+Pixels = NDArray[np.uint8]
+"""[N, 3, H, W], RGB in [0, 255], as `prepare` of data/images.py leaves them."""
+Logits = NDArray[np.float32]
+"""[N, C] or, of scenes, [N, C, h, w]."""
+
+
+class ExportError(CounterpoiseError):
+    """A student cannot be exported: an operator that a format lacks, an export that disagrees, a full disk."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What an export is to be.
+
+    Attributes:
+        precision: of weights and arithmetic; int8 keeps float32 where it is told to.
+        size: height and width of the pixels it takes.
+        batch: how many pictures at once; None any number.
+    """
+
+    precision: str
+    size: tuple[int, int]
+    batch: int | None = None
+
+    @property
+    def example(self) -> Tensor:
+        """Gray pixels of the shape it takes, uint8 [N, 3, H, W]."""
+        return torch.full((self.batch or 2, 3, *self.size), 128, dtype=torch.uint8)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """From what a quantizer learns the ranges of activations.
+
+    Attributes:
+        pixels: training images as evaluation shows them, uint8 [N, 3, H, W].
+        method: how a range is drawn from them: minmax, percentile or entropy.
+        keep: names of the student's modules (as in `named_modules`) that stay in float.
+    """
+
+    pixels: Tensor
+    method: str = "minmax"
+    keep: tuple[str, ...] = ()
+
+    def batches(self, size: int) -> Iterator[Tensor]:
+        """The pixels in parts of `size`, the last one left out where it is smaller."""
+        for start in range(0, len(self.pixels) - size + 1, size):
+            yield self.pixels[start : start + size]
+
+
+class Runtime(Protocol):
+    """An export, opened by the runtime that it is for."""
+
+    def __call__(self, pixels: Pixels) -> Logits:
+        """The logits of pictures, one batch as the export takes it."""
+
+
+class Format(ABC):
+    """One format of exports and its runtime. Packages are imported in methods only."""
+
+    name: ClassVar[str]
+    """As in `--to`; also that of the extra that brings its packages."""
+    packages: ClassVar[tuple[str, ...]]
+    """What must be importable here."""
+    files: ClassVar[tuple[str, ...]]
+    """Names within an export folder; the first is the one to open."""
+    precisions: ClassVar[tuple[str, ...]] = PRECISIONS
+    methods: ClassVar[tuple[str, ...]] = ("minmax",)
+    """Of calibration that its quantizer knows."""
+    dynamic_batch: ClassVar[bool] = True
+    load: ClassVar[Callable[[str, int | None], Runtime]]
+    """A function `load(path, threads)` of the format's file, as a staticmethod, that imports numpy and its runtime
+    within itself and nothing else: its source goes into run.py beside an export. Without threads it chooses."""
+
+    def check(self) -> None:
+        """Raises MissingExtraError where a package is missing."""
+        for package in self.packages:
+            if importlib.util.find_spec(package) is None:
+                raise MissingExtraError(f"--to {self.name}", self.name)
+
+    @abstractmethod
+    def convert(self, network: nn.Module, request: Request, metadata: Mapping[str, str], out: Path) -> dict[str, Any]:
+        """Write `files` into `out` in float32 or float16.
+
+        Args:
+            network: uint8 pixels [N, 3, H, W] to float32 logits, in eval mode on the CPU, normalization inside.
+            metadata: texts to be kept in the file, where it has room for them.
+
+        Returns:
+            What is worth telling, JSON-able, such as which share of the operators an accelerator took.
+
+        Raises ExportError, with operator and layer, where the format lacks an operator.
+        """
+
+    def quantize(
+        self, network: nn.Module, request: Request, metadata: Mapping[str, str], out: Path, calibration: Calibration
+    ) -> dict[str, Any]:
+        """The same in 8 bits by the runtime's own static quantizer, weights by channel. Raises ExportError."""
+        raise ExportError(f"{self.name} has no path for 8 bits. Available: {', '.join(self.precisions)}.")
+
+    def open(self, folder: Path, threads: int | None = None) -> Runtime:
+        """Open the export in a folder, as run.py does. threads: None is the runtime's own choice."""
+        return type(self).load(str(folder / self.files[0]), threads)
+
+    @abstractmethod
+    def versions(self) -> dict[str, str]:
+        """The packages that make and run exports, by name."""
+
+    def layers(self, network: nn.Module, folder: Path, pixels: Pixels) -> Sequence[tuple[str, float]] | None:
+        """By layer in order, how far the export's activations are from the student's, relative to their largest.
+
+        None where the runtime does not let us see them.
+        """
+        return None
+
+
+@cache
+def names() -> tuple[str, ...]:
+    """Of all formats, whether their packages are here or not."""
+    package = importlib.import_module("counterpoise.deploy.formats")
+    return tuple(module.name for module in pkgutil.iter_modules(package.__path__))
+
+
+def find(name: str) -> Format:
+    """The format called `name`.
+
+    Raises:
+        ConfigError: there is no such format.
+        MissingExtraError: its packages are missing.
+    """
+    if name not in names():
+        raise ConfigError(unknown("Format", name, names()))
+    found: Format = importlib.import_module(f"counterpoise.deploy.formats.{name}").FORMAT
+    found.check()
+    return found

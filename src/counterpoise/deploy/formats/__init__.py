@@ -1,0 +1,1 @@
+"""One format of exports, and its runtime, a file."""
