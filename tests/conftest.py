@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import os
 import pickle
+import shutil
 import struct
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
 
 # Small tensors are faster on one thread, and waiting threads slow down whatever else the machine does. Before torch.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -174,3 +178,51 @@ def small_cifar10(tmp_path: Path) -> Path:
         (folder / name).write_bytes(python2_pickle(cifar_record(12, 3, seed)))
     (folder / "batches.meta").write_bytes(python2_pickle({"label_names": [*SHAPES], "num_vis": 3072}))
     return folder
+
+
+class Visit(NamedTuple):
+    """A page that is open, and what its console complained of so far."""
+
+    page: Page
+    errors: list[str]
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    """A real Chromium without a window."""
+    names = ("chromium", "chromium-browser", "google-chrome", "chrome")
+    program = next((path for name in names if (path := shutil.which(name))), None)
+    if program is None:
+        pytest.skip(f"needs a browser, and none of {', '.join(names)} is on PATH (Debian: apt-get install chromium)")
+    from playwright.sync_api import sync_playwright
+
+    quiet = ("quic", "background-networking", "component-update", "sync", "gpu")
+    flags = ["--no-sandbox", "--no-first-run", *(f"--disable-{word}" for word in quiet)]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=flags)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(chromium: Browser) -> Iterator[Callable[..., Visit]]:
+    """Open a file or an address in a context of its own: visit(where, width=1280, height=900, **context options).
+
+    What the console calls an error, what a script throws and what cannot be loaded is gathered in `errors`.
+    """
+    contexts = []
+
+    def open_page(where: str | Path, width: int = 1280, height: int = 900, **options: Any) -> Visit:
+        context = chromium.new_context(viewport={"width": width, "height": height}, **options)
+        contexts.append(context)
+        page = context.new_page()
+        errors: list[str] = []
+        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("requestfailed", lambda request: errors.append(f"{request.url}: {request.failure}"))
+        page.goto(where.resolve().as_uri() if isinstance(where, Path) else where)
+        return Visit(page, errors)
+
+    yield open_page
+    for context in contexts:
+        context.close()
