@@ -42,6 +42,10 @@ def changed(values: Values, changes: Values) -> Values:
         ({"methods.kd.trian": {}}, ["run all/kd of the compare file", "trian", "Did you mean 'train'"]),
         ({"methods.kd.objective.forward_kl.temperatur": 1}, ["all/kd", "Did you mean 'temperature'"]),
         ({"methods.kd.objective": {"forward_k": {}}}, ["all/kd", "Did you mean 'forward_kl'"]),
+        (
+            {"run.task": "segmentation", "methods.alone.objective.cross_entropy.class_weight": "frequncy"},
+            ["all/alone", "class_weight must be numbers from 0 on", "'frequncy'"],
+        ),
         ({"run.teacher": None}, ["all/kd", "listen to a teacher, and no teacher"]),
         ({"run": "nowhere.yaml"}, ["nowhere.yaml does not exist"]),
         ({"methods": 3}, ["methods: input should be", "got 3"]),

@@ -143,13 +143,12 @@ def complete(values: Mapping[str, Any], origin: str) -> tuple[config.Run, bool]:
 
     Raises ConfigError.
     """
-    from counterpoise.objectives.composite import WeightedSum
+    from counterpoise import tasks
 
     run = config.resolve(values, origin)
     try:
         distils = listens(run)
-        if run.task == "classification":  # that of scenes is built for its data
-            WeightedSum(run.objective)
+        tasks.get(run.task).objective(run, None)
     except CounterpoiseError as error:
         raise ConfigError(f"The {origin}: {error}") from None
     if not distils:

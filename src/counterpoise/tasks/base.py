@@ -96,8 +96,9 @@ class Task(ABC):
         """Raises ConfigError where the images do not have what this task learns from."""
 
     @abstractmethod
-    def objective(self, run: config.Run, images: ImageSet) -> WeightedSum:
-        """The objective of a run whose training set is `images`."""
+    def objective(self, run: config.Run, images: ImageSet | None) -> WeightedSum:
+        """The objective of a run whose training set is `images`; None: to see whether it can be built, before there is
+        data. Raises ObjectiveError or ConfigError where it cannot."""
 
     def ready(self, student: VisionModel, run: config.Run) -> None:  # noqa: B027 - there may be nothing to say
         """Give a student what the run says of how it is to be shown images."""

@@ -130,7 +130,7 @@ class Classification(Task):
         if isinstance(images, MaskedSet):
             raise ConfigError("The data holds masks, a class for every pixel; classification learns one a picture.")
 
-    def objective(self, run: config.Run, images: ImageSet) -> WeightedSum:
+    def objective(self, run: config.Run, images: ImageSet | None) -> WeightedSum:
         return WeightedSum(run.objective)
 
     def train_loader(

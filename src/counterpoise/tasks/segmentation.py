@@ -178,8 +178,8 @@ class Segmentation(Task):
         if isinstance(images, MaskedArraySet) and all((mask == IGNORE).all() for mask in images.masks):
             raise DataError(f"All {len(images)} masks are void, from '{images.name(0)}' on: no pixel has a class.")
 
-    def objective(self, run: config.Run, images: ImageSet) -> WeightedSum:
-        terms = {name: _with_weights(name, term, images) for name, term in run.objective.items()}
+    def objective(self, run: config.Run, images: ImageSet | None) -> WeightedSum:
+        terms = {name: _with_weights(term, images) for name, term in run.objective.items()}
         return DenseSum(terms, run.data.scenes.resolution, void=IGNORE)
 
     def ready(self, student: VisionModel, run: config.Run) -> None:
@@ -329,11 +329,11 @@ def _masked(images: ImageSet) -> MaskedSet:
     return images
 
 
-def _with_weights(name: str, term: config.Term, images: ImageSet) -> config.Term:
-    """The term, class_weight "frequency" replaced by the numbers that the training masks give."""
+def _with_weights(term: config.Term, images: ImageSet | None) -> config.Term:
+    """The term, class_weight "frequency" replaced by what the training masks give; without them, by no weights."""
     if term.arguments.get("class_weight") != "frequency":
         return term
-    weights = class_weights(_masked(images)).tolist()
+    weights = None if images is None else class_weights(_masked(images)).tolist()
     return config.Term.model_validate({**term.model_dump(), "class_weight": weights})
 
 
