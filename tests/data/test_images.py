@@ -261,11 +261,11 @@ def test_prepare_equals_the_published_evaluation(
     guard.ready()
     from torchvision.transforms import v2
 
-    image = to_tensor(make_picture("circle", 1, extent))
-    published = v2.Compose([v2.Resize(round(size / share), antialias=True), v2.CenterCrop(size)])
-    prepared = prepare(image, size, share)
+    picture = make_picture("circle", 1, extent)
+    published = v2.Compose([v2.Resize(round(size / share)), v2.CenterCrop(size)])
+    prepared = prepare(to_tensor(picture), size, share)
     assert prepared.shape == (3, size, size)
-    assert torch.equal(prepared, published(image))
+    assert torch.equal(prepared, to_tensor(published(picture)))
 
 
 def test_prepare_of_a_sliver_stays_small() -> None:

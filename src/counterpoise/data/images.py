@@ -113,15 +113,22 @@ def prepare(image: Tensor, size: int, crop_share: float = 1.0) -> Tensor:
     image = _without_far_ends(image)
     height, width = image.shape[-2:]
     if min(height, width) != edge:
-        from counterpoise.models import guard
-
-        guard.ready()
-        from torchvision.transforms.v2 import functional
-
-        image = functional.resize(image, [edge], interpolation=functional.InterpolationMode.BILINEAR, antialias=True)
-        height, width = image.shape[-2:]
+        shorter = min(height, width)
+        height, width = (edge if side == shorter else int(edge * side / shorter) for side in (height, width))
+        image = resize(image, (height, width))
     top, left = round((height - size) / 2), round((width - size) / 2)  # as torchvision's center_crop
     return image[..., top : top + size, left : left + size].contiguous()
+
+
+def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """uint8 [3, H, W] -> [3, *size], bilinear, antialiased.
+
+    By Pillow, whose integer arithmetic gives the same pixels on every machine, and in the runners beside exports.
+    """
+    if tuple(image.shape[-2:]) == tuple(size):
+        return image
+    whole = Image.fromarray(image.permute(1, 2, 0).contiguous().cpu().numpy())
+    return to_tensor(whole.resize((size[1], size[0]), Image.Resampling.BILINEAR)).to(image.device)
 
 
 @cache

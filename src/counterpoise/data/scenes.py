@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from counterpoise.data import randaugment, random
+from counterpoise.data.images import resize
 from counterpoise.data.sources.masks import IGNORE
 from counterpoise.errors import ConfigError, DataError
 from counterpoise.models import guard
@@ -161,8 +162,7 @@ def shrink(image: Tensor, reduction: float) -> Tensor:
     if reduction == 1:
         return image
     height, width = (max(1, round(side / reduction)) for side in image.shape[1:])
-    rows, columns = (_Span(slice(0, of), slice(0, to)) for of, to in zip(image.shape[1:], (height, width), strict=True))
-    return _resize(image, rows, columns, smooth=True)
+    return resize(image, (height, width))
 
 
 class _Span(NamedTuple):
