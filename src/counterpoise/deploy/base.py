@@ -57,7 +57,7 @@ class Calibration:
     Attributes:
         pixels: training images as evaluation shows them, uint8 [N, 3, H, W].
         method: how a range is drawn from them: minmax, percentile or entropy.
-        keep: names of the student's modules (as in `named_modules`) that stay in float.
+        keep: names of modules (as in `named_modules` of the network that is exported) that stay in float.
     """
 
     pixels: Tensor
@@ -99,6 +99,10 @@ class Format(ABC):
         for package in self.packages:
             if importlib.util.find_spec(package) is None:
                 raise MissingExtraError(f"--to {self.name}", self.name)
+
+    def unavailable(self) -> str:
+        """Why its runtime does not run on this machine; empty where it does."""
+        return ""
 
     @abstractmethod
     def convert(self, network: nn.Module, request: Request, metadata: Mapping[str, str], out: Path) -> dict[str, Any]:

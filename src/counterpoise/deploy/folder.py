@@ -1,0 +1,181 @@
+"""The export folder on disk: what lies in it, written whole, read with its hashes checked."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from counterpoise.deploy.base import ExportError
+from counterpoise.errors import ModelError, RunError
+from counterpoise.files import reason, sync_folder
+
+VERSION = 1
+DESCRIPTION = "export.json"
+RUNNER = "run.py"
+REFERENCE = "reference.safetensors"
+
+
+class Input(BaseModel):
+    """What an export takes: pixels as uint8 [batch, 3, height, width], RGB; it normalizes them itself."""
+
+    dtype: str = "uint8"
+    layout: str = "NCHW"
+    channels: str = "RGB"
+    size: tuple[int, int]
+    batch: int | None
+    """How many pictures at once; None any number."""
+    crop_share: float | None
+    """Part of the shorter side that the central crop keeps; None: pictures are resized whole."""
+
+
+class File(BaseModel):
+    """One file of the folder."""
+
+    bytes: int
+    sha256: str
+
+
+class Description(BaseModel):
+    """export.json."""
+
+    model_config = ConfigDict(frozen=True)
+
+    version: int = VERSION
+    format: str
+    precision: str
+    task: str
+    architecture: str
+    classes: tuple[str, ...]
+    input: Input
+    normalization: dict[str, tuple[float, float, float]]
+    """Of pixels in [0, 1]; for information, the file does it."""
+    student_sha256: str
+    """That of the student's model.safetensors."""
+    parameters: int
+    files: dict[str, File]
+    versions: dict[str, str]
+    calibration: dict[str, Any] | None = None
+    """In 8 bits: method, images, and the layers kept in float."""
+    agreement: dict[str, Any] | None = None
+    """With the PyTorch student on validation images; None where there were none, or the runtime does not run here."""
+    verified: bool
+    """Whether its runtime has opened it and agreed with the student."""
+    notes: dict[str, Any] = {}
+
+
+def is_export(path: Path) -> bool:
+    """Whether a folder is an export."""
+    return (path / DESCRIPTION).is_file()
+
+
+def read(folder: Path) -> Description:
+    """The description of an export folder whose files are those described.
+
+    Raises ModelError where a file is missing, damaged or changed, or the folder is of a newer version.
+    """
+    path = folder / DESCRIPTION
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} cannot be read: {error}.") from None
+    version = values.get("version") if isinstance(values, dict) else None
+    if isinstance(version, int) and version > VERSION:
+        raise ModelError(
+            f"{path} has version {version}, this counterpoise reads up to {VERSION}: pip install -U counterpoise."
+        )
+    try:
+        description = Description.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the whole"
+        raise ModelError(f"{path} is damaged: {where}: {first['msg'].lower()}.") from None
+    for name, file in description.files.items():
+        found = _hash(folder / name)
+        if found is None:
+            raise ModelError(f"Export {folder} is incomplete: {name} cannot be read.")
+        if found != file.sha256:
+            raise ModelError(
+                f"{folder / name} is not the file that {DESCRIPTION} describes: its sha256 is {found[:12]}..., "
+                f"expected {file.sha256[:12]}... It was changed or damaged; copy the folder anew, or export again."
+            )
+    return description
+
+
+def measured(folder: Path, names: tuple[str, ...]) -> dict[str, File]:
+    """Bytes and hashes of files of a folder."""
+    return {
+        name: File(bytes=(folder / name).stat().st_size, sha256=_hash(folder / name) or "")
+        for name in names
+        if (folder / name).is_file()
+    }
+
+
+def describe(folder: Path, description: Description) -> None:
+    """Write export.json."""
+    text = json.dumps(description.model_dump(), indent=2, ensure_ascii=False) + "\n"
+    (folder / DESCRIPTION).write_text(text, encoding="utf-8")
+
+
+def check_free(path: Path, overwrite: bool) -> None:
+    """Raises ExportError where something is at `path` that may not be replaced."""
+    if not path.exists():
+        return
+    if not overwrite:
+        raise ExportError(f"{path} is there already: give --overwrite, or another --out.")
+    if not is_export(path) and (not path.is_dir() or any(path.iterdir())):
+        raise ExportError(f"{path} is no export folder, so it is not replaced: give another --out.")
+
+
+@contextlib.contextmanager
+def writing(path: Path, needed: int) -> Iterator[Path]:
+    """A new folder beside `path`, which on leaving is `path`, on disk and whole; an older one then goes.
+
+    Args:
+        needed: bytes that it will take at most.
+
+    Raises RunError where the disk has no room or cannot be written; `path` is then as it was.
+    """
+    new, old = (path.with_name(f".{path.name}.{state}") for state in ("partial", "old"))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(path.parent).free
+        if free < needed:
+            raise RunError(f"{path} needs up to {needed / 1e6:,.1f} MB, and {free / 1e6:,.1f} MB are free there.")
+        if not path.exists() and old.exists():  # a crash between the two renames below
+            old.rename(path)
+        for stale in (new, old):
+            shutil.rmtree(stale, ignore_errors=True)
+        new.mkdir()
+        yield new
+        for file in new.iterdir():
+            with file.open("rb+") as opened:
+                os.fsync(opened.fileno())
+        sync_folder(new)
+        if path.exists():
+            path.rename(old)
+        new.rename(path)
+        sync_folder(path.parent)
+        shutil.rmtree(old, ignore_errors=True)
+    except OSError as error:
+        kept = " The older one is intact." if path.exists() else ""
+        raise RunError(f"Export {path} could not be written: {reason(error)}.{kept}") from error
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+        if not path.exists() and old.exists():
+            old.rename(path)
+
+
+def _hash(path: Path) -> str | None:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None
