@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from counterpoise.comparing.search import search
     from counterpoise.config import Run
     from counterpoise.demos import demo
+    from counterpoise.deploy.export import export
+    from counterpoise.deploy.verify import verify
     from counterpoise.errors import CounterpoiseError
     from counterpoise.models.student import load_student
     from counterpoise.objectives.balance import BalanceDivergence, balance_divergence
@@ -34,6 +36,7 @@ __all__ = [
     "demo",
     "distill",
     "evaluate",
+    "export",
     "gauge",
     "list",
     "load_student",
@@ -41,6 +44,7 @@ __all__ = [
     "record",
     "search",
     "train",
+    "verify",
 ]
 
 _HOMES = {
@@ -52,6 +56,7 @@ _HOMES = {
     "demo": "demos",
     "distill": "api",
     "evaluate": "api",
+    "export": "deploy.export",
     "gauge": "api",
     "list": "api",
     "load_student": "models.student",
@@ -59,6 +64,7 @@ _HOMES = {
     "record": "api",
     "search": "comparing.search",
     "train": "api",
+    "verify": "deploy.verify",
 }
 _NAMES = {"list": "listing"}  # a module that defined `list` would hide Python's own from itself
 

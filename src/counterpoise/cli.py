@@ -14,6 +14,7 @@ from cyclopts import App, CycloptsError, Parameter
 from counterpoise import __version__, command_line, config
 from counterpoise.command_line import Options
 from counterpoise.compare_cli import compare, search
+from counterpoise.deploy_cli import export, verify
 from counterpoise.errors import CounterpoiseError
 from counterpoise.store_cli import app as store_app
 
@@ -31,6 +32,8 @@ app = App(
 app.command(store_app)
 app.command(compare)
 app.command(search)
+app.command(export)
+app.command(verify)
 
 
 @app.command

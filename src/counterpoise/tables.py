@@ -143,3 +143,56 @@ def _plain(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(str(item) for item in value)
     return "" if value is None else str(value)
+
+
+def export_table(result: Mapping[str, Any]) -> Iterator[Any]:
+    """What an export is, and how far it is from the student."""
+    height, width = result["input"]["size"]
+    facts = {
+        "folder": result["folder"],
+        "format": f"{result['format']}, {result['precision']}",
+        "input": f"uint8 [{result['input']['batch'] or 'any'}, 3, {height}, {width}]",
+        "files": "\n".join(f"{name} {file['bytes']:,} bytes" for name, file in result["files"].items()),
+        **{name.replace("_", " "): str(value) for name, value in result["notes"].items()},
+    }
+    if result["calibration"] is not None:
+        kept = result["calibration"]["kept_in_float"]
+        facts["calibration"] = f"{result['calibration']['method']} on {result['calibration']['images']} training images"
+        facts["kept in float"] = ", ".join(kept) or "nothing"
+    yield from facts_table({**facts, **agreement_facts(result["agreement"])})
+    if not result["verified"]:
+        yield "Not verified: its runtime does not run here. Copy the folder there: counterpoise verify FOLDER"
+
+
+def agreement_facts(agreement: Mapping[str, Any] | None) -> dict[str, str]:
+    """How an export and its student agree, by name."""
+    if agreement is None:
+        return {"compared on": "generated pictures only; give --data"}
+    facts = {
+        "compared on": f"{agreement['images']:,} validation images",
+        "largest difference": f"{agreement['largest_difference']:.2g} of logits up to {agreement['largest_logit']:.3g}",
+        "same answers": f"{agreement['same']:.3f}% of {agreement['positions']:,}",
+    }
+    if agreement["student"] is not None:
+        low, high = agreement["interval"]
+        facts[agreement["metric"]] = (
+            f"{agreement['student']:.2f} -> {agreement['export']:.2f}, a loss of {agreement['loss']:.2f} "
+            f"({low:.2f} to {high:.2f})"
+        )
+    return facts
+
+
+def verify_table(result: Mapping[str, Any]) -> Iterator[Any]:
+    """What `verify` found to be as it was."""
+    facts = {"folder": result["folder"]}
+    facts |= {
+        name: f"{file['bytes']:,} bytes, sha256 {file['sha256'][:12]}..." for name, file in result["files"].items()
+    }
+    for whose, difference in result.get("reference", {}).items():
+        there = "the student" if whose == "student" else "itself where it was made"
+        facts[f"difference to {there}"] = f"{difference:.2g}"
+    if result.get("agreement") is not None:
+        facts |= agreement_facts(result["agreement"])
+    facts |= {name: f"{value:.2f}" for name, value in result.get("report", {}).items()}
+    yield from facts_table(facts)
+    yield "As described."

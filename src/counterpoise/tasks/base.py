@@ -135,6 +135,17 @@ class Task(ABC):
         logits: Tensor = model(images)
         return logits
 
+    def crop_share(self, model: VisionModel, size: tuple[int, int]) -> float | None:
+        """Part of the shorter side that the central crop keeps where pictures are brought to one size (height, width).
+
+        None: they are resized whole.
+        """
+        return None
+
+    def agreeing(self, one: Tensor, other: Tensor, target: Tensor) -> tuple[int, int]:
+        """Of how many positions two models' logits for the same images give the same answer, and of how many in all."""
+        return int((one.argmax(1) == other.argmax(1)).sum()), len(one)
+
     @abstractmethod
     def labeled(self, target: Tensor) -> Tensor:
         """How many positions of a target count where labels do: int64 []."""

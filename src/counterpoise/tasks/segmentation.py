@@ -143,7 +143,7 @@ def slide(model: VisionModel, images: Tensor, window: tuple[int, int], stride: t
             logits = model(images[..., rows, columns])
             _check_dense(logits)
             if not total.numel():
-                total = torch.zeros(len(images), logits.shape[1], *size, device=logits.device)
+                total = torch.zeros(images.shape[0], logits.shape[1], *size, device=logits.device)
             total[..., rows, columns] += upsample(logits, (height, width))
             seen[rows, columns] += 1
     return total / seen
@@ -252,6 +252,14 @@ class Segmentation(Task):
         logits = super().answer(model, images) if window is None else slide(model, images, window)
         _check_dense(logits)
         return logits
+
+    def agreeing(self, one: Tensor, other: Tensor, target: Tensor) -> tuple[int, int]:
+        size = (target.shape[1], target.shape[2])
+        same = sum(
+            int((upsample(a[None], size).argmax(1) == upsample(b[None], size).argmax(1)).sum())
+            for a, b in zip(one, other, strict=True)
+        )
+        return same, target.numel()
 
     def labeled(self, target: Tensor) -> Tensor:
         return ((target != IGNORE) & (target >= 0)).sum()

@@ -1,0 +1,173 @@
+"""Whether an export answers as the student does: the same pixels to both, picture by picture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from counterpoise.deploy.base import Logits, Pixels, Runtime
+from counterpoise.tasks import Task
+
+RESAMPLES = 1000
+"""Of the bootstrap over images behind an interval."""
+
+
+class Limit(NamedTuple):
+    """From where on an export is taken to be wrong, not rounded.
+
+    Attributes:
+        difference: of logits, relative to the largest one or to 1; None: rounding is not bounded so.
+        same: percent of the answers that must be the same.
+        activation: of a layer's activations, relative to their largest: where it is said to start.
+        loss: of the metric, in points.
+    """
+
+    difference: float | None
+    same: float
+    activation: float
+    loss: float
+
+
+LIMITS = {
+    "float32": Limit(1e-3, 99.9, 1e-3, 0.1),
+    "float16": Limit(5e-2, 98.0, 5e-2, 1.0),
+    "int8": Limit(None, 50.0, 0.5, 5.0),
+}
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """A student and its export on the same pictures.
+
+    Attributes:
+        images: how many.
+        largest_difference: of all logits.
+        largest_logit: of the student's, by magnitude.
+        same: percent of the answers (of scenes: of the pixels) that are the same.
+        positions: how many answers.
+        metric: name of the task's metric; empty where nothing is labeled.
+        student, export: its values, in percent.
+        interval: of 95% for student - export, bootstrapped over images in pairs.
+    """
+
+    images: int
+    largest_difference: float
+    largest_logit: float
+    same: float
+    positions: int
+    metric: str = ""
+    student: float | None = None
+    export: float | None = None
+    interval: tuple[float, float] | None = None
+
+    @property
+    def loss(self) -> float | None:
+        """By how many points the export is worse."""
+        return None if self.student is None or self.export is None else self.student - self.export
+
+    def values(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        return {**asdict(self), "loss": self.loss}
+
+    def objection(self, precision: str) -> str:
+        """Why it is not to be trusted; empty where it is."""
+        limit = LIMITS[precision]
+        bound = None if limit.difference is None else limit.difference * max(1.0, self.largest_logit)
+        if bound is not None and not self.largest_difference <= bound:
+            return f"logits differ by up to {self.largest_difference:.3g} (at most {bound:.3g} for {precision})"
+        unlike = self.positions * (100 - self.same) / 100
+        if unlike > max(1.5, self.positions * (100 - limit.same) / 100):
+            return f"{self.same:.2f}% of the answers are the same (at least {limit.same}% for {precision})"
+        if self.loss is not None and self.loss * self.images > max(150.0, limit.loss * self.images):
+            return f"{self.metric} falls from {self.student:.2f} to {self.export:.2f}"
+        return ""
+
+
+def answer(runtime: Runtime, pixels: Pixels, batch: int | None) -> Logits:
+    """The logits of any number of pictures, by an export that takes `batch` at once; None: any number."""
+    if batch is None:
+        return runtime(pixels)
+    parts = []
+    for start in range(0, len(pixels), batch):
+        part = pixels[start : start + batch]
+        filled = np.concatenate([part, np.repeat(part[-1:], batch - len(part), 0)])
+        parts.append(runtime(filled)[: len(part)])
+    return np.concatenate(parts)
+
+
+def student_answer(network: nn.Module, pixels: Tensor) -> Tensor:
+    """The logits of the PyTorch student."""
+    with torch.inference_mode():
+        logits: Tensor = network(pixels)
+    return logits.float()
+
+
+def compare(
+    network: nn.Module,
+    runtime: Runtime,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    task: Task,
+    classes: int,
+    batch: int | None,
+) -> Agreement:
+    """Compare a student (as it is deployed) with an export on batches of (pixels, target). There is at least one."""
+    largest = scale = 0.0
+    same = positions = images = 0
+    states: list[list[Tensor]] = [[], []]
+    for pixels, target in batches:
+        expected = student_answer(network, pixels)
+        found = torch.from_numpy(np.ascontiguousarray(answer(runtime, pixels.numpy(), batch))).float()
+        if found.shape != expected.shape or not bool(found.isfinite().all()):
+            found = torch.full_like(expected, float("nan"))
+        largest = max(largest, float((found - expected).abs().max().nan_to_num(float("inf"))))
+        scale = max(scale, float(expected.abs().max()))
+        hit, total = task.agreeing(expected, found.nan_to_num(0.0), target)
+        same, positions, images = same + hit, positions + total, images + len(pixels)
+        for side, logits in enumerate((expected, found)):
+            for row in range(len(pixels)):
+                score = task.score(classes)
+                score.update(logits[row : row + 1], target[row : row + 1])
+                states[side].append(score.state.cpu().double())
+    student, export = (torch.stack(side) for side in states)
+    metric = task.headline
+    mine, other = (_metric(task, classes, side.sum(0)) for side in (student, export))
+    common = Agreement(images, largest, scale, 100 * same / positions, positions)
+    if mine is None or other is None:
+        return common
+    interval = _interval(task, classes, student, export)
+    return replace(common, metric=metric, student=mine, export=other, interval=interval)
+
+
+def _metric(task: Task, classes: int, state: Tensor) -> float | None:
+    score = task.score(classes)
+    score.state = state
+    return score.values().get(task.headline)
+
+
+def _interval(task: Task, classes: int, student: Tensor, export: Tensor) -> tuple[float, float]:
+    """The middle 95% of the loss over images drawn again; states [N, S] of single images add up to a score."""
+    generator = np.random.default_rng(0)
+    count = len(student)
+    losses = []
+    for _ in range(RESAMPLES):
+        weights = torch.from_numpy(np.bincount(generator.integers(0, count, count), minlength=count)).double()
+        pair = [_metric(task, classes, weights @ side) for side in (student, export)]
+        if pair[0] is not None and pair[1] is not None:
+            losses.append(pair[0] - pair[1])
+    low, high = np.quantile(losses, [0.025, 0.975]).tolist()
+    return low, high
+
+
+def first_apart(layers: Sequence[tuple[str, float]] | None, precision: str) -> str:
+    """Where an export leaves the student, in words; empty where the runtime lets us see nothing of it."""
+    if layers is None:
+        return ""
+    for name, apart in layers:
+        if not apart <= LIMITS[precision].activation:
+            return f" It starts at layer '{name}', whose activations differ by {apart:.2g} of their largest."
+    return ""

@@ -1,0 +1,288 @@
+"""From a student folder to an export folder: converted, opened again by its runtime, compared, and only then there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from safetensors.torch import save_file
+
+from counterpoise import inputs, tasks
+from counterpoise.deploy import agreement, base, folder, pictures, runner
+from counterpoise.deploy.base import Calibration, ExportError, Format, Request
+from counterpoise.deploy.network import Deployed
+from counterpoise.errors import ConfigError, unknown
+from counterpoise.inputs import RunLike
+from counterpoise.models.student import Student, load_student
+
+if TYPE_CHECKING:
+    from counterpoise import config
+    from counterpoise.data.sources.base import Splits
+    from counterpoise.models.catalog import Model
+
+IMAGES = 1000
+"""Validation images that an export is compared on, unless told otherwise."""
+CALIBRATION_IMAGES = 256
+_REFERENCES = 2
+_ROOM = 4_000_000  # bytes beside the weights
+
+
+class Job(NamedTuple):
+    """A student, and what its export is to be.
+
+    Attributes:
+        network: the student as it is deployed.
+        data: pictures to compare on and calibrate with, where there are some; section says how they are read.
+    """
+
+    student: Student
+    network: Deployed
+    format: Format
+    request: Request
+    data: Splits | None
+    section: config.Data
+    images: int
+
+
+def export(
+    student: str | Path,
+    *,
+    to: str,
+    precision: str = "float32",
+    batch: int | None = None,
+    size: tuple[int, int] | None = None,
+    out: str | Path | None = None,
+    overwrite: bool = False,
+    data: RunLike | None = None,
+    data_set: Splits | None = None,
+    images: int = IMAGES,
+    calibration: Calibration | Mapping[str, Any] | None = None,
+    model: Model | None = None,
+) -> dict[str, Any]:
+    """Export a student, and compare it in its runtime with the PyTorch one on validation images.
+
+    Args:
+        student: student folder, or a run's folder.
+        to: the format: onnx, openvino, executorch, litert or coreml.
+        precision: float32, float16 or int8.
+        batch: how many pictures it takes at once; None any number, where the format can.
+        size: height and width of its pixels, where the student takes any and the data does not tell.
+        out: folder to write; default: beside the student, named by format and precision.
+        overwrite: replace an older export there.
+        data: a data folder, or a run whose `data` section is used; default: that of the run which `student` lies in.
+        data_set: `Splits(train, val)` instead of `data`.
+        images: on how many validation images at most it is compared, spread evenly.
+        calibration: of int8: a `Calibration`, or its `method` and `keep` and the number of training `images`.
+        model: the student's network, where that is code of one's own.
+
+    Returns:
+        What export.json says, and the `folder`.
+
+    Raises:
+        ExportError: the format lacks an operator, or the export disagrees with the student.
+        MissingExtraError: the format's packages are not installed.
+        RunError: the disk has no room.
+    """
+    chosen = base.find(to)
+    check_choices(chosen, precision, batch)
+    place = Path(out) if out is not None else default_out(Path(student), to, precision)
+    folder.check_free(place, overwrite)
+    job = prepare(student, chosen, precision, batch, size, data, data_set, images, model)
+    settings = None if precision != "int8" else calibrated(job, calibration)
+    description = write(job, place, settings)
+    return {"folder": str(place), **description.model_dump()}
+
+
+def check_choices(chosen: Format, precision: str, batch: int | None) -> None:
+    """Raises ConfigError for what the format has not."""
+    if precision not in base.PRECISIONS:
+        raise ConfigError(unknown("Precision", precision, base.PRECISIONS))
+    if precision not in chosen.precisions:
+        raise ConfigError(f"{chosen.name} has no {precision} here. Available: {', '.join(chosen.precisions)}.")
+    if batch is not None:
+        inputs.positive("batch", batch)
+
+
+def default_out(student: Path, to: str, precision: str) -> Path:
+    """The folder of an export that was given none: within a run, else beside the student folder."""
+    name = f"{to}-{precision}"
+    return student / "exports" / name if (student / "run.yaml").is_file() else student.parent / f"{student.name}-{name}"
+
+
+def prepare(
+    student: str | Path,
+    chosen: Format,
+    precision: str = "float32",
+    batch: int | None = None,
+    size: tuple[int, int] | None = None,
+    data: RunLike | None = None,
+    data_set: Splits | None = None,
+    images: int = IMAGES,
+    model: Model | None = None,
+) -> Job:
+    """Load what an export is made of and compared with; arguments as for `export`."""
+    network = load_student(Path(student), model=model)
+    splits, section = pictures.data_of(Path(student), data, data_set)
+    if splits is not None:
+        from counterpoise.engine.evaluator import check_classes
+
+        if splits.val.classes:
+            check_classes(network, splits.val)
+        tasks.get(network.task).check(splits.val)
+    found = pictures.size_of(network, size, None if splits is None else splits.val, section)
+    if batch is None and not chosen.dynamic_batch:
+        batch = 1
+    request = Request(precision, found, batch)
+    return Job(network, Deployed(network), chosen, request, splits, section, inputs.positive("images", images))
+
+
+def calibrated(job: Job, given: Calibration | Mapping[str, Any] | None) -> Calibration:
+    """Training images as evaluation shows them, and how ranges are drawn from them."""
+    if isinstance(given, Calibration):
+        settings = given
+    else:
+        values = {"images": CALIBRATION_IMAGES, "method": job.format.methods[0], "keep": (), **(given or {})}
+        splits, section = job.data, job.section
+        if values.get("data") is not None:
+            splits, section = pictures.data_of(Path(), values["data"], None)
+        if splits is None:
+            raise ConfigError("int8 is calibrated on training images, and none are given: --data PATH.")
+        shown = pictures.evaluation_size(splits.train, job.student, section)
+        if shown != job.request.size:
+            raise ConfigError(
+                f"The calibration images are {shown[0]} x {shown[1]} pixels as the student is shown them, and the "
+                f"export takes {job.request.size[0]} x {job.request.size[1]}: give those that it was trained on."
+            )
+        train = pictures.spread(splits.train, inputs.positive("calibration images", int(values["images"])))
+        parts = [pixels for pixels, _ in pictures.batches(train, job.student, section, job.request.size)]
+        settings = Calibration(torch.cat(parts), str(values["method"]), tuple(values["keep"]))
+    if tuple(settings.pixels.shape[1:]) != (3, *job.request.size) or settings.pixels.dtype != torch.uint8:
+        raise ConfigError(
+            f"Calibration pixels must be uint8 [N, 3, {job.request.size[0]}, {job.request.size[1]}], got "
+            f"{str(settings.pixels.dtype).removeprefix('torch.')} {list(settings.pixels.shape)}."
+        )
+    if settings.method not in job.format.methods:
+        raise ConfigError(unknown(f"Calibration method of {job.format.name}", settings.method, job.format.methods))
+    modules = [name for name, _ in job.network.named_modules() if name]
+    for name in settings.keep:
+        if name not in modules:
+            raise ConfigError(unknown("Layer to keep in float", name, modules))
+    return settings
+
+
+def write(job: Job, place: Path, calibration: Calibration | None) -> folder.Description:
+    """Convert, open again, compare, and put the folder at `place`; nothing is left there where any of it fails."""
+    weights = sum(value.nbytes for value in job.student.weights().values())
+    with folder.writing(place, 3 * weights + _ROOM) as new:
+        notes = make(job, new, calibration)
+        references = pictures.generated(_REFERENCES, job.request.size)
+        expected = agreement.student_answer(job.network, references)
+        remembered = {"student": expected.contiguous()}
+        found = None
+        if not job.format.unavailable():
+            runtime = job.format.open(new)
+            answered = agreement.answer(runtime, references.numpy(), job.request.batch)
+            remembered["export"] = torch.from_numpy(answered).float().contiguous()
+            found = compared(job, runtime, new)
+        save_file(remembered, new / folder.REFERENCE)
+        (new / folder.RUNNER).write_text(runner.source(job.format, expected.ndim > 2), encoding="utf-8")
+        description = _describe(job, new, calibration, found, notes)
+        folder.describe(new, description)
+    return description
+
+
+def make(job: Job, out: Path, calibration: Calibration | None) -> dict[str, Any]:
+    """The format's files in the folder `out`."""
+    metadata = {
+        "task": job.student.task,
+        "architecture": job.student.name,
+        "classes": json.dumps(job.student.classes, ensure_ascii=False),
+        "input": json.dumps(_input(job).model_dump()),
+    }
+    if calibration is None:
+        return job.format.convert(job.network, job.request, metadata, out)
+    return job.format.quantize(job.network, job.request, metadata, out, calibration)
+
+
+def compared(job: Job, runtime: base.Runtime, out: Path) -> agreement.Agreement | None:
+    """The agreement on validation images. Raises ExportError where there is too little of it, with the layer."""
+    if job.data is None:
+        samples = [(pictures.generated(8, job.request.size), None)]
+        difference = _first_look(job, runtime, samples[0][0])
+        if difference:
+            raise _refusal(job, out, samples[0][0], difference)
+        return None
+    images = pictures.spread(job.data.val, job.images)
+    batches = list(pictures.batches(images, job.student, job.section, job.request.size))
+    task = tasks.get(job.student.task)
+    found = agreement.compare(job.network, runtime, batches, task, job.student.num_classes, job.request.batch)
+    objection = found.objection(job.request.precision)
+    if objection:
+        raise _refusal(job, out, batches[0][0], objection)
+    return found
+
+
+def _first_look(job: Job, runtime: base.Runtime, pixels: torch.Tensor) -> str:
+    """Without data: whether logits of generated pictures differ by more than rounding."""
+    expected = agreement.student_answer(job.network, pixels)
+    answered = torch.from_numpy(agreement.answer(runtime, pixels.numpy(), job.request.batch)).float()
+    limit = agreement.LIMITS[job.request.precision].difference
+    bound = 1.0 if limit is None else limit
+    largest = float((answered - expected).abs().max())
+    scale = max(1.0, float(expected.abs().max()))
+    return "" if largest <= bound * scale else f"logits of generated pictures differ by up to {largest:.3g}"
+
+
+def _refusal(job: Job, out: Path, pixels: torch.Tensor, why: str) -> ExportError:
+    count = job.request.batch or min(8, len(pixels))
+    shown = pixels.repeat(-(-count // len(pixels)), 1, 1, 1)[:count]
+    where = agreement.first_apart(job.format.layers(job.network, out, shown.numpy()), job.request.precision)
+    hint = ""
+    if job.request.precision == "int8":
+        hint = " Keep its sensitive layers in float with --within 0.5, or fine-tune the student for 8 bits."
+    return ExportError(f"The {job.format.name} export disagrees with the student: {why}.{where}{hint}")
+
+
+def _input(job: Job) -> folder.Input:
+    size = job.request.size
+    share = tasks.get(job.student.task).crop_share(job.student, size)
+    return folder.Input(size=size, batch=job.request.batch, crop_share=share)
+
+
+def _describe(
+    job: Job,
+    new: Path,
+    calibration: Calibration | None,
+    found: agreement.Agreement | None,
+    notes: Mapping[str, Any],
+) -> folder.Description:
+    from counterpoise.engine.finish import versions
+
+    described = None
+    if calibration is not None:
+        described = {
+            "method": calibration.method,
+            "images": len(calibration.pixels),
+            "kept_in_float": list(calibration.keep),
+        }
+    names: Sequence[str] = (*job.format.files, folder.RUNNER, folder.REFERENCE)
+    return folder.Description(
+        format=job.format.name,
+        precision=job.request.precision,
+        task=job.student.task,
+        architecture=job.student.name,
+        classes=job.student.classes or (),
+        input=_input(job),
+        normalization=dict(job.student.normalization),
+        student_sha256=job.student.weights_hash(),
+        parameters=sum(parameter.numel() for parameter in job.student.parameters()),
+        files=folder.measured(new, tuple(names)),
+        versions={**versions(), **job.format.versions()},
+        calibration=described,
+        agreement=None if found is None else found.values(),
+        verified=not job.format.unavailable(),
+        notes=dict(notes),
+    )

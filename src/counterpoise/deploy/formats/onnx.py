@@ -1,0 +1,240 @@
+"""ONNX, run by onnxruntime: one file with all weights, opset 20."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import re
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from counterpoise.deploy.base import ExportError, Format, Pixels, Request, Runtime
+
+OPSET = 20
+INPUT, OUTPUT = "pixels", "logits"
+_SCOPES = "pkg.torch.onnx.name_scopes"
+
+
+def load(path: str, threads: int | None) -> Runtime:
+    """The logits of pixels, by onnxruntime on the CPU."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or 0
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return lambda pixels: session.run(None, {"pixels": pixels})[0]
+
+
+class Onnx(Format):
+    """One .onnx file."""
+
+    name = "onnx"
+    packages = ("onnx", "onnxscript", "onnxruntime")
+    files = ("model.onnx",)
+    methods = ("minmax", "percentile", "entropy")
+    load: ClassVar[Callable[[str, int | None], Runtime]] = staticmethod(load)
+
+    def convert(self, network: nn.Module, request: Request, metadata: Mapping[str, str], out: Path) -> dict[str, Any]:
+        import onnx
+
+        model = translate(network, request)
+        if request.precision == "float16":
+            model = _halved(model)
+        _describe(model, metadata)
+        onnx.checker.check_model(model, full_check=True)
+        (out / self.files[0]).write_bytes(model.SerializeToString())
+        return {"opset": OPSET, "operators": len(model.graph.node)}
+
+    def versions(self) -> dict[str, str]:
+        return {package: version(package) for package in self.packages}
+
+    def layers(self, network: nn.Module, folder: Path, pixels: Pixels) -> Sequence[tuple[str, float]]:
+        import onnx
+        import onnxruntime
+
+        model = onnx.load(folder / self.files[0])
+        places = _outputs_of_modules(model.graph.node)
+        seen = _activations(network, list(places), torch.from_numpy(pixels))
+        wanted = {place: name for place, name in places.items() if place in seen}
+        known = {value.name for value in model.graph.output}
+        model.graph.output.extend(
+            onnx.ValueInfoProto(name=name) for name in dict.fromkeys(wanted.values()) if name not in known
+        )
+        options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL  # or tensors are gone
+        session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        names = list(dict.fromkeys(wanted.values()))
+        found = dict(zip(names, session.run(names, {INPUT: pixels}), strict=True))
+        return [
+            (place, distance(found[name], seen[place]))
+            for place, name in wanted.items()
+            if found[name].shape == tuple(seen[place].shape)
+        ]
+
+
+def translate(network: nn.Module, request: Request) -> Any:
+    """A network as an ONNX model in float32, batch normalization folded. Raises ExportError for what ONNX lacks."""
+    from torch.onnx import OnnxExporterError
+
+    example = request.example
+    batch = {0: torch.export.Dim.DYNAMIC} if request.batch is None else None
+    with _quiet(), torch.no_grad():
+        program = trace(network, example, batch)
+        try:
+            made = torch.onnx.export(
+                program,
+                (example,),
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=[INPUT],
+                output_names=[OUTPUT],
+                external_data=False,
+                verbose=False,
+            )
+        except (OnnxExporterError, RuntimeError) as error:
+            raise lacking("ONNX", error, program) from error
+        assert made is not None
+        model = made.model_proto
+    for value in (*model.graph.input, *model.graph.output):
+        if request.batch is None:
+            value.type.tensor_type.shape.dim[0].dim_param = "batch"
+    return model
+
+
+def trace(network: nn.Module, example: Tensor, batch: Mapping[int, Any] | None = None) -> torch.export.ExportedProgram:
+    """A network as a graph of operators. Raises ExportError where its Python cannot be followed."""
+    try:
+        return torch.export.export(network, (example,), dynamic_shapes=None if batch is None else (batch,))
+    except Exception as error:  # torch.export raises a dozen kinds for what it cannot follow
+        first = str(error).strip().splitlines()
+        hint = "" if batch is None else " Where it is the number of pictures that it asks for, give --batch 1."
+        raise ExportError(
+            f"The network's Python cannot be turned into a graph: {first[0] if first else type(error).__name__}{hint}"
+        ) from error
+
+
+def lacking(format_name: str, error: Exception, program: torch.export.ExportedProgram) -> ExportError:
+    """What a format lacks, with the operator and the layer that needs it, from a converter's error."""
+    text = ""
+    cause: BaseException | None = error
+    while cause is not None:
+        text += f"\n{cause}\n"
+        cause = cause.__cause__ or cause.__context__
+    told = re.search(r"translating node %(\w+)", text)
+    for graph in (program.graph, program.run_decompositions().graph):
+        for node in graph.nodes:
+            operator = re.escape(str(node.target))
+            if node.op == "call_function" and (
+                node.name == told[1] if told else re.search(rf"(?<![\w.]){operator}(?![\w.])", text)
+            ):
+                return ExportError(
+                    f"{format_name} lacks the operator {node.target}, which layer {layer_of(node)} needs."
+                )
+    first = str(error).strip().splitlines()
+    return ExportError(f"{format_name} cannot hold this network: {first[0] if first else type(error).__name__}")
+
+
+def layer_of(node: torch.fx.Node) -> str:
+    """The innermost module that a node of an exported program comes from."""
+    stack = node.meta.get("nn_module_stack") or {}
+    names = [path for path, _ in stack.values() if path]
+    return f"'{names[-1]}'" if names else "outside all layers"
+
+
+def distance(found: np.ndarray[Any, Any], expected: Tensor) -> float:
+    """Largest difference of activations, relative to the largest expected one."""
+    truth = expected.float().numpy()
+    scale = max(float(np.abs(truth).max(initial=0.0)), 1e-6)
+    return float(np.abs(found.astype(np.float32) - truth).max(initial=0.0)) / scale
+
+
+def _halved(model: Any) -> Any:
+    """Weights and arithmetic in float16; pixels and logits as they were."""
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+    from onnxruntime.transformers.onnx_model import OnnxModel
+
+    halved = OnnxModel(convert_float_to_float16(model, keep_io_types=True, disable_shape_infer=True))
+    halved.topological_sort()  # the casts that it puts in stand at the end
+    return halved.model
+
+
+def _describe(model: Any, metadata: Mapping[str, str]) -> None:
+    model.producer_name = "counterpoise"
+    for key, value in metadata.items():
+        entry = model.metadata_props.add()
+        entry.key, entry.value = key, value
+    for node in model.graph.node:  # paths of this machine's Python files and the like
+        kept = [prop for prop in node.metadata_props if prop.key == _SCOPES]
+        del node.metadata_props[:]
+        node.metadata_props.extend(kept)
+
+
+def modules_of(node: Any) -> list[str]:
+    """The modules that a node of a graph comes from, from the outermost to the innermost."""
+    for prop in node.metadata_props:
+        if prop.key == _SCOPES:
+            scopes: list[str] = [part.strip().strip("'\"") for part in prop.value.strip("[]").split(",")]
+            return [name for name in scopes[:-1] if name]
+    return []
+
+
+def _outputs_of_modules(nodes: Sequence[Any]) -> dict[str, str]:
+    """By module, in order of its last node, the name of the tensor that it gives."""
+    last: dict[str, str] = {}
+    for node in nodes:
+        for name in modules_of(node):
+            last.pop(name, None)
+            last[name] = node.output[0]
+    return last
+
+
+def _activations(network: nn.Module, names: Sequence[str], pixels: Tensor) -> dict[str, Tensor]:
+    """What modules that are called once answer, where that is a tensor."""
+    seen: dict[str, Tensor] = {}
+    calls: dict[str, int] = {}
+    hooks = []
+
+    def keep(name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+            calls[name] = calls.get(name, 0) + 1
+            if isinstance(output, Tensor):
+                seen[name] = output.detach().clone()
+
+        return hook
+
+    modules = dict(network.named_modules())
+    for name in names:
+        if name in modules:
+            hooks.append(modules[name].register_forward_hook(keep(name)))
+    try:
+        with torch.no_grad():
+            network(pixels)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return {name: value for name, value in seen.items() if calls[name] == 1}
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the exporter's progress and warnings, which are about its own insides."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        finally:
+            logger.setLevel(level)
+
+
+FORMAT = Onnx()

@@ -1,0 +1,108 @@
+"""The pixels that exports are compared, calibrated and remembered by."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from counterpoise import config, inputs, tasks
+from counterpoise.data.images import prepare, resize
+from counterpoise.data.sources.base import ImageSet, Splits
+from counterpoise.errors import ConfigError, DataError
+from counterpoise.inputs import RunLike
+from counterpoise.models.network import VisionModel
+
+AT_ONCE = 32
+
+
+def show(image: Tensor, size: tuple[int, int], crop_share: float | None) -> Tensor:
+    """A picture uint8 [3, H, W] as an export of this size takes it."""
+    if crop_share is None:
+        return resize(image, size)
+    return prepare(image, size[0], crop_share)
+
+
+def spread(images: ImageSet, count: int) -> ImageSet:
+    """At most `count` of the images, spread evenly."""
+    if count >= len(images):
+        return images
+    return images.subset(torch.arange(count) * len(images) // count)
+
+
+def batches(
+    images: ImageSet, model: VisionModel, section: config.Data, size: tuple[int, int]
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Pixels uint8 [n, 3, *size] as in evaluation, and their targets; scenes of another size are resized."""
+    task = tasks.get(model.task)
+    section = section.model_copy(update={"size": size[0] if size[0] == size[1] else section.size})
+    loader = task.eval_loader(images, model, section, batch_size=AT_ONCE)
+    for batch in loader:
+        pixels = batch.images
+        if tuple(pixels.shape[-2:]) != size:
+            pixels = torch.stack([show(image, size, task.crop_share(model, size)) for image in pixels])
+        for start in range(0, len(pixels), AT_ONCE):
+            yield pixels[start : start + AT_ONCE], batch.target[start : start + AT_ONCE]
+
+
+def evaluation_size(images: ImageSet, model: VisionModel, section: config.Data) -> tuple[int, int]:
+    """Height and width of the first image as evaluation shows it."""
+    task = tasks.get(model.task)
+    first = images.subset(torch.tensor([0]))
+    for batch in task.eval_loader(first, model, section.model_copy(update={"workers": 0}), batch_size=1):
+        return int(batch.images.shape[-2]), int(batch.images.shape[-1])
+    raise DataError(f"{images.name(0)}, the first image, cannot be read.")
+
+
+def size_of(
+    model: VisionModel, given: tuple[int, int] | None, images: ImageSet | None, section: config.Data | None
+) -> tuple[int, int]:
+    """The input size of an export. Raises ConfigError where it is not known, or the network takes another."""
+    if model.input_size is not None:
+        own = (model.input_size, model.input_size)
+        if given not in (None, own):
+            assert given is not None
+            raise ConfigError(
+                f"size is {given[0]} x {given[1]}, and the student takes {own[0]} x {own[1]}: leave it out."
+            )
+        return own
+    if given is not None:
+        if min(given) < 1:
+            raise ConfigError(f"size must be two numbers of pixels, height and width, got {given[0]} x {given[1]}.")
+        return given
+    if images is None or section is None:
+        raise ConfigError(
+            "The student takes images of any size, and no data is given to tell which: give --size HEIGHT WIDTH, "
+            "or --data PATH."
+        )
+    return evaluation_size(images, model, section)
+
+
+def data_of(student: Path, data: RunLike | None, data_set: Splits | None) -> tuple[Splits | None, config.Data]:
+    """The data that was named, or that of the run around a student; None where there is neither."""
+    from counterpoise.data import sources
+
+    if data_set is not None:
+        return data_set, config.Data()
+    try:
+        section = inputs.data_section(student, data)
+    except ConfigError:
+        if data is not None:
+            raise
+        return None, config.Data()
+    return sources.load(section), section
+
+
+def generated(count: int, size: tuple[int, int]) -> Tensor:
+    """Pictures by integer arithmetic alone, the same everywhere: waves of several lengths, uint8 [count, 3, *size]."""
+    rows, columns = np.ogrid[: size[0], : size[1]]
+    pictures = []
+    for index in range(count):
+        for channel in range(3):
+            slope = (2 + 3 * index + channel) * rows + (7 - 2 * channel + index) * columns
+            bend = rows * columns // (3 + 5 * channel + index)
+            pictures.append(np.abs((13 * slope // max(size) * 8 + bend + 90 * channel) % 510 - 255))
+    return torch.from_numpy(np.stack(pictures).astype(np.uint8)).view(count, 3, *size)

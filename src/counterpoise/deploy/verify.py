@@ -1,0 +1,147 @@
+"""Whether a student or an export is, on this machine, what it was where it was made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from counterpoise.deploy import agreement, base, folder, pictures
+from counterpoise.deploy.base import ExportError
+from counterpoise.errors import ModelError
+from counterpoise.inputs import RunLike
+
+if TYPE_CHECKING:
+    from counterpoise.data.sources.base import Splits
+    from counterpoise.models.catalog import Model
+
+
+def verify(
+    what: str | Path,
+    *,
+    student: str | Path | None = None,
+    data: RunLike | None = None,
+    data_set: Splits | None = None,
+    images: int = 1000,
+    model: Model | None = None,
+) -> dict[str, Any]:
+    """Check hashes and answers again, such as on the machine that received a folder.
+
+    An export answers generated pictures and must agree with the logits that lie beside it, of the student and of itself
+    where it was made; with `student` and data it is compared on validation images, too. A student is loaded, and scored
+    where there is data.
+
+    Args:
+        what: an export folder, a student folder, or a run's folder.
+        student: of an export: its student folder or run.
+        data, data_set, images, model: as for `export`.
+
+    Returns:
+        What was found: `files` and their hashes, `reference` and `agreement` of an export, `report` of a student.
+
+    Raises:
+        ModelError: a file is missing, changed or damaged; the student is another one.
+        ExportError: the answers are not those that they were.
+    """
+    place = Path(what)
+    if not folder.is_export(place):
+        return _verify_student(place, data, data_set, images, model)
+    described = folder.read(place)
+    chosen = base.find(described.format)
+    reason = chosen.unavailable()
+    if reason:
+        raise ExportError(f"{place} is intact, and its answers cannot be checked here: {reason}")
+    runtime = chosen.open(place)
+    found: dict[str, Any] = {
+        "folder": str(place),
+        "format": described.format,
+        "precision": described.precision,
+        "files": {name: file.model_dump() for name, file in described.files.items()},
+        "reference": _against_reference(place, described, runtime),
+    }
+    if student is not None:
+        found["agreement"] = _against_student(place, described, chosen, Path(student), data, data_set, images, model)
+    return found
+
+
+def _against_reference(place: Path, described: folder.Description, runtime: base.Runtime) -> dict[str, float]:
+    """Differences to the remembered logits, of the student and of the export where it was made."""
+    try:
+        remembered = load_file(place / folder.REFERENCE)
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{place / folder.REFERENCE} cannot be read: {error}.") from None
+    shown = pictures.generated(len(remembered["student"]), described.input.size)
+    answered = torch.from_numpy(agreement.answer(runtime, shown.numpy(), described.input.batch)).float()
+    differences = {whose: _apart(answered, logits) for whose, logits in remembered.items()}
+    limit = agreement.LIMITS[described.precision].difference
+    scale = max(1.0, float(remembered["student"].abs().max()))
+    for whose, difference in differences.items():
+        # In 8 bits processors round unlike each other, and a student's logits are no bound for its export's.
+        bound = scale * (limit if limit is not None else 0.25 if whose == "export" else 1.0)
+        if not difference <= bound:
+            there = "the student's" if whose == "student" else "its own where it was made"
+            raise ExportError(
+                f"{place} answers generated pictures otherwise than {there}: logits differ by up to {difference:.3g} "
+                f"(at most {bound:.3g} for {described.precision})."
+            )
+    return differences
+
+
+def _apart(one: Tensor, other: Tensor) -> float:
+    if one.shape != other.shape:
+        return float("inf")
+    return float((one - other).abs().nan_to_num(float("inf")).max())
+
+
+def _against_student(
+    place: Path,
+    described: folder.Description,
+    chosen: base.Format,
+    student: Path,
+    data: RunLike | None,
+    data_set: Splits | None,
+    images: int,
+    model: Model | None,
+) -> dict[str, Any] | None:
+    from counterpoise.deploy import export
+
+    size, batch = described.input.size, described.input.batch
+    job = export.prepare(student, chosen, described.precision, batch, None, data, data_set, images, model)
+    own = job.student.weights_hash()
+    if own != described.student_sha256:
+        raise ModelError(
+            f"{place} was made from another student: its weights are {described.student_sha256[:12]}..., those of "
+            f"{student} {own[:12]}..."
+        )
+    job = job._replace(request=base.Request(described.precision, size, batch))
+    found = export.compared(job, chosen.open(place), place)
+    return None if found is None else found.values()
+
+
+def _verify_student(
+    place: Path, data: RunLike | None, data_set: Splits | None, images: int, model: Model | None
+) -> dict[str, Any]:
+    from counterpoise.engine.evaluator import full_report
+    from counterpoise.models import folder as student_folder
+    from counterpoise.models.student import load_student
+
+    loaded = load_student(place, model=model)
+    own = student_folder.find(place)
+    found: dict[str, Any] = {
+        "folder": str(own),
+        "architecture": loaded.name,
+        "files": {
+            name: file.model_dump()
+            for name, file in folder.measured(own, (student_folder.WEIGHTS, student_folder.DESCRIPTION)).items()
+        },
+        "stated": loaded.description.metrics,
+    }
+    splits, section = pictures.data_of(place, data, data_set)
+    if splits is not None:
+        report = full_report(loaded, pictures.spread(splits.val, images), section, torch.device("cpu"), 64)
+        found["report"] = {key: value for key, value in report.items() if isinstance(value, int | float)}
+    return found

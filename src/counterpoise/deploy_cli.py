@@ -1,0 +1,98 @@
+"""`counterpoise export` and `counterpoise verify`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from counterpoise import command_line
+
+
+def export(
+    student: Path,
+    /,
+    *,
+    to: str,
+    precision: str = "float32",
+    batch: str = "dynamic",
+    size: tuple[int, int] | None = None,
+    out: Path | None = None,
+    overwrite: bool = False,
+    data: Path | None = None,
+    images: int = 1000,
+    calibration_method: str | None = None,
+    calibration_images: int = 256,
+    calibration_data: Path | None = None,
+    keep: list[str] | None = None,
+    model: str | None = None,
+    json: bool = False,
+) -> None:
+    """Export a student for a runtime, and compare it there with the PyTorch one.
+
+    Args:
+        student: student folder, or a run's folder
+        to: onnx, openvino, executorch, litert or coreml
+        precision: float32, float16 or int8
+        batch: how many pictures it takes at once, or dynamic
+        size: height and width of its pixels, where the student takes any and the data does not tell
+        out: folder to write; default: exports/FORMAT-PRECISION in the run, or beside the student folder
+        overwrite: replace an older export there
+        data: data folder or run file; default: the data of the run that the student lies in
+        images: on how many validation images at most it is compared
+        calibration_method: of int8: minmax, percentile or entropy, as the format has them
+        calibration_images: of int8: how many training images
+        calibration_data: of int8: another data folder or run file to take them from
+        keep: of int8: layers that stay in float
+        model: the student's network where it is code of your own, file.py:function
+        json: print export.json
+    """
+    from counterpoise.deploy.export import export as run
+    from counterpoise.errors import ConfigError
+    from counterpoise.tables import export_table
+
+    if batch != "dynamic" and not batch.isdigit():
+        raise ConfigError(f"--batch is a number of pictures or dynamic, got '{batch}'.")
+    calibration: dict[str, Any] = {"images": calibration_images, "data": calibration_data, "keep": keep or []}
+    if calibration_method is not None:
+        calibration["method"] = calibration_method
+    result = run(
+        student,
+        to=to,
+        precision=precision,
+        batch=None if batch == "dynamic" else int(batch),
+        size=size,
+        out=out,
+        overwrite=overwrite,
+        data=data,
+        images=images,
+        calibration=calibration,
+        model=model,
+    )
+    command_line.show(result, json, lambda: export_table(result))
+
+
+def verify(
+    what: Path,
+    /,
+    *,
+    student: Path | None = None,
+    data: Path | None = None,
+    images: int = 1000,
+    model: str | None = None,
+    json: bool = False,
+) -> None:
+    """Check an export or a student again, such as on the machine that received it: hashes and answers.
+
+    Args:
+        what: export folder, student folder, or a run's folder
+        student: of an export: its student folder or run, to compare with on validation images
+        data: data folder or run file; default: the data of the run that the student lies in
+        images: on how many validation images at most
+        model: the student's network where it is code of your own, file.py:function
+        json: print what was found as JSON
+    """
+    from counterpoise.deploy.verify import verify as run
+    from counterpoise.tables import verify_table
+
+    result = run(what, student=student, data=data, images=images, model=model)
+    command_line.show(result, json, lambda: verify_table(result))
