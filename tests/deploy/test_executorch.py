@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from counterpoise.deploy import base
+from counterpoise.deploy.base import Calibration, ExportError, Request
+from counterpoise.models import catalog
+
+pytest.importorskip("executorch", reason="needs the extra 'executorch'")
+
+
+def pixels(count: int, height: int, width: int, seed: int = 0) -> Tensor:
+    """Smooth pictures, so that ranges of activations are those of pictures."""
+    coarse = torch.rand(count, 3, 4, 4, generator=torch.Generator().manual_seed(seed))
+    return nn.functional.interpolate(coarse, (height, width), mode="bicubic").clamp(0, 1).mul(255).to(torch.uint8)
+
+
+def network(name: str, classes: int, size: int | None) -> nn.Module:
+    torch.manual_seed(0)
+    return catalog.build(name, num_classes=classes, input_size=size, std=(0.2, 0.3, 0.4)).eval()
+
+
+def answers(net: nn.Module, shown: Tensor) -> np.ndarray:
+    with torch.inference_mode():
+        return net(shown).numpy()
+
+
+def test_any_number_of_pictures_is_answered_as_by_the_student(tmp_path: Path) -> None:
+    from executorch.runtime import Runtime
+
+    net, chosen = network("digits/cnn_4_8", 10, 8), base.find("executorch")
+    told = chosen.convert(net, Request("float32", (8, 8)), {"classes": '["a", "b"]'}, tmp_path)
+    run = chosen.open(tmp_path, threads=1)
+    for count in (1, 16, 33):  # 33 are more than its memory is planned for
+        shown = pixels(count, 8, 8)
+        np.testing.assert_allclose(run(shown.numpy()), answers(net, shown), atol=1e-5)
+    # taken: two each of convolution, batch normalization and ReLU; the pixels' normalization, the classifier
+    assert (told["xnnpack"], told["portable"]["aten_mean_dim"]) == (11, 1)
+    assert told["xnnpack_share"] == told["xnnpack"] / told["operators"]
+    kept = Runtime.get().load_program(tmp_path / "model.pte").load_method("metadata").execute([])
+    assert json.loads(kept[0]) == {"classes": '["a", "b"]'}
+
+
+def test_eight_bits_hold_weights_by_channel_and_keep_what_they_are_told_to(tmp_path: Path) -> None:
+    net, chosen = network("digits/cnn_4_8", 10, 8), base.find("executorch")
+    calibration = Calibration(pixels(40, 8, 8), keep=("net.classifier",))
+    chosen.quantize(net, Request("int8", (8, 8)), {}, tmp_path, calibration)
+    shown = pixels(20, 8, 8, seed=1)
+    expected, found = answers(net, shown), chosen.open(tmp_path)(shown.numpy())
+    assert 0 < np.abs(found - expected).max() < 0.02 * np.abs(expected).max()
+    file = (tmp_path / "model.pte").read_bytes()
+    assert net.get_submodule("net.classifier").weight.detach().numpy().tobytes() in file
+    conv, norm = net.get_submodule("net.features.stage2")[:2]
+    folded = conv.weight * (norm.weight / (norm.running_var + norm.eps).sqrt()).view(-1, 1, 1, 1)
+    steps = folded.abs().amax((1, 2, 3), keepdim=True) / 127
+    rounded = (folded / steps).round().to(torch.int8)
+    assert rounded.permute(0, 2, 3, 1).contiguous().numpy().tobytes() in file  # as XNNPACK has it: channels last
+
+
+@pytest.mark.slow
+def test_operator_without_a_kernel_is_named_with_its_layer(tmp_path: Path) -> None:
+    class Odd(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.curve = nn.Module()
+            self.curve.forward = torch.special.i0  # type: ignore[method-assign]
+
+        def forward(self, shown: Tensor) -> Tensor:
+            return self.curve(shown.float()).mean((2, 3))
+
+    with pytest.raises(ExportError, match=r"i0.* 'curve'"):
+        base.find("executorch").convert(Odd().eval(), Request("float32", (8, 8), 1), {}, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_too_few_calibration_images_for_a_batch_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="A batch of 8 is calibrated on at least 8 images, got 4"):
+        base.find("executorch").quantize(
+            network("digits/cnn_4_8", 10, 8), Request("int8", (8, 8), 8), {}, tmp_path, Calibration(pixels(4, 8, 8))
+        )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("batch", [None, 2])
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("timm/mobilenetv3_small_100", (64, 64)),
+        ("smp/pspnet:resnet18", (64, 96)),
+        ("smp/unet:resnet18", (64, 96)),
+    ],
+)
+def test_networks_of_both_tasks_are_answered_alike(
+    name: str, size: tuple[int, int], batch: int | None, tmp_path: Path
+) -> None:
+    net = network(name, 5, size[0] if name.startswith("timm") else None)
+    chosen, shown = base.find("executorch"), pixels(2, *size)
+    told = chosen.convert(net, Request("float32", size, batch), {}, tmp_path)
+    expected = answers(net, shown)
+    np.testing.assert_allclose(chosen.open(tmp_path)(shown.numpy()), expected, atol=1e-4 * np.abs(expected).max())
+    assert told["xnnpack_share"] > 0.85
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["minmax", "mse"])
+def test_eight_bits_are_a_quarter_of_the_size(method: str, tmp_path: Path) -> None:
+    net, chosen = network("cifar/resnet8", 10, 32), base.find("executorch")
+    chosen.quantize(net, Request("int8", (32, 32)), {}, tmp_path, Calibration(pixels(64, 32, 32), method))
+    weights = sum(value.nbytes for value in net.state_dict().values())
+    assert (tmp_path / "model.pte").stat().st_size < 0.32 * weights
