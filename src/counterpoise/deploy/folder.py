@@ -110,11 +110,12 @@ def read(folder: Path) -> Description:
 
 
 def measured(folder: Path, names: tuple[str, ...]) -> dict[str, File]:
-    """Bytes and hashes of files of a folder."""
+    """Bytes and hashes of files of a folder, by their path in it; of a folder in it, those of all its files."""
+    found = [file for name in names for file in ((folder / name), *sorted((folder / name).rglob("*")))]
     return {
-        name: File(bytes=(folder / name).stat().st_size, sha256=_hash(folder / name) or "")
-        for name in names
-        if (folder / name).is_file()
+        file.relative_to(folder).as_posix(): File(bytes=file.stat().st_size, sha256=_hash(file) or "")
+        for file in found
+        if file.is_file()
     }
 
 
@@ -155,7 +156,10 @@ def writing(path: Path, needed: int) -> Iterator[Path]:
             shutil.rmtree(stale, ignore_errors=True)
         new.mkdir()
         yield new
-        for file in new.iterdir():
+        for file in new.rglob("*"):
+            if file.is_dir():
+                sync_folder(file)
+                continue
             with file.open("rb+") as opened:
                 os.fsync(opened.fileno())
         sync_folder(new)

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from counterpoise.deploy.base import Calibration, ExportError, Format, Request, Runtime
+from counterpoise.deploy.formats.onnx import lacking, layer_of, trace
 from counterpoise.files import replacing
 
 LARGEST = 32
@@ -85,11 +86,12 @@ class ExecuTorch(Format):
     ) -> dict[str, Any]:
         from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
         from executorch.devtools.backend_debug import get_delegation_info
-        from executorch.exir import to_edge_transform_and_lower
+        from executorch.exir import EdgeCompileConfig, to_edge_transform_and_lower
 
         lowered = to_edge_transform_and_lower(
             program,
             partitioner=[XnnpackPartitioner()],
+            compile_config=EdgeCompileConfig(_check_ir_validity=False),  # which kernels there are counts, asked below
             constant_methods={"metadata": json.dumps(dict(metadata))},
         )
         graph = lowered.exported_program().graph_module
@@ -97,7 +99,7 @@ class ExecuTorch(Format):
         try:
             executable = lowered.to_executorch()
         except RuntimeError as error:
-            raise ExportError(f"executorch lacks an operator: {error}") from error
+            raise lacking("executorch", error, program) from error
         _refuse_unknown(executable.executorch_program, graph)
         with replacing(out / self.files[0]) as path, path.open("wb") as file:
             executable.write_to_file(file)
@@ -110,9 +112,9 @@ def _program(network: nn.Module, request: Request) -> torch.export.ExportedProgr
         # The largest batch: convolutions choose their implementation by it, and from a smaller one the exporter would
         # conclude that no more than 15 pictures ever come.
         example = example[:1].repeat(LARGEST, 1, 1, 1)
-        shapes = ({0: torch.export.Dim("batch", min=1, max=LARGEST)},)
+        shapes = {0: torch.export.Dim("batch", min=1, max=LARGEST)}
     with torch.no_grad():
-        return torch.export.export(network, (example,), dynamic_shapes=shapes, strict=False)
+        return trace(network, example, shapes)
 
 
 def _shares(found: Mapping[str, Any]) -> dict[str, Any]:
@@ -152,13 +154,9 @@ def _refuse_unknown(program: Any, graph: torch.fx.GraphModule) -> None:
         for operator in plan.operators:
             name = f"{operator.name}.{operator.overload}"
             if name not in known:
-                short = operator.name.partition("::")[2].lstrip("_")
-                layers = sorted({_layer(node) for node in graph.graph.nodes if short in node.name})
-                raise ExportError(f"executorch has no kernel for {name}, which these layers need: {', '.join(layers)}.")
-
-
-def _layer(node: torch.fx.Node) -> str:
-    return [*(path for path, _ in node.meta.get("nn_module_stack", {}).values()), "input"][-1] or "input"
+                short = operator.name.partition("::")[2].strip("_")
+                layers = sorted({layer_of(node) for node in graph.graph.nodes if short in node.name})
+                raise ExportError(f"executorch has no kernel for {name}, needed by {', '.join(layers)}.")
 
 
 @contextlib.contextmanager
