@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from counterpoise.errors import RunError
-from counterpoise.files import write_tensors, write_text
+from counterpoise.files import replacing_folder, write_tensors, write_text
 
 LIMITED = """
 import resource, sys, torch
@@ -50,3 +50,21 @@ def test_equal_tensors_give_equal_bytes(tmp_path: Path) -> None:
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="nowhere"):
         write_text(tmp_path / "nowhere" / "file.txt", "text")
+
+
+def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
+    place = tmp_path / "site"
+    for text in ("one", "two"):
+        with replacing_folder(place) as new:
+            (new / "below").mkdir()
+            (new / "below" / "file").write_text(text)
+        assert (place / "below" / "file").read_text() == text
+    with pytest.raises(ZeroDivisionError), replacing_folder(place) as new:
+        (new / "file").write_text(str(1 / 0))
+    with (
+        pytest.raises(RunError, match=r"could not be written: .*The older site is intact"),
+        replacing_folder(place) as new,
+    ):
+        (new / "no" / "file").write_text("three")
+    assert (place / "below" / "file").read_text() == "two"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["site"]

@@ -285,6 +285,50 @@ def predict(
     return task.draw({**others, "student": network}, pictures, Path(out), overwrite)
 
 
+def try_(
+    student: str | Path,
+    *,
+    out: str | Path | None = None,
+    samples: Sequence[str | Path] = (),
+    evaluation_pictures: int = 0,
+    size: tuple[int, int] | None = None,
+    data: RunLike | None = None,
+    model: Model | None = None,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Write a static site on which the student answers in its visitors' own browsers.
+
+    Args:
+        student: student folder, or a run's folder.
+        out: folder of the site; default: sites/NAME.
+        samples: pictures, or folders of them, that the page offers; default: drawn ones.
+        evaluation_pictures: how many pictures of the student's evaluation data the page offers.
+        size: height and width of the pixels that the student is shown, where neither it nor its data says so.
+        data: a folder or a run to calibrate 8 bits with; default: the data of the run which `student` lies in.
+        model: the student's network, where that is code of one's own: a folder alone gets to run none.
+        overwrite: replace an older site.
+
+    Returns:
+        {"site", "bytes", "first_visit_bytes", "exports": {precision: bytes}, "notes"}; notes says why where there
+        are no 8 bits.
+
+    Raises:
+        CounterpoiseError: the student cannot be exported, or onnxruntime-web is not here and cannot be fetched.
+    """
+    from counterpoise.browser.making import make
+
+    return make(
+        student,
+        out=out,
+        chosen=samples,
+        evaluation_pictures=evaluation_pictures,
+        size=size,
+        data=data,
+        model=model,
+        overwrite=overwrite,
+    )
+
+
 def listing(what: str) -> list[dict[str, Any]]:
     """Rows of `list objectives|models|sources`."""
     if what == "objectives":

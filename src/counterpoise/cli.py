@@ -12,6 +12,7 @@ from typing import Literal, NoReturn
 from cyclopts import App, CycloptsError, Parameter
 
 from counterpoise import __version__, command_line, config
+from counterpoise.browser_cli import try_
 from counterpoise.command_line import Options
 from counterpoise.compare_cli import compare, search
 from counterpoise.deploy_cli import export, verify
@@ -34,6 +35,7 @@ app.command(compare)
 app.command(search)
 app.command(export)
 app.command(verify)
+app.command(try_, name="try")
 
 
 @app.command

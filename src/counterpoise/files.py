@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -42,6 +43,42 @@ def replacing(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
         kept = f" The older {path.name} is intact." if path.exists() else ""
         raise RunError(f"{path} could not be written: {reason(error)}.{kept}") from error
+
+
+@contextlib.contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """A new folder beside `path`; on leaving, what lies in it is on disk under `path`, and an older folder is gone.
+
+    Raises RunError where it cannot be written; `path` is then as it was.
+    """
+    new, old = (path.with_name(f".{path.name}.{state}") for state in ("partial", "old"))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists() and old.exists():  # a crash between the two renames below
+            old.rename(path)
+        for stale in (new, old):
+            shutil.rmtree(stale, ignore_errors=True)
+        new.mkdir()
+        yield new
+        for entry in new.rglob("*"):
+            if entry.is_file():
+                with entry.open("rb+") as file:
+                    os.fsync(file.fileno())
+            else:
+                sync_folder(entry)
+        sync_folder(new)
+        if path.exists():
+            path.rename(old)
+        new.rename(path)
+        sync_folder(path.parent)
+        shutil.rmtree(old, ignore_errors=True)
+    except OSError as error:
+        kept = f" The older {path.name} is intact." if path.exists() else ""
+        raise RunError(f"{path} could not be written: {reason(error)}.{kept}") from error
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+        if not path.exists() and old.exists():
+            old.rename(path)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -196,3 +196,11 @@ def verify_table(result: Mapping[str, Any]) -> Iterator[Any]:
     facts |= {name: f"{value:.2f}" for name, value in result.get("report", {}).items()}
     yield from facts_table(facts)
     yield "As described."
+
+
+def site_lines(made: Mapping[str, Any]) -> Iterator[Any]:
+    """What a site holds."""
+    exports = ", ".join(f"{precision} {size / 1e3:,.0f} KB" for precision, size in made["exports"].items())
+    sizes = f"{made['bytes'] / 1e6:.1f} MB; a first visit fetches {made['first_visit_bytes'] / 1e6:.1f} MB"
+    yield Text(f"Site: {made['site']} ({sizes}, the network's part of it: {exports})")
+    yield from (Text(note) for note in made["notes"])

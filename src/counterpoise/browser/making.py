@@ -1,0 +1,116 @@
+"""From a student to its site."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from counterpoise import inputs, tasks
+from counterpoise.browser import runtime, samples, site
+from counterpoise.browser.samples import Sample
+from counterpoise.errors import ConfigError, CounterpoiseError, RunError
+from counterpoise.inputs import RunLike
+from counterpoise.models import folder
+
+if TYPE_CHECKING:
+    from counterpoise.models.catalog import Model
+
+
+def make(
+    student: str | Path,
+    *,
+    out: str | Path | None = None,
+    chosen: Sequence[str | Path] = (),
+    evaluation_pictures: int = 0,
+    size: tuple[int, int] | None = None,
+    data: RunLike | None = None,
+    model: Model | None = None,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Write the site of a student; see `counterpoise.api.try_`."""
+    path = Path(student)
+    place = folder.find(path)
+    description, _ = folder.read(place)
+    name = _name(path, place)
+    target = Path(out) if out is not None else Path("sites", name)
+    _check_free(target, overwrite)
+    pictures, note = _samples(path, [Path(one) for one in chosen], evaluation_pictures, data)
+    runtime.files()  # before the work that would be in vain without it
+    notes: list[str] = []
+    with tempfile.TemporaryDirectory(prefix="counterpoise-") as temporary:
+        exports: dict[str, Path] = {}
+        for precision in ("float32", "int8"):
+            try:
+                folder_of_export, shown = _exported(path, precision, Path(temporary), size, data, model)
+            except CounterpoiseError as error:
+                if precision == "float32":
+                    raise
+                notes.append(f"The page shows no 8 bits: {error}")
+                continue
+            exports[precision] = folder_of_export
+            size = shown
+        assert size is not None
+        task = tasks.get(description.task)
+        site.write(target, description, task, name, size, exports, pictures, note)
+        sizes = {precision: file.stat().st_size for precision, file in exports.items()}
+    return {
+        "site": str(target),
+        "bytes": sum(file.stat().st_size for file in target.rglob("*") if file.is_file()),
+        "first_visit_bytes": site.first_visit(target),
+        "exports": sizes,
+        "notes": notes,
+    }
+
+
+def _exported(
+    student: Path,
+    precision: str,
+    temporary: Path,
+    size: tuple[int, int] | None,
+    data: RunLike | None,
+    model: Model | None,
+) -> tuple[Path, tuple[int, int]]:
+    """An ONNX file of the student that has been compared with it, and the height and width of its pixels."""
+    from counterpoise.deploy.export import export
+
+    out = temporary / precision
+    made = export(student, to="onnx", precision=precision, batch=1, size=size, out=out, data=data, model=model)
+    height, width = made["input"]["size"]
+    return out / "model.onnx", (height, width)
+
+
+def _samples(
+    student: Path, chosen: Sequence[Path], evaluation_pictures: int, data: RunLike | None
+) -> tuple[list[Sample], str]:
+    """Pictures to begin with, and a sentence of where they come from."""
+    if evaluation_pictures < 0 or evaluation_pictures > samples.MOST:
+        raise ConfigError(f"--evaluation_pictures must be 0 to {samples.MOST}, got {evaluation_pictures}.")
+    found = samples.chosen(chosen) if chosen else []
+    if evaluation_pictures:
+        images, _ = inputs.evaluated(student, data, None, None)
+        count = min(evaluation_pictures, len(images))
+        found += samples.of_tensors(images.read(index * len(images) // count) for index in range(count))
+    if len(found) > samples.MOST:
+        raise ConfigError(f"These are {len(found)} sample pictures; a page shows {samples.MOST} at most.")
+    if not found:
+        return samples.drawn(), "Drawn by a program, for a first try."
+    if evaluation_pictures:
+        return found, "From the pictures that the student is evaluated on." if not chosen else ""
+    return found, ""
+
+
+def _name(given: Path, place: Path) -> str:
+    """What the site is called: the run's name, or that of the student folder."""
+    run = place.parent if place.name == folder.STUDENT and (place.parent / "run.yaml").is_file() else place
+    return run.resolve().name or given.name
+
+
+def _check_free(target: Path, overwrite: bool) -> None:
+    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+        return
+    if not site.is_site(target):
+        raise RunError(f"{target} is there already and holds no site of ours: give another --out.")
+    if not overwrite:
+        raise RunError(f"Site {target} exists. Replace it with --overwrite, or show it: try {target} --serve")

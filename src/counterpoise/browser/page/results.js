@@ -1,0 +1,214 @@
+// What the student says, for people: ranked classes or painted masks, one column an export, and how far they agree.
+
+const RANKS = 5;
+const at = (id) => document.getElementById(id);
+
+export class Results {
+  picture = null; // the last result that is not a frame of video
+  #seen = { pictures: 0, same: 0, difference: 0 };
+
+  constructor(site) {
+    this.site = site;
+    this.columns = site.models.map((model) => this.#column(model));
+    at("columns").replaceChildren(...this.columns.map(({ box }) => box));
+    if (site.task === "segmentation") {
+      at("opacity").addEventListener("input", () => this.#fade());
+      this.#fade();
+    }
+  }
+
+  /** Median milliseconds a picture of every export. */
+  times(milliseconds) {
+    for (const [index, { time }] of this.columns.entries()) time.textContent = readable(milliseconds[index]);
+  }
+
+  show(result, live) {
+    if (!live) this.picture = result;
+    draw(at("shown"), result.shown);
+    if (this.site.task === "segmentation") this.#paint(result, live);
+    else this.#rank(result.answers, live);
+    if (!live) this.#count(result.answers);
+    document.body.dataset.answered = String(Number(document.body.dataset.answered ?? 0) + 1);
+  }
+
+  #column({ name, title, bytes }) {
+    const box = element("div", `column ${name === "int8" ? "int" : "float"}`);
+    const time = element("b", "", "…");
+    const cost = element("p", "cost");
+    const size = element("span", "", weight(bytes));
+    time.title = "median time a picture on this device, the network alone";
+    size.title = "download size of the network";
+    cost.append(time, size);
+    const head = element("div", "column-head");
+    head.append(element("h2", "", title), cost);
+    const body = element("div", "");
+    box.append(head, body);
+    const column = { box, time, body };
+    if (this.site.task === "segmentation") {
+      const panel = element("div", "panel");
+      column.image = element("canvas", "");
+      column.mask = element("canvas", "");
+      column.image.setAttribute("aria-hidden", "true");
+      column.mask.setAttribute("role", "img");
+      column.mask.setAttribute("aria-label", `${title}: no picture yet`);
+      panel.append(column.image, column.mask);
+      body.append(panel);
+    } else {
+      const list = element("ol", "ranks placeholder");
+      for (let rank = 0; rank < Math.min(RANKS, this.site.classes.length); rank++) list.append(this.#row("–", null));
+      body.append(list);
+    }
+    return column;
+  }
+
+  #row(name, share) {
+    const row = element("li", "rank");
+    const label = element("span", "name clip", name);
+    label.dir = "auto";
+    if (name.length > 40) label.title = name;
+    const bar = element("span", "bar");
+    const filled = element("i", "");
+    filled.style.width = "100%";
+    filled.style.transform = `scaleX(${share ?? 0})`;
+    bar.setAttribute("aria-hidden", "true");
+    bar.append(filled);
+    row.append(label, element("span", "share", share === null ? "" : percent(share)), bar);
+    return row;
+  }
+
+  #rank(answers, live) {
+    for (const [index, { probabilities }] of answers.entries()) {
+      const list = this.columns[index].body.firstChild;
+      list.className = "ranks";
+      list.replaceChildren(...best(probabilities).map((at) => this.#row(this.site.classes[at], probabilities[at])));
+    }
+    const [top] = best(answers[0].probabilities);
+    const said = `${this.site.classes[top].slice(0, 100)}, ${percent(answers[0].probabilities[top])}`;
+    if (!live) at("announcement").textContent = `Answer: ${said}`;
+  }
+
+  #paint({ shown, answers }, live) {
+    at("controls").hidden = false;
+    for (const [index, answer] of answers.entries()) {
+      const { image, mask } = this.columns[index];
+      draw(image, shown);
+      mask.width = answer.width;
+      mask.height = answer.height;
+      const pixels = new ImageData(answer.width, answer.height);
+      for (let at = 0; at < answer.classes.length; at++) {
+        pixels.data.set(this.site.colors[answer.classes[at]], at * 4);
+        pixels.data[at * 4 + 3] = 255;
+      }
+      mask.getContext("2d").putImageData(pixels, 0, 0);
+      const [largest] = this.#shares(answer);
+      const text = `${this.site.models[index].title}: mostly ${this.site.classes[largest.at].slice(0, 100)}`;
+      mask.setAttribute("aria-label", text);
+      if (index === 0 && !live) at("announcement").textContent = text;
+    }
+    this.#legend(answers);
+    const note = answers[0].exact ? "" : `Resized for the student, which sees ${this.site.input.size[1]} × ${this.site.input.size[0]} pixels at once. `;
+    document.body.dataset.note = note;
+  }
+
+  #shares({ classes }) {
+    const counts = new Float64Array(this.site.classes.length);
+    for (const at of classes) counts[at]++;
+    const found = [...counts.keys()].filter((at) => counts[at] > 0);
+    return found.map((at) => ({ at, share: counts[at] / classes.length })).sort((a, b) => b.share - a.share);
+  }
+
+  #legend(answers) {
+    at("legend-block").hidden = false;
+    const rows = this.#shares(answers[0]).map(({ at, share }) => {
+      const row = element("li", "");
+      const swatch = element("span", "swatch");
+      swatch.style.background = `rgb(${this.site.colors[at].join(" ")})`;
+      const label = element("span", "name clip", this.site.classes[at]);
+      label.dir = "auto";
+      row.append(swatch, label, element("span", "share", percent(share)));
+      return row;
+    });
+    at("legend").replaceChildren(...rows);
+  }
+
+  #fade() {
+    const opacity = Number(at("opacity").value);
+    at("opacity-value").textContent = `${opacity} %`;
+    for (const { mask } of this.columns) mask.style.opacity = String(opacity / 100);
+  }
+
+  /** Add a picture to what is known of how far the exports agree. */
+  #count(answers) {
+    const dense = this.site.task === "segmentation";
+    const place = at("agreement");
+    const note = element("span", "quiet", document.body.dataset.note ?? "");
+    place.replaceChildren();
+    if (answers.length > 1) {
+      const seen = this.#seen;
+      seen.pictures++;
+      const [one, other] = dense ? answers.map(({ classes }) => classes) : answers.map(({ probabilities }) => probabilities);
+      if (dense) {
+        seen.same += one.reduce((sum, value, index) => sum + (value === other[index]), 0) / one.length;
+      } else {
+        seen.same += Number(best(one)[0] === best(other)[0]);
+        seen.difference += one.reduce((most, value, index) => Math.max(most, Math.abs(value - other[index])), 0);
+      }
+      place.append(dense ? pixelsAgree(seen) : answersAgree(seen), " ");
+    }
+    if (note.textContent) place.append(note);
+    place.hidden = place.childNodes.length === 0;
+  }
+}
+
+function pixelsAgree({ pictures, same }) {
+  return `Float and 8 bits agree on ${percent(same / pictures)} of the pixels of ${count(pictures)}.`;
+}
+
+function answersAgree({ pictures, same, difference }) {
+  const points = ((100 * difference) / pictures).toFixed(1);
+  if (pictures === 1) {
+    const alike = same ? "the same first answer" : "different first answers";
+    return `Float and 8 bits give ${alike} here; no probability differs by more than ${points} points.`;
+  }
+  return (
+    `Float and 8 bits give the same first answer on ${same} of ${count(pictures)}; ` +
+    `the probability that differs most does so by ${points} points on average.`
+  );
+}
+
+function count(pictures) {
+  return pictures === 1 ? "this picture" : `${pictures} pictures`;
+}
+
+/** The indices of the largest probabilities, ties in the order of the classes. */
+function best(probabilities) {
+  const order = [...probabilities.keys()].sort((a, b) => probabilities[b] - probabilities[a] || a - b);
+  return order.slice(0, RANKS);
+}
+
+function draw(canvas, bitmap) {
+  canvas.width = bitmap.width;
+  canvas.height = bitmap.height;
+  canvas.classList.toggle("tiny", Math.max(bitmap.width, bitmap.height) < 200);
+  canvas.getContext("2d").drawImage(bitmap, 0, 0);
+}
+
+function element(tag, name, text = "") {
+  const made = document.createElement(tag);
+  if (name) made.className = name;
+  if (text) made.textContent = text;
+  return made;
+}
+
+function percent(share) {
+  return `${(100 * share).toFixed(1)} %`;
+}
+
+function readable(milliseconds) {
+  return `${milliseconds < 10 ? milliseconds.toFixed(1) : Math.round(milliseconds)} ms`;
+}
+
+function weight(bytes) {
+  if (bytes < 1e6) return `${Math.max(1, Math.round(bytes / 1e3))} KB`;
+  return `${(bytes / 1e6).toFixed(bytes < 1e7 ? 1 : 0)} MB`;
+}

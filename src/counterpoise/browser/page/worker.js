@@ -1,0 +1,126 @@
+// The student's own thread: decodes, resizes and answers, so that the page never waits.
+//
+// Messages in: {id, kind: "open", site, processor}, {id, kind: "picture", file | bitmap}, {id, kind: "measure"}.
+// Out: {id, result} or {id, error}: a sentence for people, `unexpected` set where it is a fault of ours.
+
+import { decode, fromBitmap, PictureError } from "./decoding.js";
+import { planes, prepare } from "./resampling.js";
+import { segment } from "./scenes.js";
+
+const RUNTIMES = {
+  cpu: ["./runtime/ort.wasm.bundle.min.mjs", "./runtime/ort-wasm-simd-threaded.wasm"],
+  gpu: ["./runtime/ort.webgpu.bundle.min.mjs", "./runtime/ort-wasm-simd-threaded.asyncify.wasm"],
+};
+const MOST_THREADS = 4;
+const LARGEST = 1280; // edge of a picture on the page
+let site = null;
+let runtime = null;
+let students = []; // [{name, session, input}] in the order of site.models
+
+const kinds = { open, picture, measure };
+
+onmessage = async ({ data: { id, kind, ...rest } }) => {
+  try {
+    const result = await kinds[kind](rest);
+    postMessage({ id, result }, result.shown ? [result.shown] : []);
+  } catch (error) {
+    const ours = !(error instanceof PictureError);
+    postMessage({ id, error: ours ? String(error?.message ?? error) : error.message, unexpected: ours });
+  }
+};
+
+/** Load the runtime and every export of the student. */
+async function open({ site: description, processor }) {
+  site = description;
+  const gpu = processor === "gpu";
+  const [script, binary] = RUNTIMES[gpu ? "gpu" : "cpu"];
+  runtime = await import(script);
+  const cores = self.crossOriginIsolated ? navigator.hardwareConcurrency || 1 : 1;
+  const threads = Math.min(MOST_THREADS, Math.ceil(cores / 2)); // more do not speed small networks up
+  runtime.env.wasm.numThreads = threads;
+  runtime.env.wasm.wasmPaths = { wasm: new URL(binary, import.meta.url).href };
+  runtime.env.logLevel = "error";
+  students = [];
+  for (const model of site.models) {
+    const response = await fetch(model.file);
+    if (!response.ok) throw new Error(`${model.file} is missing from this site (${response.status}).`);
+    const bytes = new Uint8Array(await response.arrayBuffer());
+    const session = await runtime.InferenceSession.create(bytes, {
+      executionProviders: gpu ? ["webgpu", "wasm"] : ["wasm"],
+      graphOptimizationLevel: "all",
+    });
+    students.push({ name: model.name, session, input: session.inputNames[0] });
+  }
+  return { threads, times: await measure({ budget: 400 }) };
+}
+
+/** Every export's answer to one picture. */
+async function picture({ file, bitmap }) {
+  const started = performance.now();
+  const seen = file ? await decode(file) : fromBitmap(bitmap);
+  bitmap?.close();
+  const decoded = performance.now();
+  const answers = [];
+  for (const student of students) answers.push(await answerOf(student, seen));
+  const { width, height } = seen;
+  return { width, height, decoding: decoded - started, shown: await reduced(seen, answers[0].part), answers };
+}
+
+/** What the page shows: the picture that the student saw, no larger than a screen. */
+async function reduced({ width, height, data }, part) {
+  const seen = part ?? { left: 0, top: 0, width, height };
+  const scale = Math.min(1, LARGEST / Math.max(seen.width, seen.height));
+  return createImageBitmap(new ImageData(data, width, height), seen.left, seen.top, seen.width, seen.height, {
+    resizeWidth: Math.max(1, Math.round(seen.width * scale)),
+    resizeHeight: Math.max(1, Math.round(seen.height * scale)),
+    resizeQuality: "medium",
+  });
+}
+
+async function answerOf(student, seen) {
+  if (site.task === "segmentation") return segment(seen, site.input, (pixels) => ask(student, pixels));
+  const view = prepare(seen, site.input.size[0], site.input.crop_share);
+  const started = performance.now();
+  const { data } = await ask(student, planes(view));
+  const milliseconds = performance.now() - started;
+  return { probabilities: softmax(data), milliseconds };
+}
+
+/** The logits of pixels uint8 [3, height, width]. */
+async function ask({ session, input }, pixels) {
+  const [height, width] = site.input.size;
+  const given = new runtime.Tensor("uint8", pixels, [1, 3, height, width]);
+  const outputs = await session.run({ [input]: given });
+  const { data, dims } = outputs[session.outputNames[0]];
+  return { data, dims };
+}
+
+/**
+ * Median milliseconds a picture of every export, in turn so that a noisy moment hits all alike. Before that some that do
+ * not count: browsers compile WebAssembly twice, first to be quick to start, then for speed.
+ */
+async function measure({ budget }) {
+  const [height, width] = site.input.size;
+  const pixels = new Uint8Array(3 * height * width).map((_, index) => (index * 37) % 251);
+  const rounds = async (milliseconds, least) => {
+    const times = students.map(() => []);
+    const until = performance.now() + milliseconds;
+    do {
+      for (const [index, student] of students.entries()) {
+        const started = performance.now();
+        await ask(student, pixels);
+        times[index].push(performance.now() - started);
+      }
+    } while (performance.now() < until || times[0].length < least);
+    return times.map((list) => list.sort((a, b) => a - b)[list.length >> 1]);
+  };
+  await rounds(budget / 2, 3);
+  return rounds(budget, 5);
+}
+
+function softmax(logits) {
+  const largest = logits.reduce((a, b) => Math.max(a, b), -Infinity);
+  const shares = Float64Array.from(logits, (value) => Math.exp(value - largest));
+  const sum = shares.reduce((a, b) => a + b, 0);
+  return shares.map((share) => share / sum);
+}
