@@ -17,6 +17,7 @@ from counterpoise.command_line import Options
 from counterpoise.compare_cli import compare, search
 from counterpoise.deploy_cli import export, verify
 from counterpoise.errors import CounterpoiseError
+from counterpoise.report_cli import report
 from counterpoise.store_cli import app as store_app
 
 # Flags are spelled as the run file spells its keys.
@@ -36,6 +37,7 @@ app.command(search)
 app.command(export)
 app.command(verify)
 app.command(try_, name="try")
+app.command(report)
 
 
 @app.command
@@ -52,7 +54,7 @@ def demo(
 
     Args:
         what: digits, or segmentation: digits on photographs
-        out: folder for the runs, summary.json and overlays; default: runs/demo or runs/demo-segmentation
+        out: folder for the runs, summary.json, report.html and overlays; default: runs/demo or runs/demo-segmentation
         seeds: students of each kind; default: 5, for segmentation 3
         overwrite: replace an older demo in that folder
         json: print the summary as JSON

@@ -171,6 +171,25 @@ class Gauge:
             }
         return {**result, "summary": _sentence(result)}
 
+    def reliability(self) -> dict[str, list[dict[str, float]]]:
+        """Confidence beside accuracy, of `student` and `teacher`: a row a bin of confidence that holds positions, with
+        `low` and `high` (the bin's ends, 0 to 1), `count`, and `confidence` and `accuracy` (means, 0 to 1)."""
+        bins = self.state[-2 * 3 * CALIBRATION_BINS :].reshape(2, 3, CALIBRATION_BINS)
+        return {
+            name: [
+                {
+                    "low": number / CALIBRATION_BINS,
+                    "high": (number + 1) / CALIBRATION_BINS,
+                    "count": count,
+                    "confidence": confidence / count,
+                    "accuracy": hits / count,
+                }
+                for number, (count, confidence, hits) in enumerate(side.T.tolist())
+                if count
+            ]
+            for name, side in zip(("student", "teacher"), bins, strict=True)
+        }
+
     def short(self) -> dict[str, float]:
         """The few numbers for a log: forward_kl, reverse_kl, missed, excess (nats), agreement (percent)."""
         count = float(self.state[0])

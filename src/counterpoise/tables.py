@@ -135,6 +135,7 @@ def demo_table(summary: dict[str, Any], out: Path, title: str, unit: str) -> Ite
     yield f"Runs, students and summary.json are in {out}."
     if (out / "overlays").is_dir():
         yield f"What each of them sees: {out}/overlays"
+    yield f"open {out}/report.html"
 
 
 def _plain(value: Any) -> str:

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-import platform
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from counterpoise.config import Run
+from counterpoise.machine import device_name
 
 APART = ("device", "versions", "code")
 """What numbers of one table must have in common."""
 
 # Code that no trained weight depends on: it starts runs, or tells of them.
-_TELLING = ("comparing", "demos", "cli.py", "compare_cli.py", "store_cli.py", "tables.py", "overlays.py", "gauges.py")
+_TELLING = ("comparing", "demos", "cli.py", "compare_cli.py", "store_cli.py", "tables.py", "overlays.py", "gauges.py",
+            "machine.py", "report", "report_cli.py")  # fmt: skip
 
 
 def here(run: Run) -> dict[str, Any]:
@@ -26,9 +27,8 @@ def here(run: Run) -> dict[str, Any]:
     from counterpoise.engine.finish import commit, versions
     from counterpoise.engine.processes import choose_device
 
-    kind = choose_device(run.train.device)
     return {
-        "device": torch.cuda.get_device_name(kind) if kind.type == "cuda" else kind.type + " " + processor(),
+        "device": device_name(choose_device(run.train.device)),
         "threads": torch.get_num_threads(),
         "versions": versions(),
         "commit": commit(),
@@ -55,13 +55,3 @@ def code() -> str:
         if name.parts[0] not in _TELLING:
             digest.update(name.as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()
-
-
-@cache
-def processor() -> str:
-    """What the processor calls itself."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()

@@ -34,8 +34,8 @@ def demo(
 
     Args:
         what: "digits" (classification: 600 digits to learn from) or "segmentation" (digits on photographs).
-        out: folder for the runs, summary.json and, for segmentation, overlays/N.png: image, truth, and what the
-            teacher and a student of each kind make of it; default: runs/demo or runs/demo-segmentation.
+        out: folder for the runs, summary.json, report.html and, for segmentation, overlays/N.png: image, truth, and
+            what the teacher and a student of each kind make of it; default: runs/demo or runs/demo-segmentation.
         seeds: students of each kind, at least 2; default: 5, for segmentation 3.
         overwrite: replace an older demo in that folder.
         show: progress on stderr.

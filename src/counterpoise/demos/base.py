@@ -52,12 +52,14 @@ def run(demo: Demo, out: Path, seeds: int, overwrite: bool, show: bool) -> dict[
     import torch
 
     from counterpoise.data import sources
+    from counterpoise.engine.run_folder import REPORT
     from counterpoise.engine.trainer import Interrupted
     from counterpoise.files import write_text
+    from counterpoise.report import write
 
     if seeds < 2:
         raise ConfigError(f"seeds: a standard deviation needs at least 2, got {seeds}.")
-    if not overwrite and any(out.glob("*/run.yaml")):
+    if not overwrite and (any(out.glob("*/run.yaml")) or (out / REPORT).exists()):
         raise RunError(f"{out} holds an older demo. Replace it with --overwrite, or give another --out.")
     console = Console(stderr=True, quiet=not show)
     started = time.perf_counter()
@@ -74,6 +76,7 @@ def run(demo: Demo, out: Path, seeds: int, overwrite: bool, show: bool) -> dict[
         torch.set_num_threads(threads)
     summary = {kind: _row(demo.metric, rows) for kind, rows in results.items()}
     write_text(out / "summary.json", json.dumps(summary, indent=2) + "\n")
+    write([out], overwrite=True)
     console.print(f"{time.perf_counter() - started:.0f} s in all", highlight=False)
     return summary
 

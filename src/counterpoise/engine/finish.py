@@ -16,6 +16,7 @@ import counterpoise
 from counterpoise.engine.run_folder import run_hash
 from counterpoise.engine.trainer import Result, Trainer
 from counterpoise.files import write_text
+from counterpoise.machine import device_name
 from counterpoise.models.student import save_student
 
 
@@ -54,7 +55,16 @@ def finish(trainer: Trainer) -> Result:
     if trainer.processes.first:
         write_text(
             folder.summary,
-            json.dumps({**asdict(result), "folder": str(folder.path), "corrupt_files": corrupt}, indent=2) + "\n",
+            json.dumps(
+                {
+                    **asdict(result),
+                    "folder": str(folder.path),
+                    "corrupt_files": corrupt,
+                    "machine": device_name(trainer.processes.device),
+                },
+                indent=2,
+            )
+            + "\n",
         )
     return result
 

@@ -26,7 +26,8 @@ CHECKPOINT = Path("checkpoints", "last.safetensors")
 BEST = Path("checkpoints", "best.safetensors")
 STUDENT = "student"
 SUMMARY = "summary.json"
-OURS = (RUN_FILE, METRICS, "checkpoints", STUDENT, SUMMARY, "tensorboard", LOCK)
+REPORT = "report.html"
+OURS = (RUN_FILE, METRICS, "checkpoints", STUDENT, SUMMARY, REPORT, "tensorboard", LOCK)
 
 # What a run may change on its way without becoming another run.
 FREE = {"out", "data.workers", "data.path", "train.checkpoint_minutes", "train.log_every",

@@ -1,0 +1,1 @@
+"""What a student's answers on the evaluation images show, beside its teacher's; one kind of task a file."""

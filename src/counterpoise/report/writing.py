@@ -1,0 +1,93 @@
+"""From paths to report.html."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from counterpoise.engine.run_folder import REPORT
+from counterpoise.errors import ConfigError, RunError, nearest
+from counterpoise.files import write_text
+from counterpoise.report import comparison, deployment, reading
+from counterpoise.report.page import render, subject
+
+
+def write(
+    paths: Sequence[str | Path],
+    out: str | Path | None = None,
+    *,
+    predictions: bool = True,
+    images: int | None = None,
+    device: str = "auto",
+    overwrite: bool = False,
+) -> Path:
+    """Write the page of runs.
+
+    Args:
+        paths: run folders, folders of runs such as those of `compare` or a demo, exports, files of `measure` and `fit`.
+        out: the file; default: report.html in the folder, where one is given, else in the working folder.
+        predictions: ask the student, its teacher, and the students beside it about the run's evaluation images.
+        images: ask about so many of them; default: all.
+        device: as train.device.
+        overwrite: replace the file.
+
+    Returns:
+        The file.
+
+    Raises:
+        ConfigError: a path that holds no run. RunError: the file exists, and not `overwrite`; it cannot be written.
+    """
+    places = [Path(path) for path in paths]
+    if not places:
+        raise ConfigError("report needs a run: counterpoise report runs/mine")
+    folder = places[0] if len(places) == 1 and places[0].is_dir() else Path()
+    target = folder / REPORT if out is None else Path(out)
+    if target.exists() and not overwrite:
+        raise RunError(f"{target} is there already: give --overwrite, or another --out.")
+    if images is not None and images < 1:
+        raise ConfigError(f"--images must be at least 1, got {images}.")
+    folders, shipped, compared = _sorted(places)
+    findings = _findings(folders, images, device) if predictions else None
+    command = ["counterpoise", "report", *map(str, paths), *(["--no-predictions"] if not predictions else [])]
+    command += ["--images", str(images)] if images is not None else []
+    command += ["--out", str(out)] if out is not None else []
+    page = render(folders, findings=findings, compared=compared, shipped=shipped, command=shlex.join(command))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_text(target, page)
+    return target
+
+
+def _sorted(places: Sequence[Path]) -> tuple[list[Path], list[Path], Path | None]:
+    """Run folders, files about what is shipped, and a comparison's folder. Raises ConfigError where there is no run."""
+    folders: list[Path] = []
+    shipped: list[Path] = []
+    compared = None
+    for place in places:
+        if not place.exists():
+            beside = [child.name for child in place.parent.iterdir()] if place.parent.is_dir() else []
+            raise ConfigError(f"{place} does not exist.{nearest(place.name, beside)}")
+        runs, files = reading.find(place), deployment.find(place)
+        if not runs and not files:
+            raise ConfigError(f"{place} holds no run: expected a folder with run.yaml, or a folder of such folders.")
+        folders += [run for run in runs if run not in folders]
+        shipped += [file for file in files if file not in shipped]
+        compared = comparison.find(place) or compared
+    if not folders:
+        raise ConfigError(f"{places[0]} tells of exports alone: give the run that they come from, too.")
+    return folders, shipped, compared
+
+
+def _findings(folders: Sequence[Path], images: int | None, device: str) -> dict[str, Any]:
+    from counterpoise.report.findings.gather import gather
+
+    methods, chosen, run, metric = subject(folders)
+    own = (run.student or {}).get("architecture")
+    beside = {}
+    for method in methods:
+        other = method.typical(metric)
+        same = (other.student or {}).get("architecture") == own
+        if method is not chosen and method.role in ("alone", "kd") and other.student is not None and same:
+            beside[method.name] = other
+    return gather(run, beside, images, device)

@@ -1,0 +1,31 @@
+"""`counterpoise report`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def report(
+    *paths: Path,
+    out: Path | None = None,
+    predictions: bool = True,
+    images: int | None = None,
+    device: str = "auto",
+    overwrite: bool = False,
+) -> None:
+    """Make a page to look at: is the student good, where does it fail, what does it cost. One file, without a network.
+
+    A run that is still being written, or lacks something, gets a page of what there is.
+
+    Args:
+        paths: run folders; folders of runs, as of compare or a demo; exports; files of measure and fit
+        out: the file; default: report.html in the folder, where one is given, else in this one
+        predictions: ask student and teacher about the evaluation images; --no-predictions tells what the folders hold
+        images: ask about so many of them; default: all
+        device: auto, cpu, cuda, cuda:1 or mps
+        overwrite: replace the file
+    """
+    from counterpoise.report import write
+
+    written = write(paths, out, predictions=predictions, images=images, device=device, overwrite=overwrite)
+    print(f"open {written}")

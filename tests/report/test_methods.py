@@ -1,0 +1,60 @@
+"""Runs as methods."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+
+from counterpoise.report.answer import between
+from counterpoise.report.methods import different, group, main
+from counterpoise.report.reading import find, read
+
+
+def test_seeds_of_one_method_are_together_and_roles_are_known(digit_runs: Path) -> None:
+    methods = group([read(folder) for folder in find(digit_runs)])
+    assert [(method.name, method.role, len(method.runs)) for method in methods] == [
+        ("Teacher", "teacher", 1),
+        ("Student alone", "alone", 2),
+        ("KD", "kd", 2),
+        ("Balance", "student", 2),
+    ]
+    chosen = main(methods)
+    assert chosen.name == "Balance"
+    assert [method.color for method in methods] == ["teacher", "alone", "kd", "student"]
+    values = [run.last["top1"] for run in chosen.runs]
+    assert chosen.mean("top1") == statistics.fmean(values)
+    assert chosen.typical("top1").last["top1"] == min(values)  # the lower one of two
+
+
+def test_differences_are_paired_by_seed(digit_runs: Path) -> None:
+    methods = group([read(folder) for folder in find(digit_runs)])
+    rows = between(methods, main(methods), "top1")
+    assert [(row["one"], row["other"]) for row in rows] == [
+        ("Balance", "Student alone"),
+        ("Balance", "KD"),
+        ("KD", "Student alone"),
+    ]
+    one, other = (method.values("top1") for method in (methods[3], methods[1]))
+    assert rows[0]["mean"] == statistics.fmean(one[seed] - other[seed] for seed in (1, 2))
+    assert rows[0]["n"] == 2
+    assert rows[0]["low"] < rows[0]["mean"] < rows[0]["high"]
+
+
+def test_methods_of_one_name_are_told_apart(copied: Callable[[str], Path]) -> None:
+    first, second = copied("balance-1"), copied("balance-2")
+    text = (second / "run.yaml").read_text()
+    (second / "run.yaml").write_text(text.replace("epochs: 3", "epochs: 5"))
+    readings = [read(first), read(second)]
+    assert [method.name for method in group(readings)] == ["Balance (train.epochs 3)", "Balance (train.epochs 5)"]
+    assert different(readings, ignore={"seed"}) == [("train.epochs", [3, 5])]
+
+
+def test_code_in_a_run_file_is_not_run(copied: Callable[[str], Path], tmp_path: Path) -> None:
+    folder = copied("kd-1")
+    (tmp_path / "mine.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Mine: pass\n")
+    text = (folder / "run.yaml").read_text()
+    assert "forward_kl:\n    weight: 1.0\n    objective: null" in text
+    (folder / "run.yaml").write_text(text.replace("objective: null", f"objective: {tmp_path}/mine.py:Mine"))
+    assert group([read(folder)])[0].role == "student"
+    assert not (tmp_path / "ran").exists()
