@@ -6,6 +6,7 @@ import contextlib
 import io
 import logging
 import re
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
@@ -16,10 +17,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from counterpoise.deploy.base import ExportError, Format, Pixels, Request, Runtime
+from counterpoise.deploy.base import Calibration, ExportError, Format, Pixels, Request, Runtime
+from counterpoise.errors import ConfigError
 
 OPSET = 20
 INPUT, OUTPUT = "pixels", "logits"
+LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+AT_ONCE = 16
+"""Calibration images."""
+_METHODS = {"minmax": "MinMax", "percentile": "Percentile", "entropy": "Entropy"}
 _SCOPES = "pkg.torch.onnx.name_scopes"
 
 
@@ -53,6 +59,37 @@ class Onnx(Format):
         (out / self.files[0]).write_bytes(model.SerializeToString())
         return {"opset": OPSET, "operators": len(model.graph.node)}
 
+    def quantize(
+        self, network: nn.Module, request: Request, metadata: Mapping[str, str], out: Path, calibration: Calibration
+    ) -> dict[str, Any]:
+        import onnx
+        from onnxruntime import quantization
+
+        model = translate(network, request)
+        name_all(model)
+        reader = _Reader(calibration, request.batch)
+        with tempfile.TemporaryDirectory() as held, quiet():
+            plain, whole = Path(held, "float32.onnx"), Path(held, "int8.onnx")
+            onnx.save(model, plain)
+            quantization.quantize_static(
+                plain,
+                whole,
+                reader,
+                quant_format=quantization.QuantFormat.QDQ,
+                per_channel=True,
+                activation_type=quantization.QuantType.QUInt8,
+                weight_type=quantization.QuantType.QInt8,
+                calibrate_method=quantization.CalibrationMethod[_METHODS[calibration.method]],
+                nodes_to_exclude=[*_before_layers(model), *kept_nodes(model, calibration.keep)],
+                # one batch of activations in memory at a time, whatever the method
+                extra_options={"CalibStridedMinMax": 1},
+            )
+            model = onnx.load(whole)
+        _describe(model, metadata)
+        onnx.checker.check_model(model)
+        (out / self.files[0]).write_bytes(model.SerializeToString())
+        return {"opset": OPSET, **_shares(model)}
+
     def versions(self) -> dict[str, str]:
         return {package: version(package) for package in self.packages}
 
@@ -61,8 +98,8 @@ class Onnx(Format):
         import onnxruntime
 
         model = onnx.load(folder / self.files[0])
-        places = _outputs_of_modules(model.graph.node)
-        seen = _activations(network, list(places), torch.from_numpy(pixels))
+        places = outputs_of_modules(model.graph.node)
+        seen = activations(network, list(places), torch.from_numpy(pixels))
         wanted = {place: name for place, name in places.items() if place in seen}
         known = {value.name for value in model.graph.output}
         model.graph.output.extend(
@@ -86,7 +123,7 @@ def translate(network: nn.Module, request: Request) -> Any:
 
     example = request.example
     batch = {0: torch.export.Dim.DYNAMIC} if request.batch is None else None
-    with _quiet(), torch.no_grad():
+    with quiet(), torch.no_grad():
         program = trace(network, example, batch)
         try:
             made = torch.onnx.export(
@@ -156,6 +193,61 @@ def distance(found: np.ndarray[Any, Any], expected: Tensor) -> float:
     return float(np.abs(found.astype(np.float32) - truth).max(initial=0.0)) / scale
 
 
+def kept_nodes(model: Any, keep: Sequence[str]) -> list[str]:
+    """Names of the nodes that come from these modules, or hold their weights."""
+    found = []
+    for node in model.graph.node:
+        places = [*modules_of(node), *(name.rpartition(".")[0] for name in node.input)]
+        if any(place == name or place.startswith(f"{name}.") for place in places for name in keep):
+            found.append(node.name)
+    return found
+
+
+def name_all(model: Any) -> None:
+    """Give nodes without a name one, by which they can be excluded."""
+    for index, node in enumerate(model.graph.node):
+        node.name = node.name or f"{node.op_type}_{index}"
+
+
+def _before_layers(model: Any) -> list[str]:
+    """Names of the nodes before the first layer: the normalization, exact where it is not rounded twice."""
+    names: list[str] = []
+    for node in model.graph.node:
+        if node.op_type in LAYERS:
+            break
+        names.append(node.name)
+    return names
+
+
+def _shares(model: Any) -> dict[str, Any]:
+    """How many of the layers compute in 8 bits."""
+    made = {name: node for node in model.graph.node for name in node.output}
+    layers = [node for node in model.graph.node if node.op_type in LAYERS]
+    inner = [node for node in layers if getattr(made.get(node.input[1]), "op_type", "") == "DequantizeLinear"]
+    return {"layers_in_8_bits": f"{len(inner)} of {len(layers)}"}
+
+
+class _Reader:
+    """Calibration images as onnxruntime asks for them, a batch each."""
+
+    def __init__(self, calibration: Calibration, batch: int | None) -> None:
+        size = batch or min(AT_ONCE, len(calibration.pixels))
+        self.batches = list(calibration.batches(size))
+        if not self.batches:
+            raise ConfigError(f"{len(calibration.pixels)} calibration images make no batch of {size}.")
+        self.set_range(0, len(self.batches))
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def set_range(self, start_index: int, end_index: int) -> None:
+        self.left = iter(self.batches[start_index:end_index])
+
+    def get_next(self) -> dict[str, Any] | None:
+        batch = next(self.left, None)
+        return None if batch is None else {INPUT: batch.numpy()}
+
+
 def _halved(model: Any) -> Any:
     """Weights and arithmetic in float16; pixels and logits as they were."""
     from onnxruntime.transformers.float16 import convert_float_to_float16
@@ -186,7 +278,7 @@ def modules_of(node: Any) -> list[str]:
     return []
 
 
-def _outputs_of_modules(nodes: Sequence[Any]) -> dict[str, str]:
+def outputs_of_modules(nodes: Sequence[Any]) -> dict[str, str]:
     """By module, in order of its last node, the name of the tensor that it gives."""
     last: dict[str, str] = {}
     for node in nodes:
@@ -196,7 +288,7 @@ def _outputs_of_modules(nodes: Sequence[Any]) -> dict[str, str]:
     return last
 
 
-def _activations(network: nn.Module, names: Sequence[str], pixels: Tensor) -> dict[str, Tensor]:
+def activations(network: nn.Module, names: Sequence[str], pixels: Tensor) -> dict[str, Tensor]:
     """What modules that are called once answer, where that is a tensor."""
     seen: dict[str, Tensor] = {}
     calls: dict[str, int] = {}
@@ -224,17 +316,19 @@ def _activations(network: nn.Module, names: Sequence[str], pixels: Tensor) -> di
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without the exporter's progress and warnings, which are about its own insides."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    loggers = [logging.getLogger(name) for name in ("", "torch.onnx")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         try:
             yield
         finally:
-            logger.setLevel(level)
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
 
 
 FORMAT = Onnx()

@@ -1,0 +1,147 @@
+"""OpenVINO's own format, by way of ONNX: a description and its weights."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from counterpoise.deploy.base import Calibration, Format, Pixels, Request, Runtime
+from counterpoise.deploy.formats import onnx
+from counterpoise.errors import ConfigError
+
+
+def load(path: str, threads: int | None) -> Runtime:
+    """The logits of pixels, by OpenVINO on the CPU."""
+    import openvino
+
+    # Unless told otherwise, it computes in bfloat16 where the processor can.
+    settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"}
+    if threads is not None:
+        settings["INFERENCE_NUM_THREADS"] = threads
+    model = openvino.Core().compile_model(path, "CPU", settings)
+    return lambda pixels: model(pixels)[0]
+
+
+class OpenVino(Format):
+    """model.xml and model.bin. float32 is float32: weights are halved where float16 is asked for, and only there."""
+
+    name = "openvino"
+    packages = ("onnx", "onnxscript", "nncf", "openvino")
+    files = ("model.xml", "model.bin")
+    methods = ("minmax", "percentile", "histogram")
+    load: ClassVar[Callable[[str, int | None], Runtime]] = staticmethod(load)
+
+    def convert(self, network: nn.Module, request: Request, metadata: Mapping[str, str], out: Path) -> dict[str, Any]:
+        model = _translate(network, request)
+        _save(model, metadata, out / self.files[0], halved=request.precision == "float16")
+        notes: dict[str, Any] = {"operators": len(model.get_ordered_ops())}
+        if request.precision == "float16":
+            notes["arithmetic"] = "float32; the weights are float16"
+        return notes
+
+    def quantize(
+        self, network: nn.Module, request: Request, metadata: Mapping[str, str], out: Path, calibration: Calibration
+    ) -> dict[str, Any]:
+        import nncf
+        from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters
+
+        batches = list(calibration.batches(request.batch or 1))
+        if not batches:
+            raise ConfigError(f"{len(calibration.pixels)} calibration images make no batch of {request.batch}.")
+        translated = onnx.translate(network, request)
+        onnx.name_all(translated)
+        names = onnx.kept_nodes(translated, calibration.keep)
+        with onnx.quiet():
+            model = nncf.quantize(
+                _read(translated, request),
+                nncf.Dataset(batches, lambda pixels: pixels.numpy()),
+                preset=nncf.QuantizationPreset.MIXED,
+                subset_size=len(batches),
+                # A layer with a bias is two operators here, the second one under the layer's name.
+                ignored_scope=nncf.IgnoredScope(patterns=[f"^{re.escape(name)}(/.*)?$" for name in names]),
+                advanced_parameters=AdvancedQuantizationParameters(
+                    activations_range_estimator_params=_estimator(calibration.method)
+                ),
+            )
+        _save(model, metadata, out / self.files[0], halved=False)
+        fakes = sum(operator.get_type_name() == "FakeQuantize" for operator in model.get_ordered_ops())
+        return {"operators": len(model.get_ordered_ops()), "fake_quantizers": fakes}
+
+    def versions(self) -> dict[str, str]:
+        return {package: version(package) for package in self.packages}
+
+    def layers(self, network: nn.Module, folder: Path, pixels: Pixels) -> Sequence[tuple[str, float]]:
+        import openvino
+
+        core = openvino.Core()
+        request = Request("float32", (pixels.shape[2], pixels.shape[3]), len(pixels))
+        places = onnx.outputs_of_modules(onnx.translate(network, request).graph.node)
+        seen = onnx.activations(network, list(places), torch.from_numpy(pixels))
+        model = core.read_model(folder / self.files[0])
+        model.reshape([len(pixels), 3, *request.size])
+        outputs = {name: operator.output(0) for operator in model.get_ordered_ops() for name in _tensors(operator)}
+        wanted = {place: name for place, name in places.items() if place in seen and name in outputs}
+        known = {name for output in model.outputs for name in output.get_names()}
+        for name in dict.fromkeys(wanted.values()):
+            if name not in known:
+                model.add_outputs(outputs[name])
+        compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        found = compiled(pixels)
+        apart = ((place, found[compiled.output(name)], seen[place]) for place, name in wanted.items())
+        return [(place, onnx.distance(one, other)) for place, one, other in apart if one.shape == tuple(other.shape)]
+
+
+def _translate(network: nn.Module, request: Request) -> Any:
+    return _read(onnx.translate(network, request), request)
+
+
+def _read(translated: Any, request: Request) -> Any:
+    """An ONNX model as one of OpenVINO's, for pixels of one size."""
+    import openvino
+
+    model = openvino.Core().read_model(translated.SerializeToString())
+    model.reshape([-1 if request.batch is None else request.batch, 3, *request.size])
+    return model
+
+
+def _save(model: Any, metadata: Mapping[str, str], path: Path, *, halved: bool) -> None:
+    import openvino
+
+    for key, value in metadata.items():
+        model.set_rt_info(value, ["counterpoise", key])
+    openvino.save_model(model, path, compress_to_fp16=halved)
+
+
+def _tensors(operator: Any) -> Iterator[str]:
+    if operator.get_output_size():
+        yield from operator.output(0).get_names()
+
+
+def _estimator(method: str) -> Any:
+    """How nncf draws ranges of activations."""
+    from nncf.quantization.range_estimator import (
+        AggregatorType,
+        RangeEstimatorParameters,
+        RangeEstimatorParametersSet,
+        StatisticsCollectorParameters,
+        StatisticsType,
+    )
+
+    if method == "minmax":
+        return RangeEstimatorParametersSet.MINMAX
+    if method == "histogram":
+        return RangeEstimatorParametersSet.HISTOGRAM
+
+    def at(share: float) -> Any:
+        return StatisticsCollectorParameters(StatisticsType.QUANTILE, AggregatorType.MEAN, quantile_outlier_prob=share)
+
+    return RangeEstimatorParameters(min=at(1e-4), max=at(1e-4))
+
+
+FORMAT = OpenVino()
