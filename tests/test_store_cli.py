@@ -156,6 +156,36 @@ def test_a_store_is_made_smaller(run: Run, store: Path) -> None:
     refused(run("store", "prune", store, "--precision", "int8"), "folder of its own")
 
 
+@pytest.mark.parametrize("keep", ["5-2", "3-", "-3", "0-99999999999", "a", ""])
+def test_views_to_keep_that_are_no_numbers_are_said(run: Run, store: Path, keep: str) -> None:
+    refused(run("store", "prune", store, f"--keep={keep}"), f"0-49 or 0,3,7-9, got '{keep}'")
+    refused(run("store", "prune", store, "--keep", "0-999999"), "holds views 0-17; 18-999999 cannot be kept")
+
+
+def test_an_address_is_no_folder_to_write_to(run: Run, run_file: Path, store: Path, tmp_path: Path) -> None:
+    for command in (
+        ["record", run_file, "--quiet", "--out", "s3://bucket/new"],
+        ["store", "info", "s3://bucket/new"],
+        ["store", "verify", "s3://bucket/new"],
+        ["store", "extend", run_file, "--out", "s3://bucket/new"],
+        ["store", "prune", store, "--keep", "0-3", "--out", "s3://bucket/new"],
+        ["store", "merge", store, "--out", "s3://bucket/new"],
+    ):
+        refused(run(*command), "s3://bucket/new is an address", "a folder on this machine")
+    assert not (tmp_path / "s3:").exists()
+
+
+def test_a_teacher_computed_otherwise_does_not_go_on_with_a_recording(run: Run, run_file: Path, tmp_path: Path) -> None:
+    half = ["--teacher.precision", "bf16", "--quiet"]
+    assert run("record", run_file, "--out", "one", "--part", "1/2", *half)[0] == 0
+    words = ["precision of the teacher: bfloat16 in the store, float32 given"]
+    refused(run("record", run_file, "--out", "one", "--quiet"), *words)
+    assert run("record", run_file, "--out", "two", "--part", "2/2", "--quiet")[0] == 0
+    refused(run("store", "merge", "one", "two", "--out", "both"), *words)
+    assert run("record", run_file, "--out", "one", *half)[0] == 0
+    assert "whole" in run("store", "verify", "one")[1]
+
+
 def test_views_are_those_that_were_asked_for(run: Run, run_file: Path) -> None:
     plain = values(run("record", run_file, "--views", "plain", "--out", "plain", "--quiet", "--json"))
     assert plain["views"] == "plain, 0"

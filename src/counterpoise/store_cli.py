@@ -127,10 +127,11 @@ def _numbers(text: str) -> list[int]:
     """0-4,7 as 0, 1, 2, 3, 4, 7. Raises ConfigError."""
     found: list[int] = []
     for piece in text.split(","):
-        first, _, last = piece.strip().partition("-")
-        if not first.isdigit() or (last and not last.isdigit()):
+        first, dash, last = piece.strip().partition("-")
+        last = last if dash else first
+        if not (first.isdecimal() and last.isdecimal()) or max(len(first), len(last)) > 6 or int(first) > int(last):
             raise ConfigError(f"--keep takes numbers and ranges such as 0-49 or 0,3,7-9, got '{text}'.")
-        found.extend(range(int(first), int(last or first) + 1))
+        found.extend(range(int(first), int(last) + 1))
     return found
 
 

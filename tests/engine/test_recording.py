@@ -140,13 +140,14 @@ def test_a_training_killed_while_it_reads_a_store_ends_in_the_same_bytes(
         assert (killed / name).read_bytes() == (whole / name).read_bytes()
 
 
-def torchrun(arguments: list[str]) -> str:
+def torchrun(arguments: list[str], code: int = 0) -> str:
+    """Two processes; what they printed, or where they are to fail what they said."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command += ["-m", "counterpoise", *arguments]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    assert (done.returncode != 0) == (code != 0), done.stderr
+    return done.stderr if code else done.stdout
 
 
 def test_two_processes_record_one_store(flags: list[str], tmp_path: Path) -> None:
@@ -157,6 +158,19 @@ def test_two_processes_record_one_store(flags: list[str], tmp_path: Path) -> Non
     said = json.loads(torchrun([*record, "--out", str(two)]))
     assert (said["finished"], said["chunks"]) == (True, 18)
     assert contents(two) == contents(one)
+
+
+@pytest.mark.slow
+def test_what_befalls_another_process_is_told(flags: list[str], tmp_path: Path) -> None:
+    arguments = ["record", *flags, "--data.views.padding", "1", "--out", str(tmp_path / "store")]
+    in_the_way = tmp_path / "store" / "chunks" / "000017-000000.bin"  # the second process writes it
+    in_the_way.mkdir(parents=True)
+    said = torchrun(arguments, code=2)
+    assert "Error: Process 1 of 2" in said
+    assert "000017-000000.bin could not be written" in said
+    assert "of 18 chunks are whole; make room and run the same command" in said
+    in_the_way.rmdir()
+    assert cli.run(arguments) == 0
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from counterpoise.errors import ConfigError, RunError
+from counterpoise.errors import ConfigError, CounterpoiseError, RunError
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,18 @@ class Processes:
         if self.world > 1:
             dist.all_gather_object(every, names)
         return sorted(set().union(*(part or set() for part in every)))
+
+    def agree(self, problem: CounterpoiseError | None) -> None:
+        """Wait for all, and raise in each where any has a problem: its own, or a RunError that tells another's."""
+        said: list[str | None] = [None if problem is None else str(problem)] * self.world
+        if self.world > 1:
+            with errors_explained():
+                dist.all_gather_object(said, said[0])
+        if problem is not None:
+            raise problem
+        for rank, text in enumerate(said):
+            if text is not None:
+                raise RunError(f"Process {rank} of {self.world}: {text}")
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is up in any process."""

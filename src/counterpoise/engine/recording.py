@@ -13,7 +13,7 @@ from counterpoise import config
 from counterpoise.engine.assemble import Parts
 from counterpoise.engine.processes import Processes
 from counterpoise.engine.progress import Display
-from counterpoise.errors import ConfigError
+from counterpoise.errors import ConfigError, CounterpoiseError
 from counterpoise.teachers.live import LiveTeacher
 from counterpoise.teachers.store import Chunk, Header, StoreWriter
 
@@ -74,17 +74,27 @@ def record(
             "computed_in": str(teacher.precision).removeprefix("torch."),
         },
     )
-    with StoreWriter.create(out, header, part) as writer:
-        missing = writer.missing()
-        images = sum(chunk.stop - chunk.start for chunk in missing)
-        with Display(images, 0, show) as display:
-            done = 0
-            for number, chunk in enumerate(missing, 1):
-                writer.write(chunk, _answers(teacher, parts, chunk, views))
-                done += chunk.stop - chunk.start
-                display.step(done, f"chunk {number}/{len(missing)}", 0.0, {})
-        processes.barrier()
-        return writer.finish()
+    problem: CounterpoiseError | None = None
+    try:
+        with StoreWriter.create(out, header, part) as writer:
+            _fill(writer, parts, views, show)
+    except CounterpoiseError as error:
+        problem = error
+    processes.agree(problem)
+    return writer.finish()
+
+
+def _fill(writer: StoreWriter, parts: Parts, views: Views, show: bool) -> None:
+    """Write the chunks that are missing."""
+    missing = writer.missing()
+    images = sum(chunk.stop - chunk.start for chunk in missing)
+    assert parts.teacher is not None
+    with Display(images, 0, show) as display:
+        done = 0
+        for number, chunk in enumerate(missing, 1):
+            writer.write(chunk, _answers(parts.teacher, parts, chunk, views))
+            done += chunk.stop - chunk.start
+            display.step(done, f"chunk {number}/{len(missing)}", 0.0, {})
 
 
 def _answers(teacher: LiveTeacher, parts: Parts, chunk: Chunk, views: Views) -> Iterator[Tensor]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from counterpoise.teachers.store import StoreError, format
+from counterpoise.teachers.store import Store, StoreError, format, merge, verify
 
 
 def test_an_index_comes_back_as_it_was(kit: Any) -> None:
@@ -107,9 +107,37 @@ def test_a_damaged_index_is_named(store_path: Path) -> None:
         index.write_text(damaged)
         with pytest.raises(StoreError, match=r"index\.json is damaged"):
             format.load(store_path)
-    index.write_text(json.dumps({**values, "format": 2}))
-    with pytest.raises(StoreError, match="format 2; this counterpoise reads format 1"):
+    index.write_text(json.dumps({**values, "format": 3}))
+    with pytest.raises(StoreError, match="format 3; this counterpoise reads formats 1 to 2"):
         format.load(store_path)
+
+
+@pytest.mark.parametrize(
+    ("precision", "classes", "first"),
+    [("float16", 40, 1), ("top3", 40, 1), ("int8", 10, 1), ("int8", 40, 2), ("int4", 40, 2)],
+)
+def test_a_store_says_the_first_format_that_has_its_records(kit: Any, precision: str, classes: int, first: int) -> None:
+    header = kit.header(precision=precision, shape=(classes,))
+    assert json.loads(format.dump(header))["format"] == first
+
+
+def test_stores_of_the_first_format_are_read_extended_and_not_mixed(kit: Any, tmp_path: Path) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    header = kit.header(precision="int8", format=1, slots=(0, 1))
+    assert header.codec.row_bytes == 40 + 22
+    assert kit.record(old, header)
+    text = (old / "index.json").read_text()
+    assert json.loads(text)["format"] == 1
+    assert kit.record(old, kit.header(precision="int8", slots=(0, 1, 2), rows_per_chunk=18))
+    with Store.open(old) as store:
+        indices, slots = kit.every_view(store.header)
+        assert set(slots.tolist()) == {0, 1, 2}
+        near = store.logits(indices, slots) - kit.answers(indices, slots)
+        assert near.abs().max() < 17 / 255 / 2 + 0.01
+    assert verify(old) == []
+    assert kit.record(new, kit.header(precision="int8"))
+    with pytest.raises(StoreError, match="format of the records: 1 in the store, 2 given"):
+        merge(tmp_path / "both", [old, new])
 
 
 def test_numbers_are_written_as_runs() -> None:

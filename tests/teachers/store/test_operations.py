@@ -62,7 +62,7 @@ def test_info_tells_what_is_there(kit: Any, tmp_path: Path) -> None:
     assert info(tmp_path)["state"] == "recording, 5 of 9 chunks"
     kit.record(tmp_path, header)
     told = info(tmp_path)
-    expected = {"state": "finished", "views": "epochs, 0-2", "samples": 50, "bytes": 3 * 50 * 62, "logits": "40"}
+    expected = {"state": "finished", "views": "epochs, 0-2", "samples": 50, "bytes": 3 * 50 * 72, "logits": "40"}
     assert expected.items() <= told.items()
     assert told["teacher name"] == "cifar/wrn_16_2"
     kit.record(tmp_path, kit.header(precision="int8", slots=(5,)), limit=1)

@@ -1,11 +1,12 @@
 r"""Logits as records of few bytes, and back. A record is one sample in one view; every position keeps its own scale.
 
 What 8 and 4 bits keep: the few largest logits of a position stand in the record by themselves, exact to the eye of any
-loss; all others are steps of one uniform scale over their own range, between the smallest and the largest of them.
-Forward KL weighs an error by the teacher's probability, so it feels the head; reverse KL weighs it by the student's,
-so it feels whatever the student still believes: the tail, in absolute terms. Taking out the head makes the tail's steps
-finer. Square-root steps, which favor the head, make them coarser; steps at the quantiles of a normal distribution lose
-both ends (benchmarks/fidelity.py has them side by side).
+loss; all others are even steps over their own range, finer above the median than below it. Forward KL weighs an error
+by the teacher's probability, so it feels the head; reverse KL weighs it by the student's, so it feels whatever the
+student still believes: the tail, in absolute terms. Taking out the head makes the tail's steps finer, and its lower
+half, which spans more and weighs less, can spare some of them for the upper. One scale for all is off by half as much
+again on the middle ranks; square-root steps, which favor the head, make the tail's coarser; steps at the quantiles of a
+normal distribution lose both ends (benchmarks/fidelity.py has them side by side).
 """
 
 from __future__ import annotations
@@ -22,9 +23,12 @@ from torch import Tensor
 from counterpoise.errors import CounterpoiseError, unknown
 
 PRECISIONS = ("float32", "float16", "int8", "int4")
-HEAD = 4
-"""Logits of a position that int8 and int4 keep by themselves, where there are at least SMALL classes."""
+FORMAT = 2
+"""Of stores, the newest: in format 1 int8 and int4 have one scale and a head of 4 logits, all else is the same."""
+HEADS = {1: 4, 2: 8}
+"""Logits of a position that int8 and int4 keep by themselves, by format, where there are at least SMALL classes."""
 SMALL = 32
+_LOWER = {8: 91, 4: 6}  # steps below the median, of 255 and 15; chosen so that both halves are off by about the same
 
 Field = tuple[str, str, list[int]]  # as numpy takes it: name, dtype, shape
 
@@ -49,9 +53,12 @@ class Codec(ABC):
         fields: the parts of a record, as numpy takes them.
 
     Attributes:
+        format: the first format of stores that has these records.
         dtype: of a record.
         row_bytes: size of a record.
     """
+
+    format = 1
 
     def __init__(self, shape: Sequence[int], fields: list[Field]) -> None:
         self.shape = tuple(shape)
@@ -136,20 +143,21 @@ class Floating(Codec):
 class _Headed(Codec):
     """Codecs that keep the `head` largest logits of each position by themselves, if any.
 
-    The largest in float32, and how far others are below it in float16, which is fine where they are close.
+    The largest in float32, and how far others are below it in float16, which is fine where they are close; behind them
+    in the same field as many values of the codec's own as `further` says.
     """
 
-    def __init__(self, shape: Sequence[int], head: int, fields: list[Field]) -> None:
+    def __init__(self, shape: Sequence[int], head: int, fields: list[Field], further: int = 0) -> None:
         classes, *inner = shape
         index = "|u1" if classes <= 2**8 else "<i2" if classes <= 2**15 else "<i4"
         self.head = head
         own: list[Field] = [("top", "<f4", [1, *inner])] if head else []
-        own += [("below", "<f2", [head - 1, *inner])] if head > 1 else []
+        own += [("below", "<f2", [head - 1 + further, *inner])] if head + further > 1 else []
         own += [("where", index, [head, *inner])] if head else []
         super().__init__(shape, [*own, *fields])
 
     def _split(self, largest: Tensor, where: Tensor) -> dict[str, Tensor]:
-        """The fields of a head: values and places [N, head, ...], descending."""
+        """The fields of a head: values [N, head + further, ...] and places [N, head, ...], descending."""
         values = {"top": largest[:, :1], "below": largest[:, :1] - largest[:, 1:], "where": where}
         return {name: value for name, value in values.items() if name in self._places}
 
@@ -157,48 +165,102 @@ class _Headed(Codec):
         """Put the head of records in its places, in place."""
         if self.head:
             top = self._field(records, "top")
-            values = torch.cat([top, top - self._field(records, "below")], dim=1) if self.head > 1 else top
+            below = self._field(records, "below")[:, : self.head - 1] if self.head > 1 else top[:, :0]
+            values = torch.cat([top, top - below], dim=1)
             logits.scatter_(1, self._field(records, "where").long(), values)
         return logits
 
 
-class Uniform(_Headed):
-    """8 or 4 bits a logit: the head by itself, the rest as low + code * scale, both for each position.
+class _Coded(_Headed):
+    """Codecs of 8 or 4 bits a logit: a head, and codes of all classes.
 
     Two codes of 4 bits share a byte: that of class c has its low bits, that of class c + ceil(C / 2) its high ones.
+    """
+
+    def __init__(self, shape: Sequence[int], bits: int, head: int, fields: list[Field], further: int = 0) -> None:
+        classes, *inner = shape
+        self.bits, self.levels = bits, 2**bits - 1
+        stored = classes if bits == 8 else -(-classes // 2)
+        super().__init__(shape, head, [*fields, ("codes", "|u1", [stored, *inner])], further)
+
+    def _pack_codes(self, steps: Tensor) -> Tensor:
+        """uint8 [N, stored, ...] from positions among the steps, of any float, [N, C, ...]."""
+        codes = steps.round().clamp(0, self.levels).to(torch.uint8)
+        if self.bits == 8:
+            return codes
+        half = -(-codes.shape[1] // 2)
+        high = torch.zeros_like(codes[:, :half])
+        high[:, : codes.shape[1] - half] = codes[:, half:]
+        return codes[:, :half] | high << 4
+
+    def _codes(self, records: Tensor) -> Tensor:
+        """uint8 [N, C, ...]."""
+        codes = self._field(records, "codes")
+        if self.bits == 8:
+            return codes
+        return torch.cat([codes & 15, codes >> 4], dim=1)[:, : self.shape[0]]
+
+
+class Uniform(_Coded):
+    """The head by itself, if any, the rest as low + code * scale, both for each position.
+
     Low and scale of dense logits are float16: codes are chosen for the rounded ones, so that nothing is lost by it.
     """
 
-    def __init__(self, shape: Sequence[int], bits: int) -> None:
-        classes, *inner = shape
-        self.bits, self.levels = bits, 2**bits - 1
+    def __init__(self, shape: Sequence[int], bits: int, head: int = 0) -> None:
+        _, *inner = shape
         side = "<f2" if inner else "<f4"
-        stored = classes if bits == 8 else -(-classes // 2)
-        fields: list[Field] = [("low", side, [1, *inner]), ("scale", side, [1, *inner])]
-        fields.append(("codes", "|u1", [stored, *inner]))
-        super().__init__(shape, HEAD if classes >= SMALL else 0, fields)
+        super().__init__(shape, bits, head, [("low", side, [1, *inner]), ("scale", side, [1, *inner])])
         self._side = _TORCH[side]
 
     def _encode(self, logits: Tensor) -> Tensor:
         largest, where = logits.topk(self.head + 1, dim=1)
         low = logits.amin(1, keepdim=True).to(self._side)
         scale = ((largest[:, self.head :] - low.float()).clamp(min=0) / self.levels).to(self._side)
-        steps = (logits - low.float()) / torch.where(scale > 0, scale.float(), torch.inf)
-        codes = steps.round().clamp(0, self.levels).to(torch.uint8)
-        if self.bits == 4:
-            half = -(-codes.shape[1] // 2)
-            high = torch.zeros_like(codes[:, :half])
-            high[:, : codes.shape[1] - half] = codes[:, half:]
-            codes = codes[:, :half] | high << 4
+        steps = (logits - low.float()) / _nonzero(scale.float())
         head = self._split(largest[:, : self.head], where[:, : self.head])
-        return self._pack({**head, "low": low, "scale": scale, "codes": codes})
+        return self._pack({**head, "low": low, "scale": scale, "codes": self._pack_codes(steps)})
 
     def _decode(self, records: Tensor) -> Tensor:
-        codes = self._field(records, "codes")
-        if self.bits == 4:
-            codes = torch.cat([codes & 15, codes >> 4], dim=1)[:, : self.shape[0]]
         low, scale = (self._field(records, name).to(torch.float32) for name in ("low", "scale"))
-        return self._join(records, torch.addcmul(low, codes.to(torch.float32), scale))
+        return self._join(records, torch.addcmul(low, self._codes(records).to(torch.float32), scale))
+
+
+class Halves(_Coded):
+    """The head by itself, the rest in even steps from the smallest to the median, and from there to the largest.
+
+    Code `lower` is the median. The three ends are in the head's field `below`, behind the head: the largest of the
+    rest, the median of all (of an even number the lower one), the smallest. Codes are chosen for the rounded ends.
+    """
+
+    format = 2
+
+    def __init__(self, shape: Sequence[int], bits: int, head: int) -> None:
+        super().__init__(shape, bits, head, [], further=3)
+        self.lower = _LOWER[bits]
+
+    def _encode(self, logits: Tensor) -> Tensor:
+        largest, where = logits.topk(self.head + 1, dim=1)
+        half = (logits.shape[1] - 1) // 2  # found by numpy in a fifth of the time that torch.median takes
+        median = torch.from_numpy(np.partition(logits.numpy(), half, axis=1)[:, half : half + 1])
+        head = self._split(torch.cat([largest, median, logits.amin(1, keepdim=True)], dim=1), where[:, : self.head])
+        low, middle, over, under = self._ends(head["top"], head["below"].to(torch.float16))
+        steps = torch.where(
+            logits < middle, (logits - low) / _nonzero(under), self.lower + (logits - middle) / _nonzero(over)
+        )
+        return self._pack({**head, "codes": self._pack_codes(steps)})
+
+    def _decode(self, records: Tensor) -> Tensor:
+        low, _, over, under = self._ends(self._field(records, "top"), self._field(records, "below"))
+        codes = self._codes(records)
+        below = codes.clamp(max=self.lower)
+        logits = torch.addcmul(low, below.to(torch.float32), under)
+        return self._join(records, logits.addcmul_((codes - below).to(torch.float32), over))
+
+    def _ends(self, top: Tensor, below: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Smallest and median, and the steps above and below the median: float32 [N, 1, ...] each."""
+        high, middle, low = (top - below[:, -3:].to(torch.float32)).tensor_split(3, dim=1)
+        return low, middle, (high - middle) / (self.levels - self.lower), (middle - low) / self.lower
 
 
 class TopK(_Headed):
@@ -224,8 +286,13 @@ class TopK(_Headed):
         return self._join(records, rest.expand(-1, *self.shape).clone())
 
 
-def find(precision: str, shape: Sequence[int]) -> Codec:
-    """The codec of a precision for logits of a shape: [C] or [C, h, w].
+def _nonzero(scale: Tensor) -> Tensor:
+    """To be divided by: infinity where all that is divided is zero."""
+    return torch.where(scale > 0, scale, torch.inf)
+
+
+def find(precision: str, shape: Sequence[int], format: int = FORMAT) -> Codec:
+    """The codec of a precision for logits of a shape, [C] or [C, h, w], in stores of a format.
 
     Raises:
         StoreError: no such precision, or shape.
@@ -238,4 +305,7 @@ def find(precision: str, shape: Sequence[int]) -> Codec:
         raise StoreError(unknown("Precision", precision, [*PRECISIONS, "top10", "top50"]))
     if precision.startswith("float"):
         return Floating(shape, "<f4" if precision == "float32" else "<f2")
-    return Uniform(shape, int(precision.removeprefix("int")))
+    bits = int(precision.removeprefix("int"))
+    if shape[0] < SMALL:
+        return Uniform(shape, bits)
+    return Uniform(shape, bits, HEADS[1]) if format == 1 else Halves(shape, bits, HEADS[format])

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -24,9 +25,8 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 from counterpoise.errors import CounterpoiseError
-from counterpoise.teachers.store.codecs import Codec, StoreError, find
+from counterpoise.teachers.store.codecs import FORMAT, Codec, StoreError, find
 
-FORMAT = 1
 INDEX, RECORDING, CHUNKS = "index.json", "recording.json", "chunks"
 CHUNK_BYTES = 32 * 2**20
 """About how large a chunk is, unless said otherwise: what is lost at most where a recording is killed."""
@@ -65,6 +65,7 @@ class Header:
         rows_per_chunk: records in a chunk; the last of a slot may hold fewer.
         classes: names of the C classes where they are known.
         notes: words on the recording, which fit every run.
+        format: of the store that it was read from, and of chunks that are added to it.
 
     Raises:
         StoreError: values that no store can have.
@@ -81,6 +82,7 @@ class Header:
     rows_per_chunk: int
     classes: tuple[str, ...] = ()
     notes: dict[str, str] = field(default_factory=dict)
+    format: int = field(default=FORMAT, compare=False)
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):
@@ -129,7 +131,7 @@ class Header:
     @cached_property
     def codec(self) -> Codec:
         """From logits to records and back."""
-        return find(self.precision, self.shape)
+        return find(self.precision, self.shape, self.format)
 
     @property
     def parts(self) -> int:
@@ -183,6 +185,10 @@ class Header:
                 pairs.append((f"views, {key}", self.views.get(key, "nothing"), other.views.get(key, "nothing")))
         if layout:
             pairs.append(("precision", self.precision, other.precision))
+            if self.precision == other.precision:
+                pairs.append(("format of the records", self.codec.format, other.codec.format))
+            there, here = (header.notes.get("computed_in", "unknown") for header in (self, other))
+            pairs.append(("precision of the teacher", there, here))
             pairs.append(("samples a chunk", self.rows_per_chunk, other.rows_per_chunk))
         found += [f"{name}: {there} in the store, {here} given" for name, there, here in pairs if there != here]
         return found
@@ -204,7 +210,9 @@ class Index(NamedTuple):
 def dump(header: Header, checksums: Mapping[str, str] | None = None) -> str:
     """The text of `index.json`, or without checksums of `recording.json`. Equal stores give equal text."""
     # as numpy takes it: np.dtype([tuple(field) for field in dtype])
-    values: dict[str, Any] = {"format": FORMAT, **asdict(header), "dtype": header.codec.fields}
+    values: dict[str, Any] = {**asdict(header), "dtype": header.codec.fields}
+    # That of the records, so that whoever reads format 1 alone reads all that it has.
+    values = {"format": header.codec.format, **{key: value for key, value in values.items() if key != "format"}}
     if checksums is not None:
         values["chunks"] = {chunk.name: checksums[chunk.name] for chunk in header.chunks()}
     return json.dumps(values, indent=1, ensure_ascii=False) + "\n"
@@ -219,12 +227,12 @@ def parse(text: str, where: object) -> Index:
     try:
         values = json.loads(text)
         version = values.pop("format")
-        if version != FORMAT:
-            raise StoreError(f"{where} is of store format {version}; this counterpoise reads format {FORMAT}.")
+        if version not in range(1, FORMAT + 1):
+            raise StoreError(f"{where} is of store format {version}; this counterpoise reads formats 1 to {FORMAT}.")
         fields, checksums = values.pop("dtype"), values.pop("chunks", {})
         for key in ("slots", "shape", "classes"):
             values[key] = tuple(values[key])
-        header = Header(**values)
+        header = Header(**values, format=version)
         if json.loads(json.dumps(header.codec.fields)) != fields:
             raise ValueError(f"records of {header.precision} do not lie as it says")
         names = {chunk.name for chunk in header.chunks()}
@@ -239,6 +247,7 @@ def parse(text: str, where: object) -> Index:
 
 def load(path: Path) -> Index:
     """The index of a finished store. Raises StoreError where there is none, or a recording that is not finished."""
+    local(path)
     try:
         return parse((path / INDEX).read_text(encoding="utf-8"), path / INDEX)
     except FileNotFoundError:
@@ -257,8 +266,19 @@ def load(path: Path) -> Index:
     )
 
 
+def local(path: Path) -> None:
+    """Raise StoreError where a path was meant as an address: as a path, s3://bucket is the folder s3:/bucket."""
+    if re.match(r"[a-z][a-z0-9+.-]+:/", str(path)):
+        address = str(path).replace(":/", "://", 1)
+        raise StoreError(
+            f"{address} is an address, from which a store can be read (teacher.store). It is recorded, looked at and "
+            "changed in a folder on this machine, which is then uploaded as it is."
+        )
+
+
 def load_recording(path: Path) -> Header | None:
     """The header of an unfinished recording, None where there is none. Raises StoreError where it is damaged."""
+    local(path)
     try:
         return parse((path / RECORDING).read_text(encoding="utf-8"), path / RECORDING).header
     except FileNotFoundError:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from counterpoise.errors import RunError
 from counterpoise.files import write_text
-from counterpoise.teachers.store.codecs import StoreError
+from counterpoise.teachers.store.codecs import FORMAT, StoreError
 from counterpoise.teachers.store.format import (
     CHUNKS,
     INDEX,
@@ -122,7 +122,9 @@ def merge(out: Path, sources: Sequence[Path]) -> Header:
     looked = {source: _look(source) for source in sources}
     first, (header, _) = next(iter(looked.items()))
     for source, (other, _) in looked.items():
-        header.require(other, f"{first} and store {source}", layout=True)
+        if found := header.difference(other, layout=True):
+            lines = "".join(f"\n  - {line}" for line in found)
+            raise StoreError(f"Stores {first} and {source} do not fit together; {source} is the one given:{lines}")
     header = header.with_slots([slot for other, _ in looked.values() for slot in other.slots])
     values: dict[str, str] = {}
     for source, (_, known) in looked.items():
@@ -175,7 +177,7 @@ def prune(
         raise StoreError("Another precision needs a folder of its own: say where, and delete the old store then.")
     if not header.precision.startswith("float"):
         raise StoreError(f"Store {path} is in {header.precision} already; other precisions need float32 or float16.")
-    target = replace(smaller, precision=str(precision))
+    target = replace(smaller, precision=str(precision), format=FORMAT)
     if target.codec.row_bytes >= header.codec.row_bytes:
         raise StoreError(f"{precision} is no smaller than {header.precision}, in which store {path} is.")
     with Store.open(path) as store, StoreWriter.create(out, target) as writer:

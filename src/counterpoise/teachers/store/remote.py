@@ -51,7 +51,7 @@ class Cache:
         except Exception as error:  # each kind of address has errors of its own
             if self._exists(RECORDING):
                 raise StoreError(f"The recording at {self.address} is not finished.") from None
-            raise StoreError(f"{self.address}/{INDEX} cannot be read: {error!r}.") from None
+            raise StoreError(f"{self.address}/{INDEX} cannot be read: {_words(error)}.") from None
         self.index = parse(text.decode("utf-8", "replace"), f"{self.address}/{INDEX}")
         self.folder = (root or default_cache()) / hashlib.sha256(text).hexdigest()[:32]
 
@@ -100,7 +100,7 @@ class Cache:
             try:
                 self._files.get_file(f"{self._root}/{CHUNKS}/{chunk.name}", str(temporary))
             except Exception as error:  # each kind of address has errors of its own
-                said = f"could not be fetched: {error!r}"
+                said = f"could not be fetched: {_words(error)}"
                 continue
             if checksum(temporary) == self.index.checksums[chunk.name]:
                 with temporary.open("rb+") as file:
@@ -117,6 +117,10 @@ class Cache:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._connect()
+
+
+def _words(error: Exception) -> str:
+    return "there is no such file" if isinstance(error, FileNotFoundError) else f"{error}" or repr(error)
 
 
 def _size(path: Path) -> int:

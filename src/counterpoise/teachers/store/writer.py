@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
@@ -27,6 +28,7 @@ from counterpoise.teachers.store.format import (
     dump,
     load,
     load_recording,
+    local,
     present,
     words,
 )
@@ -66,6 +68,7 @@ class StoreWriter:
         k, n = part
         if not 0 <= k < n:
             raise StoreError(f"There is no part {k + 1} of {n}.")
+        local(path)
         try:
             foreign = sorted(file.name for file in path.iterdir() if not _ours(file.name)) if path.exists() else []
             if foreign and not (path / INDEX).exists() and not (path / RECORDING).exists():
@@ -75,10 +78,13 @@ class StoreWriter:
             raise StoreError(f"Store {path} cannot be made: {error.strerror}.") from None
         with FileLock(path / LOCK):
             old = load(path) if (path / INDEX).exists() else None
+            begun = load_recording(path)
+            known = old.header if old is not None else begun
+            if known is not None:  # what is added lies as what is there
+                header = replace(header, format=known.format, rows_per_chunk=known.rows_per_chunk)
             if old is not None:
                 old.header.require(header, path, layout=True)
                 header = old.header.with_slots([*old.header.slots, *header.slots])
-            begun = load_recording(path)
             if begun is not None:
                 begun.require(header, path, layout=True)
                 if begun.slots != header.slots:
