@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from counterpoise.config import Run
     from counterpoise.demos import demo
     from counterpoise.deploy.export import export
+    from counterpoise.deploy.measuring.measure import measure
     from counterpoise.deploy.verify import verify
     from counterpoise.errors import CounterpoiseError
     from counterpoise.models.student import load_student
@@ -40,6 +41,7 @@ __all__ = [
     "gauge",
     "list",
     "load_student",
+    "measure",
     "predict",
     "record",
     "search",
@@ -60,6 +62,7 @@ _HOMES = {
     "gauge": "api",
     "list": "api",
     "load_student": "models.student",
+    "measure": "deploy.measuring.measure",
     "predict": "api",
     "record": "api",
     "search": "comparing.search",

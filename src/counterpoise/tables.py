@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -16,6 +17,16 @@ def print_all(renderables: Iterable[Any]) -> None:
     console = Console(markup=False, emoji=False)
     for renderable in renderables:
         console.print(renderable)
+
+
+def plain_table(title: str, words: Sequence[str], numbers: Sequence[str]) -> Table:
+    """An empty table of many columns: words are broken where a terminal is narrow, numbers are not."""
+    table = Table(title=title, box=box.SIMPLE, padding=0)
+    for column in words:
+        table.add_column(column, overflow="fold", min_width=8)
+    for column in numbers:
+        table.add_column(column, justify="right", no_wrap=True)
+    return table
 
 
 def facts_table(facts: Mapping[str, Any]) -> Iterator[Any]:

@@ -16,8 +16,9 @@ APART = ("device", "versions", "code")
 """What numbers of one table must have in common."""
 
 # Code that no trained weight depends on: it starts runs, or tells of them.
-_TELLING = ("comparing", "demos", "cli.py", "compare_cli.py", "store_cli.py", "tables.py", "overlays.py", "gauges.py",
-            "machine.py", "report", "report_cli.py")  # fmt: skip
+_TELLING = ("browser", "comparing", "demos", "deploy", "fitting", "report", "browser_cli.py", "cli.py",
+            "compare_cli.py", "deploy_cli.py", "fit_cli.py", "gauges.py", "machine.py", "measure_cli.py",
+            "overlays.py", "report_cli.py", "store_cli.py", "tables.py")  # fmt: skip
 
 
 def here(run: Run) -> dict[str, Any]:

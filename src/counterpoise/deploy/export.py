@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from counterpoise import inputs, tasks
 from counterpoise.deploy import agreement, base, folder, pictures, runner
 from counterpoise.deploy.base import Calibration, ExportError, Format, Request
+from counterpoise.deploy.measuring.counting import multiply_adds
 from counterpoise.deploy.network import Deployed
 from counterpoise.errors import ConfigError, unknown
 from counterpoise.inputs import RunLike
@@ -284,5 +285,5 @@ def _describe(
         calibration=described,
         agreement=None if found is None else found.values(),
         verified=not job.format.unavailable(),
-        notes=dict(notes),
+        notes={"multiply_adds": multiply_adds(job.network, job.request.size), **notes},
     )

@@ -1,0 +1,197 @@
+"""`counterpoise measure`: what students and exports cost on this machine, or on a phone."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from counterpoise.deploy.measuring import phones, subjects, timing
+from counterpoise.deploy.measuring.subjects import Subject
+from counterpoise.errors import ConfigError
+from counterpoise.machine import processor
+
+BUSY = 1.15
+"""Where latency with one thread is so many times the processor's own time, somebody else was at work."""
+
+
+def measure(
+    paths: Sequence[str | Path],
+    *,
+    threads: Sequence[int] | None = None,
+    batches: Sequence[int] = (1, 8),
+    rounds: int = 9,
+    seconds: float = 0.2,
+    size: tuple[int, int] | None = None,
+    tell: Callable[[str], None] = lambda text: None,
+) -> dict[str, Any]:
+    """What students and exports cost on this machine, measured in turn, each in a fresh process.
+
+    Args:
+        paths: student folders (run by PyTorch), runs, exports, and ONNX files of any origin.
+        threads: default: one, and all processors.
+        batches: pictures at once; an export for a fixed number is measured with that.
+        rounds: turns of each; the median's interval is that over them. At least 6.
+        seconds: of timed calls in each turn, which are at least five.
+        size: height and width of pictures, for what takes any.
+
+    Returns:
+        {"machine", "settings", "measured"}: of each thing name, runtime, versions, precision, bytes, files, parameters,
+        multiply_adds, and a case each number of threads and batch (see `timing.Case`).
+
+    Raises:
+        ConfigError: nothing that could be measured.
+        ModelError: a folder that is damaged.
+        MissingExtraError: a runtime that is not installed.
+        MeasureError: what its runtime cannot open or run.
+    """
+    settings = timing.Settings(
+        threads=tuple(dict.fromkeys(threads or (1, timing.cores()))),
+        batches=tuple(dict.fromkeys(batches)),
+        rounds=rounds,
+        seconds=seconds,
+    )
+    found = find(paths, size)
+    load = busy()
+    cases = timing.time_all(found, settings, tell)
+    return {
+        "machine": {**machine(), "load_before": load, "load_after": busy()},
+        "settings": {"rounds": rounds, "seconds": seconds, "warm_up": settings.warm_up},
+        "measured": [
+            {**subject.values(), "cases": [timing.as_values(case) for case in own]}
+            for subject, own in zip(found, cases, strict=True)
+        ],
+    }
+
+
+def bundle(
+    paths: Sequence[str | Path], out: str | Path, *, threads: Sequence[int] = (1,), rounds: int = 9
+) -> list[Path]:
+    """Write a folder to take to a phone: exports, and the commands that measure them there.
+
+    Raises:
+        ConfigError: an export that no phone's benchmark tool takes.
+        RunError: the folder holds something.
+    """
+    timing.Settings(threads=tuple(threads), rounds=rounds)
+    return phones.write_bundle(find(paths, None), Path(out), threads=threads, rounds=rounds)
+
+
+def find(paths: Sequence[str | Path], size: tuple[int, int] | None) -> list[Subject]:
+    """What is meant by paths. Raises as `measure` does."""
+    from counterpoise.deploy import base, folder
+
+    if not paths:
+        raise ConfigError("measure needs something to measure: a student folder, a run, an export or an ONNX file.")
+    found = []
+    for path in map(Path, paths):
+        if folder.is_export(path):
+            description = folder.read(path)
+            if size is not None and size != description.input.size:
+                height, width = description.input.size
+                raise ConfigError(f"{path} takes pictures of {height} x {width}, got --size {size[0]} {size[1]}.")
+            found.append(
+                subjects.export(
+                    str(path),
+                    base.find(description.format),
+                    path,
+                    precision=description.precision,
+                    size=description.input.size,
+                    batch=description.input.batch,
+                    parameters=description.parameters,
+                    multiply_adds=description.notes.get("multiply_adds"),
+                )
+            )
+        elif path.suffix == ".onnx" and path.is_file():
+            found.append(subjects.onnx_file(path, size))
+        elif path.is_file():
+            raise ConfigError(
+                f"{path} cannot be measured by itself: give the export folder that it lies in. Of files, those of "
+                "ONNX alone say what they take."
+            )
+        else:
+            found.append(subjects.student(path, size))
+    return found
+
+
+def machine() -> dict[str, Any]:
+    """Where it was measured."""
+    return {
+        "name": platform.node(),
+        "processor": processor(),
+        "cores": timing.cores(),
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
+
+
+def busy() -> float | None:
+    """Processes that wanted a processor in the last minute, on average; None where the system does not say."""
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+
+
+def tables(result: Mapping[str, Any]) -> Iterator[Any]:
+    """The result for a terminal."""
+    from rich.text import Text
+
+    from counterpoise.tables import plain_table
+
+    yield Text(where(result["machine"]))
+    facts = plain_table("what it is", ("", "runtime", "precision"), ("MB", "parameters", "multiply-adds"))
+    for row in result["measured"]:
+        versions = ", ".join(f"{name} {version}" for name, version in row["versions"].items())
+        facts.add_row(
+            Text(row["name"]),
+            Text(f"{row['runtime']}{f' ({versions})' if versions else ''}"),
+            row["precision"] or "-",
+            _number(None if row["bytes"] is None else row["bytes"] / 1e6, ".3f"),
+            _number(row["parameters"], ","),
+            _number(row["multiply_adds"], ","),
+        )
+    yield facts
+    cases = [case for row in result["measured"] for case in row["cases"]]
+    columns = {"median ms": "median_ms", "p95": "p95_ms", "spread": "spread", "CPU ms": "processor_ms",
+               "peak MB": "peak_mb", "mJ": "millijoules"}  # fmt: skip
+    shown = {title: key for title, key in columns.items() if any(case[key] is not None for case in cases)}
+    titles = list(shown)
+    titles.insert(1, "95% interval")
+    costs = plain_table("what a call costs", ("",), ("cores", "batch", *titles))
+    for row in result["measured"]:
+        for case in row["cases"]:
+            cells = []
+            for title, key in shown.items():
+                value = case[key]
+                cells.append(_number(value, ".0%" if key == "spread" else ".3g"))
+                if title == "median ms":
+                    low, high = case["low_ms"], case["high_ms"]
+                    cells.append("-" if low is None else f"{low:.3g}-{high:.3g}")
+            costs.add_row(Text(row["name"]), str(case["threads"]), str(case["batch"]), *cells)
+    yield costs
+    alone = [case for case in cases if case["threads"] == 1 and case["processor_ms"] is not None]
+    disturbed = [case for case in alone if case["median_ms"] > BUSY * case["processor_ms"]]
+    if disturbed:
+        worst = max(case["median_ms"] / case["processor_ms"] for case in disturbed)
+        yield Text(
+            f"The machine was busy with something else: up to {worst:.1f} times the processor's own time passed. All "
+            "were measured in turn, so that they compare; an idle machine will be faster."
+        )
+    if any(case["low_ms"] is None for case in cases):
+        yield Text(f"Fewer than {timing.FEWEST_ROUNDS} rounds have no interval.")
+
+
+def where(machine: Mapping[str, Any]) -> str:
+    """A machine in a line."""
+    if "processor" not in machine:
+        return str(machine["name"])
+    load = machine.get("load_before")
+    return f"{machine['processor']}, {machine['cores']} cores, {machine['system']}" + (
+        "" if load is None else f"; load {load:.1f} before, {machine['load_after']:.1f} after"
+    )
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else f"{value:{form}}"

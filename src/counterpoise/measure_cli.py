@@ -1,0 +1,91 @@
+"""`counterpoise measure`."""
+
+from __future__ import annotations
+
+import json as json_format
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from counterpoise import command_line
+from counterpoise.errors import ConfigError
+
+
+def measure(
+    *paths: Path,
+    threads: list[int] | None = None,
+    batch: list[int] | None = None,
+    rounds: int = 9,
+    seconds: float = 0.2,
+    size: tuple[int, int] | None = None,
+    bundle: Path | None = None,
+    from_: Annotated[Path | None, Parameter(name="--from")] = None,
+    out: Path | None = None,
+    overwrite: bool = False,
+    json: bool = False,
+    quiet: bool = False,
+) -> None:
+    """See what students and exports cost: bytes, parameters, multiply-adds, memory and latency.
+
+    All are measured in turn, each in a fresh process of its own runtime; a student folder by PyTorch.
+
+    Args:
+        paths: student folders, runs, exports, or ONNX files of any origin
+        threads: numbers of threads; default: one, and all processors
+        batch: pictures at once; default: 1 and 8
+        rounds: turns of each, 6 or more, over which the median has its interval
+        seconds: of calls in each turn
+        size: height and width of pictures, for what takes any
+        bundle: instead, write a folder to take to an Android phone: exports, and the commands that measure them there
+        from_: instead, read what ExecuTorch's executor_runner or LiteRT's benchmark_model has printed
+        out: file to write the result to, as JSON
+        overwrite: replace that file
+        json: print the result as JSON
+        quiet: no progress
+    """
+    from counterpoise.deploy.measuring import measure as measuring
+    from counterpoise.deploy.measuring import phones
+    from counterpoise.files import write_text
+
+    if [bundle is not None, from_ is not None].count(True) == 2 or (from_ is not None and paths):
+        raise ConfigError("measure takes things to measure, or --from FILE; --bundle goes with the former.")
+    if out is not None and out.exists() and not overwrite:
+        raise ConfigError(f"{out} is there already: give --overwrite, or another --out.")
+    if bundle is not None:
+        files = measuring.bundle(paths, bundle, threads=threads or (1,), rounds=rounds)
+        told = {"bundle": str(bundle), "files": [file.name for file in files], "command": f"sh {bundle}/measure.sh"}
+        command_line.show(told, json, lambda: _bundled(bundle))
+        return
+    if from_ is not None:
+        result = phones.read_output(from_)
+    else:
+        result = measuring.measure(
+            paths,
+            threads=threads,
+            batches=batch or (1, 8),
+            rounds=rounds,
+            seconds=seconds,
+            size=size,
+            tell=_progress(quiet),
+        )
+    if out is not None:
+        write_text(out, json_format.dumps(result, indent=2) + "\n")
+    command_line.show(result, json, lambda: measuring.tables(result))
+
+
+def _progress(quiet: bool) -> Callable[[str], None]:
+    return lambda text: None if quiet else print(text, file=sys.stderr)
+
+
+def _bundled(folder: Path) -> list[str]:
+    from counterpoise.deploy.measuring.phones import RESULTS, SCRIPT
+
+    commands = (folder / SCRIPT).read_text(encoding="utf-8")
+    return [
+        commands,
+        f"These commands are in {folder}/{SCRIPT}. With the phone at hand: sh {folder}/{SCRIPT}, and then "
+        f"counterpoise measure --from {folder}/{RESULTS}",
+    ]
