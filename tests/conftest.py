@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import pickle
+import random
 import shutil
+import signal
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -226,3 +231,59 @@ def visit(chromium: Browser) -> Iterator[Callable[..., Visit]]:
     yield open_page
     for context in contexts:
         context.close()
+
+
+HOST = Path(__file__).parent / "engine" / "kill_host.py"
+MODULES = [
+    *(f"counterpoise.comparing.{name}" for name in ("compare", "search", "report")),
+    *("counterpoise.fitting.fit", "counterpoise.deploy.formats.onnx", "onnxruntime", "torch.onnx", "torch._dynamo"),
+    *("onnxscript.optimizer", "onnx.checker"),
+    *("optuna", "matplotlib.figure", "matplotlib.backends.backend_agg", "scipy.stats", "scipy.stats.qmc"),
+]
+
+
+class Host:
+    """Children that run command lines and may be killed; paths in these are absolute."""
+
+    def __init__(self, log: Path) -> None:
+        self.log = log
+        self.process = subprocess.Popen(
+            [sys.executable, str(HOST), str(log), *MODULES], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def start(self, arguments: list[str]) -> int:
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps(arguments) + "\n")
+        self.process.stdin.flush()
+        return self.number()
+
+    def run_and_kill(self, arguments: list[str], seconds: float, kills: int) -> None:
+        """Kill what takes `seconds` at random moments, so many times, and then let it end."""
+        moments = random.Random()
+        done = 0
+        while done < kills:
+            pid = self.start(arguments)
+            time.sleep(moments.uniform(0.0, seconds / max(4, kills / 2)))
+            with contextlib.suppress(ProcessLookupError):  # it had come to its end
+                os.kill(pid, signal.SIGKILL)
+            done += self.number() == -signal.SIGKILL
+        self.run(arguments)
+
+    def number(self) -> int:
+        assert self.process.stdout is not None
+        return int(self.process.stdout.readline())
+
+    def run(self, arguments: list[str], code: int = 0) -> float:
+        start = time.perf_counter()
+        self.start(arguments)
+        assert self.number() == code, self.log.read_text()
+        return time.perf_counter() - start
+
+
+@pytest.fixture(scope="session")
+def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+    """One for all tests: it takes seconds to import what its children need."""
+    host = Host(tmp_path_factory.mktemp("host") / "stderr.txt")
+    yield host
+    host.process.kill()
+    host.process.communicate()

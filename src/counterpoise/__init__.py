@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from counterpoise.deploy.measuring.measure import measure
     from counterpoise.deploy.verify import verify
     from counterpoise.errors import CounterpoiseError
+    from counterpoise.fitting.fit import fit
     from counterpoise.models.student import load_student
     from counterpoise.objectives.balance import BalanceDivergence, balance_divergence
 
@@ -38,6 +39,7 @@ __all__ = [
     "distill",
     "evaluate",
     "export",
+    "fit",
     "gauge",
     "list",
     "load_student",
@@ -59,6 +61,7 @@ _HOMES = {
     "distill": "api",
     "evaluate": "api",
     "export": "deploy.export",
+    "fit": "fitting.fit",
     "gauge": "api",
     "list": "api",
     "load_student": "models.student",

@@ -17,6 +17,7 @@ from counterpoise.command_line import Options
 from counterpoise.compare_cli import compare, search
 from counterpoise.deploy_cli import export, verify
 from counterpoise.errors import CounterpoiseError
+from counterpoise.fit_cli import fit
 from counterpoise.measure_cli import measure
 from counterpoise.report_cli import report
 from counterpoise.store_cli import app as store_app
@@ -40,6 +41,7 @@ app.command(verify)
 app.command(try_, name="try")
 app.command(report)
 app.command(measure)
+app.command(fit)
 
 
 @app.command

@@ -56,7 +56,7 @@ def compare(
         "left": result.left,
     }
     _show(values, json, report.tables(result.report, result.out))
-    return _ended(result.left, result.errors, json)
+    return ended(result.left, result.errors, json)
 
 
 def search(
@@ -105,7 +105,7 @@ def search(
     }
     shown = list(tables(result)) + ([] if finals is None else list(report.tables(finals.report, finals.out)))
     _show(values, json, shown)
-    return _ended(result.left, result.errors, json)
+    return ended(result.left, result.errors, json)
 
 
 def _fanout(
@@ -126,7 +126,7 @@ def _show(values: Any, as_json: bool, tables: Iterable[Any]) -> None:
     print_all(tables)
 
 
-def _ended(left: Sequence[str], errors: Mapping[str, str], as_json: bool) -> int:
+def ended(left: Sequence[str], errors: Mapping[str, str], as_json: bool) -> int:
     """The exit code. Raises CounterpoiseError where runs cannot go on."""
     if errors:
         messages: dict[str, list[str]] = {}

@@ -2,15 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
-import random
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,59 +16,6 @@ Values = dict[str, Any]
 DATA: Values = {"source": "digits", "options": {"train_size": 60}, "views": {"crop": "none", "flip": False}}
 TRAIN: Values = {"epochs": 2, "batch_size": 30, "precision": "fp32", "device": "cpu"}
 LABELS: Values = {"cross_entropy": {"weight": 1.0}}
-
-HOST = Path(__file__).parents[1] / "engine" / "kill_host.py"
-MODULES = [
-    *(f"counterpoise.comparing.{name}" for name in ("compare", "search", "report")),
-    *("optuna", "matplotlib.figure", "matplotlib.backends.backend_agg", "scipy.stats", "scipy.stats.qmc"),
-]
-
-
-class Host:
-    """Children that run command lines and may be killed; paths in these are absolute."""
-
-    def __init__(self, log: Path) -> None:
-        self.log = log
-        self.process = subprocess.Popen(
-            [sys.executable, str(HOST), str(log), *MODULES], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-
-    def start(self, arguments: list[str]) -> int:
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps(arguments) + "\n")
-        self.process.stdin.flush()
-        return self.number()
-
-    def run_and_kill(self, arguments: list[str], seconds: float, kills: int) -> None:
-        """Kill what takes `seconds` at random moments, so many times, and then let it end."""
-        moments = random.Random()
-        done = 0
-        while done < kills:
-            pid = self.start(arguments)
-            time.sleep(moments.uniform(0.0, seconds / max(4, kills / 2)))
-            with contextlib.suppress(ProcessLookupError):  # it had come to its end
-                os.kill(pid, signal.SIGKILL)
-            done += self.number() == -signal.SIGKILL
-        self.run(arguments)
-
-    def number(self) -> int:
-        assert self.process.stdout is not None
-        return int(self.process.stdout.readline())
-
-    def run(self, arguments: list[str], code: int = 0) -> float:
-        start = time.perf_counter()
-        self.start(arguments)
-        assert self.number() == code, self.log.read_text()
-        return time.perf_counter() - start
-
-
-@pytest.fixture(scope="session")
-def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
-    """One for all tests: it takes seconds to import what its children need."""
-    host = Host(tmp_path_factory.mktemp("host") / "stderr.txt")
-    yield host
-    host.process.kill()
-    host.process.communicate()
 
 
 @pytest.fixture(scope="session")
