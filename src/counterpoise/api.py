@@ -329,6 +329,20 @@ def try_(
     )
 
 
+def watch(run: str | Path, *, terminal: bool | None = None, port: int = 0) -> None:
+    """Show a run while it goes on; it is only read.
+
+    Args:
+        run: the run's folder; it may be made later.
+        terminal: as a table in the terminal, until the run has finished; False: as a page from a server on 127.0.0.1,
+            until Ctrl-C; None: a page where a browser can be opened here.
+        port: of that server; 0 is any free one.
+    """
+    from counterpoise import watching
+
+    watching.watch(run, terminal=terminal, port=port)
+
+
 def listing(what: str) -> list[dict[str, Any]]:
     """Rows of `list objectives|models|sources`."""
     if what == "objectives":

@@ -21,6 +21,7 @@ from counterpoise.fit_cli import fit
 from counterpoise.measure_cli import measure
 from counterpoise.report_cli import report
 from counterpoise.store_cli import app as store_app
+from counterpoise.watch_cli import watch
 
 # Flags are spelled as the run file spells its keys.
 app = App(
@@ -42,6 +43,7 @@ app.command(try_, name="try")
 app.command(report)
 app.command(measure)
 app.command(fit)
+app.command(watch)
 
 
 @app.command

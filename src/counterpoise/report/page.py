@@ -63,7 +63,7 @@ def render(
     compared: Path | None = None,
     shipped: Sequence[Path] = (),
     command: str = "",
-    updates: str | None = None,
+    updates: tuple[str, str] | None = None,
 ) -> str:
     """The page of one or several runs, whatever state they are in.
 
@@ -73,8 +73,8 @@ def render(
         compared: folder of `counterpoise compare`, for its tables.
         shipped: files of exports, measurements and candidates, as `deployment.find` has them.
         command: what makes the page again.
-        updates: address that the page asks every two seconds, from where it was loaded, and loads itself anew when the
-            text there has changed. For a server that watches a run.
+        updates: an address that the page asks every two seconds, from where it was loaded, and the text that is there
+            now; the page loads itself anew when it has changed. For a server that watches a run.
 
     Raises:
         MissingExtraError: Jinja2 is not installed.

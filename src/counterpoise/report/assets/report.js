@@ -284,12 +284,11 @@
 
   const updates = document.body.dataset.updates;
   if (updates) {
-    let known;
+    const { state } = document.body.dataset;
     setInterval(async () => {
       try {
         const text = await (await fetch(updates, { cache: "no-store" })).text();
-        if (known !== undefined && text !== known) location.reload();
-        known = text;
+        if (text !== state) location.reload();
       } catch {
         // The server is gone; what is shown stays.
       }
