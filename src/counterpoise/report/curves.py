@@ -176,10 +176,10 @@ def in_plain_words(gauge: dict[str, Any], before: dict[str, Any] | None) -> str:
     first = gauge["bands"][0]
     made_up = max(gauge["bands"][1:] or gauge["bands"], key=lambda band: band["reverse_kl"])
     ranks = made_up["ranks"].replace("-", NONE)
-    doubts = f"it gives the teacher's first class {first['student_mass']:.0f}% where the teacher gives it "
+    doubts = f"it gives {first['student_mass']:.0f}% to the teacher's first class, where the teacher gives "
     doubts += f"{first['teacher_mass']:.0f}%"
-    believes = f"it gives the classes that the teacher ranks {ranks} {number(made_up['student_mass'])}% "
-    believes += f"where the teacher gives them {number(made_up['teacher_mass'])}%"
+    believes = f"it gives {number(made_up['student_mass'])}% to the classes that the teacher ranks {ranks}, where "
+    believes += f"the teacher gives {number(made_up['teacher_mass'])}%"
     if missed > 1.25 * excess:
         return f"The student mainly misses what the teacher believes: {doubts}; {shares}."
     if excess > 1.25 * missed:

@@ -18,7 +18,8 @@ EXPORT, FRONTIER = "export.json", "frontier.csv"
 BESIDE = {"run.py", "reference.safetensors"}
 """Files of an export that are not shipped."""
 DEPTH = 4
-SERIES = ("series-1", "series-2", "series-3", "series-4", "series-5", "series-6")
+SERIES = ("series-2", "series-4", "series-5", "series-6", "series-8", "other-4")
+"""Colors of formats; those of the student, KD and the teacher are taken."""
 
 
 def find(path: Path) -> list[Path]:
@@ -42,13 +43,18 @@ def find(path: Path) -> list[Path]:
 
 
 def deployment(
-    files: Sequence[Path], rows: Sequence[Mapping[str, Any]], latency: Mapping[str, Any], metric: str
+    files: Sequence[Path],
+    rows: Sequence[Mapping[str, Any]],
+    own: tuple[str, float | None],
+    latency: Mapping[str, Any],
+    metric: str,
 ) -> dict[str, Any]:
     """Table and charts of everything that can be shipped, and what is missing.
 
     Args:
         files: as `find` has them.
         rows: of the answer's table: the networks as PyTorch runs them.
+        own: name and metric of the run that is shipped, which need not be the mean of its method.
         latency: of the findings.
     """
     missing: list[str] = []
@@ -64,7 +70,11 @@ def deployment(
             machines += [machine] if machine else []
     _join(exports, measured)
     unclaimed = [row for row in measured if not row.get("claimed")]
-    shown = [*_networks(rows, latency), *exports, *unclaimed, *candidates]
+    shown = [*_networks(rows, own, latency), *exports, *unclaimed, *candidates]
+    kinds = dict.fromkeys(row["kind"] for row in shown if not row["color"])
+    colors = dict(zip(kinds, SERIES, strict=False))
+    for row in shown:
+        row["color"] = row["color"] or colors.get(row["kind"], "ink")
     if not exports:
         missing.append("No export was found: counterpoise export makes them, for phones, browsers and servers.")
     if not measured and not candidates:
@@ -79,14 +89,16 @@ def deployment(
     }
 
 
-def _networks(rows: Sequence[Mapping[str, Any]], latency: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _networks(
+    rows: Sequence[Mapping[str, Any]], own: tuple[str, float | None], latency: Mapping[str, Any]
+) -> list[dict[str, Any]]:
     """Student and teacher in PyTorch, where their time was taken."""
     return [
         {
-            "name": row["name"],
+            "name": own[0] if row["chosen"] else row["name"],
             "kind": str(latency.get("runtime", "PyTorch")),
             "precision": "float32",
-            "value": row["mean"],
+            "value": own[1] if row["chosen"] else row["mean"],
             "bytes": row["bytes"],
             "ms": row["ms"],
             "color": row["color"],
@@ -113,6 +125,7 @@ def _export(file: Path, missing: list[str]) -> list[dict[str, Any]]:
             "precision": str(values.get("precision", "")),
             "value": _number(agreement.get("export")),
             "same": _number(agreement.get("same")),
+            "images": _number(agreement.get("images")),
             "bytes": sum(sizes) if sizes else None,
             "ms": None,
             "verified": bool(values.get("verified")),
@@ -202,8 +215,6 @@ def _candidates(file: Path, metric: str, missing: list[str]) -> list[dict[str, A
 
 
 def _charts(rows: Sequence[dict[str, Any]], metric: str) -> list[Chart]:
-    kinds = list(dict.fromkeys(row["kind"] for row in rows if not row["color"]))
-    colors = dict(zip(kinds, SERIES, strict=False))
     found = []
     for id, key, across, unit, factor in (
         ("latency", "ms", "latency", "ms", 1.0),
@@ -214,7 +225,7 @@ def _charts(rows: Sequence[dict[str, Any]], metric: str) -> list[Chart]:
                 "name": plain(row["name"], 30),
                 "x": row[key] * factor,
                 "y": row["value"],
-                "color": row["color"] or colors.get(row["kind"], "ink"),
+                "color": row["color"],
             }
             for row in rows
             if row[key] and row["value"] is not None

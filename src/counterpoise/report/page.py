@@ -103,7 +103,9 @@ def render(
         "findings": found,
         "details": _details(found, chosen, methods, reading.task),
         "comparison": comparison.comparison(methods, told["differences"], compared, "points"),
-        "deployment": deployment.deployment(shipped, told["rows"], found.get("latency", {}), metric),
+        "deployment": deployment.deployment(
+            shipped, told["rows"], (reading.name, reading.last.get(metric)), found.get("latency", {}), metric
+        ),
         "provenance": provenance.provenance(reading),
         "command": command,
         "made": time.strftime("%Y-%m-%d %H:%M"),

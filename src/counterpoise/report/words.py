@@ -55,10 +55,10 @@ def counted(count: float | None) -> str:
 
 
 def milliseconds(value: float | None) -> str:
-    """A time with three digits."""
+    """A time, with as many digits as one trusts."""
     if value is None or not math.isfinite(value):
         return NONE
-    return f"{value:.0f} ms" if value >= 100 else f"{value:.3g} ms"
+    return f"{value:.0f} ms" if value >= 100 else f"{value:.3g} ms" if value >= 1 else f"{value:.2g} ms"
 
 
 def number(value: float | None) -> str:

@@ -9,7 +9,8 @@
     const [from, to] = [Math.floor(Math.log10(low)), Math.ceil(Math.log10(high))];
     const steps = to - from > 4 ? [1] : to - from > 2 ? [1, 3] : [1, 2, 5];
     const all = Array.from({ length: to - from + 1 }, (_, at) => steps.map((step) => step * 10 ** (from + at))).flat();
-    return all.filter((tick) => tick >= low * 0.999 && tick <= high * 1.001);
+    const inside = all.filter((tick) => tick >= low * 0.999 && tick <= high * 1.001);
+    return inside.length > 2 ? inside : 4;
   };
   const longest = (names) => Math.max(0, ...names.map((name) => [...name].length));
 
