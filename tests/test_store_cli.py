@@ -162,6 +162,20 @@ def test_views_to_keep_that_are_no_numbers_are_said(run: Run, store: Path, keep:
     refused(run("store", "prune", store, "--keep", "0-999999"), "holds views 0-17; 18-999999 cannot be kept")
 
 
+def test_more_parts_than_chunks_merge(run: Run, run_file: Path, recorded: Path) -> None:
+    for part in (1, 2, 3):  # one chunk an epoch: the first has none
+        arguments = ["--views", "epochs", "--out", f"{part}", "--part", f"{part}/3", "--quiet", "--json"]
+        assert not values(run("record", run_file, *arguments))["finished"]
+    assert "recording, 0 of 2 chunks): what is there is whole" in run("store", "verify", "1")[1]
+    assert values(run("store", "merge", "1", "2", "3", "--out", "all", "--json"))["state"] == "finished"
+    assert "all is whole." in run("store", "verify", "all")[1]
+
+
+def test_a_file_is_no_store(run: Run, run_file: Path) -> None:
+    refused(run("store", "verify", run_file), "run.yaml holds no store")
+    refused(run("distill", run_file, "--teacher.store", run_file, "--out", "run"), "run.yaml holds no store")
+
+
 def test_an_address_is_no_folder_to_write_to(run: Run, run_file: Path, store: Path, tmp_path: Path) -> None:
     for command in (
         ["record", run_file, "--quiet", "--out", "s3://bucket/new"],

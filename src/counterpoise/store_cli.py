@@ -44,7 +44,8 @@ def verify(store: Path, /, *, discard: bool = False, json: bool = False) -> None
         print(json_format.dumps([damage._asdict() for damage in damages], indent=2))
     if not damages:
         if not json:
-            print(f"{store} is whole.")
+            state = stores.info(store)["state"]
+            print(f"{store} is whole." if state == "finished" else f"{store} ({state}): what is there is whole.")
         return
     if discard:
         stores.discard(store, damages)

@@ -17,6 +17,7 @@ from counterpoise.errors import ConfigError
 from counterpoise.outputs import Outputs
 from counterpoise.teachers.live import LiveTeacher
 from counterpoise.teachers.store import Header, Resident, Store, StoreError
+from counterpoise.teachers.store.format import words
 
 AHEAD = 2
 """Batches whose logits are read before they are needed."""
@@ -98,7 +99,7 @@ class StoredTeacher:
         unit = "views" if self.store.header.kind == "complete" else "epochs"
         if missing and self.live is None:
             raise StoreError(
-                f"Store {self.store.name} lacks {len(missing)} {unit} that the run needs, such as {min(missing)}. "
+                f"Store {self.store.name} lacks {unit} that the run needs: {words(sorted(missing))}. "
                 "Record them with `counterpoise store extend`, or let the teacher answer: teacher.missing: live."
             )
 

@@ -250,7 +250,7 @@ def load(path: Path) -> Index:
     local(path)
     try:
         return parse((path / INDEX).read_text(encoding="utf-8"), path / INDEX)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         pass
     except (OSError, UnicodeDecodeError) as error:
         raise StoreError(f"{path / INDEX} cannot be read: {error}.") from None
@@ -281,7 +281,7 @@ def load_recording(path: Path) -> Header | None:
     local(path)
     try:
         return parse((path / RECORDING).read_text(encoding="utf-8"), path / RECORDING).header
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, UnicodeDecodeError) as error:
         raise StoreError(f"{path / RECORDING} cannot be read: {error}.") from None

@@ -114,7 +114,7 @@ class StoreWriter:
                     f"Recording to {self.path} needs {_size(needed)} and {_size(free)} are free. "
                     "Record in fewer bits, fewer views, or elsewhere."
                 )
-            if new and missing:
+            if new and (missing or self._old is None):  # a part may be empty, and is merged as the others are
                 self._text(self.path / RECORDING, dump(self.header))
         except BaseException:
             self._lock.release()
