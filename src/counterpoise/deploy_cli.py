@@ -25,6 +25,7 @@ def export(
     calibration_data: Path | None = None,
     keep: list[str] | None = None,
     model: str | None = None,
+    make_environment: bool = False,
     json: bool = False,
 ) -> None:
     """Export a student for a runtime, and compare it there with the PyTorch one.
@@ -44,6 +45,7 @@ def export(
         calibration_data: of int8: another data folder or run file to take them from
         keep: of int8: layers that stay in float
         model: the student's network where it is code of your own, file.py:function
+        make_environment: make the Python environment of its own that litert runs in, where it is not there
         json: print export.json
     """
     from counterpoise.deploy.export import export as run
@@ -67,6 +69,7 @@ def export(
         images=images,
         calibration=calibration,
         model=model,
+        make_environment=make_environment,
     )
     command_line.show(result, json, lambda: export_table(result))
 

@@ -100,6 +100,10 @@ class Format(ABC):
             if importlib.util.find_spec(package) is None:
                 raise MissingExtraError(f"--to {self.name}", self.name)
 
+    def make_environment(self) -> None:
+        """Make the environment that its packages need beside this one. Raises ConfigError where they need none."""
+        raise ConfigError(f"--to {self.name} needs no environment of its own, but the extra '{self.name}'.")
+
     def unavailable(self) -> str:
         """Why its runtime does not run on this machine; empty where it does."""
         return ""
@@ -147,15 +151,21 @@ def names() -> tuple[str, ...]:
     return tuple(module.name for module in pkgutil.iter_modules(package.__path__))
 
 
-def find(name: str) -> Format:
+def find(name: str, *, make_environment: bool = False) -> Format:
     """The format called `name`.
 
+    Args:
+        name: as in `--to`.
+        make_environment: make the environment of its own that it needs.
+
     Raises:
-        ConfigError: there is no such format.
+        ConfigError: there is no such format, or it needs no environment.
         MissingExtraError: its packages are missing.
     """
     if name not in names():
         raise ConfigError(unknown("Format", name, names()))
     found: Format = importlib.import_module(f"counterpoise.deploy.formats.{name}").FORMAT
+    if make_environment:
+        found.make_environment()
     found.check()
     return found

@@ -62,6 +62,7 @@ def export(
     images: int = IMAGES,
     calibration: Calibration | Mapping[str, Any] | None = None,
     model: Model | None = None,
+    make_environment: bool = False,
 ) -> dict[str, Any]:
     """Export a student, and compare it in its runtime with the PyTorch one on validation images.
 
@@ -78,6 +79,7 @@ def export(
         images: on how many validation images at most it is compared, spread evenly.
         calibration: of int8: a `Calibration`, or its `method` and `keep` and the number of training `images`.
         model: the student's network, where that is code of one's own.
+        make_environment: make the environment of its own that litert needs, where it is not there.
 
     Returns:
         What export.json says, and the `folder`.
@@ -87,7 +89,7 @@ def export(
         MissingExtraError: the format's packages are not installed.
         RunError: the disk has no room.
     """
-    chosen = base.find(to)
+    chosen = base.find(to, make_environment=make_environment)
     check_choices(chosen, precision, batch)
     place = Path(out) if out is not None else default_out(Path(student), to, precision)
     folder.check_free(place, overwrite)
