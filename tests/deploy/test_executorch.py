@@ -1,7 +1,9 @@
 from __future__ import annotations
+import __future__
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from torch import Tensor, nn
 
 from counterpoise.deploy import base
 from counterpoise.deploy.base import Calibration, ExportError, Request
+from counterpoise.deploy.measuring.subjects import source_of
 from counterpoise.models import catalog
 
 pytest.importorskip("executorch", reason="needs the extra 'executorch'")
@@ -40,6 +43,9 @@ def test_any_number_of_pictures_is_answered_as_by_the_student(tmp_path: Path) ->
     for count in (1, 16, 33):  # 33 are more than its memory is planned for
         shown = pixels(count, 8, 8)
         np.testing.assert_allclose(run(shown.numpy()), answers(net, shown), atol=1e-5)
+    alone: dict[str, Any] = {}  # as run.py and the process that measures have it
+    exec(compile(source_of(type(chosen).load), "load", "exec", __future__.annotations.compiler_flag), alone)
+    assert alone["load"](str(tmp_path / "model.pte"), 1)(pixels(2, 8, 8).numpy()).shape == (2, 10)
     # taken: two each of convolution, batch normalization and ReLU; the pixels' normalization, the classifier
     assert (told["xnnpack"], told["portable"]["aten_mean_dim"]) == (11, 1)
     assert told["xnnpack_share"] == told["xnnpack"] / told["operators"]

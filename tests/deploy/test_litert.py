@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+import counterpoise
 from counterpoise.deploy import base, environments, folder, litert_worker
 from counterpoise.deploy.base import Calibration, ExportError, Request
 from counterpoise.deploy.formats.litert import FORMAT
@@ -82,6 +83,8 @@ def test_students_of_both_tasks_are_exported_and_verified(digits_run: Path, scen
 
     picture = digits_run / "picture.png"
     Image.fromarray(pixels(1, 8, 8)[0].permute(1, 2, 0).numpy()).save(picture)
+    (measured,) = counterpoise.measure([export], threads=[1], rounds=6, seconds=0.01)["measured"]
+    assert measured["cases"][0]["median_ms"] > 0
     command = [FORMAT.python, export / "run.py", picture]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environments.outside())
     assert done.stdout.split()[1] in set("0123456789")

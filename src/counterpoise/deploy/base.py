@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import pkgutil
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -99,6 +100,11 @@ class Format(ABC):
         for package in self.packages:
             if importlib.util.find_spec(package) is None:
                 raise MissingExtraError(f"--to {self.name}", self.name)
+
+    @property
+    def python(self) -> Path:
+        """The interpreter that has its runtime: this one, unless it has an environment of its own."""
+        return Path(sys.executable)
 
     def make_environment(self) -> None:
         """Make the environment that its packages need beside this one. Raises ConfigError where they need none."""

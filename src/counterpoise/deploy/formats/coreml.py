@@ -26,6 +26,7 @@ PACKAGE = "model.mlpackage"
 def load(path: str, threads: int | None) -> Runtime:
     """The logits of pixels, by Core ML on macOS, which chooses threads itself."""
     import coremltools
+    import numpy as np
     from PIL import Image
 
     model = coremltools.models.MLModel(path, compute_units=coremltools.ComputeUnit.CPU_ONLY)

@@ -28,6 +28,7 @@ _MERGED = ("quantized_decomposed",)  # steps to 8 bits and back, which XNNPACK m
 
 def load(path: str, threads: int | None) -> Runtime:
     """The logits of pixels, by ExecuTorch's Python runtime, which takes torch tensors; threads are the process's."""
+    import numpy as np
     import torch
     from executorch.extension.pybindings import portable_lib
     from executorch.runtime import Runtime

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -31,6 +32,7 @@ class Subject:
         batch: how many pictures at once, where it takes no other number.
         files: all that has to be shipped.
         versions: of the runtime's packages.
+        python: the interpreter that has its runtime.
         parameters, multiply_adds: of one picture; None where they are not known.
     """
 
@@ -43,6 +45,7 @@ class Subject:
     files: tuple[Path, ...]
     batch: int | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
+    python: Path = Path(sys.executable)
     parameters: int | None = None
     multiply_adds: int | None = None
 
@@ -120,6 +123,7 @@ def export(
         files=tuple(files),
         batch=batch,
         versions=format_.versions(),
+        python=format_.python,
         parameters=parameters,
         multiply_adds=multiply_adds,
     )

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from counterpoise.deploy.environments import outside
 from counterpoise.deploy.measuring.subjects import Subject
 from counterpoise.errors import ConfigError, CounterpoiseError
 
@@ -181,14 +182,14 @@ class _Worker:
 
     def __enter__(self) -> _Worker:
         # Read by OpenMP when the process starts, before any runtime can be told.
-        environment = {
-            **os.environ,
-            "OMP_NUM_THREADS": str(self.threads),
-            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-        }
+        environment = {**os.environ, "OMP_NUM_THREADS": str(self.threads)}
+        if self.subject.python == Path(sys.executable):
+            environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
+        else:
+            environment = {**outside(), "OMP_NUM_THREADS": str(self.threads)}
         # -P: not from the folder of the script, whose neighbors are called like packages.
         self.process = subprocess.Popen(
-            [sys.executable, "-P", str(WORKER)],
+            [str(self.subject.python), "-P", str(WORKER)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
