@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from counterpoise.config import Run
     from counterpoise.demos import demo
     from counterpoise.deploy.export import export
+    from counterpoise.deploy.finetune import finetune
     from counterpoise.deploy.measuring.measure import measure
     from counterpoise.deploy.verify import verify
     from counterpoise.errors import CounterpoiseError
@@ -39,6 +40,7 @@ __all__ = [
     "distill",
     "evaluate",
     "export",
+    "finetune",
     "fit",
     "gauge",
     "list",
@@ -62,6 +64,7 @@ _HOMES = {
     "evaluate": "api",
     "export": "deploy.export",
     "fit": "fitting.fit",
+    "finetune": "deploy.finetune",
     "gauge": "api",
     "list": "api",
     "load_student": "models.student",

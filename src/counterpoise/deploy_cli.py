@@ -24,6 +24,7 @@ def export(
     calibration_images: int = 256,
     calibration_data: Path | None = None,
     keep: list[str] | None = None,
+    within: float | None = None,
     model: str | None = None,
     make_environment: bool = False,
     json: bool = False,
@@ -44,6 +45,7 @@ def export(
         calibration_images: of int8: how many training images
         calibration_data: of int8: another data folder or run file to take them from
         keep: of int8: layers that stay in float
+        within: of int8: keep layers in float, the most sensitive first, until at most so many points are lost
         model: the student's network where it is code of your own, file.py:function
         make_environment: make the Python environment of its own that litert runs in, where it is not there
         json: print export.json
@@ -68,6 +70,7 @@ def export(
         data=data,
         images=images,
         calibration=calibration,
+        within=within,
         model=model,
         make_environment=make_environment,
     )
@@ -99,3 +102,57 @@ def verify(
 
     result = run(what, student=student, data=data, images=images, model=model)
     command_line.show(result, json, lambda: verify_table(result))
+
+
+def finetune(
+    student: Path,
+    /,
+    *,
+    out: Path,
+    epochs: int = 2,
+    learning_rate: float = 1e-4,
+    teacher: Path | None = None,
+    store: Path | None = None,
+    keep: list[str] | None = None,
+    data: Path | None = None,
+    overwrite: bool = False,
+    model: str | None = None,
+    json: bool = False,
+    quiet: bool = False,
+) -> None:
+    """Prepare a student for 8 bits: it learns from itself in float while its layers are rounded. Then export it.
+
+    Args:
+        student: student folder, or a run's folder
+        out: folder of the new run
+        epochs: passes over the training data
+        learning_rate: of AdamW, falling as a cosine
+        teacher: a student folder or run to learn from instead of itself
+        store: a teacher store to learn from instead
+        keep: layers that will stay in float, as for export
+        data: data folder or run file; default: the data of the run that the student lies in
+        overwrite: replace an older run in --out
+        model: the student's network where it is code of your own, file.py:function
+        json: print the result as JSON
+        quiet: no progress
+    """
+    from counterpoise import api
+    from counterpoise.deploy.finetune import finetune as run
+    from counterpoise.errors import ConfigError
+    from counterpoise.tables import result_table
+
+    if teacher is not None and store is not None:
+        raise ConfigError("--teacher and --store are both given: the student learns from either of them.")
+    result = run(
+        student,
+        out=out,
+        epochs=epochs,
+        learning_rate=learning_rate,
+        teacher={"store": str(store)} if store is not None else teacher,
+        keep=keep or (),
+        data=data,
+        overwrite=overwrite,
+        model=model,
+        show=not quiet,
+    )
+    command_line.show(api.summary(result), json, lambda: result_table(api.summary(result)))

@@ -15,7 +15,7 @@ from counterpoise.errors import ConfigError
 Run = Callable[..., tuple[int, str, str]]
 
 
-@pytest.mark.parametrize("to", ["onnx", "openvino"])
+@pytest.mark.parametrize("to", ["onnx", pytest.param("openvino", marks=pytest.mark.slow)])
 def test_layers_are_in_8_bits_and_kept_ones_are_not(digits_run: Path, tmp_path: Path, to: str) -> None:
     from counterpoise.deploy.network import Deployed
     from counterpoise.models.student import load_student

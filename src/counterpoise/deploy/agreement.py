@@ -114,8 +114,13 @@ def compare(
     task: Task,
     classes: int,
     batch: int | None,
+    *,
+    resamples: int = RESAMPLES,
 ) -> Agreement:
-    """Compare a student (as it is deployed) with an export on batches of (pixels, target). There is at least one."""
+    """Compare a student (as it is deployed) with an export on batches of (pixels, target). There is at least one.
+
+    resamples: of the bootstrap behind the interval; 0 leaves it out.
+    """
     largest = scale = 0.0
     same = positions = images = 0
     states: list[list[Tensor]] = [[], []]
@@ -139,7 +144,7 @@ def compare(
     common = Agreement(images, largest, scale, 100 * same / positions, positions)
     if mine is None or other is None:
         return common
-    interval = _interval(task, classes, student, export)
+    interval = _interval(task, classes, student, export, resamples) if resamples else None
     return replace(common, metric=metric, student=mine, export=other, interval=interval)
 
 
@@ -149,12 +154,12 @@ def _metric(task: Task, classes: int, state: Tensor) -> float | None:
     return score.values().get(task.headline)
 
 
-def _interval(task: Task, classes: int, student: Tensor, export: Tensor) -> tuple[float, float]:
+def _interval(task: Task, classes: int, student: Tensor, export: Tensor, resamples: int) -> tuple[float, float]:
     """The middle 95% of the loss over images drawn again; states [N, S] of single images add up to a score."""
     generator = np.random.default_rng(0)
     count = len(student)
     losses = []
-    for _ in range(RESAMPLES):
+    for _ in range(resamples):
         weights = torch.from_numpy(np.bincount(generator.integers(0, count, count), minlength=count)).double()
         pair = [_metric(task, classes, weights @ side) for side in (student, export)]
         if pair[0] is not None and pair[1] is not None:

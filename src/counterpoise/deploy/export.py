@@ -61,6 +61,7 @@ def export(
     data_set: Splits | None = None,
     images: int = IMAGES,
     calibration: Calibration | Mapping[str, Any] | None = None,
+    within: float | None = None,
     model: Model | None = None,
     make_environment: bool = False,
 ) -> dict[str, Any]:
@@ -78,6 +79,8 @@ def export(
         data_set: `Splits(train, val)` instead of `data`.
         images: on how many validation images at most it is compared, spread evenly.
         calibration: of int8: a `Calibration`, or its `method` and `keep` and the number of training `images`.
+        within: of int8: layers are kept in float, the most sensitive first, until the metric on training images is at
+            most so many points below that in float.
         model: the student's network, where that is code of one's own.
         make_environment: make the environment of its own that litert needs, where it is not there.
 
@@ -95,7 +98,15 @@ def export(
     folder.check_free(place, overwrite)
     job = prepare(student, chosen, precision, batch, size, data, data_set, images, model)
     settings = None if precision != "int8" else calibrated(job, calibration)
-    description = write(job, place, settings)
+    found: dict[str, Any] = {}
+    if within is not None:
+        if settings is None:
+            raise ConfigError(f"within says which layers stay in float in 8 bits, and precision is {precision}.")
+        from counterpoise.deploy import sensitivity
+
+        settings, trials = sensitivity.choose(job, settings, within)
+        found = {"within": within, "trials": [trial._asdict() for trial in trials]}
+    description = write(job, place, settings, found)
     return {"folder": str(place), **description.model_dump()}
 
 
@@ -176,8 +187,13 @@ def calibrated(job: Job, given: Calibration | Mapping[str, Any] | None) -> Calib
     return settings
 
 
-def write(job: Job, place: Path, calibration: Calibration | None) -> folder.Description:
-    """Convert, open again, compare, and put the folder at `place`; nothing is left there where any of it fails."""
+def write(
+    job: Job, place: Path, calibration: Calibration | None, search: Mapping[str, Any] | None = None
+) -> folder.Description:
+    """Convert, open again, compare, and put the folder at `place`; nothing is left there where any of it fails.
+
+    search: how the layers kept in float were found.
+    """
     weights = sum(value.nbytes for value in job.student.weights().values())
     with folder.writing(place, 3 * weights + _ROOM) as new:
         notes = make(job, new, calibration)
@@ -192,7 +208,15 @@ def write(job: Job, place: Path, calibration: Calibration | None) -> folder.Desc
             found = compared(job, runtime, new)
         save_file(remembered, new / folder.REFERENCE)
         (new / folder.RUNNER).write_text(runner.source(job.format, expected.ndim > 2), encoding="utf-8")
-        description = _describe(job, new, calibration, found, notes)
+        described = None
+        if calibration is not None:
+            described = {
+                "method": calibration.method,
+                "images": len(calibration.pixels),
+                "kept_in_float": list(calibration.keep),
+                **(search or {}),
+            }
+        description = _describe(job, new, described, found, notes)
         folder.describe(new, description)
     return description
 
@@ -258,19 +282,12 @@ def _input(job: Job) -> folder.Input:
 def _describe(
     job: Job,
     new: Path,
-    calibration: Calibration | None,
+    calibration: dict[str, Any] | None,
     found: agreement.Agreement | None,
     notes: Mapping[str, Any],
 ) -> folder.Description:
     from counterpoise.engine.finish import versions
 
-    described = None
-    if calibration is not None:
-        described = {
-            "method": calibration.method,
-            "images": len(calibration.pixels),
-            "kept_in_float": list(calibration.keep),
-        }
     names: Sequence[str] = (*job.format.files, folder.RUNNER, folder.REFERENCE)
     return folder.Description(
         format=job.format.name,
@@ -284,7 +301,7 @@ def _describe(
         parameters=sum(parameter.numel() for parameter in job.student.parameters()),
         files=folder.measured(new, tuple(names)),
         versions={**versions(), **job.format.versions()},
-        calibration=described,
+        calibration=calibration,
         agreement=None if found is None else found.values(),
         verified=not job.format.unavailable(),
         notes={"multiply_adds": multiply_adds(job.network, job.request.size), **notes},

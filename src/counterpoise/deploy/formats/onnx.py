@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -27,6 +28,9 @@ AT_ONCE = 16
 """Calibration images."""
 _METHODS = {"minmax": "MinMax", "percentile": "Percentile", "entropy": "Entropy"}
 _SCOPES = "pkg.torch.onnx.name_scopes"
+
+
+_translated: WeakKeyDictionary[nn.Module, tuple[Any, bytes]] = WeakKeyDictionary()
 
 
 def load(path: str, threads: int | None) -> Runtime:
@@ -118,7 +122,25 @@ class Onnx(Format):
 
 
 def translate(network: nn.Module, request: Request) -> Any:
-    """A network as an ONNX model in float32, batch normalization folded. Raises ExportError for what ONNX lacks."""
+    """A network as an ONNX model in float32, batch normalization folded. Raises ExportError for what ONNX lacks.
+
+    The last one of a network is kept until its state changes: a search for layers asks again and again.
+    """
+    import onnx
+
+    state = (
+        request.size,
+        request.batch,
+        *((id(value), value._version) for value in (*network.parameters(), *network.buffers())),
+    )
+    kept = _translated.get(network)
+    if kept is None or kept[0] != state:
+        kept = state, _translate(network, request).SerializeToString()
+        _translated[network] = kept
+    return onnx.load_model_from_string(kept[1])
+
+
+def _translate(network: nn.Module, request: Request) -> Any:
     from torch.onnx import OnnxExporterError
 
     example = request.example

@@ -1,0 +1,135 @@
+"""What eight bits cost in the runtimes that execute them, and where on the student's ranked classes it is felt.
+
+    python benchmarks/rounding.py runs/a runs/b --data data/cifar100 --out benchmarks/results/rounding.csv
+
+Each student is exported and compared with itself in float on all validation images (--split: others), the loss with its
+interval (95%, bootstrap over images in pairs). The gauge is that of `counterpoise gauge`, with the float student as the
+teacher: forward and reverse KL a position, and the share of both that lies beyond its fifth class.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from counterpoise import inputs, tasks
+from counterpoise.data.sources.base import Splits
+from counterpoise.deploy import agreement, base, export, folder, pictures, sensitivity
+from counterpoise.gauges import Gauge
+from harness import report
+
+METHODS = {"onnx": ("minmax", "percentile", "entropy"), "openvino": ("minmax", "percentile", "histogram")}
+
+
+def parsed() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("students", nargs="+", type=Path)
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--split", help="of the data, such as test")
+    parser.add_argument("--to", nargs="+", default=["onnx", "openvino"])
+    parser.add_argument("--methods", nargs="+", help="default: all of the runtime")
+    parser.add_argument("--within", type=float, help="also search layers to keep in float, from the first method")
+    parser.add_argument("--images", type=int, default=10**6)
+    parser.add_argument("--no-float", action="store_true", help="8 bits alone")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--out", type=Path)
+    return parser.parse_args()
+
+
+def gauge(job: export.Job, runtime: base.Runtime) -> dict[str, Any]:
+    """The gauge of an export beside its student in float."""
+    task = tasks.get(job.student.task)
+    found = Gauge(job.student.num_classes)
+    images = pictures.spread(job.data.val, job.images)  # type: ignore[union-attr]
+    for pixels, _ in pictures.batches(images, job.student, job.section, job.request.size):
+        rounded = torch.from_numpy(agreement.answer(runtime, pixels.numpy(), job.request.batch)).float()
+        found.update(*task.alike(rounded, agreement.student_answer(job.network, pixels))[:2])
+    values = found.compute()
+    beyond = [row for row in values["bands"] if int(row["ranks"].split("-")[0]) > 5]
+    return {
+        "forward_kl": values["forward_kl"],
+        "reverse_kl": values["reverse_kl"],
+        "missed": values["missed"],
+        "excess": values["excess"],
+        "forward_share_beyond_5": sum(row["forward_share"] for row in beyond),
+        "reverse_share_beyond_5": sum(row["reverse_share"] for row in beyond),
+    }
+
+
+def cases(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    for student in arguments.students:
+        data = None
+        if arguments.split is not None:
+            held, section = inputs.evaluated(student, arguments.data, arguments.split, None)
+            data = pictures.data_of(student, arguments.data, None)[0]
+            assert data is not None
+            data, place = Splits(data.train, held), section
+        for to in arguments.to:
+            chosen = base.find(to)
+            plans: list[tuple[str, str, float | None]] = [] if arguments.no_float else [("float32", "", None)]
+            methods = arguments.methods or METHODS[to]
+            plans += [("int8", method, None) for method in methods if method in chosen.methods]
+            if arguments.within is not None:
+                plans.append(("int8", methods[0], arguments.within))
+            for precision, method, within in plans:
+                job = export.prepare(student, chosen, precision, data=arguments.data, images=arguments.images)
+                if data is not None:
+                    job = job._replace(data=data, section=place)
+                yield case(student, job, method, within)
+
+
+def case(student: Path, job: export.Job, method: str, within: float | None) -> dict[str, Any]:
+    calibration = None
+    if job.request.precision == "int8":
+        calibration = export.calibrated(job, {"method": method})
+    if calibration is not None and within is not None:
+        calibration = sensitivity.choose(job, calibration, within).calibration
+    with tempfile.TemporaryDirectory() as held:
+        export.make(job, Path(held), calibration)
+        runtime = job.format.open(Path(held))
+        images = pictures.spread(job.data.val, job.images)  # type: ignore[union-attr]
+        found = agreement.compare(
+            job.network,
+            runtime,
+            pictures.batches(images, job.student, job.section, job.request.size),
+            tasks.get(job.student.task),
+            job.student.num_classes,
+            job.request.batch,
+        )
+        size = sum(file.bytes for file in folder.measured(Path(held), job.format.files).values())
+        low, high = found.interval or (float("nan"), float("nan"))
+        row = {
+            "student": student.name,
+            "architecture": job.student.name,
+            "runtime": job.format.name,
+            "precision": job.request.precision,
+            "method": method,
+            "calibration_images": 0 if calibration is None else len(calibration.pixels),
+            "within": "" if within is None else within,
+            "kept_in_float": 0 if calibration is None else len(calibration.keep),
+            "bytes": size,
+            "images": found.images,
+            "positions": found.positions,
+            "largest_difference": found.largest_difference,
+            "same": round(found.same, 3),
+            "metric": found.metric,
+            "float": round(found.student or 0, 3),
+            "export": round(found.export or 0, 3),
+            "loss": round(found.loss or 0, 3),
+            "loss_low": round(low, 3),
+            "loss_high": round(high, 3),
+            **gauge(job, runtime),
+        }
+    print(json.dumps(row), flush=True)
+    return row
+
+
+if __name__ == "__main__":
+    given = parsed()
+    raise SystemExit(report("rounding", list(cases(given)), [], given.json, given.out))

@@ -1,0 +1,110 @@
+"""Layers that compute in float as if in 8 bits, with gradients: what rounding does, before any runtime is asked.
+
+Weights are rounded by output channel, to -127 to 127; what a layer is given to 0 to 255 with a zero point, between the
+moving average of its least and its largest value. Batch normalization need not be folded for that: it scales a channel,
+and with it the channel's steps.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from counterpoise.errors import MissingExtraError
+
+LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+
+
+def layers_of(network: nn.Module) -> list[str]:
+    """Names of the layers with weights that quantizers round."""
+    return [name for name, module in network.named_modules() if isinstance(module, LAYERS)]
+
+
+@contextlib.contextmanager
+def fake_quantized(network: nn.Module, names: Sequence[str] | None = None) -> Iterator[None]:
+    """Within, these layers (default: all) compute as if in 8 bits. State and parameters of the network stay its own.
+
+    In training mode ranges of activations follow what is seen; in eval mode they stay, once something was seen.
+
+    Raises MissingExtraError where torchao is missing.
+    """
+    hooks: list[Any] = []
+    try:
+        for name in layers_of(network) if names is None else names:
+            rounding = _Rounding(network.get_submodule(name))
+            hooks += rounding.attach()
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+class _Rounding:
+    """Rounds what a layer is given and its weights, while it is called."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        if importlib.util.find_spec("torchao") is None:
+            raise MissingExtraError("Fake quantization", "quantize")
+        with _silent():
+            from torchao.quantization.pt2e import (
+                FakeQuantize,
+                MovingAverageMinMaxObserver,
+                PerChannelMinMaxObserver,
+            )
+        self.layer = layer
+        self.weight: nn.Parameter | None = None
+        signed = {"dtype": torch.int8, "quant_min": -127, "quant_max": 127, "ch_axis": 0}
+        self.rounds_weight = FakeQuantize(
+            observer=PerChannelMinMaxObserver, qscheme=torch.per_channel_symmetric, **signed
+        )
+        self.rounds_input = FakeQuantize(
+            observer=MovingAverageMinMaxObserver, dtype=torch.uint8, quant_min=0, quant_max=255
+        )
+        self.seen = False
+
+    def attach(self) -> list[Any]:
+        """The hooks, to be removed."""
+        return [
+            self.layer.register_forward_pre_hook(self._before),
+            self.layer.register_forward_hook(self._after, always_call=True),
+        ]
+
+    def _before(self, layer: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        weight = layer.weight
+        assert isinstance(weight, nn.Parameter)
+        self.rounds_weight.activation_post_process.reset_min_max_vals()  # of the weights as they are, not as they were
+        for part in (self.rounds_weight, self.rounds_input):
+            part.to(weight.device)
+        if layer.training or not self.seen:
+            self.rounds_input.enable_observer()
+        else:
+            self.rounds_input.disable_observer()
+        self.seen = True
+        self.weight = weight
+        rounded: Tensor = self.rounds_weight(weight.float())
+        # Through it the gradient reaches the parameter; put there as torch.func.functional_call does, in its place.
+        layer._parameters["weight"] = rounded  # type: ignore[assignment]
+        return (self.rounds_input(inputs[0].float()), *inputs[1:])
+
+    def _after(self, layer: nn.Module, inputs: Any, output: Any) -> None:
+        if self.weight is not None:
+            layer._parameters["weight"], self.weight = self.weight, None
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Without what torchao says of its compiled parts for other processors."""
+    logging.disable(logging.WARNING)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        finally:
+            logging.disable(logging.NOTSET)

@@ -1,0 +1,105 @@
+"""Quantization-aware distillation: a student whose layers are rounded learns from itself in float, or from a store."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from counterpoise import api, config, inputs
+from counterpoise.deploy.fake_quantization import fake_quantized, layers_of
+from counterpoise.errors import ConfigError, unknown
+from counterpoise.inputs import RunLike
+from counterpoise.models.student import load_student
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from counterpoise.data.sources.base import Splits
+    from counterpoise.engine.trainer import Result
+    from counterpoise.models.catalog import Model
+
+EPOCHS = 2
+LEARNING_RATE = 1e-4
+
+
+def finetune(
+    student: str | Path,
+    *,
+    out: str | Path,
+    epochs: int = EPOCHS,
+    learning_rate: float = LEARNING_RATE,
+    objective: Mapping[str, Any] | None = None,
+    keep: Sequence[str] = (),
+    teacher: Mapping[str, Any] | str | Path | None = None,
+    data: RunLike | None = None,
+    data_set: Splits | None = None,
+    options: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+    show: bool = False,
+    model: Model | None = None,
+) -> Result:
+    """Train a student for some epochs with its weights and its layers' inputs rounded to 8 bits.
+
+    The teacher is the student itself in float, unless another one or a store is named. What comes out is a run whose
+    student is in float, with weights that bear rounding: what counts is its export with precision int8.
+
+    Args:
+        student: student folder, or a run's folder.
+        out: folder of the new run.
+        epochs, learning_rate: a few, and small; AdamW with a cosine schedule.
+        objective: terms as in a run file; default: cross_entropy and balance, each with weight 1.
+        keep: layers that will stay in float, as for `export`.
+        teacher: values of a run file's `teacher` section, such as {"store": ...}, a student folder or a run.
+        data: a data folder, or a run whose `data` section is used; default: that of the run which `student` lies in.
+        data_set: `Splits(train, val)` instead of `data`.
+        options: further values of the run file, such as {"seed": 1, "train": {"batch_size": 32}}.
+        overwrite, show: as for `distill`.
+        model: the student's network, where that is code of one's own.
+
+    Returns:
+        As `distill`; its scores are those of the rounded student in PyTorch.
+
+    Raises:
+        MissingExtraError: torchao is missing.
+    """
+    network = load_student(Path(student), model=model)
+    original = copy.deepcopy(network)
+    section = config.Data() if data_set is not None and data is None else inputs.data_section(Path(student), data)
+    named = None if teacher is None else inputs.teacher_section(Path(student), teacher)
+    values: dict[str, Any] = {
+        "task": network.task,
+        "data": section.model_dump(exclude_unset=True),
+        "objective": dict(objective or {"cross_entropy": {"weight": 1.0}, "balance": {"weight": 1.0}}),
+        "train": {
+            "epochs": epochs,
+            "optimizer": {"name": "adamw", "learning_rate": learning_rate, "weight_decay": 0.0},
+            "schedule": {"name": "cosine"},
+            "precision": "fp32",  # rounding twice, to 8 bits and to bfloat16, is not what runtimes do
+            "fast": False,
+        },
+        "out": str(out),
+    }
+    run = config.resolve(config.merge(values, dict(options or {})))
+    scenes = run.data.scenes.model_copy(update=network.scenes._asdict())  # shown as it is used to
+    run = run.model_copy(update={"teacher": named, "data": run.data.model_copy(update={"scenes": scenes})})
+    names = [_inside(name) for name in keep]
+    layers = layers_of(network.net)
+    for name in names:
+        if name not in layers:
+            raise ConfigError(unknown("Layer to keep in float", name, layers))
+    with fake_quantized(network.net, [name for name in layers if name not in names]):
+        return api.distill(
+            run,
+            student=network,
+            teacher=original if named is None else None,
+            data=data_set,
+            overwrite=overwrite,
+            show=show,
+        )
+
+
+def _inside(name: str) -> str:
+    """A layer's name within the network, from the name it has in an export."""
+    return name.removeprefix("student.net.")

@@ -1,0 +1,124 @@
+"""Which layers to keep in float: the most sensitive ones, as many as it takes, judged on training images."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from counterpoise import inputs, tasks
+from counterpoise.data.sources.base import ImageSet
+from counterpoise.deploy import agreement, export, pictures
+from counterpoise.deploy.base import Calibration, ExportError
+from counterpoise.deploy.fake_quantization import fake_quantized, layers_of
+from counterpoise.errors import ConfigError
+
+RANKED_ON = 64
+"""Images behind the ranking of layers."""
+JUDGED_ON = 2000
+"""Training images behind the loss, none of them a calibration image."""
+
+
+class Trial(NamedTuple):
+    """One 8-bit file: how many layers were kept in float, and by how many points its metric was below the float's."""
+
+    kept: int
+    loss: float
+
+
+class Choice(NamedTuple):
+    """What was chosen, and the files that were tried for it."""
+
+    calibration: Calibration
+    trials: list[Trial]
+
+
+def sensitivities(network: nn.Module, pixels: Tensor) -> list[tuple[str, float]]:
+    """By layer, the most sensitive first, what rounding it alone does: KL (nats) of the answers from those in float.
+
+    Args:
+        network: as deployed, in eval mode.
+        pixels: uint8 [N, 3, H, W].
+    """
+    before = F.log_softmax(agreement.student_answer(network, pixels), 1)
+    found = []
+    for name in layers_of(network):
+        with fake_quantized(network, [name]):
+            after = F.log_softmax(agreement.student_answer(network, pixels), 1)
+        divergence = (before.exp() * (before - after)).sum(1).mean()
+        found.append((name, float(divergence)))
+    return sorted(found, key=lambda item: -item[1])
+
+
+def choose(job: export.Job, calibration: Calibration, within: float) -> Choice:
+    """The fewest layers kept in float, of a ranking by sensitivity, with which the loss is at most `within` points.
+
+    Each trial is quantized and run by the runtime itself. Beyond the layers that `calibration` keeps anyway, 0, 1, 2, 4
+    and so on are kept until the loss is small enough, and then the smallest such number is sought between the last two.
+
+    Raises:
+        ConfigError: `within` is negative, or there are no labeled training images.
+        ExportError: not even with all layers in float.
+    """
+    if not within >= 0:
+        raise ConfigError(f"within must be 0 or more points, got {within}.")
+    judged = list(_judged(job))
+    ranking = [
+        name for name, _ in sensitivities(job.network, calibration.pixels[:RANKED_ON]) if name not in calibration.keep
+    ]
+    trials: list[Trial] = []
+
+    def settings(kept: int) -> Calibration:
+        return Calibration(calibration.pixels, calibration.method, (*calibration.keep, *ranking[:kept]))
+
+    def fits(kept: int) -> bool:
+        found = _loss(job, settings(kept), judged)
+        trials.append(Trial(kept, found))
+        return found <= within
+
+    low, high = -1, 0
+    while not fits(high):
+        if high == len(ranking):
+            least = min(trials, key=lambda trial: trial.loss)
+            raise ExportError(
+                f"{job.format.name} loses more than {within} points in 8 bits whatever is kept in float: at least "
+                f"{least.loss:.2f}, with {least.kept} of {len(ranking)} layers kept. Allow more, or fine-tune."
+            )
+        low, high = high, min(len(ranking), max(1, 2 * high))
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if fits(middle) else (middle, high)
+    return Choice(settings(high), trials)
+
+
+def _judged(job: export.Job) -> Iterator[tuple[Tensor, Tensor]]:
+    if job.data is None:
+        raise ConfigError("within is judged on labeled training images, and none are given: --data PATH.")
+    return pictures.batches(_others(job.data.train, JUDGED_ON), job.student, job.section, job.request.size)
+
+
+def _others(images: ImageSet, count: int) -> ImageSet:
+    """Images spread evenly, each half a step behind those that `pictures.spread` takes."""
+    count = inputs.positive("training images", min(count, len(images)))
+    places = (torch.arange(count) * 2 + 1) * len(images) // (2 * count)
+    return images.subset(places)
+
+
+def _loss(job: export.Job, calibration: Calibration, judged: list[tuple[Tensor, Tensor]]) -> float:
+    task = tasks.get(job.student.task)
+    with tempfile.TemporaryDirectory() as folder:
+        export.make(job, Path(folder), calibration)
+        runtime: Any = job.format.open(Path(folder))
+        found = agreement.compare(
+            job.network, runtime, judged, task, job.student.num_classes, job.request.batch, resamples=0
+        )
+        del runtime
+    if found.loss is None or math.isnan(found.loss):
+        raise ConfigError("within is judged on labeled training images, and these have no labels.")
+    return found.loss

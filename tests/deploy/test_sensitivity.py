@@ -1,0 +1,99 @@
+"""The search for layers to keep in float, and training with rounded layers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from counterpoise.deploy import base, export, sensitivity
+from counterpoise.deploy.fake_quantization import fake_quantized, layers_of
+from counterpoise.deploy.network import Deployed
+from counterpoise.models.student import load_student
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+def test_rounding_leaves_the_network_as_it_was_and_passes_gradients(digits_run: Path) -> None:
+    network = Deployed(load_student(digits_run))
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    pixels = torch.randint(0, 256, (16, 3, 8, 8), dtype=torch.uint8)
+    plain = network(pixels)
+    with fake_quantized(network):
+        rounded = network(pixels)
+        rounded.square().sum().backward()
+    difference = (rounded - plain).abs().max()
+    assert 0 < difference < 0.1 * plain.abs().max()
+    assert list(network.state_dict()) == list(before)
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    for name in layers_of(network):
+        weight = network.get_parameter(f"{name}.weight")
+        assert weight.grad is not None
+        assert weight.grad.abs().sum() > 0
+    assert torch.equal(network(pixels), plain)
+
+
+def test_a_weight_is_rounded_to_255_steps_of_its_channel(digits_run: Path) -> None:
+    network = Deployed(load_student(digits_run))
+    name = layers_of(network)[0]
+    layer = network.get_submodule(name)
+    seen = []
+    with fake_quantized(network, [name]):
+        hook = layer.register_forward_pre_hook(lambda module, inputs: seen.append(module.weight.detach().clone()))
+        network(torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8))
+        hook.remove()
+    weight = layer.get_parameter("weight")
+    step = weight.abs().flatten(1).amax(1).view(-1, 1, 1, 1) / 127
+    assert torch.allclose(seen[0], (weight / step).round() * step, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_the_layer_that_rounding_hurts_most_is_the_first_to_stay_in_float(digits_run: Path, tmp_path: Path) -> None:
+    job = export.prepare(digits_run, base.find("onnx"), "int8")
+    # One channel a thousand times larger than the others, undone behind it: weights by channel do not mind, but all
+    # channels of what the next layer is given share one step.
+    convolution, normalization = (job.student.net.get_submodule(f"features.stage1.{index}") for index in (0, 1))
+    following = job.student.net.get_submodule("features.stage2.0")
+    with torch.no_grad():
+        normalization.weight[0] *= 1000
+        normalization.bias[0] *= 1000
+        following.weight[:, 0] /= 1000
+    assert isinstance(convolution, torch.nn.Conv2d)
+    job = job._replace(network=Deployed(job.student))
+    calibration = export.calibrated(job, {"images": 64})
+    ranking = sensitivity.sensitivities(job.network, calibration.pixels)
+    assert ranking[0][0] == "student.net.features.stage2.0"
+    assert ranking[0][1] > 10 * ranking[1][1]
+    choice = sensitivity.choose(job, calibration, within=0.5)
+    assert choice.calibration.keep[0] == "student.net.features.stage2.0"
+    assert choice.trials[0].kept == 0
+    assert choice.trials[0].loss > 0.5 >= choice.trials[-1].loss
+
+
+def test_a_student_made_ready_for_8_bits_is_a_student(digits_run: Path, run: Run, tmp_path: Path) -> None:
+    code, out, err = run("finetune", digits_run, "--out", "ready", "--epochs", "1", "--quiet", "--json")
+    assert code == 0, err
+    before, after = load_student(digits_run), load_student(tmp_path / "ready")
+    stated = before.description.metrics["last"]["top1"]
+    assert json.loads(out)["teacher"]["top1"] == pytest.approx(stated)  # its own float self
+    assert list(after.weights()) == list(before.weights())
+    assert after.description.architecture == before.description.architecture
+    assert not torch.equal(next(iter(after.parameters())), next(iter(before.parameters())))
+    code, out, err = run("export", "ready", "--to", "onnx", "--precision", "int8", "--json")
+    assert code == 0, err
+    assert json.loads(out)["agreement"]["same"] > 80
+
+
+def test_what_cannot_be_searched_or_kept_is_said(digits_run: Path, run: Run) -> None:
+    code, _, err = run("export", digits_run, "--to", "onnx", "--within", "0.5", "--out", "new")
+    assert (code, "precision is float32" in err) == (2, True)
+    code, _, err = run("export", digits_run, "--to", "onnx", "--precision", "int8", "--within", "-1", "--out", "new")
+    assert (code, "within must be 0 or more points, got -1" in err) == (2, True)
+    code, _, err = run("finetune", digits_run, "--keep", "student.net.clasifier", "--out", "new", "--quiet")
+    assert (code, "Did you mean 'classifier'?" in err) == (2, True)
+    code, _, err = run("finetune", digits_run, "--teacher", digits_run, "--store", "s", "--out", "new")
+    assert (code, "either of them" in err) == (2, True)
+    assert not Path("new").exists()
