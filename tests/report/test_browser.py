@@ -8,6 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+
+from counterpoise.data.epochs import Batch
+from counterpoise.data.sources.base import ArraySet
 
 Visit = Callable[..., Any]
 PAGES = ["digit_page", "scene_page"]
@@ -133,13 +137,45 @@ def test_without_scripts_everything_but_charts_is_there(visit: Visit, digit_page
     assert page.locator("[data-chart]").count() == page.locator("figure.chart details table").count()
 
 
+EVIL = "</script><script>document.title = 'taken'</script><img src=x onerror=\"document.title='taken'\">"
+NAMES = [EVIL, "\"'><svg onload=alert(1)>", "\u202eesrever \u2067\u2066", "🦊 {{ 7 * 7 }} &lt;b&gt;", "long" * 2500, ""]
+
+
+def test_hostile_classes_and_files_do_nothing(visit: Visit, digit_runs: Path, tmp_path: Path) -> None:
+    from counterpoise.report import render
+    from counterpoise.report.findings.classification import Classification
+
+    count = 8 * len(NAMES)
+    labels = torch.arange(count) % len(NAMES)
+    pixels = torch.randint(0, 256, (count, 3, 8, 8), dtype=torch.uint8)
+    images = ArraySet(pixels, labels, NAMES, [NAMES[index % len(NAMES)] for index in range(count)])
+    models: dict[str, Any] = {"student": None, "teacher": None}
+    gathering = Classification(NAMES, models, images)
+    order = torch.arange(count)
+    logits = {
+        name: torch.eye(len(NAMES))[(labels + order // step % 2) % len(NAMES)]
+        for name, step in (("student", 7), ("teacher", 11))
+    }
+    gathering.update(Batch(pixels, labels, torch.arange(count), count), logits)
+    page = render([digit_runs / "balance-1"], findings=gathering.result())
+    (tmp_path / "page.html").write_text(page, encoding="utf-8")
+    assert len(page) < 600_000
+    seen = visit(tmp_path / "page.html", width=390)
+    assert "taken" not in seen.page.title()
+    assert seen.errors == []
+    assert seen.page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert seen.page.locator("[data-chart=classes] svg circle").count() > len(NAMES)
+    assert seen.page.get_by_text("🦊 {{ 7 * 7 }} &lt;b&gt;").count() > 0
+    assert seen.page.locator(".confusions li").count() == len(NAMES)
+
+
 def test_hostile_names_do_nothing(visit: Visit, digit_runs: Path, tmp_path: Path) -> None:
     from counterpoise.report import render
     from counterpoise.report.page import subject
     from counterpoise.report.reading import find
 
     *_, run, _ = subject(find(digit_runs))
-    evil = "</script><script>document.title = 'taken'</script><img src=x onerror=\"document.title='taken'\">"
+    evil = EVIL
     copy = tmp_path / "run"
     copy.mkdir()
     for name in ("run.yaml", "metrics.jsonl", "summary.json"):

@@ -16,7 +16,7 @@ def test_seeds_of_one_method_are_together_and_roles_are_known(digit_runs: Path) 
     assert [(method.name, method.role, len(method.runs)) for method in methods] == [
         ("Teacher", "teacher", 1),
         ("Student alone", "alone", 2),
-        ("KD", "kd", 2),
+        ("KD", "kd", 1),
         ("Balance", "student", 2),
     ]
     chosen = main(methods)

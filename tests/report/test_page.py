@@ -181,13 +181,22 @@ def test_exports_measurements_and_candidates_are_in_the_table(copied: Copy) -> N
     (folder / "measure.json").write_text(json.dumps({"machine": {"processor": "Test 3000"}, "measured": [measured]}))
     with (folder / "frontier.csv").open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerows([["candidate", "top1", "latency_ms", "bytes"], ["wide", "80.5", "3.5", "4000000"]])
+        writer.writerow(["candidate", "status", "latency_ms", "megabytes", "top1_2_epochs", "top1_6_epochs"])
+        writer.writerow(["wide", "winner", "3.5", "4.0", "70.1", "80.5"])
+        writer.writerow(["wider", "over budget", "30.5", "14.0", "", ""])
     (folder / "exports" / "measure-broken.json").write_text("{")
     page = write([folder], predictions=False).read_text(encoding="utf-8")
     shown = charts(page)
     points = {point["name"]: (point["x"], point["y"]) for point in shown["latency"]["points"]}
     assert points == {"onnx 8 bits": (1.25, 69.25), "wide": (3.5, 80.5)}
-    for words in ("98.75%", "1.25 ms", "1.1 ms to 1.4 ms", "Test 3000", "measure-broken.json is damaged"):
+    for words in (
+        "98.75%",
+        "1.25 ms",
+        "1.1 ms to 1.4 ms",
+        "Test 3000",
+        "measure-broken.json is damaged",
+        "over budget",
+    ):
         assert words in page
 
 

@@ -157,7 +157,8 @@ def reliability(sides: Sequence[tuple[str, str, Sequence[Mapping[str, float]], f
         "reliability",
         "reliability",
         "Can its confidence be trusted?",
-        f"Where dots lie below the line, answers are surer than they are right. Calibration error (ECE): {errors}.",
+        "Dots below the dashed line: answers that are surer than right. The larger a dot, the more of them. "
+        f"Calibration error (ECE): {errors}.",
         {"rows": rows},
         ("model", "confidence %", "right %", "answers"),
         [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,9 @@ EXPORT, FRONTIER = "export.json", "frontier.csv"
 BESIDE = {"run.py", "reference.safetensors"}
 """Files of an export that are not shipped."""
 DEPTH = 4
-SERIES = ("series-2", "series-4", "series-5", "series-6", "series-8", "other-4")
+CANDIDATES = 200
+"""Rows of a table of candidates."""
+SERIES = ("series-4", "series-5", "series-6", "series-8", "other-4", "series-2")
 """Colors of formats; those of the student, KD and the teacher are taken."""
 
 
@@ -45,7 +48,7 @@ def find(path: Path) -> list[Path]:
 def deployment(
     files: Sequence[Path],
     rows: Sequence[Mapping[str, Any]],
-    own: tuple[str, float | None],
+    own: tuple[Path, float | None],
     latency: Mapping[str, Any],
     metric: str,
 ) -> dict[str, Any]:
@@ -54,7 +57,7 @@ def deployment(
     Args:
         files: as `find` has them.
         rows: of the answer's table: the networks as PyTorch runs them.
-        own: name and metric of the run that is shipped, which need not be the mean of its method.
+        own: folder and metric of the run that is shipped, which need not be the mean of its method.
         latency: of the findings.
     """
     missing: list[str] = []
@@ -68,9 +71,10 @@ def deployment(
             found, machine = _measured(file, missing)
             measured += found
             machines += [machine] if machine else []
-    _join(exports, measured)
+    networks = _networks(rows, own, latency)
+    _join([*exports, *(row for row in networks if "folder" in row)], measured)
     unclaimed = [row for row in measured if not row.get("claimed")]
-    shown = [*_networks(rows, own, latency), *exports, *unclaimed, *candidates]
+    shown = [*networks, *exports, *unclaimed, *candidates]
     kinds = dict.fromkeys(row["kind"] for row in shown if not row["color"])
     colors = dict(zip(kinds, SERIES, strict=False))
     for row in shown:
@@ -90,18 +94,19 @@ def deployment(
 
 
 def _networks(
-    rows: Sequence[Mapping[str, Any]], own: tuple[str, float | None], latency: Mapping[str, Any]
+    rows: Sequence[Mapping[str, Any]], own: tuple[Path, float | None], latency: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
     """Student and teacher in PyTorch, where their time was taken."""
     return [
         {
-            "name": own[0] if row["chosen"] else row["name"],
+            "name": own[0].resolve().name if row["chosen"] else row["name"],
             "kind": str(latency.get("runtime", "PyTorch")),
             "precision": "float32",
             "value": own[1] if row["chosen"] else row["mean"],
             "bytes": row["bytes"],
             "ms": row["ms"],
             "color": row["color"],
+            **({"folder": own[0]} if row["chosen"] else {}),
         }
         for row in rows
         if row["chosen"] or row["role"] == "teacher"
@@ -167,47 +172,50 @@ def _measured(file: Path, missing: list[str]) -> tuple[list[dict[str, Any]], str
     return rows, str(told)
 
 
-def _join(exports: Iterable[dict[str, Any]], measured: Sequence[dict[str, Any]]) -> None:
-    """Exports get the time that was measured of them: of the same folder, wherever it has moved to."""
-    for export in exports:
-        folder: Path = export["folder"]
+def _join(shipped: Iterable[dict[str, Any]], measured: Sequence[dict[str, Any]]) -> None:
+    """What lies in a folder gets the time that was measured of it, wherever it has moved to."""
+    for one in shipped:
+        folder: Path = one["folder"]
         own = [row for row in measured if row.get("path") and Path(row["path"]).resolve() == folder.resolve()]
-        own = own or [row for row in measured if Path(row.get("path", "")).name == folder.name]
+        own = own or [row for row in measured if Path(row.get("path", "")).name == folder.resolve().name]
         if own:
-            export |= {key: own[-1][key] for key in ("ms", "low", "high", "threads", "batch", "peak")}
+            one |= {key: own[-1][key] for key in ("ms", "low", "high", "threads", "batch", "peak")}
             for row in own:
                 row["claimed"] = True
 
 
-_COLUMNS = {
-    "name": ("name", "candidate", "model", "student"),
-    "ms": ("latency_ms", "median_ms", "ms", "latency"),
-    "low": ("latency_low_ms", "low_ms"),
-    "high": ("latency_high_ms", "high_ms"),
-    "bytes": ("bytes", "size_bytes", "size"),
-    "precision": ("precision", "bits"),
-}
-
-
 def _candidates(file: Path, metric: str, missing: list[str]) -> list[dict[str, Any]]:
-    """Rows of frontier.csv; each column under any of the names that it may have."""
+    """Rows of frontier.csv, each with its metric after the most epochs that it was trained for."""
     try:
         with file.open(newline="", encoding="utf-8", errors="replace") as lines:
             table = list(csv.DictReader(lines))
     except (OSError, csv.Error) as error:
         missing.append(f"{file.name} cannot be read: {error}.")
         return []
+    if table and "candidate" not in table[0]:
+        missing.append(f"{file.name} is no table of counterpoise fit.")
+        return []
     rows = []
-    for line in table[:500]:
-        found = {key: next((line[name] for name in names if line.get(name)), "") for key, names in _COLUMNS.items()}
-        value = next((line[name] for name in (metric, "metric", "value", "accuracy", "score") if line.get(name)), "")
+    for line in table[:CANDIDATES]:
+        reached = {
+            int(match[1]): value
+            for column, text in line.items()
+            if (match := re.fullmatch(rf"{re.escape(metric)}_(\d+)_epochs", column or ""))
+            and (value := _parsed(text)) is not None
+        }
+        epochs = max(reached, default=None)
+        size = _parsed(line.get("megabytes"))
         rows.append(
             {
-                **{key: _parsed(found[key]) for key in ("ms", "low", "high", "bytes")},
-                "name": found["name"] or "candidate",
-                "kind": "candidate of fit",
-                "precision": found["precision"],
-                "value": _parsed(value),
+                "name": line["candidate"] or "candidate",
+                "kind": "candidate of fit" + ("" if epochs is None else f", {epochs} epochs"),
+                "precision": line.get("precision") or "",
+                "value": None if epochs is None else reached[epochs],
+                "note": line.get("status") or "",
+                "bytes": None if size is None else 1e6 * size,
+                "ms": _parsed(line.get("latency_ms")),
+                "low": _parsed(line.get("latency_low_ms")),
+                "high": _parsed(line.get("latency_high_ms")),
                 "color": "",
             }
         )
@@ -259,8 +267,8 @@ def _number(value: Any) -> float | None:
     return float(value) if fits else None
 
 
-def _parsed(text: str) -> float | None:
+def _parsed(text: str | None) -> float | None:
     try:
-        return _number(float(text))
+        return _number(float(text or ""))
     except (TypeError, ValueError):
         return None

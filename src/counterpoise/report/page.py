@@ -104,7 +104,7 @@ def render(
         "details": _details(found, chosen, methods, reading.task),
         "comparison": comparison.comparison(methods, told["differences"], compared, "points"),
         "deployment": deployment.deployment(
-            shipped, told["rows"], (reading.name, reading.last.get(metric)), found.get("latency", {}), metric
+            shipped, told["rows"], (reading.folder, reading.last.get(metric)), found.get("latency", {}), metric
         ),
         "provenance": provenance.provenance(reading),
         "command": command,

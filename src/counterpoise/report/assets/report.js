@@ -9,8 +9,11 @@
     const [from, to] = [Math.floor(Math.log10(low)), Math.ceil(Math.log10(high))];
     const steps = to - from > 4 ? [1] : to - from > 2 ? [1, 3] : [1, 2, 5];
     const all = Array.from({ length: to - from + 1 }, (_, at) => steps.map((step) => step * 10 ** (from + at))).flat();
-    const inside = all.filter((tick) => tick >= low * 0.999 && tick <= high * 1.001);
-    return inside.length > 2 ? inside : 4;
+    const within = (ticks) => ticks.filter((tick) => tick >= low * 0.999 && tick <= high * 1.001);
+    const found = within(all);
+    if (found.length > 2) return found;
+    const finer = [from, to].flatMap((power) => [1, 1.5, 2, 3, 4, 5, 7].map((step) => step * 10 ** power));
+    return within([...new Set(finer)]);
   };
   const longest = (names) => Math.max(0, ...names.map((name) => [...name].length));
 
@@ -89,8 +92,8 @@
     },
 
     reliability({ rows }, width) {
-      const names = [...new Set(rows.map((row) => row.who))];
       const most = Math.max(...rows.map((row) => row.count));
+      const total = (who) => rows.filter((row) => row.who === who).reduce((sum, row) => sum + row.count, 0);
       const points = rows.map((row) => ({ ...row, confidence: 100 * row.confidence, accuracy: 100 * row.accuracy }));
       return common(width, Math.min(340, width * 0.82), {
         marginLeft: 46, marginRight: 14, marginBottom: 36, marginTop: 20,
@@ -100,7 +103,7 @@
         marks: [
           Plot.gridX({ stroke: "var(--line)", strokeOpacity: 1, ticks: 5 }), Plot.gridY({ stroke: "var(--line)", strokeOpacity: 1, ticks: 5 }),
           Plot.link([0], { x1: 0, y1: 0, x2: 100, y2: 100, stroke: "var(--soft)", strokeDasharray: "4 4" }),
-          Plot.lineY(points, { x: "confidence", y: "accuracy", z: "who", stroke: (row) => color(row.color), strokeWidth: 1.6 }),
+          Plot.lineY(points.filter((row) => row.count >= 0.005 * total(row.who)), { x: "confidence", y: "accuracy", z: "who", stroke: (row) => color(row.color), strokeWidth: 1.6 }),
           Plot.dot(points, { x: "confidence", y: "accuracy", fill: (row) => color(row.color), stroke: "var(--surface)", r: (row) => 2.5 + 6 * Math.sqrt(row.count / most) }),
           Plot.tip(points, Plot.pointer({ x: "confidence", y: "accuracy", fill: "var(--surface)", stroke: "var(--line)", title: (row) => `${row.who}: ${row.count.toLocaleString("en")} answers, ${short(row.confidence)}% sure, ${short(row.accuracy)}% right` })),
         ],
