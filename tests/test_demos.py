@@ -39,6 +39,8 @@ def test_the_demo_compares_and_writes_its_summary(tmp_path: Path, monkeypatch: p
     summary = counterpoise.demo(out=tmp_path / "demo", seeds=2)
     assert json.loads((tmp_path / "demo" / "summary.json").read_text()) == summary
     assert list(summary) == ["teacher", "alone", "kd", "balance"]
+    page = (tmp_path / "demo" / "report.html").read_text(encoding="utf-8")
+    assert f"{summary['balance']['top1']['last']['mean']:.1f}%" in page
     for row in summary.values():
         assert list(row) == ["top1", "params", "bytes", "seconds"]
         assert set(row["top1"]) == {"last", "best"}
@@ -105,6 +107,8 @@ def test_the_demo_of_segmentation_writes_its_summary_and_overlays(
     printed = capsys.readouterr().out
     assert "mIoU (%)" in printed
     assert "runs/demo-segmentation/overlays" in printed
+    assert printed.rstrip().endswith("open runs/demo-segmentation/report.html")
+    assert "data-scene" in (out / "report.html").read_text(encoding="utf-8")
     assert pictures[0].stat().st_mtime_ns > before
     again = json.loads((out / "summary.json").read_text())
     assert {kind: row["miou"] for kind, row in again.items()} == {kind: row["miou"] for kind, row in summary.items()}
