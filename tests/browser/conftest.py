@@ -44,6 +44,17 @@ def camera(chromium: Browser) -> Iterator[Browser]:
     browser.close()
 
 
+@pytest.fixture(scope="session")
+def gpu(chromium: Browser) -> Iterator[Browser]:
+    """A third Chromium, with WebGPU computed by software."""
+    flags = ["--no-sandbox", "--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader", "--use-vulkan=swiftshader"]
+    browser = chromium.browser_type.launch(
+        executable_path=shutil.which("chromium"), args=[*flags, "--enable-features=Vulkan"]
+    )
+    yield browser
+    browser.close()
+
+
 def network(path: Path, classes: int, *, dense: bool, noise: float = 0.0) -> Path:
     """An ONNX file: uint8 pixels [1, 3, 8, 8] to logits that depend on the mean color, or on that of each pixel."""
     from onnx import TensorProto, checker, helper, numpy_helper, save

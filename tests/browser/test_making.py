@@ -140,3 +140,12 @@ def test_samples_are_small_and_the_same_every_time(tmp_path: Path) -> None:
         Image.new("RGB", (4, 4)).save(tmp_path / f"{number}.png")
     with pytest.raises(DataError, match="26 pictures; a page shows 24"):
         samples.chosen([tmp_path])
+
+
+def test_the_page_s_own_policy_is_that_of_the_server() -> None:
+    page = (Path(site.__file__).parent / "page" / "index.html").read_text(encoding="utf-8")
+    own = re.search(r'http-equiv="Content-Security-Policy" content="([^"]+)"', page)
+    assert own
+    assert f"{own[1]}; frame-ancestors 'none'" == site.CONTENT_SECURITY_POLICY  # which a page cannot say of itself
+    assert "'unsafe-eval'" not in own[1].replace("'wasm-unsafe-eval'", "")
+    assert "unsafe-inline" not in own[1]

@@ -223,7 +223,13 @@ def test_segmentation_paints_under_a_slider_with_a_legend(segmented: Opened) -> 
     page.keyboard.press("End")
     assert masks.first.evaluate("mask => mask.style.opacity") == "1"
     assert page.locator("#opacity-value").inner_text() == "100 %"
-    assert page.locator("#legend li").count() >= 1
+    painted = "mask => mask.getContext('2d').getImageData(0, 0, mask.width, mask.height).data.some(Boolean)"
+    assert masks.first.evaluate(painted)
+    for switch in page.locator("#legend button").all():
+        switch.focus()
+        page.keyboard.press("Space")
+        assert switch.get_attribute("aria-pressed") == "false"
+    assert not masks.first.evaluate(painted), "all classes are hidden"
     assert "of the pixels" in page.locator("#agreement").inner_text()
     assert "Resized for the student, which sees 8 × 8 pixels" in page.locator("#agreement").inner_text()  # noqa: RUF001
     assert serious(page) == []
@@ -293,6 +299,19 @@ def test_a_newer_student_is_offered_and_taken(visit: Visit, make_site: Callable[
         page.get_by_role("button", name="A newer student is here").click(timeout=30_000)
         page.wait_for_function("() => document.querySelector('h1').textContent === 'newer'")
         server.shutdown()
+
+
+@pytest.mark.slow
+def test_the_gpu_gives_the_same_answers(gpu: Browser, classifier: Server) -> None:
+    page = gpu.new_page()
+    page.goto(classifier.address)
+    choose(ready(page), png("#4060a0"))
+    on_cpu = page.locator("#columns .rank").all_inner_texts()
+    page.get_by_label("Processor").select_option("GPU")
+    page.wait_for_selector("body[data-ready=gpu]", timeout=120_000)
+    assert page.locator("#processor-note").inner_text() == "WebGPU"
+    choose(page, png("#4060a0"))
+    assert page.locator("#columns .rank").all_inner_texts() == on_cpu
 
 
 def test_a_site_that_lost_a_file_says_which(visit: Visit, make_site: Callable[..., Path]) -> None:

@@ -5,6 +5,7 @@ const at = (id) => document.getElementById(id);
 
 export class Results {
   picture = null; // the last result that is not a frame of video
+  #hidden = new Set(); // classes that are not painted
   #seen = { pictures: 0, same: 0, difference: 0 };
 
   constructor(site) {
@@ -12,6 +13,7 @@ export class Results {
     this.columns = site.models.map((model) => this.#column(model));
     at("columns").replaceChildren(...this.columns.map(({ box }) => box));
     if (site.task === "segmentation") {
+      if (site.classes.indexOf("background") >= 0) this.#hidden.add(site.classes.indexOf("background"));
       at("opacity").addEventListener("input", () => this.#fade());
       this.#fade();
     }
@@ -93,22 +95,33 @@ export class Results {
     for (const [index, answer] of answers.entries()) {
       const { image, mask } = this.columns[index];
       draw(image, shown);
-      mask.width = answer.width;
-      mask.height = answer.height;
-      const pixels = new ImageData(answer.width, answer.height);
-      for (let at = 0; at < answer.classes.length; at++) {
-        pixels.data.set(this.site.colors[answer.classes[at]], at * 4);
-        pixels.data[at * 4 + 3] = 255;
-      }
-      mask.getContext("2d").putImageData(pixels, 0, 0);
       const [largest] = this.#shares(answer);
       const text = `${this.site.models[index].title}: mostly ${this.site.classes[largest.at].slice(0, 100)}`;
       mask.setAttribute("aria-label", text);
       if (index === 0 && !live) at("announcement").textContent = text;
     }
+    this.#color(answers);
     this.#legend(answers);
-    const note = answers[0].exact ? "" : `Resized for the student, which sees ${this.site.input.size[1]} × ${this.site.input.size[0]} pixels at once. `;
-    document.body.dataset.note = note;
+    const [rows, columns] = this.site.input.size;
+    document.body.dataset.note = answers[0].exact
+      ? ""
+      : `Resized for the student, which sees ${columns} × ${rows} pixels at once. `;
+  }
+
+  /** Lay the colors of the classes that are shown over the pictures. */
+  #color(answers) {
+    for (const [index, { width, height, classes }] of answers.entries()) {
+      const { mask } = this.columns[index];
+      mask.width = width;
+      mask.height = height;
+      const pixels = new ImageData(width, height);
+      for (let at = 0; at < classes.length; at++) {
+        if (this.#hidden.has(classes[at])) continue;
+        pixels.data.set(this.site.colors[classes[at]], at * 4);
+        pixels.data[at * 4 + 3] = 255;
+      }
+      mask.getContext("2d").putImageData(pixels, 0, 0);
+    }
   }
 
   #shares({ classes }) {
@@ -118,15 +131,25 @@ export class Results {
     return found.map((at) => ({ at, share: counts[at] / classes.length })).sort((a, b) => b.share - a.share);
   }
 
+  /** The classes of the first answer; each is a switch that shows or hides its color. */
   #legend(answers) {
     at("legend-block").hidden = false;
     const rows = this.#shares(answers[0]).map(({ at, share }) => {
-      const row = element("li", "");
       const swatch = element("span", "swatch");
       swatch.style.background = `rgb(${this.site.colors[at].join(" ")})`;
       const label = element("span", "name clip", this.site.classes[at]);
       label.dir = "auto";
-      row.append(swatch, label, element("span", "share", percent(share)));
+      const button = element("button", "class");
+      button.type = "button";
+      button.append(swatch, label, element("span", "share", percent(share)));
+      button.setAttribute("aria-pressed", String(!this.#hidden.has(at)));
+      button.addEventListener("click", () => {
+        if (!this.#hidden.delete(at)) this.#hidden.add(at);
+        button.setAttribute("aria-pressed", String(!this.#hidden.has(at)));
+        this.#color(answers);
+      });
+      const row = element("li", "");
+      row.append(button);
       return row;
     });
     at("legend").replaceChildren(...rows);

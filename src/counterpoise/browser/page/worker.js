@@ -48,6 +48,7 @@ async function open({ site: description, processor }) {
     const session = await runtime.InferenceSession.create(bytes, {
       executionProviders: gpu ? ["webgpu", "wasm"] : ["wasm"],
       graphOptimizationLevel: "all",
+      logSeverityLevel: 3, // errors; that shapes are computed on the CPU is none
     });
     students.push({ name: model.name, session, input: session.inputNames[0] });
   }

@@ -1,0 +1,108 @@
+"""The page's masks are those of tasks/segmentation.py."""
+
+from __future__ import annotations
+
+import base64
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from counterpoise.tasks.segmentation import upsample
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+Pixels = NDArray[np.uint8]
+
+CALL = """async ({bytes, width, height, input, weights, stride}) => {
+    const { segment } = await import("./scenes.js");
+    const data = Uint8ClampedArray.from(atob(bytes), (letter) => letter.charCodeAt(0));
+    const [rows, columns] = input.size;
+    const [h, w] = [rows / stride, columns / stride];
+    let windows = 0;
+    const answer = async (pixels) => {  // a network of one 1x1 convolution that looks at every stride-th pixel
+        windows++;
+        const logits = new Float32Array(weights.length * h * w);
+        weights.forEach((row, c) => {
+            for (let y = 0; y < h; y++) for (let x = 0; x < w; x++) for (let channel = 0; channel < 3; channel++) {
+                const value = pixels[(channel * rows + y * stride) * columns + x * stride];
+                logits[(c * h + y) * w + x] += row[channel] * value;
+            }
+        });
+        return {data: logits, dims: [1, weights.length, h, w]};
+    };
+    const found = await segment({width, height, data}, input, answer);
+    let text = "";
+    for (const value of found.classes) text += String.fromCharCode(value);
+    return [found.height, found.width, btoa(text), windows, found.exact];
+}"""
+WEIGHTS = np.random.default_rng(0).normal(size=(7, 3))
+
+
+def in_browser(
+    page: Page, picture: Pixels, size: tuple[int, int], reduction: float = 1.0, stride: int = 1
+) -> tuple[Pixels, int, bool]:
+    """The mask, of how many windows, and whether the picture was shown as `predict` shows it."""
+    height, width = picture.shape[:2]
+    opaque = np.dstack([picture, np.full((height, width), 255, np.uint8)])
+    given = {"bytes": base64.b64encode(opaque.tobytes()).decode(), "width": width, "height": height, "stride": stride}
+    shown = {"size": list(size), "reduction": reduction}
+    tall, wide, text, windows, exact = page.evaluate(CALL, {**given, "input": shown, "weights": WEIGHTS.tolist()})
+    return np.frombuffer(base64.b64decode(text), np.uint8).reshape(tall, wide), windows, exact
+
+
+def expected(picture: Pixels, shown: tuple[int, int], stride: int = 1) -> Pixels:
+    """The mask of the same network, to whom the whole picture is shown at a size."""
+    resized = Image.fromarray(picture).resize((shown[1], shown[0]), Image.Resampling.BILINEAR)
+    pixels = torch.from_numpy(np.array(resized)).double()[::stride, ::stride]
+    logits = torch.einsum("kc,hwc->khw", torch.from_numpy(WEIGHTS), pixels)[None].float()
+    mask: Pixels = upsample(logits, picture.shape[:2]).argmax(1)[0].byte().numpy()
+    return mask
+
+
+def scene(height: int, width: int) -> Pixels:
+    """Blotches, so that classes have areas and not only borders."""
+    rng = np.random.default_rng([height, width])
+    small = rng.integers(1, 256, (max(2, height // 8), max(2, width // 8), 3), dtype=np.uint8)
+    return np.asarray(Image.fromarray(small).resize((width, height), Image.Resampling.BILINEAR))
+
+
+@pytest.mark.parametrize(
+    ("size", "shown", "reduction", "stride"),
+    [
+        ((24, 32), (24, 32), 1.0, 1),
+        ((24, 32), (24, 32), 1.0, 4),
+        ((47, 63), (24, 32), 2.0, 4),
+        ((30, 45), (20, 30), 1.5, 2),
+    ],
+    ids=str,
+)
+def test_a_scene_of_the_export_s_size_is_painted_as_in_python(
+    modules: Page, size: tuple[int, int], shown: tuple[int, int], reduction: float, stride: int
+) -> None:
+    picture = scene(*size)
+    mask, windows, exact = in_browser(modules, picture, shown, reduction, stride)
+    assert (windows, exact) == (1, True)
+    assert (mask == expected(picture, shown, stride)).mean() > 0.999  # ties may fall either way
+    assert len(np.unique(mask)) > 2
+
+
+@pytest.mark.parametrize(("size", "shown"), [((30, 50), (20, 33)), ((90, 40), (45, 20)), ((20, 29), (20, 29))], ids=str)
+def test_windows_slide_over_other_shapes_and_see_all_of_them(
+    modules: Page, size: tuple[int, int], shown: tuple[int, int]
+) -> None:
+    picture = scene(*size)
+    mask, windows, exact = in_browser(modules, picture, (20, 20))
+    assert windows > 1
+    assert not exact
+    assert (mask == expected(picture, shown)).mean() > 0.999
+
+
+def test_a_sliver_is_cut_to_its_middle(modules: Page) -> None:
+    mask, windows, _ = in_browser(modules, scene(8, 400), (20, 20))
+    assert mask.shape == (8, 32)
+    assert windows < 8
