@@ -74,7 +74,7 @@ def prove(place: Path, rounds: int) -> tuple[list[dict[str, Any]], list[dict[str
             "low_ms": row["latency_low_ms"],
             "high_ms": row["latency_high_ms"],
             "of_budget": row["latency_high_ms"] / limit,
-            "bytes": row["bytes"],
+            "megabytes": row["megabytes"],
             "score": row["score"],
             "epochs": row["epochs"],
         }
@@ -94,7 +94,7 @@ def prove(place: Path, rounds: int) -> tuple[list[dict[str, Any]], list[dict[str
                 "budget_ms": limit,
                 **{key: case[key] for key in ("median_ms", "low_ms", "high_ms")},
                 "of_budget": case["high_ms"] / limit,
-                "bytes": entry["bytes"],
+                "megabytes": entry["bytes"] / 1e6,
                 "score": result.metrics[result.metric],
                 "epochs": TRAIN["epochs"],
             }

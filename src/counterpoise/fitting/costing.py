@@ -140,7 +140,7 @@ def untrained(plan: Plan, candidate: Candidate, data: Splits, folder: Path) -> S
     torch.manual_seed(run.seed)
     network = build_student(run, classes)
     tasks.get(run.task).ready(network, run)
-    _as_if_trained(network)
+    as_if_trained(network)
     size = pictures.size_of(network, None, data.val, run.data)
     batch = None if plan.format.dynamic_batch else 1
     deployed = Deployed(network)
@@ -160,7 +160,7 @@ def untrained(plan: Plan, candidate: Candidate, data: Splits, folder: Path) -> S
     )
 
 
-def _as_if_trained(network: nn.Module) -> None:
+def as_if_trained(network: nn.Module) -> None:
     """No number as it is initialized: the zeros and ones that a layer starts with would be optimized away."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():

@@ -146,7 +146,7 @@ def _fit(
         names = {candidate.name for candidate in kept}
         known = {candidate.name: f"after {max(scores.get(candidate.name) or [0])} epochs" for candidate in keeping}
         known |= dict.fromkeys(names, frontier.WINNER if won else "in the race")
-        rows = frontier.rows(plan, entries, costs, scores, {**known, **status})
+        rows = frontier.rows(plan, entries, scores, {**known, **status})
         frontier.write(plan, rows)
         return rows
 
@@ -156,7 +156,7 @@ def _fit(
     tell(f"{len(keeping)} of {len(plan.candidates)} candidates keep {plan.budget}")
     race = scoring.climb(plan, keeping, ledger, backend, until, tell)
     done = not race.left and not race.errors
-    if done and all(math.isnan(race.scores[c.name].get(race.epochs[-1], 0.0)) for c in race.kept if race.epochs):
+    if done and race.epochs and math.isnan(race.scores[race.kept[0].name][race.epochs[-1]]):
         raise NothingFits("All candidates that keep the budget diverged: lower train.optimizer.learning_rate.")
     rows = tabled(race.scores, race.kept, done)
     result = FitResult(
@@ -201,8 +201,8 @@ def _shipped(plan: Plan, winner: Candidate, job: Job, result: FitResult) -> FitR
     place = plan.out / "final" / f"{winner.name}-{plan.format.name}"
     sha256 = student_folder.read(run / "student")[0].weights_sha256
     if not deployed.is_export(place) or deployed.read(place).student_sha256 != sha256:
-        more: dict[str, Any] = {"within": plan.within} if winner.precision == "int8" else {}
-        export(run, to=plan.format.name, precision=winner.precision, out=place, overwrite=place.exists(), **more)
+        within = plan.within if winner.precision == "int8" else None
+        export(run, to=plan.format.name, precision=winner.precision, out=place, overwrite=place.exists(), within=within)
     agreement = deployed.read(place).agreement
     return replace(result, student=run / "student", export=place, metrics=summary["last"], agreement=agreement)
 
@@ -276,12 +276,11 @@ def tables(result: FitResult) -> Iterator[Any]:
     )
     for row in sorted(result.frontier, key=lambda row: (row["latency_ms"] is None, row["latency_ms"])):
         cells = [row["latency_ms"], row["latency_high_ms"], row["megabytes"]]
-        scores = [row[key] for key in sorted(filter(frontier.is_score, row), key=frontier.epochs_of)]
         table.add_row(
             Text(row["candidate"]),
             row["status"],
             *("-" if cell is None else f"{cell:.3g}" for cell in cells),
-            f"{scores[-1]:.2f}" if scores else "",
+            "" if row["score"] is None else f"{row['score']:.2f}",
         )
     yield table
     if result.student is None:

@@ -9,19 +9,19 @@ from typing import Any
 
 from counterpoise.comparing import plotting, results
 from counterpoise.files import replacing
-from counterpoise.fitting.budget import Budget, Costs
+from counterpoise.fitting.budget import Budget
 from counterpoise.fitting.plan import Plan
 
 OVER, FAILED, WINNER = "over budget", "failed", "winner"
 COLUMNS = ("candidate", "model", "size", "precision", "status", "frontier", "latency_ms", "latency_low_ms",
-           "latency_high_ms", "p95_ms", "megabytes", "peak_mb", "parameters", "multiply_adds")  # fmt: skip
+           "latency_high_ms", "p95_ms", "megabytes", "peak_mb", "parameters", "multiply_adds", "epochs",
+           "score")  # fmt: skip
 Row = dict[str, Any]
 
 
 def rows(
     plan: Plan,
     entries: Mapping[str, Mapping[str, Any]],
-    costs: Mapping[str, Costs],
     scores: Mapping[str, Mapping[int, float]],
     status: Mapping[str, str],
 ) -> list[Row]:
@@ -32,6 +32,7 @@ def rows(
     found = []
     for candidate in plan.candidates:
         entry = entries[candidate.name]
+        reached = scores.get(candidate.name, {})
         case: Mapping[str, Any] = next((case for case in entry.get("cases", ()) if case["threads"] == plan.threads), {})
         size = entry.get("size") or ["", ""]
         found.append(
@@ -45,25 +46,22 @@ def rows(
                 "latency_low_ms": case.get("low_ms"),
                 "latency_high_ms": case.get("high_ms"),
                 "p95_ms": case.get("p95_ms"),
-                "megabytes": costs[candidate.name]["size"].value if "size" in costs[candidate.name] else None,
+                "megabytes": None if entry.get("bytes") is None else entry["bytes"] / 1e6,
                 "peak_mb": case.get("peak_mb"),
                 "parameters": entry.get("parameters"),
                 "multiply_adds": entry.get("multiply_adds"),
-                **{f"{plan.metric}_{epochs}_epochs": value for epochs, value in scores.get(candidate.name, {}).items()},
+                "epochs": max(reached, default=None),
+                "score": reached[max(reached)] if reached else None,
+                **{f"{plan.metric}_{epochs}_epochs": value for epochs, value in reached.items()},
             }
         )
-    reached = sorted({epochs for by_epochs in scores.values() for epochs in by_epochs})
-    if reached:
-        column = f"{plan.metric}_{reached[0]}_epochs"
+    every = {epochs for by_epochs in scores.values() for epochs in by_epochs}
+    if every:
+        column = f"{plan.metric}_{min(every)}_epochs"
         compared = [row for row in found if _scored(row, column)]
         for row in compared:
             row["frontier"] = "no" if any(_beats(other, row, column) for other in compared) else "yes"
     return found
-
-
-def is_score(column: str) -> bool:
-    """Whether a column has a metric after some epochs."""
-    return column.endswith("_epochs")
 
 
 def epochs_of(column: str) -> int:
