@@ -42,14 +42,27 @@ def parsed() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def gauge(job: export.Job, runtime: base.Runtime) -> dict[str, Any]:
+def once(runtime: base.Runtime) -> base.Runtime:
+    """A runtime that is asked once for the same pixels."""
+    answers: dict[bytes, Any] = {}
+
+    def ask(pixels: base.Pixels) -> base.Logits:
+        key = pixels.tobytes()
+        if key not in answers:
+            answers[key] = runtime(pixels)
+        return answers[key]
+
+    return ask
+
+
+def gauge(job: export.Job, runtime: base.Runtime, student: agreement.Remembered) -> dict[str, Any]:
     """The gauge of an export beside its student in float."""
     task = tasks.get(job.student.task)
     found = Gauge(job.student.num_classes)
     images = pictures.spread(job.data.val, job.images)  # type: ignore[union-attr]
     for pixels, _ in pictures.batches(images, job.student, job.section, job.request.size):
         rounded = torch.from_numpy(agreement.answer(runtime, pixels.numpy(), job.request.batch)).float()
-        found.update(*task.alike(rounded, agreement.student_answer(job.network, pixels))[:2])
+        found.update(*task.alike(rounded, student(pixels))[:2])
     values = found.compute()
     beyond = [row for row in values["bands"] if int(row["ranks"].split("-")[0]) > 5]
     return {
@@ -70,6 +83,7 @@ def cases(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
             data = pictures.data_of(student, arguments.data, None)[0]
             assert data is not None
             data, place = Splits(data.train, held), section
+        remembered: agreement.Remembered | None = None
         for to in arguments.to:
             chosen = base.find(to)
             plans: list[tuple[str, str, float | None]] = [] if arguments.no_float else [("float32", "", None)]
@@ -81,10 +95,13 @@ def cases(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
                 job = export.prepare(student, chosen, precision, data=arguments.data, images=arguments.images)
                 if data is not None:
                     job = job._replace(data=data, section=place)
-                yield case(student, job, method, within)
+                remembered = remembered or agreement.Remembered(job.network)
+                yield case(student, job, method, within, remembered)
 
 
-def case(student: Path, job: export.Job, method: str, within: float | None) -> dict[str, Any]:
+def case(
+    student: Path, job: export.Job, method: str, within: float | None, remembered: agreement.Remembered
+) -> dict[str, Any]:
     calibration = None
     if job.request.precision == "int8":
         calibration = export.calibrated(job, {"method": method})
@@ -92,10 +109,10 @@ def case(student: Path, job: export.Job, method: str, within: float | None) -> d
         calibration = sensitivity.choose(job, calibration, within).calibration
     with tempfile.TemporaryDirectory() as held:
         export.make(job, Path(held), calibration)
-        runtime = job.format.open(Path(held))
+        runtime = once(job.format.open(Path(held)))
         images = pictures.spread(job.data.val, job.images)  # type: ignore[union-attr]
         found = agreement.compare(
-            job.network,
+            remembered,
             runtime,
             pictures.batches(images, job.student, job.section, job.request.size),
             tasks.get(job.student.task),
@@ -124,7 +141,7 @@ def case(student: Path, job: export.Job, method: str, within: float | None) -> d
             "loss": round(found.loss or 0, 3),
             "loss_low": round(low, 3),
             "loss_high": round(high, 3),
-            **gauge(job, runtime),
+            **gauge(job, runtime, remembered),
         }
     print(json.dumps(row), flush=True)
     return row

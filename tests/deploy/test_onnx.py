@@ -20,6 +20,7 @@ from torch import Tensor, nn
 import counterpoise
 from counterpoise.deploy import base, folder
 from counterpoise.deploy.base import ExportError, Request
+from counterpoise.errors import RunError
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -267,3 +268,22 @@ def test_a_picture_larger_than_the_input_is_seen_as_in_evaluation(
     assert [name for _, name in lines] == [row["class"] for row in answer["top"]]
     for (share, _), row in zip(lines, answer["top"], strict=True):
         assert float(share) == pytest.approx(row["probability"], abs=0.01)
+
+
+def test_too_little_disk_is_said_and_leaves_nothing(digits_run: Path, tmp_path: Path) -> None:
+    place = tmp_path / "disk"
+    place.mkdir()
+    try:
+        mounted = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(place)], capture_output=True, check=False
+        )
+    except FileNotFoundError:
+        pytest.skip("needs the command mount")
+    if mounted.returncode:
+        pytest.skip(f"may not mount a file system here: {mounted.stderr.decode().strip()}")
+    try:
+        with pytest.raises(RunError, match=r"needs up to 4\.\d MB, and 0\.1 MB are free there"):
+            counterpoise.export(digits_run, to="onnx", out=place / "out")
+        assert not list(place.iterdir())
+    finally:
+        subprocess.run(["umount", str(place)], check=True)

@@ -69,6 +69,7 @@ def choose(job: export.Job, calibration: Calibration, within: float) -> Choice:
     if not within >= 0:
         raise ConfigError(f"within must be 0 or more points, got {within}.")
     judged = list(_judged(job))
+    remembered = agreement.Remembered(job.network)
     ranking = [
         name for name, _ in sensitivities(job.network, calibration.pixels[:RANKED_ON]) if name not in calibration.keep
     ]
@@ -78,7 +79,7 @@ def choose(job: export.Job, calibration: Calibration, within: float) -> Choice:
         return Calibration(calibration.pixels, calibration.method, (*calibration.keep, *ranking[:kept]))
 
     def fits(kept: int) -> bool:
-        found = _loss(job, settings(kept), judged)
+        found = _loss(job, settings(kept), remembered, judged)
         trials.append(Trial(kept, found))
         return found <= within
 
@@ -110,13 +111,13 @@ def _others(images: ImageSet, count: int) -> ImageSet:
     return images.subset(places)
 
 
-def _loss(job: export.Job, calibration: Calibration, judged: list[tuple[Tensor, Tensor]]) -> float:
+def _loss(job: export.Job, calibration: Calibration, student: nn.Module, judged: list[tuple[Tensor, Tensor]]) -> float:
     task = tasks.get(job.student.task)
     with tempfile.TemporaryDirectory() as folder:
         export.make(job, Path(folder), calibration)
         runtime: Any = job.format.open(Path(folder))
         found = agreement.compare(
-            job.network, runtime, judged, task, job.student.num_classes, job.request.batch, resamples=0
+            student, runtime, judged, task, job.student.num_classes, job.request.batch, resamples=0
         )
         del runtime
     if found.loss is None or math.isnan(found.loss):
