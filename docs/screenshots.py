@@ -61,14 +61,14 @@ def take(browser: Any, report: Path, name: str, part: str, scheme: str, longest:
 
 
 def try_it(browser: Any, site: Path, name: str, scheme: str, width: int) -> None:
-    """A picture of a site that has answered its first sample."""
+    """A picture of a site that has answered a sample."""
     with Server(from_folder(site)) as server:
         server.start()
         context = browser.new_context(viewport={"width": width, "height": 700}, color_scheme=scheme)
         page = context.new_page()
         page.goto(server.address)
         page.wait_for_selector("#offline[data-ready]", timeout=60_000)
-        page.get_by_role("button", name="Sample 1").click()
+        page.get_by_role("button", name="Sample 4").click()
         page.wait_for_selector("body[data-answered='1']")
         page.mouse.move(0, 0)
         page.wait_for_timeout(500)

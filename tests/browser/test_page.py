@@ -106,6 +106,7 @@ def serious(page: Page) -> list[str]:
 def test_a_picture_is_answered_by_float_and_8_bits_with_their_cost(classified: Opened) -> None:
     page = classified.page
     assert page.evaluate("crossOriginIsolated")
+    assert page.locator("#altered").is_hidden()
     choose(page, png("red"))
     assert len(first_answers(page)) == 2
     assert page.locator(".ranks").first.locator("li").count() == 5
@@ -312,6 +313,27 @@ def test_the_gpu_gives_the_same_answers(gpu: Browser, classifier: Server) -> Non
     assert page.locator("#processor-note").inner_text() == "WebGPU"
     choose(page, png("#4060a0"))
     assert page.locator("#columns .rank").all_inner_texts() == on_cpu
+
+
+def test_a_browser_that_changes_pixels_is_told_of(visit: Visit, classifier: Server) -> None:
+    page, _ = visit("about:blank")
+    noise = """{
+        const read = OffscreenCanvasRenderingContext2D.prototype.getImageData;
+        OffscreenCanvasRenderingContext2D.prototype.getImageData = function (...place) {
+            const pixels = read.apply(this, place);
+            pixels.data[0] ^= 1;
+            return pixels;
+        };
+    }"""
+
+    def altered(route: Any) -> None:
+        response = route.fetch()
+        route.fulfill(response=response, body=response.text() + noise)
+
+    page.context.route("**/decoding.js", altered)
+    page.goto(classifier.address)
+    assert ready(page).locator("#altered").is_visible()
+    assert "may be wrong" in page.locator("#altered").inner_text()
 
 
 def test_a_site_that_lost_a_file_says_which(visit: Visit, make_site: Callable[..., Path]) -> None:

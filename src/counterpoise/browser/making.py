@@ -97,7 +97,7 @@ def _samples(
     if not found:
         return samples.drawn(), "Drawn by a program, for a first try."
     if evaluation_pictures:
-        return found, "From the pictures that the student is evaluated on." if not chosen else ""
+        return found, "From the student's evaluation pictures." if not chosen else ""
     return found, ""
 
 

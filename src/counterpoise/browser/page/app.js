@@ -35,10 +35,11 @@ async function open(processor) {
   const choice = at("processor");
   choice.disabled = at("measure").disabled = true;
   try {
-    const { threads, times } = await state.engine.open(processor);
+    const { threads, times, faithful } = await state.engine.open(processor);
     const cores = threads > 1 ? `${threads} threads` : "1 thread";
     at("processor-note").textContent = processor === "gpu" ? "WebGPU" : `WebAssembly, ${cores}`;
     state.results.times(times);
+    at("altered").hidden = faithful;
     document.body.dataset.ready = processor;
   } catch (error) {
     if (processor !== "gpu") throw new Error(`The network could not be loaded. ${error.message}`);

@@ -61,6 +61,17 @@ export function fromBitmap(bitmap) {
   return { width, height, data: pen.getImageData(0, 0, width, height).data };
 }
 
+/** Whether pages read the pixels that they drew: some browsers change them, so that devices cannot be told apart. */
+export function isFaithful() {
+  const edge = 32;
+  const drawn = new ImageData(edge, edge);
+  drawn.data.forEach((_, at) => (drawn.data[at] = at % 4 === 3 ? 255 : (at * 89) % 256));
+  const pen = new OffscreenCanvas(edge, edge).getContext("2d", { alpha: false, willReadFrequently: true });
+  pen.putImageData(drawn, 0, 0);
+  const read = pen.getImageData(0, 0, edge, edge).data;
+  return read.every((value, at) => value === drawn.data[at]);
+}
+
 /**
  * What the header of a file says, or null where it is no picture of a kind that browsers read. An orientation may still
  * swap width and height. `whole` is false where the end of the file is missing, which browsers would paint over.

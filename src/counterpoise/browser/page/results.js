@@ -229,6 +229,7 @@ function percent(share) {
 }
 
 function readable(milliseconds) {
+  if (milliseconds < 0.1) return "< 0.1 ms";
   return `${milliseconds < 10 ? milliseconds.toFixed(1) : Math.round(milliseconds)} ms`;
 }
 

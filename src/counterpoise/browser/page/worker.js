@@ -3,7 +3,7 @@
 // Messages in: {id, kind: "open", site, processor}, {id, kind: "picture", file | bitmap}, {id, kind: "measure"}.
 // Out: {id, result} or {id, error}: a sentence for people, `unexpected` set where it is a fault of ours.
 
-import { decode, fromBitmap, PictureError } from "./decoding.js";
+import { decode, fromBitmap, isFaithful, PictureError } from "./decoding.js";
 import { planes, prepare } from "./resampling.js";
 import { segment } from "./scenes.js";
 
@@ -52,7 +52,7 @@ async function open({ site: description, processor }) {
     });
     students.push({ name: model.name, session, input: session.inputNames[0] });
   }
-  return { threads, times: await measure({ budget: 400 }) };
+  return { threads, faithful: isFaithful(), times: await measure({ budget: 400 }) };
 }
 
 /** Every export's answer to one picture. */
