@@ -11,6 +11,7 @@ def report(
     predictions: bool = True,
     images: int | None = None,
     device: str = "auto",
+    model: str | None = None,
     overwrite: bool = False,
 ) -> None:
     """Make a page to look at: is the student good, where does it fail, what does it cost. One file, without a network.
@@ -23,9 +24,10 @@ def report(
         predictions: ask student and teacher about the evaluation images; --no-predictions tells what the folders hold
         images: ask about so many of them; default: all
         device: auto, cpu, cuda, cuda:1 or mps
+        model: the student's network where it is code of your own, file.py:function
         overwrite: replace the file
     """
     from counterpoise.report import write
 
-    written = write(paths, out, predictions=predictions, images=images, device=device, overwrite=overwrite)
+    written = write(paths, out, predictions=predictions, images=images, device=device, model=model, overwrite=overwrite)
     print(f"open {written}")

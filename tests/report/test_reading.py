@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from counterpoise.report import render
 from counterpoise.report.reading import find, read
@@ -80,6 +83,32 @@ def test_a_run_file_that_is_none(copied: Copy, text: str) -> None:
     folder = copied("balance-1")
     (folder / "run.yaml").write_text(text)
     assert read(folder).missing
+    assert "<h1>" in render([folder])
+
+
+def damaged(value: Any, chance: random.Random) -> Any:
+    """The value with something in it lost, or replaced by what should not be there."""
+    if isinstance(value, dict) and value and chance.random() < 0.8:
+        key = chance.choice(list(value))
+        rest = {name: inner for name, inner in value.items() if name != key}
+        return rest if chance.random() < 0.25 else {**rest, key: damaged(value[key], chance)}
+    if isinstance(value, list) and value and chance.random() < 0.6:
+        place = chance.randrange(len(value))
+        return [*value[:place], damaged(value[place], chance), *value[place + 1 :]]
+    return chance.choice([None, "x", [], {}, -1, 1e308, float("nan"), True, ["a"], {"a": {"b": 1}}, "<b>", 10**30])
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_whatever_values_files_hold_there_is_a_page(copied: Copy, seed: int) -> None:
+    folder, chance = copied("balance-1"), random.Random(seed)
+    for name in ("summary.json", "student/student.json"):
+        values = json.loads((folder / name).read_text())
+        (folder / name).write_text(json.dumps(damaged(damaged(values, chance), chance)))
+    run = yaml.safe_load((folder / "run.yaml").read_text())
+    (folder / "run.yaml").write_text(yaml.safe_dump(damaged(run, chance)))
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    kept = [damaged(line, chance) if chance.random() < 0.2 else line for line in lines]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in kept))
     assert "<h1>" in render([folder])
 
 

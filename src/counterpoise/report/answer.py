@@ -9,7 +9,7 @@ from typing import Any
 from counterpoise.comparing import statistics
 from counterpoise.report import charts
 from counterpoise.report.methods import Method
-from counterpoise.report.reading import Reading
+from counterpoise.report.reading import Reading, numbers
 from counterpoise.report.words import MINUS, number, signed
 from counterpoise.report.words import metric as in_words
 
@@ -99,11 +99,12 @@ def _rows(
 
 def _row(method: Method, metric: str, chosen: bool) -> dict[str, Any]:
     values = method.values(metric)
-    summaries = [run.summary for run in method.runs if run.summary]
+    summaries = [numbers(run.summary) for run in method.runs if run.summary]
     best = [run.best[metric] for run in method.runs if metric in run.best]
     first = summaries[0] if summaries else {}
     student = next((run.student for run in method.runs if run.student), None) or {}
-    network = str(student.get("architecture") or (method.runs[0].values.get("student") or {}).get("model") or "")
+    section = method.runs[0].values.get("student")
+    network = student.get("architecture") or (section.get("model") if isinstance(section, dict) else None) or ""
     return {
         "name": method.name,
         "role": method.role,
@@ -117,7 +118,7 @@ def _row(method: Method, metric: str, chosen: bool) -> dict[str, Any]:
         "parameters": first.get("parameters"),
         "bytes": first.get("bytes"),
         "ms": None,
-        "network": network,
+        "network": str(network),
     }
 
 

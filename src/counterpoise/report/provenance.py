@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from counterpoise.report.reading import Reading, inside
+from counterpoise.report.reading import Reading, inside, numbers
 from counterpoise.report.words import number
 
 LONGEST = 20_000
@@ -20,17 +20,17 @@ def provenance(reading: Reading) -> dict[str, Any]:
     summary = reading.summary or {}
     if summary.get("machine"):
         facts.append(("Machine", str(summary["machine"])))
-    if summary.get("seconds"):
-        facts.append(("Training time", f"{number(float(summary['seconds']))} s, {number(summary.get('steps'))} steps"))
+    counted = numbers(summary)
+    if "seconds" in counted:
+        facts.append(("Training time", f"{number(counted['seconds'])} s, {number(counted.get('steps'))} steps"))
     facts.append(("Seed", str(reading.values.get("seed", ""))))
     if told.get("commit"):
         facts.append(("Commit of counterpoise", str(told["commit"])[:12]))
     teacher = told.get("teacher")
     if isinstance(teacher, dict):
         facts.append(("Teacher", str(teacher.get("architecture") or teacher.get("store") or "")))
-    corrupt = summary.get("corrupt")
-    if corrupt:
-        facts.append(("Images that could not be read", str(corrupt)))
+    if counted.get("corrupt"):
+        facts.append(("Images that could not be read", number(counted["corrupt"])))
     hashes = [
         ("Student's weights", reading.weights),
         ("Teacher's weights", reading.teacher_weights),

@@ -5,13 +5,16 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from counterpoise.engine.run_folder import REPORT
 from counterpoise.errors import ConfigError, RunError, nearest
 from counterpoise.files import write_text
 from counterpoise.report import comparison, deployment, reading
 from counterpoise.report.page import render, subject
+
+if TYPE_CHECKING:
+    from counterpoise.models.catalog import Model
 
 
 def write(
@@ -21,6 +24,7 @@ def write(
     predictions: bool = True,
     images: int | None = None,
     device: str = "auto",
+    model: Model | None = None,
     overwrite: bool = False,
 ) -> Path:
     """Write the page of runs.
@@ -31,6 +35,7 @@ def write(
         predictions: ask the student, its teacher, and the students beside it about the run's evaluation images.
         images: ask about so many of them; default: all.
         device: as train.device.
+        model: the student's network, where that is code of one's own: a folder alone gets to run none.
         overwrite: replace the file.
 
     Returns:
@@ -49,7 +54,7 @@ def write(
     if images is not None and images < 1:
         raise ConfigError(f"--images must be at least 1, got {images}.")
     folders, shipped, compared = _sorted(places)
-    findings = _findings(folders, images, device) if predictions else None
+    findings = _findings(folders, images, device, model) if predictions else None
     command = ["counterpoise", "report", *map(str, paths), *(["--no-predictions"] if not predictions else [])]
     command += ["--images", str(images)] if images is not None else []
     command += ["--out", str(out)] if out is not None else []
@@ -79,7 +84,7 @@ def _sorted(places: Sequence[Path]) -> tuple[list[Path], list[Path], Path | None
     return folders, shipped, compared
 
 
-def _findings(folders: Sequence[Path], images: int | None, device: str) -> dict[str, Any]:
+def _findings(folders: Sequence[Path], images: int | None, device: str, model: Model | None) -> dict[str, Any]:
     from counterpoise.report.findings.gather import gather
 
     methods, chosen, run, metric = subject(folders)
@@ -90,4 +95,4 @@ def _findings(folders: Sequence[Path], images: int | None, device: str) -> dict[
         same = (other.student or {}).get("architecture") == own
         if method is not chosen and method.role in ("alone", "kd") and other.student is not None and same:
             beside[method.name] = other
-    return gather(run, beside, images, device)
+    return gather(run, beside, images, device, model)

@@ -31,7 +31,11 @@ ROUNDS, SECONDS = 30, 4.0
 
 
 def gather(
-    reading: Reading, beside: Mapping[str, Reading], images: int | None = None, device: str = "auto"
+    reading: Reading,
+    beside: Mapping[str, Reading],
+    images: int | None = None,
+    device: str = "auto",
+    model: catalog.Model | None = None,
 ) -> dict[str, Any]:
     """What the student of a run answers on the run's evaluation images.
 
@@ -40,6 +44,7 @@ def gather(
         beside: further runs by name, whose students are asked the same, such as the student alone.
         images: ask about so many of them, evenly spaced; None asks about all.
         device: as train.device.
+        model: the students' network, where that is code of one's own: a folder alone gets to run none.
 
     Returns:
         {"missing": sentences} and, where the student and the data are there, what the task's gathering gives, "gauges"
@@ -52,28 +57,28 @@ def gather(
     if run is None or reading.student is None:
         return {"missing": ["Pictures, confusions and the gauge need a finished run: there is no student to ask yet."]}
     try:
-        student: VisionModel = load_student(reading.folder)
+        student: VisionModel = load_student(reading.folder, model=model)
         found = sources.load(run.data).val.held(run.data.memory_limit_gb * 1e9, run.data.on_corrupt)
         if found.classes:
             check_classes(student, found)
         tasks.get(student.task).check(found)
-    except CounterpoiseError as error:
+    except (CounterpoiseError, OSError) as error:
         return {"missing": [f"Pictures, confusions and the gauge are left out. {error}"]}
     chosen = _part(found, images)
     models = {STUDENT: student}
     classes = tuple(found.classes or student.classes or ())
     try:
         models[TEACHER] = _teacher(run, classes)
-    except CounterpoiseError as error:
+    except (CounterpoiseError, OSError) as error:
         missing.append(f"What the teacher answers is left out. {error}")
     for name, other in beside.items():
         try:
-            models[name] = _beside(other, student)
-        except CounterpoiseError as error:
+            models[name] = _beside(other, student, model)
+        except (CounterpoiseError, OSError) as error:
             missing.append(f"What '{name}' answers is left out. {error}")
     try:
         values = _asked(models, chosen, run.data, classes, choose_device(device))
-    except CounterpoiseError as error:
+    except (CounterpoiseError, OSError) as error:
         return {"missing": [*missing, f"Pictures, confusions and the gauge are left out. {error}"]}
     if len(chosen) < len(found):
         missing.append(f"{len(chosen):,} of {len(found):,} evaluation images were asked about, as was wished.")
@@ -97,8 +102,8 @@ def _teacher(run: config.Run, classes: tuple[str, ...]) -> VisionModel:
     return teacher
 
 
-def _beside(reading: Reading, student: VisionModel) -> VisionModel:
-    other = load_student(reading.folder)
+def _beside(reading: Reading, student: VisionModel, model: catalog.Model | None) -> VisionModel:
+    other = load_student(reading.folder, model=model)
     if (other.task, other.classes) != (student.task, student.classes):
         raise ModelError("Its task or its classes are not those of the student.")
     return other
