@@ -108,6 +108,9 @@ def test_colors_follow_the_system_and_the_button(visit: Visit, digit_page: Path)
     assert dark.evaluate(ground) == "rgb(16, 18, 22)"
     light.get_by_role("button", name="Dark").click()
     assert light.evaluate(ground) == "rgb(16, 18, 22)"
+    dark.emulate_media(media="print", color_scheme="dark")
+    assert dark.evaluate(ground) == "rgb(255, 255, 255)"
+    dark.emulate_media(media="screen", color_scheme="dark")
     mark = "getComputedStyle(document.querySelector('[data-chart=standing] circle')).fill"
     assert light.evaluate(mark) == dark.evaluate(mark)
 

@@ -32,7 +32,7 @@ def answer(
         "chart": charts.standing(
             [{key: row[key] for key in ("name", "color", "mean", "values")} for row in scored], f"{in_words(metric)}, %"
         )
-        if scored
+        if sum(len(row["values"]) for row in scored) > 1  # a single number needs no picture
         else None,
         "differences": differences,
     }
@@ -130,6 +130,8 @@ def _sentence(
     if own["mean"] is None:
         return [("The run has no evaluation yet, so there is no answer yet.", False)]
     who = {"alone": "The student alone", "teacher": "The teacher"}.get(chosen.role, f"The {chosen.name} student")
+    if len(rows) == 1 and chosen.role == "alone":
+        who = "The network, trained on labels alone,"
     words: Words = [(f"{who} {'reaches' if finished else 'is at'} ", False), (f"{own['mean']:.1f}%", True)]
     words.append((f" {in_words(metric)}", False))
     if not finished:

@@ -68,7 +68,8 @@ def lines(
 ) -> Chart:
     """Curves: each of `series` has name, color and points [(x, y)]; `levels` are horizontal lines at `y`."""
     thin = [{**one, "points": thinned(one["points"])} for one in series]
-    positive = all(y > 0 for one in thin for _, y in one["points"])
+    heights = [y for one in thin for _, y in one["points"]]
+    wide = min(heights, default=0.0) > 0 and max(heights) > 10 * min(heights)  # else a linear scale is read easier
     places = sorted({x for one in thin for x, _ in one["points"]})
     shown = places[:: max(1, math.ceil(len(places) / ROWS))]
     columns = [dict(one["points"]) for one in thin]
@@ -77,7 +78,7 @@ def lines(
         "lines",
         title,
         says,
-        {"series": thin, "across": across, "up": up, "log": log and positive, "levels": list(levels)},
+        {"series": thin, "across": across, "up": up, "log": log and wide, "levels": list(levels)},
         (across, *(one["name"] for one in thin)),
         [(number(x), *(number(column.get(x)) for column in columns)) for x in shown],
         [(one["color"], one["name"]) for one in (*thin, *levels)],

@@ -22,7 +22,7 @@
     standing({ methods, unit }, width) {
       const runs = methods.flatMap(({ name, color, values }) => values.map((value) => ({ name, color, value })));
       const values = runs.map((run) => run.value);
-      const low = Math.min(...values), high = Math.max(...values), room = Math.max(1, high - low) * 0.08;
+      const low = Math.min(...values), high = Math.max(...values), room = Math.max(2, (high - low) * 0.08);
       return common(width, 34 * methods.length + 46, {
         marginLeft: Math.min(width * 0.34, 20 + 6.6 * longest(methods.map((one) => one.name))), marginRight: 54,
         x: { label: null, domain: [Math.max(0, low - room), Math.min(100, high + room)], ticks: width / 90, tickSize: 0 },

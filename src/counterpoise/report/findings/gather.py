@@ -68,7 +68,8 @@ def gather(
     models = {STUDENT: student}
     classes = tuple(found.classes or student.classes or ())
     try:
-        models[TEACHER] = _teacher(run, classes)
+        if run.teacher is not None:
+            models[TEACHER] = _teacher(run, run.teacher, classes)
     except (CounterpoiseError, OSError) as error:
         missing.append(f"What the teacher answers is left out. {error}")
     for name, other in beside.items():
@@ -91,11 +92,9 @@ def _part(images: ImageSet, count: int | None) -> ImageSet:
     return images.subset(torch.linspace(0, len(images) - 1, count).long())
 
 
-def _teacher(run: config.Run, classes: tuple[str, ...]) -> VisionModel:
-    if run.teacher is None:
-        raise ModelError("The run had none.")
-    if run.teacher.model is not None and catalog.is_code(run.teacher.model):
-        raise ModelError(f"It is code, {run.teacher.model}, which a report does not run.")
+def _teacher(run: config.Run, section: config.Teacher, classes: tuple[str, ...]) -> VisionModel:
+    if section.model is not None and catalog.is_code(section.model):
+        raise ModelError(f"It is code, {section.model}, which a report does not run.")
     teacher = build_teacher(run, classes).eval()
     if teacher.task != run.task:
         raise ModelError(f"It is a network for {teacher.task}.")
