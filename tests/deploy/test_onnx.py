@@ -248,6 +248,28 @@ def test_the_layer_where_answers_part_is_named(tmp_path: Path) -> None:
     assert min(layers["second"], layers["third"]) > 1e-3
 
 
+def test_an_export_that_disagrees_is_refused_and_leaves_nothing(
+    digits_run: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    onnx_format = base.find("onnx")
+    convert = type(onnx_format).convert
+
+    def spoil(self: Any, network: Any, request: Any, metadata: Any, out: Path) -> Any:
+        notes = convert(self, network, request, metadata, out)
+        model = onnx.load(out / "model.onnx")
+        weight = next(tensor for tensor in model.graph.initializer if "stage2.0.weight" in tensor.name)
+        weight.raw_data = (np.frombuffer(weight.raw_data, np.float32) * 1.2).tobytes()
+        onnx.save(model, out / "model.onnx")
+        return notes
+
+    monkeypatch.setattr(type(onnx_format), "convert", spoil)
+    code, _, err = run("export", digits_run, "--to", "onnx", "--out", "new")
+    assert code == 2
+    assert "The onnx export disagrees with the student: logits differ by up to" in err
+    assert "It starts at layer 'student.net.features.stage2.1'" in err
+    assert not list(Path.cwd().iterdir())
+
+
 def test_a_picture_larger_than_the_input_is_seen_as_in_evaluation(
     make_picture: Callable[..., Image.Image], tmp_path: Path
 ) -> None:

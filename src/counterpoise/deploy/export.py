@@ -15,7 +15,7 @@ from counterpoise.deploy import agreement, base, folder, pictures, runner
 from counterpoise.deploy.base import Calibration, ExportError, Format, Request
 from counterpoise.deploy.measuring.counting import multiply_adds
 from counterpoise.deploy.network import Deployed
-from counterpoise.errors import ConfigError, unknown
+from counterpoise.errors import ConfigError, DataError, unknown
 from counterpoise.inputs import RunLike
 from counterpoise.models.student import Student, load_student
 
@@ -244,6 +244,8 @@ def compared(job: Job, runtime: base.Runtime, out: Path) -> agreement.Agreement 
         return None
     images = pictures.spread(job.data.val, job.images)
     batches = list(pictures.batches(images, job.student, job.section, job.request.size))
+    if not batches:
+        raise DataError("No validation image can be read, so there is nothing to compare the export on.")
     task = tasks.get(job.student.task)
     found = agreement.compare(job.network, runtime, batches, task, job.student.num_classes, job.request.batch)
     objection = found.objection(job.request.precision)
