@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from counterpoise.deploy.export import export
     from counterpoise.deploy.finetune import finetune
     from counterpoise.deploy.measuring.measure import measure
+    from counterpoise.deploy.publishing import push
     from counterpoise.deploy.verify import verify
     from counterpoise.errors import CounterpoiseError
     from counterpoise.fitting.fit import fit
@@ -47,6 +48,7 @@ __all__ = [
     "load_student",
     "measure",
     "predict",
+    "push",
     "record",
     "search",
     "train",
@@ -70,6 +72,7 @@ _HOMES = {
     "load_student": "models.student",
     "measure": "deploy.measuring.measure",
     "predict": "api",
+    "push": "deploy.publishing",
     "record": "api",
     "search": "comparing.search",
     "train": "api",

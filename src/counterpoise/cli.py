@@ -15,7 +15,7 @@ from counterpoise import __version__, command_line, config
 from counterpoise.browser_cli import try_
 from counterpoise.command_line import Options
 from counterpoise.compare_cli import compare, search
-from counterpoise.deploy_cli import export, finetune, verify
+from counterpoise.deploy_cli import export, finetune, push, verify
 from counterpoise.errors import CounterpoiseError
 from counterpoise.fit_cli import fit
 from counterpoise.measure_cli import measure
@@ -40,6 +40,7 @@ app.command(search)
 app.command(export)
 app.command(finetune)
 app.command(verify)
+app.command(push)
 app.command(try_, name="try")
 app.command(report)
 app.command(measure)

@@ -156,3 +156,43 @@ def finetune(
         show=not quiet,
     )
     command_line.show(api.summary(result), json, lambda: result_table(api.summary(result)))
+
+
+def push(
+    student: Path,
+    /,
+    *,
+    to: str | None = None,
+    out: Path | None = None,
+    exports: list[Path] | None = None,
+    measured: list[Path] | None = None,
+    license: str | None = None,
+    private: bool = False,
+    json: bool = False,
+) -> None:
+    """Put a student, its exports and a card that tells of them onto the Hugging Face Hub.
+
+    Args:
+        student: student folder, or a run's folder
+        to: org/name on the Hub; made where it is not there. Log in with hf auth login
+        out: instead, a new folder that is ready for huggingface_hub.upload_folder
+        exports: export folders; default: those in the run, or beside the student folder
+        measured: files that measure --out wrote; default: measure*.json in the run, or beside the student folder
+        license: of the whole, as the Hub knows it, such as apache-2.0
+        private: make the repository a private one
+        json: print what was put where as JSON
+    """
+    from counterpoise.deploy.publishing import push as run
+    from counterpoise.tables import facts_table
+
+    result = run(
+        student,
+        to=to,
+        out=out,
+        exports=exports,
+        measured=measured,
+        license_id=license,
+        private=private,
+    )
+    shown = {**result, "files": "\n".join(result["files"])}
+    command_line.show(result, json, lambda: facts_table(shown))

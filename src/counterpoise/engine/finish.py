@@ -34,6 +34,9 @@ def finish(trainer: Trainer) -> Result:
         provenance = {
             "teacher": _teacher(trainer),
             "data_fingerprint": parts.fingerprint,
+            "objective": {
+                name: term.model_dump(mode="json", exclude_unset=True) for name, term in run.objective.items()
+            },
             "run_sha256": run_hash(run),
             "versions": versions(),
             "commit": commit(),

@@ -1,0 +1,150 @@
+"""A student with its exports as a folder for the Hugging Face Hub, and onto it."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from counterpoise.deploy import card, folder
+from counterpoise.errors import ConfigError, CounterpoiseError, RunError
+from counterpoise.files import reason
+from counterpoise.models import folder as student_folder
+
+EXPORTS = "exports"
+
+
+class PushError(CounterpoiseError):
+    """The Hub did not take it."""
+
+
+def push(
+    student: str | Path,
+    *,
+    to: str | None = None,
+    out: str | Path | None = None,
+    exports: Sequence[str | Path] | None = None,
+    measured: Sequence[str | Path] | None = None,
+    license_id: str | None = None,
+    private: bool = False,
+) -> dict[str, Any]:
+    """Put a student with its exports and a card that tells of them onto the Hugging Face Hub, or into a folder for it.
+
+    Hashes are checked first. The student folder itself stays as it is.
+
+    Args:
+        student: student folder, or a run's folder.
+        to: org/name on the Hub; made where it is not there.
+        out: a new folder, ready for `huggingface_hub.upload_folder`.
+        exports: export folders; default: those in the run, or beside the student folder, made from this student.
+        measured: files that `measure` wrote; default: measure*.json in the run, or beside the student folder.
+        license_id: of the whole, as the Hub knows it, such as apache-2.0.
+        private: make the repository a private one.
+
+    Returns:
+        The `files` that it consists of, and the `folder` or the `url`.
+
+    Raises:
+        ModelError: a file is missing, damaged or changed; an export was made from another student.
+        PushError: the Hub did not take it.
+    """
+    if (to is None) == (out is None):
+        raise ConfigError("push needs --to org/name or --out FOLDER, one of them.")
+    if to is not None and not re.fullmatch(r"[\w.-]+/[\w.-]+", to):
+        raise ConfigError(f"--to is org/name, such as acme/ducks, got '{to}'.")
+    if out is not None:
+        files = _gather(Path(student), Path(out), exports, measured, license_id)
+        return {"folder": str(out), "files": files}
+    assert to is not None
+    with tempfile.TemporaryDirectory() as temporary:
+        place = Path(temporary) / to.partition("/")[2]
+        files = _gather(Path(student), place, exports, measured, license_id)
+        return {"url": _upload(place, to, private), "files": files}
+
+
+def _gather(
+    student: Path,
+    out: Path,
+    exports: Sequence[str | Path] | None,
+    measured: Sequence[str | Path] | None,
+    license_id: str | None,
+) -> list[str]:
+    """Write the folder `out`; the files in it."""
+    source = student_folder.find(student)
+    described, _ = student_folder.read(source)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ConfigError(f"{out} is there already: give another --out.")
+    chosen = _exports(student, source, described.weights_sha256) if exports is None else [Path(one) for one in exports]
+    found = {}
+    for place in chosen:
+        export = folder.read(place)
+        if export.student_sha256 != described.weights_sha256:
+            raise ConfigError(
+                f"{place} was made from another student: its weights are {export.student_sha256[:12]}..., those of "
+                f"{source} {described.weights_sha256[:12]}..."
+            )
+        if f"{EXPORTS}/{place.name}" in found:
+            raise ConfigError(f"Two of the exports are called {place.name}: rename one of their folders.")
+        found[f"{EXPORTS}/{place.name}"] = export
+    told = [_json(Path(file)) for file in (_measurements(student, source) if measured is None else measured)]
+    text = (source / student_folder.CARD).read_text(encoding="utf-8")
+    parts = card.parts_of(described.architecture, described.provenance)
+    try:
+        shutil.copytree(source, out, dirs_exist_ok=True)
+        for place, name in zip(chosen, found, strict=True):
+            shutil.copytree(place, out / name)
+        text = card.with_exports(text, found, told, parts, license_id)
+        (out / student_folder.CARD).write_text(text, encoding="utf-8")
+    except (OSError, shutil.Error) as error:
+        raise RunError(f"{out} could not be written: {reason(error)}.") from error
+    return sorted(file.relative_to(out).as_posix() for file in out.rglob("*") if file.is_file())
+
+
+def _exports(student: Path, source: Path, weights: str) -> list[Path]:
+    """Exports made from these weights, in the run or beside the student folder."""
+    places = [
+        *source.parent.glob(f"{EXPORTS}/*"),
+        *student.glob(f"{EXPORTS}/*"),
+        *source.parent.glob(f"{source.name}-*"),
+    ]
+    own = [place for place in dict.fromkeys(places) if folder.is_export(place)]
+    return sorted(place for place in own if folder.read(place).student_sha256 == weights)
+
+
+def _measurements(student: Path, source: Path) -> list[Path]:
+    return sorted({*student.glob("measure*.json"), *source.parent.glob("measure*.json")})
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}.") from None
+    if not isinstance(values, dict) or not isinstance(values.get("measured"), list):
+        raise ConfigError(f"{path} is nothing that counterpoise measure wrote.")
+    return values
+
+
+def _upload(place: Path, to: str, private: bool) -> str:
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
+
+    hub = HfApi()
+    try:
+        url = hub.create_repo(to, private=private, exist_ok=True)
+        hub.upload_folder(repo_id=to, folder_path=place, commit_message="A student and its exports")
+    except LocalTokenNotFoundError:
+        raise PushError(f"{to} needs a login: hf auth login, or HF_TOKEN.") from None
+    except HfHubHTTPError as error:
+        status = error.response.status_code
+        hint = " Log in with hf auth login, as somebody who may write there." if status in (401, 403) else ""
+        raise PushError(f"{hub.endpoint} did not take {to}: {str(error).splitlines()[0]}{hint}") from error
+    except Exception as error:  # of whatever the library reaches the network with
+        if not isinstance(error, OSError) and "connect" not in str(error).lower():
+            raise
+        raise PushError(f"{hub.endpoint} cannot be reached: {error}.") from error
+    return str(url)

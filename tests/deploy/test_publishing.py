@@ -1,0 +1,169 @@
+"""A student, its exports and their card: as a folder, and onto a server that speaks the Hub's language."""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from huggingface_hub import ModelCard
+
+import counterpoise
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+class Hub(ThreadingHTTPServer):
+    """What of the Hub's HTTP API a push calls: repositories made and files committed are remembered."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Answers)
+        self.created: list[dict[str, Any]] = []
+        self.files: dict[str, bytes] = {}
+        self.allowed = True
+        self.url = f"http://127.0.0.1:{self.server_port}"
+
+
+class _Answers(BaseHTTPRequestHandler):
+    server: Hub
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        path = self.path.partition("?")[0]
+        if self.headers["Authorization"] != "Bearer hf_secret" or not self.server.allowed:
+            return self._answer({"error": "Forbidden"}, 403)
+        if path == "/api/repos/create":
+            self.server.created.append(json.loads(body))
+            return self._answer({"url": f"{self.server.url}/acme/ducks", "name": "acme/ducks"})
+        if path == "/api/validate-yaml":
+            return self._answer({"errors": [], "warnings": []})
+        if path == "/api/models/acme/ducks/preupload/main":
+            files = [{"path": file["path"], "uploadMode": "regular", "shouldIgnore": False}
+                     for file in json.loads(body)["files"]]  # fmt: skip
+            return self._answer({"files": files})
+        assert path == "/api/models/acme/ducks/commit/main", path
+        for line in map(json.loads, body.splitlines()):
+            if line["key"] == "file":
+                assert line["value"]["encoding"] == "base64"
+                self.server.files[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
+        url = f"{self.server.url}/acme/ducks/commit/0123"
+        return self._answer({"success": True, "commitOid": "0123", "commitUrl": url})
+
+    def do_GET(self) -> None:
+        self._answer({"id": "acme/ducks", "sha": "0123", "siblings": [], "tags": []})
+
+    def _answer(self, values: dict[str, Any], status: int = 200) -> None:
+        content = json.dumps(values).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    server = Hub()
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", server.url)  # as HF_ENDPOINT does before it is imported
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture(scope="module")
+def exported(digits_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An ONNX export of the digits' student, and what was measured of both, in a folder beside the run."""
+    out = tmp_path_factory.mktemp("published") / "onnx-float32"
+    counterpoise.export(digits_run, to="onnx", out=out)
+    measured = counterpoise.measure([digits_run, out], threads=[1], batches=[1], rounds=6, seconds=0.01)
+    (out.parent / "measured.json").write_text(json.dumps(measured))
+    return out
+
+
+def test_folder_for_the_hub_has_a_card_that_tells_of_every_export(
+    digits_run: Path, exported: Path, run: Run, tmp_path: Path
+) -> None:
+    given = ["--exports", exported, "--measured", exported.parent / "measured.json"]
+    before = (digits_run / "student" / "README.md").read_bytes()
+    code, out, err = run("push", digits_run, "--out", tmp_path / "hub", *given, "--license", "apache-2.0")
+    assert (code, err, "exports/onnx-float32/model.onnx" in out) == (0, "", True)
+    assert (digits_run / "student" / "README.md").read_bytes() == before
+    card = ModelCard.load(tmp_path / "hub" / "README.md")
+    assert card.data.license == "apache-2.0"
+    assert card.data.library_name == "counterpoise"
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in card.text.splitlines() if "|" in line]
+    (export,) = [row for row in rows if row[0] == "`exports/onnx-float32`"]
+    assert export[1:4] == ["onnx float32", export[2], export[3]]
+    assert export[3].startswith("top1 ")
+    assert export[4:] == ["0.00 (0.00 to 0.00)", "100.00% of 180", "", "yes"]
+    measured = json.loads((exported.parent / "measured.json").read_text())
+    latencies = {row[0]: row for row in rows if len(row) == 6 and row[1:3] == ["1", "1"]}
+    assert latencies.keys() == {"pytorch float32", "onnx float32"}
+    assert measured["machine"]["processor"] in latencies["onnx float32"][5]
+    facts = {row[0]: row[1] for row in rows if len(row) == 2}
+    assert facts["objective.cross_entropy.weight"] == "1"
+    assert facts["training data"].startswith(f"fingerprint `{facts['data_fingerprint'][:16]}`")
+    assert facts["network `digits/cnn_8_16`"] == "counterpoise, Apache-2.0"
+    student = counterpoise.load_student(tmp_path / "hub")
+    assert student.description == counterpoise.load_student(digits_run).description
+    assert counterpoise.verify(tmp_path / "hub" / "exports" / "onnx-float32")["format"] == "onnx"
+
+    code, _, err = run("push", tmp_path / "hub", "--out", tmp_path / "again", *given, "--license", "mit")
+    assert (code, err) == (0, "")
+    text = (tmp_path / "again" / "README.md").read_text()
+    assert (text.count("## Exports"), text.count("license:"), "license: mit" in text) == (1, 1, True)
+
+
+def test_student_and_exports_are_committed_to_the_hub(digits_run: Path, exported: Path, run: Run, hub: Hub) -> None:
+    given = ["--to", "acme/ducks", "--exports", exported, "--private"]
+    code, out, _ = run("push", digits_run, *given, "--json")
+    assert code == 0
+    (created,) = hub.created
+    assert (created["organization"], created["name"]) == ("acme", "ducks")
+    assert created.get("visibility") == "private" or created["private"]  # newer and older libraries
+    assert sorted(hub.files) == json.loads(out)["files"]
+    for name in ("model.safetensors", "student.json"):
+        assert hub.files[name] == (digits_run / "student" / name).read_bytes()
+    for file in exported.iterdir():
+        assert hub.files[f"exports/onnx-float32/{file.name}"] == file.read_bytes()
+    assert b"## Exports" in hub.files["README.md"]
+
+
+def test_what_cannot_be_pushed_is_told(
+    digits_run: Path,
+    scenes_run: Path,
+    exported: Path,
+    run: Run,
+    hub: Hub,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refused(*arguments: str | Path) -> str:
+        code, _, err = run("push", *arguments)
+        assert code == 2
+        return " ".join(err.split())
+
+    assert "push needs --to org/name or --out FOLDER, one of them" in refused(digits_run)
+    assert "--to is org/name, such as acme/ducks, got 'ducks'" in refused(digits_run, "--to", "ducks")
+    assert "was made from another student" in refused(scenes_run, "--out", tmp_path / "x", "--exports", exported)
+    assert "is there already" in refused(digits_run, "--out", exported)
+    given = ("--exports", exported, "--measured", exported / "export.json")
+    assert "is nothing that counterpoise measure wrote" in refused(digits_run, "--out", tmp_path / "x", *given)
+    assert not (tmp_path / "x").exists()
+    hub.allowed = False
+    told = refused(digits_run, "--to", "acme/ducks")
+    assert f"{hub.url} did not take acme/ducks: " in told
+    assert "Log in with hf auth login" in told
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    told = refused(digits_run, "--to", "acme/ducks")
+    assert "http://127.0.0.1:9 cannot be reached" in told
