@@ -61,9 +61,9 @@ def parts_of(architecture: str, provenance: Mapping[str, Any]) -> dict[str, str]
     teacher = provenance.get("teacher")
     if isinstance(teacher, Mapping):
         told = teacher.get("architecture", "of a store")
-        parts[f"teacher `{told}`"] = "the license of its weights is not known here; look whether it binds students"
+        parts[f"teacher `{told}`"] = "the license of its weights is not known here: check whether it binds students"
     parts["training data"] = f"fingerprint `{str(provenance.get('data_fingerprint', 'unknown'))[:16]}`; its terms " + (
-        "are not known here; look whether they bind models"
+        "are not known here: check whether they bind models"
     )
     return parts
 

@@ -94,7 +94,7 @@ def _gather(
     text = (source / student_folder.CARD).read_text(encoding="utf-8")
     parts = card.parts_of(described.architecture, described.provenance)
     try:
-        shutil.copytree(source, out, dirs_exist_ok=True)
+        shutil.copytree(source, out, ignore=shutil.ignore_patterns(EXPORTS), dirs_exist_ok=True)
         for place, name in zip(chosen, found, strict=True):
             shutil.copytree(place, out / name)
         text = card.with_exports(text, found, told, parts, license_id)
