@@ -45,6 +45,14 @@ def test_package_is_whole_and_says_that_it_is_not_verified(digits_run: Path, run
     assert (code, "weight.bin is not the file that export.json describes" in err) == (2, True)
 
 
+def test_verify_where_the_runtime_runs_marks_an_export_as_verified(digits_run: Path, tmp_path: Path) -> None:
+    counterpoise.export(digits_run, to="onnx", out=tmp_path / "export")
+    described = folder.read(tmp_path / "export")
+    folder.describe(tmp_path / "export", described.model_copy(update={"verified": False}))
+    counterpoise.verify(tmp_path / "export")
+    assert folder.read(tmp_path / "export") == described
+
+
 @pytest.mark.slow
 def test_half_precision_halves_the_weights(tmp_path: Path) -> None:
     net = catalog.build("digits/cnn_8_16", num_classes=10, input_size=8).eval()

@@ -63,6 +63,8 @@ def verify(
         "files": {name: file.model_dump() for name, file in described.files.items()},
         "reference": _against_reference(place, described, runtime),
     }
+    if not described.verified:  # made where its runtime does not run
+        folder.describe(place, described.model_copy(update={"verified": True}))
     if student is not None:
         found["agreement"] = _against_student(place, described, chosen, Path(student), data, data_set, images, model)
     return found
