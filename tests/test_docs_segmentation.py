@@ -1,0 +1,48 @@
+"""The table of docs/segmentation.md, and what README says of it, are those of the CSV."""
+
+from __future__ import annotations
+
+import csv
+import re
+from pathlib import Path
+from statistics import fmean, stdev
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def scores() -> dict[str, list[dict[str, str]]]:
+    path = ROOT / "benchmarks" / "results" / "camvid_small_cpu.csv"
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    return {name: [row for row in rows if row["method"] == name] for name in dict.fromkeys(r["method"] for r in rows)}
+
+
+def spread(rows: list[dict[str, str]], column: str, digits: int) -> str:
+    values = [float(row[column]) for row in rows]
+    mean = f"{fmean(values):.{digits}f}"
+    return f"{mean} ± {stdev(values):.{digits}f}" if len(values) > 1 else mean
+
+
+def test_the_table_is_that_of_the_csv() -> None:
+    page = (ROOT / "docs" / "segmentation.md").read_text(encoding="utf-8")
+    found = re.search(r"^\| network \| val .*\n\|[-|]+\n((?:\|.*\n)+)", page, re.MULTILINE)
+    assert found
+    shown = [[cell.strip() for cell in line.strip("|").split("|")] for line in found[1].splitlines()]
+    expected = [
+        [
+            name,
+            spread(rows, "val_miou", 2),
+            spread(rows, "test_miou", 2),
+            f"{fmean(float(row['processor_seconds']) for row in rows):.0f}",
+        ]
+        for name, rows in scores().items()
+    ]
+    assert shown == expected
+
+
+def test_readme_tells_the_same() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    found = re.search(r"alone ([\d.± ]+) mIoU, KD ([\d.± ]+), Balance ([\d.]+ ± [\d.]+)", readme)
+    assert found
+    rows = scores()
+    assert list(found.groups()) == [spread(rows[name], "test_miou", 1) for name in ("alone", "kd", "balance")]
