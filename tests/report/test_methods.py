@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Callable
 from pathlib import Path
 
+from counterpoise.report import render
 from counterpoise.report.answer import between
 from counterpoise.report.methods import different, group, main
 from counterpoise.report.reading import find, read
@@ -39,6 +40,32 @@ def test_differences_are_paired_by_seed(digit_runs: Path) -> None:
     assert rows[0]["mean"] == statistics.fmean(one[seed] - other[seed] for seed in (1, 2))
     assert rows[0]["n"] == 2
     assert rows[0]["low"] < rows[0]["mean"] < rows[0]["high"]
+
+
+def test_runs_that_are_not_finished_are_not_compared(copied: Callable[[str], Path]) -> None:
+    balance, alone = copied("balance-1"), copied("alone-1")
+    methods = group([read(balance), read(alone)])
+    assert len(between(methods, main(methods), "top1")) == 1
+    (alone / "summary.json").unlink()
+    methods = group([read(balance), read(alone)])
+    assert between(methods, main(methods), "top1") == []
+    page = render([balance, alone])
+    assert "Student alone, so far" in page
+    assert "above the same student" not in page
+    (balance / "summary.json").unlink()
+    methods = group([read(balance), read(alone)])
+    assert between(methods, main(methods), "top1") == []
+
+
+def test_another_network_is_not_the_same_student_alone(digit_runs: Path) -> None:
+    methods = group([read(digit_runs / name) for name in ("balance-1", "alone-1")])
+    assert [row["other"] for row in between(methods, main(methods), "top1")] == ["Student alone"]
+    balance = read(digit_runs / "balance-1")
+    assert balance.student is not None
+    balance.student["provenance"]["teacher"]["sha256"] = "of other weights"
+    methods = group([balance, read(digit_runs / "teacher")])
+    assert [method.name for method in methods] == ["digits/cnn_16_32, alone", "Balance"]
+    assert between(methods, main(methods), "top1") == []
 
 
 def test_methods_of_one_name_are_told_apart(copied: Callable[[str], Path]) -> None:

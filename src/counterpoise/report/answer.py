@@ -40,9 +40,11 @@ def answer(
 
 def between(methods: Sequence[Method], chosen: Method, metric: str) -> list[dict[str, Any]]:
     """The chosen method against every other student, and KD against the student alone; corrected together by Holm."""
-    others = [method for method in methods if method.role != "teacher" and method is not chosen]
+    # What is not finished has not come as far as the others.
+    others = [method for method in methods if method.role != "teacher" and method is not chosen and method.finished]
+    others = [method for method in others if method.network == chosen.network]
     alone = next((method for method in others if method.role == "alone"), None)
-    pairs = [(chosen, other) for other in others]
+    pairs = [(chosen, other) for other in others if chosen.finished]
     pairs += [(other, alone) for other in others if alone is not None and other is not alone]
     found = [(one, other, statistics.paired(one.values(metric), other.values(metric))) for one, other in pairs]
     corrected = statistics.holm([difference.p for _, _, difference in found])
@@ -102,11 +104,8 @@ def _row(method: Method, metric: str, chosen: bool) -> dict[str, Any]:
     summaries = [numbers(run.summary) for run in method.runs if run.summary]
     best = [run.best[metric] for run in method.runs if metric in run.best]
     first = summaries[0] if summaries else {}
-    student = next((run.student for run in method.runs if run.student), None) or {}
-    section = method.runs[0].values.get("student")
-    network = student.get("architecture") or (section.get("model") if isinstance(section, dict) else None) or ""
     return {
-        "name": method.name,
+        "name": method.name if method.finished else f"{method.name}, so far",
         "role": method.role,
         "color": method.color,
         "chosen": chosen,
@@ -118,7 +117,7 @@ def _row(method: Method, metric: str, chosen: bool) -> dict[str, Any]:
         "parameters": first.get("parameters"),
         "bytes": first.get("bytes"),
         "ms": None,
-        "network": str(network),
+        "network": method.network,
     }
 
 
@@ -126,7 +125,7 @@ def _sentence(
     chosen: Method, rows: Sequence[Mapping[str, Any]], metric: str, differences: Sequence[Mapping[str, Any]]
 ) -> Words:
     own = next(row for row in rows if row["chosen"])
-    finished = all(run.summary is not None for run in chosen.runs)
+    finished = chosen.finished
     if own["mean"] is None:
         return [("The run has no evaluation yet, so there is no answer yet.", False)]
     who = {"alone": "The student alone", "teacher": "The teacher"}.get(chosen.role, f"The {chosen.name} student")

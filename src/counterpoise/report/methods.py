@@ -34,9 +34,27 @@ class Method:
     runs: list[Reading]
     color: str = ""
 
+    @property
+    def finished(self) -> bool:
+        """Whether any of its runs is."""
+        return any(run.summary is not None for run in self.runs)
+
+    @property
+    def network(self) -> str:
+        """What the catalog calls the network; empty where no file tells."""
+        for run in self.runs:
+            section = run.values.get("student")
+            told = (run.student or {}).get("architecture") or (
+                section.get("model") if isinstance(section, dict) else ""
+            )
+            if told:
+                return str(told)
+        return ""
+
     def values(self, metric: str) -> dict[int, float]:
-        """The metric of the last epoch by seed, of the runs that have one."""
-        return {run.seed: run.last[metric] for run in self.runs if metric in run.last}
+        """The metric of the last epoch by seed: of the finished runs, or of all so far where none is finished."""
+        counted = [run for run in self.runs if run.summary is not None] or self.runs
+        return {run.seed: run.last[metric] for run in counted if metric in run.last}
 
     def mean(self, metric: str) -> float | None:
         """Mean over seeds."""
@@ -65,6 +83,10 @@ def group(readings: Sequence[Reading]) -> list[Method]:
     for runs in together.values():
         role, name = _role(runs[0], any(run.weights in taught for run in runs if run.weights))
         methods.append(Method(name, role, runs))
+    own = main(methods).network
+    for method in methods:
+        if method.role == "alone" and method.network != own:  # not the student that it could be compared with
+            method.name = f"{method.network or 'Another network'}, alone"
     _tell_apart(methods)
     order = {"teacher": 0, "alone": 1, "kd": 2, "student": 3}
     methods.sort(key=lambda method: order[method.role])
