@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 import statistics
 from collections.abc import Callable
 from pathlib import Path
 
+from counterpoise.comparing.statistics import paired
 from counterpoise.report import render
 from counterpoise.report.answer import between
 from counterpoise.report.methods import different, group, main
@@ -66,6 +68,22 @@ def test_another_network_is_not_the_same_student_alone(digit_runs: Path) -> None
     methods = group([balance, read(digit_runs / "teacher")])
     assert [method.name for method in methods] == ["digits/cnn_16_32, alone", "Balance"]
     assert between(methods, main(methods), "top1") == []
+
+
+def test_a_difference_that_was_claimed_beforehand_is_not_corrected(digit_runs: Path, tmp_path: Path) -> None:
+    for method in ("alone", "kd", "balance"):
+        for seed in (1,) if method == "kd" else (1, 2):
+            shutil.copytree(digit_runs / f"{method}-{seed}", tmp_path / "pair" / method / f"seed-{seed}")
+    readings = [read(folder) for folder in find(tmp_path)]
+    claimed = ("pair", "balance", "alone")
+    methods = group(readings, claimed)
+    chosen = main(methods, claimed)
+    assert chosen.name == "Balance"
+    first, second, _ = between(methods, chosen, "top1", claimed)
+    assert first["p"] == paired(chosen.values("top1"), methods[0].values("top1")).p
+    assert second["p"] is None  # one seed
+    assert between(methods, chosen, "top1")[0]["p"] > first["p"]
+    assert main(methods, ("pair", "kd", "alone")).name == "KD"
 
 
 def test_methods_of_one_name_are_told_apart(copied: Callable[[str], Path]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from counterpoise.comparing import statistics
 from counterpoise.report import charts
-from counterpoise.report.methods import Method
+from counterpoise.report.methods import Claim, Method
 from counterpoise.report.reading import Reading, numbers
 from counterpoise.report.words import MINUS, number, signed
 from counterpoise.report.words import metric as in_words
@@ -18,12 +18,17 @@ Words = list[tuple[str, bool]]
 
 
 def answer(
-    methods: Sequence[Method], chosen: Method, reading: Reading, metric: str, findings: Mapping[str, Any]
+    methods: Sequence[Method],
+    chosen: Method,
+    reading: Reading,
+    metric: str,
+    findings: Mapping[str, Any],
+    claimed: Claim = None,
 ) -> dict[str, Any]:
     """The sentence, the rows of the table, and the chart where there is anything to put side by side."""
     rows = _rows(methods, chosen, reading, metric, findings)
     scored = [row for row in rows if row["mean"] is not None]
-    differences = between(methods, chosen, metric)
+    differences = between(methods, chosen, metric, claimed)
     return {
         "words": _sentence(chosen, rows, metric, differences),
         "rows": rows,
@@ -38,8 +43,11 @@ def answer(
     }
 
 
-def between(methods: Sequence[Method], chosen: Method, metric: str) -> list[dict[str, Any]]:
-    """The chosen method against every other student, and KD against the student alone; corrected together by Holm."""
+def between(methods: Sequence[Method], chosen: Method, metric: str, claimed: Claim = None) -> list[dict[str, Any]]:
+    """The chosen method against every other student, and KD against the student alone.
+
+    Corrected together by Holm, but for the difference that was claimed before anything was trained, which stands alone.
+    """
     # What is not finished has not come as far as the others.
     others = [method for method in methods if method.role != "teacher" and method is not chosen and method.finished]
     others = [method for method in others if method.network == chosen.network]
@@ -47,7 +55,10 @@ def between(methods: Sequence[Method], chosen: Method, metric: str) -> list[dict
     pairs = [(chosen, other) for other in others if chosen.finished]
     pairs += [(other, alone) for other in others if alone is not None and other is not alone]
     found = [(one, other, statistics.paired(one.values(metric), other.values(metric))) for one, other in pairs]
-    corrected = statistics.holm([difference.p for _, _, difference in found])
+    open_claim = [claimed is not None and other.is_called(claimed[0], claimed[2]) for one, other, _ in found]
+    open_claim = [claim and one is chosen for claim, (one, _, _) in zip(open_claim, found, strict=True)]
+    others_p = iter(statistics.holm([row.p for claim, (_, _, row) in zip(open_claim, found, strict=True) if not claim]))
+    corrected = [row.p if claim else next(others_p) for claim, (_, _, row) in zip(open_claim, found, strict=True)]
     return [
         {
             "name": f"{one.name} {MINUS} {other.name}",

@@ -10,7 +10,7 @@ from typing import Any
 from counterpoise import config
 from counterpoise.comparing.plan import flatten
 from counterpoise.report import charts
-from counterpoise.report.methods import Method, different
+from counterpoise.report.methods import Claim, Method, different
 from counterpoise.report.words import MINUS, NONE, short
 
 DIFFERENCES, TABLE = "differences.csv", "table.csv"
@@ -21,6 +21,14 @@ KEYS = 60
 def find(path: Path) -> Path | None:
     """The folder of a comparison that a path means."""
     return path if (path / TABLE).is_file() and (path / DIFFERENCES).is_file() else None
+
+
+def claim(folder: Path | None) -> Claim:
+    """The one difference that a comparison named before anything was trained."""
+    for row in _rows(folder / DIFFERENCES, []) if folder is not None else []:
+        if row.get("primary") == "yes":
+            return row.get("pair", ""), row.get("method", ""), row.get("baseline", "")
+    return None
 
 
 def comparison(

@@ -13,6 +13,8 @@ from counterpoise.comparing.running import MOVABLE
 from counterpoise.errors import CounterpoiseError
 from counterpoise.report.reading import Reading
 
+Claim = tuple[str, str, str] | None
+"""Pair, method and baseline that a comparison named as the one difference it claims."""
 Role = Literal["teacher", "alone", "kd", "student"]
 WRAPPING = ("class_weighted", "standardized")
 NAMES = {"balance": "Balance", "binary_balance": "Balance", "forward_kl": "KD", "reverse_kl": "Reverse KL"}
@@ -38,6 +40,10 @@ class Method:
     def finished(self) -> bool:
         """Whether any of its runs is."""
         return any(run.summary is not None for run in self.runs)
+
+    def is_called(self, pair: str, name: str) -> bool:
+        """Whether its runs lie in PAIR/NAME/seed-N, as `counterpoise compare` keeps them."""
+        return self.runs[0].folder.resolve().parts[-3:-1] == (pair, name)
 
     @property
     def network(self) -> str:
@@ -73,7 +79,7 @@ class Method:
         return ranked[(len(ranked) - 1) // 2]
 
 
-def group(readings: Sequence[Reading]) -> list[Method]:
+def group(readings: Sequence[Reading], claimed: Claim = None) -> list[Method]:
     """Methods, the teacher first, then the student alone, KD and the others in the order that they were given."""
     together: dict[str, list[Reading]] = {}
     for reading in readings:
@@ -83,7 +89,7 @@ def group(readings: Sequence[Reading]) -> list[Method]:
     for runs in together.values():
         role, name = _role(runs[0], any(run.weights in taught for run in runs if run.weights))
         methods.append(Method(name, role, runs))
-    own = main(methods).network
+    own = main(methods, claimed).network
     for method in methods:
         if method.role == "alone" and method.network != own:  # not the student that it could be compared with
             method.name = f"{method.network or 'Another network'}, alone"
@@ -93,7 +99,7 @@ def group(readings: Sequence[Reading]) -> list[Method]:
     colors = {"teacher": "teacher", "alone": "alone", "kd": "kd"}
     others = iter(("student", "other-1", "other-2", "other-3"))
     used: set[str] = set()
-    chosen = main(methods)
+    chosen = main(methods, claimed)
     for method in methods:
         color = "student" if method is chosen else colors.get(method.role, "")
         while not color or color in used:
@@ -105,8 +111,11 @@ def group(readings: Sequence[Reading]) -> list[Method]:
     return methods
 
 
-def main(methods: Sequence[Method]) -> Method:
-    """The method that the page is about: one with Balance if there is one, else the last that is no teacher."""
+def main(methods: Sequence[Method], claimed: Claim = None) -> Method:
+    """The method that the page is about: that of the claim, else one with Balance, else the last that is no teacher."""
+    for method in methods:
+        if claimed is not None and method.is_called(claimed[0], claimed[1]):
+            return method
     students = [method for method in methods if method.role != "teacher"] or list(methods)
     with_balance = [method for method in students if method.role == "student" and "Balance" in method.name]
     return (with_balance or [method for method in students if method.role == "student"] or students[-1:])[0]

@@ -16,7 +16,7 @@ from counterpoise import __version__, tasks
 from counterpoise.errors import CounterpoiseError, MissingExtraError
 from counterpoise.report import answer, comparison, curves, deployment, provenance, words
 from counterpoise.report.charts import Chart, by_class, reliability
-from counterpoise.report.methods import Method, group, main
+from counterpoise.report.methods import Claim, Method, group, main
 from counterpoise.report.reading import Reading, read
 
 GENERATOR = "counterpoise report"
@@ -47,12 +47,12 @@ def headline(readings: Sequence[Reading]) -> str:
     return next((name for reading in readings for name in reading.last), "top1")
 
 
-def subject(folders: Sequence[Path]) -> tuple[list[Method], Method, Reading, str]:
+def subject(folders: Sequence[Path], claimed: Claim = None) -> tuple[list[Method], Method, Reading, str]:
     """All methods of run folders, that which a page is about, its middle run, and the metric."""
     readings = [read(folder) for folder in folders]
-    methods = group(readings)
+    methods = group(readings, claimed)
     metric = headline(readings)
-    chosen = main(methods)
+    chosen = main(methods, claimed)
     return methods, chosen, chosen.typical(metric), metric
 
 
@@ -79,9 +79,10 @@ def render(
     Raises:
         MissingExtraError: Jinja2 is not installed.
     """
-    methods, chosen, reading, metric = subject([Path(folder) for folder in run_folders])
+    claimed = comparison.claim(compared)
+    methods, chosen, reading, metric = subject([Path(folder) for folder in run_folders], claimed)
     found = dict(findings or {})
-    told = answer.answer(methods, chosen, reading, metric, found)
+    told = answer.answer(methods, chosen, reading, metric, found, claimed)
     notes = [*reading.missing, *found.get("missing", [])]
     for method in methods:
         for run in method.runs:

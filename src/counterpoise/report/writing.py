@@ -15,6 +15,7 @@ from counterpoise.report.page import render, subject
 
 if TYPE_CHECKING:
     from counterpoise.models.catalog import Model
+    from counterpoise.report.methods import Claim
 
 
 def write(
@@ -54,7 +55,7 @@ def write(
     if images is not None and images < 1:
         raise ConfigError(f"--images must be at least 1, got {images}.")
     folders, shipped, compared = _sorted(places)
-    findings = _findings(folders, images, device, model) if predictions else None
+    findings = _findings(folders, comparison.claim(compared), images, device, model) if predictions else None
     command = ["counterpoise", "report", *map(str, paths), *(["--no-predictions"] if not predictions else [])]
     command += ["--images", str(images)] if images is not None else []
     command += ["--out", str(out)] if out is not None else []
@@ -84,10 +85,12 @@ def _sorted(places: Sequence[Path]) -> tuple[list[Path], list[Path], Path | None
     return folders, shipped, compared
 
 
-def _findings(folders: Sequence[Path], images: int | None, device: str, model: Model | None) -> dict[str, Any]:
+def _findings(
+    folders: Sequence[Path], claimed: Claim, images: int | None, device: str, model: Model | None
+) -> dict[str, Any]:
     from counterpoise.report.findings.gather import gather
 
-    methods, chosen, run, metric = subject(folders)
+    methods, chosen, run, metric = subject(folders, claimed)
     own = (run.student or {}).get("architecture")
     beside = {}
     for method in methods:
