@@ -91,7 +91,8 @@ def test_methods_of_one_name_are_told_apart(copied: Callable[[str], Path]) -> No
     text = (second / "run.yaml").read_text()
     (second / "run.yaml").write_text(text.replace("epochs: 3", "epochs: 5"))
     readings = [read(first), read(second)]
-    assert [method.name for method in group(readings)] == ["Balance (train.epochs 3)", "Balance (train.epochs 5)"]
+    assert [method.color for method in group(readings)] == ["student", "other-1"]
+    assert [method.name for method in group(readings)] == ["Balance (epochs 3)", "Balance (epochs 5)"]
     assert different(readings, ignore={"seed"}) == [("train.epochs", [3, 5])]
 
 

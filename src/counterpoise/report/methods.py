@@ -97,7 +97,7 @@ def group(readings: Sequence[Reading], claimed: Claim = None) -> list[Method]:
     order = {"teacher": 0, "alone": 1, "kd": 2, "student": 3}
     methods.sort(key=lambda method: order[method.role])
     colors = {"teacher": "teacher", "alone": "alone", "kd": "kd"}
-    others = iter(("student", "other-1", "other-2", "other-3"))
+    others = iter(("other-1", "other-2", "other-3"))
     used: set[str] = set()
     chosen = main(methods, claimed)
     for method in methods:
@@ -169,7 +169,8 @@ def _tell_apart(methods: Sequence[Method]) -> None:
         differing = different([method.runs[0] for method in alike], ignore={"seed"})
         if 0 < len(differing) <= 2 and not any(key.startswith("(") for key, _ in differing):
             for index, method in enumerate(alike):
-                method.name += f" ({', '.join(f'{key} {values[index]}' for key, values in differing)})"
+                told = (f"{key.rpartition('.')[2]} {values[index]}" for key, values in differing)
+                method.name += f" ({', '.join(told)})"
         if len({method.name for method in alike}) < len(alike):
             for method in alike:
                 method.name = f"{name} ({method.runs[0].name})"
