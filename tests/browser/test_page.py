@@ -315,6 +315,7 @@ def test_the_gpu_gives_the_same_answers(gpu: Browser, classifier: Server) -> Non
     assert page.locator("#columns .rank").all_inner_texts() == on_cpu
 
 
+@pytest.mark.slow
 def test_a_browser_that_changes_pixels_is_told_of(visit: Visit, classifier: Server) -> None:
     page, _ = visit("about:blank")
     noise = """{

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import io
 import tarfile
+import time
 from base64 import b64encode
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -51,6 +53,25 @@ def test_it_is_fetched_once_and_kept(cache: Path, monkeypatch: pytest.MonkeyPatc
         registry.shutdown()
     assert asked == [f"onnxruntime-web/-/{ARCHIVE}"]
     assert set(found) == {*runtime.EVERYWHERE, *runtime.FOR_GPUS}
+
+
+def test_two_processes_fetch_it_once(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = package()
+    monkeypatch.setattr(runtime, "_INTEGRITY", b64encode(hashlib.sha512(content).digest()).decode())
+    asked: list[str] = []
+
+    def answer(path: str) -> Answer:
+        asked.append(path)
+        time.sleep(0.2)
+        return Answer(content, "application/octet-stream")
+
+    with Server(answer) as registry, ThreadPoolExecutor(4) as pool:
+        registry.start()
+        monkeypatch.setenv("NPM_CONFIG_REGISTRY", registry.address)
+        found = [future.result() for future in [pool.submit(runtime.files) for _ in range(4)]]
+        registry.shutdown()
+    assert len(asked) == 1
+    assert all(path.is_file() for files in found for path in files.values())
 
 
 def test_anything_else_than_what_was_published_is_refused(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

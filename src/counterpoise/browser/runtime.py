@@ -15,8 +15,9 @@ from base64 import b64decode
 from collections.abc import Mapping
 from pathlib import Path
 
+from filelock import FileLock
+
 from counterpoise.errors import CounterpoiseError
-from counterpoise.files import replacing
 
 VERSION = "1.30.0"
 _INTEGRITY = "q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ=="  # SHA-512
@@ -38,10 +39,13 @@ def files() -> Mapping[str, Path]:
     Raises RuntimeMissingError where the registry cannot be reached or gives something else than was published.
     """
     folder = _cache() / f"onnxruntime-web-{VERSION}"
-    names = (*EVERYWHERE, *FOR_GPUS)
-    if not all((folder / name).is_file() for name in names):
-        _unpack(_fetch(), folder, names)
-    return {name: folder / name for name in names}
+    found = {name: folder / name for name in (*EVERYWHERE, *FOR_GPUS)}
+    if not all(file.is_file() for file in found.values()):
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / ".lock"):  # two processes that find nothing fetch it once
+            if not all(file.is_file() for file in found.values()):
+                _unpack(_fetch(), found)
+    return found
 
 
 def _cache() -> Path:
@@ -78,11 +82,12 @@ def _fetch() -> bytes:
     return content
 
 
-def _unpack(archive: bytes, folder: Path, names: tuple[str, ...]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
+def _unpack(archive: bytes, files: Mapping[str, Path]) -> None:
+    from counterpoise.files import replacing  # brings torch
+
     with tarfile.open(fileobj=io.BytesIO(archive), mode="r:gz") as package:
-        for name in names:
+        for name, file in files.items():
             member = package.extractfile(f"package/dist/{name}")
             assert member is not None  # the archive is, to the byte, the one that was looked at
-            with replacing(folder / name) as temporary:
+            with replacing(file) as temporary:
                 temporary.write_bytes(member.read())

@@ -9,16 +9,16 @@ import shutil
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image, ImageDraw
 
 from counterpoise.browser import runtime
-from counterpoise.browser.samples import Sample
-from counterpoise.files import replacing_folder
-from counterpoise.models.folder import Description
-from counterpoise.overlays import palette
-from counterpoise.tasks.base import Task
+
+if TYPE_CHECKING:  # a site is served without waiting for torch
+    from counterpoise.browser.samples import Sample
+    from counterpoise.models.folder import Description
+    from counterpoise.tasks.base import Task
 
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self'; img-src 'self' blob:; "
@@ -57,6 +57,9 @@ def write(
         RunError: it cannot be written.
         RuntimeMissingError: see `runtime.files`.
     """
+    from counterpoise.files import replacing_folder
+    from counterpoise.overlays import palette
+
     engines = {f"runtime/{file}": place for file, place in runtime.files().items()}
     texts: dict[str, bytes] = {
         item.name: item.read_bytes() for item in resources.files("counterpoise.browser").joinpath("page").iterdir()
