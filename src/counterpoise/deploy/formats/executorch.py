@@ -104,7 +104,19 @@ class ExecuTorch(Format):
         _refuse_unknown(executable.executorch_program, graph)
         with replacing(out / self.files[0]) as path, path.open("wb") as file:
             executable.write_to_file(file)
+        self._try(request, out)
         return {**told, "largest_batch": request.batch or LARGEST}
+
+    def _try(self, request: Request, out: Path) -> None:
+        """Raises ExportError where the runtime cannot run its own program."""
+        height, width = request.size
+        try:
+            self.open(out)(request.example.numpy())
+        except RuntimeError as error:  # what went wrong in it is on stderr
+            raise ExportError(
+                f"executorch cannot run what it makes of this network at {height} x {width} in {request.precision} "
+                f"({error}). Pictures of another size may do, such as one that the network's stride divides."
+            ) from error
 
 
 def _program(network: nn.Module, request: Request) -> torch.export.ExportedProgram:
