@@ -45,7 +45,7 @@ def folder(tmp_path: Path) -> Path:
     place.mkdir()
     values = {"data": {"source": "digits"}, "student": {"model": "digits/cnn_4_8"}, "train": {"epochs": 4}}
     (place / "run.yaml").write_text(config.dump(config.resolve(values)))
-    log(place, step(10, 0), evaluation(19, 0, 41.25), step(20, 1), evaluation(38, 1, 52.5))
+    log(place, step(10, 0), evaluation(19, 0, 41.4), step(20, 1), evaluation(38, 1, 52.5))
     return place
 
 
@@ -60,9 +60,9 @@ def test_the_page_follows_the_run_by_itself_and_writes_nothing(folder: Path, vis
         page, errors = visit(server.address)
         page.wait_for_selector("text=52.5")
         assert contents(folder) == before
-        log(folder, step(40, 2), evaluation(57, 2, 63.75))
+        log(folder, step(40, 2), evaluation(57, 2, 63.7))
         before = contents(folder)
-        page.wait_for_selector("text=63.8", timeout=20_000)
+        page.wait_for_selector("text=63.7", timeout=20_000)
         assert contents(folder) == before
         server.shutdown()
     assert [error for error in errors if "ERR_CONNECTION_REFUSED" not in error] == []
@@ -76,8 +76,8 @@ def test_a_run_that_has_hardly_begun_has_a_page(tmp_path: Path, visit: Visit) ->
         place.mkdir()
         (place / "run.yaml").write_text(config.dump(config.resolve({"data": {"source": "digits"}})))
         page.wait_for_selector("h1", timeout=20_000)
-        log(place, evaluation(19, 0, 41.25))
-        page.wait_for_selector("text=41.3", timeout=20_000)
+        log(place, evaluation(19, 0, 41.4))
+        page.wait_for_selector("text=41.4", timeout=20_000)
         server.shutdown()
     assert [error for error in errors if "ERR_CONNECTION_REFUSED" not in error] == []
 
