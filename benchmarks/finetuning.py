@@ -67,45 +67,40 @@ def separable(num_classes: int) -> nn.Module:
     return Separable(num_classes)
 
 
-def cases(seeds: int, epochs: int) -> Iterator[dict[str, Any]]:
-    code = f"{Path(__file__).resolve()}:separable"
+def train(out: Path, code: str, seed: int) -> Path:
+    """A depthwise student of the digits."""
+    train = {
+        "epochs": 15,
+        "evaluate_every": 15,
+        "batch_size": 32,
+        "optimizer": {"name": "adamw", "learning_rate": 0.01},
+        "schedule": {"name": "one_cycle"},
+        "precision": "fp32",
+        "device": "cpu",
+    }
+    data = {"source": "digits", "options": {"train_size": 900}}
+    counterpoise.train({"data": data, "student": {"model": code}, "train": train, "seed": seed, "out": out})
+    return out
+
+
+def cases(student: Path | None, seeds: int, epochs: int) -> Iterator[dict[str, Any]]:
+    """The ways to 8 bits of a student, or of depthwise ones trained here."""
+    code = f"{Path(__file__).resolve()}:separable" if student is None else None
     for seed in range(seeds):
         with tempfile.TemporaryDirectory() as held:
-            first = Path(held, "first")
-            counterpoise.train(
-                {
-                    "data": {"source": "digits", "options": {"train_size": 900}},
-                    "student": {"model": code},
-                    "train": {
-                        "epochs": 15,
-                        "evaluate_every": 15,
-                        "batch_size": 32,
-                        "optimizer": {"name": "adamw", "learning_rate": 0.01},
-                        "schedule": {"name": "one_cycle"},
-                        "precision": "fp32",
-                        "device": "cpu",
-                    },
-                    "seed": seed,
-                    "out": first,
-                }
-            )
+            first = train(Path(held, "first"), code, seed) if code is not None else student
+            assert first is not None
             job = export.prepare(first, base.find("onnx"), "int8", model=code)
             original = rounding.agreement.Remembered(job.network)
-            for within in (None, 0.5):
-                yield case(first, seed, "kept" if within else "as it is", job, within, original)
+            options = {"seed": seed, "train": {"device": "cpu", "batch_size": 32, "evaluate_every": epochs}}
+            yield case(first, seed, "as it is", job, None, original)
             for name, objective in OBJECTIVES.items():
                 out = Path(held, name)
-                finetune(
-                    first,
-                    out=out,
-                    model=code,
-                    objective=objective,
-                    epochs=epochs,
-                    options={"seed": seed, "train": {"device": "cpu", "batch_size": 32, "evaluate_every": epochs}},
-                )
+                finetune(first, out=out, model=code, objective=objective, epochs=epochs, options=options)
                 tuned = load_student(out, model=code)
                 ready = job._replace(student=tuned, network=export.Deployed(tuned))
                 yield case(first, seed, name, ready, None, original)
+            yield case(first, seed, "kept", job, 0.5, original)
 
 
 def case(
@@ -123,12 +118,13 @@ def case(
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("student", nargs="?", type=Path, help="a run on data with labels, instead of training one")
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
-    rows = list(cases(given.seeds, given.epochs))
+    rows = list(cases(given.student, given.seeds, given.epochs))
     if not given.json:
         print(json.dumps({row["way"]: row["loss"] for row in rows}))
     raise SystemExit(report("finetuning", rows, [], given.json, given.out))

@@ -72,6 +72,7 @@ def gauge(job: export.Job, runtime: base.Runtime, student: agreement.Remembered)
         "excess": values["excess"],
         "forward_share_beyond_5": sum(row["forward_share"] for row in beyond),
         "reverse_share_beyond_5": sum(row["reverse_share"] for row in beyond),
+        "float_mass_beyond_5": sum(row["teacher_mass"] for row in beyond) / 100,
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -29,3 +30,50 @@ def test_phones_formats_are_as_their_csv_says() -> None:
         if row["precision"] == "float32":
             assert float(row["largest_difference"]) < 1e-3
             assert float(row["same"]) >= 99.9
+
+
+def shown(first: str) -> list[list[str]]:
+    """The rows of the table whose head begins so."""
+    page = (ROOT / "docs" / "deploy.md").read_text(encoding="utf-8")
+    found = re.search(rf"^\| {re.escape(first)} \|.*\n\|[-|]+\n((?:\|.*\n)+)", page, re.MULTILINE)
+    assert found
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in found[1].splitlines()]
+
+
+def lines(name: str) -> list[dict[str, str]]:
+    with (ROOT / "benchmarks" / "results" / name).open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def loss(row: dict[str, str]) -> str:
+    return "{:.2f} ({:.2f} to {:.2f})".format(*(float(row[key]) for key in ("loss", "loss_low", "loss_high")))
+
+
+def test_eight_bits_are_those_of_their_csv() -> None:
+    expected = [
+        [
+            row["architecture"],
+            row["runtime"],
+            (row["method"] or "float32") + (f", {row['kept_in_float']} layers kept" if row["within"] else ""),
+            f"{int(row['images']):,}",
+            f"{float(row['same']):.2f}%",
+            f"{row['metric']} {float(row['float']):.2f}",
+            loss(row),
+            f"{float(row['largest_difference']):.1e}",
+        ]
+        for row in lines("rounding.csv")
+    ]
+    assert shown("student | runtime") == expected
+
+
+def test_ways_to_eight_bits_are_those_of_their_csv() -> None:
+    expected = [
+        [
+            row["way"] + (f", {row['kept_in_float']} layers" if row["way"] == "kept" else ""),
+            loss(row),
+            f"{float(row['same']):.2f}%",
+            *(f"{float(row[key]):.4f}" for key in ("forward_kl", "reverse_kl")),
+        ]
+        for row in lines("finetuning.csv")
+    ]
+    assert shown("way | loss (95%)") == expected

@@ -115,6 +115,7 @@ def finetune(
     store: Path | None = None,
     keep: list[str] | None = None,
     data: Path | None = None,
+    resume: bool = False,
     overwrite: bool = False,
     model: str | None = None,
     json: bool = False,
@@ -131,6 +132,7 @@ def finetune(
         store: a teacher store to learn from instead
         keep: layers that will stay in float, as for export
         data: data folder or run file; default: the data of the run that the student lies in
+        resume: go on with the run in --out from its last checkpoint
         overwrite: replace an older run in --out
         model: the student's network where it is code of your own, file.py:function
         json: print the result as JSON
@@ -151,6 +153,7 @@ def finetune(
         teacher={"store": str(store)} if store is not None else teacher,
         keep=keep or (),
         data=data,
+        resume=resume,
         overwrite=overwrite,
         model=model,
         show=not quiet,

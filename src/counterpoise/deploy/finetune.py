@@ -36,6 +36,7 @@ def finetune(
     data: RunLike | None = None,
     data_set: Splits | None = None,
     options: Mapping[str, Any] | None = None,
+    resume: bool = False,
     overwrite: bool = False,
     show: bool = False,
     model: Model | None = None,
@@ -55,7 +56,7 @@ def finetune(
         data: a data folder, or a run whose `data` section is used; default: that of the run which `student` lies in.
         data_set: `Splits(train, val)` instead of `data`.
         options: further values of the run file, such as {"seed": 1, "train": {"batch_size": 32}}.
-        overwrite, show: as for `distill`.
+        resume, overwrite, show: as for `distill`.
         model: the student's network, where that is code of one's own.
 
     Returns:
@@ -63,6 +64,7 @@ def finetune(
 
     Raises:
         MissingExtraError: torchao is missing.
+        KeyboardInterrupt: it was asked to stop; a checkpoint has been written.
     """
     network = load_student(Path(student), model=model)
     original = copy.deepcopy(network)
@@ -89,15 +91,19 @@ def finetune(
     for name in names:
         if name not in layers:
             raise ConfigError(unknown("Layer to keep in float", name, layers))
-    with fake_quantized(network.net, [name for name in layers if name not in names]):
-        return api.distill(
-            run,
-            student=network,
-            teacher=original if named is None else None,
-            data=data_set,
-            overwrite=overwrite,
-            show=show,
-        )
+    try:
+        with fake_quantized(network.net, [name for name in layers if name not in names]):
+            return api.distill(
+                run,
+                resume=resume,
+                student=network,
+                teacher=original if named is None else None,
+                data=data_set,
+                overwrite=overwrite,
+                show=show,
+            )
+    except KeyboardInterrupt as stop:  # distill would go on without rounding
+        raise KeyboardInterrupt(str(stop).replace("counterpoise distill", f"counterpoise finetune {student}")) from None
 
 
 def _inside(name: str) -> str:
