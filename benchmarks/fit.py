@@ -22,15 +22,8 @@ from counterpoise.fitting.budget import costs_of
 from counterpoise.fitting.fit import NothingFits, fit
 from counterpoise.fitting.plan import resolve
 
-STUDENTS = (
-    "digits/cnn_4_8",
-    "digits/cnn_32_64",
-    "cifar/resnet8",
-    "cifar/resnet14",
-    "cifar/resnet20",
-    "cifar/resnet8x4",
-)
-JUST_OVER = "cifar-resnet20-float32"
+STUDENTS = tuple(f"digits/cnn_{n}_{2 * n}" for n in (8, 32, 64, 96, 128, 256))
+JUST_OVER = "digits-cnn_128_256-float32"
 ABOVE = 1.1
 """How many times the budget that candidate takes."""
 FRESH = 5

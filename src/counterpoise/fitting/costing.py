@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 MEASUREMENTS = "measurements.jsonl"
 TOGETHER = 6
 """Candidates that are measured in turn at a time: each is held open by a process."""
+BATCH = 1
+"""Pictures that exports of a fit take: the budget is that of one, and some runtimes plan memory for the most."""
 CALIBRATION = {"images": 32}
 """Of an untrained candidate, whose ranges mean nothing yet."""
 
@@ -142,9 +144,8 @@ def untrained(plan: Plan, candidate: Candidate, data: Splits, folder: Path) -> S
     tasks.get(run.task).ready(network, run)
     as_if_trained(network)
     size = pictures.size_of(network, None, data.val, run.data)
-    batch = None if plan.format.dynamic_batch else 1
     deployed = Deployed(network)
-    request = Request(candidate.precision, size, batch)
+    request = Request(candidate.precision, size, BATCH)
     job = exporting.Job(cast("Student", network), deployed, plan.format, request, data, run.data, 1)
     folder.mkdir(parents=True)
     exporting.make(job, folder, exporting.calibrated(job, CALIBRATION) if candidate.precision == "int8" else None)
@@ -154,7 +155,7 @@ def untrained(plan: Plan, candidate: Candidate, data: Splits, folder: Path) -> S
         folder,
         precision=candidate.precision,
         size=size,
-        batch=batch,
+        batch=BATCH,
         parameters=counting.parameters(network),
         multiply_adds=counting.multiply_adds(deployed, size),
     )

@@ -202,7 +202,15 @@ def _shipped(plan: Plan, winner: Candidate, job: Job, result: FitResult) -> FitR
     sha256 = student_folder.read(run / "student")[0].weights_sha256
     if not deployed.is_export(place) or deployed.read(place).student_sha256 != sha256:
         within = plan.within if winner.precision == "int8" else None
-        export(run, to=plan.format.name, precision=winner.precision, out=place, overwrite=place.exists(), within=within)
+        export(
+            run,
+            to=plan.format.name,
+            precision=winner.precision,
+            batch=costing.BATCH,
+            out=place,
+            overwrite=place.exists(),
+            within=within,
+        )
     agreement = deployed.read(place).agreement
     return replace(result, student=run / "student", export=place, metrics=summary["last"], agreement=agreement)
 
@@ -234,7 +242,7 @@ def nothing_fits(plan: Plan, entries: Mapping[str, Entry], costs: Mapping[str, C
     nearest = min(measured, key=lambda name: max(plan.budget.excess(measured[name]).values()))
     excess = plan.budget.excess(measured[nearest])
     over = ", ".join(
-        f"{quantity} {_between(quantity, measured[nearest])}, {100 * (times - 1):.3g}% over {shown(quantity, limit)}"
+        f"{quantity} {_between(quantity, measured[nearest])}, {_times(times)} {shown(quantity, limit)}"
         for quantity, times in excess.items()
         for limit in [plan.budget.limits[quantity]]
     )
@@ -251,6 +259,10 @@ def _between(quantity: str, costs: Costs) -> str:
     if cost.value == cost.high:
         return shown(quantity, float(f"{cost.value:.4g}"))
     return f"{cost.value:.4g} (up to {shown(quantity, float(f'{cost.high:.4g}'))})"
+
+
+def _times(excess: float) -> str:
+    return f"{100 * (excess - 1):.2g}% over" if excess < 2 else f"{excess:,.3g} times"
 
 
 def _told(plan: Plan, costs: Costs) -> dict[str, list[float]]:
@@ -289,7 +301,9 @@ def tables(result: FitResult) -> Iterator[Any]:
     yield Text(
         f"{result.winner}: {result.metric} {score:.2f} on val after the whole training. Student: {result.student}"
     )
-    yield Text(f"Export: {result.export}")
+    told = result.agreement or {}
+    answers = f": {told['metric']} {told['export']:.2f} on {told['images']} images of val" if told.get("metric") else ""
+    yield Text(f"Export: {result.export}{answers}")
     for name, (value, high) in (result.measured or result.promised).items():
         yield Text(f"  {name}: {shown(name, float(f'{value:.4g}'))}, up to {shown(name, float(f'{high:.4g}'))}")
     if result.holds is None:

@@ -181,6 +181,9 @@ def test_only_exports_for_phones_make_a_bundle(
     desktop = Subject("mine.onnx", "onnx", "float32", exports[0].path, "", (8, 8), exports[0].files)
     with pytest.raises(ConfigError, match=r"mine.onnx \(onnx\) is for no phone's benchmark tool.*--to executorch"):
         phones.write_bundle([desktop], tmp_path / "bundle", threads=(1,), rounds=6)
+    several = Subject("mine", "executorch", "float32", exports[0].path, "", (8, 8), exports[0].files)
+    with pytest.raises(ConfigError, match=r"takes any number of pictures.*--batch 1"):
+        phones.write_bundle([several], tmp_path / "bundle", threads=(1,), rounds=6)
     (tmp_path / "tool.txt").write_text(LITERT)
     code, out, _ = run("measure", "--from", tmp_path / "tool.txt")
     assert code == 0

@@ -68,7 +68,7 @@ def write_bundle(
         more: further contents of bundle.json.
 
     Raises:
-        ConfigError: an export is for no phone.
+        ConfigError: an export is for no phone, or not for one picture at a time.
         RunError: the folder holds something.
     """
     for subject in subjects:
@@ -76,6 +76,11 @@ def write_bundle(
             raise ConfigError(
                 f"{subject.name} ({subject.runtime}) is for no phone's benchmark tool; those there are take exports to "
                 f"{' and '.join(COMMANDS)}: counterpoise export STUDENT --to executorch."
+            )
+        if subject.batch != 1:
+            raise ConfigError(
+                f"{subject.name} takes {subject.batch or 'any number of'} pictures, and benchmark tools give as many "
+                "as they can: counterpoise export --batch 1."
             )
     if out.exists() and any(out.iterdir()):
         raise RunError(f"{out} is not empty: give another folder for the bundle.")
