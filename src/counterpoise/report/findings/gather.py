@@ -81,6 +81,8 @@ def gather(
         values = _asked(models, chosen, run.data, classes, choose_device(device))
     except (CounterpoiseError, OSError) as error:
         return {"missing": [*missing, f"Pictures, confusions and the gauge are left out. {error}"]}
+    if not values["labeled"]:
+        missing.append("The evaluation images have no labels: scores say how often the teacher is followed.")
     if len(chosen) < len(found):
         missing.append(f"{len(chosen):,} of {len(found):,} evaluation images were asked about, as was wished.")
     return {**values, "images": len(chosen), "missing": missing}
