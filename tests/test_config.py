@@ -101,7 +101,9 @@ def test_every_verb_is_a_function_of_the_package() -> None:
     import counterpoise
     from counterpoise.cli import app
 
-    verbs = {name for name in app if not name.startswith("-")} - {"store"}  # a group: counterpoise.teachers.store
+    verbs = {name for name in app if not name.startswith("-")}
+    verbs -= {"store", "report"}  # packages of their own: counterpoise.teachers.store, counterpoise.report
+    verbs = {"try_" if verb == "try" else verb for verb in verbs}  # a word of Python's
     assert verbs <= set(counterpoise.__all__)
     assert all(callable(getattr(counterpoise, verb)) for verb in verbs)
     assert {row["name"] for row in counterpoise.list("sources")} >= {"digits", "image_folder"}

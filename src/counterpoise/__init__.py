@@ -12,7 +12,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from counterpoise.api import distill, evaluate, gauge, predict, record, train
+    from counterpoise.api import distill, evaluate, gauge, predict, record, train, try_, watch
     from counterpoise.api import listing as list
     from counterpoise.comparing.compare import compare
     from counterpoise.comparing.search import search
@@ -52,7 +52,9 @@ __all__ = [
     "record",
     "search",
     "train",
+    "try_",
     "verify",
+    "watch",
 ]
 
 _HOMES = {
@@ -76,7 +78,9 @@ _HOMES = {
     "record": "api",
     "search": "comparing.search",
     "train": "api",
+    "try_": "api",
     "verify": "deploy.verify",
+    "watch": "api",
 }
 _NAMES = {"list": "listing"}  # a module that defined `list` would hide Python's own from itself
 

@@ -21,12 +21,12 @@ Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="here it would be verified")
-def test_package_is_whole_and_says_that_it_is_not_verified(digits_run: Path, run: Run) -> None:
+def test_package_is_whole_and_says_that_it_is_not_verified(digits_run: Path, run: Run, tmp_path: Path) -> None:
     from coremltools.models.utils import load_spec
 
-    code, out, _ = run("export", digits_run, "--to", "coreml")
+    place = tmp_path / "export"
+    code, out, _ = run("export", digits_run, "--to", "coreml", "--out", place)
     assert (code, "Not verified: its runtime does not run here" in out) == (0, True)
-    place = digits_run / "exports" / "coreml-float32"
     described = folder.read(place)
     assert (described.verified, described.agreement) == (False, None)
     assert "model.mlpackage/Data/com.apple.CoreML/weights/weight.bin" in described.files
