@@ -18,11 +18,15 @@ import torch
 from counterpoise.teachers.store import Store, StoreError, StoreWriter, verify
 
 KILLED = """
+import signal
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from conftest import make_header, record
-record(Path(sys.argv[1]), make_header(count=700, rows_per_chunk=7))
+limit = int(sys.argv[3]) if len(sys.argv) > 3 else None
+record(Path(sys.argv[1]), make_header(count=700, rows_per_chunk=7), limit=limit)
+if limit is not None:
+    signal.pause()
 """
 
 
@@ -111,12 +115,12 @@ def test_20_kills_of_a_whole_program_end_in_the_same_bytes(kit: Any, tmp_path: P
     chunks = tmp_path / "killed" / "chunks"
     for _ in range(20):
         before = len(list(chunks.glob("*.bin"))) if chunks.exists() else 0
-        process = subprocess.Popen(command)
+        process = subprocess.Popen([*command, "9"])  # chunks, so that no machine is done before the last kill
         while process.poll() is None and len(list(chunks.glob("*.bin"))) == before:
             time.sleep(0.001)  # until it has begun to write
         time.sleep(chance.uniform(0, 0.06))
         process.kill()
-        process.wait()
+        assert process.wait() == -signal.SIGKILL
     assert not (tmp_path / "killed" / "index.json").exists()
     subprocess.run(command, check=True)
     assert kit.contents(tmp_path / "whole") == kit.contents(tmp_path / "killed")
