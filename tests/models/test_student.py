@@ -158,7 +158,7 @@ def test_older_student_survives_where_the_new_one_cannot_be_written(small: Visio
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))  # a write beyond fails, as on a full disk
     try:
-        with pytest.raises(RunError, match=r"could not be written: .*\. The older one is intact\."):
+        with pytest.raises(RunError, match=r"could not be written: .*\. The older student is intact\."):
             save(small, folder)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

@@ -93,7 +93,7 @@ class Epochs(ABC):
 
     def numbers(self, epoch: int, indices: Tensor) -> Tensor:
         """Which of its countable views each sample shows in an epoch, int64 [n]; indices int64 [n] on the CPU."""
-        raise NotImplementedError
+        raise NotImplementedError  # asked only where `countable` gives a number, by those that give one
 
     @abstractmethod
     def views_of(self, groups: Iterable[Tensor], epoch: int, number: int | None = None) -> Iterator[Tensor]:

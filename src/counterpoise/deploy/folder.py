@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from counterpoise.deploy.base import ExportError
 from counterpoise.errors import ModelError, RunError
-from counterpoise.files import reason, sync_folder
+from counterpoise.files import reason, replacing_folder
 
 VERSION = 1
 DESCRIPTION = "export.json"
@@ -144,37 +143,15 @@ def writing(path: Path, needed: int) -> Iterator[Path]:
 
     Raises RunError where the disk has no room or cannot be written; `path` is then as it was.
     """
-    new, old = (path.with_name(f".{path.name}.{state}") for state in ("partial", "old"))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(path.parent).free
-        if free < needed:
-            raise RunError(f"{path} needs up to {needed / 1e6:,.1f} MB, and {free / 1e6:,.1f} MB are free there.")
-        if not path.exists() and old.exists():  # a crash between the two renames below
-            old.rename(path)
-        for stale in (new, old):
-            shutil.rmtree(stale, ignore_errors=True)
-        new.mkdir()
-        yield new
-        for file in new.rglob("*"):
-            if file.is_dir():
-                sync_folder(file)
-                continue
-            with file.open("rb+") as opened:
-                os.fsync(opened.fileno())
-        sync_folder(new)
-        if path.exists():
-            path.rename(old)
-        new.rename(path)
-        sync_folder(path.parent)
-        shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
-        kept = " The older one is intact." if path.exists() else ""
-        raise RunError(f"Export {path} could not be written: {reason(error)}.{kept}") from error
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
-        if not path.exists() and old.exists():
-            old.rename(path)
+        raise RunError(f"{path} could not be written: {reason(error)}.") from error
+    if free < needed:
+        raise RunError(f"{path} needs up to {needed / 1e6:,.1f} MB, and {free / 1e6:,.1f} MB are free there.")
+    with replacing_folder(path) as new:
+        yield new
 
 
 def _hash(path: Path) -> str | None:

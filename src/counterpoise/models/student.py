@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from counterpoise.errors import ModelError, RunError
-from counterpoise.files import reason, sync_folder
+from counterpoise.errors import ModelError
+from counterpoise.files import replacing_folder
 from counterpoise.models import catalog, folder
 from counterpoise.models.network import VisionModel
 
@@ -113,7 +111,9 @@ def save_student(
     }
     if model.name.startswith("timm/"):
         files[folder.TIMM_CONFIG] = _json(_timm_config(model, classes))
-    _replace_folder(path, files)
+    with replacing_folder(path) as new:
+        for name, content in files.items():
+            (new / name).write_bytes(content)
 
 
 def _json(values: Mapping[str, Any]) -> bytes:
@@ -219,30 +219,3 @@ def _table(rows: Mapping[str, str], head: tuple[str, str]) -> str:
         return "None recorded."
     lines = [f"| {head[0]} | {head[1]} |", "|---|---|"]
     return "\n".join([*lines, *(f"| {key} | {value.replace('|', '/')} |" for key, value in rows.items())])
-
-
-def _replace_folder(path: Path, files: Mapping[str, bytes]) -> None:
-    new, old = (path.with_name(f".{path.name}.{state}") for state in ("partial", "old"))
-    try:
-        if not path.exists() and old.exists():  # a crash between the two renames below
-            old.rename(path)
-        for stale in (new, old):
-            shutil.rmtree(stale, ignore_errors=True)
-        new.mkdir(parents=True)
-        for name, content in files.items():
-            with (new / name).open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-        sync_folder(new)
-        if path.exists():
-            path.rename(old)
-        new.rename(path)
-        sync_folder(path.parent)
-        shutil.rmtree(old, ignore_errors=True)
-    except OSError as error:
-        shutil.rmtree(new, ignore_errors=True)
-        if not path.exists() and old.exists():
-            old.rename(path)
-        kept = " The older one is intact." if path.exists() else ""
-        raise RunError(f"Student folder {path} could not be written: {reason(error)}.{kept}") from error
