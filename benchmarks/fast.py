@@ -160,7 +160,7 @@ def recipe_a(folder: Path, epochs: int, images: int) -> list[dict[str, Any]]:
                 data, place, PAIR[1], folder / "store", precision=precision, fast=fast, schedule=schedule
             )
             ready = time.perf_counter() - start
-            ends = timed_epochs(trainer, epochs if fast else 2)
+            ends = timed_epochs(trainer, epochs if fast else 1)
             seconds = statistics.median(after - before for before, after in itertools.pairwise(ends))
             case: dict[str, Any] = {"case": name, "start_seconds": ready, "epoch_seconds": seconds}
             case |= {"images_per_second": images / seconds, "minutes": (ready + EPOCHS * seconds) / 60}
@@ -213,13 +213,13 @@ def main() -> int:
     if options.quick:
         plan = dict.fromkeys(plan, (3, 4))
     if on_gpu:
-        plan = {name: (rounds, 20 * steps) for name, (rounds, steps) in plan.items()}
+        plan = {name: (min(rounds, 7), 10 * steps) for name, (rounds, steps) in plan.items()}
     with tempfile.TemporaryDirectory() as folder:
         cases = [beside_bare(name, Path(folder, name), *often) for name, often in plan.items()]
         name = "cifar/resnet20 from a store, fast step, beside labels by hand"
         targets = [{"name": name, "value": cases[0]["fast_ratio"], "at_least": LABELS_TARGET}]
         if on_gpu:
-            cases += recipe_a(Path(folder, "recipe"), 2 if options.quick else 5, 5_000 if options.quick else 50_000)
+            cases += recipe_a(Path(folder, "recipe"), 2 if options.quick else 3, 5_000 if options.quick else 50_000)
             fast = next(case for case in cases if case["case"].endswith("bf16, fast step"))
             if not options.quick:
                 targets.append(

@@ -72,6 +72,20 @@ def test_rule_host_and_rival_are_the_best_of_the_last_rung(tmp_path: Path) -> No
     assert large["primary"] == "balance-head-tail"
 
 
+def test_the_map_has_few_images_both_precisions_and_what_was_not_picked(tmp_path: Path) -> None:
+    scores = dict.fromkeys(["alone", "kd", "dkd", "dist", "kd-standardized", "reverse-kl", "jsd", *BALANCED], 30.0)
+    searched(tmp_path / "search", {**scores, "balance-head-tail": 33.0, "balance-on-dist": 32.0})
+    subprocess.run([sys.executable, EVIDENCE / "choose.py", tmp_path / "search", tmp_path], check=True)
+    few, family, precision = (
+        yaml.safe_load((tmp_path / f"{name}.yaml").read_text()) for name in ("few-10", "family", "precision")
+    )
+    assert few["run"]["data"]["held_out"] == 45_000
+    assert list(family["methods"]) == ["kd", "balance-entropy", "balance-on-dkd"]
+    assert precision["methods"]["balance-fp32"]["train"]["precision"] == "fp32"
+    assert "train" not in precision["methods"]["balance"]
+    assert precision["differs"] == ["train.precision"]
+
+
 def test_a_teacher_is_kept_at_half_the_size_with_its_recipe(tmp_path: Path) -> None:
     run = tmp_path / "run"
     values = {

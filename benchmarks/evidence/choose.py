@@ -2,7 +2,8 @@
 
     python benchmarks/evidence/choose.py runs/evidence/search runs/evidence
 
-reads search/final.yaml and search/search.csv, and writes resnet8.yaml and resnet20.yaml into the second folder.
+reads search/final.yaml and search/search.csv, and writes resnet8.yaml, resnet20.yaml and the files of map.sh into the
+second folder.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
+from counterpoise.config import merge
 
 HOSTS = "balance-on-"
 RIVALS = ("dkd", "dist", "kd-standardized", "reverse-kl", "jsd")
@@ -35,8 +38,45 @@ def read_scores(path: Path) -> dict[str, float]:
     return scores
 
 
+class Writer:
+    """Writes compare files of methods with the values that the search has chosen, over seeds that no trial has seen."""
+
+    def __init__(self, final: dict[str, Any], out: Path) -> None:
+        self.final = final
+        self.out = out
+
+    def write(
+        self,
+        name: str,
+        methods: list[str],
+        seeds: int,
+        primary: str,
+        student: str = "cifar/resnet8",
+        run: dict[str, Any] | None = None,
+        precisions: bool = False,
+    ) -> None:
+        """NAME.yaml; `run` is laid over what all runs share, `precisions`: each method in float32, too."""
+        chosen = {method: self.final["methods"][method] for method in methods}
+        differs = list(self.final.get("differs", []))
+        if precisions:
+            differs.append("train.precision")
+            single = {f"{m}-fp32": merge(v, {"train": {"precision": "fp32"}}) for m, v in chosen.items()}
+            chosen |= single
+        values = {
+            **self.final,
+            "out": str(self.out / name),
+            "run": merge(self.final["run"], {"student": {"model": student}, **(run or {})}),
+            "methods": chosen,
+            "seeds": list(range(1, seeds + 1)),
+            "baseline": "kd",
+            "primary": primary,
+            "differs": differs,
+        }
+        (self.out / f"{name}.yaml").write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+
+
 def main() -> int:
-    """Write both compare files."""
+    """Write the compare files."""
     search, out = (Path(argument) for argument in sys.argv[1:3])
     final: dict[str, Any] = yaml.safe_load((search / "final.yaml").read_text(encoding="utf-8"))
     scores = read_scores(search / "search.csv")
@@ -46,21 +86,25 @@ def main() -> int:
     rival, balanced = best(scores, list(RIVALS)), best(scores, ["balance", rule, host])
     print(f"picked on held-out images: rule {rule}, host {host}, rival {rival}, balanced {balanced}")
     small = ["alone", "kd", "dkd", "dist", "kd-standardized", "reverse-kl", "balance", rule, host]
-    large = ["alone", "kd", rival, balanced]
-    for name, student, methods, seeds, primary in (
-        ("resnet8", "cifar/resnet8", small, [1, 2, 3, 4, 5], "balance"),
-        ("resnet20", "cifar/resnet20", large, [1, 2, 3], balanced),
-    ):
-        values = {
-            **final,
-            "out": str(out / name),
-            "run": {**final["run"], "student": {"model": student}},
-            "methods": {method: final["methods"][method] for method in methods},
-            "seeds": seeds,
-            "baseline": "kd",
-            "primary": primary,
-        }
-        (out / f"{name}.yaml").write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+    few = ["alone", "kd", "reverse-kl", "balance", rule]
+    compare = Writer(final, out)
+    compare.write("resnet8", small, seeds=5, primary="balance")
+    compare.write("resnet20", ["alone", "kd", rival, balanced], seeds=3, primary=balanced, student="cifar/resnet20")
+    # The map: few images with as many steps, a long schedule, float32, and networks for devices.
+    for name, images, epochs in (("few-10", 5_000, 80), ("few-25", 12_500, 32)):
+        data = {"data": {"held_out": 50_000 - images}, "train": {"epochs": epochs, "evaluate_every": epochs}}
+        compare.write(name, few, seeds=5, primary="balance", run=data)
+    compare.write("precision", ["kd", "balance"], seeds=5, primary="balance", precisions=True)
+    long = ["kd", "reverse-kl", "balance", *({balanced} - {"balance"})]
+    slow = {"train": {"epochs": 60, "evaluate_every": 10}}
+    compare.write("long", long, seeds=3, primary="balance", run=slow)
+    family = ["kd", *(name for name in rules + hosts if name not in (rule, host))]
+    compare.write(
+        "family", family, seeds=5, primary="balance-self-tuning" if rule != "balance-self-tuning" else rules[0]
+    )
+    for student in ("resnet8x4", "mobilenetv2"):
+        train = {"train": {"epochs": 30, "evaluate_every": 10}}
+        compare.write(f"device-{student}", ["kd", "balance"], 3, "balance", student=f"cifar/{student}", run=train)
     return 0
 
 
