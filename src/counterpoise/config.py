@@ -190,7 +190,9 @@ class Teacher(Model):
     )
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: as the student's training")
     store: str | None = Field(
-        None, description="folder or address of recorded logits (`counterpoise record`) to take instead of the network"
+        None,
+        description="folder or address of recorded logits (`counterpoise record`) to take instead of the network; "
+        "{seed} in it stands for the run's seed",
     )
     missing: Literal["refuse", "live"] = Field(
         "refuse", description="views that are not in the store: an error, or asked of the network"

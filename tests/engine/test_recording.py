@@ -209,3 +209,18 @@ def test_a_full_disk_loses_nothing(flags: list[str], tmp_path: Path) -> None:
     assert chunks(full) == 9
     assert cli.run([*arguments, "--out", str(full)]) == 0
     assert contents(full) == contents(whole)
+
+
+def test_a_seed_in_the_address_of_a_store_is_that_of_the_run(flags: list[str], tmp_path: Path) -> None:
+    for seed in ("3", "4"):
+        out = str(tmp_path / f"store-{seed}")
+        assert cli.run(["record", *flags, "--views", "epochs", "--epochs", "1", "--seed", seed, "--out", out]) == 0
+    training = ["distill", *flags, "--train.epochs", "1", "--seed", "4"]
+    weights = {}
+    for name, store in (("named", "store-4"), ("pattern", "store-{seed}")):
+        out = tmp_path / name
+        assert cli.run([*training, "--teacher.store", str(tmp_path / store), "--out", str(out)]) == 0
+        weights[name] = (out / "student" / "model.safetensors").read_bytes()
+    assert weights["pattern"] == weights["named"]
+    wrong = [*training, "--teacher.store", str(tmp_path / "store-3"), "--out", str(tmp_path / "wrong")]
+    assert cli.run(wrong) == 2  # so it was not store-3

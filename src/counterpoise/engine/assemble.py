@@ -187,7 +187,8 @@ def _open_store(run: config.Run, objective: WeightedSum, teacher: bool) -> Store
         )
     if section.missing == "live" and not teacher:
         raise ConfigError("teacher.missing: live needs the teacher itself: give teacher.checkpoint or pretrained.")
-    return Store.open(section.store)
+    # Stores by epochs hold the views of one seed, and a comparison has several.
+    return Store.open(section.store.replace("{seed}", str(run.seed)))
 
 
 def _has_weights(run: config.Run) -> bool:
