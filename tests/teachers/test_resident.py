@@ -1,4 +1,4 @@
-"""A store in device memory says what the store on disk says, bit for bit."""
+"""A store in device memory says what the store on disk says: bit for bit, or to one rounding on a GPU."""
 
 from __future__ import annotations
 
@@ -83,10 +83,11 @@ def test_rows_in_memory_give_the_logits_that_are_read_from_disk(
     everything = held.logits(rows)
     start = 0
     for (batch, read), (_, again) in zip(on_disk, in_memory, strict=True):
-        assert torch.equal(read.logits, again.logits)
+        # Rows from disk are decoded on the CPU; a GPU rounds once where that rounds twice.
+        torch.testing.assert_close(again.logits, read.logits, rtol=0, atol=2e-6 if device == "cuda" else 0)
         stop = start + len(batch.indices)
-        assert torch.equal(everything[start:stop], read.logits)
-        assert torch.equal(held.logits(rows[start:stop]), read.logits)
+        assert torch.equal(everything[start:stop], again.logits)
+        assert torch.equal(held.logits(rows[start:stop]), again.logits)
         start = stop
     assert start == len(indices) == len(teacher.loader.images)
 

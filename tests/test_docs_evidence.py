@@ -1,0 +1,59 @@
+"""The tables of docs/evidence.md are those of their CSVs."""
+
+from __future__ import annotations
+
+import csv
+import re
+from pathlib import Path
+
+import pytest
+
+from counterpoise.comparing import results, statistics
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+PAGE = (ROOT / "docs" / "evidence.md").read_text(encoding="utf-8")
+TABLES = dict(re.findall(r"\[evidence_(\S+)_results\.csv\][^|]*?\n\n(\|(?:.*\n)+?)\n", PAGE))
+
+
+def lines(name: str) -> list[dict[str, str]]:
+    with (RESULTS / f"evidence_{name}.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def cells(table: str) -> list[list[str]]:
+    return [[cell.strip() for cell in line[1:-1].split("|")] for line in table.splitlines()[2:]]
+
+
+def test_every_committed_comparison_has_its_table() -> None:
+    committed = RESULTS.glob("evidence_*_results.csv")
+    assert set(TABLES) == {path.name.removeprefix("evidence_").removesuffix("_results.csv") for path in committed}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_table_is_that_of_its_runs(name: str) -> None:
+    rows = lines(f"{name}_results")
+    differences = {row["method"]: row for row in lines(f"{name}_differences")}
+    shown = cells(TABLES[name])
+    assert {row[0] for row in shown} == {row["method"] for row in rows}
+    for method, score, seeds, difference, interval, p, verdict in shown:
+        last = results.by_seed(rows, rows[0]["pair"], method)
+        mean, std = results.spread(last.values())
+        assert (score, seeds) == (f"{mean:.2f} ± {std:.2f}", str(len(last)))
+        if method not in differences:
+            assert (difference, interval, p, verdict) == ("", "", "", "")
+            continue
+        row = differences[method]
+        found = statistics.paired(last, results.by_seed(rows, rows[0]["pair"], row["baseline"]))
+        assert difference == f"{found.mean:+.2f}"
+        assert interval == f"{found.low:+.2f} to {found.high:+.2f}"
+        corrected = float(row["p_corrected"])
+        assert (p, verdict) == ("<0.001" if corrected < 0.001 else f"{corrected:.3f}", row["verdict"])
+
+
+@pytest.mark.parametrize("name", ["resnet8", "resnet20"])
+def test_what_reverse_kl_adds_to_dist_is_as_told(name: str) -> None:
+    rows = lines(f"{name}_results")
+    found = statistics.paired(*(results.by_seed(rows, "all", method) for method in ("balance-on-dist", "dist")))
+    assert f"{found.mean:.2f} points" in PAGE
+    assert f"({found.low:+.2f} to {found.high:+.2f}" in PAGE
