@@ -57,3 +57,23 @@ def test_what_reverse_kl_adds_to_dist_is_as_told(name: str) -> None:
     found = statistics.paired(*(results.by_seed(rows, "all", method) for method in ("balance-on-dist", "dist")))
     assert f"{found.mean:.2f} points" in PAGE
     assert f"({found.low:+.2f} to {found.high:+.2f}" in PAGE
+
+
+def test_the_gauge_is_that_of_its_csv() -> None:
+    table = re.search(r"^\| method \| seeds \| forward KL .*\n((?:\|.*\n)+)", PAGE, re.MULTILINE)
+    assert table
+    shown = {row[0]: row[1:] for row in cells("\n" + table[1])}
+    rows = lines("gauge")
+    assert len(rows) == len(shown)
+    for row in rows:
+        number = {key: float(value) for key, value in row.items() if key.endswith(("_kl", "_mass", "_right", "_wrong"))}
+        assert shown[row["case"]] == [
+            row["seeds"],
+            f"{number['forward_kl']:.3f}",
+            f"{number['reverse_kl']:.3f}",
+            f"{number['tail_mass']:.2f}%",
+            f"{number['top1_teacher_right']:.1f}",
+            f"{number['top1_teacher_wrong']:.1f}",
+            f"{float(row['repeats_mistake']):.1f}%",
+            f"{float(row['calibration_error']):.3f}",
+        ]
