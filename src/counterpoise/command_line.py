@@ -13,7 +13,7 @@ import yaml
 from cyclopts import CycloptsError, Parameter
 from pydantic import ValidationError
 
-from counterpoise import config
+from counterpoise import config, mistakes
 from counterpoise.errors import ConfigError
 
 Options = Annotated[config.Run | None, Parameter(name="*")]
@@ -104,7 +104,7 @@ def explain(error: CycloptsError) -> str:
     cause = error.__cause__
     if isinstance(cause, ValidationError):
         section = error.argument.name.strip("-*") if error.argument is not None else ""
-        return config.explain(cause, "command line", section)
+        return mistakes.explain(cause, "command line", config.Run, section)
     return str(error)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import Field, ValidationError, field_validator
 
-from counterpoise import config
+from counterpoise import config, mistakes
 from counterpoise.errors import ConfigError, CounterpoiseError, nearest, unknown
 
 ONLY_PAIR = "all"
@@ -128,7 +128,7 @@ def validated(kind: type[Any], values: Mapping[str, Any], origin: str) -> Any:
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(config.explain(error, origin, root=kind)) from None
+        raise ConfigError(mistakes.explain(error, origin, kind)) from None
 
 
 def given(values: Values, beside: Path) -> dict[str, Any]:

@@ -11,8 +11,9 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
-from counterpoise.config import Schedule, Term, explain
+from counterpoise.config import Run, Schedule, Term
 from counterpoise.errors import ConfigError, ObjectiveError, unknown
+from counterpoise.mistakes import explain
 from counterpoise.objectives.base import Objective, Terms, find
 from counterpoise.objectives.kernels.fusing import Fused, fuse
 from counterpoise.objectives.schedule import value_at
@@ -175,7 +176,7 @@ def _schedule(where: str, value: Mapping[str, Any]) -> Schedule:
     try:
         return Schedule.model_validate(value)
     except ValidationError as error:
-        raise ConfigError(explain(error, where)) from None
+        raise ConfigError(explain(error, where, Run)) from None
 
 
 def _hints(kind: type[Objective]) -> dict[str, Any]:

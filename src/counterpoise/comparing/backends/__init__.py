@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from counterpoise import config
+from counterpoise import mistakes
 from counterpoise.comparing.running import Backend
 from counterpoise.errors import ConfigError, unknown
 
@@ -45,4 +45,4 @@ def checked(kind: type[Any], options: Mapping[str, Any]) -> Any:
     try:
         return kind.model_validate(dict(options))
     except ValidationError as error:
-        raise ConfigError(config.explain(error, "command line's --cluster", root=kind)) from None
+        raise ConfigError(mistakes.explain(error, "command line's --cluster", kind)) from None
