@@ -53,9 +53,17 @@ def median_ratio(above: Sequence[float], below: Sequence[float]) -> float:
 
 
 def report(
-    name: str, cases: list[dict[str, Any]], targets: list[dict[str, Any]], as_json: bool, out: Path | None = None
+    name: str,
+    cases: list[dict[str, Any]],
+    targets: list[dict[str, Any]],
+    as_json: bool,
+    out: Path | None = None,
+    command: str | None = None,
 ) -> int:
-    """Print a benchmark, and write it to `out`; the exit code is 1 where a target is missed."""
+    """Print a benchmark, and write it to `out`; the exit code is 1 where a target is missed.
+
+    command: what was run, where the benchmark's name does not tell.
+    """
     result = {
         "benchmark": name,
         "device": device(),
@@ -65,7 +73,7 @@ def report(
         "targets": targets,
     }
     if out is not None:
-        write_csv(out, result)
+        write_csv(out, result if command is None else {**result, "command": command})
     missed = [
         t for t in targets if not (t["value"] >= t["at_least"] if "at_least" in t else t["value"] <= t["at_most"])
     ]
