@@ -15,6 +15,7 @@ from counterpoise.deploy.base import Calibration, ExportError, Request
 from counterpoise.deploy.formats.executorch import FORMAT
 from counterpoise.deploy.measuring.subjects import source_of
 from counterpoise.models import catalog
+from counterpoise.models.padding import Padded
 
 pytest.importorskip("executorch", reason="needs the extra 'executorch'")
 
@@ -86,6 +87,47 @@ def test_operator_without_a_kernel_is_named_with_its_layer(tmp_path: Path) -> No
     with pytest.raises(ExportError, match=r"i0.* 'curve'"):
         base.find("executorch").convert(Odd().eval(), Request("float32", (8, 8), 1), {}, tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+class Cells(Padded):
+    """A dense network whose answers have an eighth of the pixels' resolution, as PSPNet's."""
+
+    def __init__(self) -> None:
+        super().__init__(8)
+        self.head = nn.Conv2d(3, 5, 8, 8)
+
+    def forward(self, shown: Tensor) -> Tensor:
+        return super().forward(shown / 255)
+
+    def answer(self, images: Tensor) -> Tensor:
+        return self.head(images)
+
+
+def test_eight_bits_take_sizes_that_the_stride_does_not_divide(tmp_path: Path) -> None:
+    net, shown = Cells().eval(), pixels(8, 20, 28)
+    base.find("executorch").quantize(net, Request("int8", (20, 28), 1), {}, tmp_path, Calibration(shown))
+    expected = answers(net, shown[:1])
+    found = base.find("executorch").open(tmp_path)(shown[:1].numpy())
+    assert found.shape == (1, 5, 3, 4)
+    assert np.abs(found - expected).max() < 0.05 * np.abs(expected).max()
+
+
+@pytest.mark.slow
+def test_network_that_it_cannot_divide_is_refused(tmp_path: Path) -> None:
+    class Knot(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = nn.Conv2d(3, 5, 8, 8)
+
+        def forward(self, shown: Tensor) -> Tensor:
+            cells = self.head(shown / 255)
+            before = torch.cat([cells.narrow(2, 0, 1), cells.narrow(2, 0, 3)], 2)
+            return cells + torch.linspace(0, 0.4, 4).view(-1, 1) * (before - cells)
+
+    with pytest.raises(ExportError, match="executorch cannot hold this network: Invalid partition"):
+        base.find("executorch").quantize(
+            Knot().eval(), Request("int8", (32, 40), 1), {}, tmp_path, Calibration(pixels(8, 32, 40))
+        )
 
 
 def test_too_few_calibration_images_for_a_batch_are_refused(tmp_path: Path) -> None:

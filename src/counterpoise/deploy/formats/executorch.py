@@ -89,18 +89,18 @@ class ExecuTorch(Format):
         from executorch.devtools.backend_debug import get_delegation_info
         from executorch.exir import EdgeCompileConfig, to_edge_transform_and_lower
 
-        lowered = to_edge_transform_and_lower(
-            program,
-            partitioner=[XnnpackPartitioner()],
-            compile_config=EdgeCompileConfig(_check_ir_validity=False),  # which kernels there are counts, asked below
-            constant_methods={"metadata": json.dumps(dict(metadata))},
-        )
+        try:
+            lowered = to_edge_transform_and_lower(
+                program,
+                partitioner=[XnnpackPartitioner()],
+                compile_config=EdgeCompileConfig(_check_ir_validity=False),  # which kernels there are is asked below
+                constant_methods={"metadata": json.dumps(dict(metadata))},
+            )
+            executable = lowered.to_executorch()
+        except (AssertionError, RuntimeError) as error:
+            raise lacking("executorch", error, program) from error
         graph = lowered.exported_program().graph_module
         told = _shares(get_delegation_info(graph).delegation_by_operator)
-        try:
-            executable = lowered.to_executorch()
-        except RuntimeError as error:
-            raise lacking("executorch", error, program) from error
         _refuse_unknown(executable.executorch_program, graph)
         with replacing(out / self.files[0]) as path, path.open("wb") as file:
             executable.write_to_file(file)
