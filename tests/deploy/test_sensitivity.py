@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from counterpoise.deploy import base, export, sensitivity
+from counterpoise.data.sources.base import ArraySet
+from counterpoise.deploy import base, export, pictures, sensitivity
 from counterpoise.deploy.fake_quantization import fake_quantized, layers_of
 from counterpoise.deploy.network import Deployed
 from counterpoise.models.student import load_student
@@ -48,6 +49,20 @@ def test_a_weight_is_rounded_to_255_steps_of_its_channel(digits_run: Path) -> No
     weight = layer.get_parameter("weight")
     step = weight.abs().flatten(1).amax(1).view(-1, 1, 1, 1) / 127
     assert torch.allclose(seen[0], (weight / step).round() * step, atol=1e-6)
+
+
+@pytest.mark.parametrize(("total", "calibrated"), [(367, 256), (45_000, 256), (900, 64), (8, 7)])
+def test_no_calibration_image_judges_the_loss(total: int, calibrated: int) -> None:
+    images = ArraySet(torch.zeros(total, 3, 1, 1, dtype=torch.uint8), torch.arange(total), ())
+    shown = set(pictures.spread(images, calibrated).labels.tolist())
+    judging = sensitivity._others(images, 2000, calibrated).labels.tolist()
+    assert len(judging) == len(set(judging)) == min(2000, total - calibrated)
+    assert not shown & set(judging)
+
+
+def test_all_images_judge_where_all_are_for_calibration() -> None:
+    images = ArraySet(torch.zeros(5, 3, 1, 1, dtype=torch.uint8), torch.arange(5), ())
+    assert sensitivity._others(images, 2000, 256).labels.tolist() == list(range(5))
 
 
 @pytest.mark.slow

@@ -30,7 +30,13 @@ def spread(images: ImageSet, count: int) -> ImageSet:
     """At most `count` of the images, spread evenly."""
     if count >= len(images):
         return images
-    return images.subset(torch.arange(count) * len(images) // count)
+    return images.subset(places(len(images), count))
+
+
+def places(total: int, count: int) -> Tensor:
+    """Indices of at most `count` of `total`, spread evenly, int64."""
+    count = min(count, total)
+    return torch.arange(count) * total // max(1, count)
 
 
 def batches(

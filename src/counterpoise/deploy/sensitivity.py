@@ -22,7 +22,7 @@ from counterpoise.errors import ConfigError
 RANKED_ON = 64
 """Images behind the ranking of layers."""
 JUDGED_ON = 2000
-"""Training images behind the loss, none of them a calibration image."""
+"""Training images behind the loss at most, none of them a calibration image where there are others."""
 
 
 class Trial(NamedTuple):
@@ -68,7 +68,7 @@ def choose(job: export.Job, calibration: Calibration, within: float) -> Choice:
     """
     if not within >= 0:
         raise ConfigError(f"within must be 0 or more points, got {within}.")
-    judged = list(_judged(job))
+    judged = list(_judged(job, len(calibration.pixels)))
     remembered = agreement.Remembered(job.network)
     ranking = [
         name for name, _ in sensitivities(job.network, calibration.pixels[:RANKED_ON]) if name not in calibration.keep
@@ -98,17 +98,18 @@ def choose(job: export.Job, calibration: Calibration, within: float) -> Choice:
     return Choice(settings(high), trials)
 
 
-def _judged(job: export.Job) -> Iterator[tuple[Tensor, Tensor]]:
+def _judged(job: export.Job, calibrated: int) -> Iterator[tuple[Tensor, Tensor]]:
     if job.data is None:
         raise ConfigError("within is judged on labeled training images, and none are given: --data PATH.")
-    return pictures.batches(_others(job.data.train, JUDGED_ON), job.student, job.section, job.request.size)
+    return pictures.batches(_others(job.data.train, JUDGED_ON, calibrated), job.student, job.section, job.request.size)
 
 
-def _others(images: ImageSet, count: int) -> ImageSet:
-    """Images spread evenly, each half a step behind those that `pictures.spread` takes."""
-    count = inputs.positive("training images", min(count, len(images)))
-    places = (torch.arange(count) * 2 + 1) * len(images) // (2 * count)
-    return images.subset(places)
+def _others(images: ImageSet, count: int, calibrated: int) -> ImageSet:
+    """At most `count` images, spread evenly over those that did not calibrate, or over all where all did."""
+    left = torch.ones(inputs.positive("training images", len(images)), dtype=torch.bool)
+    left[pictures.places(len(images), calibrated)] = False
+    rest = (left if left.any() else ~left).nonzero().flatten()
+    return images.subset(rest[pictures.places(len(rest), count)])
 
 
 def _loss(job: export.Job, calibration: Calibration, student: nn.Module, judged: list[tuple[Tensor, Tensor]]) -> float:
