@@ -151,6 +151,7 @@ def case(
             "loss_low": round(low, 3),
             "loss_high": round(high, 3),
             **gauge(job, runtime, remembered),
+            "runtime_versions": " ".join(f"{name} {value}" for name, value in job.format.versions().items()),
         }
     print(json.dumps(row), file=sys.stderr, flush=True)
     return row

@@ -77,3 +77,27 @@ def test_ways_to_eight_bits_are_those_of_their_csv() -> None:
         for row in lines("finetuning.csv")
     ]
     assert shown("way | loss (95%)") == expected
+
+
+def test_scenes_in_every_runtime_are_those_of_their_csv() -> None:
+    rows = lines("rounding_camvid.csv")
+    expected = [
+        [
+            row["architecture"],
+            row["runtime"],
+            (row["method"] or "float32") + (f", {row['kept_in_float']} layers kept" if row["within"] else ""),
+            f"{int(row['bytes']):,}",
+            f"{float(row['largest_difference']):.1e}",
+            f"{float(row['same']):.2f}%",
+            f"{float(row['float']):.2f} -> {float(row['export']):.2f}",
+            loss(row),
+        ]
+        for row in rows
+    ]
+    assert shown("scenes | runtime") == expected
+    assert {row["images"] for row in rows} == {"233"}
+    assert {row["runtime"] for row in rows} == {"onnx", "openvino", "executorch", "litert"}
+    for row in rows:
+        if row["precision"] == "float32":
+            assert float(row["largest_difference"]) < 1e-3
+            assert float(row["same"]) >= 99.9
