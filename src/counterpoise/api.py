@@ -42,7 +42,18 @@ def train(
         labels = resolved.objective.get("cross_entropy", config.Term())
         alone = {"cross_entropy": labels.model_copy(update={"weight": 1.0})}
         resolved = resolved.model_copy(update={"teacher": None, "objective": alone})
-    return _fit(resolved, resume, overwrite, student, None, data, show, deadline)
+    from counterpoise.engine.conduct import conduct
+
+    return conduct(
+        resolved,
+        resume=resume,
+        overwrite=overwrite,
+        student=student,
+        teacher=None,
+        data=data,
+        show=show,
+        deadline=deadline,
+    )
 
 
 def distill(
@@ -78,7 +89,18 @@ def distill(
     resolved = inputs.resolve(run)
     if resolved.teacher is None and teacher is None:
         raise ConfigError("distill needs a teacher: give teacher.model and teacher.checkpoint, or use train.")
-    return _fit(resolved, resume, overwrite, student, teacher, data, show, deadline)
+    from counterpoise.engine.conduct import conduct
+
+    return conduct(
+        resolved,
+        resume=resume,
+        overwrite=overwrite,
+        student=student,
+        teacher=teacher,
+        data=data,
+        show=show,
+        deadline=deadline,
+    )
 
 
 def record(
@@ -370,53 +392,6 @@ def listing(what: str) -> list[dict[str, Any]]:
     from counterpoise.errors import unknown
 
     raise ConfigError(unknown("List", what, ["objectives", "models", "sources"]))
-
-
-def _fit(
-    run: config.Run,
-    resume: bool,
-    overwrite: bool,
-    student: nn.Module | None,
-    teacher: nn.Module | None,
-    data: Splits | None,
-    show: bool,
-    deadline: float | None = None,
-) -> Result:
-    from counterpoise.engine.assemble import assemble, settle
-    from counterpoise.engine.finish import finish
-    from counterpoise.engine.processes import join
-    from counterpoise.engine.run_folder import RunFolder, default_path
-    from counterpoise.engine.trainer import Trainer
-
-    if resume and overwrite:
-        raise ConfigError("--resume goes on with a run and --overwrite replaces it: give one of them.")
-    if resume and run.out is None:
-        raise ConfigError("--resume needs --out: the run folder to go on with.")
-    with join(run.train.device) as processes:
-        run = settle(run, processes.device)
-        folder = RunFolder(run.out or default_path(run.student.model or type(student).__name__))
-        resume = resume and folder.started()
-        processes.barrier()
-        with _writer(folder, processes.first):
-            if resume:
-                folder.check_same(run)
-            elif processes.first:
-                folder.check_free(overwrite)
-            parts = assemble(run, processes, student=student, teacher=teacher, data=data)
-            if processes.first and not resume:
-                folder.start(run)
-            processes.barrier()
-            trainer = Trainer(run, folder, parts, processes, show)
-            trainer.fit(resume, deadline)
-            result = finish(trainer)
-            processes.barrier()
-            return result
-
-
-def _writer(folder: Any, first: bool) -> Any:
-    from contextlib import nullcontext
-
-    return folder.locked() if first else nullcontext()
 
 
 def summary(result: Result) -> dict[str, Any]:

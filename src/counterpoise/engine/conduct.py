@@ -1,0 +1,53 @@
+"""One run from its run file to its student folder: what `train` and `distill` share."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+
+from torch import nn
+
+from counterpoise import config
+from counterpoise.data.sources.base import Splits
+from counterpoise.engine.assemble import assemble, settle
+from counterpoise.engine.finish import finish
+from counterpoise.engine.processes import join
+from counterpoise.engine.run_folder import RunFolder, default_path
+from counterpoise.engine.trainer import Result, Trainer
+from counterpoise.errors import ConfigError
+
+
+def conduct(
+    run: config.Run,
+    *,
+    resume: bool,
+    overwrite: bool,
+    student: nn.Module | None,
+    teacher: nn.Module | None,
+    data: Splits | None,
+    show: bool,
+    deadline: float | None,
+) -> Result:
+    """Train the student of a run; arguments, result and errors are those of `api.distill`."""
+    if resume and overwrite:
+        raise ConfigError("--resume goes on with a run and --overwrite replaces it: give one of them.")
+    if resume and run.out is None:
+        raise ConfigError("--resume needs --out: the run folder to go on with.")
+    with join(run.train.device) as processes:
+        run = settle(run, processes.device)
+        folder = RunFolder(run.out or default_path(run.student.model or type(student).__name__))
+        resume = resume and folder.started()
+        processes.barrier()
+        with folder.locked() if processes.first else nullcontext():
+            if resume:
+                folder.check_same(run)
+            elif processes.first:
+                folder.check_free(overwrite)
+            parts = assemble(run, processes, student=student, teacher=teacher, data=data)
+            if processes.first and not resume:
+                folder.start(run)
+            processes.barrier()
+            trainer = Trainer(run, folder, parts, processes, show)
+            trainer.fit(resume, deadline)
+            result = finish(trainer)
+            processes.barrier()
+            return result
