@@ -77,3 +77,19 @@ def test_the_gauge_is_that_of_its_csv() -> None:
             f"{float(row['repeats_mistake']):.1f}%",
             f"{float(row['calibration_error']):.3f}",
         ]
+
+
+def test_minutes_of_recipe_a_are_those_of_their_csv() -> None:
+    table = re.search(r"^\| on one H100 .*\n((?:\|.*\n)+)", PAGE, re.MULTILINE)
+    assert table
+    with (RESULTS / "fast_gpu.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    shown = cells("\n" + table[1])
+    assert len(shown) == len(rows)
+    for cell, row in zip(shown, rows, strict=True):
+        assert "H100" in row["device"]
+        assert cell[0].startswith(row["case"])
+        speed, ratio = row["images_per_second"] or row["fast_images_per_second"], row["fast_ratio"]
+        assert cell[1] == f"{float(speed):,.0f}"
+        assert cell[2].partition(",")[0] == (f"{float(row['minutes']):.2f}" if row["minutes"] else "")
+        assert cell[3] == (f"{float(ratio):.2f}" if ratio else "")
