@@ -46,3 +46,13 @@ def test_readme_tells_the_same() -> None:
     assert found
     rows = scores()
     assert list(found.groups()) == [spread(rows[name], "test_miou", 1) for name in ("alone", "kd", "balance")]
+
+
+def test_what_the_loss_takes_on_a_gpu_is_that_of_its_csv() -> None:
+    page = " ".join((ROOT / "docs" / "segmentation.md").read_text(encoding="utf-8").split())
+    with (ROOT / "benchmarks" / "results" / "dense_loss_gpu.csv").open(newline="", encoding="utf-8") as file:
+        row = next(csv.DictReader(file))
+    ours, eager = ((float(row[f"{name}_ms"]), float(row[f"{name}_extra_memory"])) for name in ("ours", "eager"))
+    case = row["case"].replace("classes ", "classes from ")
+    assert f"{case} take {ours[0]:.2f} ms and {ours[1]:.2f} times the memory" in page
+    assert f"plain PyTorch takes {eager[0]:.2f} ms and {eager[1]:.2f} times" in page
