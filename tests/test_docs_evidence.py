@@ -93,3 +93,22 @@ def test_minutes_of_recipe_a_are_those_of_their_csv() -> None:
         assert cell[1] == f"{float(speed):,.0f}"
         assert cell[2].partition(",")[0] == (f"{float(row['minutes']):.2f}" if row["minutes"] else "")
         assert cell[3] == (f"{float(ratio):.2f}" if ratio else "")
+
+
+def test_what_readme_says_is_what_came_out() -> None:
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    first, second = (
+        next(r for r in lines(f"{n}_differences") if r["method"] == "balance") for n in ("resnet8", "primary")
+    )
+    low, high = (float(first[key]) for key in ("low", "high"))
+    assert (
+        f"Balance came out {float(first['difference']):.2f} points above KD (95% interval {low:.2f} to {high:.2f}"
+        in readme
+    )
+    low, high = (-float(second[key]) for key in ("high", "low"))
+    assert f"KD came out {-float(second['difference']):.2f} points above Balance ({low:.2f} to {high:.2f}" in readme
+    means = {row["method"]: row for row in lines("resnet8_table")}
+    for method, words in (("balance-on-dist", "reverse KL beside it, "), ("dist", "DIST's ")):
+        assert f"{words}{float(means[method]['last_mean']):.1f} ± {float(means[method]['last_std']):.1f}" in readme
+    same = {row["method"]: float(row["last_mean"]) for row in lines("primary_table")}
+    assert f"the two are {same['balance'] - same['kd-at-balance']:.2f} apart" in readme
