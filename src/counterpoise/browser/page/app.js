@@ -133,7 +133,7 @@ function showCamera() {
   if (running) {
     at("invitation").hidden = at("shown").hidden = true;
     at("drop").classList.remove("empty");
-  } else if (state.results.picture) {
+  } else if (state.results.any) { // a frame that is held, or what was there before
     at("shown").hidden = false;
   } else {
     at("invitation").hidden = false;
@@ -161,7 +161,7 @@ async function answer(picture, { live = false } = {}) {
   if (!live) busy("Looking …");
   try {
     const result = await state.engine.picture(picture);
-    if (turn !== state.turn || (live && !state.camera.running && state.results.picture)) return;
+    if (turn !== state.turn || (live && !state.camera.running && state.results.any)) return;
     state.results.show(result, live);
     at("invitation").hidden = true;
     at("shown").hidden = live && state.camera.running;

@@ -4,7 +4,7 @@ const RANKS = 5;
 const at = (id) => document.getElementById(id);
 
 export class Results {
-  picture = null; // the last result that is not a frame of video
+  any = false; // whether a picture or a frame of video has been shown
   #hidden = new Set(); // classes that are not painted
   #seen = { pictures: 0, same: 0, difference: 0 };
 
@@ -26,7 +26,7 @@ export class Results {
   }
 
   show(result, live) {
-    if (!live) this.picture = result;
+    this.any = true;
     draw(at("shown"), result.shown);
     if (this.site.task === "segmentation") this.#paint(result, live);
     else this.#rank(result.answers, live);
