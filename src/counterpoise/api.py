@@ -45,14 +45,7 @@ def train(
     from counterpoise.engine.conduct import conduct
 
     return conduct(
-        resolved,
-        resume=resume,
-        overwrite=overwrite,
-        student=student,
-        teacher=None,
-        data=data,
-        show=show,
-        deadline=deadline,
+        resolved, resume=resume, overwrite=overwrite, student=student, data=data, show=show, deadline=deadline
     )
 
 

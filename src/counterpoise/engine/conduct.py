@@ -22,7 +22,7 @@ def conduct(
     resume: bool,
     overwrite: bool,
     student: nn.Module | None,
-    teacher: nn.Module | None,
+    teacher: nn.Module | None = None,
     data: Splits | None,
     show: bool,
     deadline: float | None,
