@@ -112,3 +112,11 @@ def test_what_readme_says_is_what_came_out() -> None:
         assert f"{words}{float(means[method]['last_mean']):.1f} ± {float(means[method]['last_std']):.1f}" in readme
     same = {row["method"]: float(row["last_mean"]) for row in lines("primary_table")}
     assert f"the two are {same['balance'] - same['kd-at-balance']:.2f} apart" in readme
+
+
+def test_the_fast_step_on_two_cores_is_that_of_its_csv() -> None:
+    with (RESULTS / "fast.csv").open(newline="", encoding="utf-8") as file:
+        ratios = {row["case"]: float(row["fast_ratio"]) for row in csv.DictReader(file)}
+    text = " ".join(PAGE.split())
+    assert f"resnet20 from a store at {ratios['cifar/resnet20']:.2f} times" in text
+    assert f"resnet8 at {ratios['cifar/resnet8']:.2f} times" in text
