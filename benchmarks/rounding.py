@@ -177,6 +177,8 @@ def targets(rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 def main() -> int:
     """Run it."""
     arguments = parsed()
+    for to in arguments.to:
+        base.find(to)  # a runtime that is missing is said before anything is measured
     rows = list(cases(arguments))
     return report("rounding", rows, list(targets(rows)), arguments.json, arguments.out, command(arguments))
 

@@ -47,14 +47,4 @@ if [ ! -f $out/resnet20.yaml ]; then
   echo "Left: the comparisons on resnet8 and resnet20."
   exit 3
 fi
-for student in resnet8 resnet20; do
-  status=0
-  counterpoise compare $out/$student.yaml --minutes "$minutes" --jobs "$jobs" --quiet || status=$?
-  if [ -f $out/$student/results.csv ]; then
-    for table in results table differences; do
-      cp $out/$student/$table.csv "$here/../results/evidence_${student}_$table.csv"
-    done
-  fi
-  [ $status -eq 0 ] || { echo "Left: the rest of the comparison on $student, and what follows it."; exit $status; }
-done
-echo "All is done: benchmarks/results/evidence_*.csv"
+TABLES="resnet8 resnet20" WORK=$PWD exec bash "$here/map.sh"

@@ -2,7 +2,7 @@
 # Where the reverse term helps and where it does not, after cpu.sh and with the values that its search has chosen: 10% and 25%
 # of the training images, the rules and hosts of Balance that were not picked, float32 beside bfloat16, a schedule of 60 epochs,
 # and two networks for devices. Some 15 minutes of a GPU; on two cores two days. Settings as for cpu.sh; exit code 3 while
-# something is left.
+# something is left. TABLES names others, as cpu.sh does for its own two.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 export PATH="$here/../../.venv/bin:$PATH" OMP_NUM_THREADS=1
