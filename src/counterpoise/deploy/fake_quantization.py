@@ -28,28 +28,32 @@ def layers_of(network: nn.Module) -> list[str]:
 
 
 @contextlib.contextmanager
-def fake_quantized(network: nn.Module, names: Sequence[str] | None = None) -> Iterator[None]:
+def fake_quantized(network: nn.Module, names: Sequence[str] | None = None) -> Iterator[nn.ModuleList]:
     """Within, these layers (default: all) compute as if in 8 bits. State and parameters of the network stay its own.
 
-    In training mode ranges of activations follow what is seen; in eval mode they stay, once something was seen.
+    In training mode ranges of activations follow what is seen; in eval mode they stay, once something was seen. Gives
+    the roundings, whose state is those ranges. Copies of the network, such as an average of it, round with the same.
 
     Raises MissingExtraError where torchao is missing.
     """
     hooks: list[Any] = []
+    roundings = nn.ModuleList()
     try:
         for name in layers_of(network) if names is None else names:
-            rounding = _Rounding(network.get_submodule(name))
-            hooks += rounding.attach()
-        yield
+            rounding = _Rounding()
+            roundings.append(rounding)
+            hooks += rounding.attach(network.get_submodule(name))
+        yield roundings
     finally:
         for hook in hooks:
             hook.remove()
 
 
-class _Rounding:
-    """Rounds what a layer is given and its weights, while it is called."""
+class _Rounding(nn.Module):
+    """Rounds what a layer is given and its weights, while it is called. Its state is the range of what was given."""
 
-    def __init__(self, layer: nn.Module) -> None:
+    def __init__(self) -> None:
+        super().__init__()
         if importlib.util.find_spec("torchao") is None:
             raise MissingExtraError("Fake quantization", "quantize")
         with _silent():
@@ -58,40 +62,58 @@ class _Rounding:
                 MovingAverageMinMaxObserver,
                 PerChannelMinMaxObserver,
             )
-        self.layer = layer
         self.weight: nn.Parameter | None = None
         signed = {"dtype": torch.int8, "quant_min": -127, "quant_max": 127, "ch_axis": 0}
-        self.rounds_weight = FakeQuantize(
-            observer=PerChannelMinMaxObserver, qscheme=torch.per_channel_symmetric, **signed
-        )
-        self.rounds_input = FakeQuantize(
-            observer=MovingAverageMinMaxObserver, dtype=torch.uint8, quant_min=0, quant_max=255
-        )
+        weight = FakeQuantize(observer=PerChannelMinMaxObserver, qscheme=torch.per_channel_symmetric, **signed)
+        given = FakeQuantize(observer=MovingAverageMinMaxObserver, dtype=torch.uint8, quant_min=0, quant_max=255)
+        # No submodules, for their buffers change in shape and are infinite at first.
+        self._parts: tuple[FakeQuantize, FakeQuantize] = (weight, given)
         self.seen = False
 
-    def attach(self) -> list[Any]:
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Rounding:
+        return self
+
+    def get_extra_state(self) -> Tensor:
+        """Least and largest value, float32 [2]; both 0 where nothing was seen."""
+        observer = self._parts[1].activation_post_process
+        return torch.stack([observer.min_val, observer.max_val]).float().cpu() if self.seen else torch.zeros(2)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """The range of `get_extra_state`, and the steps that follow from it."""
+        self.seen = bool(state.any())
+        if not self.seen:
+            return
+        _, rounds_input = self._parts
+        observer = rounds_input.activation_post_process
+        observer.min_val, observer.max_val = state[0].to(observer.min_val), state[1].to(observer.max_val)
+        scale, zero_point = rounds_input.calculate_qparams()
+        for buffer, value in ((rounds_input.scale, scale), (rounds_input.zero_point, zero_point)):
+            buffer.resize_(value.shape).copy_(value)
+
+    def attach(self, layer: nn.Module) -> list[Any]:
         """The hooks, to be removed."""
         return [
-            self.layer.register_forward_pre_hook(self._before),
-            self.layer.register_forward_hook(self._after, always_call=True),
+            layer.register_forward_pre_hook(self._before),
+            layer.register_forward_hook(self._after, always_call=True),
         ]
 
     def _before(self, layer: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         weight = layer.weight
         assert isinstance(weight, nn.Parameter)
-        self.rounds_weight.activation_post_process.reset_min_max_vals()  # of the weights as they are, not as they were
-        for part in (self.rounds_weight, self.rounds_input):
+        rounds_weight, rounds_input = self._parts
+        rounds_weight.activation_post_process.reset_min_max_vals()  # of the weights as they are, not as they were
+        for part in self._parts:
             part.to(weight.device)
         if layer.training or not self.seen:
-            self.rounds_input.enable_observer()
+            rounds_input.enable_observer()
         else:
-            self.rounds_input.disable_observer()
+            rounds_input.disable_observer()
         self.seen = True
         self.weight = weight
-        rounded: Tensor = self.rounds_weight(weight.float())
+        rounded: Tensor = rounds_weight(weight.float())
         # Through it the gradient reaches the parameter; put there as torch.func.functional_call does, in its place.
         layer._parameters["weight"] = rounded  # type: ignore[assignment]
-        return (self.rounds_input(inputs[0].float()), *inputs[1:])
+        return (rounds_input(inputs[0].float()), *inputs[1:])
 
     def _after(self, layer: nn.Module, inputs: Any, output: Any) -> None:
         if self.weight is not None:

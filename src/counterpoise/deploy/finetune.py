@@ -92,7 +92,8 @@ def finetune(
         if name not in layers:
             raise ConfigError(unknown("Layer to keep in float", name, layers))
     try:
-        with fake_quantized(network.net, [name for name in layers if name not in names]):
+        with fake_quantized(network.net, [name for name in layers if name not in names]) as roundings:
+            network.companions["rounding"] = roundings
             return api.distill(
                 run,
                 resume=resume,

@@ -98,7 +98,7 @@ class Learner:
 
     def saved_modules(self) -> dict[str, nn.Module]:
         """What a checkpoint holds beside the optimizer's state."""
-        modules: dict[str, nn.Module] = {"student": self.student.net, "objective": self.objective}
+        modules = {"student": self.student.net, "objective": self.objective, **self.student.companions}
         return modules if self.average is None else {**modules, "average": self.average}
 
     def shipped_weights(self) -> dict[str, Tensor]:

@@ -51,6 +51,7 @@ class VisionModel(nn.Module):
     Attributes:
         memory_format: of the normalized images; `torch.channels_last` converts them.
         normalization: mean and std as they were given; the buffers of these names hold them in float32.
+        companions: modules whose state changes while `net` trains, by name: kept in checkpoints, not shipped.
     """
 
     mean: Tensor
@@ -92,6 +93,7 @@ class VisionModel(nn.Module):
         self.task = task
         self.selection = selection
         self.memory_format = torch.preserve_format
+        self.companions: dict[str, nn.Module] = {}
         self.normalization = {"mean": tuple(map(float, mean)), "std": tuple(map(float, std))}
         # float64 first, so that both forms below are the nearest float32 numbers
         mean64, std64 = (torch.tensor(values, dtype=torch.float64).view(1, 3, 1, 1) for values in (mean, std))
