@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,21 @@ import torch
 import counterpoise
 from counterpoise.deploy import base, folder
 from counterpoise.models.student import load_student
+
+
+class Deep(torch.nn.Module):
+    """A residual block, and what is one long path from there to the answer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.block = torch.nn.Conv2d(3, 3, 1)
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        values = pixels.float() / 255
+        values = values + self.block(values).relu()
+        for _ in range(600):
+            values = values.sigmoid()
+        return values
 
 
 @pytest.fixture(scope="module")
@@ -50,3 +66,12 @@ def test_halved_weights_take_half_and_have_a_name_of_their_own(digits: Path, dig
     assert Path(described["folder"]).name == "openvino-float16"
     whole = folder.read(digits).files["model.bin"].bytes
     assert described["files"]["model.bin"]["bytes"] < 0.55 * whole
+
+
+@pytest.mark.slow
+def test_a_graph_deeper_than_pythons_recursion_is_quantized(tmp_path: Path) -> None:
+    request, pixels = base.Request("int8", (8, 8)), torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8)
+    before = sys.getrecursionlimit()
+    notes = base.find("openvino").quantize(Deep().eval(), request, {}, tmp_path, base.Calibration(pixels))
+    assert notes["fake_quantizers"] > 1
+    assert sys.getrecursionlimit() == before

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -57,9 +59,10 @@ class OpenVino(Format):
         translated = onnx.translate(network, request)
         onnx.name_all(translated)
         names = onnx.kept_nodes(translated, calibration.keep)
-        with onnx.quiet():
+        model = _read(translated, request)
+        with onnx.quiet(), _deeper(10 * len(model.get_ordered_ops())):
             model = nncf.quantize(
-                _read(translated, request),
+                model,
                 nncf.Dataset(batches, lambda pixels: pixels.numpy()),
                 preset=nncf.QuantizationPreset.MIXED,
                 subset_size=len(batches),
@@ -95,6 +98,17 @@ class OpenVino(Format):
         found = compiled(pixels)
         apart = ((place, found[compiled.output(name)], seen[place]) for place, name in wanted.items())
         return [(place, onnx.distance(one, other)) for place, one, other in apart if one.shape == tuple(other.shape)]
+
+
+@contextlib.contextmanager
+def _deeper(frames: int) -> Iterator[None]:
+    """Python may call as many functions within one another in addition: nncf walks graphs by recursion."""
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(before + frames)
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(before)
 
 
 def _translate(network: nn.Module, request: Request) -> Any:
