@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +18,7 @@ import counterpoise
 from counterpoise.comparing import plan, search_plan
 
 EVIDENCE = Path(__file__).resolve().parents[1] / "benchmarks" / "evidence"
+RESULTS = EVIDENCE.parent / "results"
 BALANCED = ("balance", "balance-entropy", "balance-head-tail", "balance-on-dkd", "balance-on-dist")
 
 
@@ -72,18 +75,32 @@ def test_rule_host_and_rival_are_the_best_of_the_last_rung(tmp_path: Path) -> No
     assert large["primary"] == "balance-head-tail"
 
 
-def test_the_map_has_few_images_both_precisions_and_what_was_not_picked(tmp_path: Path) -> None:
+def test_the_map_has_few_images_and_what_was_not_picked(tmp_path: Path) -> None:
     scores = dict.fromkeys(["alone", "kd", "dkd", "dist", "kd-standardized", "reverse-kl", "jsd", *BALANCED], 30.0)
     searched(tmp_path / "search", {**scores, "balance-head-tail": 33.0, "balance-on-dist": 32.0})
     subprocess.run([sys.executable, EVIDENCE / "choose.py", tmp_path / "search", tmp_path], check=True)
-    few, family, precision = (
-        yaml.safe_load((tmp_path / f"{name}.yaml").read_text()) for name in ("few-10", "family", "precision")
-    )
+    few, family = (yaml.safe_load((tmp_path / f"{name}.yaml").read_text()) for name in ("few-10", "family"))
     assert few["run"]["data"]["held_out"] == 45_000
     assert list(family["methods"]) == ["kd", "balance-entropy", "balance-on-dkd"]
-    assert precision["methods"]["balance-fp32"]["train"]["precision"] == "fp32"
-    assert "train" not in precision["methods"]["balance"]
-    assert precision["differs"] == ["train.precision"]
+
+
+@pytest.mark.parametrize("name", ["dist", "precision", "few-25"])
+def test_comparisons_of_the_cores_have_the_values_that_the_search_found(name: str) -> None:
+    with (RESULTS / "evidence_resnet8_results.csv").open(newline="", encoding="utf-8") as file:
+        found = {row["method"]: row for row in csv.DictReader(file)}
+    compared = plan.read(EVIDENCE / f"{name}.yaml")
+    chosen = {job.cell[-1]: job.run for job in compared.jobs if job.cell[-1] in found}
+    assert len(chosen) == {"dist": 2, "precision": 1, "few-25": 3}[name]
+    for method, run in chosen.items():
+        row, optimizer = found[method], run.train.optimizer
+        assert (optimizer.learning_rate, optimizer.weight_decay) == (
+            float(row["learning_rate"]),
+            float(row["weight_decay"]),
+        )
+        expected = json.loads(row["objective"])
+        assert run.objective.keys() == expected.keys()
+        for term, part in run.objective.items():
+            assert part.model_dump(exclude_unset=True, exclude_none=True) == pytest.approx(expected[term])
 
 
 def test_a_teacher_is_kept_at_half_the_size_with_its_recipe(tmp_path: Path) -> None:

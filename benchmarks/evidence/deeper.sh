@@ -6,20 +6,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 export PATH="$here/../../.venv/bin:$PATH" OMP_NUM_THREADS=1
 cd "${WORK:-$here/../..}"
 jobs=${JOBS:-2} out=runs/evidence
-
-record() {  # NAME, and what is recorded: in as many processes as JOBS
-  local name=$1 part parts=() pids=()
-  shift
-  [ ! -f "$out/$name/index.json" ] || return 0
-  for part in $(seq "$jobs"); do
-    parts+=("$out/$name-part-$part")
-    counterpoise record "$here/record.yaml" --quiet --views epochs "$@" --part "$part/$jobs" --out "${parts[-1]}" >/dev/null &
-    pids+=($!)
-  done
-  for part in "${pids[@]}"; do wait "$part"; done
-  counterpoise store merge "${parts[@]}" --out "$out/$name" >/dev/null
-  rm -r "${parts[@]}"
-}
+source "$here/record.sh"
 
 record store-4 --data.held_out 5000 --epochs 4
 counterpoise search "$here/deeper.yaml" --no-final --jobs "$jobs" --quiet

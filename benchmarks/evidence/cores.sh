@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# What two CPU cores add to cpu.sh's tables in about three hours, without the complete store: for each seed the teacher's answers
+# to that seed's own views are recorded. DIST with and without the reverse term at one setting (dist.yaml), float32 beside
+# bfloat16 (precision.yaml), a quarter of the images (few-25.yaml); the values are those that search.yaml has found. WORK and
+# JOBS as for cpu.sh; the same command goes on. TABLES names some of them.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+export PATH="$here/../../.venv/bin:$PATH" OMP_NUM_THREADS=1
+cd "${WORK:-$here/../..}"
+jobs=${JOBS:-2} out=runs/evidence
+source "$here/record.sh"
+
+for table in ${TABLES:-dist precision few-25}; do
+  case $table in
+    dist) seeds="11 12 13 14 15" ;;
+    *) seeds="11 12 13" ;;
+  esac
+  for seed in $seeds; do
+    case $table in
+      few-25) record few-25-seed-$seed --data.held_out 37500 --epochs 32 --seed $seed ;;
+      *) record store-seed-$seed --epochs 8 --seed $seed ;;
+    esac
+  done
+  counterpoise compare "$here/$table.yaml" --jobs "$jobs" --quiet
+  for kind in results table differences; do
+    cp $out/$table/$kind.csv "$here/../results/evidence_${table}_$kind.csv"
+  done
+done
