@@ -36,7 +36,7 @@ NETWORKS: dict[str, tuple[int, tuple[int, int]]] = {
     "cifar/resnet8x4": (100, (32, 32)),
     "smp/pspnet:resnet18": (11, (352, 480)),
 }
-FORMATS = ("onnx", "openvino", "executorch")
+FORMATS = ("onnx", "openvino", "executorch", "litert")
 PRECISIONS = ("float32", "int8")
 CALIBRATION_IMAGES = 16
 
@@ -48,6 +48,7 @@ def exported(name: str, to: str, precision: str, folder: Path) -> Subject:
     network = catalog.build(name, num_classes=classes)
     as_if_trained(network)
     deployed, form = Deployed(network), base.find(to)
+    form.check()
     batch = None if form.dynamic_batch else 1
     pixels = torch.randint(0, 256, (CALIBRATION_IMAGES, 3, *size), dtype=torch.uint8)
     request = Request(precision, size, batch)
