@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from counterpoise.deploy.base import ExportError, Format, Request, Runtime
-from counterpoise.deploy.formats.onnx import lacking, trace
+from counterpoise.deploy.tracing import lacking, trace
 
 PACKAGE = "model.mlpackage"
 

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from counterpoise.deploy.base import Calibration, ExportError, Format, Request, Runtime
-from counterpoise.deploy.formats.onnx import lacking, layer_of, trace
+from counterpoise.deploy.tracing import lacking, layer_of, trace
 from counterpoise.files import replacing
 
 LARGEST = 32

@@ -19,7 +19,7 @@ from torch import nn
 from counterpoise.deploy import litert_worker
 from counterpoise.deploy.base import Calibration, ExportError, Format, Logits, Pixels, Request, Runtime
 from counterpoise.deploy.environments import Environment, here, outside
-from counterpoise.deploy.formats.onnx import trace
+from counterpoise.deploy.tracing import trace
 from counterpoise.errors import CounterpoiseError, RunError
 
 

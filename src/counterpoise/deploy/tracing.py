@@ -1,0 +1,52 @@
+"""Networks as graphs of operators, which is where every format starts, and what a format cannot hold of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from counterpoise.deploy.base import ExportError
+
+
+def trace(network: nn.Module, example: Tensor, batch: Mapping[int, Any] | None = None) -> torch.export.ExportedProgram:
+    """A network as a graph of operators. Raises ExportError where its Python cannot be followed."""
+    try:
+        return torch.export.export(network, (example,), dynamic_shapes=None if batch is None else (batch,))
+    except Exception as error:  # torch.export raises a dozen kinds for what it cannot follow
+        first = str(error).strip().splitlines()
+        hint = "" if batch is None else " Where it is the number of pictures that it asks for, give --batch 1."
+        raise ExportError(
+            f"The network's Python cannot be turned into a graph: {first[0] if first else type(error).__name__}{hint}"
+        ) from error
+
+
+def lacking(format_name: str, error: Exception, program: torch.export.ExportedProgram) -> ExportError:
+    """What a format lacks, with the operator and the layer that needs it, from a converter's error."""
+    text = ""
+    cause: BaseException | None = error
+    while cause is not None:
+        text += f"\n{cause}\n"
+        cause = cause.__cause__ or cause.__context__
+    told = re.search(r"translating node %(\w+)", text)
+    for graph in (program.graph, program.run_decompositions().graph):
+        for node in graph.nodes:
+            operator = re.escape(str(node.target))
+            if node.op == "call_function" and (
+                node.name == told[1] if told else re.search(rf"(?<![\w.]){operator}(?![\w.])", text)
+            ):
+                return ExportError(
+                    f"{format_name} lacks the operator {node.target}, which layer {layer_of(node)} needs."
+                )
+    first = str(error).strip().splitlines()
+    return ExportError(f"{format_name} cannot hold this network: {first[0] if first else type(error).__name__}")
+
+
+def layer_of(node: torch.fx.Node) -> str:
+    """The innermost module that a node of an exported program comes from."""
+    stack = node.meta.get("nn_module_stack") or {}
+    names = [path for path, _ in stack.values() if path]
+    return f"'{names[-1]}'" if names else "outside all layers"
