@@ -1,4 +1,4 @@
-"""The table of docs/deploy.md is that of its CSV."""
+"""The tables of docs/deploy.md and docs/measuring.md are those of their CSVs."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def test_phones_formats_are_as_their_csv_says() -> None:
             assert float(row["same"]) >= 99.9
 
 
-def shown(first: str) -> list[list[str]]:
+def shown(first: str, of: str = "deploy.md") -> list[list[str]]:
     """The rows of the table whose head begins so."""
-    page = (ROOT / "docs" / "deploy.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / of).read_text(encoding="utf-8")
     found = re.search(rf"^\| {re.escape(first)} \|.*\n\|[-|]+\n((?:\|.*\n)+)", page, re.MULTILINE)
     assert found
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in found[1].splitlines()]
@@ -101,3 +101,22 @@ def test_scenes_in_every_runtime_are_those_of_their_csv() -> None:
         if row["precision"] == "float32":
             assert float(row["largest_difference"]) < 1e-3
             assert float(row["same"]) >= 99.9
+
+
+def test_costs_are_those_of_their_csv() -> None:
+    rows = lines("deploy.csv")
+    expected = [
+        [
+            f"`{row['network']}`",
+            f"{row['format']} {row['precision']}",
+            f"{int(row['bytes']) / 1e6:.2f}",
+            f"{float(row['median_ms']):.3g}",
+            f"{float(row['low_ms']):.3g} to {float(row['high_ms']):.3g}",
+            f"{float(row['p95_ms']):.3g}",
+            f"{float(row['cpu_ms']):.3g}",
+            f"{float(row['peak_mb']):.0f}",
+        ]
+        for row in rows
+    ]
+    assert shown("network | export | MB", "measuring.md") == expected
+    assert len({(row["network"], row["format"], row["precision"]) for row in rows}) == len(rows) == 4 * 4 * 2
