@@ -79,28 +79,30 @@ def train(out: Path, code: str, seed: int) -> Path:
         "device": "cpu",
     }
     data = {"source": "digits", "options": {"train_size": 900}}
-    counterpoise.train({"data": data, "student": {"model": code}, "train": train, "seed": seed, "out": out})
+    run = {"data": data, "student": {"model": code}, "train": train, "seed": seed, "out": out}
+    counterpoise.train(run, resume=out.exists())
     return out
 
 
-def cases(student: Path | None, seeds: int, epochs: int) -> Iterator[dict[str, Any]]:
-    """The ways to 8 bits of a student, or of depthwise ones trained here."""
+def cases(student: Path | None, seeds: int, epochs: int, work: Path) -> Iterator[dict[str, Any]]:
+    """The ways to 8 bits of a student, or of depthwise ones trained here. Goes on with runs that `work` holds."""
     code = f"{Path(__file__).resolve()}:separable" if student is None else None
     for seed in range(seeds):
-        with tempfile.TemporaryDirectory() as held:
-            first = train(Path(held, "first"), code, seed) if code is not None else student
-            assert first is not None
-            job = export.prepare(first, base.find("onnx"), "int8", model=code)
-            original = rounding.agreement.Remembered(job.network)
-            options = {"seed": seed, "train": {"device": "cpu", "batch_size": 32, "evaluate_every": epochs}}
-            yield case(first, seed, "as it is", job, None, original)
-            for name, objective in OBJECTIVES.items():
-                out = Path(held, name)
-                finetune(first, out=out, model=code, objective=objective, epochs=epochs, options=options)
-                tuned = load_student(out, model=code)
-                ready = job._replace(student=tuned, network=export.Deployed(tuned))
-                yield case(first, seed, name, ready, None, original)
-            yield case(first, seed, "kept", job, 0.5, original)
+        held = work / f"seed-{seed}"
+        first = train(held / "first", code, seed) if code is not None else student
+        assert first is not None
+        job = export.prepare(first, base.find("onnx"), "int8", model=code, images=10**6)
+        original = rounding.agreement.Remembered(job.network)
+        options = {"seed": seed, "train": {"device": "cpu", "batch_size": 32, "evaluate_every": epochs}}
+        yield case(first, seed, "as it is", job, None, original)
+        yield case(first, seed, "kept", job, 0.5, original)
+        for name, objective in OBJECTIVES.items():
+            out = held / name
+            tune = {"objective": objective, "epochs": epochs, "options": options, "resume": out.exists()}
+            finetune(first, out=out, model=code, **tune)
+            tuned = load_student(out, model=code)
+            ready = job._replace(student=tuned, network=export.Deployed(tuned))
+            yield case(first, seed, name, ready, None, original)
 
 
 def case(
@@ -121,10 +123,12 @@ if __name__ == "__main__":
     parser.add_argument("student", nargs="?", type=Path, help="a run on data with labels, instead of training one")
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--work", type=Path, help="where runs are kept for another call; default: nowhere")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
-    rows = list(cases(given.student, given.seeds, given.epochs))
+    with tempfile.TemporaryDirectory() as nowhere:
+        rows = list(cases(given.student, given.seeds, given.epochs, given.work or Path(nowhere)))
     if not given.json:
         print(json.dumps({row["way"]: row["loss"] for row in rows}))
     raise SystemExit(report("finetuning", rows, [], given.json, given.out))
