@@ -107,6 +107,9 @@ def test_a_student_made_ready_for_8_bits_is_a_student(digits_run: Path, run: Run
     assert list(after.weights()) == list(before.weights())
     assert after.description.architecture == before.description.architecture
     assert not torch.equal(next(iter(after.parameters())), next(iter(before.parameters())))
+    statistics = {name: value for name, value in before.weights().items() if "running" in name}
+    assert statistics
+    assert all(torch.equal(after.weights()[name], value) for name, value in statistics.items())
     code, out, err = run("export", "ready", "--to", "onnx", "--precision", "int8", "--json")
     assert code == 0, err
     assert json.loads(out)["agreement"]["same"] > 80

@@ -1,8 +1,9 @@
 """Layers that compute in float as if in 8 bits, with gradients: what rounding does, before any runtime is asked.
 
-Weights are rounded by output channel, to -127 to 127; what a layer is given to 0 to 255 with a zero point, between the
-moving average of its least and its largest value. Batch normalization need not be folded for that: it scales a channel,
-and with it the channel's steps.
+Weights are rounded by output channel, to -127 to 127; what a layer is given to 0 to 255 with a zero point, between its
+least and its largest value of the latest batches, as runtimes see it in calibration: a narrower range would clip in
+training what they do not clip. Batch normalization need not be folded for that: it scales a channel, and with it the
+channel's steps.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import contextlib
 import importlib.util
 import logging
 import warnings
+from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -19,6 +21,8 @@ from torch import Tensor, nn
 
 from counterpoise.errors import MissingExtraError
 
+BATCHES = 8
+"""Whose extremes are the range of what a layer is given."""
 LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 
 
@@ -57,35 +61,36 @@ class _Rounding(nn.Module):
         if importlib.util.find_spec("torchao") is None:
             raise MissingExtraError("Fake quantization", "quantize")
         with _silent():
-            from torchao.quantization.pt2e import (
-                FakeQuantize,
-                MovingAverageMinMaxObserver,
-                PerChannelMinMaxObserver,
-            )
+            from torchao.quantization.pt2e import FakeQuantize, MinMaxObserver, PerChannelMinMaxObserver
         self.weight: nn.Parameter | None = None
         signed = {"dtype": torch.int8, "quant_min": -127, "quant_max": 127, "ch_axis": 0}
         weight = FakeQuantize(observer=PerChannelMinMaxObserver, qscheme=torch.per_channel_symmetric, **signed)
-        given = FakeQuantize(observer=MovingAverageMinMaxObserver, dtype=torch.uint8, quant_min=0, quant_max=255)
+        given = FakeQuantize(observer=MinMaxObserver, dtype=torch.uint8, quant_min=0, quant_max=255)
+        given.disable_observer()  # whose range would never narrow
         # No submodules, for their buffers change in shape and are infinite at first.
         self._parts: tuple[FakeQuantize, FakeQuantize] = (weight, given)
-        self.seen = False
+        self._extremes: deque[Tensor] = deque(maxlen=BATCHES)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _Rounding:
         return self
 
     def get_extra_state(self) -> Tensor:
-        """Least and largest value, float32 [2]; both 0 where nothing was seen."""
-        observer = self._parts[1].activation_post_process
-        return torch.stack([observer.min_val, observer.max_val]).float().cpu() if self.seen else torch.zeros(2)
+        """Least and largest value of each of the latest batches, float32 [N, 2]."""
+        return torch.stack(list(self._extremes)).cpu() if self._extremes else torch.zeros(0, 2)
 
     def set_extra_state(self, state: Tensor) -> None:
-        """The range of `get_extra_state`, and the steps that follow from it."""
-        self.seen = bool(state.any())
-        if not self.seen:
-            return
-        _, rounds_input = self._parts
+        """The batches of `get_extra_state`."""
+        self._extremes.clear()
+        for extremes in state:
+            self._see(extremes)
+
+    def _see(self, extremes: Tensor) -> None:
+        """One more batch, by its least and largest value."""
+        self._extremes.append(extremes)
+        rounds_input = self._parts[1]
+        seen = torch.stack(list(self._extremes)).to(rounds_input.scale.device)
         observer = rounds_input.activation_post_process
-        observer.min_val, observer.max_val = state[0].to(observer.min_val), state[1].to(observer.max_val)
+        observer.min_val, observer.max_val = seen[:, 0].min(), seen[:, 1].max()
         scale, zero_point = rounds_input.calculate_qparams()
         for buffer, value in ((rounds_input.scale, scale), (rounds_input.zero_point, zero_point)):
             buffer.resize_(value.shape).copy_(value)
@@ -104,16 +109,14 @@ class _Rounding(nn.Module):
         rounds_weight.activation_post_process.reset_min_max_vals()  # of the weights as they are, not as they were
         for part in self._parts:
             part.to(weight.device)
-        if layer.training or not self.seen:
-            rounds_input.enable_observer()
-        else:
-            rounds_input.disable_observer()
-        self.seen = True
+        given = inputs[0].float()
+        if layer.training or not self._extremes:
+            self._see(torch.stack(given.detach().aminmax()))
         self.weight = weight
         rounded: Tensor = rounds_weight(weight.float())
         # Through it the gradient reaches the parameter; put there as torch.func.functional_call does, in its place.
         layer._parameters["weight"] = rounded  # type: ignore[assignment]
-        return (rounds_input(inputs[0].float()), *inputs[1:])
+        return (rounds_input(given), *inputs[1:])
 
     def _after(self, layer: nn.Module, inputs: Any, output: Any) -> None:
         if self.weight is not None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from torch import nn
 
 from counterpoise import api, config, inputs
 from counterpoise.deploy.fake_quantization import fake_quantized, layers_of
@@ -42,6 +45,9 @@ def finetune(
     model: Model | None = None,
 ) -> Result:
     """Train a student for some epochs with its weights and its layers' inputs rounded to 8 bits.
+
+    Batch normalization keeps the statistics it has (arXiv:1806.08342): those of small batches are not those that the
+    export computes with, and depthwise nets then fall apart in 8 bits.
 
     The teacher is the student itself in float, unless another one or a store is named. What comes out is a run whose
     student is in float, with weights that bear rounding: what counts is its export with precision int8.
@@ -92,7 +98,8 @@ def finetune(
         if name not in layers:
             raise ConfigError(unknown("Layer to keep in float", name, layers))
     try:
-        with fake_quantized(network.net, [name for name in layers if name not in names]) as roundings:
+        rounded = [name for name in layers if name not in names]
+        with fake_quantized(network.net, rounded) as roundings, _frozen_statistics(network.net):
             network.companions["rounding"] = roundings
             return api.distill(
                 run,
@@ -105,6 +112,22 @@ def finetune(
             )
     except KeyboardInterrupt as stop:  # distill would go on without rounding
         raise KeyboardInterrupt(str(stop).replace("counterpoise distill", f"counterpoise finetune {student}")) from None
+
+
+@contextlib.contextmanager
+def _frozen_statistics(network: nn.Module) -> Iterator[None]:
+    """Within, batch normalization computes as in evaluation, also while the network trains."""
+
+    def freeze(module: nn.Module, _: Any) -> None:
+        module.eval()
+
+    kinds = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+    hooks = [module.register_forward_pre_hook(freeze) for module in network.modules() if isinstance(module, kinds)]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def _inside(name: str) -> str:

@@ -22,8 +22,8 @@ from counterpoise.errors import ConfigError
 RANKED_ON = 64
 """Images behind the ranking of layers."""
 JUDGED_ON = 10_000
-"""Training images behind the loss at most, none of them a calibration image where there are others. Where a tenth of the
-answers change, as in depthwise nets, the loss on 2,000 images is off by half a point for chance alone."""
+"""Training images behind the loss at most, none of them a calibration image where there are others. Where a tenth of
+the answers change, as in depthwise nets, the loss on 2,000 images is off by half a point for chance alone."""
 JUDGED_BYTES = 1 << 29
 """Memory of those images at most."""
 
