@@ -4,11 +4,7 @@
 # bfloat16 (precision.yaml), a quarter of the images (few-25.yaml); the values are those that search.yaml has found. WORK and
 # JOBS as for cpu.sh; the same command goes on. TABLES names some of them.
 set -euo pipefail
-here=$(cd "$(dirname "$0")" && pwd)
-export PATH="$here/../../.venv/bin:$PATH" OMP_NUM_THREADS=1
-cd "${WORK:-$here/../..}"
-jobs=${JOBS:-2} out=runs/evidence
-source "$here/record.sh"
+source "$(dirname "$0")/record.sh"
 
 for table in ${TABLES:-dist precision few-25}; do
   for seed in 11 12 13; do

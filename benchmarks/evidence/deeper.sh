@@ -2,11 +2,7 @@
 # The primary comparison once more, searched harder, on two CPU cores: about two hours. Each method gets 32 other points, and KD
 # is also trained at the values that were chosen for Balance. WORK and JOBS as for cpu.sh; the same command goes on.
 set -euo pipefail
-here=$(cd "$(dirname "$0")" && pwd)
-export PATH="$here/../../.venv/bin:$PATH" OMP_NUM_THREADS=1
-cd "${WORK:-$here/../..}"
-jobs=${JOBS:-2} out=runs/evidence
-source "$here/record.sh"
+source "$(dirname "$0")/record.sh"
 
 record store-4 --data.held_out 5000 --epochs 4
 counterpoise search "$here/deeper.yaml" --no-final --jobs "$jobs" --quiet

@@ -1,4 +1,9 @@
-# Sourced by deeper.sh and cores.sh, with `here`, `jobs` and `out` set.
+# Sourced by deeper.sh and cores.sh, which have one core a process and record the teacher by seed: settings, and `record`.
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+export PATH="$here/../../.venv/bin:$PATH" OMP_NUM_THREADS=1
+cd "${WORK:-$here/../..}"
+jobs=${JOBS:-2} out=runs/evidence
 
 record() {  # NAME, and what is recorded of record.yaml's teacher: in as many processes as JOBS
   local name=$1 part parts=() pids=()
