@@ -120,3 +120,21 @@ def test_costs_are_those_of_their_csv() -> None:
     ]
     assert shown("network | export | MB", "measuring.md") == expected
     assert len({(row["network"], row["format"], row["precision"]) for row in rows}) == len(rows) == 4 * 4 * 2
+
+
+def test_a_depthwise_student_in_other_runtimes_is_as_its_csv_says() -> None:
+    rows = lines("rounding_depthwise.csv")
+    expected = [
+        [
+            row["student"],
+            row["runtime"],
+            row["method"] or "float32",
+            f"{float(row['same']):.2f}%",
+            f"{float(row['float']):.2f} -> {float(row['export']):.2f}",
+            loss(row),
+            f"{float(row['largest_difference']):.1e}",
+        ]
+        for row in rows
+    ]
+    assert shown("depthwise student | runtime") == expected
+    assert {row["images"] for row in rows} == {"10000"}
