@@ -128,7 +128,7 @@ def test_a_depthwise_student_in_other_runtimes_is_as_its_csv_says() -> None:
         [
             row["student"],
             row["runtime"],
-            row["method"] or "float32",
+            (row["method"] or "float32") + (f", {row['kept_in_float']} layers kept" if row["within"] else ""),
             f"{float(row['same']):.2f}%",
             f"{float(row['float']):.2f} -> {float(row['export']):.2f}",
             loss(row),
