@@ -49,12 +49,20 @@ def loss(row: dict[str, str]) -> str:
     return "{:.2f} ({:.2f} to {:.2f})".format(*(float(row[key]) for key in ("loss", "loss_low", "loss_high")))
 
 
+def precision(row: dict[str, str]) -> str:
+    return (row["method"] or "float32") + (f", {row['kept_in_float']} layers kept" if row["within"] else "")
+
+
+def change(row: dict[str, str]) -> tuple[str, str]:
+    return f"{float(row['float']):.2f} -> {float(row['export']):.2f}", loss(row)
+
+
 def test_eight_bits_are_those_of_their_csv() -> None:
     expected = [
         [
             row["architecture"],
             row["runtime"],
-            (row["method"] or "float32") + (f", {row['kept_in_float']} layers kept" if row["within"] else ""),
+            precision(row),
             f"{int(row['images']):,}",
             f"{float(row['same']):.2f}%",
             f"{row['metric']} {float(row['float']):.2f}",
@@ -85,12 +93,11 @@ def test_scenes_in_every_runtime_are_those_of_their_csv() -> None:
         [
             row["architecture"],
             row["runtime"],
-            (row["method"] or "float32") + (f", {row['kept_in_float']} layers kept" if row["within"] else ""),
+            precision(row),
             f"{int(row['bytes']):,}",
             f"{float(row['largest_difference']):.1e}",
             f"{float(row['same']):.2f}%",
-            f"{float(row['float']):.2f} -> {float(row['export']):.2f}",
-            loss(row),
+            *change(row),
         ]
         for row in rows
     ]
@@ -128,10 +135,9 @@ def test_a_depthwise_student_in_other_runtimes_is_as_its_csv_says() -> None:
         [
             row["student"],
             row["runtime"],
-            (row["method"] or "float32") + (f", {row['kept_in_float']} layers kept" if row["within"] else ""),
+            precision(row),
             f"{float(row['same']):.2f}%",
-            f"{float(row['float']):.2f} -> {float(row['export']):.2f}",
-            loss(row),
+            *change(row),
             f"{float(row['largest_difference']):.1e}",
         ]
         for row in rows
