@@ -384,6 +384,28 @@ def test_ctrl_c_reaches_the_main_process_alone_and_leaves_no_worker():
         time.sleep(0.05)
 
 
+def put_where_nobody_takes(items):
+    from counterpoise.data import reading
+
+    reading._start_worker(0)
+    for item in items:
+        queue = multiprocessing.Queue()
+        queue._reader.close()
+        queue.put(item)
+        queue.close()
+        queue.join_thread()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_batch_that_nobody_takes_any_more_is_no_error_to_be_told(capfd):
+    for items, told in (([1], False), ([1, lambda: None], True)):  # a function cannot be sent
+        worker = multiprocessing.get_context("fork").Process(target=put_where_nobody_takes, args=(items,))
+        worker.start()
+        worker.join()
+        assert worker.exitcode == 0
+        assert ("Traceback" in capfd.readouterr().err) == told
+
+
 def _exists(pid):
     try:
         os.kill(pid, 0)

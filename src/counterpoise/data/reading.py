@@ -7,6 +7,7 @@ import signal
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Container, Iterable, Iterator
 from functools import lru_cache
+from multiprocessing.queues import Queue
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import torch
@@ -218,11 +219,18 @@ def _unchanged(item: Any) -> Any:
 def _start_worker(worker: int) -> None:
     """Leave Ctrl-C, and SIGTERM to a whole job, to the main process, which may want another batch before it stops.
 
-    Workers end when the main process ends or drops them.
+    Workers end when the main process ends or drops them; a batch that nobody takes any more is no error to be told.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(os, "setpgrp"):
         os.setpgrp()
+    tell = Queue._on_queue_feeder_error  # type: ignore[attr-defined]
+
+    def tell_others(error: Exception, item: Any) -> None:
+        if not isinstance(error, BrokenPipeError):
+            tell(error, item)
+
+    Queue._on_queue_feeder_error = staticmethod(tell_others)  # type: ignore[attr-defined]
 
 
 @lru_cache(maxsize=1)
