@@ -10,7 +10,7 @@ demo: $(READY)
 	$(BIN)/counterpoise demo --overwrite
 
 test: $(READY) check
-	$(BIN)/python -m pytest -n 2 -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
 
 test-slow: $(READY)
 	OMP_NUM_THREADS=$$(getconf _NPROCESSORS_ONLN) $(BIN)/python -m pytest -m slow

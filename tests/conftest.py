@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import random
+import select
 import shutil
 import signal
 import struct
@@ -236,57 +237,107 @@ def visit(chromium: Browser) -> Iterator[Callable[..., Visit]]:
         context.close()
 
 
-HOST = Path(__file__).parent / "engine" / "kill_host.py"
 MODULES = [
     *(f"counterpoise.comparing.{name}" for name in ("compare", "search", "report")),
     *("counterpoise.fitting.fit", "counterpoise.deploy.formats.onnx", "onnxruntime", "torch.onnx", "torch._dynamo"),
-    *("onnxscript.optimizer", "onnx.checker"),
+    *("counterpoise.deploy.finetune", "torchao.quantization", "onnxscript.optimizer", "onnx.checker"),
     *("optuna", "matplotlib.figure", "matplotlib.backends.backend_agg", "scipy.stats", "scipy.stats.qmc"),
+    "torchvision.transforms.v2",
 ]
 
 
 class Host:
     """Children that run command lines and may be killed; paths in these are absolute."""
 
-    def __init__(self, log: Path) -> None:
-        self.log = log
+    def __init__(self, folder: Path) -> None:
+        self.log = folder / "stderr.txt"
+        self.log.touch()
         self.process = subprocess.Popen(
-            [sys.executable, str(HOST), str(log), *MODULES], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, Path(__file__).with_name("kill_host.py"), self.log, *MODULES],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            bufsize=0,  # nothing read ahead, so that select sees what is there
         )
 
     def start(self, arguments: list[str]) -> int:
+        """Its process id."""
         assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps(arguments) + "\n")
-        self.process.stdin.flush()
-        return self.number()
+        self.before = self.log.stat().st_size
+        self.process.stdin.write(json.dumps(arguments).encode() + b"\n")
+        return self._told("started")  # over what a test that failed has not waited for
+
+    def wait(self) -> int:
+        """The exit status of what was started."""
+        return self._told("ended")
+
+    def _told(self, event: str) -> int:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            name, number = line.split()
+            if name.decode() == event:
+                return int(number)
+        raise AssertionError("the host has ended")
+
+    def said(self) -> str:
+        """What the last one printed to stderr."""
+        return self.log.read_bytes()[self.before :].decode()
+
+    def run(self, arguments: list[str], code: int = 0) -> float:
+        """Seconds that it took."""
+        start = time.perf_counter()
+        self.start(arguments)
+        assert self.wait() == code, self.said()
+        return time.perf_counter() - start
+
+    def kill(self, arguments: list[str], when: Callable[[], bool]) -> bool:
+        """Killed once `when` is so; False where it came to its end before."""
+        pid = self.start(arguments)
+        while not select.select([self.process.stdout], [], [], 0.001)[0]:
+            if when():
+                with contextlib.suppress(ProcessLookupError):  # it has just ended
+                    os.kill(pid, signal.SIGKILL)
+                break
+        status = self.wait()
+        assert status in (0, -signal.SIGKILL), self.said()
+        return status != 0
+
+    def kill_within(self, arguments: list[str], seconds: float) -> bool:
+        """Killed at a random moment of so many seconds; False where it came to its end before."""
+        end = time.perf_counter() + random.uniform(0.0, seconds)
+        return self.kill(arguments, lambda: time.perf_counter() > end)
 
     def run_and_kill(self, arguments: list[str], seconds: float, kills: int) -> None:
         """Kill what takes `seconds` at random moments, so many times, and then let it end."""
-        moments = random.Random()
         done = 0
         while done < kills:
-            pid = self.start(arguments)
-            time.sleep(moments.uniform(0.0, seconds / max(4, kills / 2)))
-            with contextlib.suppress(ProcessLookupError):  # it had come to its end
-                os.kill(pid, signal.SIGKILL)
-            done += self.number() == -signal.SIGKILL
+            done += self.kill_within(arguments, seconds / max(4, kills / 2))
         self.run(arguments)
-
-    def number(self) -> int:
-        assert self.process.stdout is not None
-        return int(self.process.stdout.readline())
-
-    def run(self, arguments: list[str], code: int = 0) -> float:
-        start = time.perf_counter()
-        self.start(arguments)
-        assert self.number() == code, self.log.read_text()
-        return time.perf_counter() - start
 
 
 @pytest.fixture(scope="session")
 def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
     """One for all tests: it takes seconds to import what its children need."""
-    host = Host(tmp_path_factory.mktemp("host") / "stderr.txt")
+    host = Host(tmp_path_factory.mktemp("host"))
+    host.run(["list", "sources"])  # it has imported what there is to import
     yield host
     host.process.kill()
     host.process.communicate()
+
+
+@pytest.fixture(scope="session")
+def torchrun() -> Callable[..., str]:
+    """Run a command line in two processes under torchrun; its stdout, or its stderr where it is to fail (`fails`)."""
+
+    def call(arguments: list[str], fails: bool = False) -> str:
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+        done = subprocess.run(
+            [*command, "-m", "counterpoise", *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        assert (done.returncode != 0) == fails, done.stderr
+        return done.stderr if fails else done.stdout
+
+    return call

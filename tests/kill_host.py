@@ -1,7 +1,7 @@
 """Runs counterpoise command lines in forked children, so that a test can kill one without waiting for imports.
 
 Arguments: a file for stderr, and further modules that the children need. Each line on stdin is a command line as JSON;
-the child's process id is printed at once, its exit status when it ends.
+"started" and the child's process id is printed at once, "ended" and its exit status when it ends.
 """
 
 from __future__ import annotations
@@ -30,5 +30,5 @@ for line in sys.stdin:
         os.dup2(null, 1)
         os.dup2(os.open(sys.argv[1], os.O_WRONLY | os.O_APPEND | os.O_CREAT), 2)
         os._exit(cli.run(json.loads(line)))
-    print(child, flush=True)
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+    print("started", child, flush=True)
+    print("ended", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)

@@ -211,5 +211,5 @@ def test_a_second_call_at_the_same_time_is_refused(comparison: Values, write: Wr
     os.kill(pid, signal.SIGINT)
     assert code == 2
     assert "Another process is at work in" in error
-    assert host.number() == 130
-    assert "the same command goes on" in host.log.read_text()
+    assert host.wait() == 130
+    assert "the same command goes on" in host.said()

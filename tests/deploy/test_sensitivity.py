@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import random
-import signal
-import subprocess
-import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -25,7 +20,6 @@ from counterpoise.deploy.network import Deployed
 from counterpoise.models.student import load_student
 
 Run = Callable[..., tuple[int, str, str]]
-HOST = Path(__file__).parents[1] / "engine" / "kill_host.py"
 
 
 def test_rounding_leaves_the_network_as_it_was_and_passes_gradients(digits_run: Path) -> None:
@@ -116,45 +110,16 @@ def test_a_student_made_ready_for_8_bits_is_a_student(digits_run: Path, run: Run
 
 
 @pytest.fixture
-def tune(digits_run: Path, tmp_path: Path) -> Iterator[Callable[..., int]]:
-    """Fine-tunes in a child into a folder, or goes on in it; killed once `kill_when` is so. Returns its exit status."""
-    log = tmp_path / "stderr.txt"
-    host = subprocess.Popen(
-        [sys.executable, HOST, log, "counterpoise.deploy.finetune", "torchao.quantization"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert host.stdin is not None
-    assert host.stdout is not None
-    to, told = host.stdin, host.stdout
+def tune(digits_run: Path, host: Any) -> Callable[..., bool]:
+    """Fine-tunes in a child into a folder, or goes on in it; killed once `kill_when` is so. Whether it was."""
 
-    def tune(out: Path, kill_when: Callable[[], bool] = lambda: False, epochs: int = 4) -> int:
+    def tune(out: Path, kill_when: Callable[[], bool] = lambda: False, epochs: int = 4) -> bool:
         again = ["--resume"] if out.exists() else []
-        command = ["finetune", digits_run, "--out", out, "--epochs", epochs, "--quiet", *again]
-        to.write(json.dumps(list(map(str, command))) + "\n")
-        to.flush()
-        child = int(told.readline())
-        ended = threading.Event()
+        command = ["finetune", str(digits_run), "--out", str(out), "--epochs", str(epochs), "--quiet", *again]
+        killed: bool = host.kill(command, kill_when)
+        return killed
 
-        def kill() -> None:
-            while not ended.wait(0.002):
-                if kill_when():
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(child, signal.SIGKILL)
-                    return
-
-        killer = threading.Thread(target=kill)
-        killer.start()
-        status = int(told.readline())
-        ended.set()
-        killer.join()
-        assert status in (0, -signal.SIGKILL), log.read_text()
-        return status
-
-    yield tune
-    host.kill()
-    host.communicate()
+    return tune
 
 
 def same_end(one: Path, other: Path) -> bool:
@@ -163,30 +128,28 @@ def same_end(one: Path, other: Path) -> bool:
     return all(a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a) for a, b in tensors)
 
 
-def test_killed_fine_tuning_goes_on_to_the_same_weights(tune: Callable[..., int], tmp_path: Path) -> None:
+def test_killed_fine_tuning_goes_on_to_the_same_weights(tune: Callable[..., bool], tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    assert tune(whole) == 0
+    assert not tune(whole)
     metrics = killed / "metrics.jsonl"
     for epochs in (1, 2):
-        status = tune(killed, lambda n=epochs: metrics.exists() and metrics.read_text().count('"kind": "epoch"') >= n)
-        assert status == -signal.SIGKILL
-    assert tune(killed) == 0
+        assert tune(killed, lambda n=epochs: metrics.exists() and metrics.read_text().count('"kind": "epoch"') >= n)
+    assert not tune(killed)
     assert same_end(killed, whole)
     assert not any("rounding" in name for name in load_file(killed / "student" / "model.safetensors"))
 
 
 @pytest.mark.slow
-def test_fine_tuning_bears_20_kills_at_any_moment(tune: Callable[..., int], tmp_path: Path) -> None:
+def test_fine_tuning_bears_20_kills_at_any_moment(tune: Callable[..., bool], tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     tune(tmp_path / "warm", epochs=1)
     start = time.perf_counter()
-    assert tune(whole, epochs=12) == 0
+    assert not tune(whole, epochs=12)
     seconds, kills, moments = time.perf_counter() - start, 0, random.Random()
     while kills < 20:
         end = time.perf_counter() + moments.uniform(0, 0.3 * seconds)
-        status = tune(killed, lambda at=end: time.perf_counter() > at, epochs=12)
-        kills += status == -signal.SIGKILL and killed.exists()
-    assert tune(killed, epochs=12) == 0
+        kills += tune(killed, lambda at=end: time.perf_counter() > at, epochs=12) and killed.exists()
+    assert not tune(killed, epochs=12)
     assert same_end(killed, whole)
 
 

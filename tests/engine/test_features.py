@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,7 +14,6 @@ from safetensors.torch import load_file
 import counterpoise
 from counterpoise.models import catalog
 
-HOST = Path(__file__).with_name("kill_host.py")
 DATA = ["--data.source", "digits", "--data.options.train_size", "300", "--train.device", "cpu", "--quiet"]
 LAST_TWO = {"student_features": ["@-2", "@-1"], "teacher_features": ["@-2", "@-1"]}
 # The student's stages are 8x8 and 4x4, the teacher's last two 4x4 and 2x2, with other numbers of channels.
@@ -31,43 +26,12 @@ TERMS: dict[str, dict[str, object]] = {
     "reviewkd": LAST_TWO,
     "rkd": {},
 }
-Run = Callable[..., str]
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
-    """Runs a command line in a child; with `kill_when`, kills the child once that is so. Returns what all said."""
-    log = tmp_path_factory.mktemp("host") / "stderr.txt"
-    host = subprocess.Popen(
-        [sys.executable, str(HOST), str(log)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    assert host.stdin is not None
-    assert host.stdout is not None
-
-    def run(arguments: list[str], kill_when: Callable[[], bool] | None = None, status: int = 0) -> str:
-        assert host.stdin is not None
-        assert host.stdout is not None
-        host.stdin.write(json.dumps(arguments) + "\n")
-        host.stdin.flush()
-        child = int(host.stdout.readline())
-        if kill_when is not None:
-            end = time.monotonic() + 60
-            while not kill_when() and time.monotonic() < end:
-                time.sleep(0.002)
-            os.kill(child, signal.SIGKILL)
-            status = -signal.SIGKILL
-        assert int(host.stdout.readline()) == status, log.read_text()
-        return log.read_text()
-
-    yield run
-    host.kill()
-    host.communicate()
-
-
-@pytest.fixture(scope="module")
-def teacher(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def teacher(host: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("teacher") / "run"
-    run(["train", *DATA, "--student.model", "digits/cnn_4_8_16", "--train.epochs", "1", "--out", str(out)])
+    host.run(["train", *DATA, "--student.model", "digits/cnn_4_8_16", "--train.epochs", "1", "--out", str(out)])
     return out
 
 
@@ -86,17 +50,17 @@ def step_terms(folder: Path) -> list[dict[str, float]]:
 
 
 def test_a_killed_run_ends_in_the_same_bytes_and_ships_the_student_alone(
-    run: Run, teacher: Path, tmp_path: Path
+    host: Any, teacher: Path, tmp_path: Path
 ) -> None:
     command = arguments(tmp_path, TERMS, teacher)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    run([*command, "--out", str(whole)])
+    host.run([*command, "--out", str(whole)])
 
     metrics = killed / "metrics.jsonl"
-    run([*command, "--out", str(killed)], kill_when=lambda: metrics.exists() and metrics.read_text().count("\n") > 3)
+    assert host.kill([*command, "--out", str(killed)], lambda: metrics.exists() and metrics.read_text().count("\n") > 3)
     assert not (killed / "student").exists()
     early = load_file(killed / "checkpoints" / "last.safetensors")
-    run([*command, "--out", str(killed), "--resume"])
+    host.run([*command, "--out", str(killed), "--resume"])
     for file in ("student/model.safetensors", "checkpoints/best.safetensors"):
         assert (killed / file).read_bytes() == (whole / file).read_bytes()
     ended, expected = (load_file(folder / "checkpoints" / "last.safetensors") for folder in (killed, whole))
@@ -115,20 +79,12 @@ def test_a_killed_run_ends_in_the_same_bytes_and_ships_the_student_alone(
     assert sum(p.numel() for p in student.parameters()) == sum(p.numel() for p in plain.parameters())
 
 
-def test_two_processes_share_one_memory(teacher: Path, tmp_path: Path) -> None:
+def test_two_processes_share_one_memory(torchrun: Callable[..., str], teacher: Path, tmp_path: Path) -> None:
     """Each sees 10 or 11 of a batch; yet the memory of the first holds all samples, of unit length, with labels."""
     out = tmp_path / "two"
     terms = {name: TERMS[name] for name in ("crd", "fitnet")}
     command = arguments(tmp_path, terms, teacher, "--train.batch_size", "21", "--train.epochs", "1", "--out", str(out))
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = subprocess.run(
-        [*torchrun, "-m", "counterpoise", *command],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr
+    torchrun(command)
     state = load_file(out / "checkpoints" / "last.safetensors")
     assert (state["objective.terms.crd.labels"] >= 0).all()
     for side in ("student", "teacher"):
@@ -136,7 +92,7 @@ def test_two_processes_share_one_memory(teacher: Path, tmp_path: Path) -> None:
         torch.testing.assert_close(length, torch.ones(300))
 
 
-def test_a_stage_that_is_not_there_is_named(run: Run, teacher: Path, tmp_path: Path) -> None:
-    said = run([*arguments(tmp_path, {"at": {}}, teacher), "--out", str(tmp_path / "no")], status=2)
-    assert "has no stage '@-3': it has 2" in said
-    assert "Traceback" not in said
+def test_a_stage_that_is_not_there_is_named(host: Any, teacher: Path, tmp_path: Path) -> None:
+    host.run([*arguments(tmp_path, {"at": {}}, teacher), "--out", str(tmp_path / "no")], code=2)
+    assert "has no stage '@-3': it has 2" in host.said()
+    assert "Traceback" not in host.said()

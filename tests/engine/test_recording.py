@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import random
 import resource
 import shutil
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -21,7 +20,6 @@ from safetensors.torch import load_file
 
 from counterpoise import cli
 
-HOST = Path(__file__).with_name("kill_host.py")
 PLAIN = """
 from torch import nn
 
@@ -50,33 +48,6 @@ def flags(teacher: Path, tmp_path: Path) -> list[str]:
     return [*DATA, *FAST, "--student.model", f"{tmp_path / 'plain.py'}:make", "--teacher.checkpoint", str(teacher)]
 
 
-@pytest.fixture(scope="module")
-def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[list[str], Callable[[], None] | None], int]]:
-    """The function that runs a command line in a process of its own, kills it where it is told to; its exit status."""
-    log = tmp_path_factory.mktemp("host") / "stderr.txt"
-    command = [sys.executable, str(HOST), str(log)]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert process.stdin is not None
-    assert process.stdout is not None
-    sent, answers = process.stdin, process.stdout
-
-    def run(arguments: list[str], until: Callable[[], None] | None = None) -> int:
-        sent.write(json.dumps(arguments) + "\n")
-        sent.flush()
-        pid = int(answers.readline())
-        if until is not None:
-            until()
-            with contextlib.suppress(ProcessLookupError):  # it was done
-                os.kill(pid, signal.SIGKILL)
-        status = int(answers.readline())
-        assert status in (0, -signal.SIGKILL), log.read_text()
-        return status
-
-    yield run
-    process.kill()
-    process.communicate()
-
-
 def contents(store: Path) -> dict[str, bytes]:
     return {str(f.relative_to(store)): f.read_bytes() for f in store.rglob("*") if f.is_file() and f.name != ".lock"}
 
@@ -86,71 +57,57 @@ def chunks(store: Path) -> int:
 
 
 @pytest.mark.parametrize("kills", [4, pytest.param(20, marks=pytest.mark.slow)])
-def test_a_killed_recording_ends_in_the_same_bytes(
-    kills: int, host: Callable[..., int], flags: list[str], tmp_path: Path
-) -> None:
+def test_a_killed_recording_ends_in_the_same_bytes(kills: int, host: Any, flags: list[str], tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     arguments = ["record", *flags, "--precision", "int8", "--data.views.padding", "4"]
-    assert host(["--version"]) == 0  # it has started
-    start = time.perf_counter()
-    assert host([*arguments, "--out", str(whole)]) == 0
-    seconds = time.perf_counter() - start
+    seconds = host.run([*arguments, "--out", str(whole)])
     assert chunks(whole) == 162
     moments = random.Random()
     done = 0
     while done < kills:
-        before = chunks(killed)
+        if done % 2:  # soon after a chunk was written, else at any moment from the first
+            before, soon = chunks(killed), moments.uniform(0, 0.02)
 
-        def moment(writing: bool = bool(done % 2), before: int = before) -> None:
-            if writing:  # else at any moment from the first
-                deadline = time.perf_counter() + 2 * seconds
-                while chunks(killed) == before and time.perf_counter() < deadline:
-                    time.sleep(0.001)
-            time.sleep(moments.uniform(0, 0.02 if writing else 0.3 * seconds))
+            def moment(before: int = before, soon: float = soon) -> bool:
+                written = chunks(killed) > before
+                time.sleep(soon * written)
+                return written
 
-        if host([*arguments, "--out", str(killed)], moment) == -signal.SIGKILL:
-            done += 1
-        else:  # it was done before: begin anew, for kills are of recordings
+            ended = not host.kill([*arguments, "--out", str(killed)], moment)
+        else:
+            ended = not host.kill_within([*arguments, "--out", str(killed)], 0.3 * seconds)
+        if ended:  # begin anew, for kills are of recordings
             assert contents(killed) == contents(whole)
             shutil.rmtree(killed)
-    assert host([*arguments, "--out", str(killed)]) == 0
+        else:
+            done += 1
+    host.run([*arguments, "--out", str(killed)])
     assert contents(killed) == contents(whole)
 
 
 def test_a_training_killed_while_it_reads_a_store_ends_in_the_same_bytes(
-    host: Callable[..., int], flags: list[str], tmp_path: Path
+    host: Any, flags: list[str], tmp_path: Path
 ) -> None:
     store, whole, killed = (tmp_path / name for name in ("store", "whole", "killed"))
     views = ["--data.views.padding", "1", "--data.views.mixup", "0.3", "--train.epochs", "3"]
-    assert host(["record", *flags, *views, "--out", str(store)]) == 0
+    host.run(["record", *flags, *views, "--out", str(store)])
     flags = flags[: flags.index("--teacher.checkpoint")]
     arguments = ["distill", *flags, *views, "--teacher.store", str(store), "--train.log_every", "1"]
     arguments += ["--train.checkpoint_minutes", "0.0005"]
-    assert host([*arguments, "--out", str(whole)]) == 0
+    host.run([*arguments, "--out", str(whole)])
     metrics = killed / "metrics.jsonl"
     for step in (3, 14):
-
-        def moment(step: int = step) -> None:
-            while not metrics.exists() or f'"step": {step},' not in metrics.read_text():
-                time.sleep(0.002)
-
-        assert host([*arguments, "--out", str(killed), *(["--resume"] if killed.exists() else [])], moment) < 0
-    assert host([*arguments, "--out", str(killed), "--resume"]) == 0
+        again = ["--resume"] if killed.exists() else []
+        assert host.kill(
+            [*arguments, "--out", str(killed), *again],
+            lambda step=step: metrics.exists() and f'"step": {step},' in metrics.read_text(),
+        )
+    host.run([*arguments, "--out", str(killed), "--resume"])
     for name in ("student/model.safetensors", "checkpoints/best.safetensors"):
         assert (killed / name).read_bytes() == (whole / name).read_bytes()
 
 
-def torchrun(arguments: list[str], code: int = 0) -> str:
-    """Two processes; what they printed, or where they are to fail what they said."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command += ["-m", "counterpoise", *arguments]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-    assert (done.returncode != 0) == (code != 0), done.stderr
-    return done.stderr if code else done.stdout
-
-
-def test_two_processes_record_one_store(flags: list[str], tmp_path: Path) -> None:
+def test_two_processes_record_one_store(torchrun: Callable[..., str], flags: list[str], tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     views = ["--data.views.padding", "1"]
     record = ["record", *flags, *views, "--precision", "float16", "--json"]
@@ -161,11 +118,11 @@ def test_two_processes_record_one_store(flags: list[str], tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
-def test_what_befalls_another_process_is_told(flags: list[str], tmp_path: Path) -> None:
+def test_what_befalls_another_process_is_told(torchrun: Callable[..., str], flags: list[str], tmp_path: Path) -> None:
     arguments = ["record", *flags, "--data.views.padding", "1", "--out", str(tmp_path / "store")]
     in_the_way = tmp_path / "store" / "chunks" / "000017-000000.bin"  # the second process writes it
     in_the_way.mkdir(parents=True)
-    said = torchrun(arguments, code=2)
+    said = torchrun(arguments, fails=True)
     assert "Error: Process 1 of 2" in said
     assert "000017-000000.bin could not be written" in said
     assert "of 18 chunks are whole; make room and run the same command" in said
@@ -174,7 +131,9 @@ def test_what_befalls_another_process_is_told(flags: list[str], tmp_path: Path) 
 
 
 @pytest.mark.slow
-def test_two_processes_train_from_a_store_what_one_trains(flags: list[str], tmp_path: Path) -> None:
+def test_two_processes_train_from_a_store_what_one_trains(
+    torchrun: Callable[..., str], flags: list[str], tmp_path: Path
+) -> None:
     store, views = tmp_path / "store", ["--data.views.padding", "1"]
     assert cli.run(["record", *flags, *views, "--out", str(store)]) == 0
     flags = flags[: flags.index("--teacher.checkpoint")]

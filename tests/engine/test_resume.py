@@ -4,70 +4,48 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-HOST = Path(__file__).with_name("kill_host.py")
+DATA = ["--data.source", "digits", "--data.options.train_size", "600", "--data.views.mixup", "0.5"]
+COMMON = ["--train.device", "cpu", "--train.precision", "fp32", "--quiet"]
 
 
-class Host:
-    """Children that run command lines and may be killed."""
-
-    def __init__(self, log: Path) -> None:
-        self.log = log
-        self.process = subprocess.Popen(
-            [sys.executable, str(HOST), str(log)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-
-    def start(self, arguments: list[str]) -> int:
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps(arguments) + "\n")
-        self.process.stdin.flush()
-        return self._number()
-
-    def wait(self) -> int:
-        return self._number()
-
-    def _number(self) -> int:
-        assert self.process.stdout is not None
-        return int(self.process.stdout.readline())
-
-    def run(self, arguments: list[str]) -> None:
-        self.start(arguments)
-        assert self.wait() == 0, self.log.read_text()
-
-
-@pytest.fixture
-def host(tmp_path: Path) -> Iterator[Host]:
-    host = Host(tmp_path / "stderr.txt")
-    yield host
-    host.process.kill()
-    host.process.communicate()
-
-
-@pytest.fixture
-def arguments(host: Host, tmp_path: Path) -> list[str]:
+@pytest.fixture(scope="module")
+def distill(host: Any, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """A distillation of some seconds: mixing, EMA, clipping, a moving weight, and checkpoints within epochs."""
-    data = ["--data.source", "digits", "--data.options.train_size", "600", "--data.views.mixup", "0.5"]
-    common = ["--train.device", "cpu", "--train.precision", "fp32", "--quiet"]
-    teacher = str(tmp_path / "teacher")
-    host.run(["train", *data, *common, "--student.model", "digits/cnn_8_16", "--train.epochs", "2", "--out", teacher])
-    run_file = tmp_path / "run.yaml"
+    folder = tmp_path_factory.mktemp("distill")
+    teacher = str(folder / "teacher")
+    host.run(["train", *DATA, *COMMON, "--student.model", "digits/cnn_8_16", "--train.epochs", "2", "--out", teacher])
+    run_file = folder / "run.yaml"
     run_file.write_text(
         "objective: {cross_entropy: {weight: 0.5}, balance: {weight: {shape: linear, start: 1, end: 3}}}\n"
         "train: {epochs: 12, batch_size: 32, ema: 0.9, clip_gradient: 1.0, log_every: 5, checkpoint_minutes: 0.001}\n"
     )
     models = ["--student.model", "digits/cnn_4_8", "--teacher.checkpoint", teacher]
-    return ["distill", str(run_file), *data, *common, *models]
+    return ["distill", str(run_file), *DATA, *COMMON, *models]
+
+
+@pytest.fixture(scope="module")
+def whole(host: Any, distill: list[str], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
+    """Its folder, and the seconds it took."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    return folder, host.run([*distill, "--out", str(folder)])
+
+
+@pytest.fixture
+def arguments(distill: list[str]) -> list[str]:
+    """Its command line, to be changed."""
+    return [*distill]
 
 
 def result(folder: Path) -> dict[str, bytes]:
@@ -83,41 +61,38 @@ def result(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("many", [6, pytest.param(20, marks=pytest.mark.slow)])
-def test_kills_end_in_the_same_bytes(host: Host, arguments: list[str], tmp_path: Path, many: int) -> None:
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    start = time.perf_counter()
-    host.run([*arguments, "--out", str(whole)])
-    seconds = time.perf_counter() - start
-    moments = random.Random()
+def test_kills_end_in_the_same_bytes(
+    host: Any, arguments: list[str], whole: tuple[Path, float], tmp_path: Path, many: int
+) -> None:
+    killed = tmp_path / "killed"
     kills = 0
     while kills < many:
         # Before there is a folder there is nothing to go on with; afterwards, whatever it holds, there is.
-        pid = host.start([*arguments, "--out", str(killed), *(["--resume"] if killed.exists() else [])])
-        time.sleep(moments.uniform(0.0, 0.3 * seconds))
-        os.kill(pid, signal.SIGKILL)
-        if host.wait() == -signal.SIGKILL and killed.exists():
-            kills += 1
+        again = ["--resume"] if killed.exists() else []
+        kills += host.kill_within([*arguments, "--out", str(killed), *again], 0.3 * whole[1]) and killed.exists()
     host.run([*arguments, "--out", str(killed), "--resume"])
-    assert result(killed) == result(whole)
+    assert result(killed) == result(whole[0])
 
 
-def test_ctrl_c_saves_and_says_how_to_go_on(host: Host, arguments: list[str], tmp_path: Path) -> None:
-    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    host.run([*arguments, "--out", str(whole)])
+def test_ctrl_c_saves_and_says_how_to_go_on(
+    host: Any, arguments: list[str], whole: tuple[Path, float], tmp_path: Path
+) -> None:
+    stopped = tmp_path / "stopped"
     pid = host.start([*arguments, "--out", str(stopped)])
     while not (stopped / "metrics.jsonl").exists() or (stopped / "metrics.jsonl").stat().st_size < 1500:
         time.sleep(0.01)
     os.kill(pid, signal.SIGINT)
     assert host.wait() == 130
-    assert f"counterpoise distill --out {stopped} --resume" in host.log.read_text()
+    assert f"counterpoise distill --out {stopped} --resume" in host.said()
     assert (stopped / "checkpoints" / "last.safetensors").exists()
     assert not (stopped / "student").exists()
     host.run(["distill", "--out", str(stopped), "--resume", "--quiet"])
-    assert result(stopped) == result(whole)
+    assert result(stopped) == result(whole[0])
 
 
-def test_a_second_process_is_refused_while_the_first_goes_on(host: Host, arguments: list[str], tmp_path: Path) -> None:
+def test_a_second_process_is_refused_while_the_first_goes_on(host: Any, arguments: list[str], tmp_path: Path) -> None:
     out = tmp_path / "shared"
+    arguments += ["--train.epochs", "1000"]
     pid = host.start([*arguments, "--out", str(out)])
     while not (out / "run.yaml").exists():
         time.sleep(0.01)
@@ -145,16 +120,15 @@ def make(num_classes):
 
 
 def test_a_run_killed_before_its_first_checkpoint_starts_again_cleanly(
-    host: Host, arguments: list[str], tmp_path: Path
+    host: Any, arguments: list[str], tmp_path: Path
 ) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     arguments += ["--train.checkpoint_minutes", "5", "--train.epochs", "3"]
     host.run([*arguments, "--out", str(whole)])
-    pid = host.start([*arguments, "--out", str(killed)])
-    while not (killed / "metrics.jsonl").exists() or '"step": 5,' not in (killed / "metrics.jsonl").read_text():
-        time.sleep(0.002)
-    os.kill(pid, signal.SIGKILL)
-    assert host.wait() == -signal.SIGKILL
+    metrics = killed / "metrics.jsonl"
+    assert host.kill(
+        [*arguments, "--out", str(killed)], lambda: metrics.exists() and '"step": 5,' in metrics.read_text()
+    )
     host.run([*arguments, "--out", str(killed), "--resume"])
     assert result(killed) == result(whole)
 
@@ -164,55 +138,28 @@ def test_a_run_killed_before_its_first_checkpoint_starts_again_cleanly(
     assert result(barely) == result(whole)
 
 
-def torchrun(arguments: list[str]) -> None:
-    """The command line in two processes."""
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "torch.distributed.run",
-            "--standalone",
-            "--nproc-per-node",
-            "2",
-            "-m",
-            "counterpoise",
-            *arguments,
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr
-
-
 def steps(folder: Path) -> list[tuple[int, float]]:
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return [(line["step"], line["loss"]) for line in lines if line["kind"] == "step"]
 
 
-def test_two_processes_train_what_one_trains_and_take_over_its_run(
-    host: Host, arguments: list[str], tmp_path: Path
+def test_two_processes_take_over_the_run_of_one_and_train_what_one_trains(
+    host: Any, torchrun: Callable[..., str], arguments: list[str], tmp_path: Path
 ) -> None:
     """A network without batch statistics: the same samples and views then give the same weights, to rounding."""
     (tmp_path / "plain.py").write_text(NO_NORM)
     arguments[arguments.index("digits/cnn_4_8")] = f"{tmp_path / 'plain.py'}:make"
     arguments += ["--train.epochs", "6", "--train.batch_size", "50", "--train.optimizer.learning_rate", "0.01"]
-    one, two, taken = tmp_path / "one", tmp_path / "two", tmp_path / "taken"
+    one, taken = tmp_path / "one", tmp_path / "taken"
     host.run([*arguments, "--out", str(one)])
-
-    torchrun([*arguments, "--out", str(two)])
-
-    pid = host.start([*arguments, "--out", str(taken)])
-    while not (taken / "metrics.jsonl").exists() or len(steps(taken)) < 4:
-        time.sleep(0.005)
-    os.kill(pid, signal.SIGKILL)
-    assert host.wait() == -signal.SIGKILL
+    assert host.kill(
+        [*arguments, "--out", str(taken)], lambda: (taken / "metrics.jsonl").exists() and len(steps(taken)) >= 2
+    )
+    assert len(steps(taken)) < len(steps(one)) / 2
     torchrun([*arguments, "--out", str(taken), "--resume"])
 
+    assert [step for step, _ in steps(taken)] == [step for step, _ in steps(one)]
+    assert [loss for _, loss in steps(taken)] == pytest.approx([loss for _, loss in steps(one)], rel=1e-3)
     weights = load_file(one / "student" / "model.safetensors")
-    for other in (two, taken):
-        assert [step for step, _ in steps(other)] == [step for step, _ in steps(one)]
-        assert [loss for _, loss in steps(other)] == pytest.approx([loss for _, loss in steps(one)], rel=1e-3)
-        for name, value in load_file(other / "student" / "model.safetensors").items():
-            torch.testing.assert_close(value, weights[name], rtol=1e-3, atol=1e-4)
+    for name, value in load_file(taken / "student" / "model.safetensors").items():
+        torch.testing.assert_close(value, weights[name], rtol=1e-3, atol=1e-4)

@@ -2,15 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import random
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +23,6 @@ from counterpoise.errors import ConfigError, CounterpoiseError, DataError, Model
 from counterpoise.models.network import SceneView
 from counterpoise.objectives.cross_entropy import CrossEntropy
 
-HOST = Path(__file__).with_name("kill_host.py")
 KILLS = 4
 SMALL = {"train_size": 24, "val_size": 6, "edge": 32}
 OWN = """
@@ -330,42 +322,6 @@ def test_bfloat16_and_channels_last(teacher: dict[str, Any], tmp_path: Path) -> 
     assert counterpoise.evaluate(result.folder)["miou"] == pytest.approx(result.last["miou"], abs=3)
 
 
-class Host:
-    """Children that run command lines and may be killed: see test_resume.py."""
-
-    def __init__(self, log: Path) -> None:
-        self.log = log
-        self.process = subprocess.Popen(
-            [sys.executable, str(HOST), str(log), "torchvision.transforms.v2"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
-    def start(self, arguments: list[str]) -> int:
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps(arguments) + "\n")
-        self.process.stdin.flush()
-        return self.wait()
-
-    def wait(self) -> int:
-        assert self.process.stdout is not None
-        return int(self.process.stdout.readline())
-
-    def run(self, arguments: list[str]) -> None:
-        self.start(arguments)
-        assert self.wait() == 0, self.log.read_text()
-
-
-@pytest.fixture(scope="module")
-def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
-    host = Host(tmp_path_factory.mktemp("host") / "stderr.txt")
-    host.run(["list", "sources"])  # it has imported what there is to import
-    yield host
-    host.process.kill()
-    host.process.communicate()
-
-
 def write(path: Path, run: dict[str, Any]) -> Path:
     path.write_text(json.dumps({key: value for key, value in run.items() if key != "out"}, default=str))
     return path
@@ -384,7 +340,7 @@ def outcome(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_kills_end_in_the_same_bytes(host: Host, teacher: dict[str, Any], tmp_path: Path, workers: int) -> None:
+def test_kills_end_in_the_same_bytes(host: Any, teacher: dict[str, Any], tmp_path: Path, workers: int) -> None:
     run = values(
         tmp_path,
         teacher=teacher,
@@ -399,24 +355,19 @@ def test_kills_end_in_the_same_bytes(host: Host, teacher: dict[str, Any], tmp_pa
     )
     command = ["distill", str(write(tmp_path / "run.yaml", run)), "--quiet"]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    start = time.perf_counter()
-    host.run([*command, "--out", str(whole)])
-    seconds = time.perf_counter() - start
-    moments = random.Random()
+    seconds = host.run([*command, "--out", str(whole)])
     kills = 0
     while kills < (1 if workers else KILLS):
-        pid = host.start([*command, "--out", str(killed), *(["--resume"] if killed.exists() else [])])
-        time.sleep(moments.uniform(0.0, 0.3) * seconds)
-        with contextlib.suppress(ProcessLookupError):  # it has ended
-            os.kill(pid, signal.SIGKILL)
-        if host.wait() == -signal.SIGKILL and killed.exists():  # before, there was nothing to go on with
-            kills += 1
+        again = ["--resume"] if killed.exists() else []  # before there was a folder, there was nothing to go on with
+        kills += host.kill_within([*command, "--out", str(killed), *again], 0.3 * seconds) and killed.exists()
     host.run([*command, "--out", str(killed), "--resume"])
     assert outcome(killed) == outcome(whole)
 
 
 @pytest.mark.slow
-def test_two_processes_train_what_one_trains(host: Host, own: Path, teacher: dict[str, Any], tmp_path: Path) -> None:
+def test_two_processes_train_what_one_trains(
+    host: Any, torchrun: Callable[..., str], own: Path, teacher: dict[str, Any], tmp_path: Path
+) -> None:
     """Views that reach beyond their scene have void, and so each process another number of labels."""
     run = values(
         tmp_path,
@@ -428,15 +379,7 @@ def test_two_processes_train_what_one_trains(host: Host, own: Path, teacher: dic
     command = ["distill", str(write(tmp_path / "run.yaml", run)), "--quiet"]
     one, two = tmp_path / "one", tmp_path / "two"
     host.run([*command, "--out", str(one)])
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = subprocess.run(
-        [*torchrun, "-m", "counterpoise", *command, "--out", str(two)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr
+    torchrun([*command, "--out", str(two)])
     losses = [[step["loss"] for step in lines(folder, "step")] for folder in (one, two)]
     # what is logged is the plain mean over processes, whose numbers of labels differ
     assert losses[1] == pytest.approx(losses[0], rel=0.01)
