@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,14 @@ def test_a_table_is_that_of_its_runs(name: str) -> None:
         assert interval == f"{found.low:+.2f} to {found.high:+.2f}"
         corrected = float(row["p_corrected"])
         assert (p, verdict) == ("<0.001" if corrected < 0.001 else f"{corrected:.3f}", row["verdict"])
+
+
+def test_the_picture_shows_what_the_runs_say() -> None:
+    plot = runpy.run_path(str(ROOT / "docs" / "plot_evidence.py"))
+    picture = (ROOT / "docs" / "images" / "evidence.svg").read_text(encoding="utf-8")
+    shown = [one for group in plot["GROUPS"].values() for one in group]
+    assert re.findall(r">([+-]\d+\.\d\d)</text>", picture) == [f"{one.difference().mean:+.2f}" for one in shown]
+    assert [one.label for one in shown if f">{one.label}</text>" not in picture] == []
 
 
 @pytest.mark.parametrize("name", ["resnet8", "resnet20"])
