@@ -16,7 +16,7 @@ import counterpoise
 from counterpoise import config, tasks
 from counterpoise.data import sources
 from counterpoise.errors import ConfigError, CounterpoiseError, RunError
-from counterpoise.models import catalog
+from counterpoise.models import catalog, checkpoint
 
 DIGITS: dict[str, Any] = {"source": "digits", "options": {"train_size": 200}}
 TRAIN: dict[str, Any] = {"epochs": 2, "batch_size": 50, "precision": "fp32", "device": "cpu", "log_every": 1}
@@ -116,6 +116,16 @@ def test_the_moving_average_is_what_is_shipped(teacher: Path, tmp_path: Path) ->
     for name, value in shipped.items():
         torch.testing.assert_close(value, kept[f"average.module.{name}"], rtol=0, atol=0)
     assert any(not torch.equal(value, kept[f"student.{name}"]) for name, value in shipped.items())
+
+
+@pytest.mark.parametrize("ema", [None, 0.9])
+def test_the_checkpoint_of_a_run_is_read_as_the_student_it_would_ship(
+    teacher: Path, tmp_path: Path, ema: float | None
+) -> None:
+    counterpoise.distill(run(tmp_path / "run", teacher, train={"ema": ema}))
+    shipped = load_file(tmp_path / "run" / "student" / "model.safetensors")
+    read = checkpoint.read(tmp_path / "run" / "checkpoints" / "last.safetensors")
+    torch.testing.assert_close(read.state, shipped, rtol=0, atol=0)
 
 
 def test_weights_that_move_are_logged(teacher: Path, tmp_path: Path) -> None:

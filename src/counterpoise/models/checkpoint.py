@@ -24,6 +24,8 @@ PREFIXES = ("module.", "_orig_mod.")  # of DataParallel and torch.compile
 UNUSUAL_COUNT = 9973
 """A count of classes that no layer has for another reason: building with it shows which tensors depend on the count."""
 SHOWN = 3
+RUN, STUDENT, AVERAGE = "counterpoise", "student.", "average.module."
+"""In a run's checkpoint, what its metadata have and how names begin: see engine/state.py and learning.saved_modules."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,8 @@ class Weights:
 
 def read(path: Path) -> Weights:
     """Weights from a .safetensors, a .pt or .pth that holds tensors alone, a student folder or a run folder.
+
+    A checkpoint of a run that has not come to its end holds its student so far.
 
     Raises ModelError where it is missing, damaged or of another kind.
     """
@@ -168,13 +172,20 @@ def _read_safetensors(path: Path) -> Weights:
     size = metadata.get("input_size", "")
     return Weights(
         origin=str(path),
-        state=_strip(state),
+        state=_strip(_student_of(state) if RUN in metadata else state),
         architecture=metadata.get("architecture"),
         classes=_names(metadata.get("classes", "")),
         mean=_channels(metadata, "mean", path),
         std=_channels(metadata, "std", path),
         input_size=int(size) if size.isdecimal() else None,
     )
+
+
+def _student_of(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Of a run's checkpoint what the run would ship: the moving average of the student's weights where there is one."""
+    averaged = {name: value for name, value in state.items() if name.startswith(AVERAGE)}
+    prefix = AVERAGE if averaged else STUDENT
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
 
 def _channels(metadata: Mapping[str, str], key: str, path: Path) -> tuple[float, ...] | None:
