@@ -23,7 +23,9 @@ mkdir -p $out/teachers
 take_up() {  # what an earlier call left
   local file
   cp -n "$IN"/*.safetensors $out/teachers/ 2>/dev/null || true
-  cp -n "$here"/teachers/*.safetensors $out/teachers/ 2>/dev/null || true
+  for file in resnet32x4 resnet56; do  # not those of other tables
+    cp -n "$here/teachers/$file.safetensors" $out/teachers/ 2>/dev/null || true
+  done
   if compgen -G "$IN/begun.tar.*" >/dev/null; then cat "$IN"/begun.tar.* | tar -x --skip-old-files; fi
   for file in "$IN"/*-results.csv; do
     [ -f "$file" ] || continue
