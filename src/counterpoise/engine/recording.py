@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from counterpoise import config
+from counterpoise.engine.allocation import keep_freed_memory
 from counterpoise.engine.assemble import Parts
 from counterpoise.engine.processes import Processes
 from counterpoise.engine.progress import Display
@@ -18,8 +19,12 @@ from counterpoise.teachers.live import LiveTeacher
 from counterpoise.teachers.store import Chunk, Header, StoreWriter
 
 Views = Literal["auto", "complete", "epochs", "plain"]
-BATCH = 256
-"""Images the teacher answers at once. Chunks begin a batch, so that a recording that goes on repeats the same ones."""
+BATCH = {"cpu": 64}
+"""Images the teacher answers at once, by kind of device: on a CPU, layers of 256 are blocks too large to be kept.
+
+Chunks begin a batch, so that a recording that goes on repeats the same ones.
+"""
+ELSEWHERE = 256
 
 
 def plain(run: config.Run) -> config.Run:
@@ -49,6 +54,8 @@ def record(
     """
     teacher, loader = parts.teacher, parts.train
     assert teacher is not None
+    if teacher.device.type == "cpu":
+        keep_freed_memory()
     count = loader.countable()
     if views == "auto":
         views = "epochs" if count is None else "complete"
@@ -99,7 +106,7 @@ def _fill(writer: StoreWriter, parts: Parts, views: Views, show: bool) -> None:
 
 def _answers(teacher: LiveTeacher, parts: Parts, chunk: Chunk, views: Views) -> Iterator[Tensor]:
     """Logits of a chunk's samples in its view, on the CPU."""
-    groups = torch.split(torch.arange(chunk.start, chunk.stop), BATCH)
+    groups = torch.split(torch.arange(chunk.start, chunk.stop), BATCH.get(teacher.device.type, ELSEWHERE))
     by_number = views == "complete"
     shown = parts.train.views_of(groups, 0 if by_number else chunk.slot, chunk.slot if by_number else None)
     for images in shown:
