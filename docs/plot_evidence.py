@@ -45,6 +45,9 @@ GROUPS = {
     ),
     "both at one setting: reverse KL in place of a part": (
         Shown("Balance - KD, temperature 5.4", "primary", "balance", "kd-at-balance"),
+        Shown("Balance - KD, temperature 1.5", "teachers", "balance", "kd", "given"),
+        Shown("the same, weaker teacher", "teachers", "balance", "kd", "weaker"),
+        Shown("the same, stronger teacher", "teachers", "balance", "kd", "stronger"),
         Shown("DIST with reverse KL - DIST, temperature 5.1", "dist", "balance-on-dist", "dist-same-total"),
         Shown("DIST with reverse - with forward KL", "dist", "balance-on-dist", "forward-kl-on-dist"),
     ),

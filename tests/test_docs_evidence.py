@@ -125,7 +125,7 @@ def test_what_readme_says_is_what_came_out() -> None:
     for method, words in (("balance-on-dist", "reverse KL beside it, "), ("dist", "DIST's ")):
         assert f"{words}{float(means[method]['last_mean']):.1f} ± {float(means[method]['last_std']):.1f}" in readme
     same = {row["method"]: float(row["last_mean"]) for row in lines("primary_table")}
-    assert f"the two are {same['balance'] - same['kd-at-balance']:.2f} apart" in readme
+    assert f"{same['balance'] - same['kd-at-balance']:.2f} points at one, " in readme
 
 
 def test_the_fast_step_on_two_cores_is_that_of_its_csv() -> None:
@@ -134,3 +134,15 @@ def test_the_fast_step_on_two_cores_is_that_of_its_csv() -> None:
     text = " ".join(PAGE.split())
     assert f"resnet20 from a store at {ratios['cifar/resnet20']:.2f} times" in text
     assert f"resnet8 at {ratios['cifar/resnet8']:.2f} times" in text
+
+
+def test_what_a_stronger_teacher_changes_is_as_told() -> None:
+    rows = lines("teachers_results")
+    found = {
+        pair: statistics.paired(*(results.by_seed(rows, pair, method) for method in ("balance", "kd")))
+        for pair in ("given", "stronger")
+    }
+    for text in (PAGE, (ROOT / "README.md").read_text(encoding="utf-8")):
+        assert f"{found['stronger'].mean:.2f} " in text
+        assert f"({found['stronger'].low:.2f} to {found['stronger'].high:.2f})" in text
+    assert f"{found['given'].mean:.2f} at that" in (ROOT / "README.md").read_text(encoding="utf-8")
