@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.special import softmax
 
@@ -31,7 +31,7 @@ def test_value_is_the_papers_formula(seed: int, tau: float, alpha: float, beta: 
 
 
 @pytest.mark.parametrize(("alpha", "beta", "plain"), [(1.0, 0.0, ForwardKL), (0.0, 1.0, ReverseKL)])
-@pytest.mark.parametrize("near", [0.0, 1e-12, 1e-7])
+@pytest.mark.parametrize("near", [0.0, 1e-300, 1e-12, 1e-7])
 def test_it_is_forward_kl_at_1_0_and_reverse_kl_at_0_1(
     alpha: float, beta: float, plain: type[ForwardKL], near: float
 ) -> None:
@@ -43,7 +43,7 @@ def test_it_is_forward_kl_at_1_0_and_reverse_kl_at_0_1(
     torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.parametrize("near", [1e-8, 1e-5, 3e-4, 4e-4, 1e-2])
+@pytest.mark.parametrize("near", [1e-50, 1e-8, 1e-5, 3e-4, 4e-4, 1e-2])
 def test_close_to_an_axis_float32_still_sees_the_divergence(near: float) -> None:
     student, teacher = draw(0, 50, 7), draw(1, 50, 7)
     for point in ((near, 0.9), (0.9, near)):
@@ -53,6 +53,7 @@ def test_close_to_an_axis_float32_still_sees_the_divergence(near: float) -> None
 
 
 @given(st.floats(0, 2), st.floats(0, 2))
+@example(0.0, 1.2e-7)  # both close to 0, where a difference of powers is rounding alone
 @settings(max_examples=30, deadline=None)
 def test_it_is_never_below_0_and_swapping_sides_swaps_alpha_and_beta(alpha: float, beta: float) -> None:
     alpha += 0.01
@@ -61,7 +62,7 @@ def test_it_is_never_below_0_and_swapping_sides_swaps_alpha_and_beta(alpha: floa
     assert values.min() > 0
     torch.testing.assert_close(AlphaBetaDivergence(beta, alpha, reduction="none")(teacher, student), values)
     same = AlphaBetaDivergence(alpha, beta)(teacher, teacher)
-    assert abs(same.item()) < 1e-6
+    assert abs(same.item()) < 1e-12
 
 
 @pytest.mark.parametrize("point", [(0.8, 0.3), (0.0, 0.7), (0.7, 0.0)])

@@ -65,18 +65,22 @@ class AlphaBetaDivergence(LogitObjective):
 
 
 def _divergence(log_p: Tensor, log_q: Tensor, alpha: float, beta: float) -> Tensor:
-    # Below the root of the dtype's precision, rounding in the difference of powers outweighs the distance to the limit.
-    small = torch.finfo(log_p.dtype).eps ** 0.5
-    if alpha < small:
-        return _limit(log_q, log_p, beta)
-    if beta < small:
-        return _limit(log_p, log_q, alpha)
+    """By class, as p^s [expm1(s d) / s - expm1(beta d) / beta] / alpha with d = log q/p and s = alpha + beta.
+
+    The formula's difference of powers leaves rounding alone where alpha or beta is close to 0, this leaves the limit.
+    """
+    if alpha < beta:  # the same with sides swapped, and then it is alpha that may be divided by
+        return _divergence(log_q, log_p, beta, alpha)
     total = alpha + beta
-    powers = (alpha * (total * log_p).exp() + beta * (total * log_q).exp()) / total
-    return (powers - (alpha * log_p + beta * log_q).exp()) / (alpha * beta)
+    start, difference = total * log_p, log_q - log_p
+    return (_growth(start, difference, total) - _growth(start, difference, beta)) / alpha
 
 
-def _limit(log_a: Tensor, log_b: Tensor, power: float) -> Tensor:
-    """The divergence where only `log_a` is weighed: KL(a || b) at power 1."""
-    a, b = (power * log_a).exp(), (power * log_b).exp()
-    return (power * a * (log_a - log_b) - a + b) / power**2
+def _growth(start: Tensor, difference: Tensor, rate: float) -> Tensor:
+    """(exp(start + rate * difference) - exp(start)) / rate, and its limit close to rate 0."""
+    if rate < torch.finfo(start.dtype).eps:
+        return start.exp() * difference
+    step = rate * difference
+    # expm1 overflows where its factor is 0, and is needed for small steps alone.
+    near = start.exp() * step.clamp(-1.0, 1.0).expm1()
+    return torch.where(step.abs() <= 1.0, near, (start + step).exp() - start.exp()) / rate
