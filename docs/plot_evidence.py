@@ -12,10 +12,9 @@ from typing import NamedTuple
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from counterpoise.comparing import results, statistics
+from counterpoise.comparing import plotting, results, statistics
 
 ROOT = Path(__file__).resolve().parents[1]
-INK, GREY = "#24425c", "#9aa5ae"
 
 
 class Shown(NamedTuple):
@@ -63,20 +62,14 @@ def main() -> None:
         len(GROUPS), 1, sharex=True, squeeze=False, height_ratios=[len(group) for group in GROUPS.values()]
     )[:, 0]
     for axes, (title, group) in zip(panels, GROUPS.items(), strict=True):
-        axes.axvline(0, color=GREY, linewidth=1)
+        axes.axvline(0, color=plotting.GREY, linewidth=1)
         for place, shown in enumerate(group):
             found = shown.difference()
-            axes.plot([found.low, found.high], [place, place], color=INK, linewidth=1.5)
-            axes.plot(found.mean, place, "o", color=INK, markersize=5)
+            axes.plot([found.low, found.high], [place, place], color=plotting.INK, linewidth=1.5)
+            axes.plot(found.mean, place, "o", color=plotting.INK, markersize=5)
             axes.text(1.01, place, f"{found.mean:+.2f}", transform=axes.get_yaxis_transform(), va="center", fontsize=8)
         axes.set_title(title, fontsize=9, loc="left")
-        axes.set_yticks(range(len(group)), [shown.label for shown in group], fontsize=8)
-        axes.set_ylim(len(group) - 0.5, -0.5)
-        axes.tick_params(labelsize=8)
-        axes.grid(axis="x", color="#e4e7ea", linewidth=0.6)
-        axes.set_axisbelow(True)
-        for side in ("top", "right"):
-            axes.spines[side].set_visible(False)
+        plotting.dress(axes, [shown.label for shown in group])
     panels[-1].set_xlabel("difference in top-1 on CIFAR-100, points, with 95% interval over seeds", fontsize=8)
     # Text stays text, for readers and for the test; equal runs give equal files.
     with mpl.rc_context({"svg.hashsalt": "counterpoise", "svg.fonttype": "none"}):

@@ -55,7 +55,7 @@ def _runs(axes: Any, comparison: Comparison, rows: Sequence[results.Row], pair: 
         if values:
             axes.plot(results.spread(values)[0], place, "|", color=INK, markersize=14, markeredgewidth=2)
     axes.set_xlabel(f"{comparison.metric}, last epoch", fontsize=8)
-    _dress(axes, methods)
+    dress(axes, methods)
 
 
 def _differences(axes: Any, comparison: Comparison, report: Report, pair: str) -> None:
@@ -70,11 +70,12 @@ def _differences(axes: Any, comparison: Comparison, report: Report, pair: str) -
             axes.plot([row["low"], row["high"]], [place, place], color=color, linewidth=1.5)
         axes.plot(row["difference"], place, "o", color=color, markersize=5)
     axes.set_xlabel(comparison.metric, fontsize=8)
-    _dress(axes, methods)
+    dress(axes, methods)
     axes.tick_params(labelleft=False)
 
 
-def _dress(axes: Any, methods: Sequence[str]) -> None:
+def dress(axes: Any, methods: Sequence[str]) -> None:
+    """A line of the axes for each, from above; a light grid, and no frame."""
     axes.set_yticks(range(len(methods)), methods, fontsize=8)
     axes.set_ylim(len(methods) - 0.5, -0.5)
     axes.tick_params(labelsize=8)
