@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What a weaker and a stronger teacher change (teachers.yaml), on two CPU cores in about three hours: a wrn_16_2 trained for 8
+# What a weaker and a stronger teacher change (teachers.yaml), on two CPU cores in about two hours: a wrn_16_2 trained for 8
 # epochs only, the given one, and a resnet32x4. That is teachers/resnet32x4-annealed.safetensors: recipe A broken off after 104
 # epochs (gpu.sh), and three more in which the learning rate falls to zero:
 #
