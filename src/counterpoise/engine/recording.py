@@ -19,12 +19,11 @@ from counterpoise.teachers.live import LiveTeacher
 from counterpoise.teachers.store import Chunk, Header, StoreWriter
 
 Views = Literal["auto", "complete", "epochs", "plain"]
-BATCH = {"cpu": 64}
-"""Images the teacher answers at once, by kind of device: on a CPU, layers of 256 are blocks too large to be kept.
+BATCH, CPU_BATCH = 256, 64
+"""Images the teacher answers at once. On a CPU, layers of more are blocks that are given back and taken again.
 
 Chunks begin a batch, so that a recording that goes on repeats the same ones.
 """
-ELSEWHERE = 256
 
 
 def plain(run: config.Run) -> config.Run:
@@ -106,7 +105,8 @@ def _fill(writer: StoreWriter, parts: Parts, views: Views, show: bool) -> None:
 
 def _answers(teacher: LiveTeacher, parts: Parts, chunk: Chunk, views: Views) -> Iterator[Tensor]:
     """Logits of a chunk's samples in its view, on the CPU."""
-    groups = torch.split(torch.arange(chunk.start, chunk.stop), BATCH.get(teacher.device.type, ELSEWHERE))
+    batch = CPU_BATCH if teacher.device.type == "cpu" else BATCH
+    groups = torch.split(torch.arange(chunk.start, chunk.stop), batch)
     by_number = views == "complete"
     shown = parts.train.views_of(groups, 0 if by_number else chunk.slot, chunk.slot if by_number else None)
     for images in shown:
