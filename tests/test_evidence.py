@@ -103,6 +103,18 @@ def test_comparisons_of_the_cores_have_the_values_that_the_search_found(name: st
             assert part.model_dump(exclude_unset=True, exclude_none=True) == pytest.approx(expected[term])
 
 
+@pytest.mark.parametrize(("name", "changed"), [("stronger", set()), ("longer", {"epochs", "evaluate_every"})])
+def test_what_follows_the_table_of_teachers_keeps_its_setting(name: str, changed: set[str]) -> None:
+    before = {job.cell[1]: job.run for job in plan.read(EVIDENCE / "teachers.yaml").jobs}
+    after = plan.read(EVIDENCE / f"{name}.yaml")
+    assert (after.plan.baseline, after.plan.primary) == ("kd", "balance")
+    for job in after.jobs:
+        then, now = before[job.cell[1]], job.run
+        assert (now.objective, now.student, now.data) == (then.objective, then.student, then.data)
+        values, former = now.train.model_dump(), then.train.model_dump()
+        assert {key for key in values if values[key] != former[key]} == changed
+
+
 def test_a_teacher_is_kept_at_half_the_size_with_its_recipe(tmp_path: Path) -> None:
     run = tmp_path / "run"
     values = {
