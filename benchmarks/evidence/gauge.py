@@ -2,9 +2,9 @@
 
     python benchmarks/evidence/gauge.py runs/evidence/resnet8 --out benchmarks/results/evidence_gauge.csv
 
-Reads the students of a comparison on CIFAR-100 (data/cifar100) whose teacher is cifar/wrn_16_2. Beside the gauge at
-temperature 1: top-1 where the teacher is right and where it is wrong, and how often the student repeats the teacher's
-mistake there.
+Reads the students of a comparison on CIFAR-100 (data/cifar100) whose teacher is cifar/wrn_16_2; `--teacher PAIR MODEL
+CHECKPOINT`, once a pair, names others. Beside the gauge at temperature 1: top-1 where the teacher is right and where it
+is wrong, and how often the student repeats the teacher's mistake there.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from counterpoise.models.student import load_student
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import harness
 
-TEACHER = Path("data/teachers/cifar100-wrn_16_2.safetensors")
+TEACHER = ("all", "cifar/wrn_16_2", "data/teachers/cifar100-wrn_16_2.safetensors")
 
 
 @torch.inference_mode()
@@ -60,28 +61,39 @@ def row(student: Tensor, teacher: Tensor, labels: Tensor) -> dict[str, float]:
     }
 
 
+def found(pair: Path) -> Iterator[tuple[str, list[Path]]]:
+    """Methods of a pair that have students, with their runs."""
+    if not pair.is_dir():
+        raise SystemExit(f"No runs in {pair}: which pairs there are, the folder above it says.")
+    for method in sorted(pair.iterdir()):
+        students = sorted(run for run in method.glob("seed-*") if (run / "student" / "student.json").exists())
+        if students:
+            yield method.name, students
+
+
 def main() -> int:
     """Measure."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("comparison", type=Path)
+    parser.add_argument("--teacher", action="append", nargs=3, metavar=("PAIR", "MODEL", "CHECKPOINT"))
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     test = sources.load(config.Data(path=Path("data/cifar100"), source="cifar")).val
     assert isinstance(test, ArraySet)
-    teacher = answers(catalog.build("cifar/wrn_16_2", num_classes=100, checkpoint=TEACHER), test.images)
     cases: list[dict[str, Any]] = []
-    for method in sorted((options.comparison / "runs" / "all").iterdir()):
-        students = sorted(folder for folder in method.glob("seed-*") if (folder / "student" / "student.json").exists())
-        if not students:
-            continue
-        rows = [row(answers(load_student(folder), test.images), teacher, test.labels) for folder in students]
-        case: dict[str, Any] = {"case": method.name, "seeds": len(rows)}
-        for name in rows[0]:
-            values = [one[name] for one in rows]
-            case[name] = statistics.fmean(values)
-            if name == "top1" and len(values) > 1:
-                case["top1_std"] = statistics.stdev(values)
-        cases.append(case)
+    teachers = options.teacher or [TEACHER]
+    for pair, model, checkpoint in teachers:
+        built = catalog.build(model, num_classes=100, checkpoint=Path(checkpoint))
+        told = answers(built, test.images)
+        for method, students in found(options.comparison / "runs" / pair):
+            rows = [row(answers(load_student(folder), test.images), told, test.labels) for folder in students]
+            case: dict[str, Any] = {"case": method if len(teachers) == 1 else f"{pair}: {method}", "seeds": len(rows)}
+            for name in rows[0]:
+                values = [one[name] for one in rows]
+                case[name] = statistics.fmean(values)
+                if name == "top1" and len(values) > 1:
+                    case["top1_std"] = statistics.stdev(values)
+            cases.append(case)
     return harness.report("gauge", cases, [], as_json=False, out=options.out)
 
 
