@@ -10,6 +10,7 @@ is wrong, and how often the student repeats the teacher's mistake there.
 from __future__ import annotations
 
 import argparse
+import shlex
 import statistics
 import sys
 from collections.abc import Iterator
@@ -22,6 +23,8 @@ from torch import Tensor
 from counterpoise import config
 from counterpoise.data import sources
 from counterpoise.data.sources.base import ArraySet
+from counterpoise.engine.allocation import keep_freed_memory
+from counterpoise.engine.recording import CPU_BATCH
 from counterpoise.gauges import Gauge
 from counterpoise.models import catalog
 from counterpoise.models.network import VisionModel
@@ -37,7 +40,7 @@ TEACHER = ("all", "cifar/wrn_16_2", "data/teachers/cifar100-wrn_16_2.safetensors
 def answers(model: VisionModel, images: Tensor) -> Tensor:
     """Logits [N, C] of uint8 images [N, 3, H, W]."""
     model.eval().net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return torch.cat([model(part).float() for part in torch.split(images, 500)])
+    return torch.cat([model(part).float() for part in torch.split(images, CPU_BATCH)])
 
 
 def row(student: Tensor, teacher: Tensor, labels: Tensor) -> dict[str, float]:
@@ -78,6 +81,7 @@ def main() -> int:
     parser.add_argument("--teacher", action="append", nargs=3, metavar=("PAIR", "MODEL", "CHECKPOINT"))
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
+    keep_freed_memory()
     test = sources.load(config.Data(path=Path("data/cifar100"), source="cifar")).val
     assert isinstance(test, ArraySet)
     cases: list[dict[str, Any]] = []
@@ -94,7 +98,8 @@ def main() -> int:
                 if name == "top1" and len(values) > 1:
                     case["top1_std"] = statistics.stdev(values)
             cases.append(case)
-    return harness.report("gauge", cases, [], as_json=False, out=options.out)
+    command = f"python benchmarks/evidence/gauge.py {shlex.join(sys.argv[1:])}"
+    return harness.report("gauge", cases, [], as_json=False, out=options.out, command=command)
 
 
 if __name__ == "__main__":
