@@ -47,6 +47,7 @@ GROUPS = {
         Shown("Balance - KD, temperature 1.5", "teachers", "balance", "kd", "given"),
         Shown("the same, weaker teacher", "teachers", "balance", "kd", "weaker"),
         Shown("the same, stronger teacher", "teachers", "balance", "kd", "stronger"),
+        Shown("the same, stronger teacher, fresh seeds", "stronger", "balance", "kd"),
         Shown("DIST with reverse KL - DIST, temperature 5.1", "dist", "balance-on-dist", "dist-same-total"),
         Shown("DIST with reverse - with forward KL", "dist", "balance-on-dist", "forward-kl-on-dist"),
     ),

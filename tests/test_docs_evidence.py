@@ -73,11 +73,12 @@ def test_what_reverse_kl_adds_to_dist_is_as_told(name: str) -> None:
     assert f"({found.low:+.2f} to {found.high:+.2f}" in PAGE
 
 
-def test_the_gauge_is_that_of_its_csv() -> None:
-    table = re.search(r"^\| method \| seeds \| forward KL .*\n((?:\|.*\n)+)", PAGE, re.MULTILINE)
+@pytest.mark.parametrize(("name", "first"), [("gauge", "method"), ("gauge_teachers", "teacher: method")])
+def test_the_gauge_is_that_of_its_csv(name: str, first: str) -> None:
+    table = re.search(rf"^\| {first} \| seeds \| forward KL .*\n((?:\|.*\n)+)", PAGE, re.MULTILINE)
     assert table
     shown = {row[0]: row[1:] for row in cells("\n" + table[1])}
-    rows = lines("gauge")
+    rows = lines(name)
     assert len(rows) == len(shown)
     for row in rows:
         number = {key: float(value) for key, value in row.items() if key.endswith(("_kl", "_mass", "_right", "_wrong"))}
@@ -137,12 +138,12 @@ def test_the_fast_step_on_two_cores_is_that_of_its_csv() -> None:
 
 
 def test_what_a_stronger_teacher_changes_is_as_told() -> None:
-    rows = lines("teachers_results")
-    found = {
-        pair: statistics.paired(*(results.by_seed(rows, pair, method) for method in ("balance", "kd")))
-        for pair in ("given", "stronger")
-    }
-    for text in (PAGE, (ROOT / "README.md").read_text(encoding="utf-8")):
-        assert f"{found['stronger'].mean:.2f} " in text
-        assert f"({found['stronger'].low:.2f} to {found['stronger'].high:.2f})" in text
-    assert f"{found['given'].mean:.2f} at that" in (ROOT / "README.md").read_text(encoding="utf-8")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    given, first, fresh = (
+        statistics.paired(*(results.by_seed(lines(f"{table}_results"), pair, method) for method in ("balance", "kd")))
+        for table, pair in (("teachers", "given"), ("teachers", "stronger"), ("stronger", "all"))
+    )
+    assert f"{given.mean:.2f} at that" in readme
+    assert f"{fresh.mean:.2f} ({fresh.low:.2f} to {fresh.high:.2f}) there with a teacher" in readme
+    assert f"Balance was {first.mean:.2f} points ahead of KD" in PAGE
+    assert f"it is {-fresh.mean:.2f} behind ({fresh.low:.2f} to {fresh.high:.2f})" in PAGE
