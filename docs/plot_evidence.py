@@ -45,6 +45,7 @@ GROUPS = {
     "both at one setting: reverse KL in place of a part": (
         Shown("Balance - KD, temperature 5.4", "primary", "balance", "kd-at-balance"),
         Shown("Balance - KD, temperature 1.5", "teachers", "balance", "kd", "given"),
+        Shown("the same, 20 epochs", "longer", "balance", "kd"),
         Shown("the same, weaker teacher", "teachers", "balance", "kd", "weaker"),
         Shown("the same, stronger teacher", "teachers", "balance", "kd", "stronger"),
         Shown("the same, stronger teacher, fresh seeds", "stronger", "balance", "kd"),

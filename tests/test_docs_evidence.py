@@ -137,13 +137,14 @@ def test_the_fast_step_on_two_cores_is_that_of_its_csv() -> None:
     assert f"resnet8 at {ratios['cifar/resnet8']:.2f} times" in text
 
 
-def test_what_a_stronger_teacher_changes_is_as_told() -> None:
+def test_what_a_stronger_teacher_and_more_epochs_change_is_as_told() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    given, first, fresh = (
+    given, first, fresh, longer = (
         statistics.paired(*(results.by_seed(lines(f"{table}_results"), pair, method) for method in ("balance", "kd")))
-        for table, pair in (("teachers", "given"), ("teachers", "stronger"), ("stronger", "all"))
+        for table, pair in (("teachers", "given"), ("teachers", "stronger"), ("stronger", "all"), ("longer", "all"))
     )
     assert f"{given.mean:.2f} at that" in readme
     assert f"{fresh.mean:.2f} ({fresh.low:.2f} to {fresh.high:.2f}) there with a teacher" in readme
     assert f"Balance was {first.mean:.2f} points ahead of KD" in PAGE
     assert f"it is {-fresh.mean:.2f} behind ({fresh.low:.2f} to {fresh.high:.2f})" in PAGE
+    assert f"Balance is {longer.mean:.2f} ahead ({longer.low:.2f} to {longer.high:.2f})" in PAGE
