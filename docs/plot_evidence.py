@@ -38,6 +38,7 @@ GROUPS = {
         Shown("Balance - KD, resnet8, first search", "resnet8", "balance", "kd"),
         Shown("Balance - KD, resnet8, second search", "primary", "balance", "kd"),
         Shown("Balance - KD, 5,000 images", "few-10", "balance", "kd"),
+        Shown("Balance - KD, 12,500 images", "few-25", "balance", "kd"),
         Shown("Balance - KD, MobileNetV2, 30 epochs", "device-mobilenetv2", "balance", "kd"),
         Shown("with reverse KL - DIST, resnet8", "resnet8", "balance-on-dist", "dist"),
         Shown("with reverse KL - DIST, resnet20", "resnet20", "balance-on-dist", "dist"),
