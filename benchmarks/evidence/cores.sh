@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # What two CPU cores add to cpu.sh's tables in about four hours, without the complete store: for each seed the teacher's answers
 # to that seed's own views are recorded. DIST with and without the reverse term at one setting (dist.yaml), float32 beside
-# bfloat16 (precision.yaml), a quarter of the images (few-25.yaml), 20 epochs (longer.yaml); the values are those
-# that search.yaml has found. WORK and JOBS as for cpu.sh; the same command goes on. TABLES names some of them.
+# bfloat16 (precision.yaml), a quarter of the images (few-25.yaml), at the values that search.yaml has found; and 20 epochs at
+# the setting of teachers.yaml (longer.yaml). WORK and JOBS as for cpu.sh; the same command goes on. TABLES names some of them.
 set -euo pipefail
 source "$(dirname "$0")/record.sh"
 
