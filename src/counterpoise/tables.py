@@ -2,51 +2,53 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
+
+from counterpoise.grid import Grid, names, numbers, texts, wrapped
+
+_UNBOUNDED = 10_000
+"""Columns of what is no terminal, such as a file: nothing needs to be broken there."""
 
 
 def print_all(renderables: Iterable[Any]) -> None:
     """Print tables and lines. Names of files and classes are printed as they are, [brackets] and :words: included."""
     console = Console(markup=False, emoji=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = _UNBOUNDED
     for renderable in renderables:
-        console.print(renderable)
-
-
-def plain_table(title: str, words: Sequence[str], numbers: Sequence[str]) -> Table:
-    """An empty table of many columns: words are broken where a terminal is narrow, numbers are not."""
-    table = Table(title=title, box=box.SIMPLE, padding=0)
-    for column in words:
-        table.add_column(column, overflow="fold", min_width=8)
-    for column in numbers:
-        table.add_column(column, justify="right", no_wrap=True)
-    return table
+        if isinstance(renderable, str | Text):
+            renderable = Text(
+                "\n".join(line for part in str(renderable).split("\n") for line in wrapped(part, console.width))
+            )
+            console.print(renderable, soft_wrap=True)
+        else:
+            console.print(renderable, crop=False)
+            console.print()
 
 
 def facts_table(facts: Mapping[str, Any]) -> Iterator[Any]:
     """Names and values."""
-    table = Table(show_header=False)
+    grid = Grid("", [*names(""), *texts("")], header=False)
     for name, value in facts.items():
-        table.add_row(Text(name), Text(f"{value:,}" if isinstance(value, int) else str(value)))
-    yield table
+        grid.add(name, f"{value:,}" if isinstance(value, int) else str(value))
+    yield grid
 
 
 def result_table(result: dict[str, Any]) -> Iterator[Any]:
     """What came out of a run."""
-    table = Table(title=f"Run {result['folder']}")
-    for column in ("", "epoch", *(name for name in result["last"] if name != "epoch")):
-        table.add_column(column, justify="left" if not column else "right")
+    metrics = [name for name in result["last"] if name != "epoch"]
+    grid = Grid(f"Run {result['folder']}", [*names(""), *numbers("epoch", *metrics)])
     for row in ("last", "best", "teacher"):
         if result[row]:
-            scores = [f"{value:.2f}" for name, value in result[row].items() if name != "epoch"]
-            table.add_row(row, str(result[row].get("epoch", "")), *scores)
-    yield table
+            scores = ["-" if name not in result[row] else f"{result[row][name]:.2f}" for name in metrics]
+            grid.add(row, str(result[row].get("epoch", "")), *scores)
+    yield grid
     yield (
         f"{result['parameters']:,} parameters, {result['bytes']:,} bytes, {result['seconds']:.1f} s, "
         f"{result['images_per_second']:,.0f} images/s"
@@ -58,91 +60,81 @@ def result_table(result: dict[str, Any]) -> Iterator[Any]:
 
 def report_tables(report: dict[str, Any]) -> Iterator[Any]:
     """What an evaluation found."""
-    table = Table(title=f"{report['images']:,} images")
-    table.add_column("metric")
-    table.add_column("value", justify="right")
+    grid = Grid(f"{report['images']:,} images", [*names("metric"), *numbers("value")])
     for name, value in report.items():
         if isinstance(value, float):
-            table.add_row(name, f"{value:.4f}" if name == "calibration_error" else f"{value:.2f}")
-    yield table
+            grid.add(name, f"{value:.4f}" if name == "calibration_error" else f"{value:.2f}")
+    yield grid
     rows = report.get("per_class", [])
     if rows:
-        classes = Table(title="by class")
-        for column in rows[0]:
-            classes.add_column(column, justify="left" if column == "class" else "right")
+        classes = Grid("by class", [*names("class"), *numbers(*(name for name in rows[0] if name != "class"))])
         for row in rows:
-            classes.add_row(*(_cell(value) for value in row.values()))
+            classes.add(row["class"], *(_cell(value) for name, value in row.items() if name != "class"))
         yield classes
     if report.get("corrupt"):
-        yield Text(f"{len(report['corrupt'])} images could not be read: {', '.join(report['corrupt'][:5])}")
+        yield f"{len(report['corrupt'])} images could not be read: {', '.join(report['corrupt'][:5])}"
 
 
-def _cell(value: Any) -> str | Text:
+def _cell(value: Any) -> str:
     if value is None:
         return "-"
-    return f"{value:.2f}" if isinstance(value, float) else Text(str(value))
+    return f"{value:.2f}" if isinstance(value, float) else str(value)
 
 
 def gauge_table(result: dict[str, Any]) -> Iterator[Any]:
     """The balance gauge."""
-    table = Table(title=f"{result['positions']:,} positions: classes by the teacher's ranking")
-    for column in ("rank", "forward KL", "%", "reverse KL", "%", "teacher gives %", "student gives %"):
-        table.add_column(column, justify="right")
+    columns = numbers("forward KL", "forward %", "reverse KL", "reverse %", "teacher gives %", "student gives %")
+    grid = Grid(f"{result['positions']:,} positions: classes by the teacher's ranking", [*names("rank"), *columns])
     for band in result["bands"]:
         divergences = [
             cell
             for name in ("forward", "reverse")
             for cell in (f"{band[f'{name}_kl']:.4f}", f"{100 * band[f'{name}_share']:.1f}")
         ]
-        table.add_row(band["ranks"], *divergences, *(f"{band[f'{side}_mass']:.2f}" for side in ("teacher", "student")))
-    table.add_section()
-    table.add_row("all", f"{result['forward_kl']:.4f}", "100.0", f"{result['reverse_kl']:.4f}", "100.0", "100", "100")
-    yield table
+        grid.add(band["ranks"], *divergences, *(f"{band[f'{side}_mass']:.2f}" for side in ("teacher", "student")))
+    grid.add("all", f"{result['forward_kl']:.4f}", "100.0", f"{result['reverse_kl']:.4f}", "100.0", "100", "100")
+    yield grid
     agreement = result["agreement"]
     yield f"Agreement: top-1 {agreement['top1']:.2f}%, the teacher's first among five {agreement['top5']:.2f}%"
     for name, scores in result.get("calibration", {}).items():
         yield f"{name}: top-1 {scores['top1']:.2f}%, calibration error {scores['calibration_error']:.4f}"
-    yield Text(result["summary"])
+    yield result["summary"]
     if result.get("corrupt"):
-        yield Text(f"{len(result['corrupt'])} images could not be read: {', '.join(result['corrupt'][:5])}")
+        yield f"{len(result['corrupt'])} images could not be read: {', '.join(result['corrupt'][:5])}"
 
 
 def prediction_table(answers: Sequence[dict[str, Any]]) -> Iterator[Any]:
     """What a student says of pictures."""
     ranked = [answer.get("top") or answer.get("classes") or [] for answer in answers]
     measure = next((key for entries in ranked for key in entries[0] if key != "class"), "")  # probability, or share
-    table = Table()
-    for column in ("image", "class", measure, "then"):
-        table.add_column(column, justify="right" if column == measure else "left")
+    grid = Grid("", [*names("image"), *texts("class"), *numbers(measure), *texts("then")])
     for answer, entries in zip(answers, ranked, strict=True):
         others = ", ".join(f"{other['class']} {other[measure]:.2f}" for other in entries[1:4])
-        table.add_row(Text(answer["image"]), Text(entries[0]["class"]), f"{entries[0][measure]:.3f}", Text(others))
-    yield table
+        grid.add(answer["image"], entries[0]["class"], f"{entries[0][measure]:.3f}", others)
+    yield grid
 
 
 def listing_table(what: str, rows: Sequence[dict[str, Any]]) -> Iterator[Any]:
     """What there is to choose from."""
     if what == "models":
-        yield from (Text(row["name"]) for row in rows)
+        yield from (row["name"] for row in rows)
         return
-    table = Table()
-    for column in rows[0]:
-        table.add_column(column)
+    first, *others = rows[0]
+    grid = Grid("", [*names(first), *texts(*others)])
     for row in rows:
-        table.add_row(*(Text(_plain(value)) for value in row.values()))
-    yield table
+        grid.add(*(_plain(value) for value in row.values()))
+    yield grid
 
 
 def demo_table(summary: dict[str, Any], out: Path, title: str, unit: str) -> Iterator[Any]:
     """A demo's comparison by its score, which comes first in each row."""
-    table = Table(title=f"{title}: {unit} (%) over seeds, mean ± standard deviation")
-    for column in ("", "last epoch", "best epoch", "parameters", "bytes", "seconds a run"):
-        table.add_column(column, justify="left" if not column else "right")
+    columns = numbers("last epoch", "best epoch", "parameters", "bytes", "seconds a run")
+    grid = Grid(f"{title}: {unit} (%) over seeds, mean ± standard deviation", [*names(""), *columns])
     for name, row in summary.items():
         score = row[next(iter(row))]
         cells = [f"{score[when]['mean']:.1f} ± {score[when]['std']:.1f}" for when in ("last", "best")]
-        table.add_row(name, *cells, f"{row['params']:,}", f"{row['bytes']:,}", f"{row['seconds']:.1f}")
-    yield table
+        grid.add(name, *cells, f"{row['params']:,}", f"{row['bytes']:,}", f"{row['seconds']:.1f}")
+    yield grid
     yield f"Runs, students and summary.json are in {out}."
     if (out / "overlays").is_dir():
         yield f"What each of them sees: {out}/overlays"
@@ -214,5 +206,5 @@ def site_lines(made: Mapping[str, Any]) -> Iterator[Any]:
     """What a site holds."""
     exports = ", ".join(f"{precision} {size / 1e3:,.0f} KB" for precision, size in made["exports"].items())
     sizes = f"{made['bytes'] / 1e6:.1f} MB; a first visit fetches {made['first_visit_bytes'] / 1e6:.1f} MB"
-    yield Text(f"Site: {made['site']} ({sizes}, the network's part of it: {exports})")
-    yield from (Text(note) for note in made["notes"])
+    yield (f"Site: {made['site']} ({sizes}, the network's part of it: {exports})")
+    yield from made["notes"]

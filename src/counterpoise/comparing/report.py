@@ -12,6 +12,7 @@ from counterpoise.comparing import results, statistics
 from counterpoise.comparing.plan import Comparison
 from counterpoise.comparing.results import Row
 from counterpoise.files import write_text
+from counterpoise.grid import Grid, names, numbers, texts
 
 TABLE = ("pair", "method", "n", "diverged", "last_mean", "last_std", "best_mean", "best_std", "params", "origin")
 DIFFERENCES = (
@@ -177,49 +178,29 @@ METHOD = (
 
 def tables(report: Report, out: Path) -> Iterator[Any]:
     """The same for a terminal."""
-    from rich.table import Table
-    from rich.text import Text
-
     apart = len({row["origin"] for row in report.table}) > 1
-    table = Table(title=f"{report.metric}, mean ± standard deviation over seeds")
-    for column in ("pair", "method", "last epoch", "best epoch", "n", "seconds a run", *(["origin"] if apart else [])):
-        table.add_column(column, justify="left" if column in {"pair", "method", "origin"} else "right")
+    origin = texts("origin") if apart else []
+    scores = numbers("last epoch", "best epoch", "n", "seconds a run")
+    grid = Grid(f"{report.metric}, mean ± standard deviation over seeds", [*names("pair", "method"), *scores, *origin])
     for row in report.table:
-        cells: list[Any] = [
-            Text(row["pair"]),
-            Text(row["method"]),
-            plus_minus(row, "last"),
-            plus_minus(row, "best"),
-            counted(row),
-        ]
-        table.add_row(*cells, _number(row["seconds"], 1), *([row["origin"]] if apart else []))
-    yield table
+        cells = [row["pair"], row["method"], plus_minus(row, "last"), plus_minus(row, "best"), counted(row)]
+        grid.add(*cells, _number(row["seconds"], 1), *([row["origin"]] if apart else []))
+    yield grid
     if report.differences:
         yield _differences_table(report, apart)
-        yield Text(METHOD)
-    yield from (Text(note) for note in report.notes)
-    yield Text(f"Rows, tables and plot are in {out}.")
+        yield METHOD
+    yield from report.notes
+    yield f"Rows, tables and plot are in {out}."
 
 
-def _differences_table(report: Report, apart: bool) -> Any:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(title=f"differences to {report.differences[0]['baseline']}")
-    for column in ("pair", "method", "difference", "95% interval", "p", "n", "", *(["origin"] if apart else [])):
-        table.add_column(column, justify="left" if column in {"pair", "method", "", "origin"} else "right")
+def _differences_table(report: Report, apart: bool) -> Grid:
+    columns = [*numbers("difference", "95% interval", "p", "n"), *texts("verdict", *(["origin"] if apart else []))]
+    grid = Grid(f"differences to {report.differences[0]['baseline']}", [*names("pair", "method"), *columns])
     for row in report.differences:
         name = f"{row['method']} (primary)" if row["primary"] == "yes" else row["method"]
-        cells: list[Any] = [
-            Text(row["pair"]),
-            Text(name),
-            _signed(row["difference"]),
-            interval(row),
-            p_value(row),
-            str(row["n"]),
-        ]
-        table.add_row(*cells, row["verdict"], *([row["origin"]] if apart else []))
-    return table
+        cells = [row["pair"], name, _signed(row["difference"]), interval(row), p_value(row), str(row["n"])]
+        grid.add(*cells, row["verdict"], *([row["origin"]] if apart else []))
+    return grid
 
 
 def plus_minus(row: dict[str, Any], when: str) -> str:

@@ -26,6 +26,7 @@ from counterpoise.comparing.running import Backend, alone_in, folder_of, run_all
 from counterpoise.comparing.search_plan import Search
 from counterpoise.errors import MissingExtraError, RunError
 from counterpoise.files import write_text
+from counterpoise.grid import Grid, names, numbers, texts
 
 STUDIES = "optuna.journal"
 Scores = dict[str, dict[int, dict[int, float]]]
@@ -248,29 +249,25 @@ def spent(found: Search) -> list[dict[str, Any]]:
 
 def tables(result: SearchResult) -> Iterator[Any]:
     """Budgets and winners for a terminal."""
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(title="what each method got")
-    for column in result.budget[0]:
-        table.add_column(column, justify="left" if column == "method" else "right")
+    grid = Grid("what each method got", [*names("method"), *numbers(*(c for c in result.budget[0] if c != "method"))])
     for row in result.budget:
-        table.add_row(
+        grid.add(
+            row["method"],
             *(
-                Text(value) if isinstance(value, str) else f"{value:,.1f}" if isinstance(value, float) else f"{value:,}"
-                for value in row.values()
-            )
+                f"{value:,.1f}" if isinstance(value, float) else f"{value:,}"
+                for key, value in row.items()
+                if key != "method"
+            ),
         )
-    yield table
+    yield grid
     if result.winners:
-        chosen = Table(title="what was chosen on held-out training images")
-        for column in ("method", "trial", result.metric, "values"):
-            chosen.add_column(column, justify="right" if column in {"trial", result.metric} else "left")
+        title = "what was chosen on held-out training images"
+        chosen = Grid(title, [*names("method"), *numbers("trial", result.metric), *texts("values")])
         for method, row in result.winners.items():
             values = ", ".join(f"{name} {_shown(value)}" for name, value in _values(row).items())
-            chosen.add_row(Text(method), str(row["trial"]), f"{row['score']:.2f}", Text(values))
+            chosen.add(method, str(row["trial"]), f"{row['score']:.2f}", values)
         yield chosen
-    yield Text(f"Trials are in {result.out}/search.csv, Optuna's studies in {result.out}/{STUDIES}.")
+    yield f"Trials are in {result.out}/search.csv, Optuna's studies in {result.out}/{STUDIES}."
 
 
 def _values(row: Mapping[str, Any]) -> Point:

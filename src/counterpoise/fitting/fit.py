@@ -28,6 +28,7 @@ from counterpoise.fitting.budget import Cost, Costs, costs_of, shown
 from counterpoise.fitting.candidates import Candidate
 from counterpoise.fitting.costing import Entry, Ledger
 from counterpoise.fitting.plan import Plan, resolve
+from counterpoise.grid import Grid, names, numbers, texts
 from counterpoise.models import folder as student_folder
 
 SHARE_HELD_OUT = 0.1
@@ -277,39 +278,30 @@ def _written(result: FitResult) -> FitResult:
 
 def tables(result: FitResult) -> Iterator[Any]:
     """The result for a terminal."""
-    from rich.text import Text
-
-    from counterpoise.tables import plain_table
-
-    table = plain_table(
+    grid = Grid(
         f"candidates for {result.budget} on {result.runtime}",
-        ("candidate", "status"),
-        ("ms", "up to", "MB", result.metric),
+        [*names("candidate"), *texts("status"), *numbers("ms", "up to", "MB", result.metric)],
     )
     for row in sorted(result.frontier, key=lambda row: (row["latency_ms"] is None, row["latency_ms"])):
         cells = [row["latency_ms"], row["latency_high_ms"], row["megabytes"]]
-        table.add_row(
-            Text(row["candidate"]),
+        grid.add(
+            row["candidate"],
             row["status"],
             *("-" if cell is None else f"{cell:.3g}" for cell in cells),
             "" if row["score"] is None else f"{row['score']:.2f}",
         )
-    yield table
+    yield grid
     if result.student is None:
         return
     score = result.metrics.get(result.metric)
-    yield Text(
-        f"{result.winner}: {result.metric} {score:.2f} on val after the whole training. Student: {result.student}"
-    )
+    yield (f"{result.winner}: {result.metric} {score:.2f} on val after the whole training. Student: {result.student}")
     told = result.agreement or {}
     answers = f": {told['metric']} {told['export']:.2f} on {told['images']} images of val" if told.get("metric") else ""
-    yield Text(f"Export: {result.export}{answers}")
+    yield f"Export: {result.export}{answers}"
     for name, (value, high) in (result.measured or result.promised).items():
-        yield Text(f"  {name}: {shown(name, float(f'{value:.4g}'))}, up to {shown(name, float(f'{high:.4g}'))}")
+        yield f"  {name}: {shown(name, float(f'{value:.4g}'))}, up to {shown(name, float(f'{high:.4g}'))}"
     if result.holds is None:
-        yield Text(result.next_step)
+        yield result.next_step
     else:
         verdict = "The export keeps" if result.holds else "The export does not keep"
-        yield Text(
-            f"{verdict} {result.budget}: measured again in a fresh process, at the upper end of the 95% interval."
-        )
+        yield (f"{verdict} {result.budget}: measured again in a fresh process, at the upper end of the 95% interval.")

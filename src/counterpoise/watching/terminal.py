@@ -16,6 +16,7 @@ from rich.text import Text
 from counterpoise.watching.following import Follower, Point, State, duration
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
+_BESIDE = 36  # characters of numbers and of the spaces between columns
 _EVERY = 1.0  # seconds
 _LABELS = {"learning_rate": "learning rate", "images_per_second": "images/s"}
 
@@ -40,7 +41,7 @@ def picture(state: State, name: str, width: int) -> RenderableType:
     """What is known of a run, for a terminal of so many columns."""
     parts: list[RenderableType] = [_head(state, name)]
     if state.series or state.scores:
-        parts.append(_curves(state, max(8, min(60, width - 46))))
+        parts.append(_curves(state, width))
     if state.damaged:
         parts.append(Text(f"{state.damaged} lines of metrics.jsonl could not be read.", style="yellow"))
     return Group(*parts)
@@ -91,10 +92,12 @@ def _head(state: State, name: str) -> Text:
 
 
 def _curves(state: State, width: int) -> Table:
+    named = max(len(_LABELS.get(name, name)) for name in [*state.series, *(f"val {score}" for score in state.scores)])
+    width = min(60, width - named - _BESIDE)  # names are never cut: curves become shorter, and are left out in the end
     table = Table(box=None, padding=(0, 2, 0, 0), show_edge=False, header_style="dim")
-    table.add_column("", no_wrap=True, max_width=24)
+    table.add_column("", no_wrap=True)
     table.add_column("now", justify="right", no_wrap=True)
-    table.add_column("since the start", no_wrap=True)
+    table.add_column("since the start" if width >= 15 else "", no_wrap=True)
     table.add_column("best", no_wrap=True)
     for name, points in state.series.items():
         if name == "loss" and len(state.series) == 4:

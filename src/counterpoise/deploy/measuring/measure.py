@@ -12,6 +12,7 @@ from typing import Any
 from counterpoise.deploy.measuring import phones, subjects, timing
 from counterpoise.deploy.measuring.subjects import Subject
 from counterpoise.errors import ConfigError
+from counterpoise.grid import Grid, names, numbers, texts
 from counterpoise.machine import processor
 
 BUSY = 1.15
@@ -136,17 +137,15 @@ def busy() -> float | None:
 
 def tables(result: Mapping[str, Any]) -> Iterator[Any]:
     """The result for a terminal."""
-    from rich.text import Text
-
-    from counterpoise.tables import plain_table
-
-    yield Text(where(result["machine"]))
-    facts = plain_table("what it is", ("", "runtime", "precision"), ("MB", "parameters", "multiply-adds"))
+    yield where(result["machine"])
+    facts = Grid(
+        "what it is", [*names(""), *texts("runtime", "precision"), *numbers("MB", "parameters", "multiply-adds")]
+    )
     for row in result["measured"]:
         versions = ", ".join(f"{name} {version}" for name, version in row["versions"].items())
-        facts.add_row(
-            Text(row["name"]),
-            Text(f"{row['runtime']}{f' ({versions})' if versions else ''}"),
+        facts.add(
+            row["name"],
+            f"{row['runtime']}{f' ({versions})' if versions else ''}",
             row["precision"] or "-",
             _number(None if row["bytes"] is None else row["bytes"] / 1e6, ".3f"),
             _number(row["parameters"], ","),
@@ -159,7 +158,7 @@ def tables(result: Mapping[str, Any]) -> Iterator[Any]:
     shown = {title: key for title, key in columns.items() if any(case[key] is not None for case in cases)}
     titles = list(shown)
     titles.insert(1, "95% interval")
-    costs = plain_table("what a call costs", ("",), ("cores", "batch", *titles))
+    costs = Grid("what a call costs", [*names(""), *numbers("cores", "batch", *titles)])
     for row in result["measured"]:
         for case in row["cases"]:
             cells = []
@@ -169,18 +168,18 @@ def tables(result: Mapping[str, Any]) -> Iterator[Any]:
                 if title == "median ms":
                     low, high = case["low_ms"], case["high_ms"]
                     cells.append("-" if low is None else f"{low:.3g}-{high:.3g}")
-            costs.add_row(Text(row["name"]), str(case["threads"]), str(case["batch"]), *cells)
+            costs.add(row["name"], str(case["threads"]), str(case["batch"]), *cells)
     yield costs
     alone = [case for case in cases if case["threads"] == 1 and case["processor_ms"] is not None]
     disturbed = [case for case in alone if case["median_ms"] > BUSY * case["processor_ms"]]
     if disturbed:
         worst = max(case["median_ms"] / case["processor_ms"] for case in disturbed)
-        yield Text(
+        yield (
             f"The machine was busy with something else: up to {worst:.1f} times the processor's own time passed. All "
             "were measured in turn, so that they compare; an idle machine will be faster."
         )
     if any(case["low_ms"] is None for case in cases):
-        yield Text(f"Fewer than {timing.FEWEST_ROUNDS} rounds have no interval.")
+        yield (f"Fewer than {timing.FEWEST_ROUNDS} rounds have no interval.")
 
 
 def where(machine: Mapping[str, Any]) -> str:
