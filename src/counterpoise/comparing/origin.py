@@ -10,15 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from counterpoise.config import Run
+from counterpoise.identity import MAKING
 from counterpoise.machine import device_name
 
 APART = ("device", "versions", "code")
 """What numbers of one table must have in common."""
-
-# Code that no trained weight depends on: it starts runs, or tells of them.
-_TELLING = ("browser", "comparing", "demos", "deploy", "fitting", "report", "browser_cli.py", "cli.py",
-            "compare_cli.py", "deploy_cli.py", "fit_cli.py", "gauges.py", "machine.py", "measure_cli.py",
-            "overlays.py", "report_cli.py", "store_cli.py", "tables.py")  # fmt: skip
 
 
 def here(run: Run) -> dict[str, Any]:
@@ -53,6 +49,6 @@ def code() -> str:
     digest = hashlib.sha256()
     for path in sorted(root.rglob("*.py")):
         name = path.relative_to(root)
-        if name.parts[0] not in _TELLING:
+        if name.parts[0] in MAKING:
             digest.update(name.as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()

@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError, field_validator
 
 from counterpoise import config, mistakes
 from counterpoise.errors import ConfigError, CounterpoiseError, nearest, unknown
+from counterpoise.identity import flatten
 
 ONLY_PAIR = "all"
 Values = dict[str, Any] | str
@@ -210,21 +211,6 @@ def check_alike(runs: Mapping[str, config.Run], allowed: Sequence[str], origin: 
             + "\n".join(lines)
             + "\nMake them equal, or name these keys under 'differs'."
         )
-
-
-def flatten(run: config.Run) -> dict[str, Any]:
-    """The values of a run by dotted key, as `engine.run_folder.flatten` has them, without the detour over YAML."""
-    flat: dict[str, Any] = {}
-
-    def walk(values: Mapping[str, Any], prefix: str) -> None:
-        for key, value in values.items():
-            if isinstance(value, dict) and value:
-                walk(value, f"{prefix}{key}.")
-            else:
-                flat[f"{prefix}{key}"] = value
-
-    walk(run.model_dump(mode="json"), "")
-    return flat
 
 
 def _below(key: str, sections: Iterable[str]) -> bool:

@@ -18,10 +18,11 @@ import yaml
 
 from counterpoise import config
 from counterpoise.comparing import origin
-from counterpoise.comparing.plan import Job, flatten, term_listens
-from counterpoise.comparing.running import MOVABLE, folder_of, note, started, state
+from counterpoise.comparing.plan import Job, term_listens
+from counterpoise.comparing.running import folder_of, note, started, state
 from counterpoise.errors import ConfigError
 from counterpoise.files import write_text
+from counterpoise.identity import asked, flatten
 
 Row = dict[str, str]
 CLOCK = ("seconds", "images_per_second")
@@ -124,7 +125,7 @@ def total_weight(objective: Mapping[str, config.Term]) -> float | None:
 def plan_hash(run: config.Run) -> str:
     """sha256 of a run as it was asked for, without what may move, and without defaults: a new option moves no hash."""
     defaults = flatten(config.Run())
-    kept = {key: value for key, value in flatten(run).items() if key not in MOVABLE and defaults.get(key) != value}
+    kept = {key: value for key, value in flatten(run).items() if asked(key) and defaults.get(key) != value}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 

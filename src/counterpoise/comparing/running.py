@@ -17,15 +17,12 @@ from typing import Any, Literal, Protocol
 import yaml
 from filelock import FileLock, Timeout
 
-from counterpoise import config
+from counterpoise import config, identity
 from counterpoise.comparing import origin
-from counterpoise.comparing.plan import Job, flatten
+from counterpoise.comparing.plan import Job
 from counterpoise.errors import CounterpoiseError, DivergedError, RunError
 
 State = Literal["done", "diverged", "begun", "new"]
-# What a run may have been given otherwise without being another one.
-MOVABLE = {"out", "data.workers", "data.path", "data.memory_limit_gb", "train.checkpoint_minutes", "train.log_every",
-           "train.tensorboard", "train.device", "train.fast"}  # fmt: skip
 RELEASED_SECONDS = 60
 """How long to wait for a folder that a dying worker may still hold."""
 
@@ -99,10 +96,9 @@ def _started(run_file: Path, written: int) -> config.Run:
 
 
 def differences(there: config.Run, wanted: config.Run) -> list[str]:
-    """In which keys a run that was started differs; an `auto` is whatever its machine made of it."""
-    old, new = flatten(there), flatten(wanted)
-    keys = sorted(key for key in old.keys() | new.keys() if key not in MOVABLE and new.get(key) != "auto")
-    return [f"{key}: {old.get(key)!r} there, {new.get(key)!r} here" for key in keys if old.get(key) != new.get(key)]
+    """In which keys a run that was started differs; an `auto` is whatever its machine, or its data, made of it."""
+    found = identity.differences(there, wanted)
+    return [f"{key}: {old!r} there, {new!r} here" for key, (old, new) in found.items()]
 
 
 def work(job: Job, until: float | None, threads: int | None = None, cwd: Path | None = None) -> Outcome:

@@ -12,10 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
 from filelock import FileLock, Timeout
 
-from counterpoise import config
+from counterpoise import config, identity
 from counterpoise.errors import RunError
 from counterpoise.files import write_text
 
@@ -28,11 +27,6 @@ STUDENT = "student"
 SUMMARY = "summary.json"
 REPORT = "report.html"
 OURS = (RUN_FILE, METRICS, "checkpoints", STUDENT, SUMMARY, REPORT, "tensorboard", LOCK)
-
-# What a run may change on its way without becoming another run.
-FREE = {"out", "data.workers", "data.path", "train.checkpoint_minutes", "train.log_every",
-        "train.tensorboard", "train.device", "train.fast", "data.unlabeled", "teacher.checkpoint", "student.checkpoint",
-        "teacher.store", "teacher.missing"}  # fmt: skip
 
 
 class RunFolder:
@@ -115,10 +109,9 @@ class RunFolder:
 
     def check_same(self, run: config.Run) -> None:
         """Raises RunError unless `run` is the run that was started here, up to what may change on the way."""
-        old, new = flatten(self.read()), flatten(run)
-        differing = sorted(key for key in old.keys() | new.keys() if key not in FREE and old.get(key) != new.get(key))
+        differing = identity.differences(self.read(), run, resume=True)
         if differing:
-            lines = "\n".join(f"  {key}: {old.get(key)!r} there, {new.get(key)!r} given" for key in differing)
+            lines = "\n".join(f"  {key}: {old!r} there, {new!r} given" for key, (old, new) in differing.items())
             raise RunError(
                 f"Run folder {self.path} was started with other options, so it cannot be resumed with these:\n{lines}"
             )
@@ -152,21 +145,6 @@ def default_path(student: str) -> Path:
     """runs/STUDENT-TIME."""
     plain = "".join(c if c.isalnum() or c in "-_." else "-" for c in student.rpartition("/")[2])
     return Path("runs", f"{plain}-{time.strftime('%Y%m%d-%H%M%S')}")
-
-
-def flatten(run: config.Run) -> dict[str, Any]:
-    """The values of a run by dotted key."""
-    flat: dict[str, Any] = {}
-
-    def walk(values: dict[str, Any], prefix: str) -> None:
-        for key, value in values.items():
-            if isinstance(value, dict) and value:
-                walk(value, f"{prefix}{key}.")
-            else:
-                flat[f"{prefix}{key}"] = value
-
-    walk(yaml.safe_load(config.dump(run)), "")
-    return flat
 
 
 def run_hash(run: config.Run) -> str:

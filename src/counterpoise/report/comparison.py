@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from counterpoise import config
-from counterpoise.comparing.plan import flatten
+from counterpoise.identity import flatten
 from counterpoise.report import charts
 from counterpoise.report.methods import Claim, Method, different
 from counterpoise.report.words import MINUS, NONE, short

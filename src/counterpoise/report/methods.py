@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from counterpoise import config
-from counterpoise.comparing.plan import flatten, term_listens
-from counterpoise.comparing.running import MOVABLE
+from counterpoise.comparing.plan import term_listens
 from counterpoise.errors import CounterpoiseError
+from counterpoise.identity import asked, flatten
 from counterpoise.report.reading import Reading
 
 Claim = tuple[str, str, str] | None
@@ -126,7 +126,7 @@ def _key(reading: Reading) -> str:
         return str(reading.folder)
     flat = flatten(reading.run)
     # The student's task and network tell runs apart, and so does everything else but the seed and what may move.
-    return repr(sorted((key, repr(value)) for key, value in flat.items() if key not in MOVABLE and key != "seed"))
+    return repr(sorted((key, repr(value)) for key, value in flat.items() if asked(key) and key != "seed"))
 
 
 def _role(reading: Reading, teaches: bool) -> tuple[Role, str]:
