@@ -133,6 +133,7 @@ def record(
     from counterpoise.engine import recording
     from counterpoise.engine.assemble import assemble, settle
     from counterpoise.engine.processes import join
+    from counterpoise.engine.progress import tell
     from counterpoise.teachers import store
 
     resolved = inputs.resolve(run)
@@ -150,6 +151,8 @@ def record(
     with join(resolved.train.device) as processes:
         resolved = settle(resolved, processes.device)
         parts = assemble(resolved, processes, student=student, teacher=teacher, data=data)
+        if show and processes.first:
+            tell(parts.notes)
         finished = recording.record(
             resolved,
             parts,
@@ -258,6 +261,7 @@ def predict(
     split: str | None = None,
     first: int = 8,
     overwrite: bool = False,
+    max_megapixels: float | None = None,
 ) -> list[dict[str, Any]]:
     """What a student says of pictures.
 
@@ -272,6 +276,7 @@ def predict(
             run.
         split: as for `evaluate`.
         overwrite: replace files in `out`.
+        max_megapixels: larger pictures are refused; default: 179.
 
     Returns:
         One answer a picture; for classification {"class", "probability", "top": [five of them]}, for segmentation
@@ -281,6 +286,8 @@ def predict(
     from counterpoise.models.student import load_student
 
     network = load_student(Path(student), model=model)
+    if max_megapixels is not None:
+        network.reading = network.reading._replace(max_megapixels=max_megapixels)
     task = tasks.get(network.task)
     if data is None and out is None and not beside:
         return task.predict(network, list(images))
@@ -292,7 +299,7 @@ def predict(
     if "student" in others or "truth" in others or "image" in others:
         raise ConfigError("beside: image, truth and student are panels already; call it otherwise.")
     if data is None:
-        pictures = inputs.given_pictures(images)
+        pictures = inputs.given_pictures(images, network.reading)
     else:
         pictures = inputs.data_pictures(
             inputs.evaluated(Path(student), data, split, None)[0], inputs.positive("first", first)

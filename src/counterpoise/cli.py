@@ -237,6 +237,7 @@ def predict(
     first: int = 8,
     model: str | None = None,
     overwrite: bool = False,
+    max_megapixels: float | None = None,
     json: bool = False,
 ) -> None:
     """Say what is on pictures, or paint it.
@@ -251,9 +252,13 @@ def predict(
         first: how many of them
         model: the student's network where it is code of your own, file.py:function
         overwrite: replace files in --out
+        max_megapixels: larger pictures are refused; default: 179
         json: print the answers as JSON
     """
     from counterpoise import api
+    from counterpoise.data.noticing import look_at
+    from counterpoise.engine.progress import tell
+    from counterpoise.inputs import reading_of
     from counterpoise.tables import prediction_table
 
     if not images and data is None:
@@ -270,7 +275,10 @@ def predict(
         split=split,
         first=first,
         overwrite=overwrite,
+        max_megapixels=max_megapixels,
     )
+    reading = reading_of(student)
+    tell(look_at(images, reading).notes(reading))
     names = [str(path) for path in images] or [answer["overlay"] for answer in found]
     answers = [{"image": name, **answer} for name, answer in zip(names, found, strict=True)]
     command_line.show(answers, json, lambda: prediction_table(answers))

@@ -135,6 +135,15 @@ class Data(Section):
         description="training images, by split_seed, that take the place of val: to choose without looking at it",
     )
     on_corrupt: Literal["stop", "skip"] = Field("stop", description="what to do with an image that cannot be read")
+    alpha: Literal["auto", "white", "ignore"] = Field(
+        "auto",
+        description="a fourth band of pictures: white composites it as transparency over white, ignore leaves it out "
+        "as data; auto looks at some of them",
+    )
+    white_level: int | None = Field(
+        None, ge=1, le=65535, description="value that is white in gray files of 16 bits, such as 4095; default: 65535"
+    )
+    max_megapixels: Positive = Field(179.0, description="larger pictures are refused, before they fill the memory")
     size: int | None = Field(
         None, ge=1, description="edge of a view in pixels; default: the larger input of the two models"
     )

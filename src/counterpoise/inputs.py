@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from counterpoise import config
-from counterpoise.errors import ConfigError
+from counterpoise.data.decoding import Reading
+from counterpoise.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
     from counterpoise.data.sources.base import ImageSet, Splits
@@ -24,7 +25,30 @@ def resolve(run: RunLike) -> config.Run:
 
 
 def data_section(student: Path, data: RunLike | None) -> config.Data:
-    """The data that was named, or that of the run which a student lies in."""
+    """The data that was named, or that of the run which a student lies in, its files read as the student's were."""
+    return read_for(_data_section(student, data), reading_of(student))
+
+
+def read_for(section: config.Data, reading: Reading) -> config.Data:
+    """The section with what it leaves open of how files are read as in `reading`."""
+    values = {
+        "alpha": reading.alpha if section.alpha == "auto" else section.alpha,
+        "white_level": reading.white_level if section.white_level is None else section.white_level,
+    }
+    return section.model_copy(update=values)
+
+
+def reading_of(student: Path) -> Reading:
+    """How files were read for a student; as usual where there is none."""
+    from counterpoise.models import folder
+
+    try:
+        return folder.describe(folder.find(student) / folder.DESCRIPTION).input.reading
+    except ModelError:  # said by those who need the student itself
+        return Reading()
+
+
+def _data_section(student: Path, data: RunLike | None) -> config.Data:
     if isinstance(data, config.Run | Mapping):
         return resolve(data).data
     if data is not None:
@@ -78,7 +102,7 @@ def evaluated(
     return images, section
 
 
-def given_pictures(images: Sequence[Any]) -> Iterator[Picture]:
+def given_pictures(images: Sequence[Any], reading: Reading) -> Iterator[Picture]:
     """Pictures by path, or as PIL images or arrays, each under a name of its own."""
     from counterpoise.data.images import decode, to_tensor
     from counterpoise.tasks import Picture
@@ -86,7 +110,7 @@ def given_pictures(images: Sequence[Any]) -> Iterator[Picture]:
     taken: set[str] = set()
     for index, image in enumerate(images):
         name = Path(image).stem if isinstance(image, str | Path) else f"picture-{index}"
-        yield Picture(_distinct(name, index, taken), to_tensor(decode(image)))
+        yield Picture(_distinct(name, index, taken), to_tensor(decode(image, reading=reading)))
 
 
 def data_pictures(images: ImageSet, count: int) -> Iterator[Picture]:

@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
+from counterpoise.data.decoding import Reading
 from counterpoise.data.images import CorruptImage, decode, extensions, header_size, prepare, to_tensor
 from counterpoise.errors import DataError
 
@@ -150,6 +151,77 @@ def test_greys_of_unknown_scale_are_refused() -> None:
         decode(Image.fromarray(np.array([[0, 70000]], dtype=np.int32)), "depth.tiff")
 
 
+@pytest.mark.parametrize("ending", ["png", "tiff"])
+def test_white_level_keeps_the_gray_levels_of_12_bits(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"scan.{ending}"
+    Image.fromarray(np.array([[0, 8, 16, 2048, 4095, 5000]], dtype=np.uint16)).save(path)
+    assert np.asarray(decode(path, reading=Reading(white_level=4095)))[0, :, 0].tolist() == [0, 0, 1, 128, 255, 255]
+    eight = np.array([[0, 128, 255]], dtype=np.uint8)
+    assert np.asarray(decode(eight, reading=Reading(white_level=4095)))[0, :, 0].tolist() == [0, 128, 255]
+
+
+def test_tiff_of_12_bits_is_as_white_as_it_says() -> None:
+    values = np.array([[0, 2048, 4095, 4095]], dtype=np.uint16)
+    packed = bytes([0, 0x08, 0x00, 0xFF, 0xFF, 0xFF])  # two values in three bytes
+    entries = {256: 4, 257: 1, 258: 12, 259: 1, 262: 1, 273: 0, 277: 1, 278: 1, 279: len(packed)}
+    entries[273] = 8 + 2 + 12 * len(entries) + 4
+    body = b"".join(struct.pack("<HHIHH", tag, 3, 1, value, 0) for tag, value in sorted(entries.items()))
+    file = struct.pack("<2sHI", b"II", 42, 8) + struct.pack("<H", len(entries)) + body + bytes(4) + packed
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(file))), values)
+    assert np.asarray(decode(file))[0, :, 0].tolist() == [0, 128, 255, 255]
+
+
+def test_white_level_is_refused_for_colors_of_16_bits() -> None:
+    content = deep_png(2, struct.pack(">6H", 0, 2048, 4095, 1, 2, 3))
+    assert np.asarray(decode(content))[0].tolist() == [[0, 8, 15], [0, 0, 0]]
+    with pytest.raises(CorruptImage, match="3 bands of 16 bits, and white_level is for gray pictures"):
+        decode(content, reading=Reading(white_level=4095))
+
+
+@pytest.mark.parametrize(("ending", "band"), [("png", 0), ("png", 100), ("tif", 0), ("tif", 37)])
+def test_fourth_band_that_is_data_leaves_the_colors_as_they_are(tmp_path: Path, ending: str, band: int) -> None:
+    path = tmp_path / f"field.{ending}"
+    Image.fromarray(np.full((4, 4, 4), (60, 120, 60, band), np.uint8)).save(path)
+    assert np.unique(np.asarray(decode(path, reading=Reading(alpha="ignore"))).reshape(-1, 3), axis=0).tolist() == [
+        [60, 120, 60]
+    ]
+
+
+@pytest.mark.parametrize("extra", [None, 0, 2])
+def test_fourth_band_of_a_tiff_is_transparency_where_its_tag_says_so(tmp_path: Path, extra: int | None) -> None:
+    path = tmp_path / "field.tif"
+    Image.fromarray(np.full((4, 4, 4), (60, 120, 60, 0), np.uint8)).save(path)
+    content = bytearray(path.read_bytes())
+    at = content.index(struct.pack("<HHI", 338, 3, 1))
+    if extra is None:
+        content[at : at + 2] = struct.pack("<H", 65000)
+    else:
+        content[at + 8 : at + 10] = struct.pack("<H", extra)
+    expected = [255, 255, 255] if extra == 2 else [60, 120, 60]
+    assert np.asarray(decode(bytes(content)))[0, 0].tolist() == expected
+
+
+def test_larger_pictures_than_allowed_are_refused_with_the_option(tmp_path: Path) -> None:
+    path = tmp_path / "map.png"
+    Image.new("1", (2000, 1000)).save(path)
+    small = Reading(max_megapixels=1.5)
+    for read in (decode, header_size):
+        with pytest.raises(CorruptImage, match=r"has 2 megapixels, more pixels than max_megapixels 1\.5 allows"):
+            read(path, reading=small)
+        read(path)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_picture_beyond_pillows_wall_is_read_where_it_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    buffer = io.BytesIO()
+    Image.new("L", (300, 200), 9).save(buffer, "png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10_000)  # its wall is at twice that
+    with pytest.raises(Image.DecompressionBombError):
+        Image.open(buffer)
+    assert np.asarray(decode(buffer.getvalue())).shape == (200, 300, 3)
+    assert Image.MAX_IMAGE_PIXELS == 10_000
+
+
 @pytest.mark.parametrize(("ending", "tolerance"), [("tiff", 0), ("jpg", 3)])
 def test_cmyk_becomes_rgb(tmp_path: Path, ending: str, tolerance: int) -> None:
     path = tmp_path / f"print.{ending}"
@@ -180,12 +252,20 @@ def test_other_things_are_refused() -> None:
         decode([1, 2])  # type: ignore[arg-type]
 
 
-def huge_png() -> bytes:
+def png(header: bytes, rows: bytes) -> bytes:
     def chunk(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
-    header = struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def huge_png() -> bytes:
+    return png(struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0), b"")
+
+
+def deep_png(kind: int, values: bytes) -> bytes:
+    """One row of 16-bit pixels, two of them."""
+    return png(struct.pack(">IIBBBBB", 2, 1, 16, kind, 0, 0, 0), b"\0" + values)
 
 
 def encoded(kind: str) -> bytes:

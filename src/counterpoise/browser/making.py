@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from counterpoise import inputs, tasks
 from counterpoise.browser import runtime, samples, site
 from counterpoise.browser.samples import Sample
+from counterpoise.data.decoding import Reading
 from counterpoise.errors import ConfigError, CounterpoiseError, RunError
 from counterpoise.inputs import RunLike
 from counterpoise.models import folder
@@ -36,7 +37,7 @@ def make(
     name = _name(path, place)
     target = Path(out) if out is not None else Path("sites", name)
     _check_free(target, overwrite)
-    pictures, note = _samples(path, [Path(one) for one in chosen], evaluation_pictures, data)
+    pictures, note = _samples(path, [Path(one) for one in chosen], evaluation_pictures, data, description.input.reading)
     runtime.files()  # before the work that would be in vain without it
     notes: list[str] = []
     with tempfile.TemporaryDirectory(prefix="counterpoise-") as temporary:
@@ -82,12 +83,12 @@ def _exported(
 
 
 def _samples(
-    student: Path, chosen: Sequence[Path], evaluation_pictures: int, data: RunLike | None
+    student: Path, chosen: Sequence[Path], evaluation_pictures: int, data: RunLike | None, reading: Reading
 ) -> tuple[list[Sample], str]:
     """Pictures to begin with, and a sentence of where they come from."""
     if evaluation_pictures < 0 or evaluation_pictures > samples.MOST:
         raise ConfigError(f"--evaluation_pictures must be 0 to {samples.MOST}, got {evaluation_pictures}.")
-    found = samples.chosen(chosen) if chosen else []
+    found = samples.chosen(chosen, reading) if chosen else []
     if evaluation_pictures:
         images, _ = inputs.evaluated(student, data, None, None)
         count = min(evaluation_pictures, len(images))

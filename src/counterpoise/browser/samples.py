@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFilter
 from torch import Tensor
 
 from counterpoise.data import images
+from counterpoise.data.decoding import Reading
 from counterpoise.errors import DataError
 
 MOST = 24
@@ -28,7 +29,7 @@ class Sample(NamedTuple):
     height: int
 
 
-def chosen(paths: Sequence[Path]) -> list[Sample]:
+def chosen(paths: Sequence[Path], reading: Reading = images.AS_USUAL) -> list[Sample]:
     """Pictures and folders of pictures that the user has named.
 
     Raises DataError where one is missing or cannot be read, or there are more than MOST.
@@ -41,7 +42,7 @@ def chosen(paths: Sequence[Path]) -> list[Sample]:
         files += inside
     if len(files) > MOST:
         raise DataError(f"--samples names {len(files)} pictures; a page shows {MOST} at most. Choose among them.")
-    return [_encoded(images.decode(file)) for file in files]
+    return [_encoded(images.decode(file, reading=reading)) for file in files]
 
 
 def of_tensors(pixels: Iterable[Tensor]) -> list[Sample]:

@@ -1,8 +1,4 @@
-"""The one place where a picture becomes pixels: every file, array or PIL image goes through `decode`.
-
-So that a photo turned on its side, a palette, a cut-out with transparency or a 16-bit scan means the same thing in
-training, evaluation and prediction.
-"""
+"""Pictures as tensors: every file, array or PIL image goes through `decode`, which reads it as decoding.py does."""
 
 from __future__ import annotations
 
@@ -15,19 +11,16 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
+from counterpoise.data import decoding
+from counterpoise.data.decoding import Reading, Unreadable
 from counterpoise.errors import DataError
 
 Picture: TypeAlias = str | os.PathLike[str] | bytes | Image.Image | NDArray[Any]
 
-# What Pillow decodes by itself. Left out: EPS and WMF, which start other programs, and formats that it only recognizes.
-_FORMATS = (
-    *("JPEG", "PNG", "WEBP", "AVIF", "HEIF", "GIF", "BMP", "DIB", "TIFF", "JPEG2000", "PPM", "QOI", "ICO", "CUR"),
-    *("ICNS", "DDS", "PSD", "PCX", "DCX", "SGI", "SUN", "IM", "MSP", "XBM", "XPM", "BLP", "TGA"),
-)
-_LONGEST = 4  # sides; what lies farther out along a sliver cannot reach the central square
+AS_USUAL = Reading()
 
 
 class CorruptImage(DataError):  # noqa: N818 - named by what it says about the file
@@ -42,7 +35,7 @@ class CorruptImage(DataError):  # noqa: N818 - named by what it says about the f
         return type(self), (self.name, self.reason)  # workers send it to the main process
 
 
-def decode(image: Picture, name: str | None = None) -> Image.Image:
+def decode(image: Picture, name: str | None = None, reading: Reading = AS_USUAL) -> Image.Image:
     """Decode a picture completely into 8-bit RGB.
 
     The EXIF orientation is applied, transparency is composited over white, palettes, greys and CMYK become RGB, 16-bit
@@ -51,6 +44,7 @@ def decode(image: Picture, name: str | None = None) -> Image.Image:
     Args:
         image: path, the bytes of a file, a PIL image (left unchanged), or a uint8 array [H, W] or [H, W, 1, 2, 3 or 4].
         name: what errors call it; default: the path.
+        reading: what files leave open.
 
     Raises:
         CorruptImage: where it cannot be read to its end.
@@ -58,27 +52,18 @@ def decode(image: Picture, name: str | None = None) -> Image.Image:
     """
     name = name or (os.fspath(image) if isinstance(image, str | os.PathLike) else "given")
     if isinstance(image, np.ndarray):
-        return _rgb(_from_array(image), name)
+        image = _from_array(image)
     if isinstance(image, str | os.PathLike):
         image = _read(Path(image), name)
     try:
         if isinstance(image, bytes):
-            if not image:
-                raise CorruptImage(name, "it is empty (0 bytes)")
-            opened: Image.Image = Image.open(io.BytesIO(image), formats=_formats())
-            opened.load()
-        elif isinstance(image, Image.Image):
-            image.load()
-            opened = image.copy()
-        else:
-            raise DataError(
-                f"Image {name} is a {type(image).__name__}; expected a path, bytes, a PIL image or a uint8 array."
-            )
-        return _rgb(_upright(opened), name)
-    except (DataError, MemoryError):
-        raise
-    except Exception as error:  # Pillow's many decoders raise many kinds of errors for damaged files
-        raise CorruptImage(name, _reason(error)) from error
+            found: Image.Image = decoding.read(image, reading)
+            return found
+        if isinstance(image, Image.Image):
+            return _given(image, reading)
+    except Unreadable as error:
+        raise CorruptImage(name, str(error)) from error.__cause__
+    raise DataError(f"Image {name} is a {type(image).__name__}; expected a path, bytes, a PIL image or a uint8 array.")
 
 
 def to_tensor(image: Image.Image) -> Tensor:
@@ -88,17 +73,26 @@ def to_tensor(image: Image.Image) -> Tensor:
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
 
 
-def header_size(path: str | os.PathLike[str], name: str | None = None) -> tuple[int, int]:
+def header_size(path: str | os.PathLike[str], name: str | None = None, reading: Reading = AS_USUAL) -> tuple[int, int]:
     """Height and width that a file's header promises, after its EXIF orientation. Decodes no pixels.
 
     Raises CorruptImage where the header cannot be read.
     """
-    return _header_size(path, name or os.fspath(path))
+    return _header_size(path, name or os.fspath(path), reading)
 
 
-def header_size_of_bytes(data: bytes, name: str) -> tuple[int, int]:
+def header_size_of_bytes(data: bytes, name: str, reading: Reading = AS_USUAL) -> tuple[int, int]:
     """`header_size` for the bytes of a file."""
-    return _header_size(io.BytesIO(data), name)
+    return _header_size(io.BytesIO(data), name, reading)
+
+
+def as_told(reading: Reading) -> dict[str, Any]:
+    """What of a reading changes pixels and is not as usual, as JSON holds it."""
+    return {
+        key: getattr(reading, key)
+        for key in ("alpha", "white_level")
+        if reading._asdict()[key] != AS_USUAL._asdict()[key]
+    }
 
 
 def prepare(image: Tensor, size: int, crop_share: float = 1.0) -> Tensor:
@@ -134,14 +128,8 @@ def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
 @cache
 def extensions() -> frozenset[str]:
     """File name endings, lower case and with their dot, of the formats that can be decoded here."""
-    formats = set(_formats())
+    formats = set(decoding.known_formats())
     return frozenset(ending for ending, kind in Image.registered_extensions().items() if kind in formats)
-
-
-@cache
-def _formats() -> tuple[str, ...]:
-    Image.init()
-    return tuple(kind for kind in _FORMATS if kind in Image.OPEN)
 
 
 def _read(path: Path, name: str) -> bytes:
@@ -155,16 +143,17 @@ def _read(path: Path, name: str) -> bytes:
         raise CorruptImage(name, error.strerror or str(error)) from error
 
 
-def _header_size(file: str | os.PathLike[str] | io.BytesIO, name: str) -> tuple[int, int]:
+def _header_size(file: str | os.PathLike[str] | io.BytesIO, name: str, reading: Reading) -> tuple[int, int]:
     try:
-        with Image.open(file, formats=_formats()) as image:
+        with decoding.opened(file, reading) as image:
             width, height = image.size
             turned = image.format != "TIFF" and _orientation(image) in range(5, 9)  # TIFF sizes are reported as turned
             return (width, height) if turned else (height, width)
     except MemoryError:
         raise
     except Exception as error:
-        raise CorruptImage(name, _reason(error)) from error
+        reason = str(error) if isinstance(error, Unreadable) else decoding.why(error)
+        raise CorruptImage(name, reason) from error
 
 
 def _orientation(image: Image.Image) -> int:
@@ -174,36 +163,17 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def _given(image: Image.Image, reading: Reading) -> Image.Image:
+    """A PIL image, which is left as it is."""
     try:
-        # In place, so that damage in other EXIF fields, which are rewritten afterwards, cannot undo the turn.
-        ImageOps.exif_transpose(image, in_place=True)
-    except Exception:  # whatever is damaged in the metadata, the pixels are there
-        return image
-    return image
-
-
-def _rgb(image: Image.Image, name: str) -> Image.Image:
-    if image.mode.startswith("I;16"):
-        return _from_16_bits(np.asarray(image))
-    if image.mode in ("I", "F"):
-        # Some formats and Pillow versions open 16-bit greys as 32-bit integers; floats are taken as shares of white.
-        values, white = np.asarray(image), 65535 if image.mode == "I" else 1
-        low, high = values.min(), values.max()
-        if not (low >= 0 and high <= white):
-            raise CorruptImage(
-                name, f"its 32-bit values {low} to {high} are not within 0 to {white}; save 8 or 16 bits"
-            )
-        return _from_16_bits(values if white == 65535 else np.rint(values * 65535))
-    if image.has_transparency_data:
-        layer = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
-    return image if image.mode == "RGB" else image.convert("RGB")
-
-
-def _from_16_bits(values: NDArray[Any]) -> Image.Image:
-    scaled = (values.astype(np.uint32) * 255 + 32767) // 65535
-    return Image.fromarray(scaled.astype(np.uint8)).convert("RGB")
+        raw, transparent = decoding.raw_mode(image), decoding.is_transparent(image)
+        image.load()
+        found: Image.Image = decoding.rgb(decoding.upright(image.copy()), reading, raw, transparent, image.format)
+        return found
+    except (Unreadable, MemoryError):
+        raise
+    except Exception as error:
+        raise Unreadable(decoding.why(error)) from error
 
 
 def _from_array(array: NDArray[Any]) -> Image.Image:
@@ -219,18 +189,8 @@ def _from_array(array: NDArray[Any]) -> Image.Image:
 def _without_far_ends(image: Tensor) -> Tensor:
     """Cut the ends off a sliver (1 x 10000 pixels), which resizing would blow up to gigabytes."""
     height, width = image.shape[-2:]
-    longest = _LONGEST * min(height, width)
+    longest = decoding.LONGEST * min(height, width)
     if max(height, width) <= longest:
         return image
     top, left = max(0, (height - longest) // 2), max(0, (width - longest) // 2)
     return image[..., top : top + min(height, longest), left : left + min(width, longest)]
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, UnidentifiedImageError):
-        return "it is not a picture of a known format"
-    if isinstance(error, Image.DecompressionBombError):
-        return "it has more pixels than any photo (Pillow suspects a decompression bomb)"
-    if isinstance(error, FileNotFoundError):
-        return "the file does not exist"
-    return (str(error).splitlines() or [""])[0].rstrip(".") or type(error).__name__

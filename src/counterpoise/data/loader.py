@@ -16,6 +16,7 @@ from torch import Tensor
 from counterpoise import config
 from counterpoise.data import mixing
 from counterpoise.data.epochs import Batch, Epochs
+from counterpoise.data.images import as_told
 from counterpoise.data.reading import (
     OnCorrupt,
     Place,
@@ -161,7 +162,7 @@ class TrainLoader(Epochs):
 
     @property
     def specification(self) -> dict[str, Any]:
-        return view_specification(self.plan)
+        return {**view_specification(self.plan), **as_told(self.images.reading)}
 
     def countable(self) -> int | None:
         return countable(self.plan)

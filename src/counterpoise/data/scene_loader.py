@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from counterpoise.data.epochs import Batch, Epochs
-from counterpoise.data.images import CorruptImage
+from counterpoise.data.images import CorruptImage, as_told
 from counterpoise.data.reading import Made, OnCorrupt, Place, Places, Reader, data_loader, made
 from counterpoise.data.scenes import ScenePlan, draw, render, scene_specification, shrink
 from counterpoise.data.sources.masks import MaskedArraySet, MaskedSet
@@ -52,7 +52,7 @@ class SceneLoader(Epochs):
 
     @property
     def specification(self) -> dict[str, Any]:
-        return scene_specification(self.plan)
+        return {**scene_specification(self.plan), **as_told(self.images.reading)}
 
     def views_of(self, groups: Iterable[Tensor], epoch: int, number: int | None = None) -> Iterator[Tensor]:
         return self._views_from_workers(Place(epoch, group.tolist(), []) for group in groups)

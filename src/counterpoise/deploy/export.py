@@ -161,7 +161,10 @@ def calibrated(job: Job, given: Calibration | Mapping[str, Any] | None) -> Calib
         values = {"images": CALIBRATION_IMAGES, "method": job.format.methods[0], "keep": (), **(given or {})}
         splits, section = job.data, job.section
         if values.get("data") is not None:
-            splits, section = pictures.data_of(Path(), values["data"], None)
+            from counterpoise.data import sources
+
+            section = inputs.read_for(inputs.data_section(Path(), values["data"]), job.student.reading)
+            splits = sources.load(section)
         if splits is None:
             raise ConfigError("int8 is calibrated on training images, and none are given: --data PATH.")
         shown = pictures.evaluation_size(splits.train, job.student, section)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from torch import nn
 from counterpoise import config, tasks
 from counterpoise.data import sources
 from counterpoise.data.epochs import Epochs
+from counterpoise.data.images import as_told
 from counterpoise.data.sources.base import ImageSet, Splits
 from counterpoise.engine.fast.obstacles import obstacle
 from counterpoise.engine.processes import Processes, half_precision_helps
@@ -35,6 +37,7 @@ class Parts:
     Attributes:
         fast: whether its steps are those of `engine.fast`.
         obstacle: what is in the way of these, where they were looked for.
+        notes: what a person must know of how the pictures are read and shown, a sentence each.
     """
 
     classes: tuple[str, ...]
@@ -49,6 +52,7 @@ class Parts:
     labeled: bool
     fast: bool = False
     obstacle: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 def settle(run: config.Run, device: torch.device) -> config.Run:
@@ -109,6 +113,7 @@ def assemble(
     torch.manual_seed(run.seed)
     student_model = build_student(run, classes, student)
     task.ready(student_model, run)
+    student_model.reading = splits.train.reading
     models = [student_model, *([teacher_model] if teacher_model is not None else [])]
     for model in models:
         if catalog.is_code(model.name):  # one's own says nothing of its task
@@ -172,7 +177,19 @@ def assemble(
         labeled=labeled,
         fast=wanted and why_not is None,
         obstacle=why_not,
+        notes=tuple(_notes(splits, models)),
     )
+
+
+def _notes(splits: Splits, models: list[VisionModel]) -> Iterator[str]:
+    yield from splits.train.notes
+    reading = splits.train.reading
+    for model in models[1:]:
+        if as_told(model.reading) != as_told(reading):
+            own, given = (
+                f"alpha {one.alpha}, white level {one.white_level or 65535}" for one in (model.reading, reading)
+            )
+            yield f"The teacher was trained on pictures that were read with {own}, and these are read with {given}."
 
 
 def _open_store(run: config.Run, objective: WeightedSum, teacher: bool) -> Store | None:

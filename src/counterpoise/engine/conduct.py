@@ -11,6 +11,7 @@ from counterpoise.data.sources.base import Splits
 from counterpoise.engine.assemble import assemble, settle
 from counterpoise.engine.finish import finish
 from counterpoise.engine.processes import join
+from counterpoise.engine.progress import tell
 from counterpoise.engine.run_folder import RunFolder, default_path
 from counterpoise.engine.trainer import Result, Trainer
 from counterpoise.errors import ConfigError
@@ -43,6 +44,8 @@ def conduct(
             elif processes.first:
                 folder.check_free(overwrite)
             parts = assemble(run, processes, student=student, teacher=teacher, data=data)
+            if show and processes.first:
+                tell(parts.notes)
             if processes.first and not resume:
                 folder.start(run)
             processes.barrier()

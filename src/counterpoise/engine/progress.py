@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable
 from types import TracebackType
 
 from rich.console import Console
@@ -47,3 +48,9 @@ class Display:
     def line(self, text: str) -> None:
         """Print a line above the bar."""
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def tell(notes: Iterable[str]) -> None:
+    """Say on stderr what a person must know of their data, a line each."""
+    for note in notes:
+        print(f"Note: {note}", file=sys.stderr)

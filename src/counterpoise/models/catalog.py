@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from counterpoise.data.decoding import Reading
 from counterpoise.errors import ModelError, nearest
 from counterpoise.models import checkpoint as checkpoints
 from counterpoise.models.checkpoint import Head, Weights
@@ -110,6 +111,7 @@ def build(
         input_size=size,
         crop_share=given.crop_share or built.crop_share,
         scenes=SceneView(*(given.scenes or ())),
+        reading=given.reading or Reading(),
         stages=built.stages,
         task=built.task,
     )

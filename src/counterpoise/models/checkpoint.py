@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load as load_bytes
 from torch import Tensor, nn
 
+from counterpoise.data.decoding import Reading
 from counterpoise.errors import ModelError, nearest
 from counterpoise.models import folder
 
@@ -46,6 +47,7 @@ class Weights:
     input_size: int | None = None
     crop_share: float | None = None
     scenes: tuple[float, tuple[int, int] | None] | None = None
+    reading: Reading | None = None
 
 
 def read(path: Path) -> Weights:
@@ -159,6 +161,7 @@ def _read_folder(path: Path) -> Weights:
         input_size=description.input.size,
         crop_share=description.input.crop_share,
         scenes=(description.input.reduction, description.input.window),
+        reading=description.input.reading,
     )
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from counterpoise.data.decoding import Reading
 from counterpoise.errors import ModelError, nearest
 
 FORMAT = 1
@@ -26,7 +27,16 @@ class Input(BaseModel):
     crop_share: float = Field(gt=0.0, le=1.0, description="part of the shorter side that the central crop keeps")
     reduction: float = Field(1.0, ge=1.0, description="how many times smaller than they are scenes are shown to it")
     window: tuple[int, int] | None = Field(None, description="height and width of the window that slides over a scene")
+    alpha: Literal["white", "ignore"] = Field(
+        "white", description="a fourth band: transparency, composited over white, or data, left out"
+    )
+    white_level: int | None = Field(None, ge=1, le=65535, description="white in gray files of 16 bits; none: 65535")
     channels: int = 3
+
+    @property
+    def reading(self) -> Reading:
+        """How picture files are read for the student."""
+        return Reading(self.alpha, self.white_level)
 
 
 class Normalization(BaseModel):
@@ -75,7 +85,7 @@ def read(folder: Path) -> tuple[Description, bytes]:
 
     Raises ModelError where a file is missing or damaged, the weights are not those described, or the format is newer.
     """
-    description = _describe(folder / DESCRIPTION)
+    description = describe(folder / DESCRIPTION)
     weights = folder / WEIGHTS
     try:
         content = weights.read_bytes()
@@ -92,7 +102,8 @@ def read(folder: Path) -> tuple[Description, bytes]:
     return description, content
 
 
-def _describe(path: Path) -> Description:
+def describe(path: Path) -> Description:
+    """What a student.json says. Raises ModelError where it is missing, damaged or newer."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from counterpoise.data.decoding import Reading
 from counterpoise.errors import ModelError, nearest
 from counterpoise.outputs import Outputs
 
@@ -44,6 +45,7 @@ class VisionModel(nn.Module):
         input_size: edge in pixels; images of another size are resized to it. None takes images as they come.
         crop_share: part of the shorter side that the central crop keeps for evaluation.
         scenes: how scenes are shown to it, where it segments them.
+        reading: how picture files are read for it, where they leave it open.
         stages: names of submodules of `net` whose outputs are its usual features.
         task: what the logits answer.
         selection: applied to the logits, such as a choice of classes.
@@ -72,6 +74,7 @@ class VisionModel(nn.Module):
         input_size: int | None = None,
         crop_share: float = 1.0,
         scenes: SceneView = SceneView(),  # noqa: B008 - a tuple does not change
+        reading: Reading = Reading(),  # noqa: B008
         stages: Sequence[str] = (),
         task: str = "classification",
         selection: nn.Module | None = None,
@@ -89,6 +92,7 @@ class VisionModel(nn.Module):
         self.input_size = input_size
         self.crop_share = crop_share
         self.scenes = scenes
+        self.reading = reading
         self.stages = tuple(stages)
         self.task = task
         self.selection = selection
@@ -112,6 +116,7 @@ class VisionModel(nn.Module):
             "input_size": self.input_size,
             "crop_share": self.crop_share,
             "scenes": self.scenes,
+            "reading": self.reading,
             "stages": self.stages,
             "task": self.task,
             "selection": self.selection,

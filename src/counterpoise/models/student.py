@@ -98,7 +98,7 @@ def save_student(
         arguments=model.arguments,
         task=model.task,
         classes=tuple(classes),
-        input=folder.Input(size=model.input_size, crop_share=model.crop_share, **model.scenes._asdict()),
+        input=_input(model),
         normalization=folder.Normalization.model_validate(model.normalization),
         metrics=dict(metrics),
         provenance=dict(provenance),
@@ -114,6 +114,16 @@ def save_student(
     with replacing_folder(path) as new:
         for name, content in files.items():
             (new / name).write_bytes(content)
+
+
+def _input(model: VisionModel) -> folder.Input:
+    return folder.Input(
+        size=model.input_size,
+        crop_share=model.crop_share,
+        **model.scenes._asdict(),
+        alpha="ignore" if model.reading.alpha == "ignore" else "white",
+        white_level=model.reading.white_level,
+    )
 
 
 def _json(values: Mapping[str, Any]) -> bytes:

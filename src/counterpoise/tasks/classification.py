@@ -206,7 +206,7 @@ class Classification(Task):
         device = next(model.parameters()).device
         answers = []
         for image in images:
-            pixels = to_tensor(decode(image))
+            pixels = to_tensor(decode(image, reading=model.reading))
             if model.input_size is not None:
                 pixels = prepare(pixels, model.input_size, model.crop_share)
             with torch.inference_mode():

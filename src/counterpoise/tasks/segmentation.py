@@ -288,7 +288,8 @@ class Segmentation(Task):
         {"height", "width", "classes": [{"class", "share"}, ...]}."""
         from counterpoise.data.images import decode, to_tensor
 
-        return [_described(model, segment(model, to_tensor(decode(image)))) for image in images]
+        decoded = (to_tensor(decode(image, reading=model.reading)) for image in images)
+        return [_described(model, segment(model, image)) for image in decoded]
 
     def draw(
         self, models: Mapping[str, VisionModel], pictures: Iterable[Picture], out: Path, overwrite: bool

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from counterpoise.data import random
-from counterpoise.data.images import CorruptImage, decode, header_size, to_tensor
+from counterpoise.data.decoding import Reading
+from counterpoise.data.images import AS_USUAL, CorruptImage, decode, header_size, to_tensor
 from counterpoise.errors import DataError
 
 UNLABELED = -1
@@ -39,6 +40,10 @@ class ImageSet(ABC):
         """The set that this is a held-out or remaining part of, where we divided it."""
         self.positions: Tensor | None = None
         """int64 [N], where the images of a part are in `split_from`."""
+        self.reading = AS_USUAL
+        """How files are read; set by `read_as`."""
+        self.notes: list[str] = []
+        """What a person must know of how the files were read, a sentence each."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -58,6 +63,14 @@ class ImageSet(ABC):
     @abstractmethod
     def identity(self, index: int) -> bytes:
         """What tells the image from others: its pixels where they are in memory, else its relative path and bytes."""
+
+    def file(self, index: int) -> Path | bytes | None:
+        """What the image is decoded from; None where it lies in memory."""
+        return None
+
+    def read_as(self, reading: Reading) -> None:
+        """Read files in this way from now on."""
+        self.reading = reading
 
     def subset(self, indices: Tensor) -> ImageSet:
         """The images at these indices (int64 [M]), in this order."""
@@ -127,7 +140,9 @@ class ArraySet(ImageSet):
 
     def subset(self, indices: Tensor) -> ArraySet:
         names = [self.name(index) for index in indices.tolist()]
-        return ArraySet(self.images[indices], self.labels[indices], self.classes, names)
+        part = ArraySet(self.images[indices], self.labels[indices], self.classes, names)
+        part.reading = self.reading
+        return part
 
     def identity(self, index: int) -> bytes:
         return (
@@ -158,10 +173,13 @@ class FileSet(ImageSet):
         return os.fspath(self.root / self.files[index])
 
     def read(self, index: int) -> Tensor:
-        return to_tensor(decode(self.root / self.files[index]))
+        return to_tensor(decode(self.root / self.files[index], reading=self.reading))
+
+    def file(self, index: int) -> Path:
+        return self.root / self.files[index]
 
     def extent(self, index: int) -> tuple[int, int]:
-        return header_size(self.root / self.files[index])
+        return header_size(self.root / self.files[index], reading=self.reading)
 
     def identity(self, index: int) -> bytes:
         try:
@@ -181,6 +199,7 @@ class Subset(ImageSet):
     def __init__(self, whole: ImageSet, indices: Tensor) -> None:
         super().__init__(whole.labels[indices], whole.classes)
         self.whole = whole
+        self.reading = whole.reading
         self._indices = indices.numpy()  # plain integers without a tensor for each
 
     def name(self, index: int) -> str:
@@ -188,6 +207,13 @@ class Subset(ImageSet):
 
     def read(self, index: int) -> Tensor:
         return self.whole.read(int(self._indices[index]))
+
+    def file(self, index: int) -> Path | bytes | None:
+        return self.whole.file(int(self._indices[index]))
+
+    def read_as(self, reading: Reading) -> None:
+        super().read_as(reading)
+        self.whole.read_as(reading)
 
     def extent(self, index: int) -> tuple[int, int]:
         return self.whole.extent(int(self._indices[index]))
@@ -206,6 +232,7 @@ class Concatenation(ImageSet):
     def __init__(self, parts: Sequence[ImageSet], labels: Tensor, classes: Sequence[str]) -> None:
         super().__init__(labels, classes, [name for part in parts for name in part.corrupt])
         self.parts = tuple(parts)
+        self.reading = parts[0].reading
         self._ends = list(accumulate(len(part) for part in parts))
 
     def _find(self, index: int) -> tuple[ImageSet, int]:
@@ -221,6 +248,15 @@ class Concatenation(ImageSet):
     def read(self, index: int) -> Tensor:
         part, inner = self._find(index)
         return part.read(inner)
+
+    def file(self, index: int) -> Path | bytes | None:
+        part, inner = self._find(index)
+        return part.file(inner)
+
+    def read_as(self, reading: Reading) -> None:
+        super().read_as(reading)
+        for part in self.parts:
+            part.read_as(reading)
 
     def extent(self, index: int) -> tuple[int, int]:
         part, inner = self._find(index)
@@ -247,7 +283,9 @@ def concatenate(labeled: ImageSet, unlabeled: ImageSet) -> ImageSet:
     if isinstance(labeled, ArraySet) and isinstance(unlabeled, ArraySet) and labeled.extent(0) == unlabeled.extent(0):
         names = [part.name(index) for part in (labeled, unlabeled) for index in range(len(part))]
         images = torch.cat([labeled.images, unlabeled.images])
-        return ArraySet(images, labels, labeled.classes, names, corrupt=labeled.corrupt + unlabeled.corrupt)
+        both = ArraySet(images, labels, labeled.classes, names, corrupt=labeled.corrupt + unlabeled.corrupt)
+        both.reading = labeled.reading
+        return both
     return Concatenation([labeled, unlabeled], labels, labeled.classes)
 
 
@@ -301,8 +339,11 @@ def in_memory(
     corrupt = [*images.corrupt, *(unreadable[index] for index in sorted(unreadable))]
     names = [images.name(index) for index in kept]
     if not unreadable:
-        return ArraySet(pixels, images.labels, images.classes, names, corrupt, images.fingerprint())
-    return ArraySet(pixels[kept], images.labels[kept], images.classes, names, corrupt)
+        held = ArraySet(pixels, images.labels, images.classes, names, corrupt, images.fingerprint())
+    else:
+        held = ArraySet(pixels[kept], images.labels[kept], images.classes, names, corrupt)
+    held.reading = images.reading
+    return held
 
 
 def split(images: ImageSet, val_count: int, seed: int) -> Splits:

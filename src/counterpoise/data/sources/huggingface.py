@@ -45,10 +45,13 @@ class HuggingFaceSet(ImageSet):
         return f"{self._split} #{index}"
 
     def read(self, index: int) -> Tensor:
-        return to_tensor(decode(self._picture(index), self.name(index)))
+        return to_tensor(decode(self._picture(index), self.name(index), self.reading))
+
+    def file(self, index: int) -> bytes:
+        return self._picture(index)
 
     def extent(self, index: int) -> tuple[int, int]:
-        return header_size_of_bytes(self._picture(index), self.name(index))
+        return header_size_of_bytes(self._picture(index), self.name(index), self.reading)
 
     @cached_property
     def _sizes(self) -> list[int | None]:

@@ -89,9 +89,11 @@ class MaskedArraySet(ArraySet, MaskedSet):
 
     def subset(self, indices: Tensor) -> MaskedArraySet:
         names = [self.name(index) for index in indices.tolist()]
-        return MaskedArraySet(
+        part = MaskedArraySet(
             self.images[indices], self.masks[indices], self.classes, names, labels=self.labels[indices]
         )
+        part.reading = self.reading
+        return part
 
     def identity(self, index: int) -> bytes:
         return super().identity(index) + self.masks[index].contiguous().numpy().tobytes()
@@ -163,8 +165,11 @@ def in_memory(images: MaskedSet, limit_bytes: float, on_corrupt: Literal["stop",
     corrupt = [*images.corrupt, *(unreadable[index] for index in sorted(unreadable))]
     names = [images.name(index) for index in kept]
     if not unreadable:
-        return MaskedArraySet(pixels, masks, images.classes, names, corrupt, images.fingerprint(), images.labels)
-    return MaskedArraySet(pixels[kept], masks[kept], images.classes, names, corrupt, labels=images.labels[kept])
+        held = MaskedArraySet(pixels, masks, images.classes, names, corrupt, images.fingerprint(), images.labels)
+    else:
+        held = MaskedArraySet(pixels[kept], masks[kept], images.classes, names, corrupt, labels=images.labels[kept])
+    held.reading = images.reading
+    return held
 
 
 def class_counts(images: MaskedSet) -> tuple[Tensor, Tensor]:

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from counterpoise import config
+from counterpoise.data.decoding import Reading
 from counterpoise.data.sources.base import UNLABELED, Splits, split
 from counterpoise.errors import ConfigError, DataError, nearest, unknown
 
@@ -91,7 +92,22 @@ def load(data: config.Data) -> Splits:
 
         unlabeled = photos.collect(_folder(data.unlabeled, "data.unlabeled"))
         splits = splits._replace(train=splits.train.followed_by(unlabeled))
+    _read_alike(splits, data)
     return splits
+
+
+def _read_alike(splits: Splits, data: config.Data) -> None:
+    """Have both halves read as `data` says; what it leaves to be found is found in the training pictures."""
+    from counterpoise.data.noticing import look
+
+    reading = Reading("white", data.white_level, data.max_megapixels)
+    splits.train.read_as(reading)
+    seen = look(splits.train)
+    if data.alpha == "ignore" or (data.alpha == "auto" and seen.band_is_data):
+        reading = reading._replace(alpha="ignore")
+    for part in splits:
+        part.read_as(reading)
+    splits.train.notes = seen.notes(reading)
 
 
 @cache

@@ -1,0 +1,167 @@
+"""From a picture file to the pixels that a network takes, by numpy and Pillow alone.
+
+The one place where a picture becomes pixels, so that a photo turned on its side, a palette, a cut-out or a 16-bit scan
+means the same in training, evaluation and prediction: images.py makes tensors of it, and the run.py beside an export
+holds the text of this file.
+"""
+
+from __future__ import annotations
+
+import io
+import threading
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+# What Pillow decodes by itself. Left out: EPS and WMF, which start other programs, and formats that it only recognizes.
+FORMATS = (
+    *("JPEG", "PNG", "WEBP", "AVIF", "HEIF", "GIF", "BMP", "DIB", "TIFF", "JPEG2000", "PPM", "QOI", "ICO", "CUR"),
+    *("ICNS", "DDS", "PSD", "PCX", "DCX", "SGI", "SUN", "IM", "MSP", "XBM", "XPM", "BLP", "TGA"),
+)
+LONGEST = 4  # sides; what lies farther out along a sliver cannot reach the central square
+EXTRA_SAMPLES, TRANSPARENCY = 338, (1, 2)  # a tag of TIFF, and which of its values say that the last band is alpha
+SCALED = ("PPM", "JPEG2000")  # formats that say what is white, and are opened as 16 bits of it
+LOCK = threading.Lock()
+
+
+class Reading(NamedTuple):
+    """How pictures are read where their files leave it open.
+
+    Attributes:
+        alpha: "white" composites transparency over white; "ignore" leaves its band out, for files in which it is data.
+        white_level: the value that is white in gray files of 16 bits; None: 65535.
+        max_megapixels: larger pictures are refused.
+    """
+
+    alpha: str = "white"
+    white_level: int | None = None
+    max_megapixels: float = 179.0
+
+
+class Unreadable(Exception):  # noqa: N818 - named by what it says about the file
+    """A picture that cannot be read; the text says why."""
+
+
+def read(content: bytes, reading: Reading = Reading()) -> Any:  # noqa: B008 - a tuple does not change
+    """The first picture of a file as 8-bit RGB, upright. Raises Unreadable, MemoryError."""
+    if not content:
+        raise Unreadable("it is empty (0 bytes)")
+    try:
+        image = opened(io.BytesIO(content), reading)
+        raw, transparent = raw_mode(image), is_transparent(image)
+        image.load()
+        return rgb(upright(image), reading, raw, transparent, image.format)
+    except (Unreadable, MemoryError):
+        raise
+    except Exception as error:  # Pillow's many decoders raise many kinds of errors for damaged files
+        raise Unreadable(why(error)) from error
+
+
+def opened(file: Any, reading: Reading = Reading(), formats: Any = None) -> Any:  # noqa: B008
+    """A Pillow image of a path or file, its header read. Raises Unreadable where it is too large, and what Pillow does.
+
+    Pillow's own limit would warn from half of ours on, and refuse what the user has allowed.
+    """
+    with LOCK:
+        wall, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            image = Image.open(file, formats=formats or known_formats())
+        finally:
+            Image.MAX_IMAGE_PIXELS = wall
+    megapixels = image.width * image.height / 1e6
+    if megapixels > reading.max_megapixels:
+        image.close()
+        raise Unreadable(
+            f"it has {megapixels:,.0f} megapixels, more pixels than max_megapixels {reading.max_megapixels:g} allows"
+        )
+    return image
+
+
+def pages(image: Any) -> int:
+    """How many pages or frames the opened file has; only the first is read."""
+    if image.format not in ("TIFF", "GIF", "WEBP", "PNG", "AVIF"):  # in a JPEG, previews
+        return 1
+    return int(getattr(image, "n_frames", 1))
+
+
+@cache
+def known_formats() -> tuple[str, ...]:
+    """Pillow's names of the formats that are read here."""
+    Image.init()
+    return tuple(kind for kind in FORMATS if kind in Image.OPEN)
+
+
+def raw_mode(image: Any) -> str:
+    """How Pillow's decoder calls the layout of the pixels in an opened file, or nothing."""
+    tiles = getattr(image, "tile", None)
+    arguments = tiles[0][3] if tiles else ""
+    return str(arguments[0] if isinstance(arguments, tuple) and arguments else arguments)
+
+
+def is_transparent(image: Any) -> bool:
+    """Whether an opened picture has transparency as its format defines it; in TIFF a tag says what the band is."""
+    tags = getattr(image, "tag_v2", None)
+    if tags is not None and image.mode in ("RGBA", "LA", "PA"):
+        extra = tags.get(EXTRA_SAMPLES, ())
+        return any(kind in TRANSPARENCY for kind in (extra if isinstance(extra, tuple) else (extra,)))
+    return bool(image.has_transparency_data)
+
+
+def upright(image: Any) -> Any:
+    """The picture turned as its EXIF data say."""
+    try:
+        # In place, so that damage in other EXIF fields, which are rewritten afterwards, cannot undo the turn.
+        ImageOps.exif_transpose(image, in_place=True)
+    except Exception:  # whatever is damaged in the metadata, the pixels are there
+        return image
+    return image
+
+
+def rgb(image: Any, reading: Reading, raw: str, transparent: bool, kind: str | None) -> Any:
+    """A loaded picture as 8-bit RGB.
+
+    Args:
+        raw, transparent, kind: `raw_mode`, `is_transparent` and format of the opened one.
+    """
+    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
+        return gray(np.asarray(image), image.mode, white_of(reading, raw, kind))
+    if reading.white_level is not None and ";16" in raw:
+        raise Unreadable(
+            f"it has {len(image.getbands())} bands of 16 bits, and white_level is for gray pictures: save its colors "
+            "in 8 bits"
+        )
+    if transparent and reading.alpha == "white":
+        layer = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def white_of(reading: Reading, raw: str, kind: str | None) -> int:
+    """The value that is white in a gray file of more than 8 bits."""
+    if raw.startswith("I;12"):
+        return 4095
+    return 65535 if kind in SCALED else reading.white_level or 65535
+
+
+def gray(values: Any, mode: str, white: int) -> Any:
+    """Grays of more than 8 bits, in 8; what lies above `white` is white."""
+    if mode in ("I", "F"):
+        # Some formats and Pillow versions open 16-bit greys as 32-bit integers; floats are taken as shares of white.
+        low, high, most = values.min(), values.max(), 65535 if mode == "I" else 1
+        if not (low >= 0 and high <= most):
+            raise Unreadable(f"its 32-bit values {low} to {high} are not within 0 to {most}; save 8 or 16 bits")
+        if mode == "F":
+            values, white = np.rint(values * 65535), 65535
+    scaled = (np.minimum(values.astype(np.uint32), white) * 255 + white // 2) // white
+    return Image.fromarray(scaled.astype(np.uint8)).convert("RGB")
+
+
+def why(error: Exception) -> str:
+    """What an error of Pillow's says of the file."""
+    if isinstance(error, UnidentifiedImageError):
+        return "it is not a picture of a known format"
+    if isinstance(error, FileNotFoundError):
+        return "the file does not exist"
+    return (str(error).splitlines() or [""])[0].rstrip(".") or type(error).__name__

@@ -1,0 +1,140 @@
+"""What a look at some pictures of a set tells: a fourth band, gray levels that are hardly used, further pages."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from os import PathLike
+from typing import Any
+
+import numpy as np
+
+from counterpoise.data import decoding
+from counterpoise.data.decoding import Reading
+from counterpoise.data.images import AS_USUAL
+from counterpoise.data.sources.base import ImageSet
+
+LOOKED_AT = 48
+"""Pictures of a set, spread evenly."""
+
+_LEVELS = (255, 1023, 4095, 16383)  # white of 8, 10, 12 and 14 bits
+
+
+@dataclass
+class Seen:
+    """What was found in the pictures that were looked at.
+
+    Attributes:
+        count: of them all.
+        transparent: those that are not opaque everywhere.
+        values: how often each value occurs in their fourth bands, int64 [256].
+        left_out: those with a fourth band that their files say is no transparency.
+        deep, peak: gray ones of 16 bits, and their largest value.
+        paged, pages: those with further pages or frames, and the most that one has.
+    """
+
+    count: int = 0
+    transparent: int = 0
+    values: Any = field(default_factory=lambda: np.zeros(256, dtype=np.int64))
+    left_out: int = 0
+    deep: int = 0
+    peak: int = 0
+    paged: int = 0
+    pages: int = 1
+
+    def look(self, file: str | PathLike[str] | bytes, reading: Reading = AS_USUAL) -> None:
+        """Add a picture. One that cannot be read tells nothing here; it is named where it is decoded."""
+        try:
+            with decoding.opened(io.BytesIO(file) if isinstance(file, bytes) else file, reading) as image:
+                self._add(image)
+        except MemoryError:
+            raise
+        except Exception:  # as `decoding.read`
+            return
+
+    def _add(self, image: Any) -> None:
+        self.count += 1
+        pages = decoding.pages(image)
+        self.paged += pages > 1
+        self.pages = max(self.pages, pages)
+        raw, transparent = decoding.raw_mode(image), decoding.is_transparent(image)
+        tags = getattr(image, "tag_v2", {})
+        self.left_out += image.mode in ("RGB", "RGBA", "L", "LA") and not transparent and tags.get(277, 1) in (2, 4)
+        if transparent:
+            band = np.asarray(image.convert("RGBA"))[..., 3]
+            if (band != 255).any():
+                self.transparent += 1
+                self.values += np.bincount(band.ravel(), minlength=256)
+        elif raw.startswith("I;16") and image.format not in decoding.SCALED:
+            self.deep += 1
+            self.peak = max(self.peak, int(np.asarray(image).max()))
+
+    @property
+    def band_is_data(self) -> bool:
+        """Whether fourth bands are no cut-outs: those are opaque somewhere, and opaque or clear almost everywhere.
+
+        What files say of the band decides nothing: programs that write four bands call the fourth one alpha.
+        """
+        total = int(self.values.sum())
+        return total > 0 and (self.values[255] == 0 or 2 * int(self.values[0] + self.values[255]) < total)
+
+    @property
+    def level(self) -> int | None:
+        """The white level that the 16-bit pictures would fit; None where they use what they have."""
+        return next((level for level in _LEVELS if self.peak <= level), None) if self.deep else None
+
+    def notes(self, reading: Reading) -> list[str]:
+        """What a person must know of these pictures, read in this way: a sentence each, with what mends it."""
+        of = f"of {self.count} pictures looked at"
+        found = []
+        if self.left_out:
+            found.append(f"{self.left_out} {of} have a further band that is no transparency: it is left out.")
+        if self.transparent and reading.alpha == "ignore":
+            found.append(
+                f"The fourth band of {self.transparent} {of} is left out, as data, and their colors stay as they are; "
+                "--data.alpha white takes it for transparency."
+            )
+        elif self.transparent:
+            found.append(
+                f"{self.transparent} {of} are transparent in places and composited over white; where their fourth "
+                "band is data, --data.alpha ignore leaves it out."
+            )
+        if self.deep and reading.white_level is None and self.level is not None:
+            found.append(
+                f"{self.deep} {of} have 16 bits and values up to {self.peak:,} of 65,535, so they keep "
+                f"{self.peak * 255 // 65535 + 1} of 256 gray levels: --data.white_level {self.level} would fit."
+            )
+        if self.deep and reading.white_level is not None and self.peak > reading.white_level:
+            found.append(
+                f"{self.deep} {of} have 16 bits and values up to {self.peak:,}: what lies above data.white_level "
+                f"{reading.white_level} is white."
+            )
+        if self.paged:
+            found.append(
+                f"{self.paged} {of} have further pages or frames (up to {self.pages}): only the first is read."
+            )
+        return found
+
+
+def look(images: ImageSet, count: int = LOOKED_AT) -> Seen:
+    """Look at some pictures of a set, spread evenly; those that lie in memory are what they are."""
+    seen = Seen()
+    number = min(count, len(images))
+    for place in range(number):
+        try:
+            file = images.file(place * len(images) // number)
+        except Exception:  # a picture that is missing is named where it is read
+            continue
+        if file is not None:
+            seen.look(file, images.reading)
+    return seen
+
+
+def look_at(files: Iterable[Any], reading: Reading) -> Seen:
+    """Look at pictures by path or as bytes; others are what they are."""
+    seen = Seen()
+    for file in files:
+        if isinstance(file, str | PathLike | bytes):
+            seen.look(file, reading)
+    return seen

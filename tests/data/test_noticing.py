@@ -1,0 +1,147 @@
+"""What a look at pictures tells, on real files; and what a run then does."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from counterpoise import config
+from counterpoise.data import sources
+from counterpoise.data.decoding import Reading
+from counterpoise.data.noticing import look_at
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+def folder(root: Path, save: Callable[[int, int, Path], None]) -> Path:
+    """root/{train,val}/{a,b}/: 4 and 2 pictures a class, written by `save(class, number, path without ending)`."""
+    for half, count in (("train", 4), ("val", 2)):
+        for label, name in enumerate("ab"):
+            (root / half / name).mkdir(parents=True)
+            for number in range(count):
+                save(label, number, root / half / name / str(number))
+    return root
+
+
+def bands(root: Path, ending: str, fourth: Callable[[np.random.Generator], np.ndarray]) -> Path:
+    rng = np.random.default_rng(0)
+
+    def save(label: int, number: int, path: Path) -> None:
+        color = np.full((8, 8, 3), (60, 120, 60) if label else (120, 60, 60), np.uint8)
+        Image.fromarray(np.dstack([color, fourth(rng)])).save(path.with_suffix(ending))
+
+    return folder(root, save)
+
+
+def infrared(rng: np.random.Generator) -> np.ndarray:
+    return rng.integers(0, 256, (8, 8), dtype=np.uint8)
+
+
+def cut_out(rng: np.random.Generator) -> np.ndarray:
+    band = np.full((8, 8), 255, np.uint8)
+    band[:3], band[3] = 0, rng.integers(1, 255, 8)
+    return band
+
+
+@pytest.mark.parametrize("ending", [".tif", ".png"])
+def test_a_fourth_band_of_data_is_left_out_and_said(tmp_path: Path, ending: str) -> None:
+    root = bands(tmp_path / "fields", ending, infrared)
+    train, val = sources.load(config.Data(path=root))
+    assert np.unique(val.read(3).flatten(1).T, axis=0).tolist() == [[60, 120, 60]]
+    assert train.reading.alpha == "ignore"
+    (note,) = train.notes
+    assert "8 of 8 pictures looked at is left out, as data" in note
+    white = sources.load(config.Data(path=root, alpha="white"))
+    assert white.val.read(3).float().mean() > 100
+    assert "--data.alpha ignore leaves it out" in white.train.notes[0]
+
+
+@pytest.mark.parametrize("value", [0, 40])
+def test_a_band_that_is_nowhere_opaque_is_data(tmp_path: Path, value: int) -> None:
+    root = bands(tmp_path / "fields", ".tif", lambda rng: np.full((8, 8), value, np.uint8))
+    assert np.unique(sources.load(config.Data(path=root)).train.read(7).flatten(1).T, axis=0).tolist() == [
+        [60, 120, 60]
+    ]
+
+
+def test_a_cut_out_lies_over_white_and_that_is_said(tmp_path: Path) -> None:
+    train, val = sources.load(config.Data(path=bands(tmp_path / "cut", ".png", cut_out)))
+    assert val.read(0)[:, 0].unique().tolist() == [255]
+    assert "composited over white" in train.notes[0]
+
+
+def test_opaque_pictures_say_nothing(tmp_path: Path) -> None:
+    root = bands(tmp_path / "plain", ".png", lambda rng: np.full((8, 8), 255, np.uint8))
+    assert sources.load(config.Data(path=root)).train.notes == []
+
+
+def test_12_bits_in_16_are_said_with_the_level_that_fits(tmp_path: Path) -> None:
+    def save(label: int, number: int, path: Path) -> None:
+        Image.fromarray(np.full((8, 8), 900 + 2500 * label + number, np.uint16)).save(path.with_suffix(".png"))
+
+    root = folder(tmp_path / "scans", save)
+    (note,) = sources.load(config.Data(path=root)).train.notes
+    assert "values up to 3,403 of 65,535, so they keep 14 of 256 gray levels: --data.white_level 4095" in note
+    told = sources.load(config.Data(path=root, white_level=4095)).train
+    assert told.notes == []
+    assert told.read(4).unique().tolist() == [round(3400 * 255 / 4095)]
+    assert (
+        "above data.white_level 1023 is white" in sources.load(config.Data(path=root, white_level=1023)).train.notes[0]
+    )
+
+
+def test_further_pages_are_said(tmp_path: Path) -> None:
+    pages = [Image.new("RGB", (4, 4), (level, 0, 0)) for level in (10, 20, 30)]
+    for ending in ("tif", "gif", "webp"):
+        file = tmp_path / f"many.{ending}"
+        pages[0].save(file, save_all=True, append_images=pages[1:])
+        (note,) = look_at([file], Reading()).notes(Reading())
+        assert "1 of 1 pictures looked at have further pages or frames (up to 3): only the first is read" in note
+    Image.new("RGB", (4, 4)).save(tmp_path / "one.tif")
+    assert look_at([tmp_path / "one.tif", tmp_path / "absent.tif", pages[0]], Reading()).notes(Reading()) == []
+
+
+def test_the_student_reads_pictures_as_it_was_trained(tmp_path: Path, run: Run) -> None:
+    root = bands(tmp_path / "fields", ".tif", infrared)
+    options = ("--student.model", "cifar/resnet8", "--data.size", "8", "--data.workers", "0", "--train.epochs", "1")
+    options += ("--train.device", "cpu", "--train.optimizer.learning_rate", "0.01")
+    code, _, err = run("train", "--data", root, "--out", "mine", *options)
+    assert code == 0
+    assert err.count("left out, as data") == 1
+    described = json.loads((tmp_path / "mine/student/student.json").read_text())
+    assert (described["input"]["alpha"], described["input"]["white_level"]) == ("ignore", None)
+
+    plain = tmp_path / "plain.png"
+    Image.new("RGB", (8, 8), (60, 120, 60)).save(plain)
+    code, out, err = run("predict", root / "val/b/0.tif", plain, "--student", "mine", "--json")
+    one, other = json.loads(out)
+    assert one["top"] == other["top"]
+    assert "is left out, as data" in err
+
+    code, out, _ = run("evaluate", "mine", "--json")
+    own = json.loads(out)
+    code, out, _ = run("evaluate", "mine", "--data", root, "--json")
+    assert json.loads(out) == own
+
+    described["input"].pop("alpha")  # as older versions wrote it
+    (tmp_path / "mine/student/student.json").write_text(json.dumps(described))
+    code, out, err = run("predict", root / "val/b/0.tif", plain, "--student", "mine", "--json")
+    one, other = json.loads(out)
+    assert one["top"] != other["top"]
+    assert "--data.alpha ignore" in err
+
+
+def test_predict_takes_larger_pictures_where_it_is_told(tmp_path: Path, image_folder: Path, run: Run) -> None:
+    options = ("--student.model", "cifar/resnet8", "--data.size", "8", "--data.workers", "0", "--train.epochs", "1")
+    code, _, _ = run("train", "--data", image_folder, "--out", "mine", *options, "--train.device", "cpu")
+    assert code == 0
+    photo = image_folder / "val/circle/00.jpg"
+    code, _, err = run("predict", photo, "--student", "mine", "--max_megapixels", "0.001")
+    assert code == 2
+    assert "more pixels than max_megapixels 0.001 allows" in err
+    assert run("predict", photo, "--student", "mine", "--max_megapixels", "1")[0] == 0
