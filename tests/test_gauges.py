@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import counterpoise
-from counterpoise import cli, distill, tasks, train
+from counterpoise import cli, config, distill, tasks, train
 from counterpoise.engine import gauging
 from counterpoise.engine.gauging import EvaluationGauge
 from counterpoise.engine.processes import Processes
 from counterpoise.errors import ConfigError, ObjectiveError
 from counterpoise.gauges import Gauge
+from counterpoise.objectives.composite import answers_by_sigmoid
 
 ONE = Processes(0, 1, torch.device("cpu"))
 
@@ -164,14 +165,69 @@ def test_in_one_glance_positives_or_negatives() -> None:
     teacher = torch.tensor([[0.5, 0.48, 0.01, 0.01]]).log()
     misses = measured(torch.tensor([[0.97, 0.01, 0.01, 0.01]]).log(), teacher)
     assert misses["missed"] > 2 * misses["excess"]
-    assert "mainly misses the teacher's positives" in misses["summary"]
-    assert "rank 2-4 (teacher 50.0%, student 3.0%)" in misses["summary"]
+    assert "mainly misses what the teacher believes" in misses["summary"]
+    assert "ranked 2-4 by it, where it gives 3.0% and the teacher 50.0%" in misses["summary"]
     believes = measured(torch.tensor([[0.30, 0.29, 0.01, 0.40]]).log(), teacher)
     assert believes["excess"] > 2 * believes["missed"]
     assert "mainly believes what the teacher rules out" in believes["summary"]
     turned = measured(teacher, torch.tensor([[0.30, 0.29, 0.01, 0.40]]).log())
     assert turned["missed"] == pytest.approx(believes["excess"])
     assert "says what the teacher says" in measured(teacher, teacher)["summary"]
+
+
+def test_the_sentence_never_names_numbers_that_speak_against_it() -> None:
+    # At one position the student misses the teacher's first class; at all others it gives more to it than the teacher.
+    teacher = torch.tensor([[0.92, 0.04, 0.04]] * 40).log()
+    student = torch.tensor([[0.02, 0.49, 0.49]] + [[0.96, 0.02, 0.02]] * 39).log()
+    result = measured(student, teacher)
+    first = result["bands"][0]
+    assert first["student_mass"] > first["teacher_mass"]
+    assert "mainly misses what the teacher believes" in result["summary"]
+    assert "most of all on the teacher's first class;" in result["summary"]
+    assert sum(band["missed"] for band in result["bands"]) == pytest.approx(result["missed"])
+    assert sum(band["excess"] for band in result["bands"]) == pytest.approx(result["excess"])
+
+
+def test_networks_of_sigmoids_are_gauged_by_sigmoids() -> None:
+    rng = np.random.default_rng(0)
+    s, t = (rng.normal(size=(7, 4)) for _ in range(2))
+    q, p = (1 / (1 + np.exp(-side / 2)) for side in (s, t))
+    forward = p * np.log(p / q) + (1 - p) * np.log((1 - p) / (1 - q))
+    reverse = q * np.log(q / p) + (1 - q) * np.log((1 - q) / (1 - p))
+    result = measured(torch.tensor(s), torch.tensor(t), temperature=2.0, sigmoid=True)
+    assert result["forward_kl"] == pytest.approx(forward.sum(1).mean(), rel=1e-5)
+    assert result["reverse_kl"] == pytest.approx(reverse.sum(1).mean(), rel=1e-5)
+    assert sum(band["teacher_mass"] for band in result["bands"]) == pytest.approx(100 * p.sum(1).mean(), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("objective", "sigmoids"),
+    [
+        ({"balance": {}}, False),
+        ({"cross_entropy": {}, "binary_balance": {}}, True),
+        ({"mine": {"objective": "binary_cross_entropy"}}, True),
+        ({"dice": {"sigmoid": True}}, True),
+        ({"dice": {}}, False),
+        ({"standardized": {"of": "binary_balance"}}, True),
+        ({"mine": {"objective": "nowhere.py:Mine"}}, False),
+    ],
+)
+def test_the_objective_says_whether_a_network_answers_by_sigmoids(objective: dict[str, Any], sigmoids: bool) -> None:
+    run = config.resolve({"objective": objective})
+    assert answers_by_sigmoid(run.objective) == sigmoids
+
+
+@pytest.mark.parametrize("sigmoid", [False, True])
+def test_classes_that_both_rule_out_leave_the_gauge_finite(sigmoid: bool) -> None:
+    student, teacher = torch.tensor([[1.0, 2.0, -torch.inf]]), torch.tensor([[2.0, 1.0, -torch.inf]])
+    whole, part = measured(student, teacher, sigmoid=sigmoid), measured(student[:, :2], teacher[:, :2], sigmoid=sigmoid)
+    assert whole["forward_kl"] == pytest.approx(part["forward_kl"])
+    assert whole["missed"] == pytest.approx(part["missed"])
+
+
+def test_of_five_classes_or_fewer_none_is_among_five() -> None:
+    assert "top5" not in measured(torch.randn(3, 5), torch.randn(3, 5))["agreement"]
+    assert "top5" in measured(torch.randn(3, 6), torch.randn(3, 6))["agreement"]
 
 
 @pytest.mark.parametrize(

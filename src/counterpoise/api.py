@@ -238,6 +238,7 @@ def gauge(
     from counterpoise.engine.gauging import compare_models
     from counterpoise.engine.processes import choose_device
     from counterpoise.models.student import load_student
+    from counterpoise.objectives.composite import answers_by_sigmoid
 
     network = load_student(Path(student), model=model)
     section = config.Data() if data_set is not None and data is None else inputs.data_section(Path(student), data)
@@ -245,8 +246,16 @@ def gauge(
     run = config.Run(teacher=config.Teacher() if module is not None else inputs.teacher_section(Path(student), teacher))
     images = (data_set if data_set is not None else sources.load(section)).val
     other = build_teacher(run, images.classes or network.description.classes, module).eval()
+    around = inputs.run_around(Path(student))
     return compare_models(
-        network, other, images, section, choose_device(device), inputs.positive("batch_size", batch_size), temperature
+        network,
+        other,
+        images,
+        section,
+        choose_device(device),
+        inputs.positive("batch_size", batch_size),
+        temperature,
+        around is not None and answers_by_sigmoid(around.objective),
     )
 
 

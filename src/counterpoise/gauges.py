@@ -17,7 +17,7 @@ CALIBRATION_BINS = 15
 BLOCK = 2**22
 """Numbers ranked at once, to keep memory small."""
 _COUNTS = ("positions", "forward_kl", "reverse_kl", "missed", "excess", "top1", "top5", "labeled")
-_COLUMNS = ("forward_kl", "reverse_kl", "teacher_mass", "student_mass")
+_COLUMNS = ("forward_kl", "reverse_kl", "teacher_mass", "student_mass", "missed", "excess")
 
 
 class Gauge:
@@ -34,19 +34,24 @@ class Gauge:
     `missed` is the part of forward KL on classes to which the student gives less than the teacher: its positives.
     `excess` is the part of reverse KL on classes to which it gives more: what the teacher rules out.
 
+    Networks that answer each class for itself have sigmoids in place of the softmax: class c then contributes the
+    divergence of two coins, p_c log(p_c / q_c) + (1 - p_c) log((1 - p_c) / (1 - q_c)); masses need not add up to 100%.
+
     Args:
         num_classes: C.
         temperature: of both sides' softmax. Divergences are not multiplied by its square.
+        sigmoid: p and q are sigmoids of the logits, class by class.
 
     Attributes:
         state: float64 on the CPU, sums over what was seen; the states of several processes may be added.
     """
 
-    def __init__(self, num_classes: int, temperature: float = 1.0) -> None:
+    def __init__(self, num_classes: int, temperature: float = 1.0, sigmoid: bool = False) -> None:
         if not 0 < temperature < float("inf"):
             raise ObjectiveError(f"temperature must be above 0 and finite, got {temperature}.")
         self.num_classes = num_classes
         self.temperature = temperature
+        self.sigmoid = sigmoid
         self.bands = _bands(num_classes)
         self.state = torch.zeros(
             len(_COUNTS) + len(_COLUMNS) * len(self.bands) + 2 * 3 * CALIBRATION_BINS, dtype=torch.float64
@@ -96,11 +101,10 @@ class Gauge:
     def _add(self, student: Tensor, teacher: Tensor, labels: Tensor) -> None:
         teacher, order = teacher.sort(dim=1, descending=True)
         student = student.gather(1, order)
-        log_p, log_q = (F.log_softmax(side / self.temperature, dim=1) for side in (teacher, student))
-        p, q, ratio = log_p.exp(), log_q.exp(), log_p - log_q
-        forward = (p * ratio - p + q).clamp(min=0.0)
-        reverse = (p - q - q * ratio).clamp(min=0.0)
-        columns = torch.stack([value.sum(0, dtype=_wide(value)) for value in (forward, reverse, p, q)])
+        p, q, forward, reverse = self._divergences(student / self.temperature, teacher / self.temperature)
+        nothing = torch.zeros(())
+        missed, excess = torch.where(q < p, forward, nothing), torch.where(q > p, reverse, nothing)
+        columns = torch.stack([value.sum(0, dtype=_wide(value)) for value in (forward, reverse, p, q, missed, excess)])
         rows = torch.stack([columns[:, first - 1 : last].sum(1) for first, last in self.bands], dim=1)
         # The classes stand in the teacher's order: rank 0 is its answer.
         ranks = student.topk(min(5, self.num_classes), dim=1).indices
@@ -109,8 +113,8 @@ class Gauge:
             torch.tensor(float(len(student))),
             columns[0].sum(),
             columns[1].sum(),
-            torch.where(ratio > 0, forward, 0.0).sum(dtype=_wide(forward)),
-            torch.where(ratio < 0, reverse, 0.0).sum(dtype=_wide(reverse)),
+            columns[4].sum(),
+            columns[5].sum(),
             (ranks[:, 0] == 0).sum(),
             (ranks == 0).any(1).sum(),
             labeled.sum(),
@@ -123,13 +127,28 @@ class Gauge:
         added = torch.cat([torch.stack([c.cpu().double() for c in counts]), rows.cpu().double().flatten(), *bins])
         self.state += added
 
+    def _divergences(self, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """p, q, and each class's part of forward and reverse KL, [N, C]; a class that both rule out (-inf) has none."""
+        if self.sigmoid:
+            log_p, log_q, log_not_p, log_not_q = (
+                F.logsigmoid(sign * side) for sign in (1, -1) for side in (teacher, student)
+            )
+            p, q = log_p.exp(), log_q.exp()
+            yes, no = log_p - log_q, log_not_p - log_not_q
+            return p, q, _times(p, yes) + _times(1 - p, no), -_times(q, yes) - _times(1 - q, no)
+        log_p, log_q = (F.log_softmax(side, dim=1) for side in (teacher, student))
+        p, q, ratio = log_p.exp(), log_q.exp(), log_p - log_q
+        forward, reverse = _times(p, ratio) - p + q, p - q - _times(q, ratio)
+        return p, q, forward.clamp(min=0.0), reverse.clamp(min=0.0)
+
     def compute(self) -> dict[str, Any]:
         """The whole gauge.
 
         Returns:
-            positions; forward_kl, reverse_kl, missed, excess (nats a position); agreement: top1, top5 (percent of
-            positions where the teacher's first class is the student's first, or among its five); bands: one row a band
-            of ranks, with both divergences (nats), their shares, and the probability (percent) each side gives it;
+            positions; forward_kl, reverse_kl, missed, excess (nats a position); agreement: top1 and, of more than five
+            classes, top5 (percent of positions where the teacher's first class is the student's first, or among its
+            five); bands: one row a band of ranks, with both divergences (nats), their shares, what of them is `missed`
+            and `excess`, and the probability (percent) each side gives it;
             calibration: `student` and `teacher` with top1 (percent) and calibration_error (ECE of 15 bins), where there
             are labels; summary: a plain sentence. Without positions, that alone: {"positions": 0}.
         """
@@ -140,7 +159,7 @@ class Gauge:
         totals = dict(zip(_COUNTS, self.state[: len(_COUNTS)].tolist(), strict=True))
         rows = self.state[len(_COUNTS) :][: len(_COLUMNS) * len(self.bands)].reshape(len(_COLUMNS), -1).T.tolist()
         bands = []
-        for (first, last), (forward, reverse, teacher, student) in zip(self.bands, rows, strict=True):
+        for (first, last), (forward, reverse, teacher, student, missed, excess) in zip(self.bands, rows, strict=True):
             bands.append(
                 {
                     "ranks": str(first) if first == last else f"{first}-{last}",
@@ -150,6 +169,8 @@ class Gauge:
                     "reverse_share": reverse / max(totals["reverse_kl"], 1e-300),
                     "teacher_mass": 100 * teacher / count,
                     "student_mass": 100 * student / count,
+                    "missed": missed / count,
+                    "excess": excess / count,
                 }
             )
         result: dict[str, Any] = {
@@ -157,7 +178,8 @@ class Gauge:
             "classes": self.num_classes,
             "temperature": self.temperature,
             **{name: short[name] for name in ("forward_kl", "reverse_kl", "missed", "excess")},
-            "agreement": {"top1": short["agreement"], "top5": 100 * totals["top5"] / count},
+            "agreement": {"top1": short["agreement"]}
+            | ({"top5": 100 * totals["top5"] / count} if self.num_classes > 5 else {}),
             "bands": bands,
         }
         if totals["labeled"]:
@@ -221,23 +243,37 @@ def _calibration(probabilities: Tensor, answers: Tensor, labels: Tensor) -> Tens
     return torch.cat([empty.index_add(0, place, values) for values in (torch.ones_like(hits), confidence, hits)])
 
 
+def _times(probability: Tensor, ratio: Tensor) -> Tensor:
+    """probability * ratio, which is 0 where the probability is, whatever the ratio."""
+    return torch.where(probability > 0, probability * ratio, torch.zeros(()))
+
+
 def _sentence(result: dict[str, Any]) -> str:
     if not math.isfinite(result["forward_kl"] + result["reverse_kl"]):
         return "The student's or the teacher's answers are not finite at some positions."
     missed, excess = result["missed"], result["excess"]
-    agrees = f"it shares the teacher's first class at {result['agreement']['top1']:.1f}% of positions"
+    agrees = f"it gives the teacher's first answer in {result['agreement']['top1']:.1f} of 100 cases"
     if max(missed, excess) < 1e-3:
         return f"The student says what the teacher says; {agrees}."
-    positive = max(result["bands"], key=lambda band: band["forward_kl"])
-    negative = max(result["bands"], key=lambda band: band["reverse_kl"])
-    misses = f"the teacher's positives ({missed:.3f} nats), most of all on rank {_where(positive)}"
-    believes = f"what the teacher rules out ({excess:.3f} nats), most of all on rank {_where(negative)}"
+    misses = f"misses what the teacher believes ({missed:.3f} nats), {_where(result, 'missed')}"
+    believes = f"believes what the teacher rules out ({excess:.3f} nats), {_where(result, 'excess')}"
     if missed > 1.25 * excess:
-        return f"The student mainly misses {misses}; {agrees}."
+        return f"The student mainly {misses}; it believes less of what the teacher rules out ({excess:.3f}); {agrees}."
     if excess > 1.25 * missed:
-        return f"The student mainly believes {believes}; {agrees}."
-    return f"The student misses {misses}, about as much as it believes {believes}; {agrees}."
+        return f"The student mainly {believes}; it misses less of what the teacher believes ({missed:.3f}); {agrees}."
+    return f"The student {misses}, about as much as it {believes}; {agrees}."
 
 
-def _where(band: dict[str, Any]) -> str:
-    return f"{band['ranks']} (teacher {band['teacher_mass']:.1f}%, student {band['student_mass']:.1f}%)"
+def _where(result: dict[str, Any], side: str) -> str:
+    """The band with most of `missed` or `excess`, and what is given to it where that shows which side it is.
+
+    What is missed at one position may be made up at another, so that means over all of them need not show it.
+    """
+    band = max(result["bands"], key=lambda band: band[side])
+    first = band["ranks"] == "1"
+    words = "most of all on the " + ("teacher's first class" if first else f"classes ranked {band['ranks']} by it")
+    more, less = ("teacher", "student") if side == "missed" else ("student", "teacher")
+    given = {who: f"{band[f'{who}_mass']:.1f}%" for who in ("teacher", "student")}
+    if band[f"{more}_mass"] <= band[f"{less}_mass"] or given["teacher"] == given["student"]:
+        return words
+    return f"{words}, where it gives {given['student']} and the teacher {given['teacher']}"

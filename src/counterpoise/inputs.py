@@ -55,13 +55,13 @@ def _data_section(student: Path, data: RunLike | None) -> config.Data:
         path = Path(data)
         if path.suffix in {".yaml", ".yml"}:
             return resolve(path).data
-        own = _run_around(student)
+        own = run_around(student)
         if own is not None and _same(own.data.path, path):
             return own.data  # held out as it was in training
         return config.Data(
             path=path, **({} if own is None else {"size": own.data.size, "on_corrupt": own.data.on_corrupt})
         )
-    run = _run_around(student)
+    run = run_around(student)
     if run is None:
         raise ConfigError(f"{student} does not lie in a run folder, so say which data to evaluate it on: --data PATH.")
     return run.data
@@ -77,7 +77,7 @@ def teacher_section(student: Path, teacher: Any) -> config.Teacher:
         section = config.resolve({"teacher": teacher}).teacher
         assert section is not None
         return section
-    run = _run_around(student)
+    run = run_around(student)
     if run is None:
         raise ConfigError(f"{student} does not lie in a run folder, so say which teacher it had: --teacher.checkpoint.")
     if run.teacher is None:
@@ -95,7 +95,7 @@ def evaluated(
     if split is not None:
         section = section.model_copy(update={"options": {**section.options, "val_split": split}})
     images = (data_set if data_set is not None else sources.load(section)).val
-    run = _run_around(student)
+    run = run_around(student)
     held_out = run is not None and _same(run.data.path, section.path)
     if images.split_from is not None and data_set is None and not held_out:
         images = images.split_from
@@ -145,7 +145,7 @@ def positive(name: str, value: int) -> int:
     return value
 
 
-def _run_around(student: Path) -> config.Run | None:
+def run_around(student: Path) -> config.Run | None:
     """The run that a student folder lies in, or that it is."""
     for folder in (student, student.parent):
         if (folder / "run.yaml").is_file():

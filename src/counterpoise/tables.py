@@ -95,7 +95,8 @@ def gauge_table(result: dict[str, Any]) -> Iterator[Any]:
     grid.add("all", f"{result['forward_kl']:.4f}", "100.0", f"{result['reverse_kl']:.4f}", "100.0", "100", "100")
     yield grid
     agreement = result["agreement"]
-    yield f"Agreement: top-1 {agreement['top1']:.2f}%, the teacher's first among five {agreement['top5']:.2f}%"
+    five = f", the teacher's first among five {agreement['top5']:.2f}%" if "top5" in agreement else ""
+    yield f"Agreement: top-1 {agreement['top1']:.2f}%{five}"
     for name, scores in result.get("calibration", {}).items():
         yield f"{name}: top-1 {scores['top1']:.2f}%, calibration error {scores['calibration_error']:.4f}"
     yield result["summary"]

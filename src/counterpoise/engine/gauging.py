@@ -28,13 +28,14 @@ class EvaluationGauge:
         images: size of the val set.
         num_classes: width of the logits.
         task: says how answers are compared.
+        sigmoid: as for `Gauge`.
     """
 
-    def __init__(self, images: int, num_classes: int, task: Task, processes: Processes) -> None:
+    def __init__(self, images: int, num_classes: int, task: Task, processes: Processes, sigmoid: bool = False) -> None:
         self.images = images
         self.task = task
         self.processes = processes
-        self.gauge = Gauge(num_classes)
+        self.gauge = Gauge(num_classes, sigmoid=sigmoid)
         self.kept: list[Tensor] = []
         self.fits = True
         self.seen = 0
@@ -78,6 +79,7 @@ def compare_models(
     device: torch.device,
     batch_size: int,
     temperature: float,
+    sigmoid: bool = False,
 ) -> dict[str, Any]:
     """The whole gauge of a student beside a teacher on images, in float32.
 
@@ -85,7 +87,7 @@ def compare_models(
     """
     if images.classes:
         check_classes(student, images)
-    gauge = Gauge(student.num_classes, temperature)
+    gauge = Gauge(student.num_classes, temperature, sigmoid)
     task = get(student.task)
     task.check(images)
     loaders = [task.eval_loader(images, model, data, batch_size=batch_size) for model in (student, teacher)]

@@ -26,6 +26,7 @@ from counterpoise.engine.progress import Display
 from counterpoise.engine.run_folder import RunFolder
 from counterpoise.errors import DivergedError
 from counterpoise.files import write_tensors
+from counterpoise.objectives.composite import answers_by_sigmoid
 from counterpoise.outputs import Outputs
 from counterpoise.teachers.stored import Read
 
@@ -306,7 +307,8 @@ class Trainer:
         if teacher is None:
             return
         loader = evaluation_loader(self.parts.val.images, teacher.model, self.run, self.processes)
-        self.gauge = EvaluationGauge(len(loader.images), len(self.parts.classes), self.parts.task, self.processes)
+        sizes = len(loader.images), len(self.parts.classes)
+        self.gauge = EvaluationGauge(*sizes, self.parts.task, self.processes, answers_by_sigmoid(self.run.objective))
         if self.progress.teacher or not self.parts.labeled:
             self.gauge.ask(teacher, loader)
             return

@@ -42,6 +42,9 @@ class Objective(nn.Module, ABC):
     """What it looks at beside the student's logits: any of 'teacher', 'labels', 'features', and 'maps' where
     its logits must have positions, [N, C, ...]."""
 
+    sigmoid: bool = False
+    """Whether it takes each logit for a question of its own, answered by a sigmoid; else all of them by one softmax."""
+
     student_features: tuple[str, ...] = ()
     teacher_features: tuple[str, ...] = ()
     """Names of the modules whose outputs it wants; "@0", "@-1": stages of the network, from the stem on."""

@@ -41,6 +41,8 @@ class BinaryBalance(LogitObjective):
     2308.06453 (ICCV 2023), for one Bernoulli distribution a label. To combine them is ours, as are the defaults.
     """
 
+    sigmoid = True
+
     def __init__(
         self,
         forward_weight: float = 1.0,

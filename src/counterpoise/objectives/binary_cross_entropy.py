@@ -42,6 +42,7 @@ class BinaryCrossEntropy(LogitObjective):
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"labels"})
+    sigmoid = True
 
     def __init__(self, ignore_index: int | None = -1, reduction: Reduction = "mean") -> None:
         super().__init__(ignore_index, reduction)

@@ -143,6 +143,16 @@ class WeightedSum(nn.Module):
         return Terms(sum(addends[1:], start=addends[0]), named)
 
 
+def answers_by_sigmoid(objective: Mapping[str, Term]) -> bool:
+    """Whether a term of a run takes each logit for a question of its own. Of code of one's own nothing is known."""
+    return any(
+        term.arguments.get("sigmoid") is True or find(kind).kind.sigmoid
+        for name, term in objective.items()
+        for kind in (term.objective or name, term.arguments.get("of"))
+        if isinstance(kind, str) and ".py:" not in kind
+    )
+
+
 def _build(name: str, term: Term) -> tuple[Objective, dict[str, Schedule]]:
     entry = find(term.objective or name)
     parameters = inspect.signature(entry.kind).parameters

@@ -9,7 +9,7 @@ from counterpoise.report import charts
 from counterpoise.report.charts import Chart
 from counterpoise.report.methods import Method
 from counterpoise.report.reading import Reading, numbers
-from counterpoise.report.words import NONE, first_up, number, plain
+from counterpoise.report.words import first_up, number, plain
 from counterpoise.report.words import metric as in_words
 
 SERIES = ("series-1", "series-2", "series-3", "series-4", "series-5", "series-6", "series-7", "series-8")
@@ -165,23 +165,8 @@ def balance(findings: dict[str, Any], chosen: Method, methods: Sequence[Method])
 
 
 def in_plain_words(gauge: dict[str, Any], before: dict[str, Any] | None) -> str:
-    """What the gauge says, without its terms."""
-    missed, excess = gauge["missed"], gauge["excess"]
-    agreement = gauge["agreement"]["top1"]
-    shares = f"it gives the teacher's first answer in {agreement:.0f} of 100 cases"
-    if before is not None:
-        shares += f" (the student alone: {before['agreement']['top1']:.0f})"
-    if max(missed, excess) < 1e-3:
-        return f"The student says what the teacher says: {shares}."
-    first = gauge["bands"][0]
-    made_up = max(gauge["bands"][1:] or gauge["bands"], key=lambda band: band["reverse_kl"])
-    ranks = made_up["ranks"].replace("-", NONE)
-    doubts = f"it gives {first['student_mass']:.0f}% to the teacher's first class, where the teacher gives "
-    doubts += f"{first['teacher_mass']:.0f}%"
-    believes = f"it gives {number(made_up['student_mass'])}% to the classes that the teacher ranks {ranks}, where "
-    believes += f"the teacher gives {number(made_up['teacher_mass'])}%"
-    if missed > 1.25 * excess:
-        return f"The student mainly misses what the teacher believes: {doubts}; {shares}."
-    if excess > 1.25 * missed:
-        return f"The student mainly believes what the teacher rules out: {believes}; {shares}."
-    return f"The student misses about as much as it makes up: {doubts}, and {believes}; {shares}."
+    """What the gauge says, and how the student alone does beside it."""
+    words: str = gauge["summary"]
+    if before is None:
+        return words
+    return f"{words} The student alone: {before['agreement']['top1']:.1f} of 100."

@@ -21,6 +21,7 @@ from counterpoise.machine import device_name
 from counterpoise.models import catalog
 from counterpoise.models.network import VisionModel
 from counterpoise.models.student import load_student
+from counterpoise.objectives.composite import answers_by_sigmoid
 from counterpoise.report.findings import base
 from counterpoise.report.findings.base import STUDENT, TEACHER
 from counterpoise.report.reading import Reading
@@ -78,7 +79,7 @@ def gather(
         except (CounterpoiseError, OSError) as error:
             missing.append(f"What '{name}' answers is left out. {error}")
     try:
-        values = _asked(models, chosen, run.data, classes, choose_device(device))
+        values = _asked(models, chosen, run, classes, choose_device(device))
     except (CounterpoiseError, OSError) as error:
         return {"missing": [*missing, f"Pictures, confusions and the gauge are left out. {error}"]}
     if not values["labeled"]:
@@ -113,7 +114,7 @@ def _beside(reading: Reading, student: VisionModel, model: catalog.Model | None)
 def _asked(
     models: Mapping[str, VisionModel],
     images: ImageSet,
-    data: config.Data,
+    run: config.Run,
     classes: Sequence[str],
     device: torch.device,
 ) -> dict[str, Any]:
@@ -121,14 +122,15 @@ def _asked(
     task = tasks.get(student.task)
     gathering = base.of(task.name)(classes, models, images)
     asked = [name for name in models if name != TEACHER]
-    gauges = {name: Gauge(student.num_classes) for name in asked}
+    sigmoid = answers_by_sigmoid(run.objective)
+    gauges = {name: Gauge(student.num_classes, sigmoid=sigmoid) for name in asked}
     # Models that see images alike share what was decoded.
     views = {name: (model.input_size, model.crop_share, model.scenes) for name, model in models.items()}
     loaders: dict[Any, tasks.Evaluation] = {}
     for name, model in models.items():
         model.to(device).eval()
         if views[name] not in loaders:
-            loaders[views[name]] = task.eval_loader(images, model, data, batch_size=BATCH)
+            loaders[views[name]] = task.eval_loader(images, model, run.data, batch_size=BATCH)
     example: Tensor | None = None
     for batches in zip(*loaders.values(), strict=True):
         seen = dict(zip(loaders, batches, strict=True))
