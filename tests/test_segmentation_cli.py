@@ -71,7 +71,7 @@ def test_distill_evaluate_and_gauge(run: Run, trained: Path) -> None:
     code, out, err = run("distill", *arguments, *shown, "--out", "student", "--json")
     assert code == 0, err
     result = json.loads(out)
-    assert {"miou", "pixel_accuracy", "epoch"} == set(result["last"])
+    assert {"miou", "dice", "pixel_accuracy", "epoch"} == set(result["last"])
     code, out, _ = run("evaluate", "student", "--json")
     report = json.loads(out)
     assert report["miou"] == pytest.approx(result["last"]["miou"])

@@ -172,7 +172,7 @@ def evaluate(
     data: RunLike | None = None,
     *,
     model: Model | None = None,
-    batch_size: int = 250,
+    batch_size: int | None = None,
     device: str = "auto",
     data_set: Splits | None = None,
     split: str | None = None,
@@ -185,15 +185,16 @@ def evaluate(
         student: student folder, or a run's folder.
         data: a data folder, or a run whose `data` section is used; default: that of the run which `student` lies in.
         model: the student's network, where that is code of one's own: a folder alone gets to run none.
-        batch_size: images at once.
+        batch_size: images at once; default: as in the run which `student` lies in, else 250.
         device: as train.device.
         data_set: `Splits(train, val)` instead of `data`.
         split: name of the split to score on, where the data has several, such as "test" of a masks folder.
 
     Returns:
-        Of classification: top1, top5, balanced_accuracy, macro_f1 (percent), calibration_error, images, corrupt, and
-        per_class. Of segmentation: miou, dice, pixel_accuracy, mean_class_accuracy (percent), images, corrupt,
-        per_class and confusion_matrix (rows are the true classes, in pixels).
+        Of classification: top1, top5 where there are more than five classes, loss, balanced_accuracy,
+        macro_f1 (percent), calibration_error, images, corrupt, and per_class. Of segmentation: miou, dice,
+        pixel_accuracy, mean_class_accuracy (percent), images, corrupt, per_class and confusion_matrix (rows are the
+        true classes, in pixels).
     """
     from counterpoise.engine.evaluator import full_report
     from counterpoise.engine.processes import choose_device
@@ -201,7 +202,8 @@ def evaluate(
 
     network = load_student(Path(student), model=model)
     images, section = inputs.evaluated(Path(student), data, split, data_set)
-    return full_report(network, images, section, choose_device(device), inputs.positive("batch_size", batch_size))
+    at_once = inputs.batch_size(Path(student), batch_size)
+    return full_report(network, images, section, choose_device(device), at_once)
 
 
 def gauge(

@@ -162,7 +162,7 @@ def evaluate(
     data: Path | None = None,
     split: str | None = None,
     model: str | None = None,
-    batch_size: int = 250,
+    batch_size: int | None = None,
     device: str = "auto",
     json: bool = False,
 ) -> None:
@@ -173,7 +173,7 @@ def evaluate(
         data: data folder or run file; default: the data of the run that the student lies in
         split: which split to score on where the data has several, such as test in a masks folder
         model: the student's network where it is code of your own, file.py:function
-        batch_size: images at once
+        batch_size: images at once; default: as in the run that the student lies in, else 250
         device: auto, cpu, cuda, cuda:1 or mps
         json: print the report as JSON
     """

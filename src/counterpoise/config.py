@@ -255,6 +255,9 @@ class Train(Section):
         "auto",
         description="small images: whole steps in device memory, on CUDA as one graph; auto: on CUDA, where it can be",
     )
+    ship: Literal["last", "best"] = Field(
+        "last", description="whose weights are the student: the last epoch's, or those of the best on the val images"
+    )
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
     evaluate_every: int = Field(1, ge=1, description="epochs between evaluations; the last is always evaluated")
     checkpoint_minutes: float = Field(

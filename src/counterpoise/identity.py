@@ -114,6 +114,7 @@ KEYS: dict[str, Key] = {
     "train.precision": _BY_MACHINE,
     "train.channels_last": _BY_MACHINE,
     "train.compile": _RUN,
+    "train.ship": Key(resume=True),  # which of the weights that the run has anyway are the student
     # Where a run was trained is noted beside it, and tables keep it apart (comparing/origin.py).
     "train.fast": Key(resume=True, bits="rounding", auto="machine"),
     "train.device": Key(resume=True, bits="rounding", auto="machine"),

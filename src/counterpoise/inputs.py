@@ -56,7 +56,7 @@ def _data_section(student: Path, data: RunLike | None) -> config.Data:
         if path.suffix in {".yaml", ".yml"}:
             return resolve(path).data
         own = run_around(student)
-        if own is not None and _same(own.data.path, path):
+        if own is not None and _same_place(own.data.path, path):
             return own.data  # held out as it was in training
         return config.Data(
             path=path, **({} if own is None else {"size": own.data.size, "on_corrupt": own.data.on_corrupt})
@@ -96,7 +96,7 @@ def evaluated(
         section = section.model_copy(update={"options": {**section.options, "val_split": split}})
     images = (data_set if data_set is not None else sources.load(section)).val
     run = run_around(student)
-    held_out = run is not None and _same(run.data.path, section.path)
+    held_out = run is not None and _same_data(run.data, section)
     if images.split_from is not None and data_set is None and not held_out:
         images = images.split_from
     return images, section
@@ -133,9 +133,26 @@ def _distinct(name: str, index: int, taken: set[str]) -> str:
     return name
 
 
-def _same(one: Path | None, other: Path | None) -> bool:
+def _same_data(one: config.Data, other: config.Data) -> bool:
+    """Whether two sections speak of one data set; an embedded one has no path."""
+    if one.path is None or other.path is None:
+        return one.path is other.path and one.source == other.source
+    return _same_place(one.path, other.path)
+
+
+def _same_place(one: Path | None, other: Path | None) -> bool:
     """Whether two paths lead to one place."""
     return one is not None and other is not None and one.expanduser().resolve() == other.expanduser().resolve()
+
+
+def batch_size(student: Path, given: int | None) -> int:
+    """Images at once in evaluation: as given, or as the run around the student has it, whose numbers come back."""
+    from counterpoise.engine.evaluator import BATCH
+
+    if given is not None:
+        return positive("batch_size", given)
+    run = run_around(student)
+    return BATCH if run is None else run.train.batch_size
 
 
 def positive(name: str, value: int) -> int:

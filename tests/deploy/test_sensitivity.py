@@ -98,6 +98,8 @@ def test_a_student_made_ready_for_8_bits_is_a_student(digits_run: Path, run: Run
     before, after = load_student(digits_run), load_student(tmp_path / "ready")
     stated = before.description.metrics["last"]["top1"]
     assert json.loads(out)["teacher"]["top1"] == pytest.approx(stated)  # its own float self
+    shipped = json.loads(run("evaluate", "ready", "--json")[1])  # in float, as it ships, though it learned rounded
+    assert json.loads(out)["last"] == {"epoch": 1, **{name: shipped[name] for name in ("top1", "top5", "loss")}}
     assert list(after.weights()) == list(before.weights())
     assert after.description.architecture == before.description.architecture
     assert not torch.equal(next(iter(after.parameters())), next(iter(before.parameters())))

@@ -119,7 +119,7 @@ def test_score_adds_up_over_batches_and_agrees_with_the_report() -> None:
     assert first.values() == whole.values()
     report = task.report(CLASSES)
     report.update(logits, mask)
-    assert whole.values() == {key: report.values()[key] for key in ("miou", "pixel_accuracy")}
+    assert whole.values() == {key: report.values()[key] for key in ("miou", "dice", "pixel_accuracy")}
 
 
 def test_perfect_answer_scores_one_hundred() -> None:
@@ -127,7 +127,7 @@ def test_perfect_answer_scores_one_hundred() -> None:
     logits = 9.0 * nn.functional.one_hot(mask, 3).permute(0, 3, 1, 2)
     score = get("segmentation").score(3)
     score.update(logits, mask)
-    assert score.values() == {"miou": 100.0, "pixel_accuracy": 100.0}
+    assert score.values() == {"miou": 100.0, "dice": 100.0, "pixel_accuracy": 100.0}
 
 
 def test_masks_are_judged_at_their_own_size() -> None:

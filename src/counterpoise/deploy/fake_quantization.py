@@ -53,6 +53,18 @@ def fake_quantized(network: nn.Module, names: Sequence[str] | None = None) -> It
             hook.remove()
 
 
+@contextlib.contextmanager
+def resting(roundings: nn.ModuleList) -> Iterator[None]:
+    """Within, the layers of these roundings compute in float."""
+    for rounding in roundings:
+        rounding.rests = True  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        for rounding in roundings:
+            rounding.rests = False  # type: ignore[assignment]
+
+
 class _Rounding(nn.Module):
     """Rounds what a layer is given and its weights, while it is called. Its state is the range of what was given."""
 
@@ -63,6 +75,7 @@ class _Rounding(nn.Module):
         with _silent():
             from torchao.quantization.pt2e import FakeQuantize, MinMaxObserver, PerChannelMinMaxObserver
         self.weight: nn.Parameter | None = None
+        self.rests = False
         signed = {"dtype": torch.int8, "quant_min": -127, "quant_max": 127, "ch_axis": 0}
         weight = FakeQuantize(observer=PerChannelMinMaxObserver, qscheme=torch.per_channel_symmetric, **signed)
         given = FakeQuantize(observer=MinMaxObserver, dtype=torch.uint8, quant_min=0, quant_max=255)
@@ -103,6 +116,8 @@ class _Rounding(nn.Module):
         ]
 
     def _before(self, layer: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        if self.rests:
+            return inputs
         weight = layer.weight
         assert isinstance(weight, nn.Parameter)
         rounds_weight, rounds_input = self._parts

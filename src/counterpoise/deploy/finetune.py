@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from counterpoise import api, config, inputs
-from counterpoise.deploy.fake_quantization import fake_quantized, layers_of
+from counterpoise.deploy.fake_quantization import fake_quantized, layers_of, resting
 from counterpoise.errors import ConfigError, unknown
 from counterpoise.inputs import RunLike
 from counterpoise.models.student import load_student
@@ -66,7 +67,8 @@ def finetune(
         model: the student's network, where that is code of one's own.
 
     Returns:
-        As `distill`; its scores are those of the rounded student in PyTorch.
+        As `distill`; its scores are those of the student in float, as it ships. In metrics.jsonl are those of each
+        epoch, rounded.
 
     Raises:
         MissingExtraError: torchao is missing.
@@ -101,6 +103,7 @@ def finetune(
         rounded = [name for name in layers if name not in names]
         with fake_quantized(network.net, rounded) as roundings, _frozen_statistics(network.net):
             network.companions["rounding"] = roundings
+            network.shipping = partial(resting, roundings)
             return api.distill(
                 run,
                 resume=resume,

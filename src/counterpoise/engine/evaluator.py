@@ -17,18 +17,21 @@ from counterpoise.models.network import VisionModel
 from counterpoise.tasks import Evaluation, Task, get
 from counterpoise.teachers.live import LiveTeacher
 
+BATCH = 250
+"""Images at once where no run says how many."""
 
-def answers(
-    model: VisionModel, loader: Iterable[Batch], device: torch.device, precision: torch.dtype = torch.float32
-) -> Iterator[tuple[Batch, Tensor]]:
-    """Each batch with the model's logits in eval mode; the model's mode is put back afterwards."""
+
+def answers(model: VisionModel, loader: Iterable[Batch], device: torch.device) -> Iterator[tuple[Batch, Tensor]]:
+    """Each batch with the model's logits in eval mode and in float32, as it ships, whatever a run trains in.
+
+    The model's mode is put back afterwards.
+    """
     task = get(model.task)
     was_training = model.training
     model.eval()
     try:
         for batch in loader:
-            half = precision != torch.float32
-            with torch.inference_mode(), torch.autocast(device.type, precision, enabled=half):
+            with torch.inference_mode():
                 logits = task.answer(model, batch.images.to(device, non_blocking=True))
             yield batch, logits
     finally:
@@ -40,7 +43,6 @@ def quick_score(
     loader: Evaluation,
     task: Task,
     processes: Processes,
-    precision: torch.dtype = torch.float32,
     teacher: LiveTeacher | None = None,
     watch: Callable[[Tensor], None] | None = None,
 ) -> dict[str, float]:
@@ -50,7 +52,7 @@ def quick_score(
     """
     score = task.score(model.num_classes)
     unlabeled = not bool((loader.images.labels != UNLABELED).any())
-    for batch, logits in answers(model, loader, processes.device, precision):
+    for batch, logits in answers(model, loader, processes.device):
         if watch is not None:
             watch(logits)
         target = batch.target.to(processes.device)
@@ -64,14 +66,17 @@ def quick_score(
 def full_report(
     model: VisionModel, images: ImageSet, data: config.Data, device: torch.device, batch_size: int
 ) -> dict[str, Any]:
-    """The task's full report of a model on images. Raises DataError where their classes are not the model's."""
+    """The task's full report of a model on images, its quick score included.
+
+    Raises DataError where their classes are not the model's.
+    """
     check_classes(model, images)
     task = get(model.task)
     task.check(images)
     loader = task.eval_loader(images, model, data, batch_size=batch_size)
     report = task.report(images.classes)
     for batch, logits in answers(model.to(device), loader, device):
-        report.update(logits.cpu(), batch.target.cpu())
+        report.update(logits, batch.target.to(device))
     return {**report.values(), "corrupt": list(loader.corrupt)}
 
 

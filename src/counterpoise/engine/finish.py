@@ -14,6 +14,7 @@ import torch
 
 import counterpoise
 from counterpoise.engine.run_folder import run_hash
+from counterpoise.engine.shipping import shipment
 from counterpoise.engine.trainer import Result, Trainer
 from counterpoise.files import write_text
 from counterpoise.machine import device_name
@@ -24,13 +25,14 @@ def finish(trainer: Trainer) -> Result:
     """Write the student of a trained run, and sum it up. Only the first process writes."""
     run, parts, progress, folder = trainer.run, trainer.parts, trainer.progress, trainer.folder
     student = parts.student
-    student.net.load_state_dict(trainer.shipped_weights())
+    shipped = shipment(trainer)
+    student.net.load_state_dict(shipped.weights)
     parameters = sum(p.numel() for p in student.parameters())
     steps = progress.step
     corrupt = trainer.corrupt()
     images = steps / trainer.steps_per_epoch * len(parts.train.images)
     if trainer.processes.first:
-        metrics = {"last": progress.last, "best": progress.best, "teacher": progress.teacher}
+        metrics = {"last": shipped.last, "best": shipped.best, "teacher": progress.teacher}
         provenance = {
             "teacher": _teacher(trainer),
             "data_fingerprint": parts.fingerprint,
@@ -44,8 +46,8 @@ def finish(trainer: Trainer) -> Result:
         save_student(student, folder.student, classes=parts.classes, metrics=metrics, provenance=provenance)
     result = Result(
         folder=folder.path,
-        last=progress.last,
-        best=progress.best,
+        last=shipped.last,
+        best=shipped.best,
         teacher=progress.teacher,
         parameters=parameters,
         bytes=(folder.student / "model.safetensors").stat().st_size if trainer.processes.first else 0,

@@ -49,7 +49,7 @@ class EvaluationGauge:
 
     def ask(self, teacher: LiveTeacher, loader: Evaluation) -> None:
         """Let the teacher answer all images, unless that is too much to keep."""
-        for _, logits in answers(teacher.model, loader, teacher.device, teacher.precision):
+        for _, logits in answers(teacher.model, loader, teacher.device):
             self.remember(logits)
             if not self.fits:
                 return

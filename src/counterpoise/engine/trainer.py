@@ -256,7 +256,6 @@ class Trainer:
                 self.parts.val,
                 self.parts.task,
                 self.processes,
-                self.learner.precision,
                 self.parts.teacher,
                 watch=None if self.gauge is None else self.gauge.compare,
             )
@@ -313,7 +312,7 @@ class Trainer:
             self.gauge.ask(teacher, loader)
             return
         self.progress.teacher = quick_score(
-            teacher.model, loader, self.parts.task, self.processes, teacher.precision, watch=self.gauge.remember
+            teacher.model, loader, self.parts.task, self.processes, watch=self.gauge.remember
         )
         shown = "  ".join(f"{name} {value:.2f}" for name, value in self.progress.teacher.items())
         display.line(f"teacher  {shown}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -54,6 +54,7 @@ class VisionModel(nn.Module):
         memory_format: of the normalized images; `torch.channels_last` converts them.
         normalization: mean and std as they were given; the buffers of these names hold them in float32.
         companions: modules whose state changes while `net` trains, by name: kept in checkpoints, not shipped.
+        shipping: within it, `net` computes without what was hooked into it for training alone.
     """
 
     mean: Tensor
@@ -98,6 +99,7 @@ class VisionModel(nn.Module):
         self.selection = selection
         self.memory_format = torch.preserve_format
         self.companions: dict[str, nn.Module] = {}
+        self.shipping: Callable[[], AbstractContextManager[None]] = nullcontext
         self.normalization = {"mean": tuple(map(float, mean)), "std": tuple(map(float, std))}
         # float64 first, so that both forms below are the nearest float32 numbers
         mean64, std64 = (torch.tensor(values, dtype=torch.float64).view(1, 3, 1, 1) for values in (mean, std))

@@ -90,6 +90,8 @@ class Task(ABC):
     """What to print of an `answer` of `predict`, as Python."""
     headline: ClassVar[str]
     """The metric that picks the best epoch; larger is better."""
+    metrics: ClassVar[tuple[str, ...]]
+    """What `score` has, the headline first; some of it not for every data set."""
 
     @abstractmethod
     def check(self, images: ImageSet) -> None:

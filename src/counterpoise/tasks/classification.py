@@ -27,9 +27,10 @@ SMALL_AT_ONCE = 250
 
 
 class TopScore(Score):
-    """Top-1 and top-5 accuracy in percent, and mean cross-entropy."""
+    """Top-1 and top-5 accuracy in percent, and mean cross-entropy. Of five classes or fewer, top-5 says nothing."""
 
-    def __init__(self) -> None:
+    def __init__(self, num_classes: int) -> None:
+        self.num_classes = num_classes
         self.state = torch.zeros(4, dtype=torch.float64)
 
     def update(self, logits: Tensor, target: Tensor) -> None:
@@ -48,11 +49,12 @@ class TopScore(Score):
         top1, top5, loss, count = self.state.tolist()
         if not count:
             return {}
-        return {"top1": 100 * top1 / count, "top5": 100 * top5 / count, "loss": loss / count}
+        found = {"top1": 100 * top1 / count, "top5": 100 * top5 / count, "loss": loss / count}
+        return {name: value for name, value in found.items() if name != "top5" or self.num_classes > 5}
 
 
 class ClassificationReport(Report):
-    """Top-1, top-5, balanced accuracy, macro F1 (percent), calibration error (ECE of 15 bins), and a table by class.
+    """The quick score, balanced accuracy, macro F1 (percent), calibration error (ECE of 15 bins), and a table by class.
 
     Balanced accuracy is the mean recall of the classes that the images hold; macro F1 the mean of those that images or
     answers hold.
@@ -63,7 +65,6 @@ class ClassificationReport(Report):
 
         guard.ready()  # torchmetrics imports torchvision
         from torchmetrics.classification import (
-            MulticlassAccuracy,
             MulticlassCalibrationError,
             MulticlassF1Score,
             MulticlassPrecision,
@@ -73,9 +74,8 @@ class ClassificationReport(Report):
 
         self.classes = list(classes)
         count = len(classes)
+        self.score = TopScore(count)
         self.metrics = {
-            "top1": MulticlassAccuracy(count, average="micro"),
-            "top5": MulticlassAccuracy(count, average="micro", top_k=min(5, count)),
             "macro_f1": MulticlassF1Score(count, average="macro"),
             "calibration_error": MulticlassCalibrationError(count, n_bins=CALIBRATION_BINS),
         }
@@ -88,6 +88,7 @@ class ClassificationReport(Report):
         self.count = 0
 
     def update(self, logits: Tensor, target: Tensor) -> None:
+        self.score.update(logits, target)
         labeled = (target != UNLABELED).cpu()
         probabilities, target = logits.cpu().float().softmax(1)[labeled], target.cpu()[labeled]
         if not len(target):
@@ -99,8 +100,9 @@ class ClassificationReport(Report):
     def values(self) -> dict[str, Any]:
         if not self.count:
             return {"images": 0}
-        values: dict[str, Any] = {name: 100 * metric.compute().item() for name, metric in self.metrics.items()}
-        values["calibration_error"] /= 100
+        values: dict[str, Any] = self.score.values()
+        values["macro_f1"] = 100 * self.metrics["macro_f1"].compute().item()
+        values["calibration_error"] = self.metrics["calibration_error"].compute().item()
         columns = {name: metric.compute() for name, metric in self.by_class.items()}
         held = columns["counts"][:, 4] > 0
         values["balanced_accuracy"] = 100 * columns["recall"][held].mean().item()
@@ -125,6 +127,7 @@ class Classification(Task):
     hub_name = "image-classification"
     shown = 'answer["class"], answer["probability"]'
     headline = "top1"
+    metrics = ("top1", "top5", "loss")
 
     def check(self, images: ImageSet) -> None:
         if isinstance(images, MaskedSet):
@@ -192,7 +195,7 @@ class Classification(Task):
         return not bool((images.labels == UNLABELED).any())
 
     def score(self, num_classes: int) -> Score:
-        return TopScore()
+        return TopScore(num_classes)
 
     def report(self, classes: Sequence[str]) -> Report:
         return ClassificationReport(classes)

@@ -61,7 +61,10 @@ def confusion_matrix(logits: Tensor, target: Tensor) -> Tensor:
 
 
 class MaskScore(Score):
-    """Mean intersection over union and pixel accuracy, in percent; `state` is the confusion matrix, flattened."""
+    """Mean intersection over union, mean Dice and pixel accuracy, in percent.
+
+    `state` is the confusion matrix, flattened.
+    """
 
     def __init__(self, num_classes: int) -> None:
         self.num_classes = num_classes
@@ -71,12 +74,20 @@ class MaskScore(Score):
         found = confusion_matrix(logits, target).flatten()
         self.state = self.state.to(found.device) + found
 
+    def matrix(self) -> Tensor:
+        """The confusion matrix, float64 [C, C] on the CPU."""
+        return self.state.view(self.num_classes, self.num_classes).cpu()
+
     def values(self) -> dict[str, float]:
-        matrix = self.state.view(self.num_classes, self.num_classes).cpu()
+        matrix = self.matrix()
         if not matrix.any():
             return {}
         columns = _by_class(matrix)
-        return {"miou": _mean_percent(columns["iou"]), "pixel_accuracy": _accuracy(matrix)}
+        return {
+            "miou": _mean_percent(columns["iou"]),
+            "dice": _mean_percent(columns["dice"]),
+            "pixel_accuracy": _accuracy(matrix),
+        }
 
 
 class SegmentationReport(Report):
@@ -88,32 +99,31 @@ class SegmentationReport(Report):
 
     def __init__(self, classes: Sequence[str]) -> None:
         self.classes = list(classes)
-        self.matrix = torch.zeros(len(classes), len(classes), dtype=torch.float64)
+        self.score = MaskScore(len(classes))
         self.images = 0
 
     def update(self, logits: Tensor, target: Tensor) -> None:
-        self.matrix += confusion_matrix(logits, target).cpu()
+        self.score.update(logits, target)
         self.images += int(((target != IGNORE) & (target >= 0)).flatten(1).any(1).sum())
 
     def values(self) -> dict[str, Any]:
         if not self.images:
             return {"images": 0}
-        columns = _by_class(self.matrix)
+        matrix = self.score.matrix()
+        columns = _by_class(matrix)
         return {
-            "miou": _mean_percent(columns["iou"]),
-            "dice": _mean_percent(columns["dice"]),
-            "pixel_accuracy": _accuracy(self.matrix),
+            **self.score.values(),
             "mean_class_accuracy": _mean_percent(columns["recall"]),
             "images": self.images,
             "per_class": [
                 {
                     "class": name,
                     **{key: _percent(column[index]) for key, column in columns.items()},
-                    "pixels": int(self.matrix[index].sum()),
+                    "pixels": int(matrix[index].sum()),
                 }
                 for index, name in enumerate(self.classes)
             ],
-            "confusion_matrix": self.matrix.long().tolist(),
+            "confusion_matrix": matrix.long().tolist(),
         }
 
 
@@ -171,6 +181,7 @@ class Segmentation(Task):
     hub_name = "image-segmentation"
     shown = 'answer["classes"]'
     headline = "miou"
+    metrics = ("miou", "dice", "pixel_accuracy")
 
     def check(self, images: ImageSet) -> None:
         if not isinstance(images, MaskedSet):
