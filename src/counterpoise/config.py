@@ -65,7 +65,14 @@ class Views(Section):
     """How a training image is varied; drawn from (seed, epoch, sample index) alone."""
 
     crop: Literal["auto", "none", "pad", "resized"] = Field(
-        "auto", description="pad: pad and crop; resized: random resized crop; auto: pad for small images, else resized"
+        "auto",
+        description="pad: pad and crop; resized: random resized crop; auto: pad where all images have one size of at "
+        "most 64 pixels, else resized",
+    )
+    size: tuple[int, int] | None = Field(
+        None,
+        description="height and width of a training view; default: data.size, or small images' own size, or the larger "
+        "input of the two models",
     )
     padding: int = Field(4, ge=0, description="pixels of padding for crop pad")
     scale: tuple[float, float] = Field((0.08, 1.0), description="share of the area kept by crop resized")
@@ -81,6 +88,8 @@ class Views(Section):
             raise ValueError(f"scale must rise within (0, 1], got {list(self.scale)}")
         if not 0 < self.ratio[0] <= self.ratio[1]:
             raise ValueError(f"ratio must be positive and rise, got {list(self.ratio)}")
+        if self.size is not None and min(self.size) < 1:
+            raise ValueError(f"size must be 1 pixel or more, got {list(self.size)}")
         return self
 
 
@@ -145,7 +154,10 @@ class Data(Section):
     )
     max_megapixels: Positive = Field(179.0, description="larger pictures are refused, before they fill the memory")
     size: int | None = Field(
-        None, ge=1, description="edge of a view in pixels; default: the larger input of the two models"
+        None,
+        ge=1,
+        description="edge in pixels of training views, and of pictures for networks without an input size; default: "
+        "see data.views.size",
     )
     memory_limit_gb: float = Field(2.0, ge=0.0, description="images of one size that fit are held in memory, decoded")
     workers: int = Field(2, ge=0, description="processes that decode images which are not in memory")

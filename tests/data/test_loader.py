@@ -194,7 +194,7 @@ def test_every_process_has_a_sample_in_every_step_that_is_allowed(n, batch_size,
         assert all(len(batch.images) > 0 for batch in loader.epoch(0))
 
 
-def test_files_of_unknown_size_need_a_view_size(image_folder):
+def test_files_of_several_sizes_need_a_view_size(image_folder):
     pixels = sources.load(config.Data(path=image_folder)).train
     with pytest.raises(ConfigError, match=r"data\.size"):
         train(pixels, size=None)

@@ -152,18 +152,6 @@ def test_a_corrupt_image_or_mask_stops_with_its_name_or_gives_its_place_away(
         list(SceneEvalLoader(scenes, workers=workers))
 
 
-@pytest.mark.parametrize("side", ["images", "masks"])
-def test_what_is_corrupt_is_left_out_of_memory(folder: Path, side: str) -> None:
-    damaged = folder / side / "04.png"
-    damaged.write_bytes(damaged.read_bytes()[:60])
-    held = files(folder).held(1e9, "skip")
-    assert isinstance(held, MaskedArraySet)
-    assert held.corrupt == [str(damaged)] == loader(held).corrupt
-    assert torch.equal(held.masks, memory().masks[[0, 1, 2, 3, 5, 6, 7, 8, 9, 10]])
-    with pytest.raises(CorruptImage, match=r"04\.png"):
-        files(folder).held(1e9, "stop")
-
-
 def test_nothing_readable_is_an_error(folder: Path) -> None:
     for mask in (folder / "masks").iterdir():
         mask.write_bytes(b"")

@@ -85,7 +85,7 @@ class TrainLoader(Epochs):
 
     Args:
         num_classes: width of targets where samples are mixed.
-        size: edge of a view in pixels; None: the images' own size, where they lie in memory.
+        size: edge of a view in pixels; None: that of `views`, else the images' own where all have one.
         workers: processes that decode images which are not in memory; 0 decodes in this one.
         batch_size, seed, drop_last, rank, world, device: as for `Epochs`.
 
@@ -112,10 +112,9 @@ class TrainLoader(Epochs):
         world: int = 1,
         device: torch.device | str = "cpu",
     ) -> None:
-        native = images.images.shape[2:] if isinstance(images, ArraySet) else None
-        self.plan = plan_views(
-            views, seed=seed, count=len(images), size=size, native=(native[0], native[1]) if native else None
-        )
+        undecided = views.crop != "resized" or (size is None and views.size is None)
+        native = images.common_extent() if undecided else None  # of many large images not every header is read in vain
+        self.plan = plan_views(views, seed=seed, count=len(images), size=size, native=native)
         super().__init__(
             images, batch_size=batch_size, seed=seed, drop_last=drop_last, rank=rank, world=world, device=device
         )
@@ -124,7 +123,7 @@ class TrainLoader(Epochs):
         if (
             isinstance(images, ArraySet)
             and self.plan.crop != "resized"
-            and native == (self.plan.height, self.plan.width)
+            and images.common_extent() == (self.plan.height, self.plan.width)
         ):
             self._pixels = images.images.to(self.device)
             self._labels = images.labels.to(self.device)
@@ -222,7 +221,7 @@ class EvalLoader:
     CorruptImage where it is "stop". `Batch.total` is the number of images in this process's batch.
 
     Args:
-        size: edge of an image in pixels; None: the images' own size, where they lie in memory.
+        size: edge of an image in pixels; None: the images' own size, where all have one.
         crop_share: part of the shorter side that the central crop keeps.
 
     Attributes:
@@ -242,7 +241,7 @@ class EvalLoader:
         world: int = 1,
         on_corrupt: OnCorrupt = "stop",
     ) -> None:
-        native = tuple(images.images.shape[2:]) if isinstance(images, ArraySet) else None
+        native = images.common_extent() if size is None or isinstance(images, ArraySet) else None
         if size is None and native is None:
             raise ConfigError(
                 "data.size is missing: images differ in size, so say which edge in pixels a network is given."
@@ -252,7 +251,7 @@ class EvalLoader:
         self._in_memory = size is None or native == (size, size)
         self._indices = torch.arange(len(images) * rank // world, len(images) * (rank + 1) // world)
         self._batch_size = batch_size
-        self._reader = PlainReader(images, size or 0, crop_share, on_corrupt)
+        self._reader = PlainReader(images, size, native or (0, 0), crop_share, on_corrupt)
         self._workers = workers
 
     def __iter__(self) -> Iterator[Batch]:

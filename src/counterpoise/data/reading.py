@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from counterpoise.data import mixing, random
-from counterpoise.data.images import CorruptImage, prepare
+from counterpoise.data.images import CorruptImage, prepare, resize
 from counterpoise.data.sources.base import ImageSet
 from counterpoise.data.views import ViewPlan, augment, crop_words, draw, draw_mix, frame, numbered
 from counterpoise.errors import DataError, RunError
@@ -140,22 +140,26 @@ class ViewReader(Reader):
 
 
 class PlainReader(Reader):
-    """Makes batches of images as they are evaluated; corrupt ones are left out."""
+    """Makes batches of images as they are evaluated, of `size`, else of the `native` one; corrupt ones are left out."""
 
-    def __init__(self, images: ImageSet, size: int, crop_share: float, on_corrupt: OnCorrupt) -> None:
+    def __init__(
+        self, images: ImageSet, size: int | None, native: tuple[int, int], crop_share: float, on_corrupt: OnCorrupt
+    ) -> None:
         super().__init__(images, on_corrupt)
         self.size = size
+        self.native = native
         self.crop_share = crop_share
 
     def make(self, place: Place) -> Made:
         corrupt: list[str] = []
         found: list[int] = []
-        images = [torch.empty(0, 3, self.size, self.size, dtype=torch.uint8)]
+        images = [torch.empty(0, 3, *((self.size,) * 2 if self.size else self.native), dtype=torch.uint8)]
         for index in place.samples:
             image = self.read(index, corrupt)
             if image is not None:
                 found.append(index)
-                images.append(prepare(image, self.size, self.crop_share).unsqueeze(0))
+                shown = prepare(image, self.size, self.crop_share) if self.size else resize(image, self.native)
+                images.append(shown.unsqueeze(0))
         indices = torch.tensor(found, dtype=torch.int64)
         return Made(torch.cat(images), self.images.labels[indices], indices, corrupt)
 

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from counterpoise import config
 from counterpoise.data import mixing, randaugment, random
-from counterpoise.data.images import prepare
+from counterpoise.data.images import prepare, resize
+from counterpoise.data.sources.base import ImageSet
 from counterpoise.errors import ConfigError
 from counterpoise.models import guard
 
@@ -79,6 +80,35 @@ class Draws(NamedTuple):
         return Draws(*(value[start:stop] for value in self))
 
 
+def decided(views: config.Views, images: ImageSet, size: int | None, largest: int | None) -> config.Views:
+    """The views with crop and size decided by the extents of the pictures alone, wherever these are kept.
+
+    Args:
+        size: `data.size`; what it says is left to it.
+        largest: the larger input of the networks, so that none sees less than it could; None where they take any.
+
+    Raises:
+        ConfigError: no size follows, or two are given.
+    """
+    small = images.small_extent(SMALL)
+    if views.size is None and size is None:
+        if small is None and largest is None:
+            raise ConfigError(
+                "data.size is missing: the networks take images of any size, so say which edge in pixels a view has."
+            )
+        # Small images as they are: networks take them so.
+        views = views.model_copy(update={"size": small or (largest, largest)})
+    elif views.size is not None and size is not None and views.size != (size, size):
+        height, width = views.size
+        raise ConfigError(
+            f"data.views.size ({height} x {width}) and data.size ({size}) differ in how large a training view is: "
+            "give one of them."
+        )
+    if views.crop == "auto":
+        views = views.model_copy(update={"crop": "pad" if small else "resized"})
+    return views
+
+
 def plan_views(
     views: config.Views, *, seed: int, count: int, size: int | None, native: tuple[int, int] | None
 ) -> ViewPlan:
@@ -86,21 +116,25 @@ def plan_views(
 
     Args:
         count: images in the set.
-        size: edge of a view in pixels; None: the images' own size.
-        native: height and width of the images where all have one size and lie in memory.
+        size: edge of a view in pixels; None: that of `views`, or the images' own.
+        native: height and width of the images where all have one size.
 
     Raises:
-        ConfigError: no size is given where images differ in size.
+        ConfigError: no size is given where images differ in size, or one to which they are not brought.
     """
     if size is not None:
         height, width = size, size
-    elif native is not None:
-        height, width = native
+    elif views.size is not None or native is not None:
+        height, width = views.size or native or (0, 0)
     else:
         raise ConfigError("data.size is missing: images differ in size, so say how many pixels the edge of a view has.")
     crop = views.crop
     if crop == "auto":
         crop = "pad" if native is not None and max(native) <= SMALL else "resized"
+    if crop != "resized" and height != width and native not in (None, (height, width)):
+        raise ConfigError(
+            f"data.views.size: crop {crop} shows pictures as squares or in their own size, got {height} x {width}."
+        )
     strength = views.randaugment
     return ViewPlan(
         seed=seed,
@@ -159,7 +193,9 @@ def frame(plan: ViewPlan, image: Tensor, words: Tensor) -> Tensor:
     `words` is its row of `crop_words`.
     """
     if plan.crop != "resized":
-        return image if tuple(image.shape[1:]) == (plan.height, plan.width) else prepare(image, plan.height)
+        if tuple(image.shape[1:]) == (plan.height, plan.width):
+            return image
+        return prepare(image, plan.height) if plan.height == plan.width else resize(image, (plan.height, plan.width))
     guard.ready()
     from torchvision.transforms.v2 import functional
 

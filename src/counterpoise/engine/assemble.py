@@ -15,7 +15,7 @@ from counterpoise import config, tasks
 from counterpoise.data import sources
 from counterpoise.data.epochs import Epochs
 from counterpoise.data.images import as_told
-from counterpoise.data.sources.base import ImageSet, Splits
+from counterpoise.data.sources.base import ArraySet, ImageSet, Splits
 from counterpoise.engine.fast.obstacles import obstacle
 from counterpoise.engine.processes import Processes, half_precision_helps
 from counterpoise.errors import ConfigError, MissingExtraError
@@ -35,11 +35,14 @@ class Parts:
     """What a run is made of.
 
     Attributes:
+        run: with what its data decided.
+        in_arrays: whether the source of the data holds them in memory by itself.
         fast: whether its steps are those of `engine.fast`.
         obstacle: what is in the way of these, where they were looked for.
         notes: what a person must know of how the pictures are read and shown, a sentence each.
     """
 
+    run: config.Run
     classes: tuple[str, ...]
     task: tasks.Task
     student: VisionModel
@@ -50,6 +53,7 @@ class Parts:
     val: tasks.Evaluation
     fingerprint: str
     labeled: bool
+    in_arrays: bool
     fast: bool = False
     obstacle: str | None = None
     notes: tuple[str, ...] = ()
@@ -133,6 +137,7 @@ def assemble(
     if teacher_model is not None:
         half = run.teacher is not None and run.teacher.precision == "bf16"
         live = LiveTeacher(teacher_model, processes.device, torch.bfloat16 if half else torch.float32)
+    run = task.decide(run, train, models)
     loader = task.train_loader(
         train,
         run,
@@ -165,6 +170,7 @@ def assemble(
         raise ConfigError(f"train.fast: this run needs general steps: {why_not}. Leave it at auto.")
 
     return Parts(
+        run=run,
         classes=classes,
         task=task,
         student=student_model,
@@ -175,6 +181,7 @@ def assemble(
         val=evaluation_loader(val, student_model, run, processes),
         fingerprint=fingerprint,
         labeled=labeled,
+        in_arrays=isinstance(splits.train, ArraySet),
         fast=wanted and why_not is None,
         obstacle=why_not,
         notes=tuple(_notes(splits, models)),

@@ -46,10 +46,12 @@ def conduct(
             parts = assemble(run, processes, student=student, teacher=teacher, data=data)
             if show and processes.first:
                 tell(parts.notes)
-            if processes.first and not resume:
-                folder.start(run)
+            if resume:
+                folder.check_decided(parts.run, parts.train.images, parts.in_arrays)
+            elif processes.first:
+                folder.start(parts.run)
             processes.barrier()
-            trainer = Trainer(run, folder, parts, processes, show)
+            trainer = Trainer(parts.run, folder, parts, processes, show)
             trainer.fit(resume, deadline)
             result = finish(trainer)
             processes.barrier()

@@ -15,6 +15,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from counterpoise import config, identity
+from counterpoise.data.sources.base import ImageSet
 from counterpoise.errors import RunError
 from counterpoise.files import write_text
 
@@ -115,6 +116,38 @@ class RunFolder:
             raise RunError(
                 f"Run folder {self.path} was started with other options, so it cannot be resumed with these:\n{lines}"
             )
+
+    def check_decided(self, run: config.Run, images: ImageSet, in_arrays: bool) -> None:
+        """Raises RunError where the data decide otherwise than when the run was started.
+
+        Args:
+            run: decided.
+            images: of the training half; `in_arrays`: whether their source holds them in memory by itself.
+        """
+        started, views = self.read(), run.data.views
+        old, new = identity.flatten(started), identity.flatten(run)
+        differing = [
+            f"{key}: {old[key]!r} there, {value!r} now"
+            for key, value in new.items()
+            if identity.row(key).auto == "data" and old.get(key) not in (None, "auto", value)
+        ]
+        if differing:
+            raise RunError(
+                f"The data decide otherwise than when the run in {self.path} was started:\n  "
+                + "\n  ".join(differing)
+                + "\nGive the data back as they were, or start a run with another --out."
+            )
+        # Earlier versions left `auto` in the run file, and padded only what they held in memory.
+        extent, limit = images.common_extent(), started.data.memory_limit_gb
+        if run.task == "classification" and started.data.views.crop == "auto" and views.crop == "pad" and extent:
+            gigabytes = len(images) * 3 * extent[0] * extent[1] / 1e9
+            if not in_arrays and gigabytes > limit:
+                raise RunError(
+                    f"The run in {self.path} was started by an earlier version, which showed these pictures in resized "
+                    f"crops, because they take {gigabytes:.3g} GB and data.memory_limit_gb was {limit:g}; now small "
+                    "pictures are padded wherever they lie. Let that version finish it, or start it anew with another "
+                    "--out."
+                )
 
     def cut_metrics(self, size: int) -> None:
         """Forget the lines that were written after the checkpoint that is resumed."""

@@ -102,6 +102,13 @@ class Task(ABC):
         """The objective of a run whose training set is `images`; None: to see whether it can be built, before there is
         data. Raises ObjectiveError or ConfigError where it cannot."""
 
+    @abstractmethod
+    def decide(self, run: config.Run, images: ImageSet, models: Sequence[VisionModel]) -> config.Run:
+        """The run with what its data decide: how its training images are shown, by their extents alone.
+
+        Raises ConfigError where that does not follow.
+        """
+
     def ready(self, student: VisionModel, run: config.Run) -> None:  # noqa: B027 - there may be nothing to say
         """Give a student what the run says of how it is to be shown images."""
 
@@ -117,7 +124,7 @@ class Task(ABC):
         world: int,
         device: torch.device,
     ) -> Epochs:
-        """The views that the models of a run are trained on. Raises ConfigError where their size is not known."""
+        """The views that the models of a run are trained on; the run is decided."""
 
     @abstractmethod
     def eval_loader(

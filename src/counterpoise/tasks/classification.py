@@ -11,9 +11,9 @@ from torch import Tensor
 
 from counterpoise import config
 from counterpoise.data.loader import EvalLoader, TrainLoader
-from counterpoise.data.sources.base import UNLABELED, ArraySet, ImageSet
+from counterpoise.data.sources.base import UNLABELED, ImageSet
 from counterpoise.data.sources.masks import MaskedSet
-from counterpoise.data.views import SMALL
+from counterpoise.data.views import SMALL, decided
 from counterpoise.errors import ConfigError
 from counterpoise.objectives.composite import WeightedSum
 from counterpoise.tasks.base import Report, Score, Task
@@ -136,6 +136,11 @@ class Classification(Task):
     def objective(self, run: config.Run, images: ImageSet | None) -> WeightedSum:
         return WeightedSum(run.objective)
 
+    def decide(self, run: config.Run, images: ImageSet, models: Sequence[VisionModel]) -> config.Run:
+        largest = max((model.input_size for model in models if model.input_size is not None), default=None)
+        views = decided(run.data.views, images, run.data.size, largest)
+        return run.model_copy(update={"data": run.data.model_copy(update={"views": views})})
+
     def train_loader(
         self,
         images: ImageSet,
@@ -153,7 +158,7 @@ class Classification(Task):
             num_classes=num_classes,
             batch_size=run.train.batch_size,
             seed=run.seed,
-            size=run.data.size or _view_size(images, models),
+            size=run.data.size,
             workers=run.data.workers,
             drop_last=run.train.drop_last,
             on_corrupt=run.data.on_corrupt,
@@ -222,19 +227,6 @@ class Classification(Task):
             ]
             answers.append({**top[0], "top": top})
         return answers
-
-
-def _view_size(images: ImageSet, models: Sequence[VisionModel]) -> int | None:
-    """Edge of a training view: the larger input of the models, so that none sees less than it could; models resize.
-
-    None, the images' own size, where they are small: networks take them as they are.
-    """
-    if isinstance(images, ArraySet) and max(images.images.shape[2:]) <= SMALL:
-        return None
-    sizes = [model.input_size for model in models if model.input_size is not None]
-    if not sizes:
-        raise ConfigError("data.size: the networks take images of any size, so say which edge in pixels a view has.")
-    return max(sizes)
 
 
 TASK = Classification()

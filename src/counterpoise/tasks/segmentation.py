@@ -196,6 +196,19 @@ class Segmentation(Task):
     def ready(self, student: VisionModel, run: config.Run) -> None:
         student.scenes = SceneView(run.data.scenes.reduction, run.data.scenes.window)
 
+    def decide(self, run: config.Run, images: ImageSet, models: Sequence[VisionModel]) -> config.Run:
+        scenes = run.data.scenes
+        if scenes.size is not None or run.data.size is not None:
+            return run
+        extent = images.common_extent()
+        if extent is None:
+            raise ConfigError(
+                "data.scenes.size is missing: scenes differ in size, so say the height and width of a view."
+            )
+        height, width = (max(1, round(side / scenes.reduction)) for side in extent)
+        scenes = scenes.model_copy(update={"size": (height, width)})
+        return run.model_copy(update={"data": run.data.model_copy(update={"scenes": scenes})})
+
     def train_loader(
         self,
         images: ImageSet,
@@ -208,16 +221,8 @@ class Segmentation(Task):
         device: torch.device,
     ) -> SceneLoader:
         scenes = run.data.scenes
-        masked = _masked(images)
-        size = scenes.size or ((run.data.size, run.data.size) if run.data.size else None)
-        if size is None and isinstance(masked, MaskedArraySet):
-            height, width = (max(1, round(side / scenes.reduction)) for side in masked.extent(0))
-            size = height, width
-        if size is None:
-            raise ConfigError(
-                "data.scenes.size is missing: scenes differ in size, or take more than data.memory_limit_gb, so say "
-                "the height and width of a view."
-            )
+        edge = run.data.size
+        size = scenes.size or ((edge, edge) if edge else None)
         plan = plan_scenes(
             seed=run.seed,
             count=len(images),
@@ -227,7 +232,7 @@ class Segmentation(Task):
             jitter=scenes.jitter,
         )
         return SceneLoader(
-            masked,
+            _masked(images),
             plan,
             batch_size=run.train.batch_size,
             workers=run.data.workers,

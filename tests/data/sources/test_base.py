@@ -98,7 +98,6 @@ def test_images_of_one_size_are_decoded_into_memory(files: FileSet) -> None:
 
 def test_images_stay_files_where_they_do_not_fit_or_differ_in_size(files: FileSet) -> None:
     assert in_memory(files, 6 * 3 * 16 * 20 - 1) is files
-    assert in_memory(files, 1e9, size=16) is files
     Image.new("RGB", (16, 20)).save(files.paths[4])
     assert in_memory(files, 1e9) is files
 
@@ -119,30 +118,35 @@ def test_rotated_photos_of_one_shown_size_fit_into_memory(tmp_path: Path) -> Non
     assert held.images.shape == (2, 3, 16, 20)
 
 
-def test_corrupt_image_stops_or_is_left_out_by_name(files: FileSet) -> None:
-    before = in_memory(files, 1e9).fingerprint()
+def test_corrupt_image_stops_or_leaves_the_set_to_those_who_read_it(files: FileSet) -> None:
     whole = files.paths[2].read_bytes()
     files.paths[2].write_bytes(whole[: len(whole) // 2])  # a good header
     files.paths[4].write_bytes(b"")
     for index in (2, 4):
+        part = files.subset(torch.tensor([0, index]))
         with pytest.raises(CorruptImage) as caught:
-            in_memory(files.subset(torch.tensor([0, index])), 1e9, "stop")
+            in_memory(part, 1e9, "stop")
         assert caught.value.name == str(files.paths[index])
-    held = in_memory(files, 1e9, "skip")
+        assert in_memory(part, 1e9, "skip") is part  # as it is where it does not fit: another image takes the place
+    assert in_memory(files, 1e9, "skip") is files
+
+
+def test_extents_are_those_of_the_headers_whoever_asks(files: FileSet) -> None:
+    assert files.common_extent() == files.small_extent(20) == (16, 20)
+    assert files.small_extent(19) is None
+    Image.new("RGB", (7, 5)).save(files.paths[3])
+    files.paths[4].write_bytes(b"")
+    fresh = FileSet(files.root, files.files, files.labels, files.classes)
+    assert fresh.common_extent() is None
+    assert fresh.extents().tolist() == [[16, 20]] * 3 + [[5, 7], [0, 0], [16, 20]]
+    part = fresh.subset(torch.tensor([4, 5, 0]))
+    assert part.extents().tolist() == [[0, 0], [16, 20], [16, 20]]
+    assert part.common_extent() == (16, 20)
+    held = in_memory(fresh.subset(torch.tensor([0, 1])), 1e9)
     assert isinstance(held, ArraySet)
-    assert held.corrupt == [str(files.paths[2]), str(files.paths[4])]
-    assert held.labels.tolist() == [0, 0, 1, 1]
-    assert [Path(held.name(index)).stem for index in range(4)] == ["0", "1", "0", "2"]
-    assert torch.equal(held.images[3], files.read(5))
-    assert held.fingerprint() != before
-
-
-@pytest.mark.parametrize("content", [b"", b"\x89PNG\r\n"])
-def test_set_without_a_readable_image_is_refused(files: FileSet, content: bytes) -> None:
-    for path in files.paths:
-        path.write_bytes(content)
-    with pytest.raises(DataError, match="None of the 6 images can be read"):
-        in_memory(files, 1e9, "skip")
+    assert held.extents().tolist() == [[16, 20]] * 2
+    both = concatenate(arrays([0, 1]), fresh)
+    assert both.extents().tolist() == [[4, 4]] * 2 + fresh.extents().tolist()
 
 
 def test_unlabeled_images_follow_the_labeled_ones(files: FileSet) -> None:

@@ -170,8 +170,7 @@ def test_corrupt_picture_is_named(tmp_path: Path, pictures: list[dict[str, Any]]
     for index, reason in ((8, "train #8 cannot be read: .*truncated"), (9, "train #9 .*no picture")):
         with pytest.raises(CorruptImage, match=reason):
             train.read(index)
-    held = sources.in_memory(train, 1e9, "skip")
-    assert (len(held), held.corrupt) == (8, ["train #8", "train #9"])
+    assert sources.in_memory(train, 1e9, "skip") is train
 
 
 def test_pictures_of_one_size_are_decoded_into_memory(one_split: Path) -> None:

@@ -60,6 +60,42 @@ class ImageSet(ABC):
     def extent(self, index: int) -> tuple[int, int]:
         """Height and width, without decoding. Raises CorruptImage."""
 
+    @cached_property
+    def _extents(self) -> Tensor:
+        return torch.tensor([self._extent_or_none(index) or (0, 0) for index in range(len(self))]).reshape(-1, 2)
+
+    def extents(self) -> Tensor:
+        """Height and width of every image, int64 [N, 2]; 0 and 0 where its header cannot be read. Read once."""
+        return self._extents
+
+    @cached_property
+    def _common_extent(self) -> tuple[int, int] | None:
+        common = None
+        known = self.__dict__.get("_extents")
+        found = map(tuple, known.tolist()) if known is not None else map(self._extent_or_none, range(len(self)))
+        for extent in found:
+            if extent not in (None, (0, 0)):
+                if common not in (None, extent):
+                    return None
+                common = extent
+        return common
+
+    def common_extent(self) -> tuple[int, int] | None:
+        """Height and width where all images that can be read have the same, else None. Reads headers, once, up to the
+        first that differs."""
+        return self._common_extent
+
+    def small_extent(self, longest: int) -> tuple[int, int] | None:
+        """`common_extent` where it is `longest` pixels at most, else None. Of larger images one header is read."""
+        first = next(filter(None, map(self._extent_or_none, range(len(self)))), None)
+        return self.common_extent() if first is not None and max(first) <= longest else None
+
+    def _extent_or_none(self, index: int) -> tuple[int, int] | None:
+        try:
+            return self.extent(index)
+        except CorruptImage:  # said when it is read
+            return None
+
     @abstractmethod
     def identity(self, index: int) -> bytes:
         """What tells the image from others: its pixels where they are in memory, else its relative path and bytes."""
@@ -137,6 +173,14 @@ class ArraySet(ImageSet):
 
     def extent(self, index: int) -> tuple[int, int]:
         return self.images.shape[2], self.images.shape[3]
+
+    @cached_property
+    def _extents(self) -> Tensor:
+        return torch.tensor(self.images.shape[2:]).expand(len(self), 2)
+
+    @cached_property
+    def _common_extent(self) -> tuple[int, int] | None:
+        return (self.images.shape[2], self.images.shape[3]) if len(self) else None
 
     def subset(self, indices: Tensor) -> ArraySet:
         names = [self.name(index) for index in indices.tolist()]
@@ -218,6 +262,10 @@ class Subset(ImageSet):
     def extent(self, index: int) -> tuple[int, int]:
         return self.whole.extent(int(self._indices[index]))
 
+    @cached_property
+    def _extents(self) -> Tensor:
+        return self.whole.extents()[torch.from_numpy(self._indices)]
+
     def identity(self, index: int) -> bytes:
         return self.whole.identity(int(self._indices[index]))
 
@@ -262,6 +310,10 @@ class Concatenation(ImageSet):
         part, inner = self._find(index)
         return part.extent(inner)
 
+    @cached_property
+    def _extents(self) -> Tensor:
+        return torch.cat([part.extents() for part in self.parts])
+
     def identity(self, index: int) -> bytes:
         part, inner = self._find(index)
         return part.identity(inner)
@@ -289,61 +341,57 @@ def concatenate(labeled: ImageSet, unlabeled: ImageSet) -> ImageSet:
     return Concatenation([labeled, unlabeled], labels, labeled.classes)
 
 
-def in_memory(
-    images: ImageSet, limit_bytes: float, on_corrupt: Literal["stop", "skip"] = "stop", size: int | None = None
-) -> ImageSet:
+def in_memory(images: ImageSet, limit_bytes: float, on_corrupt: Literal["stop", "skip"] = "stop") -> ImageSet:
     """Decode a set once, into memory, where all its images have one size and fit; else give it back as it is.
 
-    Headers are read first, up to the first image that differs in size. Unless images are left out, the fingerprint
-    stays that of the files, so that it does not depend on the memory at hand.
+    The fingerprint stays that of the files, and what is shown does not depend on where pixels are kept: a set that
+    holds images which cannot be read stays as it is, so that others take their places as in a set that does not fit.
 
     Args:
         limit_bytes: most bytes that the pixels may take.
-        on_corrupt: 'stop' raises CorruptImage; 'skip' leaves such images out and names them in `.corrupt`.
-        size: where given, only images of exactly `size` x `size` are taken.
+        on_corrupt: 'stop' raises CorruptImage.
     """
-    if isinstance(images, ArraySet) or len(images) == 0:
+    if isinstance(images, ArraySet):
         return images
-    extent = (size, size) if size else None
-    unreadable: dict[int, str] = {}
-    for index in range(len(images)):
-        try:
-            found = images.extent(index)
-        except CorruptImage as error:
-            if on_corrupt == "stop":
-                raise
-            unreadable[index] = error.name
-            continue
-        extent = extent or found
-        if found != extent or len(images) * 3 * extent[0] * extent[1] > limit_bytes:
-            return images
+    extent = extent_in_memory(images, 3, limit_bytes, on_corrupt)
     if extent is None:
-        raise _none_readable(images)
+        return images
     pixels = torch.empty(len(images), 3, *extent, dtype=torch.uint8)
     for index in range(len(images)):
-        if index in unreadable:
-            continue
         try:
             image = images.read(index)
-        except CorruptImage as error:
+        except CorruptImage:
             if on_corrupt == "stop":
                 raise
-            unreadable[index] = error.name
-            continue
+            return images
         if tuple(image.shape[1:]) != extent:  # a header that lies
             return images
         pixels[index] = image
-    kept = [index for index in range(len(images)) if index not in unreadable]
-    if not kept:
-        raise _none_readable(images)
-    corrupt = [*images.corrupt, *(unreadable[index] for index in sorted(unreadable))]
-    names = [images.name(index) for index in kept]
-    if not unreadable:
-        held = ArraySet(pixels, images.labels, images.classes, names, corrupt, images.fingerprint())
-    else:
-        held = ArraySet(pixels[kept], images.labels[kept], images.classes, names, corrupt)
+    names = [images.name(index) for index in range(len(images))]
+    held = ArraySet(pixels, images.labels, images.classes, names, images.corrupt, images.fingerprint())
     held.reading = images.reading
     return held
+
+
+def extent_in_memory(
+    images: ImageSet, bytes_per_pixel: int, limit_bytes: float, on_corrupt: Literal["stop", "skip"]
+) -> tuple[int, int] | None:
+    """The one size of all images, where they fit into memory; else None. Headers are read up to the first that differs.
+
+    Raises CorruptImage where a header cannot be read and `on_corrupt` is 'stop'.
+    """
+    extent: tuple[int, int] | None = None
+    for index in range(len(images)):
+        try:
+            found = images.extent(index)
+        except CorruptImage:
+            if on_corrupt == "stop":
+                raise
+            return None
+        extent = extent or found
+        if found != extent or len(images) * bytes_per_pixel * extent[0] * extent[1] > limit_bytes:
+            return None
+    return extent
 
 
 def split(images: ImageSet, val_count: int, seed: int) -> Splits:
@@ -375,7 +423,3 @@ def split(images: ImageSet, val_count: int, seed: int) -> Splits:
 def split_by_fraction(images: ImageSet, val_fraction: float, seed: int) -> Splits:
     """`split` with a share of the images, 0 to 1."""
     return split(images, round(val_fraction * len(images)), seed)
-
-
-def _none_readable(images: ImageSet) -> DataError:
-    return DataError(f"None of the {len(images)} images can be read; the first is {images.name(0)}.")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from counterpoise.data.images import CorruptImage
-from counterpoise.data.sources.base import UNLABELED, ArraySet, Concatenation, ImageSet, Subset
+from counterpoise.data.sources.base import UNLABELED, ArraySet, Concatenation, ImageSet, Subset, extent_in_memory
 from counterpoise.errors import DataError
 
 IGNORE = 255
@@ -118,56 +118,31 @@ def concatenate(labeled: MaskedSet, unlabeled: ImageSet) -> MaskedSet:
 def in_memory(images: MaskedSet, limit_bytes: float, on_corrupt: Literal["stop", "skip"] = "stop") -> MaskedSet:
     """Decode a set and its masks once, into memory, where all have one size and fit; else give it back as it is.
 
-    Headers are read first, up to the first image that differs in size. Unless images are left out, the fingerprint
-    stays that of the files.
+    As `base.in_memory`: a set that holds images or masks which cannot be read stays as it is.
 
     Args:
         limit_bytes: most bytes that pixels and masks may take.
-        on_corrupt: 'stop' raises CorruptImage; 'skip' leaves out images which, or whose mask, cannot be read, and names
-            them in `.corrupt`.
+        on_corrupt: 'stop' raises CorruptImage.
     """
-    if isinstance(images, MaskedArraySet) or len(images) == 0:
+    if isinstance(images, MaskedArraySet):
         return images
-    extent: tuple[int, int] | None = None
-    unreadable: dict[int, str] = {}
-
-    def give_up(index: int, error: CorruptImage) -> None:
-        if on_corrupt == "stop":
-            raise error
-        unreadable[index] = error.name
-
+    extent = extent_in_memory(images, 4, limit_bytes, on_corrupt)
+    if extent is None:
+        return images
+    pixels = torch.empty(len(images), 3, *extent, dtype=torch.uint8)
+    masks = torch.empty(len(images), *extent, dtype=torch.uint8)
     for index in range(len(images)):
-        try:
-            found = images.extent(index)
-        except CorruptImage as error:
-            give_up(index, error)
-            continue
-        extent = extent or found
-        if found != extent or len(images) * 4 * extent[0] * extent[1] > limit_bytes:
-            return images
-    height, width = extent or (0, 0)
-    pixels = torch.empty(len(images), 3, height, width, dtype=torch.uint8)
-    masks = torch.empty(len(images), height, width, dtype=torch.uint8)
-    for index in range(len(images)):
-        if index in unreadable:
-            continue
         try:
             image, mask = images.read(index), images.read_mask(index)
-        except CorruptImage as error:
-            give_up(index, error)
-            continue
-        if image.shape[1:] != (height, width):  # a header that lies
+        except CorruptImage:
+            if on_corrupt == "stop":
+                raise
+            return images
+        if tuple(image.shape[1:]) != extent:  # a header that lies
             return images
         pixels[index], masks[index] = image, mask
-    kept = [index for index in range(len(images)) if index not in unreadable]
-    if not kept:
-        raise DataError(f"None of the {len(images)} images can be read; the first is {images.name(0)}.")
-    corrupt = [*images.corrupt, *(unreadable[index] for index in sorted(unreadable))]
-    names = [images.name(index) for index in kept]
-    if not unreadable:
-        held = MaskedArraySet(pixels, masks, images.classes, names, corrupt, images.fingerprint(), images.labels)
-    else:
-        held = MaskedArraySet(pixels[kept], masks[kept], images.classes, names, corrupt, labels=images.labels[kept])
+    names = [images.name(index) for index in range(len(images))]
+    held = MaskedArraySet(pixels, masks, images.classes, names, images.corrupt, images.fingerprint(), images.labels)
     held.reading = images.reading
     return held
 
