@@ -182,7 +182,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
     ),
     "colors without colors in the classes file": (
         lambda root: colored().save(root / "masks" / "03.png"),
-        ("masks/03.png holds colors, and", "names none: write the color behind each class"),
+        ("masks/03.png holds colors (0 0 0, ", "names none: write the color behind each class"),
     ),
     "16 bits": (
         lambda root: Image.fromarray(np.zeros((24, 24), dtype=np.uint16)).save(root / "masks" / "03.png"),

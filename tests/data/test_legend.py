@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from counterpoise.data.images import CorruptImage
-from counterpoise.data.legend import Legend, read_legend, read_mask
+from counterpoise.data.legend import Legend, read_legend
+from counterpoise.data.mask_file import read_mask
 from counterpoise.data.sources.masks import IGNORE
 from counterpoise.errors import DataError
 
@@ -132,7 +133,7 @@ def test_unknown_color_is_named_with_the_nearest_class(tmp_path: Path) -> None:
     expected = r"mask.png holds the color 128 60 120 \(1 pixels\), unknown to .*The nearest is 'road', 128 64 128"
     with pytest.raises(DataError, match=expected):
         read_mask(save(tmp_path, rgb), legend(tmp_path, COLORED))
-    with pytest.raises(DataError, match=r"holds colors, and .* names none.*'sky 128 64 128'"):
+    with pytest.raises(DataError, match=r"holds colors \(128 64 128, .*\), and .* names none.*'sky 128 64 128'"):
         read_mask(save(tmp_path, rgb), legend(tmp_path, PLAIN))
 
 

@@ -105,7 +105,7 @@ def test_list_files_divide_a_flat_folder(flat: Path) -> None:
 def test_what_a_list_gets_wrong_is_named(flat: Path) -> None:
     (flat / "train.txt").write_text("0\n1\n")
     (flat / "val.txt").write_text("3\n33\n")
-    with pytest.raises(DataError, match=r"val.txt names '33', which is not in .*images.* Did you mean '3"):
+    with pytest.raises(DataError, match=r"val.txt names '33', which is not in .*images.* A line is the path"):
         load(flat)
     (flat / "val.txt").write_text("3\n3.jpg\n")
     with pytest.raises(DataError, match="names '3' twice"):
@@ -138,10 +138,31 @@ def test_layout_of_cityscapes_is_read_by_names_and_suffixes(scenes: Path) -> Non
         load(scenes, "masks_folder", **options, mask_suffix="_ids")
 
 
-def test_missing_mask_is_named(scenes: Path) -> None:
+def test_missing_mask_is_named_and_no_other_offered(scenes: Path) -> None:
     (scenes / "masks" / "train" / "2.png").unlink()
-    with pytest.raises(DataError, match=r"1 of 4 images have no mask below .*masks; the first is .*train/2.jpg"):
+    with pytest.raises(
+        DataError, match=r"1 of 4 images have no mask below .*masks; the first is .*train/2.jpg"
+    ) as told:
         load(scenes)
+    assert "Did you mean" not in str(told.value)
+    (scenes / "masks" / "train" / "1.png").unlink()
+    with pytest.raises(
+        DataError, match=r"2 of 4 images have no mask .* \(of train/1.jpg, train/2.jpg, ...\). Add these"
+    ):
+        load(scenes)
+
+
+def test_names_that_end_otherwise_are_answered_with_their_endings(scenes: Path) -> None:
+    for path in sorted((scenes / "masks").rglob("*.png")):
+        path.rename(path.with_name(f"{path.stem}_mask.png"))
+    with pytest.raises(DataError, match=r"set data.options.mask_suffix to _mask\."):
+        load(scenes)
+    for path in sorted((scenes / "images").rglob("*.jpg")):
+        path.rename(path.with_name(f"{path.stem}_training.jpg"))
+    expected = r"set data.options.image_suffix to _training and data.options.mask_suffix to _mask\."
+    with pytest.raises(DataError, match=expected):
+        load(scenes)
+    assert len(load(scenes, image_suffix="_training", mask_suffix="_mask")[0]) == 4
 
 
 def test_mask_without_an_image_is_named(scenes: Path) -> None:
@@ -156,20 +177,77 @@ def test_two_files_of_one_name_are_refused(flat: Path) -> None:
         load(flat)
 
 
-def test_jpeg_masks_are_refused(flat: Path) -> None:
+def test_jpeg_masks_are_refused_unless_read_by_the_nearest_class(flat: Path) -> None:
     with Image.open(flat / "masks" / "0.png") as mask:
         mask.save(flat / "masks" / "0.jpg")
-    with pytest.raises(DataError, match=r"0.jpg is of a format that may change values; masks are PNG"):
+    (flat / "masks" / "0.png").unlink()
+    with pytest.raises(DataError, match=r"0.jpg is of a format that may change values; masks are PNG.*lossy to true"):
         load(flat)
+    with pytest.raises(ConfigError, match="too near for that"):
+        load(flat, lossy=True)
+    (flat / "classes.txt").write_text("ground 0\nvoid 40\ncircle 80\nsquare 160\n")
+    assert load(flat, lossy=True)[0].classes == ("ground", "circle", "square")
 
 
-def test_sizes_must_agree(scenes: Path) -> None:
-    path = scenes / "masks" / "train" / "1.png"
-    with Image.open(path) as mask:
-        mask.resize((20, 16)).save(path)
-    train, _ = load(scenes)
-    with pytest.raises(DataError, match=r"train/1.png is 20 x 16 pixels, and its image .*train/1.jpg is 40 x 32"):
-        train.read_mask(1)
+def shrink(scenes: Path, keys: tuple[str, ...], size: tuple[int, int] = (20, 16)) -> None:
+    for key in keys:
+        with Image.open(scenes / "masks" / f"{key}.png") as mask:
+            mask.resize(size, Image.Resampling.NEAREST).save(scenes / "masks" / f"{key}.png")
+
+
+def test_all_masks_of_another_size_are_counted_at_once(scenes: Path) -> None:
+    shrink(scenes, ("train/0", "train/1", "train/2", "val/1"))
+    with pytest.raises(DataError) as told:
+        load(scenes)
+    for part in (
+        "4 of 6 masks are of another size",
+        "train/1.png is 20 x 16 pixels, and its image",
+        "train/1.jpg is 40 x 32",
+        "and 1 more",
+        "--data.options.resize_masks true",
+        "--data.on_corrupt skip",
+    ):
+        assert part in str(told.value)
+
+
+def test_masks_of_another_size_are_skipped_where_asked(scenes: Path) -> None:
+    shrink(scenes, ("train/1", "val/1"))
+    train, val = sources.load(config.Data(path=scenes, on_corrupt="skip"))
+    held = train.held(1e9, "skip")
+    assert names(held, scenes) == ["train/0.jpg", "train/2.jpg", "train/deep/3.jpg"]
+    assert [Path(name).name for name in held.corrupt] == ["1.png"]
+    assert len(val.held(1e9, "skip")) == 1
+
+
+def test_masks_are_resized_where_asked(scenes: Path) -> None:
+    before = load(scenes)[0]
+    shrink(scenes, ("train/1",))
+    train, _ = load(scenes, resize_masks=True)
+    assert train.fingerprint() != before.fingerprint()
+    mask, old = train.read_mask(1), before.read_mask(0)
+    assert mask.shape == old.shape == (32, 40)
+    assert mask[20, 15] == 2
+    assert mask[31, 39] == 0
+
+
+@pytest.mark.parametrize("size", [(32, 40), (40, 20)])
+def test_masks_of_another_shape_are_not_stretched(scenes: Path, size: tuple[int, int]) -> None:
+    shrink(scenes, ("train/1",), size)
+    with pytest.raises(
+        DataError, match=rf"1.png is {size[0]} x {size[1]} pixels, which is another shape, and its image"
+    ):
+        load(scenes, resize_masks=True)
+
+
+def test_lists_that_share_pictures_are_refused_unless_meant(flat: Path) -> None:
+    (flat / "train.txt").write_text("0\n1\n2\n3\n")
+    (flat / "val.txt").write_text("7\nimages/3.jpg\n1\n")
+    with pytest.raises(
+        DataError, match=r"train.txt and .*val.txt share 2 images, such as 1, 3: .*--data.options.shared"
+    ):
+        load(flat)
+    train, val = load(flat, shared=True)
+    assert (len(train), len(val)) == (4, 3)
 
 
 def test_what_is_wrong_with_the_first_mask_is_said_at_once(scenes: Path) -> None:

@@ -13,14 +13,14 @@ from torch import Tensor
 
 from counterpoise import config
 from counterpoise.data.images import CorruptImage
-from counterpoise.data.legend import Legend, read_legend, read_mask
+from counterpoise.data.legend import Legend, read_legend
+from counterpoise.data.mask_file import UnfitMask, mask_size, read_mask, resized
 from counterpoise.data.sources.base import FileSet, Splits, split_by_fraction
-from counterpoise.data.sources.image_folder import VAL_NAMES, image_files, subfolders
+from counterpoise.data.sources.image_folder import VAL_NAMES, subfolders
 from counterpoise.data.sources.masks import MaskedSet
+from counterpoise.data.sources.masks_pairing import Side, check_apart, listed, matching
 from counterpoise.data.sources.registry import register
 from counterpoise.errors import DataError, nearest
-
-_LOSSLESS = (".png", ".bmp", ".gif", ".tif", ".tiff")
 
 
 class MaskFiles(FileSet, MaskedSet):
@@ -30,26 +30,56 @@ class MaskFiles(FileSet, MaskedSet):
         root, files: folder of the images, and their paths relative to it.
         mask_root, mask_files: the same for the masks.
         legend: what their values mean.
+        resize: bring masks of another size to that of their image, by the nearest pixel.
     """
 
     def __init__(
-        self, root: Path, files: Sequence[str], mask_root: Path, mask_files: Sequence[str], legend: Legend
+        self,
+        root: Path,
+        files: Sequence[str],
+        mask_root: Path,
+        mask_files: Sequence[str],
+        legend: Legend,
+        resize: bool = False,
     ) -> None:
         super().__init__(root, files, torch.zeros(len(files), dtype=torch.int64), legend.classes)
         self.mask_root = mask_root
         self.mask_files = tuple(mask_files)
         self.legend = legend
+        self.resize = resize
+
+    def mask_path(self, index: int) -> Path:
+        """The file of a mask."""
+        return self.mask_root / self.mask_files[index]
 
     def read_mask(self, index: int) -> Tensor:
-        path = self.mask_root / self.mask_files[index]
+        path = self.mask_path(index)
+        size = self.extent(index)
         mask = read_mask(path, self.legend)
-        height, width = self.extent(index)
-        if mask.shape != (height, width):
-            raise DataError(
-                f"Mask {path} is {mask.shape[1]} x {mask.shape[0]} pixels, and its image {self.name(index)} is "
-                f"{width} x {height}. They must be of one size."
-            )
-        return mask
+        found = mask.shape[0], mask.shape[1]
+        if found != size and not (self.resize and _of_one_shape(found, size)):
+            raise UnfitMask(os.fspath(path), f"{self._misfit(index, found, size)}. {_WAYS_OUT}")
+        return resized(mask, size)
+
+    def misfits(self) -> tuple[list[str], int]:
+        """By headers: what is wrong with each mask that does not fit its image, and how many are resized."""
+        wrong, moved = [], 0
+        for index in range(len(self)):
+            try:
+                size, found = self.extent(index), mask_size(self.mask_path(index))
+            except CorruptImage:  # said, or left out, when it is read
+                continue
+            if found != size and self.resize and _of_one_shape(found, size):
+                moved += 1
+            elif found != size:
+                wrong.append(f"{self.mask_path(index)} {self._misfit(index, found, size)}")
+        return wrong, moved
+
+    def _misfit(self, index: int, mask: tuple[int, int], image: tuple[int, int]) -> str:
+        turned = ", after the turn that its EXIF data asks for" if mask == image[::-1] else ""
+        other = ", which is another shape" if self.resize and not _of_one_shape(mask, image) else ""
+        sizes = [f"{width} x {height}" for height, width in (mask, image)]
+        return f"is {sizes[0]} pixels{other}, and its image {self.name(index)} is {sizes[1]}{turned}"
 
     def identity(self, index: int) -> bytes:
         path = self.mask_root / self.mask_files[index]
@@ -58,7 +88,35 @@ class MaskFiles(FileSet, MaskedSet):
 
     @cached_property
     def _meaning(self) -> str:
-        return repr((self.legend.names, self.legend.colors, sorted(self.legend.void), self.legend.ignore))
+        legend = self.legend
+        later = [("given", legend.given), ("lossy", legend.lossy), ("resize", self.resize)]
+        marks = [mark for mark in later if mark[1]]  # sets that have none of them keep their fingerprint
+        return repr((legend.names, legend.colors, sorted(legend.void), legend.ignore, *marks))
+
+
+def _of_one_shape(mask: tuple[int, int], image: tuple[int, int]) -> bool:
+    """Whether a mask can be resized to its image without stretching, but for rounding."""
+    down, across = mask[0] / image[0], mask[1] / image[1]
+    return abs(down - across) <= max(down, across) * (0.02 + 1 / min(mask))
+
+
+def _check_sizes(parts: Sequence[MaskFiles]) -> None:
+    """Raises DataError that counts all masks which do not fit their images."""
+    wrong = [misfit for part in parts for misfit in part.misfits()[0]]
+    if wrong:
+        count = sum(map(len, parts))
+        more = "" if len(wrong) <= _SHOWN else f"; and {len(wrong) - _SHOWN} more"
+        raise DataError(
+            f"{len(wrong)} of {count} masks are of another size than their images: {'; '.join(wrong[:_SHOWN])}{more}. "
+            f"{_WAYS_OUT}"
+        )
+
+
+_SHOWN = 3
+_WAYS_OUT = (
+    "Bring masks to the size of their images, by the nearest pixel, with --data.options.resize_masks true, or leave "
+    "these pictures out with --data.on_corrupt skip."
+)
 
 
 def _recognizes(path: Path) -> bool:
@@ -81,22 +139,29 @@ def load(
     image_suffix: str = "",
     mask_suffix: str = "",
     lists: str = ".",
+    resize_masks: bool = False,
+    lossy: bool = False,
+    shared: bool = False,
 ) -> Splits:
     """Images below `data.path`/images with the masks of the same path below `data.path`/masks, but for the ending.
 
     Divided by folders train/ and val/ in both, or by files train.txt and val.txt, one path or stem a line, or else by
-    `data.val_fraction`. Masks hold the index of the class in 8 bits (gray or palette), or colors. Of gray masks whose
-    classes all have gray colors, the values are those colors (0 and 255, say).
+    `data.val_fraction`. Masks hold the index of the class in 8 bits (gray or palette), the value that `classes` has
+    behind its name, or its color. Of gray masks whose classes all have gray colors, the values are those colors.
 
     Args:
         ignore: value in index masks that is void; where a class has this index, it is void and no class.
-        classes: file with a name a line, or a name and three numbers (its RGB color); a class void, ignore or unlabeled
-            is no class. Relative to the working folder or to `data.path`.
+        classes: file with a name a line, a name and a number (its value in masks), or a name and three numbers (its RGB
+            color); a class void, ignore or unlabeled is no class. Relative to the working folder or to `data.path`.
         val_split: name of the split to evaluate on; default: the first of val, valid, validation, test that is there.
         images, masks: names of the two folders.
         image_suffix, mask_suffix: what ends the names of images and masks before their extension and is not shared,
             such as _leftImg8bit and _gtFine_labelTrainIds; other files are left out.
         lists: folder of the list files, relative to `data.path`.
+        resize_masks: bring masks of another size to that of their image, by the nearest pixel.
+        lossy: masks were saved as JPEG or resized with smoothing: each pixel is of the class whose value or color is
+            nearest.
+        shared: let pictures stand in both lists.
     """
     assert data.path is not None  # the registry has seen to it
     root = data.path.expanduser()
@@ -105,49 +170,34 @@ def load(
             expected = f"expected {root / images} and {root / masks}"
             raise DataError(f"{root} has no folder '{name}'; {expected}.{nearest(name, subfolders(root))}")
     file = classes.expanduser()
-    legend = read_legend(file if file.is_file() else root / file, ignore)
-    sides = _Side(root / images, image_suffix), _Side(root / masks, mask_suffix, lossless=True)
+    legend = read_legend(file if file.is_file() else root / file, ignore, lossy)
+    sides = Side(root / images, image_suffix), Side(root / masks, mask_suffix, masks=True, lossy=lossy)
     folder = root / lists
     by_list = {entry.stem for entry in folder.glob("*.txt")} if folder.is_dir() else set()
-    parts = [
-        _matching(*sides, f"{name}/", legend)
+    keys = [
+        matching(*sides, f"{name}/")
         for name in _split_names(set(subfolders(root / images)), val_split, f"{root / images}")
-    ] or [_listed(*sides, folder / f"{name}.txt", legend) for name in _split_names(by_list, val_split, f"{folder}")]
-    if not parts:
+    ]
+    if not keys:
+        files = [folder / f"{name}.txt" for name in _split_names(by_list, val_split, f"{folder}")]
+        keys = [listed(*sides, file) for file in files]
+        if len(keys) == 2 and not shared:
+            check_apart(keys, files)
+    if not keys:
         if val_split is not None:
             raise DataError(
                 f"{root} has no split '{val_split}': neither {images}/train nor {folder / 'train.txt'} is there."
             )
-        parts = [_matching(*sides, "", legend)]
+        keys = [matching(*sides, "")]
+    parts = [_files(*sides, part, legend, resize_masks) for part in keys]
+    if data.on_corrupt == "stop":
+        _check_sizes(parts)
     for part in parts:
         with suppress(CorruptImage) if data.on_corrupt == "skip" else nullcontext():
             part.read_mask(0)  # what is wrong with all masks is said before training begins
     if len(parts) == 1:
         return split_by_fraction(parts[0], data.val_fraction, data.split_seed)
     return Splits(parts[0], parts[1])
-
-
-class _Side:
-    """The images, or the masks: files below a folder by what they share with the other side, their key."""
-
-    def __init__(self, folder: Path, suffix: str, lossless: bool = False) -> None:
-        self.folder = folder
-        self.files: dict[str, str] = {}
-        for file in image_files(folder):
-            stem, extension = os.path.splitext(file)  # noqa: PTH122 - many files, no Path for each
-            if not stem.endswith(suffix):
-                continue
-            if lossless and extension.lower() not in _LOSSLESS:
-                raise DataError(
-                    f"Mask {folder / file} is of a format that may change values; masks are PNG (or BMP, GIF, TIFF)."
-                )
-            key = stem.removesuffix(suffix)
-            if key in self.files:
-                raise DataError(f"{folder / self.files[key]} and {folder / file} differ in nothing but their ending.")
-            self.files[key] = file
-        if not self.files:
-            ending = f" whose name ends in '{suffix}'" if suffix else ""
-            raise DataError(f"{folder} holds no images{ending}.")
 
 
 def _split_names(present: set[str], val_split: str | None, where: str) -> list[str]:
@@ -161,56 +211,6 @@ def _split_names(present: set[str], val_split: str | None, where: str) -> list[s
     return ["train", *[name for name in VAL_NAMES if name in present][:1]]
 
 
-def _pair(images: _Side, masks: _Side, keys: Sequence[str], legend: Legend) -> MaskFiles:
-    """Images with their masks. Raises DataError where masks are missing."""
-    missing = [key for key in keys if key not in masks.files]
-    if missing:
-        first = images.folder / images.files[missing[0]]
-        raise DataError(
-            f"{len(missing)} of {len(keys)} images have no mask below {masks.folder}; the first is {first}."
-            f"{nearest(missing[0], masks.files)}"
-        )
-    return MaskFiles(
-        images.folder, [images.files[key] for key in keys], masks.folder, [masks.files[key] for key in keys], legend
-    )
-
-
-def _matching(images: _Side, masks: _Side, start: str, legend: Legend) -> MaskFiles:
-    """All images whose path begins with `start`; masks must be as many."""
-    keys, others = ([key for key in side.files if key.startswith(start)] for side in (images, masks))
-    if not keys:
-        raise DataError(f"{images.folder / start} holds no images.")
-    paired = _pair(images, masks, keys, legend)
-    left = sorted(set(others) - set(keys))
-    if left:
-        raise DataError(
-            f"{masks.folder / start} holds {len(others)} masks and {images.folder / start} {len(keys)} images; "
-            f"{masks.files[left[0]]} belongs to none.{nearest(left[0], keys)}"
-        )
-    return paired
-
-
-def _listed(images: _Side, masks: _Side, file: Path, legend: Legend) -> MaskFiles:
-    """The images that a list file names, a line each: path or stem, with or without extension and suffix."""
-    try:
-        lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(
-            f"List {file} cannot be read: {getattr(error, 'strerror', None) or 'it is not text'}."
-        ) from None
-    known = {path: key for key, path in images.files.items()}
-    known |= {os.path.splitext(path)[0]: key for key, path in images.files.items()}  # noqa: PTH122
-    known |= {key: key for key in images.files}
-    prefix = f"{images.folder.name}/"
-    keys = []
-    for line in lines:
-        name = line.replace("\\", "/").removeprefix("./").removeprefix(prefix)
-        if name not in known:
-            raise DataError(f"{file} names '{line}', which is not in {images.folder}.{nearest(name, known)}")
-        keys.append(known[name])
-    if not keys:
-        raise DataError(f"List {file} is empty.")
-    twice = next((key for key in keys if keys.count(key) > 1), None) if len(set(keys)) < len(keys) else None
-    if twice is not None:
-        raise DataError(f"{file} names '{twice}' twice.")
-    return _pair(images, masks, keys, legend)
+def _files(images: Side, masks: Side, keys: Sequence[str], legend: Legend, resize: bool) -> MaskFiles:
+    files = [[side.files[key] for key in keys] for side in (images, masks)]
+    return MaskFiles(images.folder, files[0], masks.folder, files[1], legend, resize)

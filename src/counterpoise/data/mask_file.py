@@ -1,0 +1,285 @@
+"""The one place where a mask file becomes classes."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from counterpoise.data.images import CorruptImage
+from counterpoise.data.legend import UNKNOWN, Legend, pack
+from counterpoise.data.sources.masks import IGNORE
+from counterpoise.errors import DataError
+
+LOSSLESS = (".png", ".bmp", ".gif", ".tif", ".tiff")
+_FORMATS = ("PNG", "BMP", "GIF", "TIFF")
+_SPECKS = 4  # values that are scattered over a mask, from which on it is taken for one that was saved with loss
+
+
+class UnfitMask(CorruptImage):
+    """A mask that can be read and is of no use: of another size than its image, or all void. It may be skipped."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(name, reason)
+        self.args = (f"Mask {name} {reason}",)
+
+
+def read_mask(path: Path, legend: Legend) -> Tensor:
+    """Read a mask file into classes: uint8 [H, W], IGNORE where void.
+
+    Raises:
+        CorruptImage: the file cannot be read, or is all void.
+        DataError: it is no 8-bit mask, or holds a value or color that is no class.
+    """
+    values = _pixels(path, legend)
+    if values.ndim == 2:
+        classes = legend.of_values[values]
+        if (classes == UNKNOWN).any():
+            raise _beyond(path, values, legend)
+    else:
+        if not legend.colors:
+            raise _no_colors(path, values, legend)
+        classes = _nearest_color(values, legend) if legend.lossy else _by_color(path, values, legend)
+    if (classes == IGNORE).all():
+        raise UnfitMask(os.fspath(path), "is all void: no pixel has a class. Leave the image out, or mend its mask.")
+    return torch.from_numpy(classes)
+
+
+def resized(mask: Tensor, size: tuple[int, int]) -> Tensor:
+    """A mask uint8 [H, W] in another height and width, by the nearest pixel."""
+    if mask.shape == size:
+        return mask
+    return torch.from_numpy(
+        np.array(Image.fromarray(mask.numpy()).resize((size[1], size[0]), Image.Resampling.NEAREST))
+    )
+
+
+def mask_size(path: Path) -> tuple[int, int]:
+    """Height and width that the header of a mask file promises. Raises CorruptImage."""
+    with _opened(path, ()) as image:
+        return image.height, image.width
+
+
+def colors_of(path: Path) -> dict[tuple[int, int, int], int]:
+    """The colors in a mask file, each with its number of pixels; nothing where it holds grays or indices.
+
+    Raises CorruptImage.
+    """
+    with _opened(path, ()) as image:
+        if image.mode not in ("RGB", "RGBA"):
+            return {}
+        values = _loaded(image, path)[..., :3]
+    found, counts = np.unique(values.reshape(-1, 3), axis=0, return_counts=True)
+    return {(r, g, b): count for (r, g, b), count in zip(found.tolist(), counts.tolist(), strict=True)}
+
+
+def _opened(path: Path, further: tuple[str, ...]) -> Image.Image:
+    try:
+        return Image.open(path, formats=(*_FORMATS, *further))
+    except MemoryError:
+        raise
+    except UnidentifiedImageError:
+        raise CorruptImage(os.fspath(path), _no_mask(path)) from None
+    except Exception as error:  # Pillow's decoders raise many kinds of errors for damaged files
+        raise CorruptImage(os.fspath(path), _reason(error)) from error
+
+
+def _no_mask(path: Path) -> str:
+    """Why Pillow finds none of the formats of masks."""
+    try:
+        with Image.open(path, formats=("JPEG", "WEBP", "AVIF")) as image:
+            return f"it is a {image.format} file, whatever its name says, and that changes values; {SAVED_WITH_LOSS}"
+    except Exception:  # whatever it is, it is no picture
+        return f"it is not a picture ({', '.join(_FORMATS)})"
+
+
+def _loaded(image: Image.Image, path: Path) -> NDArray[np.uint8]:
+    try:
+        image.load()
+        values: NDArray[np.uint8] = np.asarray(image)
+        return values
+    except MemoryError:
+        raise
+    except Exception as error:  # as above
+        raise CorruptImage(os.fspath(path), _reason(error)) from error
+
+
+def _reason(error: Exception) -> str:
+    reason = getattr(error, "strerror", None) or (str(error).splitlines() or [type(error).__name__])[0]
+    return str(reason).rstrip(".")
+
+
+SAVED_WITH_LOSS = (
+    "make the masks anew, without loss (PNG), or, where classes are far apart in value or color, set "
+    "data.options.lossy to true: each pixel is then of the nearest class"
+)
+"""What to do about a mask that was saved as JPEG."""
+
+
+def _pixels(path: Path, legend: Legend) -> NDArray[np.uint8]:
+    """What a mask file holds: uint8 [H, W], indices or values, or uint8 [H, W, 3], colors.
+
+    A palette mask holds indices, unless all colors that it shows are among those of the classes: programs that
+    shrink files turn colors into palettes of any order.
+    """
+    with _opened(path, ("JPEG",) if legend.lossy else ()) as image:
+        raw = _raw_mode(image)
+        values = _loaded(image, path)
+        mode, palette = image.mode, image.getpalette("RGB")
+    if ";16" in raw or mode in ("I", "F"):
+        kind = f"{16 if ';16' in raw else 32}-bit"
+        raise DataError(f"Mask {path} is {kind}; masks are 8-bit: class indices (gray or palette PNG) or RGB colors.")
+    if mode in ("LA", "RGBA"):
+        if (values[..., -1] != 255).any():
+            raise DataError(f"Mask {path} has transparent pixels; a mask has a class or void in every one.")
+        mode, values = mode[:-1], values[..., 0] if mode == "LA" else values[..., :3]
+    if mode == "P":
+        return _of_palette(values, palette or [], legend)
+    if mode == "1":
+        return values.astype(np.uint8) * (255 if legend.by_value and 255 in legend.values else 1)
+    if mode == "L":
+        # Pillow spreads grays of 2 and 4 bits over 0 to 255.
+        spread = legend.colored_gray or (legend.given and _known(values, legend))
+        return values if spread else values // {"L;2": 85, "L;4": 17}.get(raw, 1)
+    if mode == "RGB":
+        if not legend.colors and legend.lossy:
+            return np.asarray(np.rint(values.mean(2)), dtype=np.uint8)
+        gray = not legend.colors and (values[..., :1] == values).all()
+        return values[..., 0] if gray else values
+    raise DataError(f"Mask {path} is of the mode {mode}; masks hold class indices (gray or palette PNG) or RGB colors.")
+
+
+def _of_palette(values: NDArray[np.uint8], palette: list[int], legend: Legend) -> NDArray[np.uint8]:
+    table = np.zeros((256, 3), dtype=np.uint8)
+    table.flat[: len(palette)] = palette
+    shown = {tuple(color) for color in table[np.unique(values)].tolist()}
+    if legend.colors and palette and shown <= set(legend.colors):
+        return table[values]
+    gray = all(len(set(color)) == 1 for color in shown)
+    if legend.given and palette and gray and not _known(values, legend):
+        return table[values][..., 0]
+    return values
+
+
+def _known(values: NDArray[np.uint8], legend: Legend) -> bool:
+    return bool(np.isin(values, legend.values if legend.ignore is None else [*legend.values, legend.ignore]).all())
+
+
+def _raw_mode(image: Image.Image) -> str:
+    """How Pillow's decoder calls the layout of the pixels in the file, or nothing."""
+    tiles: list[Any] = getattr(image, "tile", [])
+    arguments = tiles[0][3] if tiles else ""
+    return str(arguments[0] if isinstance(arguments, tuple) and arguments else arguments)
+
+
+def _by_color(path: Path, values: NDArray[np.uint8], legend: Legend) -> NDArray[np.uint8]:
+    keys, targets = legend.by_color
+    packed = pack(values)
+    at = np.searchsorted(keys, packed).clip(max=len(keys) - 1)
+    if not (keys[at] == packed).all():
+        raise _unknown_color(path, values, keys[at] == packed, legend)
+    found: NDArray[np.uint8] = targets[at]
+    return found
+
+
+def _nearest_color(values: NDArray[np.uint8], legend: Legend) -> NDArray[np.uint8]:
+    best, rows = np.full(values.shape[:2], 2**31 - 1), np.zeros(values.shape[:2], dtype=np.int64)
+    for row, color in enumerate(legend.colors):
+        distance = ((values.astype(np.int32) - np.array(color, dtype=np.int32)) ** 2).sum(2)
+        rows[distance < best] = row
+        best = np.minimum(best, distance)
+    found: NDArray[np.uint8] = legend.targets[rows]
+    return found
+
+
+def _scattered(values: NDArray[Any], strange: NDArray[np.bool_], legend: Legend) -> bool:
+    """Whether many of the strange values [H, W] have hardly a neighbor alike, as after JPEG or smooth resizing."""
+    alike = np.zeros(values.shape, dtype=bool)
+    alike[:, 1:] |= values[:, 1:] == values[:, :-1]
+    alike[:, :-1] |= values[:, 1:] == values[:, :-1]
+    alike[1:] |= values[1:] == values[:-1]
+    alike[:-1] |= values[1:] == values[:-1]
+    found, inverse, counts = np.unique(values[strange], return_inverse=True, return_counts=True)
+    together = np.bincount(inverse.ravel(), weights=alike[strange])
+    specks = int((together < 0.75 * counts).sum())
+    return specks >= _SPECKS and specks > len(found) / 2 and len(found) > 2 * len(legend.names)
+
+
+def _lossy(path: Path, count: int, what: str) -> DataError:
+    return DataError(
+        f"Mask {path} holds {count} {what}, many of them scattered along edges: it looks as if it had been saved as "
+        f"JPEG, or resized with smoothing. None of them is void: {SAVED_WITH_LOSS}."
+    )
+
+
+def _beyond(path: Path, values: NDArray[np.uint8], legend: Legend) -> DataError:
+    counts = np.bincount(values.ravel(), minlength=256)
+    if _scattered(values, legend.of_values[values] == UNKNOWN, legend):
+        return _lossy(path, int((counts > 0).sum()), "values")
+    found = np.flatnonzero(counts)
+    strange = [int(value) for value in found if legend.of_values[value] == UNKNOWN]
+    first = strange[-1]
+    if legend.colored_gray:
+        expected = f"the grays of {legend.file} are {', '.join(map(str, legend.values))}"
+    elif legend.given:
+        expected = f"the values in {legend.file} are {', '.join(map(str, legend.values))}"
+    else:
+        expected = f"{legend.file} names the classes 0 to {len(legend.names) - 1}"
+    return DataError(
+        f"Mask {path} holds the value {first} ({counts[first]} pixels), and {expected}. "
+        f"{_as_class(found, strange, legend)} If {first} is void instead, "
+        f"and counts nowhere, set data.options.ignore to {first}."
+    )
+
+
+def _as_class(found: NDArray[np.int64], strange: list[int], legend: Legend) -> str:
+    """How to say that a value is a class: with the names that do not occur, where there are as many."""
+    rows = range(len(legend.names))
+    left = [row for row in rows if row not in legend.void and legend.values[row] not in found]
+    if not left:
+        return (
+            f"If {strange[-1]} is a class, name it in {legend.file}: the first line is 0, or a value follows each name."
+        )
+    values = list(legend.values)
+    if len(left) == len(strange):
+        for row, value in zip(left, strange, strict=True):
+            values[row] = value
+        shown = [f"'{legend.names[row]} {values[row]}'" for row in rows]
+        lines = ", ".join(shown if len(shown) <= 6 else [*shown[:3], "...", *shown[-2:]])
+    else:
+        lines = f"'{legend.names[left[0]]} {strange[0]}' and so on"
+    return f"If it is a class, write the value behind every name in {legend.file}: {lines}."
+
+
+def _no_colors(path: Path, values: NDArray[np.uint8], legend: Legend) -> DataError:
+    if _scattered(pack(values), np.ones(values.shape[:2], dtype=bool), legend):
+        return _lossy(path, len(np.unique(pack(values))), "colors")
+    found, counts = np.unique(values.reshape(-1, 3), axis=0, return_counts=True)
+    shown = [" ".join(map(str, found[at])) for at in counts.argsort()[::-1][:6]]
+    rest = f" and {len(found) - len(shown)} more" if len(found) > len(shown) else ""
+    return DataError(
+        f"Mask {path} holds colors ({', '.join(shown)}{rest}), and {legend.file} names none: write the color behind "
+        f"each class, as in '{legend.names[0]} {shown[0]}'."
+    )
+
+
+def _unknown_color(path: Path, values: NDArray[np.uint8], known: NDArray[np.bool_], legend: Legend) -> DataError:
+    if _scattered(pack(values), ~known, legend):
+        return _lossy(path, len(np.unique(pack(values))), "colors")
+    found, counts = np.unique(values[~known], axis=0, return_counts=True)
+    most = found[counts.argmax()]
+    distances = ((np.array(legend.colors) - most.astype(np.int64)) ** 2).sum(1)
+    row = int(distances.argmin())
+    red, green, blue = most.tolist()
+    others = f" and {len(found) - 1} more" if len(found) > 1 else ""
+    return DataError(
+        f"Mask {path} holds the color {red} {green} {blue} ({counts.max()} pixels){others}, unknown to "
+        f"{legend.file}. The nearest is '{legend.names[row]}', {' '.join(map(str, legend.colors[row]))}. "
+        f"If it is a class, add its line, 'NAME {red} {green} {blue}'; where it counts nowhere, NAME is void."
+    )

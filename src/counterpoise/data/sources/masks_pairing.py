@@ -1,0 +1,154 @@
+"""Which mask belongs to which image: by what their paths share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from counterpoise.data.mask_file import LOSSLESS, SAVED_WITH_LOSS
+from counterpoise.data.sources.image_folder import image_files
+from counterpoise.errors import DataError
+
+SHOWN = 3
+
+
+class Side:
+    """The images, or the masks: files below a folder by what they share with the other side, their key.
+
+    Args:
+        masks: whether they are masks, which formats that change values do not hold.
+        lossy: let masks be of such a format.
+    """
+
+    def __init__(self, folder: Path, suffix: str, masks: bool = False, lossy: bool = False) -> None:
+        self.folder = folder
+        self.every = image_files(folder)
+        self.files: dict[str, str] = {}
+        kept = [(stem, file) for file in self.every if (stem := stem_of(file)).endswith(suffix)]
+        jpeg = [file for _, file in kept if masks and not lossy and not file.lower().endswith(LOSSLESS)]
+        if jpeg:
+            raise DataError(
+                f"Mask {folder / jpeg[0]} is of a format that may change values{and_more(jpeg[1:])}; masks are PNG (or "
+                f"BMP, GIF, TIFF). A JPEG mask holds values that are no class, along every edge: {SAVED_WITH_LOSS}."
+            )
+        for stem, file in kept:
+            key = stem.removesuffix(suffix)
+            if key in self.files:
+                raise DataError(f"{folder / self.files[key]} and {folder / file} differ in nothing but their ending.")
+            self.files[key] = file
+        if not self.files:
+            ending = f" whose name ends in '{suffix}'" if suffix else ""
+            raise DataError(f"{folder} holds no images{ending}.")
+
+
+def stem_of(file: str) -> str:
+    """A path without its extension."""
+    return os.path.splitext(file)[0]  # noqa: PTH122 - many files, no Path for each
+
+
+def and_more(others: Sequence[object]) -> str:
+    """How many more there are, in brackets."""
+    return f" ({len(others)} more)" if others else ""
+
+
+def require_masks(images: Side, masks: Side, keys: Sequence[str]) -> None:
+    """Raises DataError where images have no mask. No other picture's mask is offered in its place."""
+    missing = [key for key in keys if key not in masks.files]
+    if not missing:
+        return
+    shown = ", ".join(images.files[key] for key in missing[:SHOWN])
+    found = suffixes(map(stem_of, images.every), map(stem_of, masks.every))
+    if found is None:
+        way_out = "Add these masks, or take the images away; list files (train.txt, val.txt) may name those to use."
+    else:
+        options = zip(("image_suffix", "mask_suffix"), found, strict=True)
+        said = " and ".join(f"data.options.{name} to {suffix}" for name, suffix in options if suffix)
+        way_out = f"Names end otherwise on either side: set {said}."
+    raise DataError(
+        f"{len(missing)} of {len(keys)} images have no mask below {masks.folder}; the first is "
+        f"{images.folder / images.files[missing[0]]}"
+        f"{f' (of {shown}, ...)' if len(missing) > 1 else ''}. {way_out}"
+    )
+
+
+def matching(images: Side, masks: Side, start: str) -> list[str]:
+    """Keys of all images whose path begins with `start`; masks must be as many."""
+    keys, others = ([key for key in side.files if key.startswith(start)] for side in (images, masks))
+    if not keys:
+        raise DataError(f"{images.folder / start} holds no images.")
+    require_masks(images, masks, keys)
+    left = sorted(set(others) - set(keys))
+    if left:
+        raise DataError(
+            f"{masks.folder / start} holds {len(others)} masks and {images.folder / start} {len(keys)} images; "
+            f"{masks.files[left[0]]} belongs to none{and_more(left[1:])}. Take it away, or bring its image."
+        )
+    return keys
+
+
+def listed(images: Side, masks: Side, file: Path) -> list[str]:
+    """Keys of the images that a list file names, a line each: path or stem, with or without extension and suffix."""
+    try:
+        lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"List {file} cannot be read: {getattr(error, 'strerror', None) or 'it is not text'}."
+        ) from None
+    if not lines:
+        raise DataError(f"List {file} is empty.")
+    known = {path: key for key, path in images.files.items()}
+    known |= {stem_of(path): key for key, path in images.files.items()}
+    known |= {key: key for key in images.files}
+    prefix = f"{images.folder.name}/"
+    named = [line.replace("\\", "/").removeprefix("./").removeprefix(prefix) for line in lines]
+    strange = [line for line, name in zip(lines, named, strict=True) if name not in known]
+    if strange:
+        raise DataError(
+            f"{file} names '{strange[0]}', which is not in {images.folder}{and_more(strange[1:])}. A line is the "
+            f"path of an image below it, or that without its ending, such as '{next(iter(images.files))}'."
+        )
+    keys = [known[name] for name in named]
+    twice = sorted({key for key in keys if keys.count(key) > 1}) if len(set(keys)) < len(keys) else []
+    if twice:
+        raise DataError(f"{file} names '{twice[0]}' twice{and_more(twice[1:])}.")
+    require_masks(images, masks, keys)
+    return keys
+
+
+def check_apart(halves: Sequence[Sequence[str]], files: Sequence[Path]) -> None:
+    """Raises DataError where keys stand in both of two lists."""
+    both = sorted(set(halves[0]) & set(halves[1]))
+    if both:
+        raise DataError(
+            f"{files[0]} and {files[1]} share {len(both)} images, such as {', '.join(both[:SHOWN])}: a score on "
+            "pictures that were trained on says nothing. Take them out of one list, or say that it is meant so: "
+            "--data.options.shared true."
+        )
+
+
+def suffixes(images: Iterable[str], masks: Iterable[str]) -> tuple[str, str] | None:
+    """What ends stems of images and of masks and is not shared: _training and _manual1 of 21_training and 21_manual1.
+
+    None where there is nothing that holds for nine of ten images.
+    """
+    stems, others = sorted(images), set(masks)
+    if not stems or not others:
+        return None
+    first = stems[0]
+    common = {other: _shared(first, other) for other in others}
+    longest = max(common.values())
+    inside = longest > len(os.path.dirname(first)) + bool(os.path.dirname(first))  # noqa: PTH120 - text alone
+    for other in sorted(other for other, length in common.items() if length == longest and inside):
+        key = first[:longest].rstrip("_-. ")
+        ends = first[len(key) :], other[len(key) :]
+        keys = [stem.removesuffix(ends[0]) for stem in stems if stem.endswith(ends[0])]
+        held = sum(key + ends[1] in others for key in keys)
+        if any(ends) and len(set(keys)) == len(keys) and held >= 0.9 * len(stems):
+            return ends
+    return None
+
+
+def _shared(one: str, other: str) -> int:
+    """How many letters two texts begin with alike."""
+    return next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))

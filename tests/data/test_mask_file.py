@@ -1,0 +1,148 @@
+"""Mask files that people have: values of classes, palettes, and what JPEG leaves of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw
+
+from counterpoise.data.images import CorruptImage
+from counterpoise.data.legend import Legend, read_legend
+from counterpoise.data.mask_file import mask_size, read_mask, resized
+from counterpoise.errors import ConfigError, DataError
+
+
+def legend(folder: Path, text: str, ignore: int | None = None, lossy: bool = False) -> Legend:
+    (folder / "classes.txt").write_text(text)
+    return read_legend(folder / "classes.txt", ignore, lossy)
+
+
+def lesion(value: int = 255) -> Image.Image:
+    mask = Image.new("L", (80, 60))
+    ImageDraw.Draw(mask).ellipse((15, 10, 55, 45), fill=value)
+    return mask
+
+
+def save(folder: Path, image: Image.Image, name: str = "mask.png", **options: object) -> Path:
+    image.save(folder / name, **options)
+    return folder / name
+
+
+def expected() -> torch.Tensor:
+    return torch.from_numpy((np.asarray(lesion()) == 255).astype(np.uint8))
+
+
+def test_value_that_no_class_has_is_taken_for_a_class_first(tmp_path: Path) -> None:
+    path = save(tmp_path, lesion())
+    wanted = (
+        r"holds the value 255 .* If it is a class, write the value behind every name .*: 'background 0', 'lesion 255'"
+    )
+    with pytest.raises(DataError, match=wanted + r".* If 255 is void instead.*set data.options.ignore to 255"):
+        read_mask(path, legend(tmp_path, "background\nlesion\n"))
+    assert torch.equal(read_mask(path, legend(tmp_path, "background 0\nlesion 255\n")), expected())
+
+
+def test_value_beyond_as_many_names_asks_for_a_name(tmp_path: Path) -> None:
+    path = save(tmp_path, Image.fromarray(np.array([[0, 1, 2]], dtype=np.uint8)))
+    with pytest.raises(DataError, match=r"value 2 .* If 2 is a class, name it in .*classes.txt"):
+        read_mask(path, legend(tmp_path, "background\nlesion\n"))
+    path = save(tmp_path, Image.fromarray(np.array([[255, 255]], dtype=np.uint8)))
+    with pytest.raises(DataError, match=r"behind every name in .*'background 255' and so on"):
+        read_mask(path, legend(tmp_path, "background\nlesion\n"))
+
+
+def test_numbers_behind_all_names_are_values_and_void_may_have_one(tmp_path: Path) -> None:
+    meaning = legend(tmp_path, "background 0\nedge of it; 128\nvoid 7\nlesion 255\n")
+    assert meaning.classes == ("background", "edge of it", "lesion")
+    path = save(tmp_path, Image.fromarray(np.array([[0, 128, 7, 255]], dtype=np.uint8)))
+    assert read_mask(path, meaning).tolist() == [[0, 1, 255, 2]]
+    path = save(tmp_path, Image.fromarray(np.array([[0, 1]], dtype=np.uint8)))
+    with pytest.raises(DataError, match=r"holds the value 1 .* the values in .* are 0, 128, 7, 255"):
+        read_mask(path, meaning)
+
+
+@pytest.mark.parametrize("text", ["class 0\nclass 1\n", "road\nlane 2\n", "year 2020\nyear 2021\n", "a 1\nb 300\n"])
+def test_numbers_that_are_part_of_names_stay_so(tmp_path: Path, text: str) -> None:
+    assert legend(tmp_path, text).classes == tuple(text.splitlines())
+    assert legend(tmp_path, text).values == [0, 1]
+
+
+def test_names_that_are_other_numbers_than_their_index_have_two_readings(tmp_path: Path) -> None:
+    assert legend(tmp_path, "0\n1\n2\n").classes == ("0", "1", "2")
+    with pytest.raises(DataError, match=r"Line 2 of .* is the class '255', and its index is 1: .*'255 255' or '255 1'"):
+        legend(tmp_path, "0\n255\n")
+    with pytest.raises(DataError, match="is the class '10', and its index is 2"):
+        legend(tmp_path, "0\n1\n10\n2\n")
+    path = save(tmp_path, lesion())
+    assert torch.equal(read_mask(path, legend(tmp_path, "0 0\n255 255\n")), expected())
+
+
+def test_two_classes_of_one_value_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="'b 1': this value is that of 'a'"):
+        legend(tmp_path, "a 1\nb 1\n")
+
+
+def test_values_are_found_in_palettes_bits_and_grays_saved_as_rgb(tmp_path: Path) -> None:
+    meaning = legend(tmp_path, "background 0\nlesion 255\n")
+    indices = Image.frombytes("P", (80, 60), expected().numpy().tobytes())
+    indices.putpalette([0, 0, 0, 255, 255, 255])
+    for image, name in (
+        (indices, "mask.gif"),
+        (indices, "mask.png"),
+        (lesion().convert("1"), "mask.png"),
+        (lesion().convert("RGB"), "mask.png"),
+    ):
+        assert torch.equal(read_mask(save(tmp_path, image, name), meaning), expected())
+        assert mask_size(tmp_path / name) == (60, 80)
+    gray = save(tmp_path, Image.fromarray(expected().numpy()).convert("RGB"))
+    assert torch.equal(read_mask(gray, legend(tmp_path, "background\nlesion\n")), expected())
+
+
+@pytest.mark.parametrize("text", ["background\nlesion\n", "background 0\nlesion 255\n", "a 0 0 0\nb 255 255 255\n"])
+@pytest.mark.parametrize("kind", ["L", "RGB"])
+def test_mask_that_was_a_jpeg_is_called_so_and_never_void(tmp_path: Path, text: str, kind: str) -> None:
+    save(tmp_path, lesion().convert(kind), "mask.jpg", quality=80)
+    with Image.open(tmp_path / "mask.jpg") as damaged:
+        path = save(tmp_path, damaged)
+    with pytest.raises(DataError, match=r"saved as JPEG.*None of them is void.*data.options.lossy to true") as error:
+        read_mask(path, legend(tmp_path, text))
+    assert "ignore" not in str(error.value)
+    jpeg = tmp_path / "named.png"
+    jpeg.write_bytes((tmp_path / "mask.jpg").read_bytes())
+    with pytest.raises(CorruptImage, match=r"it is a JPEG file, whatever its name says"):
+        read_mask(jpeg, legend(tmp_path, text))
+
+
+def test_ids_of_objects_are_not_called_a_jpeg(tmp_path: Path) -> None:
+    mask = Image.new("L", (200, 200))
+    for number in range(1, 31):
+        left, top = 30 * (number % 6), 40 * (number // 7)
+        ImageDraw.Draw(mask).ellipse((left, top, left + 18, top + 14), fill=number)
+    with pytest.raises(DataError, match="holds the value 30"):
+        read_mask(save(tmp_path, mask), legend(tmp_path, "background\nnucleus\n"))
+
+
+@pytest.mark.parametrize("text", ["background 0\nlesion 255\n", "a 20 20 200\nb 250 250 20\n"])
+def test_lossy_masks_are_read_by_the_nearest_class(tmp_path: Path, text: str) -> None:
+    clean = np.array([[0], [255]], dtype=np.uint8)
+    if text.count(" ") > 2:
+        clean = np.array([[20, 20, 200], [250, 250, 20]], dtype=np.uint8)
+    image = Image.fromarray(clean[expected().numpy()].squeeze())
+    path = save(tmp_path, image, "mask.jpg", quality=85)
+    found = read_mask(path, legend(tmp_path, text, lossy=True))
+    assert (found != expected()).float().mean() < 0.02
+    with pytest.raises(DataError):
+        read_mask(path, legend(tmp_path, text))
+
+
+def test_classes_that_are_alike_cannot_be_read_by_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"'background' \(0 0 0\) and 'lesion' \(1 1 1\) .* too near for that"):
+        legend(tmp_path, "background\nlesion\n", lossy=True)
+
+
+def test_masks_are_resized_to_the_nearest_pixel() -> None:
+    mask = torch.tensor([[0, 5], [255, 9]], dtype=torch.uint8)
+    assert resized(mask, (4, 6)).tolist() == [[0] * 3 + [5] * 3] * 2 + [[255] * 3 + [9] * 3] * 2
