@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -191,3 +193,23 @@ def test_hostile_names_do_nothing(visit: Visit, digit_runs: Path, tmp_path: Path
     assert "taken" not in seen.page.title()
     assert seen.errors == []
     assert seen.page.locator("[data-chart=moving] svg").count() == 1
+
+
+def test_names_of_points_that_lie_close_do_not_overlap(visit: Visit, digit_page: Path, tmp_path: Path) -> None:
+    text = digit_page.read_text(encoding="utf-8")
+    points = [{"name": f"student {i}", "x": 10 + i / 50, "y": 80 + i / 40, "color": "ink"} for i in range(20)]
+    far = {"name": "far away", "x": 30, "y": 60, "color": "ink"}
+    data = json.dumps({"points": [far, *points], "across": "ms", "up": "%"})
+    closer, count = re.subn(r'(id="data-latency">).*?(</script>)', rf"\g<1>{data}\g<2>", text)
+    assert count == 1
+    (tmp_path / "page.html").write_text(closer, encoding="utf-8")
+    boxes = "all => all.map(one => one.getBoundingClientRect()).map(b => [b.left, b.top, b.right, b.bottom])"
+    seen = visit(tmp_path / "page.html")
+    found = seen.page.eval_on_selector_all("[data-chart=latency] .names text", boxes)
+    assert 2 <= len(found) < 21  # the far one, and as many of the others as there is room for
+    assert not any(overlap(one, other) for one, other in itertools.combinations(found, 2))
+    assert seen.errors == []
+
+
+def overlap(one: list[float], other: list[float]) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]

@@ -239,6 +239,13 @@ def test_what_is_no_run_is_told(run: Run, copied: Copy, tmp_path: Path) -> None:
     assert run("report", tmp_path / "balance-1", "--images", "0")[0] == 2
 
 
+def test_a_section_without_contents_is_left_out_and_said_above(copied: Copy) -> None:
+    page = render([copied("balance-1")])
+    assert 'id="deployment"' not in page
+    assert 'href="#deployment"' not in page
+    assert page.count("No export was found") == 1
+
+
 def test_long_curves_are_thinned_to_means() -> None:
     points = thinned([(x, float(x % 2)) for x in range(10_001)])
     assert len(points) <= POINTS

@@ -74,6 +74,20 @@ def _differences(axes: Any, comparison: Comparison, report: Report, pair: str) -
     axes.tick_params(labelleft=False)
 
 
+def apart(figure: Any, texts: Sequence[Any]) -> None:
+    """Move the names of points so that none lies over another, a line leading to each that was moved far.
+
+    Call it last: the figure keeps its layout from here on.
+    """
+    from adjustText import adjust_text
+
+    figure.draw_without_rendering()  # so that places are known
+    figure.set_layout_engine("none")
+    if len(texts) > 1:
+        # By iterations, not seconds: equal points give equal pictures.
+        adjust_text(texts, ax=texts[0].axes, iter_lim=500, arrowprops={"arrowstyle": "-", "color": GREY, "lw": 0.6})
+
+
 def dress(axes: Any, methods: Sequence[str]) -> None:
     """A line of the axes for each, from above; a light grid, and no frame."""
     axes.set_yticks(range(len(methods)), methods, fontsize=8)

@@ -100,14 +100,13 @@ def draw(out: Path, found: Sequence[Row], column: str, budget: Budget) -> None:
     timed = [row for row in found if row["latency_ms"] is not None]
     scored = [row for row in timed if _scored(row, column)]
     largest = max((row["megabytes"] or 0 for row in scored), default=0) or 1
+    texts = []
     for row in scored:
         color = plotting.CLAIM if row["status"] == WINNER else plotting.INK
         axes.scatter(row["latency_ms"], row[column], 20 + 180 * (row["megabytes"] or 0) / largest, color, alpha=0.7)
         if row["latency_low_ms"] is not None:
             axes.plot([row["latency_low_ms"], row["latency_high_ms"]], [row[column]] * 2, color=color, linewidth=1)
-        axes.annotate(
-            row["candidate"], (row["latency_ms"], row[column]), (4, 4), textcoords="offset points", fontsize=7
-        )
+        texts.append(axes.text(row["latency_ms"], row[column], row["candidate"], fontsize=7))
     edge = sorted((row["latency_ms"], row[column]) for row in scored if row.get("frontier") == "yes")
     axes.plot(*zip(*edge, strict=True), color=plotting.GREY, linewidth=0.8, zorder=0)
     over = [row["latency_ms"] for row in timed if row not in scored]
@@ -120,6 +119,7 @@ def draw(out: Path, found: Sequence[Row], column: str, budget: Budget) -> None:
     axes.tick_params(labelsize=8)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
+    plotting.apart(figure, texts)
     with mpl.rc_context({"svg.hashsalt": "counterpoise"}):  # equal measurements give equal files
         for ending, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
             with replacing(out / f"frontier.{ending}") as temporary:

@@ -89,7 +89,7 @@ def deployment(
         "machines": list(dict.fromkeys(machines)),
         "latency": latency,
         "missing": missing,
-        "there": bool(exports or measured or candidates),
+        "there": bool(exports or measured or candidates or any(row["ms"] for row in networks)),
     }
 
 

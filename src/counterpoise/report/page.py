@@ -90,6 +90,11 @@ def render(
                 notes += [f"{run.name}: {note}" for note in run.missing]
     if findings is None:
         notes.append("The student was not asked for its answers: no pictures, no confusions, no gauge.")
+    shown = deployment.deployment(
+        shipped, told["rows"], (reading.folder, reading.last.get(metric)), found.get("latency", {}), metric
+    )
+    if not shown["there"]:  # no section that could say it
+        notes += shown["missing"]
     context = {
         "title": "".join(part for part, _ in told["words"]),
         "task": reading.task,
@@ -104,9 +109,7 @@ def render(
         "findings": found,
         "details": _details(found, chosen, methods, reading.task),
         "comparison": comparison.comparison(methods, told["differences"], compared, "points"),
-        "deployment": deployment.deployment(
-            shipped, told["rows"], (reading.folder, reading.last.get(metric)), found.get("latency", {}), metric
-        ),
+        "deployment": shown,
         "provenance": provenance.provenance(reading),
         "command": command,
         "made": time.strftime("%Y-%m-%d %H:%M"),

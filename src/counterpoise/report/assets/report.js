@@ -154,12 +154,31 @@
         marks: [
           Plot.gridX({ stroke: "var(--line)", strokeOpacity: 1, ticks }), Plot.gridY({ stroke: "var(--line)", strokeOpacity: 1, ticks: 5 }),
           Plot.dot(points, { x: "x", y: "y", r: 6, fill: (point) => color(point.color), stroke: "var(--surface)", strokeWidth: 1.5 }),
-          points.length <= 12 ? Plot.text(points, { x: "x", y: "y", text: "name", dy: -12, fill: "var(--ink)" }) : null,
+          Plot.text(points, { x: "x", y: "y", text: "name", dy: -12, fill: "var(--ink)", className: "names" }),
           Plot.tip(points, Plot.pointer({ x: "x", y: "y", fill: "var(--surface)", stroke: "var(--line)", title: (point) => `${point.name}\n${across}: ${short(point.x)}\n${up}: ${short(point.y)}` })),
         ],
       });
     },
   };
+
+  // Names of points that lie close: each goes above its point, below it or beside it, or is left to the tip and the table.
+  function separate(chart) {
+    const frame = chart.getBoundingClientRect();
+    const taken = [];
+    const free = (box) =>
+      box.left >= frame.left && box.right <= frame.right &&
+      taken.every((other) => box.right < other.left || box.left > other.right || box.bottom < other.top || box.top > other.bottom);
+    for (const name of chart.querySelectorAll(".names text")) {
+      const found = [[0, 0, "middle"], [0, 26, "middle"], [10, 13, "start"], [-10, 13, "end"]].some(([x, y, anchor]) => {
+        name.setAttribute("x", x);
+        name.setAttribute("y", y);
+        name.setAttribute("text-anchor", anchor);
+        return free(name.getBoundingClientRect());
+      });
+      if (found) taken.push(name.getBoundingClientRect());
+      else name.remove();
+    }
+  }
 
   function draw(place) {
     const width = Math.floor(place.clientWidth);
@@ -172,6 +191,7 @@
     // The picture speaks as a whole; labels of groups within it may not be there.
     for (const group of chart.querySelectorAll("g[aria-label]")) group.removeAttribute("aria-label");
     place.replaceChildren(chart);
+    separate(chart);
   }
 
   const places = document.querySelectorAll("[data-chart]");
