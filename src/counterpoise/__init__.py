@@ -12,7 +12,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from counterpoise.api import distill, evaluate, gauge, predict, record, train, try_, watch
+    from counterpoise.api import check, distill, evaluate, gauge, predict, record, train, try_, watch
     from counterpoise.api import listing as list
     from counterpoise.comparing.compare import compare
     from counterpoise.comparing.search import search
@@ -36,6 +36,7 @@ __all__ = [
     "Run",
     "__version__",
     "balance_divergence",
+    "check",
     "compare",
     "demo",
     "distill",
@@ -62,6 +63,7 @@ _HOMES = {
     "CounterpoiseError": "errors",
     "Run": "config",
     "balance_divergence": "objectives.balance",
+    "check": "api",
     "compare": "comparing.compare",
     "demo": "demos",
     "distill": "api",

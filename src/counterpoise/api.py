@@ -133,7 +133,6 @@ def record(
     from counterpoise.engine import recording
     from counterpoise.engine.assemble import assemble, settle
     from counterpoise.engine.processes import join
-    from counterpoise.engine.progress import tell
     from counterpoise.teachers import store
 
     resolved = inputs.resolve(run)
@@ -151,8 +150,6 @@ def record(
     with join(resolved.train.device) as processes:
         resolved = settle(resolved, processes.device)
         parts = assemble(resolved, processes, student=student, teacher=teacher, data=data)
-        if show and processes.first:
-            tell(parts.notes)
         finished = recording.record(
             resolved,
             parts,
@@ -176,6 +173,7 @@ def evaluate(
     device: str = "auto",
     data_set: Splits | None = None,
     split: str | None = None,
+    show: bool = False,
 ) -> dict[str, Any]:
     """Score a student folder (or a run) on the validation part of a data set.
 
@@ -188,7 +186,8 @@ def evaluate(
         batch_size: images at once; default: as in the run which `student` lies in, else 250.
         device: as train.device.
         data_set: `Splits(train, val)` instead of `data`.
-        split: name of the split to score on, where the data has several, such as "test" of a masks folder.
+        split: name of the split to score on, where the data has several, such as "test".
+        show: say on stderr what was found in the data.
 
     Returns:
         Of classification: top1, top5 where there are more than five classes, loss, balanced_accuracy,
@@ -203,7 +202,31 @@ def evaluate(
     network = load_student(Path(student), model=model)
     images, section = inputs.evaluated(Path(student), data, split, data_set)
     at_once = inputs.batch_size(Path(student), batch_size)
-    return full_report(network, images, section, choose_device(device), at_once)
+    return full_report(network, images, section, choose_device(device), at_once, show)
+
+
+def check(data: RunLike) -> dict[str, Any]:
+    """Look a data set through for whatever is wrong with it; nothing is trained.
+
+    Args:
+        data: a data folder, or a run whose `data` section is used.
+
+    Returns:
+        {"source", "found", "errors", "problems": [{"severity", "what", "way_out", "where", "count"}, ...]}; errors is
+        how many of the problems stop training, and found what `said` lines and values tell of the data, or None.
+
+    Raises:
+        CounterpoiseError: there is no such folder, source or option.
+    """
+    from counterpoise.data.checking import check as look
+
+    source, found, problems = look(inputs.data_section(Path(), data))
+    return {
+        "source": source,
+        "found": None if found is None else {"said": found.text(), **found.values},
+        "errors": sum(problem.severity == "error" for problem in problems),
+        "problems": [problem.values() for problem in problems],
+    }
 
 
 def gauge(
@@ -216,6 +239,7 @@ def gauge(
     batch_size: int = 250,
     device: str = "auto",
     data_set: Splits | None = None,
+    show: bool = False,
 ) -> dict[str, Any]:
     """How a student's forward and reverse KL to its teacher divide over the classes, on the validation data.
 
@@ -229,6 +253,7 @@ def gauge(
         batch_size: images at once.
         device: as train.device.
         data_set: `Splits(train, val)` instead of `data`.
+        show: say on stderr what was found in the data.
 
     Returns:
         See `Gauge.compute`, and the names of `corrupt` images.
@@ -258,6 +283,7 @@ def gauge(
         inputs.positive("batch_size", batch_size),
         temperature,
         around is not None and answers_by_sigmoid(around.objective),
+        show,
     )
 
 

@@ -171,7 +171,7 @@ def evaluate(
     Args:
         student: student folder, or a run's folder
         data: data folder or run file; default: the data of the run that the student lies in
-        split: which split to score on where the data has several, such as test in a masks folder
+        split: which split to score on where the data has several, such as test
         model: the student's network where it is code of your own, file.py:function
         batch_size: images at once; default: as in the run that the student lies in, else 250
         device: auto, cpu, cuda, cuda:1 or mps
@@ -180,8 +180,26 @@ def evaluate(
     from counterpoise import api
     from counterpoise.tables import report_tables
 
-    report = api.evaluate(student, data, model=model, batch_size=batch_size, device=device, split=split)
+    report = api.evaluate(student, data, model=model, batch_size=batch_size, device=device, split=split, show=True)
     command_line.show(report, json, lambda: report_tables(report))
+
+
+@app.command
+def check(data: Path, /, *, options: Options = None, json: bool = False) -> int:
+    """Look a data set through before training: all that is wrong with it, and the way out of each.
+
+    The exit code is 2 where something stops training.
+
+    Args:
+        data: data folder or run file; flags of the data section override it
+        json: print what was found as JSON
+    """
+    from counterpoise import api
+    from counterpoise.tables import check_lines
+
+    checked = api.check(command_line.data_of(data, options))
+    command_line.show(checked, json, lambda: check_lines(checked))
+    return 2 if checked["errors"] else 0
 
 
 @app.command
@@ -217,7 +235,14 @@ def gauge(
     if teacher is not None:
         teacher = teacher.model_copy(update={"arguments": command_line.parse(teacher.arguments)})
     result = api.gauge(
-        student, data, teacher=teacher, model=model, temperature=temperature, batch_size=batch_size, device=device
+        student,
+        data,
+        teacher=teacher,
+        model=model,
+        temperature=temperature,
+        batch_size=batch_size,
+        device=device,
+        show=True,
     )
     if out is not None:
         from counterpoise.files import write_text

@@ -34,6 +34,13 @@ def resolved(verb: str, run_file: Path | None, options: config.Run | None, resum
     return config.resolve(config.merge(values, flags), origin)
 
 
+def data_of(data: Path, options: config.Run | None) -> config.Run:
+    """A run of a data folder, or a run file, with the flags laid over it."""
+    values = config.read(data) if data.suffix in {".yaml", ".yml"} else {"data": {"path": data}}
+    flags = given(options) if options is not None else {}
+    return config.resolve(config.merge(values, flags), "command line")
+
+
 class RunFileError(ConfigError):
     """What stands in the place of the run file is neither there nor named like one."""
 

@@ -75,6 +75,19 @@ def report_tables(report: dict[str, Any]) -> Iterator[Any]:
         yield f"{len(report['corrupt'])} images could not be read: {', '.join(report['corrupt'][:5])}"
 
 
+def check_lines(checked: Mapping[str, Any]) -> Iterator[Any]:
+    """What there is to know of a data set, and what is wrong with it."""
+    yield from (line for line in (checked["found"] or {"said": []})["said"])
+    for problem in checked["problems"]:
+        yield (f"\n{problem['severity']}: {problem['what']}")
+        if problem["way_out"]:
+            yield (f"  {problem['way_out']}")
+        yield from ((f"  - {place}") for place in problem["where"])
+        if problem["count"] > len(problem["where"]):
+            yield (f"  - and {problem['count'] - len(problem['where']):,} more")
+    yield Text("" if checked["problems"] else f"Nothing is wrong with it, as data of source {checked['source']}.")
+
+
 def _cell(value: Any) -> str:
     if value is None:
         return "-"

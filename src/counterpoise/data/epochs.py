@@ -87,6 +87,10 @@ class Epochs(ABC):
     def specification(self) -> dict[str, Any]:
         """What determines the views, as JSON holds it: recorded answers of a teacher fit where this is equal."""
 
+    @abstractmethod
+    def shown(self) -> str:
+        """How images are shown in training, in a few words."""
+
     def countable(self) -> int | None:
         """How many views an image has, where they can be counted."""
         return None

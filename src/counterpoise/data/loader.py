@@ -38,6 +38,7 @@ from counterpoise.data.views import (
     numbers,
     plan_views,
     view_specification,
+    words,
 )
 from counterpoise.errors import ConfigError
 
@@ -163,6 +164,9 @@ class TrainLoader(Epochs):
     def specification(self) -> dict[str, Any]:
         return {**view_specification(self.plan), **as_told(self.images.reading)}
 
+    def shown(self) -> str:
+        return words(self.plan)
+
     def countable(self) -> int | None:
         return countable(self.plan)
 
@@ -253,6 +257,15 @@ class EvalLoader:
         self._batch_size = batch_size
         self._reader = PlainReader(images, size, native or (0, 0), crop_share, on_corrupt)
         self._workers = workers
+
+    def shown(self) -> str:
+        """How images are shown, in a few words."""
+        if self._in_memory:
+            return "as they are"
+        edge, share = self._reader.size, self._reader.crop_share
+        if edge is None:
+            return "all at {1} x {0}".format(*self._reader.native)
+        return f"the middle {edge} x {edge} of a shorter side of {max(edge, round(edge / share))}"
 
     def __iter__(self) -> Iterator[Batch]:
         parts = torch.split(self._indices, self._batch_size) if len(self._indices) else ()

@@ -54,6 +54,11 @@ class SceneLoader(Epochs):
     def specification(self) -> dict[str, Any]:
         return {**scene_specification(self.plan), **as_told(self.images.reading)}
 
+    def shown(self) -> str:
+        low, high = self.plan.scale
+        scale = "" if low == high == 1 else f" at {low:.3g} to {high:.3g} times their size"
+        return f"windows of {self.plan.width} x {self.plan.height}{scale}{', mirrored' if self.plan.flip else ''}"
+
     def views_of(self, groups: Iterable[Tensor], epoch: int, number: int | None = None) -> Iterator[Tensor]:
         return self._views_from_workers(Place(epoch, group.tolist(), []) for group in groups)
 
@@ -90,6 +95,10 @@ class SceneEvalLoader:
         self._reader = _WholeScenes(images, reduction, on_corrupt)
         # What lies in memory is not worth a process.
         self._workers = 0 if isinstance(images, MaskedArraySet) else workers
+
+    def shown(self) -> str:
+        """How scenes are shown, in a few words."""
+        return "whole" if self._reader.reduction == 1 else f"whole, {self._reader.reduction:.3g} times smaller"
 
     def __iter__(self) -> Iterator[Batch]:
         places = Places(Place(0, group, []) for group in self._groups())

@@ -159,6 +159,18 @@ def view_specification(plan: ViewPlan) -> dict[str, Any]:
     return {"format": 1, "generator": "philox4x32-10", **values}
 
 
+def words(plan: ViewPlan) -> str:
+    """How images are shown in training, in a few words."""
+    said = [f"{plan.width} x {plan.height}"]
+    if plan.crop == "pad":
+        said.append(f"padded by {plan.padding} and cropped")
+    elif plan.crop == "resized":
+        low, high = (f"{100 * share:.3g}" for share in plan.scale)
+        said.append(f"crops of {low} to {high}% of the area, resized")
+    said += ["mirrored"] * plan.flip + ["RandAugment"] * (plan.operations > 0)
+    return ", ".join([*said, *["mixup"] * (plan.mixup > 0), *["cutmix"] * (plan.cutmix > 0)])
+
+
 def countable(plan: ViewPlan) -> int | None:
     """How many views an image has, where chance chooses among few: pad, crop and mirror. None elsewhere."""
     if plan.crop == "resized" or plan.operations or plan.mixes:

@@ -141,10 +141,10 @@ def prepare(
     network = load_student(Path(student), model=model)
     splits, section = pictures.data_of(Path(student), data, data_set)
     if splits is not None:
-        from counterpoise.engine.evaluator import check_classes
+        from counterpoise.engine.evaluator import in_classes_of
 
         if splits.val.classes:
-            check_classes(network, splits.val)
+            splits = Splits(*(in_classes_of(network, part) for part in splits))
         tasks.get(network.task).check(splits.val)
     found = pictures.size_of(network, size, None if splits is None else splits.val, section)
     if batch is None and not chosen.dynamic_batch:

@@ -12,10 +12,11 @@ import torch
 from torch import nn
 
 from counterpoise import config, tasks
-from counterpoise.data import sources
+from counterpoise.data import checking, sources, summary
 from counterpoise.data.epochs import Epochs
 from counterpoise.data.images import as_told
 from counterpoise.data.sources.base import ArraySet, ImageSet, Splits
+from counterpoise.data.summary import Found
 from counterpoise.engine.fast.obstacles import obstacle
 from counterpoise.engine.processes import Processes, half_precision_helps
 from counterpoise.errors import ConfigError, MissingExtraError
@@ -39,7 +40,7 @@ class Parts:
         in_arrays: whether the source of the data holds them in memory by itself.
         fast: whether its steps are those of `engine.fast`.
         obstacle: what is in the way of these, where they were looked for.
-        notes: what a person must know of how the pictures are read and shown, a sentence each.
+        found: what the data is, and how it is shown.
     """
 
     run: config.Run
@@ -54,9 +55,9 @@ class Parts:
     fingerprint: str
     labeled: bool
     in_arrays: bool
+    found: Found
     fast: bool = False
     obstacle: str | None = None
-    notes: tuple[str, ...] = ()
 
 
 def settle(run: config.Run, device: torch.device) -> config.Run:
@@ -169,6 +170,13 @@ def assemble(
     if run.train.fast is True and why_not is not None:
         raise ConfigError(f"train.fast: this run needs general steps: {why_not}. Leave it at auto.")
 
+    evaluated = evaluation_loader(val, student_model, run, processes)
+    found = summary.of_splits(Splits(train, val))
+    found.add("shown", f"in training {loader.shown()}; in evaluation {evaluated.shown()}")
+    for note in _notes(splits, models):
+        found.note(note)
+    found.corrupt([*train.corrupt, *val.corrupt])
+    found.warn(checking.cheap(Splits(train, val)))
     return Parts(
         run=run,
         classes=classes,
@@ -178,18 +186,18 @@ def assemble(
         objective=objective.to(processes.device),
         stored=stored,
         train=loader,
-        val=evaluation_loader(val, student_model, run, processes),
+        val=evaluated,
         fingerprint=fingerprint,
         labeled=labeled,
         in_arrays=isinstance(splits.train, ArraySet),
+        found=found,
         fast=wanted and why_not is None,
         obstacle=why_not,
-        notes=tuple(_notes(splits, models)),
     )
 
 
 def _notes(splits: Splits, models: list[VisionModel]) -> Iterator[str]:
-    yield from splits.train.notes
+    """What is to be said of the models beside the data."""
     reading = splits.train.reading
     for model in models[1:]:
         if as_told(model.reading) != as_told(reading):

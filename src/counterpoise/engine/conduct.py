@@ -11,7 +11,7 @@ from counterpoise.data.sources.base import Splits
 from counterpoise.engine.assemble import assemble, settle
 from counterpoise.engine.finish import finish
 from counterpoise.engine.processes import join
-from counterpoise.engine.progress import tell
+from counterpoise.engine.progress import say
 from counterpoise.engine.run_folder import RunFolder, default_path
 from counterpoise.engine.trainer import Result, Trainer
 from counterpoise.errors import ConfigError
@@ -44,12 +44,13 @@ def conduct(
             elif processes.first:
                 folder.check_free(overwrite)
             parts = assemble(run, processes, student=student, teacher=teacher, data=data)
-            if show and processes.first:
-                tell(parts.notes)
             if resume:
                 folder.check_decided(parts.run, parts.train.images, parts.in_arrays)
             elif processes.first:
                 folder.start(parts.run)
+            if processes.first:
+                folder.tell(parts.found)
+                say(parts.found, show)
             processes.barrier()
             trainer = Trainer(parts.run, folder, parts, processes, show)
             trainer.fit(resume, deadline)

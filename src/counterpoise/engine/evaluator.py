@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 
 from counterpoise import config
+from counterpoise.data import summary
 from counterpoise.data.epochs import Batch
 from counterpoise.data.sources.base import UNLABELED, ImageSet
 from counterpoise.engine.processes import Processes
+from counterpoise.engine.progress import say
 from counterpoise.errors import DataError
 from counterpoise.models.network import VisionModel
 from counterpoise.tasks import Evaluation, Task, get
@@ -64,33 +66,43 @@ def quick_score(
 
 
 def full_report(
-    model: VisionModel, images: ImageSet, data: config.Data, device: torch.device, batch_size: int
+    model: VisionModel,
+    images: ImageSet,
+    data: config.Data,
+    device: torch.device,
+    batch_size: int,
+    show: bool = False,
 ) -> dict[str, Any]:
     """The task's full report of a model on images, its quick score included.
 
     Raises DataError where their classes are not the model's.
     """
-    check_classes(model, images)
+    images = in_classes_of(model, images)
     task = get(model.task)
     task.check(images)
     loader = task.eval_loader(images, model, data, batch_size=batch_size)
+    say(summary.of_images(images).add("shown", loader.shown()), show)
     report = task.report(images.classes)
     for batch, logits in answers(model.to(device), loader, device):
         report.update(logits, batch.target.to(device))
     return {**report.values(), "corrupt": list(loader.corrupt)}
 
 
-def check_classes(model: VisionModel, images: ImageSet) -> None:
-    """Raises DataError unless the classes of the images are the model's."""
-    if model.classes is not None and tuple(images.classes) != tuple(model.classes):
+def in_classes_of(model: VisionModel, images: ImageSet) -> ImageSet:
+    """The images, their classes in the order in which the model has them.
+
+    Raises DataError unless they are the model's.
+    """
+    if model.classes is None:
+        return images
+    if sorted(images.classes) != sorted(model.classes):
         raise DataError(_difference(images.classes, model.classes))
+    return images.in_order(model.classes)
 
 
 def _difference(given: Sequence[str], expected: Sequence[str]) -> str:
     head = f"The data has {len(given)} classes and the student {len(expected)}"
     missing = [name for name in expected if name not in set(given)]
     extra = [name for name in given if name not in set(expected)]
-    if missing or extra:
-        shown = [", ".join(names[:5]) or "none" for names in (extra, missing)]
-        return f"{head}; only in the data: {shown[0]}; only in the student: {shown[1]}."
-    return f"{head}, the same ones in another order."
+    shown = [", ".join(names[:5]) or "none" for names in (extra, missing)]
+    return f"{head}; only in the data: {shown[0]}; only in the student: {shown[1]}."

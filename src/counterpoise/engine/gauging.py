@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 
 from counterpoise import config
+from counterpoise.data import summary
 from counterpoise.data.sources.base import ImageSet
-from counterpoise.engine.evaluator import answers, check_classes
+from counterpoise.engine.evaluator import answers, in_classes_of
 from counterpoise.engine.processes import Processes
+from counterpoise.engine.progress import say
 from counterpoise.errors import DataError
 from counterpoise.gauges import Gauge
 from counterpoise.models.network import VisionModel
@@ -80,17 +82,19 @@ def compare_models(
     batch_size: int,
     temperature: float,
     sigmoid: bool = False,
+    show: bool = False,
 ) -> dict[str, Any]:
     """The whole gauge of a student beside a teacher on images, in float32.
 
     Raises DataError where the classes differ or no image can be read.
     """
     if images.classes:
-        check_classes(student, images)
+        images = in_classes_of(student, images)
     gauge = Gauge(student.num_classes, temperature, sigmoid)
     task = get(student.task)
     task.check(images)
     loaders = [task.eval_loader(images, model, data, batch_size=batch_size) for model in (student, teacher)]
+    say(summary.of_images(images).add("shown", loaders[0].shown()), show)
     both = (
         answers(model.to(device), loader, device) for model, loader in zip((student, teacher), loaders, strict=True)
     )

@@ -10,6 +10,15 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from counterpoise.data.summary import Found
+
+
+def say(found: Found, show: bool) -> None:
+    """Print what was found in the data on stderr, where `show` is on."""
+    console = Console(stderr=True, quiet=not show)
+    for line in found.text():
+        console.print(line, highlight=False, markup=False, emoji=False, soft_wrap=True)
+
 
 class Display:
     """A bar on a terminal, a line an epoch elsewhere; nothing where `show` is off. Always on stderr."""

@@ -13,7 +13,7 @@ from counterpoise import config
 from counterpoise.engine.allocation import keep_freed_memory
 from counterpoise.engine.assemble import Parts
 from counterpoise.engine.processes import Processes
-from counterpoise.engine.progress import Display
+from counterpoise.engine.progress import Display, say
 from counterpoise.errors import ConfigError, CounterpoiseError
 from counterpoise.teachers.live import LiveTeacher
 from counterpoise.teachers.store import Chunk, Header, StoreWriter
@@ -80,6 +80,7 @@ def record(
             "computed_in": str(teacher.precision).removeprefix("torch."),
         },
     )
+    say(parts.found, show and processes.first)
     problem: CounterpoiseError | None = None
     try:
         with StoreWriter.create(out, header, part) as writer:

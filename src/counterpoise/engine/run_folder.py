@@ -16,18 +16,20 @@ from filelock import FileLock, Timeout
 
 from counterpoise import config, identity
 from counterpoise.data.sources.base import ImageSet
+from counterpoise.data.summary import Found
 from counterpoise.errors import RunError
 from counterpoise.files import write_text
 
 RUN_FILE = "run.yaml"
 METRICS = "metrics.jsonl"
+DATA = "data.json"
 LOCK = ".lock"
 CHECKPOINT = Path("checkpoints", "last.safetensors")
 BEST = Path("checkpoints", "best.safetensors")
 STUDENT = "student"
 SUMMARY = "summary.json"
 REPORT = "report.html"
-OURS = (RUN_FILE, METRICS, "checkpoints", STUDENT, SUMMARY, REPORT, "tensorboard", LOCK)
+OURS = (RUN_FILE, METRICS, DATA, "checkpoints", STUDENT, SUMMARY, REPORT, "tensorboard", LOCK)
 
 
 class RunFolder:
@@ -92,6 +94,10 @@ class RunFolder:
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
         self.checkpoint.parent.mkdir(exist_ok=True)
         write_text(self.run_file, config.dump(run))
+
+    def tell(self, found: Found) -> None:
+        """Write down what was found in the data, as it was printed and as values."""
+        write_text(self.path / DATA, json.dumps({"said": found.text(), **found.values}, indent=2) + "\n")
 
     def started(self) -> bool:
         """Whether there is a run to go on with; False where one was killed before it had begun.

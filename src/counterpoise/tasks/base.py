@@ -37,6 +37,9 @@ class Evaluation(Protocol):
     def corrupt(self) -> list[str]:
         """Names of the corrupt images seen so far."""
 
+    def shown(self) -> str:
+        """How images are shown in evaluation, in a few words."""
+
     def __iter__(self) -> Iterator[Batch]: ...
 
 

@@ -170,3 +170,96 @@ def test_class_with_one_image_stays_in_train(image_folder: Path, make_picture: C
     train, val = load(image_folder / "train", val_fraction=0.5)
     assert (train.labels == 1).sum() == 1
     assert not (val.labels == 1).any()
+
+
+@pytest.mark.parametrize("halves", [("Train", "TEST"), ("TRAINING", "Valid"), ("training", "Testing")])
+def test_halves_are_recognized_in_any_case(image_folder: Path, halves: tuple[str, str]) -> None:
+    for old, new in zip(("train", "val"), halves, strict=True):
+        (image_folder / old).rename(image_folder / new)
+    (image_folder / "TEST_SIMPLE").mkdir()
+    for source in ("auto", "image_folder"):
+        train, val = load(image_folder, source)
+        assert train.classes == val.classes == ("circle", "square", "stripes")
+        assert (len(train), len(val)) == (24, 12)
+        assert Path(names(train)[0]).parts[-3] == halves[0]
+
+
+def test_halves_that_differ_in_case_alone_are_refused(image_folder: Path) -> None:
+    shutil.copytree(image_folder / "train", image_folder / "Train")
+    if len(list(image_folder.iterdir())) == 2:
+        pytest.skip("this file system does not tell case apart")
+    with pytest.raises(DataError, match="'Train' and 'train', which differ in case alone"):
+        load(image_folder)
+
+
+def test_folders_of_folders_are_no_classes(image_folder: Path) -> None:
+    for old, new in (("train", "Final_Training"), ("val", "Final_Test")):
+        (image_folder / old).rename(image_folder / new)
+    for source in ("auto", "image_folder"):
+        with pytest.raises(DataError, match=r"train_split Final_Training --data.options.val_split Final_Test"):
+            load(image_folder, source)
+    train, val = load(image_folder, options={"train_split": "Final_Training", "val_split": "final_test"})
+    assert train.classes == ("circle", "square", "stripes")
+    assert (len(train), len(val)) == (24, 12)
+    nested = load(image_folder, options={"nested": True}, val_fraction=0.25)
+    assert nested.train.classes == ("Final_Test", "Final_Training")
+
+
+def test_classes_one_level_too_deep_are_refused_with_their_folder(image_folder: Path) -> None:
+    (image_folder / "Images").mkdir()
+    (image_folder / "train").rename(image_folder / "Images" / "x")
+    shutil.rmtree(image_folder / "val")
+    with pytest.raises(DataError, match=f"give their folder, data.path: {image_folder / 'Images'}"):
+        load(image_folder)
+
+
+def test_splits_may_lie_deeper(image_folder: Path) -> None:
+    for half in ("train", "val"):
+        (image_folder / half).rename(image_folder / "inner")
+        (image_folder / half).mkdir()
+        (image_folder / "inner").rename(image_folder / half / "Images")
+    with pytest.raises(DataError, match="hold"):
+        load(image_folder)
+    splits = load(image_folder, options={"train_split": "train/Images", "val_split": "val/Images"})
+    assert [len(part) for part in splits] == [24, 12]
+
+
+def test_one_folder_of_images_in_each_class_is_no_riddle(image_folder: Path) -> None:
+    """As Tiny ImageNet has them: CLASS/images/*.JPEG."""
+    for folder in sorted((image_folder / "train").iterdir()):
+        folder.rename(image_folder / "inner")
+        folder.mkdir()
+        (image_folder / "inner").rename(folder / "images")
+    assert load(image_folder).train.per_class() == [8, 8, 8]
+
+
+def test_another_split_is_evaluated_on_where_it_is_named(image_folder: Path) -> None:
+    shutil.copytree(image_folder / "train", image_folder / "Test")
+    assert len(load(image_folder).val) == 12
+    assert len(load(image_folder, options={"val_split": "test"}).val) == 24
+    with pytest.raises(DataError, match=r"has no split 'tset'. Did you mean 'Test'"):
+        load(image_folder, options={"val_split": "tset"})
+
+
+def test_classes_named_by_numbers_are_in_their_order(image_folder: Path) -> None:
+    for half in ("train", "val"):
+        for old, new in (("circle", "10"), ("square", "9"), ("stripes", "1")):
+            (image_folder / half / old).rename(image_folder / half / new)
+    for path in (image_folder, image_folder / "train"):
+        train, val = load(path)
+        for images in (train, val):
+            assert images.classes == ("1", "9", "10")
+            for index, name in enumerate(names(images)):
+                assert Path(name).parent.name == images.classes[images.labels[index]]
+
+
+def test_images_can_be_had_with_their_classes_in_another_order(image_folder: Path) -> None:
+    images = load(image_folder / "train").val
+    turned = images.in_order(("stripes", "circle", "square"))
+    assert turned.classes == ("stripes", "circle", "square")
+    assert names(turned) == names(images)
+    assert [turned.classes[label] for label in turned.labels] == [images.classes[label] for label in images.labels]
+    assert turned.fingerprint() != images.fingerprint()
+    assert turned.in_order(images.classes).fingerprint() == images.fingerprint()
+    with pytest.raises(DataError, match="are other classes than"):
+        images.in_order(("circle", "square", "line"))

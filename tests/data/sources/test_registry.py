@@ -96,7 +96,7 @@ def test_unknown_source_and_option_are_answered_with_the_nearest(image_folder: P
         ConfigError, match=r"data.options.labels: .*'fine' or 'coarse', got 'course'. Did you mean 'coarse'"
     ):
         sources.load(data(small_cifar100, options={"labels": "course"}))
-    with pytest.raises(ConfigError, match="It has none"):
+    with pytest.raises(ConfigError, match="Available: train_split, val_split, nested"):
         sources.load(data(image_folder, options={"depth": 2}))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import copy
 import hashlib
 import os
 from abc import ABC, abstractmethod
@@ -40,10 +41,12 @@ class ImageSet(ABC):
         """The set that this is a held-out or remaining part of, where we divided it."""
         self.positions: Tensor | None = None
         """int64 [N], where the images of a part are in `split_from`."""
+        self.origin = ""
+        """Where it comes from, in words: a folder, or what it was held out of."""
         self.reading = AS_USUAL
         """How files are read; set by `read_as`."""
         self.notes: list[str] = []
-        """What a person must know of how the files were read, a sentence each."""
+        """What a person must know of it and of how its files are read, a sentence each."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -112,12 +115,64 @@ class ImageSet(ABC):
         """The images at these indices (int64 [M]), in this order."""
         return Subset(self, indices)
 
+    def in_order(self, classes: Sequence[str]) -> ImageSet:
+        """The same images in the same order, with `classes`, which are the same ones in another order.
+
+        Raises DataError where they are not.
+        """
+        if tuple(classes) == self.classes:
+            return self
+        if sorted(classes) != sorted(self.classes) or len(set(classes)) < len(classes):
+            raise DataError(f"{list(self.classes)[:5]} ... are other classes than {list(classes)[:5]} ...")
+        places = {name: place for place, name in enumerate(classes)}
+        # One more at the end, which UNLABELED (-1) finds.
+        moved = torch.tensor([*(places[name] for name in self.classes), UNLABELED])
+        other = copy.copy(self)
+        other.__dict__.pop("_fingerprint", None)
+        other.labels, other.classes = moved[self.labels], tuple(classes)
+        if self.split_from is not None:
+            other.split_from = self.split_from.in_order(classes)
+        return other
+
+    @property
+    def kind(self) -> str:
+        """What they are called, where there are many."""
+        return "images"
+
+    def per_class(self) -> list[int] | None:
+        """How many images each class has; None where images have no class of their own."""
+        return torch.bincount(self.labels[self.labels != UNLABELED], minlength=len(self.classes)).tolist()
+
+    def census(self) -> str:
+        """How many there are of what, in a few words; empty where there is nothing to say."""
+        counts = torch.tensor(self.per_class() or [0])
+        unlabeled = int((self.labels == UNLABELED).sum())
+        if unlabeled == len(self):
+            return "without labels"
+        low, high = int(counts.argmin()), int(counts.argmax())
+        if counts[low] == counts[high]:
+            said = f"{int(counts[low]):,} a class"
+        else:
+            said = f"{int(counts[low]):,} ({self.classes[low]}) to {int(counts[high]):,} ({self.classes[high]}) a class"
+        return f"{said}, {unlabeled:,} without a label" if unlabeled else said
+
     def held(self, limit_bytes: float, on_corrupt: Literal["stop", "skip"] = "stop") -> ImageSet:
         """The set, decoded into memory where that is of use: see `in_memory`."""
+        held = self._decoded(limit_bytes, on_corrupt)
+        held.origin, held.notes = self.origin, self.notes
+        return held
+
+    def _decoded(self, limit_bytes: float, on_corrupt: Literal["stop", "skip"]) -> ImageSet:
         return in_memory(self, limit_bytes, on_corrupt)
 
     def followed_by(self, unlabeled: ImageSet) -> ImageSet:
         """These images and then those, which are UNLABELED: see `concatenate`."""
+        both = self._with(unlabeled)
+        both.origin = " and ".join(part.origin for part in (self, unlabeled) if part.origin)
+        both.notes = [*self.notes, *unlabeled.notes]
+        return both
+
+    def _with(self, unlabeled: ImageSet) -> ImageSet:
         return concatenate(self, unlabeled)
 
     @cached_property
@@ -205,6 +260,7 @@ class FileSet(ImageSet):
 
     def __init__(self, root: Path, files: Sequence[str], labels: Tensor, classes: Sequence[str]) -> None:
         super().__init__(labels, classes)
+        self.origin = str(root)
         self.root = root
         self.files = tuple(files)
 
@@ -417,6 +473,11 @@ def split(images: ImageSet, val_count: int, seed: int) -> Splits:
     parts = Splits(*(images.subset(where) for where in positions))
     for part, where in zip(parts, positions, strict=True):
         part.split_from, part.positions = images, where
+        part.origin = images.origin
+    whole = f"{images.origin}, " if images.origin else ""
+    share = 100 * len(parts.val) / len(images)
+    parts.val.origin = f"{whole}{share:.3g}% held out of every class by data.split_seed {seed}"
+    parts.train.notes = list(images.notes)
     return parts
 
 

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from counterpoise import config
+from counterpoise.data.halves import Halves, find
 from counterpoise.data.images import CorruptImage, decode, header_size_of_bytes, to_tensor
 from counterpoise.data.sources.base import UNLABELED, ImageSet, Splits, split_by_fraction
 from counterpoise.data.sources.registry import register
+from counterpoise.data.walking import ordered
 from counterpoise.errors import ConfigError, DataError, MissingExtraError, nearest, unknown
 
-_VAL_NAMES = ("validation", "valid", "val", "test")  # in order of preference
 _LABEL_NAMES = ("label", "labels", "class", "target")  # what a column of plain numbers or strings is usually called
 
 
@@ -73,10 +74,18 @@ class HuggingFaceSet(ImageSet):
         (path / name).is_file() for name in ("dataset_dict.json", "dataset_info.json", "state.json")
     ),
 )
-def load(data: config.Data, *, image: str | None = None, label: str | None = None) -> Splits:
-    """Splits train and validation (or valid, val, test); else one split, divided by `data.val_fraction`.
+def load(
+    data: config.Data,
+    *,
+    image: str | None = None,
+    label: str | None = None,
+    train_split: str | None = None,
+    val_split: str | None = None,
+) -> Splits:
+    """Splits train and validation (or val, valid, test); else one split, divided by `data.val_fraction`.
 
     Args:
+        train_split, val_split: names of the splits to train and to evaluate on.
         image: column of pictures; default: the only one.
         label: column of class names or numbers; default: the only ClassLabel, or the only one that can serve.
     """
@@ -91,9 +100,14 @@ def load(data: config.Data, *, image: str | None = None, label: str | None = Non
         reason = (str(error).splitlines() or [""])[0].rstrip(".") or type(error).__name__
         raise DataError(f"{path} cannot be read as a Hugging Face data set: {reason}.") from error
     splits = dict(whole) if isinstance(whole, Mapping) else {"train": whole}
-    train_name = "train" if "train" in splits else next(iter(splits)) if len(splits) == 1 else None
-    if train_name is None:
-        raise DataError(f"{path} has no split 'train', only {', '.join(splits)}.")
+    halves = find(splits, str(path), train_split, val_split)
+    if halves is None and len(splits) == 1:
+        halves = Halves(next(iter(splits)), None, "", ())
+    if halves is None:
+        raise DataError(
+            f"{path} has no split 'train', only {', '.join(splits)}: name one, --data.options.train_split NAME."
+        )
+    train_name = halves.train
     train = splits[train_name]
     features = train.features
     pictures = [name for name, feature in features.items() if isinstance(feature, datasets.Image)]
@@ -113,10 +127,14 @@ def load(data: config.Data, *, image: str | None = None, label: str | None = Non
 
     classes = _classes(train, label_column)
     train_set = build(train_name, classes)
-    val_name = next((name for name in _VAL_NAMES if name in splits and name != train_name), None)
-    if val_name is None:
+    train_set.origin = f"split {train_name} of {path}"
+    if halves.unused:
+        train_set.notes.append(f"not used: {', '.join(halves.unused)} of {path}")
+    if halves.val is None:
         return split_by_fraction(train_set, data.val_fraction, data.split_seed)
-    return Splits(train_set, build(val_name, classes))
+    val_set = build(halves.val, classes)
+    val_set.origin = f"split {halves.val} of {path}" + (f" ({halves.why})" if halves.why else "")
+    return Splits(train_set, val_set)
 
 
 def _column(
@@ -145,7 +163,7 @@ def _is_scalar(feature: Any) -> bool:
 
 def _classes(rows: Any, column: str) -> list[str]:
     names = getattr(rows.features[column], "names", None)  # those of a ClassLabel, in its order
-    return list(names) if names is not None else [str(value) for value in sorted(set(rows[column][:]) - {None})]
+    return list(names) if names is not None else ordered(str(value) for value in set(rows[column][:]) - {None})
 
 
 def _labels(rows: Any, split: str, column: str, classes: Sequence[str]) -> Tensor:

@@ -2,123 +2,242 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
 from counterpoise import config
-from counterpoise.data.images import extensions
+from counterpoise.data.halves import TEST, VAL, find, is_split_name, named
+from counterpoise.data.problems import SHOWN, Problem, fault, raise_first, warning
 from counterpoise.data.sources.base import FileSet, Splits, split_by_fraction
 from counterpoise.data.sources.registry import register
+from counterpoise.data.walking import entries, image_files, leftovers, loose_images, ordered, subfolders
 from counterpoise.errors import DataError, nearest
 
-VAL_NAMES = ("val", "valid", "validation", "test")  # in order of preference
+
+@dataclass(frozen=True)
+class Folders:
+    """The folders of a data set's parts.
+
+    Attributes:
+        val: None where it is not divided.
+        why: see `halves.Halves`.
+        unused: folders with images beside them that are not looked at.
+    """
+
+    train: Path
+    val: Path | None = None
+    why: str = ""
+    unused: tuple[Path, ...] = ()
+
+    @property
+    def notes(self) -> list[str]:
+        """What is to be said of them."""
+        return [f"not used: {', '.join(map(str, self.unused))}"] if self.unused else []
+
+    @property
+    def val_origin(self) -> str:
+        """Where the val half comes from, in words."""
+        return f"{self.val} ({self.why})" if self.why else str(self.val)
+
+
+def _check(
+    data: config.Data, *, train_split: str | None = None, val_split: str | None = None, nested: bool = False
+) -> Iterator[Problem]:
+    survey = _Survey(data, train_split, val_split, nested)
+    yield from survey.problems
+    left = leftovers(survey.root)
+    if left:
+        yield warning(
+            f"{len(left)} files or folders that other programs left there hold images; they are no data.", "", left
+        )
 
 
 @register(
     "image_folder",
     summary="PATH/train and PATH/val with a folder a class, or class folders alone, split by val_fraction",
+    check=_check,
 )
-def load(data: config.Data) -> Splits:
-    """Class folders below `data.path`, or below its train/ and val/ (or valid/, validation/, test/)."""
-    assert data.path is not None  # the registry has seen to it
-    root = data.path.expanduser()
-    train_folder, val_folder = find_halves(root)
-    classes = _classes(train_folder)
-    train = _collect(train_folder, classes)
-    if val_folder is None:
-        return split_by_fraction(train, data.val_fraction, data.split_seed)
-    for name in subfolders(val_folder):
-        if name not in classes and image_files(val_folder / name):
-            raise DataError(f"Class '{name}' of {val_folder} is unknown to {train_folder}.{nearest(name, classes)}")
-    val = _collect(val_folder, classes, complete=False)
-    if len(val) == 0:
-        raise DataError(f"{val_folder} holds no images in class folders such as '{classes[0]}'.")
-    return Splits(train, val)
+def load(
+    data: config.Data, *, train_split: str | None = None, val_split: str | None = None, nested: bool = False
+) -> Splits:
+    """Class folders below `data.path`, or below its train/ and val/ (or valid/, validation/, test/), in any case.
 
+    Classes whose names are all whole numbers are in the order of numbers, others in that of text.
 
-def find_halves(root: Path) -> tuple[Path, Path | None]:
-    """The folders of train and val images; (root, None) where `root` is not divided.
-
-    A folder 'train' beside others is a class (CIFAR-100 has one) where images lie directly in it.
+    Args:
+        train_split: folder to train on, below `data.path`; default: train or training, where it is there.
+        val_split: folder to evaluate on; default: the first of val, valid, validation, dev, test, testing.
+        nested: whether images may lie in folders within a class folder that holds nothing else.
     """
-    names = subfolders(root)
-    halves = [name for name in VAL_NAMES if name in names]
-    if "train" not in names:
-        if names and set(names) <= set(VAL_NAMES):
-            raise DataError(f"{root} has a folder '{halves[0]}', but no folder 'train'.")
-        return root, None
-    if not set(names) <= {"train", *VAL_NAMES} and _has_images(root / "train"):
-        return root, None
-    return root / "train", root / halves[0] if halves else None
+    survey = _Survey(data, train_split, val_split, nested)
+    raise_first(survey.problems)
+    assert survey.splits is not None
+    return survey.splits
 
 
-def subfolders(folder: Path) -> list[str]:
-    """Names of the folders in a folder, sorted, hidden ones left out."""
-    return sorted(entry.name for entry in _entries(folder) if entry.is_dir())
+def find_folders(root: Path, train_split: str | None = None, val_split: str | None = None) -> Folders:
+    """The folders of train and val images; `root` alone where it is not divided.
+
+    A folder 'train' beside others is a class (CIFAR-100 has one) where images lie directly in it, unless the user has
+    called it a split.
+    """
+    given = [name for name in (train_split, val_split) if name is not None and "/" in name]
+    for name in given:
+        if not (root / name).is_dir():
+            raise DataError(f"{root} has no folder '{name}'.")
+    names = sorted({*subfolders(root), *given})
+    halves = find(names, str(root), train_split, val_split)
+    if halves is None:
+        if val_split is not None or (names and all(map(is_split_name, names))):
+            first = next((name for word in (*VAL, *TEST) for name in names if name.casefold() == word), "")
+            there = first if val_split is None else named(val_split, names, str(root))
+            raise DataError(
+                f"{root} has a folder '{there}', but no folder 'train'. To take it as a whole, give its own path, "
+                f"{root / there}; or name the folder to train on, --data.options.train_split NAME."
+            )
+        return Folders(root)
+    apart = [name for name in names if not is_split_name(name)]
+    if train_split is None and val_split is None and apart and loose_images(root / halves.train):
+        return Folders(root)
+    unused = [root / name for name in halves.unused if not any(part.startswith(f"{name}/") for part in given)]
+    return Folders(
+        root / halves.train,
+        None if halves.val is None else root / halves.val,
+        halves.why,
+        tuple(folder for folder in unused if image_files(folder)),
+    )
 
 
-def image_files(folder: Path) -> list[str]:
-    """Paths of all images below a folder, relative to it, sorted, hidden ones left out. Links are followed."""
-    found: list[str] = []
-    seen: set[str] = set()
-    waiting = [""]
-    while waiting:
-        inner = waiting.pop()
-        real = os.path.realpath(folder / inner)
-        if real in seen:  # a link that leads back up
-            continue
-        seen.add(real)
-        for entry in _entries(folder / inner):
-            path = f"{inner}/{entry.name}" if inner else entry.name
-            if entry.is_dir():
-                waiting.append(path)
-            elif is_image(entry.name):
-                found.append(path)
-    return sorted(found)
+@dataclass
+class _Survey:
+    """A folder as it is: its splits, or all that is in the way of them."""
+
+    data: config.Data
+    train_split: str | None
+    val_split: str | None
+    nested: bool
+    splits: Splits | None = None
+    problems: list[Problem] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        assert self.data.path is not None  # the registry has seen to it
+        self.root = self.data.path.expanduser()
+        try:
+            folders = find_folders(self.root, self.train_split, self.val_split)
+        except DataError as error:
+            self.problems.append(fault(str(error)))
+            return
+        files = self._files(folders.train)
+        others = {} if folders.val is None else self._files(folders.val)
+        self.problems += _of_classes(folders.train, files)
+        if folders.val is not None and files:
+            self.problems += _of_val(folders, files, others)
+        if any(problem.severity == "error" for problem in self.problems):
+            return
+        self.splits = self._splits(folders, files, others)
+
+    def _files(self, half: Path) -> dict[str, list[str]]:
+        """Images by class, relative to its folder."""
+        found = {name: image_files(half / name) for name in subfolders(half)}
+        if not self.nested:
+            deep = {name: files for name, files in found.items() if _only_folders(files)}
+            if deep:
+                self.problems.append(_meaning(self.root, half, deep, len(found)))
+        return found
+
+    def _splits(self, folders: Folders, files: Mapping[str, list[str]], others: Mapping[str, list[str]]) -> Splits:
+        # Images lie in the order of their paths, whatever the order of the classes.
+        names = sorted(files)
+        train = _collected(folders.train, files, names)
+        if folders.val is None:
+            splits = split_by_fraction(train, self.data.val_fraction, self.data.split_seed)
+        else:
+            splits = Splits(train, _collected(folders.val, others, names))
+            splits.val.origin = folders.val_origin
+        splits.train.notes += folders.notes
+        classes = ordered(names)
+        return Splits(*(part.in_order(classes) for part in splits))
 
 
-def is_image(name: str) -> bool:
-    """Whether a file is an image by its name."""
-    return os.path.splitext(name)[1].lower() in extensions()  # noqa: PTH122 - a million files, no Path for each
+def _of_classes(folder: Path, files: Mapping[str, list[str]]) -> Iterator[Problem]:
+    """What is wrong with the class folders of the training half."""
+    if not files:
+        loose = " It holds images without labels: source 'photos' is for those." if loose_images(folder) else ""
+        yield fault(f"{folder} has no class folders; expected one folder of images for each class.{loose}")
+    elif len(files) == 1:
+        yield fault(f"{folder} has one class only, '{next(iter(files))}'; a classifier needs at least 2 class folders.")
+    for name, found in files.items():
+        if not found:
+            yield fault(
+                f"Class '{name}' is empty: {folder / name} holds no images.{_others(folder / name)}",
+                "Put images there, or remove the folder.",
+                [str(folder / name)],
+            )
 
 
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as entries:
-            return [entry for entry in entries if not entry.name.startswith(".")]
-    except OSError as error:
-        raise DataError(f"Folder {folder} cannot be read: {error.strerror}.") from None
+def _of_val(folders: Folders, files: Mapping[str, list[str]], others: Mapping[str, list[str]]) -> Iterator[Problem]:
+    """What is wrong with the class folders of the val half, beside those of training."""
+    for name in others:
+        if name not in files and others[name]:
+            yield fault(
+                f"Class '{name}' of {folders.val} is unknown to {folders.train}.{nearest(name, files)}",
+                "Call both alike, or remove one.",
+                [f"{folders.val}/{name}"],
+            )
+    if not any(others.get(name) for name in files):
+        yield fault(f"{folders.val} holds no images in class folders such as '{next(iter(files))}'.")
 
 
-def _has_images(folder: Path) -> bool:
-    return any(is_image(entry.name) and entry.is_file() for entry in _entries(folder))
+def _collected(folder: Path, files: Mapping[str, list[str]], names: Sequence[str]) -> FileSet:
+    paths = [f"{name}/{file}" for name in names for file in files.get(name, ())]
+    labels = [label for label, name in enumerate(names) for _ in files.get(name, ())]
+    return FileSet(folder, paths, torch.tensor(labels, dtype=torch.int64), names)
 
 
-def _classes(folder: Path) -> list[str]:
-    names = subfolders(folder)
-    if not names:
-        loose = " It holds images without labels: source 'photos' is for those." if _has_images(folder) else ""
-        raise DataError(f"{folder} has no class folders; expected one folder of images for each class.{loose}")
-    if len(names) == 1:
-        raise DataError(f"{folder} has one class only, '{names[0]}'; a classifier needs at least 2 class folders.")
-    return names
+def _only_folders(files: Sequence[str]) -> bool:
+    """Whether images lie in folders alone, and not all of them directly in one (as in Tiny ImageNet's CLASS/images)."""
+    if not files or any("/" not in file for file in files):
+        return False
+    return len({file.partition("/")[0] for file in files}) > 1 or any(file.count("/") > 1 for file in files)
 
 
-def _collect(folder: Path, classes: Sequence[str], complete: bool = True) -> FileSet:
-    files: list[str] = []
-    labels: list[int] = []
-    for label, name in enumerate(classes):
-        found = image_files(folder / name) if complete or (folder / name).is_dir() else []
-        if complete and not found:
-            raise DataError(f"Class '{name}' is empty: {folder / name} holds no images.{_others(folder / name)}")
-        files += [f"{name}/{file}" for file in found]
-        labels += [label] * len(found)
-    return FileSet(folder, files, torch.tensor(labels, dtype=torch.int64), classes)
+def _meaning(root: Path, half: Path, deep: Mapping[str, list[str]], classes: int) -> Problem:
+    """Class folders that hold only folders: what they probably are, and how to say it."""
+    inside = {name: sorted({file.partition("/")[0] for file in files}) for name, files in deep.items()}
+    named = ", ".join(f"'{name}'" for name in list(deep)[:SHOWN]) + (", ..." if len(deep) > SHOWN else "")
+    hold = "holds" if len(deep) == 1 else "hold"
+    first = next(iter(inside.values()))
+    some = ", ".join(first[:3]) + (", ..." if len(first) > 3 else "")
+    what = f"{named} in {half} {hold} no images, only folders ({some})."
+    nested = "If all images below such a folder are of one class: --data.options.nested true."
+    where = [str(half / name) for name in deep]
+    if classes == 1:
+        below = half / next(iter(deep))
+        return fault(what, f"If those are the classes, give their folder, data.path: {below}. {nested}", where)
+    likely = _likely_halves(list(deep)) if half == root else None
+    if likely is not None and len(set.intersection(*(set(names) for names in inside.values()))) > 0:
+        train, val = likely
+        options = f"--data.options.train_split {train} --data.options.val_split {val}"
+        return fault(what, f"They look like the halves of a data set, not like classes: {options}. {nested}", where)
+    return fault(
+        what,
+        f"{nested} If they are parts of a data set: --data.options.train_split NAME --data.options.val_split NAME. If "
+        "the classes are the folders inside: move them one level up.",
+        where,
+    )
+
+
+def _likely_halves(names: Sequence[str]) -> tuple[str, str] | None:
+    """Which of the names speak of training and of evaluation."""
+    train = [name for name in names if "train" in name.casefold()]
+    rest = [name for name in names if name not in train]
+    val = [name for word in ("val", "test") for name in rest if word in name.casefold()]
+    return (train[0], val[0]) if train and val else None
 
 
 def _others(folder: Path) -> str:
-    others = sorted(entry.name for entry in _entries(folder) if entry.is_file())
+    others = sorted(entry.name for entry in entries(folder) if entry.is_file())
     return f" Its {len(others)} files, such as {others[0]}, are of no known image format." if others else ""

@@ -38,10 +38,26 @@ class MaskedSet(ImageSet):
     def subset(self, indices: Tensor) -> MaskedSet:
         return MaskedSubset(self, indices)
 
-    def held(self, limit_bytes: float, on_corrupt: Literal["stop", "skip"] = "stop") -> MaskedSet:
+    def in_order(self, classes: Sequence[str]) -> MaskedSet:
+        if tuple(classes) != self.classes:
+            raise DataError(f"Masks hold the numbers of {list(self.classes)[:5]}, so that their order is fixed.")
+        return self
+
+    @property
+    def kind(self) -> str:
+        return "scenes"
+
+    def per_class(self) -> None:
+        return None
+
+    def census(self) -> str:
+        unlabeled = int((self.labels == UNLABELED).sum())
+        return f"{unlabeled:,} without a mask" if unlabeled else ""
+
+    def _decoded(self, limit_bytes: float, on_corrupt: Literal["stop", "skip"]) -> MaskedSet:
         return in_memory(self, limit_bytes, on_corrupt)
 
-    def followed_by(self, unlabeled: ImageSet) -> MaskedSet:
+    def _with(self, unlabeled: ImageSet) -> MaskedSet:
         return concatenate(self, unlabeled)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext, suppress
 from functools import cached_property
 from pathlib import Path
@@ -12,14 +12,15 @@ import torch
 from torch import Tensor
 
 from counterpoise import config
+from counterpoise.data.halves import TRAIN, Halves, find, is_split_name
 from counterpoise.data.images import CorruptImage
 from counterpoise.data.legend import Legend, read_legend
 from counterpoise.data.mask_file import UnfitMask, mask_size, read_mask, resized
 from counterpoise.data.sources.base import FileSet, Splits, split_by_fraction
-from counterpoise.data.sources.image_folder import VAL_NAMES, subfolders
 from counterpoise.data.sources.masks import MaskedSet
 from counterpoise.data.sources.masks_pairing import Side, check_apart, listed, matching
 from counterpoise.data.sources.registry import register
+from counterpoise.data.walking import subfolders
 from counterpoise.errors import DataError, nearest
 
 
@@ -153,7 +154,8 @@ def load(
         ignore: value in index masks that is void; where a class has this index, it is void and no class.
         classes: file with a name a line, a name and a number (its value in masks), or a name and three numbers (its RGB
             color); a class void, ignore or unlabeled is no class. Relative to the working folder or to `data.path`.
-        val_split: name of the split to evaluate on; default: the first of val, valid, validation, test that is there.
+        val_split: name of the split to evaluate on; default: the first of val, valid, validation, dev, test and
+            testing that is there.
         images, masks: names of the two folders.
         image_suffix, mask_suffix: what ends the names of images and masks before their extension and is not shared,
             such as _leftImg8bit and _gtFine_labelTrainIds; other files are left out.
@@ -174,12 +176,11 @@ def load(
     sides = Side(root / images, image_suffix), Side(root / masks, mask_suffix, masks=True, lossy=lossy)
     folder = root / lists
     by_list = {entry.stem for entry in folder.glob("*.txt")} if folder.is_dir() else set()
-    keys = [
-        matching(*sides, f"{name}/")
-        for name in _split_names(set(subfolders(root / images)), val_split, f"{root / images}")
-    ]
-    if not keys:
-        files = [folder / f"{name}.txt" for name in _split_names(by_list, val_split, f"{folder}")]
+    halves = _halves(subfolders(root / images), val_split, f"{root / images}")
+    keys = [matching(*sides, f"{name}/") for name in halves.names] if halves else []
+    if halves is None:
+        halves = _halves(by_list, val_split, f"{folder}")
+        files = [folder / f"{name}.txt" for name in halves.names] if halves else []
         keys = [listed(*sides, file) for file in files]
         if len(keys) == 2 and not shared:
             check_apart(keys, files)
@@ -195,20 +196,26 @@ def load(
     for part in parts:
         with suppress(CorruptImage) if data.on_corrupt == "skip" else nullcontext():
             part.read_mask(0)  # what is wrong with all masks is said before training begins
+    if halves is not None:
+        _say_halves(parts, halves, root)
     if len(parts) == 1:
         return split_by_fraction(parts[0], data.val_fraction, data.split_seed)
     return Splits(parts[0], parts[1])
 
 
-def _split_names(present: set[str], val_split: str | None, where: str) -> list[str]:
-    """The names of train and, where there is one, the split to evaluate on; nothing where there is no train."""
-    if "train" not in present:
-        return []
-    if val_split is not None:
-        if val_split not in present:
-            raise DataError(f"{where} has no split '{val_split}'.{nearest(val_split, present)}")
-        return ["train", val_split]
-    return ["train", *[name for name in VAL_NAMES if name in present][:1]]
+def _halves(present: Iterable[str], val_split: str | None, where: str) -> Halves | None:
+    """The names of train and the split to evaluate on; None where there is no train."""
+    names = sorted(present)
+    return find(names, where, val=val_split) if any(name.casefold() in TRAIN for name in names) else None
+
+
+def _say_halves(parts: Sequence[MaskFiles], halves: Halves, root: Path) -> None:
+    for part, name in zip(parts, halves.names, strict=True):
+        part.origin = f"{name} of {root}"
+    if halves.why:
+        parts[-1].origin += f" ({halves.why})"
+    if unused := [name for name in halves.unused if is_split_name(name)]:
+        parts[0].notes.append(f"not used: {', '.join(unused)} of {root}")
 
 
 def _files(images: Side, masks: Side, keys: Sequence[str], legend: Legend, resize: bool) -> MaskFiles:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from counterpoise.data.mask_file import LOSSLESS, SAVED_WITH_LOSS
-from counterpoise.data.sources.image_folder import image_files
+from counterpoise.data.walking import image_files
 from counterpoise.errors import DataError
 
 SHOWN = 3

@@ -8,28 +8,37 @@ import torch
 
 from counterpoise import config
 from counterpoise.data.sources.base import UNLABELED, FileSet, Splits, split_by_fraction
-from counterpoise.data.sources.image_folder import find_halves, image_files, is_image, subfolders
+from counterpoise.data.sources.image_folder import find_folders
 from counterpoise.data.sources.registry import register
+from counterpoise.data.walking import image_files, loose_images, subfolders
 from counterpoise.errors import DataError
 
 
 def _recognizes(path: Path) -> bool:
     try:
-        half, _ = find_halves(path)
+        half = find_folders(path).train
+        return bool(loose_images(half)) and not any(image_files(half / name) for name in subfolders(half))
     except DataError:  # image_folder will say it
         return False
-    loose = any(is_image(entry.name) for entry in half.iterdir() if not entry.name.startswith("."))
-    return loose and not any(image_files(half / name) for name in subfolders(half))
 
 
 @register("photos", summary="a folder of photos without labels, for distill", recognizes=_recognizes)
-def load(data: config.Data) -> Splits:
-    """All images below `data.path`, or below its train/ and val/; labels UNLABELED, no classes."""
+def load(data: config.Data, *, train_split: str | None = None, val_split: str | None = None) -> Splits:
+    """All images below `data.path`, or below its train/ and val/; labels UNLABELED, no classes.
+
+    Args:
+        train_split, val_split: as for image_folder.
+    """
     assert data.path is not None  # the registry has seen to it
-    train, val = find_halves(data.path.expanduser())
-    if val is None:
-        return split_by_fraction(collect(train), data.val_fraction, data.split_seed)
-    return Splits(collect(train), collect(val))
+    folders = find_folders(data.path.expanduser(), train_split, val_split)
+    train = collect(folders.train)
+    if folders.val is None:
+        splits = split_by_fraction(train, data.val_fraction, data.split_seed)
+    else:
+        splits = Splits(train, collect(folders.val))
+        splits.val.origin = folders.val_origin
+    splits.train.notes += folders.notes
+    return splits
 
 
 def collect(folder: Path) -> FileSet:

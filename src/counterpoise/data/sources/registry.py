@@ -6,7 +6,7 @@ import importlib
 import inspect
 import pkgutil
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -16,6 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from counterpoise import config
 from counterpoise.data.decoding import Reading
+from counterpoise.data.problems import Problem
 from counterpoise.data.sources.base import UNLABELED, Splits, split
 from counterpoise.errors import ConfigError, DataError, nearest, unknown
 
@@ -32,6 +33,8 @@ class Source:
         load: function (data: config.Data, *, option=default, ...) -> Splits; its keywords are the `data.options`.
         recognizes: whether an existing folder is of this kind; None where one cannot tell.
         needs_path: whether `data.path` must name an existing folder.
+        check: function of the arguments of `load` that yields every problem of the data, where a source can say more
+            than the error of `load`, which is the first of them.
     """
 
     name: str
@@ -39,18 +42,24 @@ class Source:
     load: Callable[..., Splits]
     recognizes: Callable[[Path], bool] | None
     needs_path: bool
+    check: Callable[..., Iterable[Problem]] | None = None
 
 
 _SOURCES: dict[str, Source] = {}
 
 
 def register(
-    name: str, *, summary: str, recognizes: Callable[[Path], bool] | None = None, needs_path: bool = True
+    name: str,
+    *,
+    summary: str,
+    recognizes: Callable[[Path], bool] | None = None,
+    needs_path: bool = True,
+    check: Callable[..., Iterable[Problem]] | None = None,
 ) -> Callable[[Load], Load]:
     """Decorator that makes a function a source of data; the arguments are those of `Source`."""
 
     def keep(function: Load) -> Load:
-        _SOURCES[name] = Source(name, summary, function, recognizes, needs_path)
+        _SOURCES[name] = Source(name, summary, function, recognizes, needs_path, check)
         return function
 
     return keep
@@ -107,7 +116,22 @@ def _read_alike(splits: Splits, data: config.Data) -> None:
         reading = reading._replace(alpha="ignore")
     for part in splits:
         part.read_as(reading)
-    splits.train.notes = seen.notes(reading)
+    splits.train.notes = [*splits.train.notes, *seen.notes(reading)]
+
+
+def problems(data: config.Data) -> list[Problem]:
+    """What the source of this data finds wrong with it, without decoding; nothing where it cannot say more than `load`.
+
+    Raises:
+        DataError, ConfigError: there is no such data, source or option.
+    """
+    source = _find(data)
+    return [] if source.check is None else list(source.check(data, **_options(source, data.options)))
+
+
+def source_of(data: config.Data) -> str:
+    """The name of the source that data is taken for. Raises as `load`."""
+    return _find(data).name
 
 
 @cache

@@ -14,7 +14,7 @@ from counterpoise import config, tasks
 from counterpoise.data import sources
 from counterpoise.data.sources.base import UNLABELED, ImageSet
 from counterpoise.engine.assemble import build_teacher
-from counterpoise.engine.evaluator import check_classes
+from counterpoise.engine.evaluator import in_classes_of
 from counterpoise.errors import CounterpoiseError, DataError, ModelError
 from counterpoise.gauges import Gauge
 from counterpoise.machine import device_name
@@ -61,7 +61,7 @@ def gather(
         student: VisionModel = load_student(reading.folder, model=model)
         found = sources.load(run.data).val.held(run.data.memory_limit_gb * 1e9, run.data.on_corrupt)
         if found.classes:
-            check_classes(student, found)
+            found = in_classes_of(student, found)
         tasks.get(student.task).check(found)
     except (CounterpoiseError, OSError) as error:
         return {"missing": [f"Pictures, confusions and the gauge are left out. {error}"]}

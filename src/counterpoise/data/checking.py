@@ -1,0 +1,112 @@
+"""`counterpoise check`: everything that is wrong with a data set, at once, with the way out of each."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from counterpoise import config
+from counterpoise.data import sources
+from counterpoise.data.images import CorruptImage
+from counterpoise.data.problems import Problem, fault, warning
+from counterpoise.data.sources import registry
+from counterpoise.data.sources.base import UNLABELED, ImageSet, Splits
+from counterpoise.data.summary import Found, of_splits
+from counterpoise.errors import CounterpoiseError
+
+FEW = 5
+"""Training images a class below which that is worth a word."""
+IMBALANCE = 20
+"""How many times more images one class may have than another before that is worth a word."""
+
+
+class Checked(NamedTuple):
+    """A data set that was looked through.
+
+    Attributes:
+        found: what is there; None where it cannot be loaded.
+    """
+
+    source: str
+    found: Found | None
+    problems: list[Problem]
+
+
+def check(data: config.Data) -> Checked:
+    """Look a data set through: its folders, its labels, and every file to its end.
+
+    Raises:
+        DataError, ConfigError: there is no such data, source or option.
+    """
+    problems = registry.problems(data)
+    try:
+        splits = sources.load(data)
+    except CounterpoiseError as error:
+        if not any(problem.severity == "error" for problem in problems):
+            problems.append(fault(str(error)))
+        return Checked(registry.source_of(data), None, problems)
+    problems += cheap(splits)
+    problems += unreadable(splits, data.on_corrupt)
+    return Checked(registry.source_of(data), of_splits(splits), problems)
+
+
+def cheap(splits: Splits) -> list[Problem]:
+    """What can be seen before training without decoding."""
+    return list(_of_labels(splits))
+
+
+def unreadable(splits: Splits, on_corrupt: str) -> Iterator[Problem]:
+    """Images that cannot be decoded to their end, of both halves."""
+    both = [(part, index) for part in splits for index in range(len(part))]
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as threads:
+        bad = [name for name in threads.map(_name_if_corrupt, both) if name]
+    if not bad:
+        return
+    what = f"{len(bad)} images cannot be read."
+    if on_corrupt == "skip":
+        yield warning(what, "They are left out (data.on_corrupt: skip).", bad)
+    else:
+        yield fault(what, "Mend or remove them, or leave them out: --data.on_corrupt skip.", bad)
+
+
+def _of_labels(splits: Splits) -> Iterator[Problem]:
+    train, val = (_counts(part) for part in splits)
+    if train is None or val is None or not len(train):
+        return
+    classes = splits.train.classes
+    absent = [name for name, have in zip(classes, val.tolist(), strict=True) if not have]
+    if absent:
+        yield warning(
+            f"{len(absent)} of {len(classes)} classes have no image in val: no score says how well they are known.",
+            "Put some there, or hold a part of train out: --data.held_out N.",
+            absent,
+        )
+    few = [name for name, have in zip(classes, train.tolist(), strict=True) if have < FEW]
+    if few:
+        yield warning(f"{len(few)} of {len(classes)} classes have fewer than {FEW} images in train.", "", few)
+    low, high = int(train.argmin()), int(train.argmax())
+    if int(train[high]) > IMBALANCE * max(1, int(train[low])):
+        most, least = int(train[high]), int(train[low])
+        yield warning(
+            f"Class '{classes[high]}' has {most:,} images in train and '{classes[low]}' {least:,}.",
+            "Rare classes count more with --objective.cross_entropy.class_weight frequency.",
+        )
+
+
+def _counts(images: ImageSet) -> Tensor | None:
+    counts: Sequence[int] | None = images.per_class()
+    return None if counts is None or bool((images.labels == UNLABELED).all()) else torch.tensor(counts)
+
+
+def _name_if_corrupt(which: tuple[ImageSet, int]) -> str | None:
+    images, index = which
+    try:
+        images.read(index)
+    except CorruptImage as error:
+        return error.name
+    return None

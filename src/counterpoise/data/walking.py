@@ -1,0 +1,100 @@
+"""The one way through folders of pictures: what is looked at, what is left alone, and in which order."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from counterpoise.data.images import extensions
+from counterpoise.errors import DataError
+
+_LEFT_BY_OTHERS = frozenset(
+    (
+        *("@eadir", "@recycle", "#recycle", "#snapshot", "@tmp"),  # network storage: thumbnails, bins
+        *("__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini"),
+        *("$recycle.bin", "system volume information", "lost+found", "__pycache__"),
+    )
+)
+
+
+def is_leftover(name: str) -> bool:
+    """Whether a file or folder of this name is no data: hidden, or left there by another program."""
+    return name.startswith(".") or name.casefold() in _LEFT_BY_OTHERS
+
+
+def entries(folder: Path) -> list[os.DirEntry[str]]:
+    """What lies in a folder, unsorted, leftovers left out. Raises DataError where it cannot be read."""
+    return [entry for entry in _all(folder) if not is_leftover(entry.name)]
+
+
+def subfolders(folder: Path) -> list[str]:
+    """Names of the folders in a folder, sorted as text."""
+    return sorted(entry.name for entry in entries(folder) if entry.is_dir())
+
+
+def image_files(folder: Path) -> list[str]:
+    """Paths of all images below a folder, relative to it, sorted as text. Links are followed."""
+    found: list[str] = []
+    seen: set[str] = set()
+    waiting = [""]
+    while waiting:
+        inner = waiting.pop()
+        real = os.path.realpath(folder / inner)
+        if real in seen:  # a link that leads back up
+            continue
+        seen.add(real)
+        for entry in entries(folder / inner):
+            path = f"{inner}/{entry.name}" if inner else entry.name
+            if entry.is_dir():
+                waiting.append(path)
+            elif is_image(entry.name):
+                found.append(path)
+    return sorted(found)
+
+
+def loose_images(folder: Path) -> list[str]:
+    """Names of the images that lie directly in a folder, sorted as text."""
+    return sorted(entry.name for entry in entries(folder) if is_image(entry.name) and entry.is_file())
+
+
+def is_image(name: str) -> bool:
+    """Whether a file is an image by its name."""
+    return os.path.splitext(name)[1].lower() in extensions()  # noqa: PTH122 - a million files, no Path for each
+
+
+def leftovers(folder: Path) -> list[str]:
+    """Files and folders below a folder that others have left there and hold images, relative to it, sorted."""
+    found: list[str] = []
+    for inner, names, files in os.walk(folder):
+        left = [name for name in names if is_leftover(name)]
+        found += [os.path.relpath(Path(inner, name), folder) for name in left if _holds_images(Path(inner, name))]
+        found += [os.path.relpath(Path(inner, name), folder) for name in files if is_leftover(name) and is_image(name)]
+        names[:] = [name for name in names if name not in left]
+    return sorted(found)
+
+
+def ordered(names: Iterable[str]) -> list[str]:
+    """Names as classes are numbered: by their value where all are whole numbers, else as text."""
+    names = list(names)
+    if names and all(is_number(name) for name in names):
+        return sorted(names, key=lambda name: (int(name), name))
+    return sorted(names)
+
+
+def is_number(name: str) -> bool:
+    """Whether a name is a whole number, as folders of numbered classes are called."""
+    return re.fullmatch(r"-?[0-9]{1,18}", name) is not None
+
+
+def _all(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as found:
+            return list(found)
+    except OSError as error:
+        raise DataError(f"Folder {folder} cannot be read: {error.strerror}.") from None
+
+
+def _holds_images(folder: Path) -> bool:
+    return any(is_image(name) for _, _, files in os.walk(folder) for name in files)
