@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,8 +11,18 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from counterpoise import files
 from counterpoise.errors import RunError
-from counterpoise.files import replacing_folder, write_tensors, write_text
+from counterpoise.files import (
+    UnfitFileError,
+    exchange,
+    named,
+    regular,
+    replacing_folder,
+    standing,
+    write_tensors,
+    write_text,
+)
 
 LIMITED = """
 import resource, sys, torch
@@ -68,3 +79,95 @@ def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
         (new / "no" / "file").write_text("three")
     assert (place / "below" / "file").read_text() == "two"
     assert [entry.name for entry in tmp_path.iterdir()] == ["site"]
+
+
+REPLACES = """
+import sys
+from pathlib import Path
+from counterpoise import files
+if sys.argv[2] == "renames":
+    files.exchange = lambda one, other: False
+number = 0
+while True:
+    number += 1
+    with files.replacing_folder(Path(sys.argv[1])) as new:
+        for name in ("a", "b"):
+            (new / name).write_text(str(number))
+    print(number, flush=True)
+"""
+
+
+@pytest.mark.parametrize("how", ["exchange", "renames"])
+def test_a_folder_whose_writer_is_killed_is_the_old_or_the_new_one(tmp_path: Path, how: str) -> None:
+    place = tmp_path / "student"
+    for moment in range(3):
+        with subprocess.Popen([sys.executable, "-c", REPLACES, place, how], stdout=subprocess.PIPE, text=True) as child:
+            assert child.stdout is not None
+            assert child.stdout.readline() == "1\n"
+            for _ in range(200 * (moment + 1)):
+                if how == "exchange":  # at no moment is there nothing
+                    assert place.is_dir()
+            child.kill()
+        assert standing(place) == place
+        assert (place / "a").read_text() == (place / "b").read_text()
+    with replacing_folder(place) as new:
+        (new / "a").write_text("after")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["student"]
+    assert [entry.name for entry in place.iterdir()] == ["a"]
+
+
+def test_what_a_kill_between_two_renames_leaves_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".student.old").mkdir()
+    (tmp_path / ".student.old" / "a").write_text("old")
+    (tmp_path / ".student.partial").mkdir()
+    assert (standing(tmp_path / "student") / "a").read_text() == "old"
+    (tmp_path / "student").rename(tmp_path / ".student.old")
+    monkeypatch.setattr(files, "exchange", lambda one, other: False)
+    with replacing_folder(tmp_path / "student") as new:
+        (new / "a").write_text("new")
+    assert (tmp_path / "student" / "a").read_text() == "new"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["student"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="renameat2 is a call of Linux")
+def test_folders_change_names_at_once(tmp_path: Path) -> None:
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / name).touch()
+    assert exchange(tmp_path / "one", tmp_path / "other")
+    assert (tmp_path / "one" / "other").exists()
+    assert not exchange(tmp_path / "one", tmp_path / "absent")
+
+
+def test_only_regular_files_inside_their_folder_are_read(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    (folder / "below").mkdir(parents=True)
+    (folder / "below" / "file").write_text("12345")
+    (tmp_path / "outside").write_text("secret")
+    (folder / "link").symlink_to(tmp_path / "outside")
+    (folder / "inner").symlink_to(folder / "below" / "file")
+    os.mkfifo(folder / "pipe")
+    assert named(folder, "below/file").read_text() == named(folder, "inner").read_text() == "12345"
+    for name in ("../outside", "/etc/passwd", "below/../../outside", "", ".", "below\\..\\file", "a\0b", "C:/x\0"):
+        with pytest.raises(UnfitFileError, match="leads out"):
+            named(folder, name)
+    for path, why in (
+        (folder / "link", "leads out of its folder"),
+        (folder / "pipe", "is a pipe, expected a file"),
+        (folder / "below", "is a folder, expected a file"),
+        (Path("/dev/zero"), "is a device, expected a file"),
+        (Path("a\0b"), "null character"),
+    ):
+        with pytest.raises(UnfitFileError, match=why):
+            regular(path, within=folder if path.is_relative_to(folder) else None)
+    with pytest.raises(UnfitFileError, match="has 5 bytes, expected at most 4"):
+        regular(folder / "below" / "file", limit=4)
+
+
+def test_the_cache_of_the_hub_is_one_folder(tmp_path: Path) -> None:
+    (tmp_path / "blobs").mkdir()
+    (tmp_path / "blobs" / "abc").write_text("weights")
+    (tmp_path / "snapshots" / "main").mkdir(parents=True)
+    link = tmp_path / "snapshots" / "main" / "model.safetensors"
+    link.symlink_to(Path("..", "..", "blobs", "abc"))
+    assert regular(link, within=link.parent) == link

@@ -232,7 +232,7 @@ def gauge(
     from counterpoise import api
     from counterpoise.tables import gauge_table
 
-    if teacher is not None:
+    if teacher is not None and teacher.arguments:
         teacher = teacher.model_copy(update={"arguments": command_line.parse(teacher.arguments)})
     result = api.gauge(
         student,

@@ -9,11 +9,10 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from cyclopts import CycloptsError, Parameter
 from pydantic import ValidationError
 
-from counterpoise import config, mistakes
+from counterpoise import config, documents, mistakes, own_code
 from counterpoise.errors import ConfigError
 
 Options = Annotated[config.Run | None, Parameter(name="*")]
@@ -22,11 +21,16 @@ Options = Annotated[config.Run | None, Parameter(name="*")]
 def resolved(verb: str, run_file: Path | None, options: config.Run | None, resume: bool = False) -> config.Run:
     """The run file with the flags laid over it."""
     flags = given(options) if options is not None else {}
+    own_code.name(flags)
     if resume and run_file is None and "out" in flags and Path(flags["out"], "run.yaml").is_file():
-        run_file = Path(flags["out"], "run.yaml")
+        kept = Path(flags["out"], "run.yaml")
+        run = config.resolve(config.merge(config.kept_values(kept), flags), f"run file {kept}")
+        own_code.require(run, str(kept))
+        return run
     if run_file is not None and run_file.suffix not in {".yaml", ".yml"} and not run_file.exists():
         raise RunFileError(run_file)
     values = config.read(run_file) if run_file is not None else {}
+    own_code.name(values)
     if "objective" in flags and "objective" not in values:
         terms = ["cross_entropy"] if verb == "train" else config.default_objective()
         values = {**values, "objective": {name: {"weight": 1.0} for name in terms}}
@@ -101,8 +105,8 @@ def parse(value: Any) -> Any:
     if not isinstance(value, str) or not value:
         return value
     try:
-        return yaml.safe_load(value)
-    except (yaml.YAMLError, ValueError):  # '@x', or a date that does not exist: text
+        return documents.parse_yaml(value)
+    except documents.DocumentError:  # '@x', or a date that does not exist: text
         return value
 
 

@@ -7,8 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from counterpoise import command_line
 from counterpoise.errors import CounterpoiseError
 
 LEFT = 3
@@ -113,7 +112,7 @@ def _fanout(
 ) -> Any:
     from counterpoise.comparing.compare import Fanout
 
-    options = {key: yaml.safe_load(value) for key, value in (cluster or {}).items()}
+    options = {key: command_line.parse(value) for key, value in (cluster or {}).items()}
     return Fanout(minutes, jobs, on, options, pool, show=not quiet)
 
 

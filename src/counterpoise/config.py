@@ -12,12 +12,15 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from counterpoise import documents
 from counterpoise.errors import ConfigError
 from counterpoise.mistakes import explain
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 Channels = tuple[float, float, float]
+BASES = 16
+"""Run files that may stand one on the other."""
 
 
 class Section(BaseModel):
@@ -325,7 +328,22 @@ def read(path: Path) -> dict[str, Any]:
     return _read(path, ())
 
 
+def kept(path: Path) -> Run:
+    """The run file of a run folder, complete as it was written there: it has no base to be read from elsewhere.
+
+    Raises ConfigError where it is missing or damaged.
+    """
+    return resolve(kept_values(path), f"run file {path}")
+
+
+def kept_values(path: Path) -> dict[str, Any]:
+    """The same, not yet checked."""
+    return _contents(path, path.parent)
+
+
 def _read(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
+    if len(above) > BASES:
+        raise ConfigError(f"Run file {above[0]} stands on more than {BASES} others, one on the other.")
     if path.resolve() in above:
         raise ConfigError(f"Run file {path} is its own base, by way of {above[-1]}.")
     return over_base(_contents(path), path.parent, str(path), (*above, path.resolve()))
@@ -337,24 +355,22 @@ def over_base(values: Mapping[str, Any], beside: Path, origin: str, above: tuple
     bases = own.pop("base", [])
     bases = [bases] if isinstance(bases, str) else bases
     if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
-        raise ConfigError(f"base in {origin} must be the name of a run file, or a list of names, got {bases!r}.")
+        raise ConfigError(f"base in {origin} must be the name of a run file, or a list of names, got {bases!r:.80}.")
     merged: dict[str, Any] = {}
     for base in bases:
         merged = merge(merged, _read(beside / base, above))
     return merge(merged, own)
 
 
-def _contents(path: Path) -> dict[str, Any]:
+def _contents(path: Path, within: Path | None = None) -> dict[str, Any]:
     try:
-        text = path.read_text(encoding="utf-8")
+        values = documents.read_yaml(path, within=within)
     except FileNotFoundError:
         raise ConfigError(f"Run file {path} does not exist.") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"Run file {path} cannot be read: {error}.") from None
-    try:
-        values = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that does not exist
-        raise ConfigError(f"Run file {path} is not YAML: {' '.join(str(error).split())}") from None
+    except documents.DocumentError as error:
+        raise ConfigError(f"Run file {path} is not YAML as it should be: {error}.") from None
     if values is None:
         return {}
     if not isinstance(values, dict):

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import os
+import re
 import shutil
+import stat
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError
-from safetensors.torch import save_file
-from torch import Tensor
 
 from counterpoise.errors import RunError
+
+if TYPE_CHECKING:  # run files are read without waiting for torch
+    from torch import Tensor
 
 _umask = os.umask(0)
 os.umask(_umask)
@@ -23,6 +29,57 @@ FULL = {
     errno.EDQUOT: "the quota is used up",
     errno.EFBIG: "the file size limit is reached",
 }
+
+
+class UnfitFileError(OSError):
+    """Something that stands where a file is expected, and is not read."""
+
+    def __init__(self, path: Path, why: str) -> None:
+        super().__init__(errno.EINVAL, why, str(path))
+
+    def __str__(self) -> str:
+        return f"{self.filename} {self.strerror}"
+
+
+def regular(path: Path, *, within: Path | None = None, limit: int | None = None) -> Path:
+    """`path`, a regular file: no pipe that would be waited for, no device without an end.
+
+    Args:
+        within: the folder that it must lie in, wherever links lead. The cache of the Hugging Face Hub, whose folders
+            are links to `blobs` beside them, counts as one folder.
+        limit: bytes that it may have at most.
+
+    Raises:
+        OSError: it is missing, cannot be looked at, or is something else; UnfitFileError says what.
+    """
+    if "\0" in str(path):
+        raise UnfitFileError(Path(str(path).replace("\0", "?")), "is no name of a file: it holds a null character")
+    info = path.stat()
+    if not stat.S_ISREG(info.st_mode):
+        kinds = ((stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"))
+        kind = next((words for test, words in kinds if test(info.st_mode)), "a device")
+        raise UnfitFileError(path, f"is {kind}, expected a file")
+    if within is not None and not _is_within(path.resolve(), within.resolve()):
+        raise UnfitFileError(path, "leads out of its folder")
+    if limit is not None and info.st_size > limit:
+        raise UnfitFileError(path, f"has {info.st_size:,} bytes, expected at most {limit:,}")
+    return path
+
+
+def named(folder: Path, name: str, *, limit: int | None = None) -> Path:
+    """The regular file that a list in `folder` calls `name`, at most `limit` bytes large.
+
+    Raises OSError where it is missing or unfit, or its name leads out of the folder.
+    """
+    parts = re.split(r"[/\\]", name)
+    if not name or "\0" in name or any(part in ("", ".", "..") for part in parts) or Path(name).drive:
+        raise UnfitFileError(folder, f"lists a file {name[:80]!r}, whose name leads out of it")
+    return regular(folder / name, within=folder, limit=limit)
+
+
+def _is_within(path: Path, folder: Path) -> bool:
+    snapshot = folder.parent.name == "snapshots"
+    return path.is_relative_to(folder) or (snapshot and path.parent == folder.parent.parent / "blobs")
 
 
 @contextlib.contextmanager
@@ -49,14 +106,16 @@ def replacing(path: Path) -> Iterator[Path]:
 def replacing_folder(path: Path) -> Iterator[Path]:
     """A new folder beside `path`; on leaving, what lies in it is on disk under `path`, and an older folder is gone.
 
+    Whenever the power goes, one of the two is whole under `path`; where the system cannot exchange folders at once,
+    the older one may lie beside it, which `standing` mends.
+
     Raises RunError where it cannot be written; `path` is then as it was.
     """
-    new, old = (path.with_name(f".{path.name}.{state}") for state in ("partial", "old"))
+    new = path.with_name(f".{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if not path.exists() and old.exists():  # a crash between the two renames below
-            old.rename(path)
-        for stale in (new, old):
+        standing(path)
+        for stale in (new, _older(path)):
             shutil.rmtree(stale, ignore_errors=True)
         new.mkdir()
         yield new
@@ -67,18 +126,60 @@ def replacing_folder(path: Path) -> Iterator[Path]:
             else:
                 sync_folder(entry)
         sync_folder(new)
-        if path.exists():
-            path.rename(old)
-        new.rename(path)
+        _put(new, path)
         sync_folder(path.parent)
-        shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
         kept = f" The older {path.name} is intact." if path.exists() else ""
         raise RunError(f"{path} could not be written: {reason(error)}.{kept}") from error
     finally:
         shutil.rmtree(new, ignore_errors=True)
-        if not path.exists() and old.exists():
+        standing(path)
+
+
+def standing(path: Path) -> Path:
+    """The folder that is, or was last, whole under `path`: one that a crash has left under another name comes back."""
+    old = _older(path)
+    if not path.exists() and old.is_dir():
+        try:
             old.rename(path)
+        except OSError:  # it may only be read
+            return path if path.exists() else old
+    return path
+
+
+def _older(path: Path) -> Path:
+    return path.with_name(f".{path.name}.old")
+
+
+def _put(new: Path, path: Path) -> None:
+    """`new` as `path`, and an older folder there goes."""
+    if path.exists() and exchange(new, path):
+        shutil.rmtree(new, ignore_errors=True)
+        return
+    old = _older(path)
+    while True:
+        if path.exists():
+            path.rename(old)
+        try:
+            new.rename(path)
+            break
+        except OSError as error:  # a reader has just put the older one back
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def exchange(one: Path, other: Path) -> bool:
+    """Have two entries of a folder change names, at once; whether the system can."""
+    if sys.platform != "linux":
+        return False
+    try:
+        call = ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, AttributeError):  # an older C library
+        return False
+    here, both_ways = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    done: int = call(here, os.fsencode(one), here, os.fsencode(other), both_ways)
+    return done == 0
 
 
 def write_text(path: Path, text: str) -> None:
@@ -89,6 +190,8 @@ def write_text(path: Path, text: str) -> None:
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
     """Write a safetensors file, whole or not at all."""
+    from safetensors.torch import save_file
+
     plain: dict[str, Tensor] = {}
     taken: set[int] = set()
     for name, tensor in tensors.items():

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from counterpoise import config
+from counterpoise import config, own_code
 from counterpoise.data.decoding import Reading
 from counterpoise.errors import ConfigError, ModelError
 
@@ -18,7 +18,13 @@ RunLike = config.Run | Mapping[str, Any] | str | Path
 
 
 def resolve(run: RunLike) -> config.Run:
-    """The run that was meant by a path, values, or the run itself."""
+    """The run that was meant by a path, values, or the run itself. The code that it names may be run."""
+    resolved = _resolve(run)
+    own_code.name(resolved)
+    return resolved
+
+
+def _resolve(run: RunLike) -> config.Run:
     if isinstance(run, str | Path):
         return config.resolve(config.read(Path(run)), f"run file {run}")
     return config.resolve(run)
@@ -50,11 +56,11 @@ def reading_of(student: Path) -> Reading:
 
 def _data_section(student: Path, data: RunLike | None) -> config.Data:
     if isinstance(data, config.Run | Mapping):
-        return resolve(data).data
+        return _resolve(data).data
     if data is not None:
         path = Path(data)
         if path.suffix in {".yaml", ".yml"}:
-            return resolve(path).data
+            return _resolve(path).data
         own = run_around(student)
         if own is not None and _same_place(own.data.path, path):
             return own.data  # held out as it was in training
@@ -68,15 +74,22 @@ def _data_section(student: Path, data: RunLike | None) -> config.Data:
 
 
 def teacher_section(student: Path, teacher: Any) -> config.Teacher:
-    """The teacher that was named, or that of the run which a student lies in."""
+    """The teacher that was named, or that of the run which a student lies in.
+
+    A model alone is laid over the teacher of that run: so is code named, which the run's own file may not bring.
+    """
+    own_code.name(teacher)
     if isinstance(teacher, config.Teacher):
-        return teacher
+        run = run_around(student) if teacher.model_fields_set == {"model"} else None
+        return (
+            teacher if run is None or run.teacher is None else run.teacher.model_copy(update={"model": teacher.model})
+        )
     if isinstance(teacher, str | Path):
         return config.Teacher(checkpoint=Path(teacher))
     if teacher is not None:
         section = config.resolve({"teacher": teacher}).teacher
         assert section is not None
-        return section
+        return teacher_section(student, section)
     run = run_around(student)
     if run is None:
         raise ConfigError(f"{student} does not lie in a run folder, so say which teacher it had: --teacher.checkpoint.")
@@ -166,5 +179,5 @@ def run_around(student: Path) -> config.Run | None:
     """The run that a student folder lies in, or that it is."""
     for folder in (student, student.parent):
         if (folder / "run.yaml").is_file():
-            return resolve(folder / "run.yaml")
+            return config.kept(folder / "run.yaml")
     return None

@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from counterpoise import own_code
 from counterpoise.errors import ModelError
 from counterpoise.models import catalog, digits
 from counterpoise.models.families import Request, families
@@ -46,6 +47,7 @@ def narrow(num_classes=7):
 def own(tmp_path: Path) -> Path:
     (tmp_path / "helper.py").write_text("WIDTH = 4\n")
     (tmp_path / "own.py").write_text(OWN)
+    own_code.name(f"{tmp_path}/own.py:build")
     return tmp_path / "own.py"
 
 

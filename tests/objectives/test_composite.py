@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from counterpoise import own_code
 from counterpoise.config import Schedule, Term
 from counterpoise.errors import ConfigError
 from counterpoise.objectives.base import entries
@@ -107,6 +108,7 @@ def test_a_float_may_be_an_integer_or_text_that_yaml_takes_for_none() -> None:
 @pytest.mark.parametrize("text", ["x = 1 / 0", "def (", "import nothing_of_this_name"])
 def test_a_file_that_cannot_be_imported_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "mine.py").write_text(text)
+    own_code.name(f"{tmp_path}/mine.py:Mine")
     with pytest.raises(ConfigError, match=r"mine\.py cannot be imported: (ZeroDivision|Syntax|ModuleNotFound)Error"):
         WeightedSum({"mine": Term(objective=f"{tmp_path}/mine.py:Mine")})
 
@@ -120,6 +122,7 @@ def test_an_objective_of_ones_own_is_a_class_in_a_file(tmp_path: Path) -> None:
         "    def values(self, student_logits, teacher_logits, target):\n"
         '        return {"": (student_logits - teacher_logits).square().mean(1)}\n'
     )
+    own_code.name(f"{file}:Distance")
     objective = WeightedSum({"mine": Term(objective=f"{file}:Distance", weight=3.0)})
     expected = 3 * F.mse_loss(STUDENT.logits, TEACHER.logits)
     torch.testing.assert_close(objective(STUDENT, TEACHER, None).total, expected)

@@ -118,7 +118,7 @@ def test_nothing_outside_the_run_folder_is_read(copied: Copy, tmp_path: Path) ->
     (folder / "summary.json").unlink()
     (folder / "summary.json").symlink_to(tmp_path / "secret")
     reading = read(folder)
-    assert "summary.json leads out of the run folder, so it was not read." in reading.missing
+    assert "summary.json leads out of its folder, so it was not read." in reading.missing
     page = render([folder])
     assert "99.87" not in page
     assert "xyzzy" not in page

@@ -110,6 +110,9 @@ def write(
 
 def is_site(path: Path) -> bool:
     """Whether a folder holds a site of ours."""
+    from counterpoise.files import standing
+
+    path = standing(path)
     return (path / DESCRIPTION).is_file() and (path / _WORKER).is_file()
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import Field, ValidationError, field_validator
 
-from counterpoise import config, mistakes
+from counterpoise import config, mistakes, own_code
 from counterpoise.errors import ConfigError, CounterpoiseError, nearest, unknown
 from counterpoise.identity import flatten
 
@@ -147,6 +147,7 @@ def complete(values: Mapping[str, Any], origin: str) -> tuple[config.Run, bool]:
     from counterpoise import tasks
 
     run = config.resolve(values, origin)
+    own_code.name(run)
     try:
         distils = listens(run)
         tasks.get(run.task).objective(run, None)

@@ -14,7 +14,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-import yaml
 from filelock import FileLock, Timeout
 
 from counterpoise import config, identity
@@ -87,12 +86,7 @@ def started(run_file: Path) -> config.Run:
 
 @lru_cache(maxsize=10_000)
 def _started(run_file: Path, written: int) -> config.Run:
-    try:
-        # In C where libyaml is there: a search reads hundreds.
-        values = yaml.load(run_file.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        values = config.read(run_file)  # which says what is wrong
-    return config.resolve(values, f"run file {run_file}")
+    return config.kept(run_file)
 
 
 def differences(there: config.Run, wanted: config.Run) -> list[str]:

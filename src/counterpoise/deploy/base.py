@@ -71,6 +71,11 @@ class Calibration:
             yield self.pixels[start : start + size]
 
 
+def first_line(error: Exception) -> str:
+    """What a runtime says, without the lines of its own insides."""
+    return f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')[:300]}"
+
+
 class Runtime(Protocol):
     """An export, opened by the runtime that it is for."""
 
@@ -135,8 +140,15 @@ class Format(ABC):
         raise ExportError(f"{self.name} has no path for 8 bits. Available: {', '.join(self.precisions)}.")
 
     def open(self, folder: Path, threads: int | None = None) -> Runtime:
-        """Open the export in a folder, as run.py does. threads: None is the runtime's own choice."""
-        return type(self).load(str(folder / self.files[0]), threads)
+        """Open the export in a folder, as run.py does. threads: None is the runtime's own choice.
+
+        Raises ExportError where the runtime cannot read it.
+        """
+        path = folder / self.files[0]
+        try:
+            return type(self).load(str(path), threads)
+        except Exception as error:  # each runtime has errors of its own
+            raise ExportError(f"{path} cannot be opened by {self.name}: {first_line(error)}") from error
 
     @abstractmethod
     def versions(self) -> dict[str, str]:

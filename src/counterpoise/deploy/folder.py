@@ -8,18 +8,20 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from counterpoise.deploy.base import ExportError
+from counterpoise import documents
+from counterpoise.deploy.base import ExportError, find
 from counterpoise.errors import ModelError, RunError
-from counterpoise.files import reason, replacing_folder
+from counterpoise.files import named, reason, replacing_folder, standing
 
 VERSION = 1
 DESCRIPTION = "export.json"
 RUNNER = "run.py"
 REFERENCE = "reference.safetensors"
+Edge = Annotated[int, Field(ge=1, le=2**15)]
 
 
 class Input(BaseModel):
@@ -28,8 +30,8 @@ class Input(BaseModel):
     dtype: str = "uint8"
     layout: str = "NCHW"
     channels: str = "RGB"
-    size: tuple[int, int]
-    batch: int | None
+    size: tuple[Edge, Edge]
+    batch: Annotated[int, Field(ge=1, le=2**16)] | None
     """How many pictures at once; None any number."""
     crop_share: float | None
     """Part of the shorter side that the central crop keeps; None: pictures are resized whole."""
@@ -72,7 +74,7 @@ class Description(BaseModel):
 
 def is_export(path: Path) -> bool:
     """Whether a folder is an export."""
-    return (path / DESCRIPTION).is_file()
+    return (standing(path) / DESCRIPTION).is_file()
 
 
 def read(folder: Path) -> Description:
@@ -80,9 +82,10 @@ def read(folder: Path) -> Description:
 
     Raises ModelError where a file is missing, damaged or changed, or the folder is of a newer version.
     """
+    folder = standing(folder)
     path = folder / DESCRIPTION
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = documents.read_json(path, within=folder)
     except (OSError, ValueError) as error:
         raise ModelError(f"{path} cannot be read: {error}.") from None
     version = values.get("version") if isinstance(values, dict) else None
@@ -96,10 +99,12 @@ def read(folder: Path) -> Description:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the whole"
         raise ModelError(f"{path} is damaged: {where}: {first['msg'].lower()}.") from None
+    _check_listed(folder, description)
     for name, file in description.files.items():
-        found = _hash(folder / name)
-        if found is None:
-            raise ModelError(f"Export {folder} is incomplete: {name} cannot be read.")
+        try:
+            found = _hash(named(folder, name, limit=file.bytes))
+        except OSError as error:
+            raise ModelError(f"Export {folder} is incomplete or damaged: {error}.") from None
         if found != file.sha256:
             raise ModelError(
                 f"{folder / name} is not the file that {DESCRIPTION} describes: its sha256 is {found[:12]}..., "
@@ -108,11 +113,19 @@ def read(folder: Path) -> Description:
     return description
 
 
+def _check_listed(folder: Path, description: Description) -> None:
+    """Raises ModelError where a file that the runtime opens is not among those with a hash."""
+    first, *more = find(description.format).files
+    for known in (first, *(name for name in more if (folder / name).exists())):
+        if not any(name == known or name.startswith(f"{known}/") for name in description.files):
+            raise ModelError(f"{folder / DESCRIPTION} is damaged: files does not list {known}.")
+
+
 def measured(folder: Path, names: tuple[str, ...]) -> dict[str, File]:
     """Bytes and hashes of files of a folder, by their path in it; of a folder in it, those of all its files."""
     found = [file for name in names for file in ((folder / name), *sorted((folder / name).rglob("*")))]
     return {
-        file.relative_to(folder).as_posix(): File(bytes=file.stat().st_size, sha256=_hash(file) or "")
+        file.relative_to(folder).as_posix(): File(bytes=file.stat().st_size, sha256=_hash(file))
         for file in found
         if file.is_file()
     }
@@ -154,9 +167,6 @@ def writing(path: Path, needed: int) -> Iterator[Path]:
         yield new
 
 
-def _hash(path: Path) -> str | None:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
-        return None
+def _hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

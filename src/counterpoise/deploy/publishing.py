@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import tempfile
@@ -10,9 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from counterpoise import documents
 from counterpoise.deploy import card, folder
 from counterpoise.errors import ConfigError, CounterpoiseError, RunError
-from counterpoise.files import reason
+from counterpoise.files import reason, regular
 from counterpoise.models import folder as student_folder
 
 EXPORTS = "exports"
@@ -91,7 +91,8 @@ def _gather(
             raise ConfigError(f"Two of the exports are called {place.name}: rename one of their folders.")
         found[f"{EXPORTS}/{place.name}"] = export
     told = [_json(Path(file)) for file in (_measurements(student, source) if measured is None else measured)]
-    text = (source / student_folder.CARD).read_text(encoding="utf-8")
+    _check_files((source, *chosen))
+    text = _card(source)
     parts = card.parts_of(described.architecture, described.provenance)
     try:
         shutil.copytree(source, out, ignore=shutil.ignore_patterns(EXPORTS), dirs_exist_ok=True)
@@ -102,6 +103,24 @@ def _gather(
     except (OSError, shutil.Error) as error:
         raise RunError(f"{out} could not be written: {reason(error)}.") from error
     return sorted(file.relative_to(out).as_posix() for file in out.rglob("*") if file.is_file())
+
+
+def _check_files(folders: Sequence[Path]) -> None:
+    """Raises RunError where a folder to be published holds a link that leads out of it, or what is no file."""
+    for folder_ in folders:
+        for entry in folder_.rglob("*"):
+            try:
+                if not entry.is_dir() or entry.is_symlink():
+                    regular(entry, within=folder_)
+            except OSError as error:
+                raise RunError(f"{folder_} is not published: {error}.") from None
+
+
+def _card(source: Path) -> str:
+    try:
+        return documents.read_text(source / student_folder.CARD, within=source)
+    except (OSError, UnicodeDecodeError) as error:
+        raise RunError(f"The card of {source} cannot be read: {error}.") from None
 
 
 def _exports(student: Path, source: Path, weights: str) -> list[Path]:
@@ -121,7 +140,7 @@ def _measurements(student: Path, source: Path) -> list[Path]:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = documents.read_json(path)
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path} cannot be read: {error}.") from None
     if not isinstance(values, dict) or not isinstance(values.get("measured"), list):

@@ -13,6 +13,7 @@ from torch import Tensor
 from counterpoise.deploy import agreement, base, folder, pictures
 from counterpoise.deploy.base import ExportError
 from counterpoise.errors import ModelError
+from counterpoise.files import regular
 from counterpoise.inputs import RunLike
 
 if TYPE_CHECKING:
@@ -73,11 +74,19 @@ def verify(
 def _against_reference(place: Path, described: folder.Description, runtime: base.Runtime) -> dict[str, float]:
     """Differences to the remembered logits, of the student and of the export where it was made."""
     try:
-        remembered = load_file(place / folder.REFERENCE)
+        remembered = load_file(regular(place / folder.REFERENCE, within=place))
     except (OSError, SafetensorError) as error:
         raise ModelError(f"{place / folder.REFERENCE} cannot be read: {error}.") from None
+    if "student" not in remembered or remembered["student"].ndim < 2:
+        raise ModelError(f"{place / folder.REFERENCE} is damaged: it holds no logits of the student.")
     shown = pictures.generated(len(remembered["student"]), described.input.size)
-    answered = torch.from_numpy(agreement.answer(runtime, shown.numpy(), described.input.batch)).float()
+    try:
+        answered = torch.from_numpy(agreement.answer(runtime, shown.numpy(), described.input.batch)).float()
+    except Exception as error:  # each runtime has errors of its own
+        raise ExportError(
+            f"{place} does not answer pictures of {described.input.size[0]} x {described.input.size[1]}: "
+            f"{base.first_line(error)}"
+        ) from error
     differences = {whose: _apart(answered, logits) for whose, logits in remembered.items()}
     limit = agreement.LIMITS[described.precision].difference
     scale = max(1.0, float(remembered["student"].abs().max()))

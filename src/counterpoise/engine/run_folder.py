@@ -112,7 +112,7 @@ class RunFolder:
         """The run file in the folder. Raises RunError where there is none."""
         if not self.run_file.is_file():
             raise RunError(f"{self.path} holds no run to resume: start it without --resume.")
-        return config.resolve(config.read(self.run_file), f"run file {self.run_file}")
+        return config.kept(self.run_file)
 
     def check_same(self, run: config.Run) -> None:
         """Raises RunError unless `run` is the run that was started here, up to what may change on the way."""

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from counterpoise import config
+from counterpoise import config, own_code
 from counterpoise.data.epochs import Batch
 from counterpoise.engine import state
 from counterpoise.engine.allocation import keep_freed_memory
@@ -34,8 +34,9 @@ from counterpoise.teachers.stored import Read
 class Interrupted(KeyboardInterrupt):
     """The run was asked to stop, and stopped with a checkpoint."""
 
-    def __init__(self, verb: str, folder: Path, step: int) -> None:
-        super().__init__(f"Stopped at step {step}, saved. Go on with: counterpoise {verb} --out {folder} --resume")
+    def __init__(self, verb: str, folder: Path, step: int, code: str = "") -> None:
+        again = " ".join(filter(None, (f"counterpoise {verb} --out {folder} --resume", code)))
+        super().__init__(f"Stopped at step {step}, saved. Go on with: {again}")
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,7 @@ class Trainer:
 
     def _interrupted(self) -> Interrupted:
         verb = "train" if self.parts.teacher is None and self.parts.stored is None else "distill"
-        return Interrupted(verb, self.folder.path, self.progress.step)
+        return Interrupted(verb, self.folder.path, self.progress.step, own_code.flags(self.run))
 
     def _count_time(self, since: float) -> float:
         now = time.perf_counter()

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from counterpoise import own_code
 from counterpoise.data.decoding import Reading
 from counterpoise.errors import ModelError, nearest
 from counterpoise.models import checkpoint as checkpoints
@@ -119,7 +120,7 @@ def build(
 
 def is_code(name: str) -> bool:
     """Whether a network of this name is code of the user's own, which must not be run without being asked."""
-    return name.partition("/")[0] not in families() or ".py:" in name
+    return name.partition("/")[0] not in families() or own_code.is_file(name)
 
 
 def _ready(model: VisionModel, num_classes: int | None, weights: bool) -> VisionModel:
@@ -159,7 +160,7 @@ def _resolve(model: Model) -> tuple[str, Family | None, Callable[[Request], Buil
     if not isinstance(model, str):
         name = f"{getattr(model, '__module__', '?')}:{getattr(model, '__qualname__', type(model).__qualname__)}"
         return name, None, partial(own.call, model, name)
-    if ".py:" in model:
+    if own_code.is_file(model):
         return model, families()["file"], partial(families()["file"].build, model)
     key, slash, rest = model.partition("/")
     family = families().get(key)

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import Tensor, nn
 
+from counterpoise import documents
 from counterpoise.errors import ModelError, nearest
 from counterpoise.models import imagenet
 from counterpoise.models.network import VisionModel
@@ -168,13 +168,13 @@ def _plain(name: str) -> str:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = documents.read_yaml(path, limit=documents.JSON_BYTES)
     except FileNotFoundError:
         raise ModelError(f"teacher.classes: {path} does not exist.") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ModelError(f"teacher.classes: {path} cannot be read: {error}.") from None
-    except yaml.YAMLError as error:
-        raise ModelError(f"teacher.classes: {path} is not YAML: {' '.join(str(error).split())}") from None
+    except documents.DocumentError as error:
+        raise ModelError(f"teacher.classes: {path} is not YAML: {error}") from None
     if not isinstance(values, dict) or not values:
         raise ModelError(f"teacher.classes: {path} must hold {{class: index, name, or a list of them}}.")
     return {str(key): value for key, value in values.items()}

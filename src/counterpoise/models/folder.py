@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from counterpoise import documents
 from counterpoise.data.decoding import Reading
 from counterpoise.errors import ModelError, nearest
+from counterpoise.files import regular, standing
 
 FORMAT = 1
 WEIGHTS = "model.safetensors"
@@ -66,8 +67,9 @@ class Description(BaseModel):
 def find(path: Path) -> Path:
     """The student folder that `path` is, or that the run folder `path` holds. Raises ModelError where there is none."""
     for folder in (path, path / STUDENT):
-        if (folder / DESCRIPTION).is_file():
-            return folder
+        found = standing(folder)
+        if (found / DESCRIPTION).is_file():
+            return found
     if not path.exists():
         beside = [child.name for child in path.parent.iterdir()] if path.parent.is_dir() else []
         raise ModelError(f"{path} does not exist.{nearest(path.name, beside)}")
@@ -88,7 +90,7 @@ def read(folder: Path) -> tuple[Description, bytes]:
     description = describe(folder / DESCRIPTION)
     weights = folder / WEIGHTS
     try:
-        content = weights.read_bytes()
+        content = regular(weights, within=folder).read_bytes()
     except OSError as error:
         raise ModelError(
             f"Student folder {folder} is incomplete: {WEIGHTS} cannot be read ({error.strerror})."
@@ -105,7 +107,7 @@ def read(folder: Path) -> tuple[Description, bytes]:
 def describe(path: Path) -> Description:
     """What a student.json says. Raises ModelError where it is missing, damaged or newer."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = documents.read_json(path, within=path.parent)
     except (OSError, ValueError) as error:
         raise ModelError(f"{path} cannot be read: {error}.") from None
     version = values.get("format") if isinstance(values, dict) else None

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from counterpoise import own_code
 from counterpoise.errors import ModelError
 from counterpoise.files import replacing_folder
 from counterpoise.models import catalog, folder
@@ -46,12 +47,14 @@ def load_student(path: str | Path, *, model: catalog.Model | None = None) -> Stu
     Raises:
         ModelError: a file is missing, damaged, changed or of a newer format; the network is code and no `model` given.
     """
+    if isinstance(model, str):
+        own_code.name(model)
     place = folder.find(Path(path))
     description, _ = folder.read(place)
     if model is None and catalog.is_code(description.architecture):
         raise ModelError(
             f"The network of {place} is {description.architecture}, code that a student folder does not bring. "
-            f"Where you trust it, name it: load_student(path, model='{description.architecture}')."
+            f"Where you trust it, name it: --model {description.architecture}, or in Python model='...'."
         )
     built = catalog.build(
         model if model is not None else description.architecture,

@@ -6,19 +6,17 @@ An objective is one file in this folder. It registers a class; the run file's op
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import inspect
 import pkgutil
-import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from counterpoise import own_code
 from counterpoise.errors import ConfigError, ObjectiveError, nearest, unknown
 from counterpoise.outputs import Outputs
 
@@ -263,7 +261,7 @@ def entries() -> Mapping[str, Entry]:
 
 def find(name: str) -> Entry:
     """The objective called `name`, or the class at `path/to/file.py:Class`. Raises ConfigError where there is none."""
-    if ".py:" in name:
+    if own_code.is_file(name):
         return _from_file(name)
     known = entries()
     if name not in known:
@@ -273,23 +271,10 @@ def find(name: str) -> Entry:
 
 def _from_file(name: str) -> Entry:
     path, _, attribute = name.rpartition(":")
-    if not Path(path).is_file():
-        raise ConfigError(f"Objective '{name}': file {path} does not exist.")
-    module_name = f"_counterpoise_{Path(path).stem}"
-    spec = importlib.util.spec_from_file_location(module_name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[module_name] = module  # dataclasses look their module up there
-    folder = str(Path(path).parent.resolve())
-    sys.path.insert(0, folder)  # as for a script: files beside it can be imported
     try:
-        spec.loader.exec_module(module)
-    except Exception as error:  # whatever the user's code raises
-        del sys.modules[module_name]
-        raise ConfigError(f"Objective '{name}': {path} cannot be imported: {type(error).__name__}: {error}") from error
-    finally:
-        sys.path.remove(folder)
+        module = own_code.load(name, ConfigError)
+    except ConfigError as error:
+        raise ConfigError(f"Objective '{name}': {error}") from error.__cause__
     kind = getattr(module, attribute, None)
     if not (isinstance(kind, type) and issubclass(kind, Objective)):
         classes = [n for n, v in vars(module).items() if isinstance(v, type) and issubclass(v, Objective)]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import csv
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from counterpoise import documents
 from counterpoise.report import charts
 from counterpoise.report.charts import Chart
 from counterpoise.report.reading import LARGEST
@@ -249,9 +249,7 @@ def _precision(value: Any) -> str:
 
 def _json(file: Path, missing: list[str]) -> dict[str, Any] | None:
     try:
-        if file.stat().st_size > LARGEST:
-            raise ValueError("it is too large")
-        values = json.loads(file.read_text(encoding="utf-8"))
+        values = documents.read_json(file, limit=LARGEST)
     except (OSError, ValueError):
         missing.append(f"{file.parent.name}/{file.name} is damaged or cannot be read.")
         return None

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from counterpoise import config
+from counterpoise import config, own_code
 from counterpoise.comparing.plan import term_listens
 from counterpoise.errors import CounterpoiseError
 from counterpoise.identity import asked, flatten
@@ -152,7 +152,7 @@ def _listening(run: config.Run | None) -> list[str]:
 
 
 def _listens(name: str, term: config.Term) -> bool:
-    if ".py:" in (term.objective or name):
+    if own_code.is_file(term.objective or name):
         return True  # code of the user's own, which is not run for a page
     try:
         return term_listens(name, term)

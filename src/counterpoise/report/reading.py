@@ -5,17 +5,15 @@ Nothing here fails: what cannot be read is named in `missing`, and the rest is t
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from counterpoise import config
+from counterpoise import config, documents
 from counterpoise.engine.run_folder import METRICS, RUN_FILE, STUDENT, SUMMARY
 from counterpoise.errors import CounterpoiseError
+from counterpoise.files import UnfitFileError, regular
 
 LARGEST = 400_000_000
 """Bytes of a file that is read; a log of a million lines is half of it."""
@@ -96,14 +94,14 @@ def read(folder: Path) -> Reading:
     text = inside(reading, RUN_FILE)
     if text is not None:
         try:
-            values = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+            values = documents.parse_yaml(text)
             if isinstance(values, dict) and values:
                 reading.values = values
                 reading.run = config.resolve(values, f"run file {RUN_FILE}")
             else:
                 reading.missing.append(f"{RUN_FILE} does not hold the sections of a run.")
-        except (yaml.YAMLError, ValueError) as error:
-            reading.missing.append(f"{RUN_FILE} is not YAML: {' '.join(str(error).split())}")
+        except documents.DocumentError as error:
+            reading.missing.append(f"{RUN_FILE} is not YAML: {error}")
         except CounterpoiseError as error:
             reading.missing.append(f"{RUN_FILE} is of another version or damaged, and is shown as it stands. {error}")
     _metrics(reading)
@@ -152,16 +150,13 @@ def inside(reading: Reading, name: str) -> str | None:
     """The text of a file in the run folder; None, and why, where it cannot be read. A missing one is told elsewhere."""
     path = reading.folder / name
     try:
-        if not path.resolve().is_relative_to(reading.folder.resolve()):
-            reading.missing.append(f"{name} leads out of the run folder, so it was not read.")
-            return None
-        if path.stat().st_size > LARGEST:
-            reading.missing.append(f"{name} is larger than {LARGEST // 10**6} MB, so it was not read.")
-            return None
+        regular(path, within=reading.folder, limit=LARGEST)
         return path.read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
         if name in (RUN_FILE, METRICS):
             reading.missing.append(f"There is no {name}.")
+    except UnfitFileError as error:
+        reading.missing.append(f"{name} {error.strerror}, so it was not read.")
     except OSError as error:
         reading.missing.append(f"{name} cannot be read: {error.strerror}.")
     return None
@@ -172,7 +167,7 @@ def _json(reading: Reading, name: str) -> dict[str, Any] | None:
     if text is None:
         return None
     try:
-        values = json.loads(text)
+        values = documents.parse_json(text)
     except ValueError:
         reading.missing.append(f"{name} is damaged or cut off.")
         return None
@@ -209,7 +204,7 @@ def _metrics(reading: Reading) -> None:
 def _parsed(lines: Iterable[str]) -> Iterable[dict[str, Any]]:
     for line in lines:
         try:
-            value = json.loads(line)
+            value = documents.parse_json(line)
         except ValueError:
             value = None
         yield value if isinstance(value, dict) else {}

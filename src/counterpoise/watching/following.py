@@ -127,7 +127,7 @@ class Follower:
             info = file.stat()
             if self._run_file == (info.st_ino, info.st_mtime_ns):
                 return
-            run = config.resolve(config.read(file), f"run file {file}")
+            run = config.kept(file)
         except (OSError, CounterpoiseError):
             return
         if self._run_file is not None:  # another run in its place

@@ -12,6 +12,7 @@ from typing import Any
 
 from counterpoise.deploy.base import Format
 from counterpoise.errors import ConfigError, MissingExtraError
+from counterpoise.files import named, regular
 
 PYTORCH = "pytorch"
 """The runtime of a student folder."""
@@ -140,7 +141,7 @@ def onnx_file(path: Path, size: tuple[int, int] | None = None) -> Subject:
     except ImportError:
         raise MissingExtraError(f"measure {path.name}", "onnx") from None
     try:
-        graph = onnx.load(path, load_external_data=False).graph
+        graph = onnx.load(regular(path), load_external_data=False).graph
     except Exception as error:  # protobuf's own, which has no name that stays
         raise ConfigError(f"{path} is no ONNX file: {error}.") from None
     stored = {weight.name for weight in graph.initializer}
@@ -164,6 +165,10 @@ def onnx_file(path: Path, size: tuple[int, int] | None = None) -> Subject:
     if any(own is not None and own != given for own, given in zip(fixed, wanted, strict=True)):
         raise ConfigError(f"{path} takes pictures of {fixed[0]} x {fixed[1]}, got --size {wanted[0]} {wanted[1]}.")
     beside = {entry.value for weight in graph.initializer for entry in weight.external_data if entry.key == "location"}
+    try:
+        external = [named(path.parent, name) for name in sorted(beside)]
+    except OSError as error:
+        raise ConfigError(f"The weights of {path} cannot be read: {error}.") from None
     return Subject(
         name=str(path),
         runtime="onnx",
@@ -171,7 +176,7 @@ def onnx_file(path: Path, size: tuple[int, int] | None = None) -> Subject:
         path=path,
         source=f"DTYPE, LAST = {kinds[kind]!r}, {last}\n{source_of(_open_onnx)}",
         size=wanted,
-        files=(path, *(path.parent / name for name in sorted(beside))),
+        files=(path, *external),
         batch=shape[0],
         versions={"onnxruntime": onnxruntime.__version__},
         parameters=sum(_count(weight.dims) for weight in graph.initializer),

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
-import sys
 from collections.abc import Callable
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from torch import nn
 
+from counterpoise import own_code
 from counterpoise.errors import ModelError, nearest
 from counterpoise.models.families.base import Built, Request, register
 
@@ -20,7 +17,7 @@ from counterpoise.models.families.base import Built, Request, register
 def build(name: str, request: Request) -> Built:
     """The module that the function named after the colon returns. The file is run, as `import` would."""
     path_text, _, function_name = name.rpartition(":")
-    module = _load(Path(path_text))
+    module = own_code.load(name, ModelError)
     function = getattr(module, function_name, None)
     if not callable(function):
         own = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
@@ -65,24 +62,3 @@ def describe(net: nn.Module, request: Request) -> Built:
         std=channels("std", 1.0),
         input_size=size if isinstance(size, int) else None,
     )
-
-
-def _load(path: Path) -> ModuleType:
-    if not path.is_file():
-        beside = [file.name for file in path.parent.glob("*.py")] if path.parent.is_dir() else []
-        raise ModelError(f"{path} does not exist.{nearest(path.name, beside)}")
-    name = f"_counterpoise_{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look their module up there
-    sys.path.insert(0, str(path.parent.resolve()))  # as for a script: files beside it can be imported
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:  # whatever the user's code raises
-        del sys.modules[name]
-        raise ModelError(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
-    finally:
-        sys.path.remove(str(path.parent.resolve()))
-    return module

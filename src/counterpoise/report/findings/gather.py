@@ -70,7 +70,7 @@ def gather(
     classes = tuple(found.classes or student.classes or ())
     try:
         if run.teacher is not None:
-            models[TEACHER] = _teacher(run, run.teacher, classes)
+            models[TEACHER] = _teacher(run, classes)
     except (CounterpoiseError, OSError) as error:
         missing.append(f"What the teacher answers is left out. {error}")
     for name, other in beside.items():
@@ -95,9 +95,7 @@ def _part(images: ImageSet, count: int | None) -> ImageSet:
     return images.subset(torch.linspace(0, len(images) - 1, count).long())
 
 
-def _teacher(run: config.Run, section: config.Teacher, classes: tuple[str, ...]) -> VisionModel:
-    if section.model is not None and catalog.is_code(section.model):
-        raise ModelError(f"It is code, {section.model}, which a report does not run.")
+def _teacher(run: config.Run, classes: tuple[str, ...]) -> VisionModel:
     teacher = build_teacher(run, classes).eval()
     if teacher.task != run.task:
         raise ModelError(f"It is a network for {teacher.task}.")

@@ -1,0 +1,99 @@
+"""Code of the user's own, named file.py:NAME: run here alone, and only where the user has named it.
+
+Users name code on the command line, in the run file that they give, or in Python. A folder that they give (a run, a
+student, a store) names code as well, in its run.yaml or student.json; such names are never run.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from pydantic import BaseModel
+
+from counterpoise.errors import ConfigError, CounterpoiseError, ModelError, nearest
+
+_named: set[Path] = set()
+
+
+def is_file(name: str) -> bool:
+    """Whether a name is that of code in a file, such as path/to/net.py:build."""
+    return ".py:" in name
+
+
+def places(values: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """The dotted key and the name of all code in the values of a run file, of a section, or in a single name."""
+    if isinstance(values, BaseModel):
+        values = values.model_dump()
+    if isinstance(values, str):
+        if is_file(values):
+            yield key, values
+    elif isinstance(values, Mapping):
+        for below, value in values.items():
+            yield from places(value, f"{key}.{below}" if key else str(below))
+    elif isinstance(values, list | tuple):
+        for value in values:
+            yield from places(value, key)
+
+
+def name(values: Any) -> None:
+    """Remember the code in these values as named by the user: it may be run from now on, in this process."""
+    _named.update(_key(found) for _, found in places(values))
+
+
+def require(values: Any, origin: str) -> None:
+    """Raise ConfigError where values out of a folder name code that the user has not named; `origin` is their file."""
+    foreign = [(key, found) for key, found in places(values) if _key(found) not in _named]
+    if foreign:
+        raise ConfigError(
+            f"{origin} names code, {foreign[0][1]}, and a folder gets to run none. Where you trust it, name it "
+            f"yourself: {flags(dict(foreign))}, or give your own run file."
+        )
+
+
+def flags(values: Any) -> str:
+    """The flags that name the code in these values, as a command line has them."""
+    return " ".join(f"--{key} {found}" for key, found in places(values))
+
+
+def load(name: str, kind: type[CounterpoiseError]) -> ModuleType:
+    """The module of `name`. The file is run, as `import` would.
+
+    Raises an error of `kind` where the user has not named it, or where it is missing or cannot be imported.
+    """
+    path = Path(name.rpartition(":")[0])
+    if not path.is_file():
+        beside = [file.name for file in path.parent.glob("*.py")] if path.parent.is_dir() else []
+        raise kind(f"{path} does not exist.{nearest(path.name, beside)}")
+    if _key(name) not in _named:
+        ways = (
+            ("--model", "--student.model", "--teacher.model") if kind is ModelError else ("--objective.TERM.objective",)
+        )
+        raise kind(
+            f"{name} is code that a folder names, and a folder gets to run none. Where you trust it, name it yourself: "
+            f"{', '.join(ways)} {name}, or in the run file that you give."
+        )
+    module_name = f"_counterpoise_{path.stem}"
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module  # dataclasses look their module up there
+    folder = str(path.parent.resolve())
+    sys.path.insert(0, folder)  # as for a script: files beside it can be imported
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:  # whatever the user's code raises
+        del sys.modules[module_name]
+        raise kind(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
+    finally:
+        sys.path.remove(folder)
+    return module
+
+
+def _key(name: str) -> Path:
+    return Path(name.rpartition(":")[0]).resolve()

@@ -1,0 +1,79 @@
+"""YAML and JSON of others are read, or refused in a sentence, however they are made."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from counterpoise import documents
+from counterpoise.documents import DocumentError, parse_json, parse_yaml
+
+Command = Callable[..., tuple[int, str, str]]
+LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{name}: &{name} [{', '.join([f'*{below}'] * 9)}]\n" for below, name in zip("abcdefgh", "bcdefghi", strict=True)
+)
+
+
+def test_references_are_followed_where_they_are_few() -> None:
+    assert parse_yaml("a: &x {b: [1, 2]}\nc: *x\nd: {<<: *x, e: 3}\n") == {
+        "a": {"b": [1, 2]},
+        "c": {"b": [1, 2]},
+        "d": {"b": [1, 2], "e": 3},
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (LAUGHS, "holds more than 100,000 values"),
+        ("data: " + "[" * 5000 + "]" * 5000, "deep|nest|depth"),
+        ("a: &a [*a]", r"\*a refers to something that is not whole"),
+        ("a: *b", "b"),
+        ("a: 2001-99-99", "month|date|day"),
+        ("a: [1, 2", "expected"),
+        ("? [a]\n: 1", "unhashable|hash"),
+    ],
+)
+def test_texts_that_are_no_yaml_in_reason_are_refused_in_a_sentence(text: str, why: str) -> None:
+    with pytest.raises(DocumentError, match=why) as refused:
+        parse_yaml(text)
+    assert len(str(refused.value)) < 500
+    assert "\n" not in str(refused.value)
+
+
+def test_json_that_is_nested_without_end_is_refused() -> None:
+    with pytest.raises(DocumentError, match="nested too deeply"):
+        parse_json("[" * 100_000)
+
+
+def test_files_without_end_or_answer_are_refused(run: Command, tmp_path: Path) -> None:
+    import os
+
+    os.mkfifo(tmp_path / "pipe.yaml")
+    (tmp_path / "large.yaml").write_text("a: " + "x" * documents.RUN_FILE_BYTES)
+    (tmp_path / "laughs.yaml").write_text(LAUGHS + "base: *i\n")
+    (tmp_path / "deep.yaml").write_text("data: " + "[" * 5000 + "]" * 5000 + "\n")
+    (tmp_path / "bytes.yaml").write_bytes(b"\xff\xfe\x00")
+    begun = time.monotonic()
+    for name in ("pipe.yaml", "large.yaml", "/dev/zero", "laughs.yaml", "deep.yaml", "bytes.yaml"):
+        code, _, err = run("train", name)
+        assert code == 2, name
+        assert name in err
+        assert len(err) < 500
+    assert time.monotonic() - begun < 20
+
+
+def test_a_run_file_may_come_from_a_shell(tmp_path: Path) -> None:
+    """As in counterpoise train <(echo ...)."""
+    program = (
+        "import sys; from counterpoise import config; print(config.read(__import__('pathlib').Path('/dev/stdin')))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], input="seed: 7\n", capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "{'seed': 7}\n"
