@@ -177,8 +177,8 @@ def differences(there: Run, wanted: Run, *, resume: bool = False) -> dict[str, t
 
 
 # Rooms and modules that trained weights depend on, and those that start runs or tell of them; `*` stands for a name.
-MAKING = ("config.py", "data", "engine", "files.py", "identity.py", "models", "objectives", "outputs.py", "tasks",
-          "teachers")  # fmt: skip
+MAKING = ("config.py", "data", "documents.py", "engine", "files.py", "identity.py", "models", "objectives",
+          "outputs.py", "tasks", "teachers")  # fmt: skip
 TELLING = ("__init__.py", "__main__.py", "*cli.py", "api.py", "browser", "command_line.py", "comparing", "demos",
            "deploy", "errors.py", "fitting", "gauges.py", "grid.py", "inputs.py", "machine.py", "mistakes.py",
-           "overlays.py", "report", "tables.py", "watching")  # fmt: skip
+           "overlays.py", "own_code.py", "report", "tables.py", "watching")  # fmt: skip

@@ -16,11 +16,11 @@ from typing import Any
 
 import yaml
 
-from counterpoise import config
+from counterpoise import config, documents
 from counterpoise.comparing import origin
 from counterpoise.comparing.plan import Job, term_listens
 from counterpoise.comparing.running import folder_of, note, started, state
-from counterpoise.errors import ConfigError
+from counterpoise.errors import ConfigError, RunError
 from counterpoise.files import write_text
 from counterpoise.identity import asked, flatten
 
@@ -68,12 +68,15 @@ def row_of(job: Job, metric: str) -> Row | None:
         "plan_sha256": plan_hash(job.run),
     }
     if standing == "done":
-        values |= _scores(folder, metric)
+        try:
+            values |= _scores(folder, metric)
+        except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
+            raise RunError(f"The summary or the student.json of {folder} is damaged: {error!r}.") from None
     return {column: _text(values.get(column, "")) for column in COLUMNS}
 
 
 def _scores(folder: Path, metric: str) -> dict[str, Any]:
-    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    summary = documents.read_json(folder / "summary.json", within=folder)
     if metric not in summary["last"]:
         known = ", ".join(name for name in summary["last"] if name != "epoch")
         raise ConfigError(f"metric: the runs have no '{metric}'; they have {known}.")
@@ -87,7 +90,7 @@ def _scores(folder: Path, metric: str) -> dict[str, Any]:
     }
     student = folder / "student" / "student.json"
     if student.is_file():
-        provenance = json.loads(student.read_text(encoding="utf-8"))["provenance"]
+        provenance = documents.read_json(student, within=folder)["provenance"]
         found |= {"data": provenance["data_fingerprint"], "run_sha256": provenance["run_sha256"]}
         found["teacher_sha256"] = (provenance["teacher"] or {}).get("sha256", "")
     return found

@@ -16,7 +16,7 @@ from typing import Any, Literal, Protocol
 
 from filelock import FileLock, Timeout
 
-from counterpoise import config, identity
+from counterpoise import config, documents, identity
 from counterpoise.comparing import origin
 from counterpoise.comparing.plan import Job
 from counterpoise.errors import CounterpoiseError, DivergedError, RunError
@@ -54,7 +54,7 @@ def folder_of(job: Job) -> Path:
 def note(folder: Path) -> dict[str, Any]:
     """What is noted beside a run: its `sittings`, and the message where it `diverged`."""
     try:
-        found = json.loads(beside(folder).read_text(encoding="utf-8"))
+        found = documents.read_json(beside(folder))
     except (OSError, ValueError):
         found = {}
     return {"sittings": [], "diverged": None, **(found if isinstance(found, dict) else {})}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from counterpoise import documents
 from counterpoise.errors import MissingExtraError, ModelError, nearest, unknown
 from counterpoise.models import checkpoint, guard, published
 from counterpoise.models.families.base import Built, Request, register
@@ -193,7 +193,7 @@ def _normalization(place: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = documents.read_json(path)
     except (OSError, ValueError) as error:
         raise ModelError(f"{path} cannot be read: {error}.") from None
     if not isinstance(values, dict):
