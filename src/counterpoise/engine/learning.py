@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
@@ -23,17 +24,25 @@ if TYPE_CHECKING:
 class StudentLoss(nn.Module):
     """Student and objective in one module for DistributedDataParallel, so that an objective's own weights learn too."""
 
-    def __init__(self, student: VisionModel, objective: WeightedSum, precision: torch.dtype) -> None:
+    def __init__(
+        self,
+        student: VisionModel,
+        objective: WeightedSum,
+        precision: torch.dtype,
+        together: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
         super().__init__()
         self.student = student
         self.objective = objective
         self.precision = precision
+        self.together = together
+        """Adds up a tensor over all processes, where there are several."""
 
     def forward(self, images: Tensor, teacher: Outputs | None, target: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         with torch.autocast(images.device.type, self.precision, enabled=self.precision != torch.float32):
             wanted = self.objective.student_features
             student = self.student(images, wanted) if wanted else Outputs(self.student(images))
-        total, parts = self.objective(student, teacher, target)
+        total, parts = self.objective(student, teacher, target, together=self.together)
         return total, parts
 
 
@@ -42,7 +51,8 @@ class Learner:
 
     Attributes:
         precision: dtype of autocast; float32 is none.
-        loss: (images, teacher outputs, target) -> total and named terms; over processes where there are several.
+        loss: (images, teacher outputs, target) -> total and named terms. Of several processes the mean is that of the
+            whole batch, as DistributedDataParallel takes the mean of gradients.
         rate: learning rate of the step at hand.
         average: the moving average of the student's weights, where there is one.
     """
@@ -54,7 +64,8 @@ class Learner:
         self.processes = processes
         self.steps_per_epoch = parts.train.steps_per_epoch
         self.precision = torch.bfloat16 if run.train.precision == "bf16" else torch.float32
-        self.loss: nn.Module = StudentLoss(parts.student, parts.objective, self.precision)
+        together = processes.add if processes.world > 1 else None
+        self.loss: nn.Module = StudentLoss(parts.student, parts.objective, self.precision, together)
         if processes.world > 1:
             self.loss = DistributedDataParallel(self.loss)
         self.optimizer = optimization.build_optimizer(

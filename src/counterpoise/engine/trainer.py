@@ -77,7 +77,6 @@ class Trainer:
         # Reading a loss waits for a GPU, so there it is read at log lines; the exact step is still named.
         self.check_every = 1 if processes.device.type == "cpu" else run.train.log_every
         self.started = self.saved_at = time.perf_counter()
-        self.unlabeled_too = not parts.task.all_labeled(parts.train.images)
         self.writer: Any = None
         self.gauge: EvaluationGauge | None = None
 
@@ -175,28 +174,9 @@ class Trainer:
         teacher = self._ask_teacher(images, recorded)
         with errors_explained():
             total, parts = self.learner.loss(images, teacher, target)
-            if self.processes.world > 1:
-                total = self._share(total, parts, target, batch.total)
             self.learner.update(total)
         self.learner.update_average()
         return list(parts), torch.stack([value.detach() for value in parts.values()])
-
-    def _share(self, total: Tensor, parts: Mapping[str, Tensor], target: Tensor, size: int) -> Tensor:
-        """The loss such that gradients, which are averaged over processes, are those of the whole batch's mean.
-
-        Each term is a mean over the positions of this process that it counts: all, or those with a label.
-        """
-        every = len(target) * self.processes.world / size
-        if not self.unlabeled_too:
-            return total * every
-        labeled = self.parts.task.labeled(target)
-        counts = torch.stack([labeled, self.processes.add(labeled.clone())]).tolist()
-        with_labels = counts[0] * self.processes.world / max(counts[1], 1)
-        scales = {
-            name: with_labels if "labels" in needs else every
-            for name, needs in self.parts.objective.needs_by_term().items()
-        }
-        return torch.stack([value * scales[name.partition("/")[0]] for name, value in parts.items()]).sum()
 
     def _origin(self) -> dict[str, str]:
         """What a resumed run must find again: the same data, and the same teacher."""
@@ -280,10 +260,10 @@ class Trainer:
         )
 
     def _over_processes(self, terms: dict[str, float]) -> dict[str, float]:
-        """The mean of each term over all processes, each of which sees its share of a batch."""
+        """Each term over the whole batch, of which each process sees its share: the mean, see `WeightedSum.forward`."""
         if self.processes.world == 1:
             return terms
-        total = self.processes.add(torch.tensor(list(terms.values()))) / self.processes.world
+        total = self.processes.add(torch.tensor(list(terms.values()), dtype=torch.float64)) / self.processes.world
         return dict(zip(terms, total.tolist(), strict=True))
 
     def _save(self) -> None:

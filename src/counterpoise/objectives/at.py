@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from counterpoise.errors import ObjectiveError
-from counterpoise.objectives.base import reduce, register, widen
+from counterpoise.objectives.base import Sum, register, summed, widen
 from counterpoise.objectives.features import FeatureObjective, pool_to_smaller
 from counterpoise.outputs import Outputs
 
@@ -43,12 +43,12 @@ class AttentionTransfer(FeatureObjective):
             raise ObjectiveError(f"power must be at least 1 and finite, got {power}.")
         self.power = power
 
-    def parts(
+    def sums(
         self, student: Outputs, teacher: Outputs | None, target: Tensor | None, weight: Tensor | None = None
-    ) -> dict[str, Tensor]:
+    ) -> dict[str, Sum]:
         maps = [pool_to_smaller(widen(mine), other) for mine, other in self.pairs(student, teacher)]
         stages = [(self._attention(mine) - self._attention(other)).square().mean(1) for mine, other in maps]
-        return {"": reduce(torch.stack(stages).sum(0), None, weight, None, "mean")}
+        return {"": summed(torch.stack(stages).sum(0), None, weight, None)}
 
     def _attention(self, feature: Tensor) -> Tensor:
         """[N, C, H, W] to [N, H * W] of unit norm; a map of zeros stays zero."""

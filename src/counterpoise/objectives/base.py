@@ -1,6 +1,10 @@
 """The contract of every objective: (student outputs, teacher outputs, target) -> Terms, and the registry of objectives.
 
 An objective is one file in this folder. It registers a class; the run file's options for it are the class's arguments.
+
+Under several processes each computes on its own share of a batch. A mean over the whole batch is no mean of means where
+the shares count differently (weights, void, samples without a label), so an objective gives `sums`: what is added up,
+and how much was counted. Whoever trains adds up the counts of all processes, and divides once.
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
 
 import torch
@@ -33,8 +38,39 @@ class Terms(NamedTuple):
     """Scalars by name, weights included: they sum to `total`."""
 
 
+@dataclass(frozen=True)
+class Sum:
+    """A part of a loss, not yet divided."""
+
+    total: Tensor
+    """Scalar: the sum over the positions that count."""
+    count: Tensor | int | None
+    """How many these are, or how much they weigh together; None where the part is a sum, which nothing divides."""
+    factor: float = 1.0
+    """Of the mean."""
+
+    @property
+    def mean(self) -> Tensor:
+        """The part as one process alone has it; 0 where nothing is counted."""
+        if self.count is None:
+            return self.over(1)
+        if isinstance(self.count, int):
+            return self.over(max(self.count, 1))
+        return self.over(torch.where(self.count == 0, torch.ones_like(self.count), self.count))
+
+    def over(self, count: Tensor | int) -> Tensor:
+        """The part, divided by what all processes count."""
+        mean = self.total / count
+        return mean if self.factor == 1 else self.factor * mean
+
+
 class Objective(nn.Module, ABC):
-    """What the student is asked to imitate. Subclasses implement `parts`."""
+    """What the student is asked to imitate. Subclasses implement `sums`, or `parts` where they are no mean.
+
+    - `sums`: a mean over samples or positions, which several processes take over the whole batch, as one would.
+    - `parts`: any scalars. Several processes each compute them on their own share of the batch, and the mean over the
+      processes is taken, each with the weight of its samples: what a mean over samples is, and nothing else.
+    """
 
     needs: ClassVar[frozenset[str]] = frozenset({"teacher"})
     """What it looks at beside the student's logits: any of 'teacher', 'labels', 'features', and 'maps' where
@@ -64,11 +100,31 @@ class Objective(nn.Module, ABC):
         """Numbers that move by a rule of its own, for the log."""
         return {}
 
-    @abstractmethod
     def parts(
         self, student: Outputs, teacher: Outputs | None, target: Tensor | None, weight: Tensor | None = None
     ) -> dict[str, Tensor]:
         """Named scalars that sum to this objective. `target`: int64 [N, ...] or probabilities [N, C]."""
+        return {name: part.mean for name, part in self.sums(student, teacher, target, weight).items()}
+
+    def sums(
+        self, student: Outputs, teacher: Outputs | None, target: Tensor | None, weight: Tensor | None = None
+    ) -> dict[str, Sum]:
+        """The same parts with what they are means of: the names do not depend on the batch."""
+        if type(self).parts is Objective.parts:
+            raise NotImplementedError(f"{type(self).__name__} must implement sums or parts.")
+        samples = len(student.logits)
+        return {
+            name: Sum(part * samples, samples) for name, part in self.parts(student, teacher, target, weight).items()
+        }
+
+
+def sums_of(
+    objective: Objective, student: Outputs, teacher: Outputs | None, target: Tensor | None, weight: Tensor | None = None
+) -> dict[str, Sum]:
+    """Its `sums`; from its `parts` where a subclass has made these its own, and not the sums that it inherits."""
+    own = next(kind for kind in type(objective).__mro__ if {"sums", "parts"} & vars(kind).keys())
+    sums = objective.sums if "sums" in vars(own) else partial(Objective.sums, objective)
+    return sums(student, teacher, target, weight)
 
 
 class LogitObjective(Objective):
@@ -114,12 +170,13 @@ class LogitObjective(Objective):
         total = torch.stack(list(values.values())).sum(0) if len(values) > 1 else next(iter(values.values()))
         return reduce(total, target, weight, self.ignore_index, self.reduction)
 
-    def parts(
+    def sums(
         self, student: Outputs, teacher: Outputs | None, target: Tensor | None, weight: Tensor | None = None
-    ) -> dict[str, Tensor]:
+    ) -> dict[str, Sum]:
         values = self._checked_values(student.logits, None if teacher is None else teacher.logits, target)
-        reduction: Reduction = "mean" if self.reduction == "none" else self.reduction
-        return {name: reduce(value, target, weight, self.ignore_index, reduction) for name, value in values.items()}
+        return {
+            name: summed(value, target, weight, self.ignore_index, self.reduction) for name, value in values.items()
+        }
 
     def _checked_values(
         self, student_logits: Tensor, teacher_logits: Tensor | None, target: Tensor | None
@@ -155,6 +212,27 @@ def reduce(
     values: Tensor, target: Tensor | None, weight: Tensor | None, ignore_index: int | None, reduction: Reduction
 ) -> Tensor:
     """Reduce `values` [N, ...] over the positions that count."""
+    if reduction == "none":
+        return _weighted(values, target, weight, ignore_index)[0]
+    return summed(values, target, weight, ignore_index, reduction).mean
+
+
+def summed(
+    values: Tensor,
+    target: Tensor | None,
+    weight: Tensor | None,
+    ignore_index: int | None,
+    reduction: Reduction = "mean",
+) -> Sum:
+    """The sum of `values` [N, ...] over the positions that count, and the sum of their weights; "none" is "mean"."""
+    weighted, count = _weighted(values, target, weight, ignore_index)
+    return Sum(weighted.sum(), None if reduction == "sum" else count)
+
+
+def _weighted(
+    values: Tensor, target: Tensor | None, weight: Tensor | None, ignore_index: int | None
+) -> tuple[Tensor, Tensor | int]:
+    """`values` [N, ...] times the weight of each position, and the sum of the weights."""
     counted = torch.ones_like(values) if weight is None else _spread(weight, values)
     if ignore_index is not None and target is not None:
         if target.shape != values.shape:
@@ -166,14 +244,8 @@ def reduce(
         # Not a product with zero alone: an ignored position may hold anything.
         values = values.masked_fill(ignored, 0.0)
     elif weight is None:
-        return values if reduction == "none" else values.sum() if reduction == "sum" else _mean(values)
-    weighted = values * counted
-    if reduction == "none":
-        return weighted
-    if reduction == "sum":
-        return weighted.sum()
-    count = counted.sum()
-    return weighted.sum() / torch.where(count == 0, torch.ones_like(count), count)
+        return values, values.numel()
+    return values * counted, counted.sum()
 
 
 def check_class_weight(given: object) -> tuple[float, ...] | None:
@@ -204,10 +276,6 @@ def weigh_by_class(
     if weight is None:
         return by_class
     return by_class * weight.reshape(weight.shape + (1,) * (by_class.ndim - weight.ndim))
-
-
-def _mean(values: Tensor) -> Tensor:
-    return values.sum() / max(values.numel(), 1)
 
 
 def _spread(weight: Tensor, values: Tensor) -> Tensor:

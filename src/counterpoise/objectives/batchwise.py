@@ -7,15 +7,16 @@ from abc import abstractmethod
 import torch
 from torch import Tensor
 
-from counterpoise.objectives.base import Objective, check_logits, reduce, widen
+from counterpoise.objectives.base import Objective, Sum, check_logits, reduce, widen
 from counterpoise.outputs import Outputs
 
 
 class BatchObjective(Objective):
     """An objective on logits whose positions are compared with each other. Subclasses implement `relations`.
 
-    Positions of dense logits [N, C, ...] are all compared with all. Under data-parallel training each process compares
-    its own share of the batch. Called with logits it returns the loss, as `LogitObjective` does.
+    Positions of dense logits [N, C, ...] are all compared with all. Under several processes each compares the positions
+    of its own share of the batch alone, as if that were the whole; the mean over processes is taken, each with the
+    weight of the positions that it counts. Called with logits it returns the loss, as `LogitObjective` does.
     """
 
     def __init__(self, ignore_index: int | None = None) -> None:
@@ -35,16 +36,25 @@ class BatchObjective(Objective):
         weight: Tensor | None = None,
     ) -> Tensor:
         """The loss, a scalar: [N, C, ...] logits, target [N, ...] beside `ignore_index`, weight [N] or [N, ...]."""
-        return torch.stack(list(self._relations(student_logits, teacher_logits, target, weight).values())).sum()
+        values, _ = self._relations(student_logits, teacher_logits, target, weight)
+        return torch.stack(list(values.values())).sum()
 
     def parts(
         self, student: Outputs, teacher: Outputs | None, target: Tensor | None, weight: Tensor | None = None
     ) -> dict[str, Tensor]:
-        return self._relations(student.logits, None if teacher is None else teacher.logits, target, weight)
+        return self._relations(student.logits, None if teacher is None else teacher.logits, target, weight)[0]
+
+    def sums(
+        self, student: Outputs, teacher: Outputs | None, target: Tensor | None, weight: Tensor | None = None
+    ) -> dict[str, Sum]:
+        teacher_logits = None if teacher is None else teacher.logits
+        values, count = self._relations(student.logits, teacher_logits, target, weight)
+        return {name: Sum(value * count, count) for name, value in values.items()}
 
     def _relations(
         self, student_logits: Tensor, teacher_logits: Tensor | None, target: Tensor | None, weight: Tensor | None
-    ) -> dict[str, Tensor]:
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """What `relations` finds, and how many positions count."""
         check_logits(student_logits, teacher_logits)
         assert teacher_logits is not None
         with torch.autocast(student_logits.device.type, enabled=False):
@@ -55,7 +65,7 @@ class BatchObjective(Objective):
                 # An ignored position may hold anything, and zero times that is not always zero.
                 ignored = (counted == 0).unsqueeze(1)
                 student, teacher = student.masked_fill(ignored, 0.0), teacher.masked_fill(ignored, 0.0)
-            return self.relations(student, teacher, counted)
+            return self.relations(student, teacher, counted), counted.sum()
 
 
 def _rows(logits: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from counterpoise.errors import ObjectiveError
-from counterpoise.objectives.base import LogitObjective, Reduction, reduce, register
+from counterpoise.objectives.base import LogitObjective, Reduction, Sum, reduce, register, summed
 from counterpoise.objectives.labels import check_labels
 from counterpoise.outputs import Outputs
 
@@ -66,13 +66,13 @@ class BinaryCrossEntropy(LogitObjective):
             return reduce(values, None, weight, None, self.reduction)
         return super().forward(student_logits, None, target, weight)
 
-    def parts(
+    def sums(
         self, student: Outputs, teacher: Outputs | None, target: Tensor | None, weight: Tensor | None = None
-    ) -> dict[str, Tensor]:
+    ) -> dict[str, Sum]:
         if target is not None and target.is_floating_point():
             values = self._checked_values(student.logits, None, target)[""]
-            return {"": reduce(values, None, weight, None, "sum" if self.reduction == "sum" else "mean")}
-        return super().parts(student, None, target, weight)
+            return {"": summed(values, None, weight, None, self.reduction)}
+        return super().sums(student, None, target, weight)
 
     def _truth(self, logits: Tensor, target: Tensor) -> Tensor:
         """y of the logits' shape and dtype; anything where the position is ignored."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from counterpoise.errors import ObjectiveError
-from counterpoise.objectives.base import reduce, register, widen
+from counterpoise.objectives.base import Sum, register, summed, widen
 from counterpoise.objectives.divergence import check_temperature
 from counterpoise.objectives.features import (
     BatchNorm,
@@ -49,7 +50,8 @@ class CrossImageRelations(FeatureObjective):
 
     The memories hold C (pixel_memory + region_memory) times the teacher's channels in numbers, 0.9 GB for 19 classes
     and 512 channels, and are kept in checkpoints. Under several processes the memories learn from all of them; images
-    are compared within each process. Of maps of unlike sizes the larger is pooled first.
+    are compared within each process, as if each had a batch of its own, and each draws its own part of the memories. Of
+    maps of unlike sizes the larger is pooled first.
 
     Args:
         student_feature: module of the student, or stage "@k"; default: the last.
@@ -131,15 +133,16 @@ class CrossImageRelations(FeatureObjective):
             self.register_buffer(name, F.normalize(start, dim=2))
             self.register_buffer(f"{name}_next", torch.zeros(classes, dtype=torch.int64, device=other.device))
 
-    def parts(
+    def sums(
         self, student: Outputs, teacher: Outputs | None, target: Tensor | None, weight: Tensor | None = None
-    ) -> dict[str, Tensor]:
+    ) -> dict[str, Sum]:
         if weight is not None:
             raise ObjectiveError("cirkd compares samples with each other and takes no weights of samples.")
         raw, other = self.pairs(student, teacher)[0]
         mine, theirs = pool_to_smaller(widen(raw), other)
         with torch.autocast(raw.device.type, enabled=False):
-            found = {"mini_batch": self.mini_batch_weight * self._across_images(mine, theirs)}
+            values = self._across_images(mine, theirs)
+            found = {"mini_batch": replace(summed(values, None, None, None), factor=self.mini_batch_weight)}
         if not self.memory:
             return found
         with precision_of(raw):
@@ -151,15 +154,15 @@ class CrossImageRelations(FeatureObjective):
             anchors, keys = (_rows(unit_vectors(feature)) for feature in (projected, theirs))
             if self.training:
                 self._remember(theirs, keys, labels)
-            values = {name: self._to_memory(name, anchors, keys).view_as(labels) for name in self.sizes}
+            by_memory = {name: self._to_memory(name, anchors, keys).view_as(labels) for name in self.sizes}
         factors = {"pixels": self.pixel_weight, "regions": self.region_weight}
         return found | {
-            name.removesuffix("s"): factors[name] * reduce(value, labels, None, UNCOUNTED, "mean")
-            for name, value in values.items()
+            name.removesuffix("s"): replace(summed(value, labels, None, UNCOUNTED), factor=factors[name])
+            for name, value in by_memory.items()
         }
 
     def _across_images(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """The first part, unweighted, from maps [N, D, H, W]."""
+        """The first part of each image [N], unweighted, from maps [N, D, H, W]."""
         if self.pool > 1:
             student, teacher = (F.avg_pool2d(x, self.pool, ceil_mode=True) for x in (student, teacher))
         mine, other = (unit_vectors(feature).flatten(2) for feature in (student, teacher))
@@ -168,7 +171,7 @@ class CrossImageRelations(FeatureObjective):
             checkpoint(self._from_image, image, mine, other, use_reentrant=False, preserve_rng_state=False)
             for image in range(len(mine))
         ]
-        return torch.stack(values).mean()
+        return torch.stack(values)
 
     def _from_image(self, image: int, mine: Tensor, other: Tensor) -> Tensor:
         """Mean over its pixels and over all images, from unit vectors [N, D, P]."""

@@ -8,7 +8,15 @@ from typing import Any
 from torch import Tensor
 
 from counterpoise.errors import ObjectiveError
-from counterpoise.objectives.base import LogitObjective, check_class_weight, find, register, weigh_by_class
+from counterpoise.objectives.base import (
+    LogitObjective,
+    Sum,
+    check_class_weight,
+    find,
+    register,
+    sums_of,
+    weigh_by_class,
+)
 from counterpoise.objectives.wrapping import Wrapper
 from counterpoise.outputs import Outputs
 
@@ -53,13 +61,18 @@ class ClassWeighted(Wrapper):
         weight: Tensor | None = None,
     ) -> Tensor:
         """The host's loss; the arguments are the host's."""
-        weight = weigh_by_class(self.class_weight, student_logits, target, weight)
-        loss: Tensor = self.host(student_logits, teacher_logits, target, weight)
+        loss: Tensor = self.host(student_logits, teacher_logits, target, self._weights(student_logits, target, weight))
         return loss
 
     def parts(
         self, student: Outputs, teacher: Outputs | None, target: Tensor | None, weight: Tensor | None = None
     ) -> dict[str, Tensor]:
-        return self.host.parts(
-            student, teacher, target, weigh_by_class(self.class_weight, student.logits, target, weight)
-        )
+        return self.host.parts(student, teacher, target, self._weights(student.logits, target, weight))
+
+    def sums(
+        self, student: Outputs, teacher: Outputs | None, target: Tensor | None, weight: Tensor | None = None
+    ) -> dict[str, Sum]:
+        return sums_of(self.host, student, teacher, target, self._weights(student.logits, target, weight))
+
+    def _weights(self, logits: Tensor, target: Tensor | None, weight: Tensor | None) -> Tensor | None:
+        return weigh_by_class(self.class_weight, logits, target, weight)

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
+import torch
+import torch.nn.functional as F
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from counterpoise.config import Run, Schedule, Term
 from counterpoise.errors import ConfigError, ObjectiveError, unknown
 from counterpoise.mistakes import explain
-from counterpoise.objectives.base import Objective, Terms, find
-from counterpoise.objectives.kernels.fusing import Fused, fuse
+from counterpoise.objectives.base import Objective, Sum, Terms, find, sums_of, widen
+from counterpoise.objectives.kernels.fusing import counted, fuse
 from counterpoise.objectives.schedule import value_at
 from counterpoise.outputs import Outputs
 
@@ -43,10 +45,6 @@ class WeightedSum(nn.Module):
     def needs(self) -> frozenset[str]:
         """What any term needs: 'teacher', 'labels', 'features'."""
         return frozenset().union(*(self.objective(name).needs for name in self.terms))
-
-    def needs_by_term(self) -> dict[str, frozenset[str]]:
-        """What each term needs."""
-        return {name: self.objective(name).needs for name in self.terms}
 
     @property
     def student_features(self) -> tuple[str, ...]:
@@ -98,49 +96,137 @@ class WeightedSum(nn.Module):
         return values
 
     def forward(
-        self, student: Outputs, teacher: Outputs | None, target: Tensor | None, weight: Tensor | None = None
-    ) -> Terms:
-        """Total and named parts; a part is named `term`, or `term/part` where a term has several."""
-        return self._added(*self._values(list(self.terms), student, teacher, target, weight))
-
-    def _values(
         self,
-        names: Sequence[str],
         student: Outputs,
         teacher: Outputs | None,
         target: Tensor | None,
         weight: Tensor | None = None,
-    ) -> tuple[list[Tensor], dict[str, dict[str, Tensor]]]:
-        """What the terms of these names add to the total, and their parts by term."""
-        fused = self._fused(names, student, teacher, target, weight)
-        parts = {} if fused is None else dict(fused.parts)
-        addends = [] if fused is None else [fused.total]
-        for name in names:
-            if name not in parts:
-                values = self.objective(name).parts(student, teacher, target, weight)
-                parts[name] = {part: self.weights[name] * value for part, value in values.items()}
-                addends.extend(parts[name].values())
-        return addends, parts
+        together: Callable[[Tensor], Tensor] | None = None,
+    ) -> Terms:
+        """Total and named parts; a part is named `term`, or `term/part` where a term has several.
 
-    def _fused(
-        self,
-        names: Sequence[str],
-        student: Outputs,
-        teacher: Outputs | None,
-        target: Tensor | None,
-        weight: Tensor | None,
-        size: tuple[int, int] | None = None,
-    ) -> Fused | None:
-        """What a fast form covers of these terms, logits upsampled to `size` first."""
-        weighted = {name: (self.objective(name), self.weights[name]) for name in names}
-        return fuse(weighted, student.logits, None if teacher is None else teacher.logits, target, weight, size)
-
-    def _added(self, addends: Sequence[Tensor], parts: Mapping[str, Mapping[str, Tensor]]) -> Terms:
-        """Total and parts, in the order of the terms."""
+        `together`: where several processes each hold a share of a batch, adds up a float64 tensor over all of them.
+        Called once. Total and parts are then such that their mean over the processes is that of the whole batch,
+        gradients included, as DistributedDataParallel takes it.
+        """
+        views = self._views(student, teacher, target)
+        counts = None if together is None else self._counts(views, weight, together)
+        addends: list[Tensor] = []
+        parts: dict[str, dict[str, Tensor]] = {}
+        for view in views:
+            self._evaluate(view, weight, counts, addends, parts)
         named = {
             f"{name}/{part}" if part else name: value for name in self.terms for part, value in parts[name].items()
         }
         return Terms(sum(addends[1:], start=addends[0]), named)
+
+    def _views(self, student: Outputs, teacher: Outputs | None, target: Tensor | None) -> list[View]:
+        """What each term is shown, all of them once."""
+        return [View(list(self.terms), student, teacher, target)]
+
+    def _evaluate(
+        self,
+        view: View,
+        weight: Tensor | None,
+        counts: Counts | None,
+        addends: list[Tensor],
+        parts: dict[str, dict[str, Tensor]],
+    ) -> None:
+        """Append what the terms of a view add to the total, and enter their parts by term."""
+        logits = view.student.logits, None if view.teacher is None else view.teacher.logits
+        divisors = None if counts is None else counts.divisors
+        fused = fuse(self._weighted(view), *logits, view.target, weight, view.size, divisors)
+        if fused is not None:
+            addends.append(fused.total)
+            parts.update(fused.parts)
+        rest = [name for name in view.names if name not in parts]
+        seen = view.resampled(any("teacher" in self.objective(name).needs for name in rest)) if rest else view
+        for name in rest:
+            values = self._values(name, seen, weight, counts)
+            parts[name] = {part: self.weights[name] * value for part, value in values.items()}
+            addends.extend(parts[name].values())
+
+    def _values(self, name: str, seen: View, weight: Tensor | None, counts: Counts | None) -> dict[str, Tensor]:
+        arguments = seen.student, seen.teacher, seen.target, weight
+        if counts is None:
+            return self.objective(name).parts(*arguments)
+        sums = counts.sums.get(name) or sums_of(self.objective(name), *arguments)
+        return {part: value.over(counts.divisors[name][part].to(value.total.dtype)) for part, value in sums.items()}
+
+    def _counts(self, views: Sequence[View], weight: Tensor | None, together: Callable[[Tensor], Tensor]) -> Counts:
+        """What each part of each term is divided by, from the counts of all processes.
+
+        In an order that does not depend on the batch, nor on which of the terms a fast form covers.
+        """
+        fast: dict[str, dict[str, Sum]] = {}
+        sums: dict[str, dict[str, Sum]] = {}
+        for view in views:
+            fast |= counted(self._weighted(view), view.positions, view.target, weight, view.student.logits)
+            rest = [name for name in view.names if name not in fast]
+            seen = view.resampled(any("teacher" in self.objective(name).needs for name in rest)) if rest else view
+            for name in rest:
+                sums[name] = sums_of(self.objective(name), seen.student, seen.teacher, seen.target, weight)
+        found = {name: sums.get(name) or fast[name] for name in self.terms}
+        keys = [(name, part) for name, own in found.items() for part in own]
+        one = views[0].student.logits.new_ones((), dtype=torch.float64)
+        own = [one, *(_as_tensor(found[name][part].count, one) for name, part in keys)]
+        processes, *all_counts = together(torch.stack(own)).unbind()
+        divisors: dict[str, dict[str, Tensor]] = {name: {} for name in found}
+        for (name, part), count in zip(keys, all_counts, strict=True):
+            is_sum = found[name][part].count is None
+            divisors[name][part] = (one if is_sum else torch.where(count == 0, one, count)) / processes
+        return Counts(sums, divisors)
+
+    def _weighted(self, view: View) -> dict[str, tuple[Objective, float]]:
+        return {name: (self.objective(name), self.weights[name]) for name in view.names}
+
+
+class View(NamedTuple):
+    """What some terms are shown."""
+
+    names: list[str]
+    student: Outputs
+    teacher: Outputs | None
+    target: Tensor | None
+    size: tuple[int, int] | None = None
+    """Height and width at which logits are compared, where that is not their own."""
+
+    @property
+    def positions(self) -> tuple[int, ...]:
+        """Shape [N, ...] of what the logits give a value for."""
+        shape = self.student.logits.shape
+        return (shape[0], *(shape[2:] if self.size is None else self.size))
+
+    def resampled(self, teacher_too: bool) -> View:
+        """The same with logits at that size; the teacher's only where they are needed."""
+        if self.size is None:
+            return self
+        teacher = self.teacher if teacher_too else None
+        return self._replace(
+            student=self.student._replace(logits=resample(self.student.logits, self.size)),
+            teacher=None if teacher is None else teacher._replace(logits=resample(teacher.logits, self.size)),
+            size=None,
+        )
+
+
+class Counts(NamedTuple):
+    """Of a step that several processes take together."""
+
+    sums: dict[str, dict[str, Sum]]
+    """By term, then by part: those that no fast form can cover."""
+    divisors: dict[str, dict[str, Tensor]]
+    """What to divide each part by: what all processes count, by the number of processes."""
+
+
+def resample(logits: Tensor, size: Sequence[int]) -> Tensor:
+    """Logits [N, C, h, w] as float32 (float64 stays) [N, C, *size]; as they are where they have that size."""
+    if tuple(logits.shape[-2:]) == tuple(size):
+        return logits
+    return F.interpolate(widen(logits), size=tuple(size), mode="bilinear", align_corners=False)
+
+
+def _as_tensor(count: Tensor | int | None, one: Tensor) -> Tensor:
+    return count.to(one.dtype) if isinstance(count, Tensor) else one.new_full((), 1 if count is None else count)
 
 
 def answers_by_sigmoid(objective: Mapping[str, Term]) -> bool:

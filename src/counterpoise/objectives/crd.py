@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from counterpoise.errors import ObjectiveError
-from counterpoise.objectives.base import reduce, register, widen
+from counterpoise.objectives.base import Sum, register, summed, widen
 from counterpoise.objectives.divergence import check_temperature
 from counterpoise.objectives.features import FeatureObjective, built, of_all_processes
 from counterpoise.outputs import Outputs
@@ -35,7 +35,8 @@ class ContrastiveDistillation(FeatureObjective):
     samples the larger one's), and a sample without a label is told from all others. Weight in the paper: 0.8, beside
     cross-entropy at 1.
 
-    Under several processes every memory learns from all of them; Z is of the first process's first batch.
+    What it sees: each sample of the batch beside what the memories hold of all others. Under several processes every
+    memory learns from all of them, Z is of the first process's first batch, and each process draws its own negatives.
 
     Args:
         student_feature: module of the student, or stage "@k"; default: the last. Name the module that pools where the
@@ -94,9 +95,9 @@ class ContrastiveDistillation(FeatureObjective):
     def set_batch(self, indices: Tensor) -> None:
         self._indices = indices
 
-    def parts(
+    def sums(
         self, student: Outputs, teacher: Outputs | None, target: Tensor | None, weight: Tensor | None = None
-    ) -> dict[str, Tensor]:
+    ) -> dict[str, Sum]:
         student_map, teacher_map = built(self.student_map), built(self.teacher_map)
         mine, other = (widen(value).mean((2, 3)) for value in self.pairs(student, teacher)[0])
         if self._indices is None or len(self._indices) != len(mine):
@@ -118,7 +119,7 @@ class ContrastiveDistillation(FeatureObjective):
             for memory, new in ((self.student_memory, mine), (self.teacher_memory, other)):
                 self._remember(memory, seen, of_all_processes(new.detach()))
         logs = (score - log_z for score, log_z in zip(scores, self.log_normalizers.clone(), strict=True))
-        values = [reduce(self._contrast(log_p), None, weight, None, "mean") for log_p in logs]
+        values = [summed(self._contrast(log_p), None, weight, None) for log_p in logs]
         return {"student": values[0], "teacher": values[1]}
 
     def _contrast(self, log_p: Tensor) -> Tensor:

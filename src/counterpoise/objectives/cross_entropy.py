@@ -13,9 +13,11 @@ from counterpoise.errors import ObjectiveError
 from counterpoise.objectives.base import (
     LogitObjective,
     Reduction,
+    Sum,
     check_class_weight,
     reduce,
     register,
+    summed,
     weigh_by_class,
     widen,
 )
@@ -72,19 +74,20 @@ class CrossEntropy(LogitObjective):
         weight = weigh_by_class(self.class_weight, student_logits, target, weight)
         if target is not None and target.is_floating_point():
             values = self._checked_values(student_logits, None, target.to(widen(student_logits).dtype))[""]
-            return reduce(values, *_counted(target, weight), self.ignore_index, self.reduction)
+            return reduce(values, None, _labeled(target, weight), None, self.reduction)
         return super().forward(student_logits, None, target, weight)
 
-    def parts(
+    def sums(
         self, student: Outputs, teacher: Outputs | None, target: Tensor | None, weight: Tensor | None = None
-    ) -> dict[str, Tensor]:
-        if target is not None and target.is_floating_point():
-            return {"": self(student.logits, None, target, weight)}
+    ) -> dict[str, Sum]:
         weight = weigh_by_class(self.class_weight, student.logits, target, weight)
-        return super().parts(student, teacher, target, weight)
+        if target is not None and target.is_floating_point():
+            values = self._checked_values(student.logits, None, target.to(widen(student.logits).dtype))[""]
+            return {"": summed(values, None, _labeled(target, weight), None, self.reduction)}
+        return super().sums(student, teacher, target, weight)
 
 
-def _counted(target: Tensor, weight: Tensor | None) -> tuple[None, Tensor]:
-    """Probabilities [N, C] carry no ignore index: a row without any mass has no label, and so no weight."""
+def _labeled(target: Tensor, weight: Tensor | None) -> Tensor:
+    """Weight of each position. Probabilities [N, C] carry no ignore index: a row without any mass has no label."""
     labeled = (target.sum(1) > 0).to(torch.float32)
-    return None, labeled if weight is None else labeled * weight
+    return labeled if weight is None else labeled * weight

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from counterpoise.errors import ObjectiveError
-from counterpoise.objectives.base import Objective, check_logits, reduce, register, widen
+from counterpoise.objectives.base import Objective, Sum, check_logits, reduce, register, summed, widen
 from counterpoise.objectives.divergence import check_temperature
 from counterpoise.objectives.features import FeatureObjective, built, pool_to_smaller, precision_of
 from counterpoise.outputs import Outputs
@@ -56,6 +56,16 @@ class ChannelWiseDistillation(Objective):
         weight: Tensor | None = None,
     ) -> Tensor:
         """The loss, a scalar. Raises ObjectiveError for shapes that do not fit, or logits without positions."""
+        return self._sum(student_logits, teacher_logits, target, weight).mean
+
+    def sums(
+        self, student: Outputs, teacher: Outputs | None, target: Tensor | None, weight: Tensor | None = None
+    ) -> dict[str, Sum]:
+        return {"": self._sum(student.logits, None if teacher is None else teacher.logits, target, weight)}
+
+    def _sum(
+        self, student_logits: Tensor, teacher_logits: Tensor | None, target: Tensor | None, weight: Tensor | None
+    ) -> Sum:
         check_logits(student_logits, teacher_logits)
         assert teacher_logits is not None
         if student_logits.ndim < 3:
@@ -68,11 +78,6 @@ class ChannelWiseDistillation(Objective):
             counted = reduce(positions, target, None, self.ignore_index, "none") > 0
         with torch.autocast(student_logits.device.type, enabled=False):
             return _loss(widen(student_logits), widen(teacher_logits.detach()), self.temperature, weight, counted)
-
-    def parts(
-        self, student: Outputs, teacher: Outputs | None, target: Tensor | None, weight: Tensor | None = None
-    ) -> dict[str, Tensor]:
-        return {"": self(student.logits, None if teacher is None else teacher.logits, target, weight)}
 
 
 @register(
@@ -104,9 +109,9 @@ class ChannelWiseFeatureDistillation(FeatureObjective):
         same = channels == wanted
         self.adapter = nn.Identity() if same else nn.Conv2d(channels, wanted, 1, bias=False).to(widen(mine))
 
-    def parts(
+    def sums(
         self, student: Outputs, teacher: Outputs | None, target: Tensor | None, weight: Tensor | None = None
-    ) -> dict[str, Tensor]:
+    ) -> dict[str, Sum]:
         mine, other = self.pairs(student, teacher)[0]
         with precision_of(mine):
             adapted = built(self.adapter)(mine)
@@ -114,10 +119,8 @@ class ChannelWiseFeatureDistillation(FeatureObjective):
         return {"": _loss(mine, other, self.temperature, weight, None)}
 
 
-def _loss(
-    student: Tensor, teacher: Tensor, temperature: float, weight: Tensor | None, counted: Tensor | None
-) -> Tensor:
-    """Mean over samples, from maps [N, C, ...] in float32 or float64; `counted`: bool [N, ...]."""
+def _loss(student: Tensor, teacher: Tensor, temperature: float, weight: Tensor | None, counted: Tensor | None) -> Sum:
+    """Over samples, from maps [N, C, ...] in float32 or float64; `counted`: bool [N, ...]."""
     s, t = (x.flatten(2) / temperature for x in (student, teacher))
     samples = s.new_ones(len(s))
     if counted is not None:
@@ -128,4 +131,4 @@ def _loss(
     log_q, log_p = F.log_softmax(s, dim=2), F.log_softmax(t, dim=2)
     divergence = log_p.exp() * (log_p - log_q)
     values = temperature**2 * divergence.sum(2).mean(1)
-    return reduce(values, None, reduce(samples, None, weight, None, "none"), None, "mean")
+    return summed(values, None, reduce(samples, None, weight, None, "none"), None)

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from counterpoise.config import Term
 from counterpoise.errors import ObjectiveError
-from counterpoise.objectives.base import Terms, find
-from counterpoise.objectives.composite import WeightedSum
+from counterpoise.objectives.base import find
+from counterpoise.objectives.composite import View, WeightedSum, resample
 from counterpoise.outputs import Outputs
 
 
@@ -44,9 +44,7 @@ class DenseSum(WeightedSum):
         near = None if teacher is None else teacher._replace(logits=resample(teacher.logits, size))
         super().prepare(student, near, samples)
 
-    def forward(
-        self, student: Outputs, teacher: Outputs | None, target: Tensor | None, weight: Tensor | None = None
-    ) -> Terms:
+    def _views(self, student: Outputs, teacher: Outputs | None, target: Tensor | None) -> list[View]:
         if target is None or target.ndim != 3 or student.logits.ndim != 4:
             given = None if target is None else list(target.shape)
             raise ObjectiveError(
@@ -55,49 +53,19 @@ class DenseSum(WeightedSum):
             )
         own = [name for name in self.terms if not self._at_full_resolution(name)]
         full = [name for name in self.terms if name not in own]
-        addends: list[Tensor] = []
-        parts: dict[str, dict[str, Tensor]] = {}
-        if full:
-            found = self._full_values(full, student, teacher, target, weight)
-            addends, parts = addends + found[0], parts | found[1]
+        views = [View(full, student, teacher, target, (target.shape[1], target.shape[2]))] if full else []
         if own:
             size = student.logits.shape[-2:]
             near = None if teacher is None else teacher._replace(logits=resample(teacher.logits, size))
             of_features = [name for name in own if "features" in self.objective(name).needs]  # they reduce masks
             of_logits = [name for name in own if name not in of_features]
-            for names, mask in ((of_features, target), (of_logits, reduced(target, size))):
-                if names:
-                    found = self._values(names, student, near, mask, weight)
-                    addends, parts = addends + found[0], parts | found[1]
-        return self._added(addends, parts)
-
-    def _full_values(
-        self, names: list[str], student: Outputs, teacher: Outputs | None, target: Tensor, weight: Tensor | None
-    ) -> tuple[list[Tensor], dict[str, dict[str, Tensor]]]:
-        size = (target.shape[1], target.shape[2])
-        fused = self._fused(names, student, teacher, target, weight, size)
-        parts = {} if fused is None else dict(fused.parts)
-        addends = [] if fused is None else [fused.total]
-        rest = [name for name in names if name not in parts]
-        if rest:
-            wide = student._replace(logits=resample(student.logits, size))
-            needed = teacher is not None and any("teacher" in self.objective(name).needs for name in rest)
-            far = teacher._replace(logits=resample(teacher.logits, size)) if teacher is not None and needed else None
-            found = self._values(rest, wide, far, target, weight)
-            addends, parts = addends + found[0], parts | found[1]
-        return addends, parts
+            views += [View(of_features, student, near, target)] if of_features else []
+            views += [View(of_logits, student, near, reduced(target, size))] if of_logits else []
+        return views
 
     def _at_full_resolution(self, name: str) -> bool:
         needs = self.objective(name).needs
         return "teacher" not in needs or (self.resolution == "full" and not {"maps", "features"} & needs)
-
-
-def resample(logits: Tensor, size: Any) -> Tensor:
-    """Logits [N, C, h, w] as float32 (float64 stays) [N, C, *size]; as they are where they have that size."""
-    if tuple(logits.shape[-2:]) == tuple(size):
-        return logits
-    wide = logits if logits.element_size() == 8 else logits.float()
-    return F.interpolate(wide, size=tuple(size), mode="bilinear", align_corners=False)
 
 
 def reduced(target: Tensor, size: Any) -> Tensor:

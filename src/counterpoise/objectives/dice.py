@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from counterpoise.errors import ObjectiveError
-from counterpoise.objectives.base import Objective, check_logits, reduce, register, widen
+from counterpoise.objectives.base import Objective, Sum, check_logits, reduce, register, widen
 from counterpoise.objectives.labels import check_labels
 from counterpoise.outputs import Outputs
 
@@ -27,9 +27,9 @@ class Dice(Objective):
             \frac{2 \sum_i p_{ic} g_{ic} + \epsilon}{\sum_i p_{ic}^k + \sum_i g_{ic}^k + \epsilon}
 
     with p the student's probabilities, g 1 where position i is of class c and else 0, sums over all positions of the
-    batch (of this process's share of it), and P the classes that any of them is of. A class is worth the same whether
-    it fills a hundredth of the pixels or half of them. Usual beside cross-entropy, each at weight 1. 0 where no
-    position counts.
+    batch, and P the classes that any of them is of. A class is worth the same whether it fills a hundredth of the
+    pixels or half of them. Usual beside cross-entropy, each at weight 1. 0 where no position counts. Under several
+    processes each sees its own share of the batch alone; the mean over them is by the positions that count.
 
     Args:
         power: k, at least 1: 2 in V-Net, 1 in many medical segmenters since (nnU-Net).
@@ -70,14 +70,23 @@ class Dice(Objective):
         """The loss, a scalar. Raises ObjectiveError for a missing target, shapes that do not fit, a label too large."""
         check_logits(student_logits, None, needs_teacher=False)
         with torch.autocast(student_logits.device.type, enabled=False):
-            return self._loss(widen(student_logits), target, weight)
+            return self._loss(widen(student_logits), target, weight)[0]
 
     def parts(
         self, student: Outputs, teacher: Outputs | None, target: Tensor | None, weight: Tensor | None = None
     ) -> dict[str, Tensor]:
         return {"": self(student.logits, None, target, weight)}
 
-    def _loss(self, logits: Tensor, target: Tensor | None, weight: Tensor | None) -> Tensor:
+    def sums(
+        self, student: Outputs, teacher: Outputs | None, target: Tensor | None, weight: Tensor | None = None
+    ) -> dict[str, Sum]:
+        check_logits(student.logits, None, needs_teacher=False)
+        with torch.autocast(student.logits.device.type, enabled=False):
+            loss, count = self._loss(widen(student.logits), target, weight)
+        return {"": Sum(loss * count, count)}
+
+    def _loss(self, logits: Tensor, target: Tensor | None, weight: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The loss, and how many positions count."""
         truth, counted = self._truth(logits, target)
         # An ignored position may hold anything, and zero times that is not always zero.
         logits = logits.masked_fill(~counted.unsqueeze(1), 0.0)
@@ -89,7 +98,7 @@ class Dice(Objective):
         present = (share * truth).sum(positions) > 0
         # Nothing is divided by the size of a class that is not there, which may be next to nothing.
         dice = (2 * overlap + self.smooth) / torch.where(present, size + self.smooth, 1.0)
-        return (present * (1 - dice)).sum() / present.sum().clamp(min=1)
+        return (present * (1 - dice)).sum() / present.sum().clamp(min=1), share.sum()
 
     def _truth(self, logits: Tensor, target: Tensor | None) -> tuple[Tensor, Tensor]:
         """g of the logits' shape, and bool [N, ...], whether a position counts."""

@@ -40,6 +40,9 @@ class Dist(BatchObjective):
             likely nowhere) hardly counts. 0 is the formula as printed.
         ignore_index: positions whose target holds this value are not counted.
 
+    What it sees: inter-class one sample, intra-class all samples of the batch; under several processes those of each
+    one's own share.
+
     Called with (student_logits, teacher_logits, target=None, weight=None); dense logits [N, C, ...] are taken as a
     batch of their positions.
     """

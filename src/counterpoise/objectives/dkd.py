@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from counterpoise.errors import ObjectiveError
-from counterpoise.objectives.base import LogitObjective, Reduction, register
+from counterpoise.objectives.base import LogitObjective, Reduction, Sum, register
 from counterpoise.objectives.divergence import check_temperature, forward_kl_values
 from counterpoise.outputs import Outputs
 
@@ -85,10 +85,10 @@ class DecoupledDistillation(LogitObjective):
     ) -> Tensor:
         return super().forward(student_logits, teacher_logits, self._labels(student_logits, target), weight)
 
-    def parts(
+    def sums(
         self, student: Outputs, teacher: Outputs | None, target: Tensor | None, weight: Tensor | None = None
-    ) -> dict[str, Tensor]:
-        return super().parts(student, teacher, self._labels(student.logits, target), weight)
+    ) -> dict[str, Sum]:
+        return super().sums(student, teacher, self._labels(student.logits, target), weight)
 
     def values(self, student_logits: Tensor, teacher_logits: Tensor | None, target: Tensor | None) -> dict[str, Tensor]:
         assert teacher_logits is not None

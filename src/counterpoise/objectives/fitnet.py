@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from counterpoise.objectives.base import reduce, register, widen
+from counterpoise.objectives.base import Sum, register, summed, widen
 from counterpoise.objectives.features import BatchNorm, FeatureObjective, built, pool_to_smaller, precision_of
 from counterpoise.outputs import Outputs
 
@@ -41,14 +41,14 @@ class FitNet(FeatureObjective):
         norm = [BatchNorm(other.shape[1]), *([nn.ReLU()] if self.relu else [])]
         self.regressor = nn.Sequential(_regressor(mine.shape, other.shape), *norm).to(widen(mine))
 
-    def parts(
+    def sums(
         self, student: Outputs, teacher: Outputs | None, target: Tensor | None, weight: Tensor | None = None
-    ) -> dict[str, Tensor]:
+    ) -> dict[str, Sum]:
         mine, other = self.pairs(student, teacher)[0]
         with precision_of(mine):
             predicted = built(self.regressor)(mine)
         predicted, other = pool_to_smaller(widen(predicted), other)
-        return {"": reduce((predicted - other).square().flatten(1).mean(1), None, weight, None, "mean")}
+        return {"": summed((predicted - other).square().flatten(1).mean(1), None, weight, None)}
 
 
 def _regressor(student: Sequence[int], teacher: Sequence[int]) -> nn.Module:

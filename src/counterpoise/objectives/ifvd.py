@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from counterpoise.objectives.base import reduce, register, widen
+from counterpoise.objectives.base import Sum, register, summed, widen
 from counterpoise.objectives.features import FeatureObjective, pool_to_smaller
 from counterpoise.objectives.labels import UNCOUNTED, class_means, labels_at, members_of, unit_vectors
 from counterpoise.outputs import Outputs
@@ -43,9 +43,9 @@ class IntraClassVariation(FeatureObjective):
         super().__init__(student_feature, teacher_feature)
         self.ignore_index = ignore_index
 
-    def parts(
+    def sums(
         self, student: Outputs, teacher: Outputs | None, target: Tensor | None, weight: Tensor | None = None
-    ) -> dict[str, Tensor]:
+    ) -> dict[str, Sum]:
         mine, other = self.pairs(student, teacher)[0]
         mine, other = pool_to_smaller(widen(mine), other)
         height, width = mine.shape[2:]
@@ -53,7 +53,7 @@ class IntraClassVariation(FeatureObjective):
         labels = labels_at(target, (height, width), classes, self.ignore_index, "ifvd")
         with torch.autocast(mine.device.type, enabled=False):
             values = (_nearness(mine, labels, classes) - _nearness(other, labels, classes)).square()
-            return {"": reduce(values.view_as(labels), labels, weight, UNCOUNTED, "mean")}
+            return {"": summed(values.view_as(labels), labels, weight, UNCOUNTED)}
 
 
 def _nearness(feature: Tensor, labels: Tensor, classes: int) -> Tensor:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from counterpoise.errors import ObjectiveError
-from counterpoise.objectives.base import reduce, register, widen
+from counterpoise.objectives.base import Sum, register, summed, widen
 from counterpoise.objectives.features import BatchNorm, FeatureObjective, built, precision_of
 from counterpoise.outputs import Outputs
 
@@ -64,15 +65,15 @@ class ReviewKD(FeatureObjective):
         fusion = _Fusion([mine.shape[1] for mine, _ in stages], [other.shape[1] for _, other in stages])
         self.fusion = fusion.to(widen(stages[0][0]))
 
-    def parts(
+    def sums(
         self, student: Outputs, teacher: Outputs | None, target: Tensor | None, weight: Tensor | None = None
-    ) -> dict[str, Tensor]:
+    ) -> dict[str, Sum]:
         mine, others = zip(*self._stages(student, teacher), strict=True)
         with precision_of(mine[0]):
             predictions = built(self.fusion)(mine, [other.shape[2:] for other in others])
         values = [_pyramid_error(widen(p), other) for p, other in zip(predictions, others, strict=True)]
         rise = min(1.0, self.progress / self.warmup) if self.warmup else 1.0
-        return {"": rise * reduce(torch.stack(values).sum(0), None, weight, None, "mean")}
+        return {"": replace(summed(torch.stack(values).sum(0), None, weight, None), factor=rise)}
 
     def _stages(self, student: Outputs, teacher: Outputs | None) -> list[tuple[Tensor, Tensor]]:
         """The pairs from the last stage to the first."""

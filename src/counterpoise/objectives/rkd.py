@@ -22,9 +22,10 @@ class RelationalDistillation(FeatureObjective):
     r"""L = w_d mean_ij h(d_ij(s) - d_ij(t)) + w_a mean_ijk h(a_ijk(s) - a_ijk(t)). Park et al. 2019.
 
     d_ij = |x_i - x_j| / mu, with mu the mean of the distances above zero; a_ijk is the cosine of the angle at x_j
-    between x_i and x_k; h the Huber loss with its corner at 1. Means are over all pairs and triples of the batch (of
-    this process's share of it), as in the authors' code; the paper writes sums. Memory grows with the cube of the
-    batch. Features are averaged over positions. Weight in the comparisons since CRD: 1, beside cross-entropy at 1.
+    between x_i and x_k; h the Huber loss with its corner at 1. Means are over all pairs and triples of the batch, as in
+    the authors' code; the paper writes sums. Under several processes each sees the pairs and triples of its own share
+    of the batch alone, as if that were the whole. Memory grows with the cube of the batch. Features are averaged over
+    positions. Weight in the comparisons since CRD: 1, beside cross-entropy at 1.
 
     Args:
         student_feature: module of the student, or stage "@k"; default: the last. Name the module that pools where the

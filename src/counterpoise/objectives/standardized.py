@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from counterpoise.errors import ObjectiveError
-from counterpoise.objectives.base import check_logits, find, register, widen
+from counterpoise.objectives.base import Sum, check_logits, find, register, sums_of, widen
 from counterpoise.objectives.divergence import check_temperature
 from counterpoise.objectives.wrapping import Wrapper
 from counterpoise.outputs import Outputs
@@ -84,6 +84,11 @@ class Standardized(Wrapper):
         self, student: Outputs, teacher: Outputs | None, target: Tensor | None, weight: Tensor | None = None
     ) -> dict[str, Tensor]:
         return self.host.parts(*self._outputs(student, teacher), target, weight)
+
+    def sums(
+        self, student: Outputs, teacher: Outputs | None, target: Tensor | None, weight: Tensor | None = None
+    ) -> dict[str, Sum]:
+        return sums_of(self.host, *self._outputs(student, teacher), target, weight)
 
     def _outputs(self, student: Outputs, teacher: Outputs | None) -> tuple[Outputs, Outputs]:
         check_logits(student.logits, None if teacher is None else teacher.logits)

@@ -158,14 +158,6 @@ class Task(ABC):
         """Of how many positions two models' logits for the same images give the same answer, and of how many in all."""
         return int((one.argmax(1) == other.argmax(1)).sum()), len(one)
 
-    @abstractmethod
-    def labeled(self, target: Tensor) -> Tensor:
-        """How many positions of a target count where labels do: int64 []."""
-
-    @abstractmethod
-    def all_labeled(self, images: ImageSet) -> bool:
-        """Whether every position of every image counts."""
-
     def alike(
         self, student_logits: Tensor, teacher_logits: Tensor, target: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor | None]:

@@ -192,13 +192,6 @@ class Classification(Task):
     def crop_share(self, model: VisionModel, size: tuple[int, int]) -> float | None:
         return model.crop_share if size[0] == size[1] else None
 
-    def labeled(self, target: Tensor) -> Tensor:
-        # With mixed samples a target is probabilities, zeros where there is no label.
-        return ((target != UNLABELED) if target.ndim == 1 else target.sum(1) > 0).sum()
-
-    def all_labeled(self, images: ImageSet) -> bool:
-        return not bool((images.labels == UNLABELED).any())
-
     def score(self, num_classes: int) -> Score:
         return TopScore(num_classes)
 

@@ -15,7 +15,8 @@ from counterpoise.data.scenes import plan_scenes, shrink
 from counterpoise.data.sources.masks import IGNORE, MaskedArraySet, MaskedSet, class_weights
 from counterpoise.errors import ConfigError, DataError, ModelError, RunError
 from counterpoise.models.network import SceneView
-from counterpoise.objectives.dense import DenseSum, reduced, resample
+from counterpoise.objectives.composite import resample
+from counterpoise.objectives.dense import DenseSum, reduced
 from counterpoise.tasks.base import Picture, Report, Score, Task
 
 if TYPE_CHECKING:
@@ -276,12 +277,6 @@ class Segmentation(Task):
             for a, b in zip(one, other, strict=True)
         )
         return same, target.numel()
-
-    def labeled(self, target: Tensor) -> Tensor:
-        return ((target != IGNORE) & (target >= 0)).sum()
-
-    def all_labeled(self, images: ImageSet) -> bool:
-        return False  # void, and what lies beyond the border of a scene
 
     def alike(
         self, student_logits: Tensor, teacher_logits: Tensor, target: Tensor | None = None

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from counterpoise.objectives.balance import BalanceDivergence
-from counterpoise.objectives.base import Objective
+from counterpoise.objectives.base import Objective, Sum, summed
 from counterpoise.objectives.cross_entropy import CrossEntropy
 from counterpoise.objectives.forward_kl import ForwardKL
 from counterpoise.objectives.kernels.dense import dense_fused
@@ -33,14 +34,21 @@ def fuse(
     target: Tensor | None,
     weight: Tensor | None,
     size: tuple[int, int] | None = None,
+    counts: Mapping[str, Mapping[str, Tensor]] | None = None,
 ) -> Fused | None:
     """Compute at once what a fast form covers of `terms` (objective, weight); None where that is nothing.
 
     `size`: height and width to which logits [N, C, h, w] of any resolution are upsampled first: see `dense.dense_loss`.
+    `counts`: what to divide each part by, by term, then by part; None: what is counted here.
     """
     mixture, places = gather(terms, target)
     if not places or (mixture.needs_teacher and teacher is None):
         return None
+    if counts is not None:
+        by_kind = {kind: counts[name][part] for name, own in places.items() for kind, part in _parts(own).items()}
+        some = next(iter(by_kind.values()))  # in the place of a kind that is not there
+        divergence = by_kind.get("forward", by_kind.get("reverse", some))
+        mixture = replace(mixture, counts=torch.stack([divergence, by_kind.get("labels", some)]))
     result = (
         fused(mixture, student, teacher, target, weight)
         if size is None
@@ -49,13 +57,46 @@ def fuse(
     if result is None:
         return None
     total, values = result
-    kinds = [kind for kind in ("forward", "reverse", "labels") if getattr(mixture, kind) is not None]
-    by_kind = dict(zip(kinds, values.unbind(), strict=True))
-    parts = {}
-    for name, own in places.items():
-        mine = [kind for kind in kinds if getattr(own, kind) is not None]
-        parts[name] = {kind if own.size > 1 else "": by_kind[kind] for kind in mine}
+    found = dict(zip(_kinds(mixture), values.unbind(), strict=True))
+    parts = {name: {part: found[kind] for kind, part in _parts(own).items()} for name, own in places.items()}
     return Fused(total, parts)
+
+
+def counted(
+    terms: Mapping[str, tuple[Objective, float]],
+    positions: Sequence[int],
+    target: Tensor | None,
+    weight: Tensor | None,
+    like: Tensor,
+) -> dict[str, dict[str, Sum]]:
+    """What `fuse` would divide by, of each term that it may cover: sums of ones.
+
+    `positions`: the shape [N, ...] of the target; `like` says dtype and device.
+    """
+    _, places = gather(terms, target)
+    ones = like.new_ones(tuple(positions)) if places else like
+    return {
+        name: {
+            part: summed(
+                ones,
+                target,
+                weight,
+                own.labels.ignore_index if kind == "labels" and own.labels else own.ignore_index,
+                own.reduction,
+            )
+            for kind, part in _parts(own).items()
+        }
+        for name, own in places.items()
+    }
+
+
+def _kinds(mixture: Mixture) -> list[str]:
+    return [kind for kind in ("forward", "reverse", "labels") if getattr(mixture, kind) is not None]
+
+
+def _parts(own: Mixture) -> dict[str, str]:
+    """The kinds of an objective's mixture, and what it calls these parts."""
+    return {kind: kind if own.size > 1 else "" for kind in _kinds(own)}
 
 
 def gather(terms: Mapping[str, tuple[Objective, float]], target: Tensor | None) -> tuple[Mixture, dict[str, Mixture]]:

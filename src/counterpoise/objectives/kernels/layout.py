@@ -30,6 +30,8 @@ def shares(mixture: Mixture, target: Tensor | None, weight: Tensor | None, posit
 
     `target`, `weight`: [N, P]; `positions`: N * P; `like` says dtype and device. Stays on the device: no waiting.
     """
+    if mixture.counts is not None:
+        return mixture.counts.to(like).reciprocal()
     ignored = (mixture.ignore_index, None if mixture.labels is None else mixture.labels.ignore_index)
     if mixture.reduction == "sum":
         return like.new_ones(2)

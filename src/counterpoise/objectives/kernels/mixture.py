@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -39,6 +39,8 @@ class Mixture:
     ignore_index: int | None = None
     """Target of the positions that the divergences leave out."""
     reduction: Reduction = "mean"
+    counts: Tensor | None = field(default=None, compare=False)
+    """[2]: what to divide a divergence and cross-entropy by, where that is not what is counted here."""
 
     @property
     def size(self) -> int:
@@ -72,10 +74,18 @@ def reference(
         if divergence is not None:
             assert teacher is not None
             value = divergence.weight * compute(student, widen(teacher.detach()), divergence.temperature)
-            values.append(reduce(value, target, weight, mixture.ignore_index, mixture.reduction))
+            values.append(_reduced(mixture, 0, value, target, weight, mixture.ignore_index))
     if mixture.labels is not None:
         assert target is not None
         ignore, smoothing = mixture.labels.ignore_index, mixture.labels.smoothing
         value = F.cross_entropy(student, target, ignore_index=ignore, label_smoothing=smoothing, reduction="none")
-        values.append(mixture.labels.weight * reduce(value, target, weight, ignore, mixture.reduction))
+        values.append(mixture.labels.weight * _reduced(mixture, 1, value, target, weight, ignore))
     return torch.stack(values)
+
+
+def _reduced(
+    mixture: Mixture, kind: int, values: Tensor, target: Tensor | None, weight: Tensor | None, ignore_index: int | None
+) -> Tensor:
+    if mixture.counts is None:
+        return reduce(values, target, weight, ignore_index, mixture.reduction)
+    return reduce(values, target, weight, ignore_index, "sum") / mixture.counts[kind].to(values.dtype)

@@ -38,6 +38,7 @@ def compute(
     dtype = torch.float64 if student.dtype == torch.float64 else torch.float32
     x = student.to(dtype)
     share = 1.0 if mixture.reduction == "sum" else student.shape[1] / student.numel()
+    of_divergences, of_labels = (share, share) if mixture.counts is None else (1 / mixture.counts).tolist()
     values: list[Tensor] = []
     gradient: Tensor | None = None
     softened: dict[float, tuple[Tensor, Tensor, Tensor]] = {}
@@ -50,7 +51,7 @@ def compute(
             log_q, log_p = F.log_softmax(x / tau, 1), F.log_softmax(teacher.to(dtype) / tau, 1)
             softened[tau] = (log_q.exp(), log_p, log_q - log_p)
         q, log_p, above = softened[tau]
-        factor = divergence.weight * tau * share
+        factor = divergence.weight * tau * of_divergences
         if reverse:
             m = (q * above).sum(1, keepdim=True)
             values.append(m.sum() * (factor * tau))
@@ -62,7 +63,7 @@ def compute(
             gradient = part.mul_(factor) if gradient is None else gradient.add_(part, alpha=factor)
     if mixture.labels is not None:
         assert target is not None
-        smooth, factor = mixture.labels.smoothing, mixture.labels.weight * share
+        smooth, factor = mixture.labels.smoothing, mixture.labels.weight * of_labels
         log_q, places = F.log_softmax(x, 1), target.unsqueeze(1)
         value = log_q.gather(1, places).sum()
         if smooth:

@@ -32,7 +32,7 @@ class Rule(nn.Module):
     """
 
     def logged(self) -> dict[str, float]:
-        """What the rule last decided, for the log."""
+        """What the rule last decided, for the log: of all processes, so all must ask."""
         return {}
 
 
@@ -87,13 +87,13 @@ class PositionWeighing(Weighing):
     ) -> tuple[Tensor, Tensor]:
         factors = self.shares(student_logits, teacher_logits, forward, reverse)
         weights = (forward.weight * factors[0], reverse.weight * factors[1])
-        self.means = (masked_mean(weights[0], counted), masked_mean(weights[1], counted))
+        self.means = (masked_sum(weights[0], counted), masked_sum(weights[1], counted))
         return weights
 
     def logged(self) -> dict[str, float]:
         if self.means is None:
             return {}
-        return {"forward_weight": float(self.means[0]), "reverse_weight": float(self.means[1])}
+        return {"forward_weight": mean_of_all(self.means[0]), "reverse_weight": mean_of_all(self.means[1])}
 
 
 class MovingMean(nn.Module):
@@ -116,22 +116,31 @@ class MovingMean(nn.Module):
     def forward(self, sums: Tensor, count: Tensor) -> Tensor:
         """The average [size], this batch included in training mode; zeros before the first position that counts."""
         if self.training:
-            batch = torch.cat([sums.float(), count.float().reshape(1)])
+            batch = torch.cat([sums, count.to(sums.dtype).reshape(1)])
             if dist.is_available() and dist.is_initialized():
                 dist.all_reduce(batch)
             some = batch[-1] > 0
-            mean = batch[:-1] / batch[-1].clamp(min=1)
+            mean = (batch[:-1] / batch[-1].clamp(min=1)).to(self.values.dtype)
             self.values.copy_(torch.where(some, torch.lerp(mean, self.values, self.decay), self.values))
             self.filled.copy_(torch.where(some, self.filled * self.decay + (1 - self.decay), self.filled))
         return self.values / torch.where(self.filled > 0, self.filled, torch.ones_like(self.filled))
 
 
-def masked_mean(values: Tensor, counted: Tensor | None) -> Tensor:
-    """Mean of values [N, 1 or C, ...] over the positions that count; 0 where there are none."""
+def masked_sum(values: Tensor, counted: Tensor | None) -> Tensor:
+    """[2]: the sum of values [N, 1 or C, ...] over the positions that count, and how many values these are."""
     if counted is None:
-        return values.sum() / max(values.numel(), 1)
+        return torch.stack([values.sum(), values.new_full((), values.numel())])
     mask = counted.unsqueeze(1).expand_as(values)
-    return values.masked_fill(~mask, 0.0).sum() / mask.sum().clamp(min=1)
+    return torch.stack([values.masked_fill(~mask, 0.0).sum(), mask.sum().to(values.dtype)])
+
+
+def mean_of_all(summed: Tensor) -> float:
+    """The mean over all processes of what `masked_sum` gives; 0 where there is nothing."""
+    if dist.is_available() and dist.is_initialized():
+        summed = summed.clone()
+        dist.all_reduce(summed)
+    total, count = summed.tolist()
+    return float(total / max(count, 1))
 
 
 def check_range(name: str, value: float, low: float, high: float, ends: str = "()") -> float:

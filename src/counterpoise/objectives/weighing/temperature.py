@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from counterpoise.errors import ObjectiveError
-from counterpoise.objectives.weighing.base import MovingMean, Rule, check_range, masked_mean, register
+from counterpoise.objectives.weighing.base import MovingMean, Rule, check_range, masked_sum, mean_of_all, register
 
 
 @register("fixed", summary="the temperatures as given; each may follow a schedule of the run file")
@@ -58,8 +58,8 @@ class PerSampleTemperature(Rule):
             # All logits of all samples alike: nothing to compare.
             factor = torch.where(mean > 0, spread / torch.where(mean > 0, mean, 1.0), 1.0)
             factor = factor.clamp(self.minimum, self.maximum)
-            self.last = masked_mean(factor, counted)
+            self.last = masked_sum(factor, counted)
             return factor
 
     def logged(self) -> dict[str, float]:
-        return {} if self.last is None else {"temperature_factor": float(self.last)}
+        return {} if self.last is None else {"temperature_factor": mean_of_all(self.last)}
