@@ -273,6 +273,7 @@ def gauge(
     run = config.Run(teacher=config.Teacher() if module is not None else inputs.teacher_section(Path(student), teacher))
     images = (data_set if data_set is not None else sources.load(section)).val
     other = build_teacher(run, images.classes or network.description.classes, module).eval()
+    other.shown_like(network)
     around = inputs.run_around(Path(student))
     return compare_models(
         network,

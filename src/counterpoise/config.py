@@ -147,6 +147,11 @@ class Data(Section):
         description="training images, by split_seed, that take the place of val: to choose without looking at it",
     )
     on_corrupt: Literal["stop", "skip"] = Field("stop", description="what to do with an image that cannot be read")
+    fit: Literal["crop", "squash", "pad"] = Field(
+        "crop",
+        description="how pictures are brought to the square input: crop cuts out the center, squash resizes all of "
+        "them, pad keeps their shape within black",
+    )
     alpha: Literal["auto", "white", "ignore"] = Field(
         "auto",
         description="a fourth band of pictures: white composites it as transparency over white, ignore leaves it out "

@@ -48,6 +48,7 @@ KEYS: dict[str, Key] = {
     "data.split_seed": _RUN,
     "data.held_out": _RUN,
     "data.on_corrupt": _RUN,
+    "data.fit": _RUN,
     "data.alpha": _BY_DATA,
     "data.white_level": _RUN,
     "data.max_megapixels": Key(resume=True),  # a run that met too large a picture may go on with it

@@ -352,3 +352,25 @@ def test_prepare_of_a_sliver_stays_small() -> None:
     image = torch.zeros(3, 1, 200_000, dtype=torch.uint8)
     image[:, :, 100_000 - 8 : 100_000 + 8] = 200
     assert prepare(image, 64).unique().tolist() == [200]
+
+
+@pytest.mark.parametrize("extent", [(128, 32), (32, 128), (33, 100), (64, 64), (5, 3), (1, 500)])
+def test_squash_resizes_all_of_a_picture(extent: tuple[int, int]) -> None:
+    picture = torch.randint(0, 256, (3, *extent), dtype=torch.uint8)
+    whole = Image.fromarray(picture.permute(1, 2, 0).numpy())
+    expected = to_tensor(whole.resize((32, 32), Image.Resampling.BILINEAR))
+    assert torch.equal(prepare(picture, 32, 0.875, "squash"), expected)
+
+
+@pytest.mark.parametrize(
+    ("extent", "content"),
+    [((128, 32), (32, 8)), ((32, 128), (8, 32)), ((33, 100), (11, 32)), ((5, 3), (32, 19)), ((1, 500), (1, 32))],
+)
+def test_pad_keeps_the_shape_of_a_picture_within_black(extent: tuple[int, int], content: tuple[int, int]) -> None:
+    picture = torch.randint(1, 256, (3, *extent), dtype=torch.uint8)
+    padded = prepare(picture, 32, 0.875, "pad")
+    top, left = ((32 - side) // 2 for side in content)
+    whole = Image.fromarray(picture.permute(1, 2, 0).numpy())
+    expected = to_tensor(whole.resize(content[::-1], Image.Resampling.BILINEAR))
+    assert torch.equal(padded[:, top : top + content[0], left : left + content[1]], expected)
+    assert int((padded == 0).all(0).sum()) == 32 * 32 - content[0] * content[1]

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from counterpoise import config
 from counterpoise.data import sources
 from counterpoise.data.decoding import Reading
-from counterpoise.data.noticing import look_at
+from counterpoise.data.noticing import cut_off, look_at
+from counterpoise.data.sources.base import ArraySet
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -145,3 +147,9 @@ def test_predict_takes_larger_pictures_where_it_is_told(tmp_path: Path, image_fo
     assert code == 2
     assert "more pixels than max_megapixels 0.001 allows" in err
     assert run("predict", photo, "--student", "mine", "--max_megapixels", "1")[0] == 0
+
+
+@pytest.mark.parametrize(("width", "said"), [(60, False), (61, True)])
+def test_crops_that_leave_out_more_than_a_third_are_said(width: int, said: bool) -> None:
+    images = ArraySet(torch.zeros(2, 3, 40, width, dtype=torch.uint8), torch.arange(2), ["a", "b"])
+    assert bool(cut_off(images)) == said

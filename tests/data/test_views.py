@@ -254,3 +254,40 @@ def test_the_162_views_of_cifar_are_counted():
     assert views.countable(plan_for(FULL)) is None
     assert views.countable(plan_for(ZOOM, size=16, native=None)) is None
     assert views.countable(plan_for(config.Views(mixup=0.1))) is None
+
+
+@pytest.mark.parametrize(("fit", "rows"), [("squash", 32), ("pad", 8)])
+def test_zoomed_views_are_of_the_shape_in_which_evaluation_shows_the_picture(fit, rows):
+    plan = views.plan_views(config.Views(crop="resized"), seed=3, count=100, size=32, native=None, fit=fit)
+    picture = torch.full((3, 32, 128), 255, dtype=torch.uint8)
+    for index in range(20):
+        view = views.frame(plan, picture, views.crop_words(plan, 0, torch.tensor([index]))[0])
+        assert view.flatten(1).sum(1).tolist() == [255 * 32 * rows] * 3
+    bars = images.prepare(picture, 32, fit=fit) == 0
+    assert torch.equal(bars, view == 0)
+
+
+def test_zoomed_views_of_squashed_pictures_reach_their_ends():
+    plan = views.plan_views(config.Views(crop="resized"), seed=3, count=100, size=32, native=None, fit="squash")
+    words = views.crop_words(plan, 0, torch.arange(200)).tolist()
+    boxes = torch.tensor([views._resized_crop(plan, 32, 128, row) for row in words])
+    shape = boxes[:, 3] / boxes[:, 2]
+    assert (shape / 4).min() >= 0.7  # round numbers of pixels in plan.ratio
+    assert (shape / 4).max() <= 1.45
+    assert ((boxes[:, 1] >= 0) & (boxes[:, 1] + boxes[:, 3] <= 128)).all()
+    assert boxes[:, 3].max() > 110
+
+
+def test_whole_views_are_fitted_as_in_evaluation():
+    picture = noise(1, 20, 70)[0]
+    for fit in ("crop", "squash", "pad"):
+        plan = views.plan_views(config.Views(crop="none"), seed=3, count=1, size=24, native=None, fit=fit)
+        view = views.frame(plan, picture, views.crop_words(plan, 0, torch.tensor([0]))[0])
+        assert torch.equal(view, images.prepare(picture, 24, 1.0, fit))
+
+
+def test_a_fit_is_part_of_what_determines_views_unless_it_is_as_ever():
+    usual = views.view_specification(plan_for(config.Views(), size=24))
+    assert "fit" not in usual
+    other = views.plan_views(config.Views(), seed=3, count=100, size=24, native=(32, 32), fit="pad")
+    assert views.view_specification(other) == {**usual, "fit": "pad"}

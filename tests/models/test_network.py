@@ -207,3 +207,12 @@ def test_class_names_must_be_as_many_as_logits() -> None:
 def test_std_must_be_positive() -> None:
     with pytest.raises(ModelError, match="std positive"):
         model(std=(0.2, 0.0, 0.2))
+
+
+def test_pictures_of_another_shape_are_squashed_or_padded_as_the_network_is_told() -> None:
+    wide = torch.full((1, 3, 8, 16), 255, dtype=torch.uint8)
+    plain = {"mean": (0.0,) * 3, "std": (1.0,) * 3, "input_size": 4}
+    for fit in ("crop", "squash"):
+        assert model(Plain(), **plain, fit=fit)(wide).round(decimals=5).eq(1).all()
+    padded = model(Plain(), **plain, fit="pad")(wide).round(decimals=5)
+    assert padded[0, 0].tolist() == [[0.0] * 4, [1.0] * 4, [1.0] * 4, [0.0] * 4]

@@ -14,6 +14,7 @@ from PIL import Image
 from safetensors import safe_open
 from torch import Tensor
 
+from counterpoise.data.decoding import Reading
 from counterpoise.errors import ModelError, RunError
 from counterpoise.models import catalog, digits
 from counterpoise.models.classmap import map_teacher
@@ -75,6 +76,20 @@ def test_settings_that_differ_from_the_networks_own_are_kept(tmp_path: Path) -> 
     assert torch.equal(student(images(model)), model(images(model)))
 
 
+def test_how_pictures_are_read_and_shown_is_kept_and_older_folders_crop(tmp_path: Path) -> None:
+    model = catalog.build("digits/cnn_4_8", num_classes=3)
+    model.fit, model.whole, model.reading = "pad", True, Reading("ignore", 4095)
+    folder = save(model, tmp_path / "student")
+    student = load_student(folder)
+    assert (student.fit, student.whole, student.reading) == ("pad", True, Reading("ignore", 4095))
+    described = json.loads((folder / "student.json").read_text())
+    for key in ("fit", "whole", "alpha", "white_level"):
+        del described["input"][key]
+    (folder / "student.json").write_text(json.dumps(described))
+    older = load_student(folder)
+    assert (older.fit, older.whole, older.reading) == ("crop", False, Reading("white", None))
+
+
 @pytest.mark.parametrize("size", [160, 96])
 @pytest.mark.parametrize("name", ["timm/test_resnet", "timm/test_vit"])
 def test_timm_reads_the_folder_by_itself(name: str, size: int, tmp_path: Path) -> None:
@@ -119,6 +134,8 @@ def test_description_is_plain_json(small: VisionModel, tmp_path: Path) -> None:
         "input": {
             "size": 8,
             "crop_share": 1.0,
+            "fit": "crop",
+            "whole": False,
             "reduction": 1.0,
             "window": None,
             "alpha": "white",

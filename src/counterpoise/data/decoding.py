@@ -21,6 +21,7 @@ FORMATS = (
     *("ICNS", "DDS", "PSD", "PCX", "DCX", "SGI", "SUN", "IM", "MSP", "XBM", "XPM", "BLP", "TGA"),
 )
 LONGEST = 4  # sides; what lies farther out along a sliver cannot reach the central square
+FITS = ("crop", "squash", "pad")
 EXTRA_SAMPLES, TRANSPARENCY = 338, (1, 2)  # a tag of TIFF, and which of its values say that the last band is alpha
 SCALED = ("PPM", "JPEG2000")  # formats that say what is white, and are opened as 16 bits of it
 LOCK = threading.Lock()
@@ -156,6 +157,63 @@ def gray(values: Any, mode: str, white: int) -> Any:
             values, white = np.rint(values * 65535), 65535
     scaled = (np.minimum(values.astype(np.uint32), white) * 255 + white // 2) // white
     return Image.fromarray(scaled.astype(np.uint8)).convert("RGB")
+
+
+def placing(
+    width: int, height: int, size: tuple[int, int], crop_share: float | None, fit: str
+) -> tuple[tuple[int, int, int, int], tuple[int, int], tuple[int, int]]:
+    """How a picture is brought to the size (height, width) that a network takes.
+
+    crop: the shorter side is resized to `size / crop_share` and the center is cut out, as published evaluations do.
+    squash, and without a crop_share: all of it is resized to that size. pad: all of it is resized, its shape kept, and
+    lies in the middle of black.
+
+    Returns:
+        Left, top, right and bottom of the part that is used; width and height to which that is resized; left and top
+        of where it then lies on the network's input, less than 0 where it is cut.
+    """
+    high, wide = size
+    whole = (0, 0, width, height)
+    if fit == "pad" and crop_share is not None:
+        longer = max(width * high, height * wide)  # of width / wide and height / high, over wide * high
+        across, down = (max(1, (2 * side * wide * high + longer) // (2 * longer)) for side in (width, height))
+        return whole, (across, down), ((wide - across) // 2, (high - down) // 2)
+    if fit == "squash" or crop_share is None:
+        return whole, (wide, high), (0, 0)
+    longest = LONGEST * min(width, height)  # the ends of a sliver (1 x 10000 pixels) would take gigabytes
+    left, top = max(0, (width - longest) // 2), max(0, (height - longest) // 2)
+    width, height = min(width, longest), min(height, longest)
+    shorter, edge = min(width, height), max(high, round(high / crop_share))
+    across, down = (edge if side == shorter else int(edge * side / shorter) for side in (width, height))
+    # rounded as torchvision's center_crop
+    return (
+        (left, top, left + width, top + height),
+        (across, down),
+        (round((wide - across) / 2), round((high - down) / 2)),
+    )
+
+
+def show(image: Any, size: tuple[int, int], crop_share: float | None = 1.0, fit: str = "crop") -> Any:
+    """An RGB picture as a network of this input size (height, width) is shown it: see `placing`.
+
+    Resized by Pillow, bilinear and antialiased, whose integer arithmetic gives the same pixels on every machine. A
+    picture of that size stays as it is.
+    """
+    high, wide = size
+    if image.size == (wide, high):
+        return image
+    part, scaled, (left, top) = placing(image.width, image.height, size, crop_share, fit)
+    if part != (0, 0, *image.size):
+        image = Image.fromarray(np.asarray(image)[part[1] : part[3], part[0] : part[2]])
+    if image.size != scaled:
+        image = image.resize(scaled, Image.Resampling.BILINEAR)
+    if scaled == (wide, high):
+        return image
+    if left < 0 or top < 0:
+        return image.crop((-left, -top, wide - left, high - top))
+    board = Image.new("RGB", (wide, high))
+    board.paste(image, (left, top))
+    return board
 
 
 def why(error: Exception) -> str:

@@ -95,23 +95,14 @@ def as_told(reading: Reading) -> dict[str, Any]:
     }
 
 
-def prepare(image: Tensor, size: int, crop_share: float = 1.0) -> Tensor:
-    """The view of evaluation and prediction: uint8 [3, H, W] -> uint8 [3, size, size].
+def prepare(image: Tensor, size: int, crop_share: float = 1.0, fit: str = "crop") -> Tensor:
+    """The view of evaluation and prediction: uint8 [3, H, W] -> uint8 [3, size, size], as `decoding.show`.
 
-    The shorter side is resized to `size / crop_share` (bilinear, antialiased) and the center is cut out, as published
-    evaluations do. An image that already is `size` x `size` is returned unchanged.
+    An image that already is `size` x `size` is returned unchanged.
     """
     if tuple(image.shape[-2:]) == (size, size):
         return image
-    edge = max(size, round(size / crop_share))
-    image = _without_far_ends(image)
-    height, width = image.shape[-2:]
-    if min(height, width) != edge:
-        shorter = min(height, width)
-        height, width = (edge if side == shorter else int(edge * side / shorter) for side in (height, width))
-        image = resize(image, (height, width))
-    top, left = round((height - size) / 2), round((width - size) / 2)  # as torchvision's center_crop
-    return image[..., top : top + size, left : left + size].contiguous()
+    return to_tensor(decoding.show(_picture(image), (size, size), crop_share, fit)).to(image.device)
 
 
 def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
@@ -121,8 +112,7 @@ def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
     """
     if tuple(image.shape[-2:]) == tuple(size):
         return image
-    whole = Image.fromarray(image.permute(1, 2, 0).contiguous().cpu().numpy())
-    return to_tensor(whole.resize((size[1], size[0]), Image.Resampling.BILINEAR)).to(image.device)
+    return to_tensor(_picture(image).resize((size[1], size[0]), Image.Resampling.BILINEAR)).to(image.device)
 
 
 @cache
@@ -186,11 +176,5 @@ def _from_array(array: NDArray[Any]) -> Image.Image:
     return Image.fromarray(array)
 
 
-def _without_far_ends(image: Tensor) -> Tensor:
-    """Cut the ends off a sliver (1 x 10000 pixels), which resizing would blow up to gigabytes."""
-    height, width = image.shape[-2:]
-    longest = decoding.LONGEST * min(height, width)
-    if max(height, width) <= longest:
-        return image
-    top, left = max(0, (height - longest) // 2), max(0, (width - longest) // 2)
-    return image[..., top : top + min(height, longest), left : left + min(width, longest)]
+def _picture(image: Tensor) -> Image.Image:
+    return Image.fromarray(image.permute(1, 2, 0).contiguous().cpu().numpy())

@@ -8,7 +8,7 @@ on.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -89,6 +89,7 @@ class TrainLoader(Epochs):
         size: edge of a view in pixels; None: that of `views`, else the images' own where all have one.
         workers: processes that decode images which are not in memory; 0 decodes in this one.
         batch_size, seed, drop_last, rank, world, device: as for `Epochs`.
+        fit: how pictures of another shape are brought to that of a view.
 
     Attributes:
         plan: what determines the views.
@@ -112,10 +113,11 @@ class TrainLoader(Epochs):
         rank: int = 0,
         world: int = 1,
         device: torch.device | str = "cpu",
+        fit: Literal["crop", "squash", "pad"] = "crop",
     ) -> None:
         undecided = views.crop != "resized" or (size is None and views.size is None)
         native = images.common_extent() if undecided else None  # of many large images not every header is read in vain
-        self.plan = plan_views(views, seed=seed, count=len(images), size=size, native=native)
+        self.plan = plan_views(views, seed=seed, count=len(images), size=size, native=native, fit=fit)
         super().__init__(
             images, batch_size=batch_size, seed=seed, drop_last=drop_last, rank=rank, world=world, device=device
         )
@@ -227,6 +229,7 @@ class EvalLoader:
     Args:
         size: edge of an image in pixels; None: the images' own size, where all have one.
         crop_share: part of the shorter side that the central crop keeps.
+        fit: how a picture is brought to that size.
 
     Attributes:
         images: the set.
@@ -239,6 +242,7 @@ class EvalLoader:
         *,
         size: int | None,
         crop_share: float = 1.0,
+        fit: str = "crop",
         batch_size: int = 250,
         workers: int = 2,
         rank: int = 0,
@@ -255,7 +259,7 @@ class EvalLoader:
         self._in_memory = size is None or native == (size, size)
         self._indices = torch.arange(len(images) * rank // world, len(images) * (rank + 1) // world)
         self._batch_size = batch_size
-        self._reader = PlainReader(images, size, native or (0, 0), crop_share, on_corrupt)
+        self._reader = PlainReader(images, size, native or (0, 0), crop_share, fit, on_corrupt)
         self._workers = workers
 
     def shown(self) -> str:
@@ -265,6 +269,9 @@ class EvalLoader:
         edge, share = self._reader.size, self._reader.crop_share
         if edge is None:
             return "all at {1} x {0}".format(*self._reader.native)
+        if self._reader.fit != "crop":
+            how = {"squash": "squashed", "pad": "padded"}[self._reader.fit]
+            return f"all of each picture, {how} to {edge} x {edge}"
         return f"the middle {edge} x {edge} of a shorter side of {max(edge, round(edge / share))}"
 
     def __iter__(self) -> Iterator[Batch]:

@@ -12,11 +12,14 @@ import numpy as np
 
 from counterpoise.data import decoding
 from counterpoise.data.decoding import Reading
-from counterpoise.data.images import AS_USUAL
+from counterpoise.data.images import AS_USUAL, CorruptImage
 from counterpoise.data.sources.base import ImageSet
 
 LOOKED_AT = 48
 """Pictures of a set, spread evenly."""
+
+MEASURED = 500
+"""Pictures whose headers tell how much crops leave out."""
 
 _LEVELS = (255, 1023, 4095, 16383)  # white of 8, 10, 12 and 14 bits
 
@@ -138,3 +141,27 @@ def look_at(files: Iterable[Any], reading: Reading) -> Seen:
         if isinstance(file, str | PathLike | bytes):
             seen.look(file, reading)
     return seen
+
+
+def cut_off(images: ImageSet, count: int = MEASURED) -> list[str]:
+    """A sentence where the central squares of pictures leave out more than a third of their area, by their extents.
+
+    What a crop_share below 1 leaves out around pictures of any shape does not count.
+    """
+    square = area = 0
+    widest = (1, 1)
+    for place in range(min(count, len(images))):
+        try:
+            height, width = images.extent(place * len(images) // min(count, len(images)))
+        except CorruptImage:  # named where it is read
+            continue
+        square, area = square + min(height, width) ** 2, area + height * width
+        if max(height, width) * min(widest) > max(widest) * min(height, width):
+            widest = (height, width)
+    if 3 * square >= 2 * area:
+        return []
+    return [
+        "Evaluation and prediction cut the central square out of each picture, which leaves out "
+        f"{100 - 100 * square // area}% of their area (the most extreme is {widest[1]} x {widest[0]}): "
+        "--data.fit squash or --data.fit pad shows them whole."
+    ]

@@ -143,12 +143,19 @@ class PlainReader(Reader):
     """Makes batches of images as they are evaluated, of `size`, else of the `native` one; corrupt ones are left out."""
 
     def __init__(
-        self, images: ImageSet, size: int | None, native: tuple[int, int], crop_share: float, on_corrupt: OnCorrupt
+        self,
+        images: ImageSet,
+        size: int | None,
+        native: tuple[int, int],
+        crop_share: float,
+        fit: str,
+        on_corrupt: OnCorrupt,
     ) -> None:
         super().__init__(images, on_corrupt)
         self.size = size
         self.native = native
         self.crop_share = crop_share
+        self.fit = fit
 
     def make(self, place: Place) -> Made:
         corrupt: list[str] = []
@@ -158,7 +165,9 @@ class PlainReader(Reader):
             image = self.read(index, corrupt)
             if image is not None:
                 found.append(index)
-                shown = prepare(image, self.size, self.crop_share) if self.size else resize(image, self.native)
+                shown = (
+                    prepare(image, self.size, self.crop_share, self.fit) if self.size else resize(image, self.native)
+                )
                 images.append(shown.unsqueeze(0))
         indices = torch.tensor(found, dtype=torch.int64)
         return Made(torch.cat(images), self.images.labels[indices], indices, corrupt)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from counterpoise import config
 from counterpoise.data import mixing, randaugment, random
+from counterpoise.data.decoding import placing
 from counterpoise.data.images import prepare, resize
 from counterpoise.data.sources.base import ImageSet
 from counterpoise.errors import ConfigError
@@ -34,6 +35,7 @@ class ViewPlan:
     Attributes:
         count: images in the set, which the order of an epoch and so the partners of mixup and cutmix depend on.
         operations, magnitude: of RandAugment; 0 operations is off.
+        fit: how pictures of another shape are brought to that of a view.
     """
 
     seed: int
@@ -49,11 +51,17 @@ class ViewPlan:
     magnitude: int
     mixup: float
     cutmix: float
+    fit: Literal["crop", "squash", "pad"] = "crop"
 
     @property
     def mixes(self) -> bool:
         """Whether samples are mixed with partners, so that targets are probabilities."""
         return self.mixup > 0 or self.cutmix > 0
+
+    @property
+    def whole(self) -> bool:
+        """Whether views show whole pictures, but for what is cropped after padding."""
+        return self.crop != "resized"
 
 
 class Draws(NamedTuple):
@@ -110,7 +118,13 @@ def decided(views: config.Views, images: ImageSet, size: int | None, largest: in
 
 
 def plan_views(
-    views: config.Views, *, seed: int, count: int, size: int | None, native: tuple[int, int] | None
+    views: config.Views,
+    *,
+    seed: int,
+    count: int,
+    size: int | None,
+    native: tuple[int, int] | None,
+    fit: Literal["crop", "squash", "pad"] = "crop",
 ) -> ViewPlan:
     """Decide what `views` leaves open.
 
@@ -118,6 +132,7 @@ def plan_views(
         count: images in the set.
         size: edge of a view in pixels; None: that of `views`, or the images' own.
         native: height and width of the images where all have one size.
+        fit: how pictures of another shape are brought to that of a view.
 
     Raises:
         ConfigError: no size is given where images differ in size, or one to which they are not brought.
@@ -150,12 +165,15 @@ def plan_views(
         magnitude=strength.magnitude if strength else 0,
         mixup=views.mixup,
         cutmix=views.cutmix,
+        fit=fit,
     )
 
 
 def view_specification(plan: ViewPlan) -> dict[str, Any]:
     """What determines the views, as JSON holds it: recorded answers of a teacher fit where this is equal."""
     values = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(plan).items()}
+    if plan.fit == "crop":  # as before there was another fit
+        del values["fit"]
     return {"format": 1, "generator": "philox4x32-10", **values}
 
 
@@ -167,6 +185,7 @@ def words(plan: ViewPlan) -> str:
     elif plan.crop == "resized":
         low, high = (f"{100 * share:.3g}" for share in plan.scale)
         said.append(f"crops of {low} to {high}% of the area, resized")
+    said += ["squashed"] * (plan.fit == "squash") + ["padded to a square"] * (plan.fit == "pad")
     said += ["mirrored"] * plan.flip + ["RandAugment"] * (plan.operations > 0)
     return ", ".join([*said, *["mixup"] * (plan.mixup > 0), *["cutmix"] * (plan.cutmix > 0)])
 
@@ -205,15 +224,24 @@ def frame(plan: ViewPlan, image: Tensor, words: Tensor) -> Tensor:
     `words` is its row of `crop_words`.
     """
     if plan.crop != "resized":
-        if tuple(image.shape[1:]) == (plan.height, plan.width):
+        extent = (plan.height, plan.width)
+        if tuple(image.shape[1:]) == extent:
             return image
-        return prepare(image, plan.height) if plan.height == plan.width else resize(image, (plan.height, plan.width))
+        square = plan.height == plan.width
+        return prepare(image, plan.height, fit=plan.fit) if square else resize(image, extent)
     guard.ready()
     from torchvision.transforms.v2 import functional
 
     top, left, height, width = _resized_crop(plan, image.shape[1], image.shape[2], words.tolist())
-    size = [plan.height, plan.width]
-    return functional.resized_crop(image, top, left, height, width, size, antialias=True)  # type: ignore[no-any-return]
+    # What is cut out takes the place that the whole picture would.
+    extent = image.shape[2], image.shape[1]
+    _, (wide, high), (x, y) = placing(*extent, (plan.height, plan.width), 1.0, "pad" if plan.fit == "pad" else "squash")
+    view: Tensor = functional.resized_crop(image, top, left, height, width, [high, wide], antialias=True)
+    return view if view.shape[1:] == (plan.height, plan.width) else _on_black(view, plan, x, y)
+
+
+def _on_black(pixels: Tensor, plan: ViewPlan, left: int, top: int) -> Tensor:
+    return F.pad(pixels, (left, plan.width - left - pixels.shape[2], top, plan.height - top - pixels.shape[1]))
 
 
 def draw(plan: ViewPlan, epoch: int, indices: Tensor) -> Draws:
@@ -271,15 +299,16 @@ def _resized_crop(plan: ViewPlan, height: int, width: int, words: list[int]) -> 
     In Python's own floats, image by image: the last bit of a vectorized exponential may depend on the vector's length.
     """
     low, high = (math.log(bound) for bound in plan.ratio)
+    shape = 1.0 if plan.fit == "crop" else width / height  # else parts are of the picture's own shape
     for attempt in range(0, 4 * _ATTEMPTS, 4):
         share, aspect = ((word >> 8) * 2.0**-24 for word in words[attempt : attempt + 2])
         area = height * width * (plan.scale[0] + share * (plan.scale[1] - plan.scale[0]))
-        aspect = math.exp(low + aspect * (high - low))
+        aspect = math.exp(low + aspect * (high - low)) * shape
         across, down = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
         if 0 < across <= width and 0 < down <= height:
             top = words[attempt + 2] * (height - down + 1) >> 32
             left = words[attempt + 3] * (width - across + 1) >> 32
             return top, left, down, across
-    down = min(height, max(1, round(width / plan.ratio[0])))
-    across = min(width, max(1, round(height * plan.ratio[1])))
+    down = min(height, max(1, round(width / (plan.ratio[0] * shape))))
+    across = min(width, max(1, round(height * plan.ratio[1] * shape)))
     return (height - down) // 2, (width - across) // 2, down, across

@@ -281,7 +281,17 @@ def _refusal(job: Job, out: Path, pixels: torch.Tensor, why: str) -> ExportError
 def _input(job: Job) -> folder.Input:
     size = job.request.size
     share = tasks.get(job.student.task).crop_share(job.student, size)
-    return folder.Input(size=size, batch=job.request.batch, crop_share=share)
+    student = job.student
+    return folder.Input.model_validate(
+        {
+            "size": size,
+            "batch": job.request.batch,
+            "crop_share": share,
+            "fit": student.fit,
+            "alpha": student.reading.alpha,
+            "white_level": student.reading.white_level,
+        }
+    )
 
 
 def _describe(

@@ -77,6 +77,8 @@ def finetune(
     network = load_student(Path(student), model=model)
     original = copy.deepcopy(network)
     section = config.Data() if data_set is not None and data is None else inputs.data_section(Path(student), data)
+    if "fit" not in section.model_fields_set and network.task == "classification":
+        section = section.model_copy(update={"fit": network.fit})
     named = None if teacher is None else inputs.teacher_section(Path(student), teacher)
     values: dict[str, Any] = {
         "task": network.task,

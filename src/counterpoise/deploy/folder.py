@@ -8,7 +8,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -35,6 +35,12 @@ class Input(BaseModel):
     """How many pictures at once; None any number."""
     crop_share: float | None
     """Part of the shorter side that the central crop keeps; None: pictures are resized whole."""
+    fit: Literal["crop", "squash", "pad"] = "crop"
+    """How pictures are brought to the size."""
+    alpha: Literal["white", "ignore"] = "white"
+    """A fourth band: transparency, composited over white, or data, left out."""
+    white_level: int | None = None
+    """White in gray files of 16 bits; None: 65535."""
 
 
 class File(BaseModel):

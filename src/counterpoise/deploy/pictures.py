@@ -19,11 +19,11 @@ from counterpoise.models.network import VisionModel
 AT_ONCE = 32
 
 
-def show(image: Tensor, size: tuple[int, int], crop_share: float | None) -> Tensor:
+def show(image: Tensor, size: tuple[int, int], crop_share: float | None, fit: str = "crop") -> Tensor:
     """A picture uint8 [3, H, W] as an export of this size takes it."""
     if crop_share is None:
         return resize(image, size)
-    return prepare(image, size[0], crop_share)
+    return prepare(image, size[0], crop_share, fit)
 
 
 def spread(images: ImageSet, count: int) -> ImageSet:
@@ -49,7 +49,7 @@ def batches(
     for batch in loader:
         pixels = batch.images
         if tuple(pixels.shape[-2:]) != size:
-            pixels = torch.stack([show(image, size, task.crop_share(model, size)) for image in pixels])
+            pixels = torch.stack([show(image, size, task.crop_share(model, size), model.fit) for image in pixels])
         for start in range(0, len(pixels), AT_ONCE):
             yield pixels[start : start + AT_ONCE], batch.target[start : start + AT_ONCE]
 

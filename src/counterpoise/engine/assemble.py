@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from counterpoise import config, tasks
-from counterpoise.data import checking, sources, summary
+from counterpoise.data import checking, noticing, sources, summary
 from counterpoise.data.epochs import Epochs
 from counterpoise.data.images import as_told
 from counterpoise.data.sources.base import ArraySet, ImageSet, Splits
@@ -139,6 +139,9 @@ def assemble(
         half = run.teacher is not None and run.teacher.precision == "bf16"
         live = LiveTeacher(teacher_model, processes.device, torch.bfloat16 if half else torch.float32)
     run = task.decide(run, train, models)
+    if run.data.alpha == "auto":
+        decided = run.data.model_copy(update={"alpha": splits.train.reading.alpha})
+        run = run.model_copy(update={"data": decided})
     loader = task.train_loader(
         train,
         run,
@@ -148,6 +151,8 @@ def assemble(
         world=processes.world,
         device=processes.device,
     )
+    own_fits = [model.fit for model in models]
+    task.fit(models, run.data, loader)
     fingerprint = train.fingerprint()
     stored = None
     if store is not None:
@@ -173,7 +178,7 @@ def assemble(
     evaluated = evaluation_loader(val, student_model, run, processes)
     found = summary.of_splits(Splits(train, val))
     found.add("shown", f"in training {loader.shown()}; in evaluation {evaluated.shown()}")
-    for note in _notes(splits, models):
+    for note in _notes(splits, models, own_fits):
         found.note(note)
     found.corrupt([*train.corrupt, *val.corrupt])
     found.warn(checking.cheap(Splits(train, val)))
@@ -196,10 +201,14 @@ def assemble(
     )
 
 
-def _notes(splits: Splits, models: list[VisionModel]) -> Iterator[str]:
-    """What is to be said of the models beside the data."""
+def _notes(splits: Splits, models: list[VisionModel], own_fits: list[str]) -> Iterator[str]:
+    """What is to be said of the models beside the data; own_fits: how they fitted pictures before this run."""
+    if any(model.task == "classification" and model.fit == "crop" and model.input_size is not None for model in models):
+        yield from noticing.cut_off(splits.train)
     reading = splits.train.reading
-    for model in models[1:]:
+    for model, fit in zip(models[1:], own_fits[1:], strict=True):
+        if fit not in ("crop", model.fit):
+            yield f"The teacher was trained with data.fit {fit}, and these pictures are shown to it with {model.fit}."
         if as_told(model.reading) != as_told(reading):
             own, given = (
                 f"alpha {one.alpha}, white level {one.white_level or 65535}" for one in (model.reading, reading)

@@ -111,6 +111,8 @@ def build(
         std=std or given.std or built.std,
         input_size=size,
         crop_share=given.crop_share or built.crop_share,
+        fit=given.fit,
+        whole=given.whole,
         scenes=SceneView(*(given.scenes or ())),
         reading=given.reading or Reading(),
         stages=built.stages,

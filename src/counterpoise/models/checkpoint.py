@@ -46,6 +46,8 @@ class Weights:
     std: tuple[float, ...] | None = None
     input_size: int | None = None
     crop_share: float | None = None
+    fit: str = "crop"
+    whole: bool = False
     scenes: tuple[float, tuple[int, int] | None] | None = None
     reading: Reading | None = None
 
@@ -160,6 +162,8 @@ def _read_folder(path: Path) -> Weights:
         std=description.normalization.std,
         input_size=description.input.size,
         crop_share=description.input.crop_share,
+        fit=description.input.fit,
+        whole=description.input.whole,
         scenes=(description.input.reduction, description.input.window),
         reading=description.input.reading,
     )

@@ -26,6 +26,8 @@ class Input(BaseModel):
 
     size: int | None = Field(ge=1, description="edge in pixels; none takes images as they come")
     crop_share: float = Field(gt=0.0, le=1.0, description="part of the shorter side that the central crop keeps")
+    fit: Literal["crop", "squash", "pad"] = Field("crop", description="how a picture is brought to that size")
+    whole: bool = Field(False, description="trained on whole pictures, and so evaluated")
     reduction: float = Field(1.0, ge=1.0, description="how many times smaller than they are scenes are shown to it")
     window: tuple[int, int] | None = Field(None, description="height and width of the window that slides over a scene")
     alpha: Literal["white", "ignore"] = Field(

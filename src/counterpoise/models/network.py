@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from counterpoise.data.decoding import Reading
+from counterpoise.data.decoding import Reading, placing
 from counterpoise.errors import ModelError, nearest
 from counterpoise.outputs import Outputs
 
@@ -44,6 +44,8 @@ class VisionModel(nn.Module):
         mean, std: of the channels of pixels in [0, 1].
         input_size: edge in pixels; images of another size are resized to it. None takes images as they come.
         crop_share: part of the shorter side that the central crop keeps for evaluation.
+        fit: how pictures are brought to its square input: see `data.decoding.placing`.
+        whole: whether it was trained on whole pictures, and so is evaluated on them: its crop_share is then 1.
         scenes: how scenes are shown to it, where it segments them.
         reading: how picture files are read for it, where they leave it open.
         stages: names of submodules of `net` whose outputs are its usual features.
@@ -74,6 +76,8 @@ class VisionModel(nn.Module):
         std: Sequence[float] = (0.5, 0.5, 0.5),
         input_size: int | None = None,
         crop_share: float = 1.0,
+        fit: str = "crop",
+        whole: bool = False,
         scenes: SceneView = SceneView(),  # noqa: B008 - a tuple does not change
         reading: Reading = Reading(),  # noqa: B008
         stages: Sequence[str] = (),
@@ -92,6 +96,8 @@ class VisionModel(nn.Module):
         self.classes = None if classes is None else tuple(classes)
         self.input_size = input_size
         self.crop_share = crop_share
+        self.fit = fit
+        self.whole = whole
         self.scenes = scenes
         self.reading = reading
         self.stages = tuple(stages)
@@ -117,12 +123,20 @@ class VisionModel(nn.Module):
             **self.normalization,
             "input_size": self.input_size,
             "crop_share": self.crop_share,
+            "fit": self.fit,
+            "whole": self.whole,
             "scenes": self.scenes,
             "reading": self.reading,
             "stages": self.stages,
             "task": self.task,
             "selection": self.selection,
         }
+
+    def shown_like(self, student: VisionModel) -> None:
+        """Be shown pictures as in the training of a student that learned from this network."""
+        self.fit = student.fit
+        if student.whole:
+            self.whole, self.crop_share = True, 1.0
 
     def weights(self) -> dict[str, Tensor]:
         """The network's own state, unprefixed, whether it is compiled or not."""
@@ -180,12 +194,23 @@ class VisionModel(nn.Module):
         whole = images.dtype == torch.uint8
         scale = self._scale / 255 if whole else self._scale
         if self.input_size is not None and images.shape[-2:] != (self.input_size, self.input_size):
-            size = (self.input_size, self.input_size)
-            images = F.interpolate(images.float(), size=size, mode="bilinear", antialias=True)
+            images = self._fitted(images.float(), self.input_size)
         pixels = torch.addcmul(self._shift, images.to(scale.dtype), scale)
         if self.memory_format is torch.preserve_format:
             return pixels
         return pixels.contiguous(memory_format=self.memory_format)  # last: twice as fast as before the arithmetic
+
+    def _fitted(self, images: Tensor, edge: int) -> Tensor:
+        """Images [N, 3, H, W] at the size of the input: all of each, its shape kept where it is to be padded."""
+        _, (width, height), (left, top) = placing(images.shape[3], images.shape[2], (edge, edge), 1.0, self._whole_fit)
+        images = F.interpolate(images, size=(height, width), mode="bilinear", antialias=True)
+        if (height, width) == (edge, edge):
+            return images
+        return F.pad(images, (left, edge - width - left, top, edge - height - top))
+
+    @property
+    def _whole_fit(self) -> str:
+        return "pad" if self.fit == "pad" else "squash"
 
     def _select(self, logits: Tensor) -> Tensor:
         selected: Tensor = logits if self.selection is None else self.selection(logits)

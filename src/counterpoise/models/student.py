@@ -120,12 +120,16 @@ def save_student(
 
 
 def _input(model: VisionModel) -> folder.Input:
-    return folder.Input(
-        size=model.input_size,
-        crop_share=model.crop_share,
-        **model.scenes._asdict(),
-        alpha="ignore" if model.reading.alpha == "ignore" else "white",
-        white_level=model.reading.white_level,
+    return folder.Input.model_validate(
+        {
+            "size": model.input_size,
+            "crop_share": model.crop_share,
+            "fit": model.fit,
+            "whole": model.whole,
+            **model.scenes._asdict(),
+            "alpha": model.reading.alpha,
+            "white_level": model.reading.white_level,
+        }
     )
 
 
@@ -153,6 +157,8 @@ def _timm_config(model: VisionModel, classes: Sequence[str]) -> dict[str, Any]:
         crop_pct=model.crop_share,
         interpolation="bilinear",
     )
+    if model.fit != "crop":
+        config["crop_mode"] = {"squash": "squash", "pad": "border"}[model.fit]
     return {
         "architecture": architecture,
         "num_classes": model.num_classes,

@@ -115,6 +115,11 @@ class Task(ABC):
     def ready(self, student: VisionModel, run: config.Run) -> None:  # noqa: B027 - there may be nothing to say
         """Give a student what the run says of how it is to be shown images."""
 
+    def fit(  # noqa: B027 - scenes are shown whole
+        self, models: Sequence[VisionModel], data: config.Data, loader: Epochs
+    ) -> None:
+        """Give the models of a run what follows from its training views for how pictures are shown to them beyond."""
+
     @abstractmethod
     def train_loader(
         self,

@@ -13,12 +13,13 @@ from counterpoise import config
 from counterpoise.data.loader import EvalLoader, TrainLoader
 from counterpoise.data.sources.base import UNLABELED, ImageSet
 from counterpoise.data.sources.masks import MaskedSet
-from counterpoise.data.views import SMALL, decided
+from counterpoise.data.views import SMALL, ViewPlan, decided
 from counterpoise.errors import ConfigError
 from counterpoise.objectives.composite import WeightedSum
 from counterpoise.tasks.base import Report, Score, Task
 
 if TYPE_CHECKING:
+    from counterpoise.data.epochs import Epochs
     from counterpoise.models.network import VisionModel
 
 CALIBRATION_BINS = 15
@@ -165,7 +166,15 @@ class Classification(Task):
             rank=rank,
             world=world,
             device=device,
+            fit=run.data.fit,
         )
+
+    def fit(self, models: Sequence[VisionModel], data: config.Data, loader: Epochs) -> None:
+        assert isinstance(loader, TrainLoader)
+        for model in models:
+            as_trained(model, loader.plan)
+            if model.input_size is None:  # so that prediction shows what evaluation does
+                model.input_size = data.size
 
     def eval_loader(
         self,
@@ -182,6 +191,7 @@ class Classification(Task):
             images,
             size=model.input_size or data.size,
             crop_share=model.crop_share,
+            fit=model.fit,
             batch_size=max(batch_size, SMALL_AT_ONCE) if small else batch_size,
             workers=data.workers,
             rank=rank,
@@ -190,7 +200,7 @@ class Classification(Task):
         )
 
     def crop_share(self, model: VisionModel, size: tuple[int, int]) -> float | None:
-        return model.crop_share if size[0] == size[1] else None
+        return model.crop_share if size[0] == size[1] and model.fit != "squash" else None
 
     def score(self, num_classes: int) -> Score:
         return TopScore(num_classes)
@@ -209,7 +219,7 @@ class Classification(Task):
         for image in images:
             pixels = to_tensor(decode(image, reading=model.reading))
             if model.input_size is not None:
-                pixels = prepare(pixels, model.input_size, model.crop_share)
+                pixels = prepare(pixels, model.input_size, model.crop_share, model.fit)
             with torch.inference_mode():
                 probabilities = model(pixels[None].to(device)).float().softmax(1)[0].cpu()
             best = probabilities.topk(min(5, len(probabilities)))
@@ -220,6 +230,20 @@ class Classification(Task):
             ]
             answers.append({**top[0], "top": top})
         return answers
+
+
+def as_trained(model: VisionModel, plan: ViewPlan) -> None:
+    """Have a model shown pictures, when it is evaluated and asked, as training shows them to it.
+
+    Its own crop_share stays where training zooms into random parts, as that of published weights does. Where training
+    views are whole pictures (crop pad and none, and so small images by default), evaluation shows whole pictures, too,
+    for the student and for the teacher's score: cut or brought into shape as data.fit says, and at the same scale.
+    Views of the images' own shape that are no squares are squashed by the networks, unless these are told to pad.
+    """
+    model.whole = plan.whole
+    model.fit = "squash" if plan.whole and plan.height != plan.width and plan.fit == "crop" else plan.fit
+    if plan.whole:
+        model.crop_share = 1.0
 
 
 TASK = Classification()

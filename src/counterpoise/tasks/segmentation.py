@@ -195,6 +195,8 @@ class Segmentation(Task):
         return DenseSum(terms, run.data.scenes.resolution, void=IGNORE)
 
     def ready(self, student: VisionModel, run: config.Run) -> None:
+        if run.data.fit != "crop":
+            raise ConfigError(f"data.fit is for one answer a picture: scenes are shown whole, got {run.data.fit}.")
         student.scenes = SceneView(run.data.scenes.reduction, run.data.scenes.window)
 
     def decide(self, run: config.Run, images: ImageSet, models: Sequence[VisionModel]) -> config.Run:

@@ -71,6 +71,7 @@ def gather(
     try:
         if run.teacher is not None:
             models[TEACHER] = _teacher(run, classes)
+            models[TEACHER].shown_like(student)
     except (CounterpoiseError, OSError) as error:
         missing.append(f"What the teacher answers is left out. {error}")
     for name, other in beside.items():
@@ -123,7 +124,7 @@ def _asked(
     sigmoid = answers_by_sigmoid(run.objective)
     gauges = {name: Gauge(student.num_classes, sigmoid=sigmoid) for name in asked}
     # Models that see images alike share what was decoded.
-    views = {name: (model.input_size, model.crop_share, model.scenes) for name, model in models.items()}
+    views = {name: (model.input_size, model.crop_share, model.fit, model.scenes) for name, model in models.items()}
     loaders: dict[Any, tasks.Evaluation] = {}
     for name, model in models.items():
         model.to(device).eval()
