@@ -81,7 +81,7 @@ KEYS: dict[str, Key] = {
     "teacher.mean": _RUN,
     "teacher.std": _RUN,
     "teacher.input_size": _RUN,
-    "teacher.classes": _RUN,
+    "teacher.classes": _PLACE,
     "teacher.precision": _BY_MACHINE,
     # A run may go on with recorded answers of its teacher, or with the teacher itself: the same up to their rounding.
     "teacher.store": Key(resume=True),

@@ -25,7 +25,8 @@ from counterpoise.models.classmap import map_teacher
 from counterpoise.models.network import VisionModel
 from counterpoise.objectives.composite import WeightedSum
 from counterpoise.outputs import Outputs
-from counterpoise.teachers import resident
+from counterpoise.teachers import asking, resident
+from counterpoise.teachers import identity as teacher_identity
 from counterpoise.teachers.live import LiveTeacher
 from counterpoise.teachers.store import Store
 from counterpoise.teachers.stored import StoredTeacher
@@ -37,6 +38,8 @@ class Parts:
 
     Attributes:
         run: with what its data decided.
+        identity: of the data and of the teacher; see `identify`.
+        teacher_identity: of the network itself; empty where there is a store alone.
         in_arrays: whether the source of the data holds them in memory by itself.
         fast: whether its steps are those of `engine.fast`.
         obstacle: what is in the way of these, where they were looked for.
@@ -53,6 +56,8 @@ class Parts:
     train: Epochs
     val: tasks.Evaluation
     fingerprint: str
+    identity: dict[str, str]
+    teacher_identity: dict[str, str]
     labeled: bool
     in_arrays: bool
     found: Found
@@ -154,6 +159,7 @@ def assemble(
     own_fits = [model.fit for model in models]
     task.fit(models, run.data, loader)
     fingerprint = train.fingerprint()
+    own = None if live is None else teacher_identity.of(live.model, live.precision)
     stored = None
     if store is not None:
         stored = StoredTeacher(
@@ -162,9 +168,11 @@ def assemble(
             processes.device,
             data=splits.train,
             classes=classes,
-            teacher=None if live is None else live.model.weights_hash(),
+            teacher=own,
             live=live if run.teacher is not None and run.teacher.missing == "live" else None,
         )
+        if live is not None and not teacher_identity.whole(store.header.identity):
+            asking.require_same(store.name, store.header, *asking.read(store, stored.positions), live, loader)
         stored.require_epochs(run.train.epochs)
     if "features" in objective.needs:
         _show_example(objective, loader, student_model, live)
@@ -178,7 +186,8 @@ def assemble(
     evaluated = evaluation_loader(val, student_model, run, processes)
     found = summary.of_splits(Splits(train, val))
     found.add("shown", f"in training {loader.shown()}; in evaluation {evaluated.shown()}")
-    for note in _notes(splits, models, own_fits):
+    notes = [] if store is None else asking.notes(store, asked=live is not None)
+    for note in [*_notes(splits, models, own_fits), *notes]:
         found.note(note)
     found.corrupt([*train.corrupt, *val.corrupt])
     found.warn(checking.cheap(Splits(train, val)))
@@ -193,6 +202,8 @@ def assemble(
         train=loader,
         val=evaluated,
         fingerprint=fingerprint,
+        identity=identify(train, val, own or ({} if store is None else store.header.identity)),
+        teacher_identity=own or {},
         labeled=labeled,
         in_arrays=isinstance(splits.train, ArraySet),
         found=found,
@@ -214,6 +225,20 @@ def _notes(splits: Splits, models: list[VisionModel], own_fits: list[str]) -> It
                 f"alpha {one.alpha}, white level {one.white_level or 65535}" for one in (model.reading, reading)
             )
             yield f"The teacher was trained on pictures that were read with {own}, and these are read with {given}."
+
+
+def identify(train: ImageSet, val: ImageSet, teacher: teacher_identity.Identity) -> dict[str, str]:
+    """What a run must find again, and what tells its results from those of another: its data and its teacher.
+
+    Precision is left out: the run file has it, and a store may have been recorded in another.
+    """
+    found = {"data": train.fingerprint(), "val": val.fingerprint()}
+    for part, value in teacher.items():
+        if part == teacher_identity.WEIGHTS:
+            found["teacher"] = value
+        elif part != teacher_identity.PRECISION:
+            found[f"teacher.{part}"] = value
+    return found
 
 
 def _open_store(run: config.Run, objective: WeightedSum, teacher: bool) -> Store | None:

@@ -19,6 +19,7 @@ from counterpoise.engine.trainer import Result, Trainer
 from counterpoise.files import write_text
 from counterpoise.machine import device_name
 from counterpoise.models.student import save_student
+from counterpoise.teachers.identity import WEIGHTS
 
 
 def finish(trainer: Trainer) -> Result:
@@ -78,7 +79,9 @@ def _teacher(trainer: Trainer) -> dict[str, Any] | None:
     parts = trainer.parts
     if parts.teacher is not None:
         model = parts.teacher.model
-        found = {"architecture": model.name, "sha256": model.weights_hash(), "metrics": trainer.progress.teacher}
+        known = parts.teacher_identity
+        found = {**known, "architecture": model.name, "sha256": known[WEIGHTS], "metrics": trainer.progress.teacher}
+        del found[WEIGHTS]
         return found if parts.stored is None else {**found, "store": parts.stored.store.name}
     if parts.stored is None:
         return None

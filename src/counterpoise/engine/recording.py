@@ -10,13 +10,16 @@ import torch
 from torch import Tensor
 
 from counterpoise import config
+from counterpoise.data.epochs import Epochs
 from counterpoise.engine.allocation import keep_freed_memory
 from counterpoise.engine.assemble import Parts
 from counterpoise.engine.processes import Processes
 from counterpoise.engine.progress import Display, say
 from counterpoise.errors import ConfigError, CounterpoiseError
+from counterpoise.teachers import asking, identity
 from counterpoise.teachers.live import LiveTeacher
 from counterpoise.teachers.store import Chunk, Header, StoreWriter
+from counterpoise.teachers.store.format import INDEX, load, load_recording
 
 Views = Literal["auto", "complete", "epochs", "plain"]
 BATCH, CPU_BATCH = 256, 64
@@ -67,7 +70,7 @@ def record(
     first = next(loader.views_of([torch.arange(1)], 0, 0 if views == "complete" else None))
     header = Header.create(
         data=parts.fingerprint,
-        teacher=teacher.model.weights_hash(),
+        teacher="",
         kind=views,
         views=loader.specification,
         count=len(loader.images),
@@ -75,11 +78,8 @@ def record(
         shape=teacher(first).logits.shape[1:],
         precision=precision,
         classes=parts.classes,
-        notes={
-            "architecture": teacher.model.name,
-            "computed_in": str(teacher.precision).removeprefix("torch."),
-        },
-    )
+    ).answered_by(parts.teacher_identity)
+    _require_same_teacher(out, header, teacher, loader)
     say(parts.found, show and processes.first)
     problem: CounterpoiseError | None = None
     try:
@@ -89,6 +89,17 @@ def record(
         problem = error
     processes.agree(problem)
     return writer.finish()
+
+
+def _require_same_teacher(out: Path, header: Header, teacher: LiveTeacher, loader: Epochs) -> None:
+    """Ask for what an earlier version recorded, which kept the hash of the weights alone; raises StoreError."""
+    known = load(out).header if (out / INDEX).exists() else load_recording(out)
+    # Whatever else does not fit is said when it is written to.
+    if known is None or identity.whole(known.identity) or known.difference(header, layout=True):
+        return
+    found = asking.recorded(out, known)
+    if found is not None:
+        asking.require_same(out, known, *found, teacher, loader)
 
 
 def _fill(writer: StoreWriter, parts: Parts, views: Views, show: bool) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from counterpoise.errors import DivergedError, RunError
 from counterpoise.files import write_tensors
+from counterpoise.teachers import identity
 
 FORMAT = 1
 
@@ -41,7 +42,7 @@ class Progress:
     corrupt: list[str] = field(default_factory=list)
     """Names of images that were left out."""
     origin: dict[str, str] = field(default_factory=dict)
-    """Hashes of the data and of the teacher."""
+    """What the run must find again: see `assemble.identify`."""
 
 
 def save(path: Path, progress: Progress, modules: dict[str, nn.Module], optimizer: torch.optim.Optimizer) -> None:
@@ -85,13 +86,37 @@ def load(path: Path, modules: dict[str, nn.Module], optimizer: torch.optim.Optim
 
 
 def check_origin(path: Path, there: Mapping[str, str], here: Mapping[str, str]) -> None:
-    """Raises RunError where a run would go on with other data or another teacher than it was started with."""
-    for what in sorted(there.keys() | here.keys()):
-        if there.get(what) != here.get(what):
+    """Raises RunError where a run would go on with other data or another teacher than it was started with.
+
+    Earlier versions kept the hashes of training data and of the teacher's weights alone.
+    """
+    advice = "Give it back as it was{}, or start a run with another --out."
+    for what, name in (("data", "data"), ("val", "validation data")):
+        if what == "val" and what not in there:
+            continue
+        if there.get(what) != here[what]:
             raise RunError(
-                f"The run of checkpoint {path} was started with another {what} than it would go on with "
-                f"(sha256 {str(there.get(what))[:12]}... there, {str(here.get(what))[:12]}... given)."
+                f"The run of checkpoint {path} was started with another {name} than it would go on with (sha256 "
+                f"{str(there.get(what))[:12]}... there, {here[what][:12]}... given). {advice.format('')}"
             )
+    old, new = teacher_of(there), teacher_of(here)
+    found = identity.differences(old, new)
+    if bool(old) != bool(new):
+        raise RunError(f"The run of checkpoint {path} was started with{'' if old else 'out'} a teacher.")
+    if found:
+        lines = "\n".join(f"  {name}: {was} there, {now} given" for name, was, now in found)
+        raise RunError(
+            f"The run of checkpoint {path} was started with another teacher than it would go on with:\n{lines}\n"
+            + advice.format(f" ({identity.keys(old, new)})")
+        )
+
+
+def teacher_of(origin: Mapping[str, str]) -> dict[str, str]:
+    """The identity of the teacher among what a run keeps; empty where it has none."""
+    if "teacher" not in origin:
+        return {}
+    parts = {key.partition(".")[2]: value for key, value in origin.items() if key.startswith("teacher.")}
+    return {identity.WEIGHTS: origin["teacher"], **parts}
 
 
 def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:

@@ -22,13 +22,18 @@ from counterpoise.engine.gauging import EvaluationGauge
 from counterpoise.engine.interrupt import Interrupt
 from counterpoise.engine.learning import Learner
 from counterpoise.engine.processes import Processes, errors_explained
-from counterpoise.engine.progress import Display
+from counterpoise.engine.progress import Display, tell
 from counterpoise.engine.run_folder import RunFolder
 from counterpoise.errors import DivergedError
 from counterpoise.files import write_tensors
 from counterpoise.objectives.composite import answers_by_sigmoid
 from counterpoise.outputs import Outputs
 from counterpoise.teachers.stored import Read
+
+WEIGHTS_ALONE = (
+    "an earlier version kept of this run's teacher the weights alone: whether its normalization and classes are those "
+    "of then is not known"
+)
 
 
 class Interrupted(KeyboardInterrupt):
@@ -85,11 +90,13 @@ class Trainer:
 
         Raises Interrupted on a signal, or once time.monotonic() is at `deadline`.
         """
-        origin = self._origin()
+        origin = self.parts.identity
         if resume and self.folder.checkpoint.exists():
             modules = self.learner.saved_modules()
             self.progress = state.load(self.folder.checkpoint, modules, self.learner.optimizer)
             state.check_origin(self.folder.checkpoint, self.progress.origin, origin)
+            if self.show and "teacher" in origin and "teacher.normalization" not in self.progress.origin:
+                tell([WEIGHTS_ALONE])
             self.parts.train.corrupt.extend(self.progress.corrupt)
         self.progress.origin = origin
         if resume and self.processes.first:
@@ -177,15 +184,6 @@ class Trainer:
             self.learner.update(total)
         self.learner.update_average()
         return list(parts), torch.stack([value.detach() for value in parts.values()])
-
-    def _origin(self) -> dict[str, str]:
-        """What a resumed run must find again: the same data, and the same teacher."""
-        origin = {"data": self.parts.fingerprint}
-        if self.parts.teacher is not None:
-            origin["teacher"] = self.parts.teacher.model.weights_hash()
-        elif self.parts.stored is not None:
-            origin["teacher"] = self.parts.stored.store.header.teacher
-        return origin
 
     def _ask_teacher(self, images: Tensor, recorded: Read | None) -> Outputs | None:
         if self.parts.stored is not None and recorded is not None:

@@ -15,6 +15,7 @@ from counterpoise.data.epochs import Batch, Epochs
 from counterpoise.data.sources.base import ImageSet
 from counterpoise.errors import ConfigError
 from counterpoise.outputs import Outputs
+from counterpoise.teachers.identity import Identity
 from counterpoise.teachers.live import LiveTeacher
 from counterpoise.teachers.store import Header, Resident, Store, StoreError
 from counterpoise.teachers.store.format import words
@@ -38,6 +39,7 @@ class StoredTeacher:
         loader: of the views that the student sees.
         data: the images of the loader, as the data source gives them; a complete store serves a part of its set, too.
         device: where logits are needed.
+        teacher: the identity of the run's own, where it is there, too.
         live: the teacher itself, for views that are not in the store; None refuses them.
 
     Attributes:
@@ -56,7 +58,7 @@ class StoredTeacher:
         *,
         data: ImageSet,
         classes: tuple[str, ...],
-        teacher: str | None = None,
+        teacher: Identity | None = None,
         live: LiveTeacher | None = None,
     ) -> None:
         self.store = store
@@ -82,8 +84,9 @@ class StoredTeacher:
             classes=classes if header.shape[0] == len(classes) else (),
             views=loader.specification if recorded is data else {**loader.specification, "count": len(recorded)},
             count=len(loader.images) if recorded is data else len(recorded),
-            teacher=header.teacher if teacher is None else teacher,
         )
+        if teacher is not None:
+            wanted = wanted.answered_by(teacher)
         header.require(wanted, store.name)
 
     def missing(self, epochs: int) -> set[int]:

@@ -38,7 +38,7 @@ def test_a_chunk_holds_about_what_was_asked_for() -> None:
     [
         ({}, []),
         ({"data": "f" * 64}, ["other data: sha256 dddddddddddd... in the store, ffffffffffff... given"]),
-        ({"teacher": "f" * 64}, ["other teacher: sha256 eeeeeeeeeeee... in the store, ffffffffffff... given"]),
+        ({"teacher": "f" * 64}, ["other teacher: sha256 eeeeeeeeeeee... in the store, sha256 ffffffffffff... given"]),
         (
             {"views": {"format": 1, "seed": 1, "padding": 2, "flip": True}},
             [

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 from counterpoise.errors import CounterpoiseError
+from counterpoise.teachers import identity
 from counterpoise.teachers.store.codecs import FORMAT, Codec, StoreError, find
 
 INDEX, RECORDING, CHUNKS = "index.json", "recording.json", "chunks"
@@ -54,7 +55,7 @@ class Header:
 
     Attributes:
         data: fingerprint of the data set.
-        teacher: hash of the teacher's weights.
+        teacher: hash of the teacher's weights; the rest of who it is stands among the notes.
         kind: `complete`: slot v is view number v of countable views; `epochs`: slot v is the view of epoch v; `plain`:
             slot 0 is the image without augmentation.
         views: the view specification, as JSON holds it. Its entry `seed` counts for `epochs` alone.
@@ -128,6 +129,17 @@ class Header:
             dict(notes or {}),
         )
 
+    @property
+    def identity(self) -> dict[str, str]:
+        """Who answered, as `teachers.identity` has it; of stores of earlier versions the weights and little more."""
+        return {identity.WEIGHTS: self.teacher, **{k: v for k, v in self.notes.items() if k in identity.PARTS}}
+
+    def answered_by(self, teacher: Mapping[str, str]) -> Header:
+        """The same with another identity."""
+        own = {key: value for key, value in self.notes.items() if key not in identity.PARTS}
+        known = {key: value for key, value in teacher.items() if key != identity.WEIGHTS}
+        return replace(self, teacher=teacher[identity.WEIGHTS], notes={**own, **known})
+
     @cached_property
     def codec(self) -> Codec:
         """From logits to records and back."""
@@ -170,9 +182,13 @@ class Header:
             layout: compare how records lie as well, so that chunks of one can stand in the other. Slots may differ.
         """
         found = []
-        for what, there, here in (("data", self.data, other.data), ("teacher", self.teacher, other.teacher)):
-            if there != here:
-                found.append(f"other {what}: sha256 {there[:12]}... in the store, {here[:12]}... given")
+        if self.data != other.data:
+            found.append(f"other data: sha256 {self.data[:12]}... in the store, {other.data[:12]}... given")
+        for name, there, here in identity.differences(
+            self.identity, other.identity, but="" if layout else identity.PRECISION
+        ):
+            what = "other teacher" if name == identity.WEIGHTS else f"{name} of the teacher"
+            found.append(f"{what}: {there} in the store, {here} given")
         pairs: list[tuple[str, Any, Any]] = [
             ("number of samples", self.count, other.count),
             ("shape of the logits", list(self.shape), list(other.shape)),
@@ -187,8 +203,6 @@ class Header:
             pairs.append(("precision", self.precision, other.precision))
             if self.precision == other.precision:
                 pairs.append(("format of the records", self.codec.format, other.codec.format))
-            there, here = (header.notes.get("computed_in", "unknown") for header in (self, other))
-            pairs.append(("precision of the teacher", there, here))
             pairs.append(("samples a chunk", self.rows_per_chunk, other.rows_per_chunk))
         found += [f"{name}: {there} in the store, {here} given" for name, there, here in pairs if there != here]
         return found

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from counterpoise.errors import RunError
 from counterpoise.files import write_text
+from counterpoise.teachers import identity
 from counterpoise.teachers.store.codecs import FORMAT, StoreError
 from counterpoise.teachers.store.format import (
     CHUNKS,
@@ -56,6 +57,7 @@ def info(path: Path) -> dict[str, Any]:
         "state": state,
         "data": header.data,
         "teacher": header.teacher,
+        **({} if identity.whole(header.identity) else {"teacher known by": "its weights alone"}),
         **header.notes,
         "views": f"{header.kind}, {words(header.slots)}",
         "samples": header.count,
@@ -125,6 +127,13 @@ def merge(out: Path, sources: Sequence[Path]) -> Header:
         if found := header.difference(other, layout=True):
             lines = "".join(f"\n  - {line}" for line in found)
             raise StoreError(f"Stores {first} and {source} do not fit together; {source} is the one given:{lines}")
+        if identity.whole(header.identity) != identity.whole(other.identity):
+            older, newer = (first, source) if identity.whole(other.identity) else (source, first)
+            raise StoreError(
+                f"Store {older} knows its teacher by weights alone, as earlier versions recorded, and {newer} by all "
+                f"that its answers depend on: whether they are of one teacher cannot be seen. Run `counterpoise store "
+                f"extend` on {older}, which asks the teacher once more, and merge then."
+            )
     header = header.with_slots([slot for other, _ in looked.values() for slot in other.slots])
     values: dict[str, str] = {}
     for source, (_, known) in looked.items():

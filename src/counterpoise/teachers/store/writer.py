@@ -84,7 +84,8 @@ class StoreWriter:
                 header = replace(header, format=known.format, rows_per_chunk=known.rows_per_chunk)
             if old is not None:
                 old.header.require(header, path, layout=True)
-                header = old.header.with_slots([*old.header.slots, *header.slots])
+                notes = {**header.notes, **old.header.notes}  # more may be known of the teacher than then
+                header = replace(old.header.with_slots([*old.header.slots, *header.slots]), notes=notes)
             if begun is not None:
                 begun.require(header, path, layout=True)
                 if begun.slots != header.slots:
