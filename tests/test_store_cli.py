@@ -60,7 +60,7 @@ def values(answer: tuple[int, str, str]) -> Any:
 def refused(answer: tuple[int, str, str], *words: str) -> None:
     code, _, err = answer
     assert code == 2
-    assert err.startswith("Error: ")
+    assert "\nError: " in f"\n{err}"  # what was found is said before
     assert "Traceback" not in err
     assert all(word in err for word in words), err
 
