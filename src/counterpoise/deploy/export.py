@@ -141,6 +141,7 @@ def prepare(
     network = load_student(Path(student), model=model)
     splits, section = pictures.data_of(Path(student), data, data_set)
     if splits is not None:
+        from counterpoise.data.sources.base import Splits
         from counterpoise.engine.evaluator import in_classes_of
 
         if splits.val.classes:
