@@ -19,12 +19,14 @@ def export(
     out: Path | None = None,
     overwrite: bool = False,
     data: Path | None = None,
-    images: int = 1000,
+    images: int | None = None,
     calibration_method: str | None = None,
     calibration_images: int = 256,
     calibration_data: Path | None = None,
     keep: list[str] | None = None,
     within: float | None = None,
+    min_same: float | None = None,
+    opset: int | None = None,
     model: str | None = None,
     make_environment: bool = False,
     json: bool = False,
@@ -40,12 +42,14 @@ def export(
         out: folder to write; default: exports/FORMAT-PRECISION in the run, or beside the student folder
         overwrite: replace an older export there
         data: data folder or run file; default: the data of the run that the student lies in
-        images: on how many validation images at most it is compared
+        images: on how many validation images at most it is compared; default: all of them
         calibration_method: of int8: minmax, percentile or entropy, as the format has them
         calibration_images: of int8: how many training images
         calibration_data: of int8: another data folder or run file to take them from
         keep: of int8: layers that stay in float
         within: of int8: keep layers in float, the most sensitive first, until at most so many points are lost
+        min_same: of int8: percent of the answers that must be the student's own; default: 90
+        opset: of onnx: the version of its operators; default: 20
         model: the student's network where it is code of your own, file.py:function
         make_environment: make the Python environment of its own that litert runs in, where it is not there
         json: print export.json
@@ -71,6 +75,8 @@ def export(
         images=images,
         calibration=calibration,
         within=within,
+        min_same=min_same,
+        opset=opset,
         model=model,
         make_environment=make_environment,
     )
@@ -83,7 +89,7 @@ def verify(
     *,
     student: Path | None = None,
     data: Path | None = None,
-    images: int = 1000,
+    images: int | None = None,
     model: str | None = None,
     json: bool = False,
 ) -> None:
@@ -93,7 +99,7 @@ def verify(
         what: export folder, student folder, or a run's folder
         student: of an export: its student folder or run, to compare with on validation images
         data: data folder or run file; default: the data of the run that the student lies in
-        images: on how many validation images at most
+        images: on how many validation images at most; default: all of them
         model: the student's network where it is code of your own, file.py:function
         json: print what was found as JSON
     """

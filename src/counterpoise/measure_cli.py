@@ -21,6 +21,7 @@ def measure(
     rounds: int = 9,
     seconds: float = 0.2,
     size: tuple[int, int] | None = None,
+    model: str | None = None,
     bundle: Path | None = None,
     from_: Annotated[Path | None, Parameter(name="--from")] = None,
     out: Path | None = None,
@@ -39,6 +40,7 @@ def measure(
         rounds: turns of each, 6 or more, over which the median has its interval
         seconds: of calls in each turn
         size: height and width of pictures, for what takes any
+        model: the network of student folders where it is code of your own, file.py:function
         bundle: instead, write a folder to take to an Android phone: exports, and the commands that measure them there
         from_: instead, read what ExecuTorch's executor_runner or LiteRT's benchmark_model has printed
         out: file to write the result to, as JSON
@@ -69,6 +71,7 @@ def measure(
             rounds=rounds,
             seconds=seconds,
             size=size,
+            model=model,
             tell=_progress(quiet),
         )
     if out is not None:

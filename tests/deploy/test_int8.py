@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import counterpoise
+from counterpoise.deploy.agreement import Agreement
 from counterpoise.deploy.base import Calibration
 from counterpoise.errors import ConfigError
 
@@ -50,8 +51,37 @@ def test_calibration_of_another_size_or_method_is_refused(
     assert (code, "Did you mean 'entropy'?" in err) == (2, True)
     code, _, err = run(*int8, "--keep", "student.net.nowhere")
     assert (code, "Layer to keep in float 'student.net.nowhere' is unknown" in err) == (2, True)
+    code, _, err = run(*int8, "--keep", "clasifier")
+    assert (code, "Did you mean --keep student.net.classifier?" in err) == (2, True)
     code, _, err = run(*int8, "--size", "16", "16")
     assert (code, "size is 16 x 16, and the student takes 8 x 8" in err) == (2, True)
     code, _, err = run("export", scenes_run, *int8[2:], "--size", "32", "32")
     assert (code, "are 24 x 24 pixels" in err, "takes 32 x 32" in err) == (2, True, True)
+    assert not Path("new").exists()
+
+
+def test_a_layer_is_kept_by_its_name_with_or_without_what_all_begin_with(digits_run: Path) -> None:
+    from counterpoise.deploy.fake_quantization import kept_layers
+    from counterpoise.deploy.network import Deployed
+    from counterpoise.models.student import load_student
+
+    network = Deployed(load_student(digits_run))
+    for name in ("classifier", "net.classifier", "student.net.classifier"):
+        assert kept_layers(network, [name]) == ("student.net.classifier",)
+
+
+def test_answers_that_change_in_more_than_a_tenth_are_refused_unless_asked_for() -> None:
+    found = Agreement(1000, 1.0, 2.0, 85.5, 1000)
+    said = found.objection("int8")
+    assert "85.50% of the answers are the same (at least 90% for int8; --min_same 85 takes it)" in said
+    assert found.objection("int8", 85) == ""
+    assert Agreement(1000, 1.0, 2.0, 90.0, 1000).objection("int8") == ""
+
+
+def test_a_share_of_answers_is_asked_for_of_8_bits_alone(digits_run: Path, run: Run) -> None:
+    for flags, said in ((["--min_same", "80"], "min_same is of int8"), (["--opset", "11"], "opset must be 13 to")):
+        code, _, err = run("export", digits_run, "--to", "onnx", *flags, "--out", "new")
+        assert (code, said in err) == (2, True), err
+    code, _, err = run("export", digits_run, "--to", "onnx", "--precision", "int8", "--min_same", "101", "--out", "new")
+    assert (code, "0 to 100; got 101" in err) == (2, True), err
     assert not Path("new").exists()

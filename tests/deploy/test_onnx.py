@@ -20,7 +20,7 @@ from torch import Tensor, nn
 import counterpoise
 from counterpoise.deploy import base, folder
 from counterpoise.deploy.base import ExportError, Request
-from counterpoise.errors import RunError
+from counterpoise.errors import ConfigError, RunError
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -61,6 +61,16 @@ def test_answers_are_the_students(digits: Path, digits_run: Path) -> None:
         pixels = torch.randint(0, 256, (count, 3, 8, 8), dtype=torch.uint8)
         with torch.inference_mode():
             assert np.allclose(runtime(pixels.numpy()), student(pixels), atol=1e-4)
+
+
+def test_the_opset_that_was_asked_for_is_written(digits_run: Path, tmp_path: Path) -> None:
+    made = counterpoise.export(digits_run, to="onnx", opset=18, images=20, out=tmp_path / "old")
+    assert made["notes"]["opset"] == 18
+    model = onnx.load(tmp_path / "old" / "model.onnx")
+    assert [entry.version for entry in model.opset_import if entry.domain == ""] == [18]
+    assert made["agreement"]["images"] == 20
+    with pytest.raises(ConfigError, match="opset is of --to onnx"):
+        counterpoise.export(digits_run, to="openvino", opset=18, out=tmp_path / "x")
 
 
 def test_the_file_is_one_and_says_what_it_is(digits: Path) -> None:

@@ -161,7 +161,7 @@ def test_what_cannot_be_searched_or_kept_is_said(digits_run: Path, run: Run) -> 
     code, _, err = run("export", digits_run, "--to", "onnx", "--precision", "int8", "--within", "-1", "--out", "new")
     assert (code, "within must be 0 or more points, got -1" in err) == (2, True)
     code, _, err = run("finetune", digits_run, "--keep", "student.net.clasifier", "--out", "new", "--quiet")
-    assert (code, "Did you mean 'classifier'?" in err) == (2, True)
+    assert (code, "Did you mean --keep student.net.classifier?" in err) == (2, True)
     code, _, err = run("finetune", digits_run, "--teacher", digits_run, "--store", "s", "--out", "new")
     assert (code, "either of them" in err) == (2, True)
     assert not Path("new").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
@@ -37,7 +38,7 @@ class Limit(NamedTuple):
 LIMITS = {
     "float32": Limit(1e-3, 99.9, 1e-3, 0.1),
     "float16": Limit(5e-2, 98.0, 5e-2, 1.0),
-    "int8": Limit(None, 50.0, 0.5, 5.0),
+    "int8": Limit(None, 90.0, 0.5, 5.0),
 }
 
 
@@ -75,15 +76,16 @@ class Agreement:
         """As JSON holds it."""
         return {**asdict(self), "loss": self.loss}
 
-    def objection(self, precision: str) -> str:
-        """Why it is not to be trusted; empty where it is."""
-        limit = LIMITS[precision]
+    def objection(self, precision: str, same: float | None = None) -> str:
+        """Why it is not to be trusted; empty where it is. same: percent asked for instead of the precision's."""
+        limit = LIMITS[precision] if same is None else LIMITS[precision]._replace(same=same)
         bound = None if limit.difference is None else limit.difference * max(1.0, self.largest_logit)
         if bound is not None and not self.largest_difference <= bound:
             return f"logits differ by up to {self.largest_difference:.3g} (at most {bound:.3g} for {precision})"
         unlike = self.positions * (100 - self.same) / 100
         if unlike > max(1.5, self.positions * (100 - limit.same) / 100):
-            return f"{self.same:.2f}% of the answers are the same (at least {limit.same}% for {precision})"
+            allow = f"; --min_same {math.floor(self.same)} takes it" if precision == "int8" else ""
+            return f"{self.same:.2f}% of the answers are the same (at least {limit.same:g}% for {precision}{allow})"
         if self.loss is not None and self.loss * self.images > max(150.0, limit.loss * self.images):
             return f"{self.metric} falls from {self.student:.2f} to {self.export:.2f}"
         return ""

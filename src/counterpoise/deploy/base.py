@@ -39,11 +39,13 @@ class Request:
         precision: of weights and arithmetic; int8 keeps float32 where it is told to.
         size: height and width of the pixels it takes.
         batch: how many pictures at once; None any number.
+        opset: version of the operators, where the format has such; None: its usual one.
     """
 
     precision: str
     size: tuple[int, int]
     batch: int | None = None
+    opset: int | None = None
 
     @property
     def example(self) -> Tensor:
@@ -96,6 +98,8 @@ class Format(ABC):
     methods: ClassVar[tuple[str, ...]] = ("minmax",)
     """Of calibration that its quantizer knows."""
     dynamic_batch: ClassVar[bool] = True
+    opsets: ClassVar[range] = range(0)
+    """Versions of its operators, of which one can be chosen."""
     load: ClassVar[Callable[[str, int | None], Runtime]]
     """A function `load(path, threads)` of the format's file, as a staticmethod, that imports numpy and its runtime
     within itself and nothing else: its source goes into run.py beside an export. Without threads it chooses."""

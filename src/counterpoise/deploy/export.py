@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,6 +14,7 @@ from safetensors.torch import save_file
 from counterpoise import inputs, tasks
 from counterpoise.deploy import agreement, base, folder, pictures, runner
 from counterpoise.deploy.base import Calibration, ExportError, Format, Request
+from counterpoise.deploy.fake_quantization import kept_layers
 from counterpoise.deploy.measuring.counting import multiply_adds
 from counterpoise.deploy.network import Deployed
 from counterpoise.errors import ConfigError, DataError, unknown
@@ -24,8 +26,6 @@ if TYPE_CHECKING:
     from counterpoise.data.sources.base import Splits
     from counterpoise.models.catalog import Model
 
-IMAGES = 1000
-"""Validation images that an export is compared on, unless told otherwise."""
 CALIBRATION_IMAGES = 256
 _REFERENCES = 2
 _ROOM = 4_000_000  # bytes beside the weights
@@ -37,6 +37,8 @@ class Job(NamedTuple):
     Attributes:
         network: the student as it is deployed.
         data: pictures to compare on and calibrate with, where there are some; section says how they are read.
+        images: how many of them at most it is compared on; None: all.
+        min_same: percent of the answers that must be the same; None: as the precision has it.
     """
 
     student: Student
@@ -45,7 +47,8 @@ class Job(NamedTuple):
     request: Request
     data: Splits | None
     section: config.Data
-    images: int
+    images: int | None
+    min_same: float | None = None
 
 
 def export(
@@ -59,9 +62,11 @@ def export(
     overwrite: bool = False,
     data: RunLike | None = None,
     data_set: Splits | None = None,
-    images: int = IMAGES,
+    images: int | None = None,
     calibration: Calibration | Mapping[str, Any] | None = None,
     within: float | None = None,
+    min_same: float | None = None,
+    opset: int | None = None,
     model: Model | None = None,
     make_environment: bool = False,
 ) -> dict[str, Any]:
@@ -77,10 +82,12 @@ def export(
         overwrite: replace an older export there.
         data: a data folder, or a run whose `data` section is used; default: that of the run which `student` lies in.
         data_set: `Splits(train, val)` instead of `data`.
-        images: on how many validation images at most it is compared, spread evenly.
+        images: on how many validation images at most it is compared, spread evenly; default: all of them.
         calibration: of int8: a `Calibration`, or its `method` and `keep` and the number of training `images`.
         within: of int8: layers are kept in float, the most sensitive first, until the metric on training images is at
             most so many points below that in float.
+        min_same: of int8: percent of the answers that must be the student's own; default: 90.
+        opset: of onnx: the version of its operators; default: 20.
         model: the student's network, where that is code of one's own.
         make_environment: make the environment of its own that litert needs, where it is not there.
 
@@ -93,10 +100,10 @@ def export(
         RunError: the disk has no room.
     """
     chosen = base.find(to, make_environment=make_environment)
-    check_choices(chosen, precision, batch)
+    check_choices(chosen, precision, batch, opset, min_same)
     place = Path(out) if out is not None else default_out(Path(student), to, precision)
     folder.check_free(place, overwrite)
-    job = prepare(student, chosen, precision, batch, size, data, data_set, images, model)
+    job = prepare(student, chosen, precision, batch, size, data, data_set, images, model, min_same, opset)
     settings = None if precision != "int8" else calibrated(job, calibration)
     found: dict[str, Any] = {}
     if within is not None:
@@ -110,7 +117,9 @@ def export(
     return {"folder": str(place), **description.model_dump()}
 
 
-def check_choices(chosen: Format, precision: str, batch: int | None) -> None:
+def check_choices(
+    chosen: Format, precision: str, batch: int | None, opset: int | None = None, min_same: float | None = None
+) -> None:
     """Raises ConfigError for what the format has not."""
     if precision not in base.PRECISIONS:
         raise ConfigError(unknown("Precision", precision, base.PRECISIONS))
@@ -118,6 +127,15 @@ def check_choices(chosen: Format, precision: str, batch: int | None) -> None:
         raise ConfigError(f"{chosen.name} has no {precision} here. Available: {', '.join(chosen.precisions)}.")
     if batch is not None:
         inputs.positive("batch", batch)
+    if opset is not None and not chosen.opsets:
+        raise ConfigError(f"opset is of --to onnx, and this is --to {chosen.name}: leave it out.")
+    if opset is not None and opset not in chosen.opsets:
+        raise ConfigError(f"opset must be {chosen.opsets[0]} to {chosen.opsets[-1]}, got {opset}.")
+    if min_same is not None and (precision != "int8" or not 0 <= min_same <= 100):
+        raise ConfigError(
+            f"min_same is of int8, the percent of answers that must be the same, 0 to 100; got {min_same} "
+            f"with {precision}."
+        )
 
 
 def default_out(student: Path, to: str, precision: str) -> Path:
@@ -134,8 +152,10 @@ def prepare(
     size: tuple[int, int] | None = None,
     data: RunLike | None = None,
     data_set: Splits | None = None,
-    images: int = IMAGES,
+    images: int | None = None,
     model: Model | None = None,
+    min_same: float | None = None,
+    opset: int | None = None,
 ) -> Job:
     """Load what an export is made of and compared with; arguments as for `export`."""
     network = load_student(Path(student), model=model)
@@ -150,8 +170,10 @@ def prepare(
     found = pictures.size_of(network, size, None if splits is None else splits.val, section)
     if batch is None and not chosen.dynamic_batch:
         batch = 1
-    request = Request(precision, found, batch)
-    return Job(network, Deployed(network), chosen, request, splits, section, inputs.positive("images", images))
+    request = Request(precision, found, batch, opset)
+    if images is not None:
+        inputs.positive("images", images)
+    return Job(network, Deployed(network), chosen, request, splits, section, images, min_same)
 
 
 def calibrated(job: Job, given: Calibration | Mapping[str, Any] | None) -> Calibration:
@@ -184,11 +206,7 @@ def calibrated(job: Job, given: Calibration | Mapping[str, Any] | None) -> Calib
         )
     if settings.method not in job.format.methods:
         raise ConfigError(unknown(f"Calibration method of {job.format.name}", settings.method, job.format.methods))
-    modules = [name for name, _ in job.network.named_modules() if name]
-    for name in settings.keep:
-        if name not in modules:
-            raise ConfigError(unknown("Layer to keep in float", name, modules))
-    return settings
+    return replace(settings, keep=kept_layers(job.network, settings.keep))
 
 
 def write(
@@ -252,7 +270,7 @@ def compared(job: Job, runtime: base.Runtime, out: Path) -> agreement.Agreement 
         raise DataError("No validation image can be read, so there is nothing to compare the export on.")
     task = tasks.get(job.student.task)
     found = agreement.compare(job.network, runtime, batches, task, job.student.num_classes, job.request.batch)
-    objection = found.objection(job.request.precision)
+    objection = found.objection(job.request.precision, job.min_same)
     if objection:
         raise _refusal(job, out, batches[0][0], objection)
     return found
@@ -275,7 +293,10 @@ def _refusal(job: Job, out: Path, pixels: torch.Tensor, why: str) -> ExportError
     where = agreement.first_apart(job.format.layers(job.network, out, shown.numpy()), job.request.precision)
     hint = ""
     if job.request.precision == "int8":
-        hint = " Keep its sensitive layers in float with --within 0.5, or fine-tune the student for 8 bits."
+        hint = (
+            " Keep its sensitive layers in float (--within 0.5, or by name, such as --keep student.net.conv1), or "
+            "fine-tune the student for 8 bits (counterpoise finetune)."
+        )
     return ExportError(f"The {job.format.name} export disagrees with the student: {why}.{where}{hint}")
 
 

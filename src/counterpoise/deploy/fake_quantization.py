@@ -9,6 +9,7 @@ channel's steps.
 from __future__ import annotations
 
 import contextlib
+import difflib
 import importlib.util
 import logging
 import warnings
@@ -19,8 +20,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from counterpoise.errors import MissingExtraError
+from counterpoise.errors import ConfigError, MissingExtraError
 
+INSIDE = "student.net."
+"""What names of layers begin with in a deployed network."""
 BATCHES = 8
 """Whose extremes are the range of what a layer is given."""
 LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
@@ -29,6 +32,32 @@ LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 def layers_of(network: nn.Module) -> list[str]:
     """Names of the layers with weights that quantizers round."""
     return [name for name, module in network.named_modules() if isinstance(module, LAYERS)]
+
+
+def kept_layers(network: nn.Module, keep: Sequence[str]) -> tuple[str, ...]:
+    """Layers to keep in float, by their full names in a deployed network, such as student.net.conv1.
+
+    keep: these names, or without what all of them begin with (conv1). Raises ConfigError for a name that is none.
+    """
+    modules = [name for name, _ in network.named_modules() if name]
+    known = set(modules)
+    found = []
+    for given in keep:
+        full = next((begin + given for begin in ("", "student.", INSIDE) if begin + given in known), None)
+        if full is None:
+            raise ConfigError(_no_layer(given, [name for name in modules if name.startswith(INSIDE)]))
+        found.append(full)
+    return tuple(found)
+
+
+def _no_layer(given: str, modules: Sequence[str]) -> str:
+    """Which layer was meant: names are compared without what all of them begin with."""
+    inner = [name.removeprefix(INSIDE) for name in modules]
+    plain = given.removeprefix("student.").removeprefix("net.")
+    close = difflib.get_close_matches(plain, inner, n=1, cutoff=0.5)
+    near = f" Did you mean --keep {INSIDE}{close[0]}?" if close else f" A name is such as --keep {modules[0]}."
+    shown = ", ".join(inner) if len(inner) <= 40 else f"{', '.join(inner[:20])}, ... ({len(inner)} in all)"
+    return f"Layer to keep in float '{given}' is unknown.{near} Available, after {INSIDE}: {shown}."
 
 
 @contextlib.contextmanager

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from counterpoise import api, config, inputs
-from counterpoise.deploy.fake_quantization import fake_quantized, layers_of, resting
-from counterpoise.errors import ConfigError, unknown
+from counterpoise.deploy.fake_quantization import INSIDE, fake_quantized, kept_layers, layers_of, resting
+from counterpoise.deploy.network import Deployed
 from counterpoise.inputs import RunLike
 from counterpoise.models.student import load_student
 
@@ -96,13 +96,10 @@ def finetune(
     run = config.resolve(config.merge(values, dict(options or {})))
     scenes = run.data.scenes.model_copy(update=network.scenes._asdict())  # shown as it is used to
     run = run.model_copy(update={"teacher": named, "data": run.data.model_copy(update={"scenes": scenes})})
-    names = [_inside(name) for name in keep]
+    names = [name.removeprefix(INSIDE) for name in kept_layers(Deployed(network), keep)]
     layers = layers_of(network.net)
-    for name in names:
-        if name not in layers:
-            raise ConfigError(unknown("Layer to keep in float", name, layers))
     try:
-        rounded = [name for name in layers if name not in names]
+        rounded = [layer for layer in layers if not any(f"{layer}.".startswith(f"{name}.") for name in names)]
         with fake_quantized(network.net, rounded) as roundings, _frozen_statistics(network.net):
             network.companions["rounding"] = roundings
             network.shipping = partial(resting, roundings)
@@ -133,8 +130,3 @@ def _frozen_statistics(network: nn.Module) -> Iterator[None]:
     finally:
         for hook in hooks:
             hook.remove()
-
-
-def _inside(name: str) -> str:
-    """A layer's name within the network, from the name it has in an export."""
-    return name.removeprefix("student.net.")

@@ -26,9 +26,9 @@ def show(image: Tensor, size: tuple[int, int], crop_share: float | None, fit: st
     return prepare(image, size[0], crop_share, fit)
 
 
-def spread(images: ImageSet, count: int) -> ImageSet:
-    """At most `count` of the images, spread evenly."""
-    if count >= len(images):
+def spread(images: ImageSet, count: int | None) -> ImageSet:
+    """At most `count` of the images, spread evenly; None: all of them."""
+    if count is None or count >= len(images):
         return images
     return images.subset(places(len(images), count))
 

@@ -29,10 +29,12 @@ JUDGED_BYTES = 1 << 29
 
 
 class Trial(NamedTuple):
-    """One 8-bit file: how many layers were kept in float, and by how many points its metric was below the float's."""
+    """One 8-bit file: how many layers were kept in float, by how many points its metric was below the float's, and how
+    many percent of the answers were the same."""
 
     kept: int
     loss: float
+    same: float
 
 
 class Choice(NamedTuple):
@@ -60,7 +62,8 @@ def sensitivities(network: nn.Module, pixels: Tensor) -> list[tuple[str, float]]
 
 
 def choose(job: export.Job, calibration: Calibration, within: float) -> Choice:
-    """The fewest layers kept in float, of a ranking by sensitivity, with which the loss is at most `within` points.
+    """The fewest layers kept in float, of a ranking by sensitivity, with which the loss is at most `within` points, and
+    as many answers are the same as an export must have (`job.min_same`).
 
     Each trial is quantized and run by the runtime itself. Beyond the layers that `calibration` keeps anyway, 0, 1, 2, 4
     and so on are kept until the loss is small enough, and then the smallest such number is sought between the last two.
@@ -71,6 +74,7 @@ def choose(job: export.Job, calibration: Calibration, within: float) -> Choice:
     """
     if not within >= 0:
         raise ConfigError(f"within must be 0 or more points, got {within}.")
+    least = agreement.LIMITS["int8"].same if job.min_same is None else job.min_same
     judged = list(_judged(job, len(calibration.pixels)))
     remembered = agreement.Remembered(job.network)
     ranking = [
@@ -82,17 +86,19 @@ def choose(job: export.Job, calibration: Calibration, within: float) -> Choice:
         return Calibration(calibration.pixels, calibration.method, (*calibration.keep, *ranking[:kept]))
 
     def fits(kept: int) -> bool:
-        found = _loss(job, settings(kept), remembered, judged)
-        trials.append(Trial(kept, found))
-        return found <= within
+        trial = Trial(kept, *_judge(job, settings(kept), remembered, judged))
+        trials.append(trial)
+        return trial.loss <= within and trial.same >= least
 
     low, high = -1, 0
     while not fits(high):
         if high == len(ranking):
-            least = min(trials, key=lambda trial: trial.loss)
+            best = min(trials, key=lambda trial: trial.loss)
             raise ExportError(
-                f"{job.format.name} loses more than {within} points in 8 bits whatever is kept in float: at least "
-                f"{least.loss:.2f}, with {least.kept} of {len(ranking)} layers kept. Allow more, or fine-tune."
+                f"{job.format.name} loses more than {within} points in 8 bits, or answers otherwise in more than "
+                f"{100 - least:g}%, whatever is kept in float: the best lost {best.loss:.2f} points, {best.same:.2f}% "
+                f"of the answers the same, with {best.kept} of {len(ranking)} layers kept. Allow more (--within, "
+                "--min_same), or fine-tune."
             )
         low, high = high, min(len(ranking), max(1, 2 * high))
     while high - low > 1:
@@ -117,7 +123,10 @@ def _others(images: ImageSet, count: int, calibrated: int) -> ImageSet:
     return images.subset(rest[pictures.places(len(rest), count)])
 
 
-def _loss(job: export.Job, calibration: Calibration, student: nn.Module, judged: list[tuple[Tensor, Tensor]]) -> float:
+def _judge(
+    job: export.Job, calibration: Calibration, student: nn.Module, judged: list[tuple[Tensor, Tensor]]
+) -> tuple[float, float]:
+    """Loss, and percent of the answers that are the same."""
     task = tasks.get(job.student.task)
     with tempfile.TemporaryDirectory() as folder:
         export.make(job, Path(folder), calibration)
@@ -128,4 +137,4 @@ def _loss(job: export.Job, calibration: Calibration, student: nn.Module, judged:
         del runtime
     if found.loss is None or math.isnan(found.loss):
         raise ConfigError("within is judged on labeled training images, and these have no labels.")
-    return found.loss
+    return found.loss, found.same

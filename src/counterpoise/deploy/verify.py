@@ -27,7 +27,7 @@ def verify(
     student: str | Path | None = None,
     data: RunLike | None = None,
     data_set: Splits | None = None,
-    images: int = 1000,
+    images: int | None = None,
     model: Model | None = None,
 ) -> dict[str, Any]:
     """Check hashes and answers again, such as on the machine that received a folder.
@@ -115,7 +115,7 @@ def _against_student(
     student: Path,
     data: RunLike | None,
     data_set: Splits | None,
-    images: int,
+    images: int | None,
     model: Model | None,
 ) -> dict[str, Any] | None:
     from counterpoise.deploy import export
@@ -134,7 +134,7 @@ def _against_student(
 
 
 def _verify_student(
-    place: Path, data: RunLike | None, data_set: Splits | None, images: int, model: Model | None
+    place: Path, data: RunLike | None, data_set: Splits | None, images: int | None, model: Model | None
 ) -> dict[str, Any]:
     from counterpoise.engine.evaluator import full_report
     from counterpoise.models import folder as student_folder

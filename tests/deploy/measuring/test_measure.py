@@ -75,6 +75,26 @@ def test_a_student_is_measured(run: Run, student: Path) -> None:
     assert json.loads(Path("cost.json").read_text()) == result
 
 
+def test_a_student_of_ones_own_code_is_measured_where_the_code_is_named(run: Run, tmp_path: Path) -> None:
+    code = tmp_path / "mine.py"
+    code.write_text(
+        "from torch import nn\n\n\ndef net(num_classes=10):\n"
+        "    head = (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, num_classes))\n"
+        "    return nn.Sequential(nn.Conv2d(3, 4, 3), *head)\n"
+    )
+    data = {"source": "digits", "options": {"train_size": 60}, "views": {"crop": "none", "flip": False}}
+    train = {"epochs": 1, "batch_size": 30, "precision": "fp32", "device": "cpu"}
+    name = f"{code}:net"
+    api.train({"data": data, "student": {"model": name, "input_size": 8}, "train": train, "out": tmp_path / "own"})
+    for command in (["measure"], ["export", "--to", "onnx"], ["verify"], ["try"], ["finetune", "--out", "new"]):
+        code_, _, error = run(command[0], tmp_path / "own", *command[1:])
+        assert code_ == 2
+        assert f"name it: --model {name}" in error
+    code_, out, error = run("measure", tmp_path / "own", "--model", name, *QUICK, "--batch", "1", "--json")
+    assert code_ == 0, error
+    assert json.loads(out)["measured"][0]["parameters"] == 3 * 4 * 9 + 4 + 4 * 10 + 10
+
+
 @pytest.mark.parametrize(
     ("shape", "kind", "apart", "flags", "size", "batches"),
     [

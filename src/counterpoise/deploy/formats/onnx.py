@@ -1,4 +1,4 @@
-"""ONNX, run by onnxruntime: one file with all weights, opset 20."""
+"""ONNX, run by onnxruntime: one file with all weights."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from counterpoise.deploy.base import Calibration, Format, Pixels, Request, Runtime
+from counterpoise.deploy.base import Calibration, ExportError, Format, Pixels, Request, Runtime
 from counterpoise.deploy.tracing import lacking, trace
 from counterpoise.errors import ConfigError
 
@@ -50,6 +50,7 @@ class Onnx(Format):
     packages = ("onnx", "onnxscript", "onnxruntime")
     files = ("model.onnx",)
     methods = ("minmax", "percentile", "entropy")
+    opsets = range(13, 24)
     load: ClassVar[Callable[[str, int | None], Runtime]] = staticmethod(load)
 
     def convert(self, network: nn.Module, request: Request, metadata: Mapping[str, str], out: Path) -> dict[str, Any]:
@@ -61,7 +62,7 @@ class Onnx(Format):
         _describe(model, metadata)
         onnx.checker.check_model(model, full_check=True)
         (out / self.files[0]).write_bytes(model.SerializeToString())
-        return {"opset": OPSET, "operators": len(model.graph.node)}
+        return {"opset": opset_of(model), "operators": len(model.graph.node)}
 
     def quantize(
         self, network: nn.Module, request: Request, metadata: Mapping[str, str], out: Path, calibration: Calibration
@@ -92,7 +93,7 @@ class Onnx(Format):
         _describe(model, metadata)
         onnx.checker.check_model(model)
         (out / self.files[0]).write_bytes(model.SerializeToString())
-        return {"opset": OPSET, **_shares(model)}
+        return {"opset": opset_of(model), **_shares(model)}
 
     def versions(self) -> dict[str, str]:
         return {package: version(package) for package in self.packages}
@@ -131,6 +132,7 @@ def translate(network: nn.Module, request: Request) -> Any:
     state = (
         request.size,
         request.batch,
+        request.opset,
         *((id(value), value._version) for value in (*network.parameters(), *network.buffers())),
     )
     kept = _translated.get(network)
@@ -152,7 +154,7 @@ def _translate(network: nn.Module, request: Request) -> Any:
                 program,
                 (example,),
                 dynamo=True,
-                opset_version=OPSET,
+                opset_version=request.opset or OPSET,
                 input_names=[INPUT],
                 output_names=[OUTPUT],
                 external_data=False,
@@ -162,10 +164,20 @@ def _translate(network: nn.Module, request: Request) -> Any:
             raise lacking("ONNX", error, program) from error
         assert made is not None
         model = made.model_proto
+    if opset_of(model) != (request.opset or OPSET):
+        raise ExportError(
+            f"The network needs operators of opset {opset_of(model)}, and cannot be put in those of {request.opset}: "
+            f"--opset {opset_of(model)} or later."
+        )
     for value in (*model.graph.input, *model.graph.output):
         if request.batch is None:
             value.type.tensor_type.shape.dim[0].dim_param = "batch"
     return model
+
+
+def opset_of(model: Any) -> int:
+    """Version of a model's operators."""
+    return next(int(entry.version) for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
 
 
 def distance(found: np.ndarray[Any, Any], expected: Tensor) -> float:

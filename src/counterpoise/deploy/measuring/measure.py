@@ -27,6 +27,7 @@ def measure(
     rounds: int = 9,
     seconds: float = 0.2,
     size: tuple[int, int] | None = None,
+    model: str | None = None,
     tell: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
     """What students and exports cost on this machine, measured in turn, each in a fresh process.
@@ -38,6 +39,7 @@ def measure(
         rounds: turns of each; the median's interval is that over them. At least 6.
         seconds: of timed calls in each turn, which are at least five.
         size: height and width of pictures, for what takes any.
+        model: the network of student folders, where that is code of one's own: file.py:function.
 
     Returns:
         {"machine", "settings", "measured"}: of each thing name, runtime, versions, precision, bytes, files, parameters,
@@ -55,7 +57,7 @@ def measure(
         rounds=rounds,
         seconds=seconds,
     )
-    found = find(paths, size)
+    found = find(paths, size, model)
     load = busy()
     cases = timing.time_all(found, settings, tell)
     return {
@@ -81,7 +83,7 @@ def bundle(
     return phones.write_bundle(find(paths, None), Path(out), threads=threads, rounds=rounds)
 
 
-def find(paths: Sequence[str | Path], size: tuple[int, int] | None) -> list[Subject]:
+def find(paths: Sequence[str | Path], size: tuple[int, int] | None, model: str | None = None) -> list[Subject]:
     """What is meant by paths. Raises as `measure` does."""
     from counterpoise.deploy import base, folder
 
@@ -114,7 +116,7 @@ def find(paths: Sequence[str | Path], size: tuple[int, int] | None) -> list[Subj
                 "ONNX alone say what they take."
             )
         else:
-            found.append(subjects.student(path, size))
+            found.append(subjects.student(path, size, model))
     return found
 
 

@@ -70,8 +70,8 @@ class Subject:
         }
 
 
-def student(path: Path, size: tuple[int, int] | None = None) -> Subject:
-    """A student folder or a run, to be run by PyTorch.
+def student(path: Path, size: tuple[int, int] | None = None, model: str | None = None) -> Subject:
+    """A student folder or a run, to be run by PyTorch. model: its network, where that is code: file.py:function.
 
     Raises ModelError where there is none; ConfigError where it takes pictures of any size and none is given.
     """
@@ -80,7 +80,7 @@ def student(path: Path, size: tuple[int, int] | None = None) -> Subject:
     from counterpoise.models.student import load_student
 
     place = folder.find(path)
-    network = load_student(place)
+    network = load_student(place, model=model)
     own = network.input_size
     if size is None and own is None:
         raise ConfigError(f"{path} takes pictures of any size: say of which to measure it, such as --size 224 224.")
@@ -92,7 +92,7 @@ def student(path: Path, size: tuple[int, int] | None = None) -> Subject:
         runtime=PYTORCH,
         precision="float32",
         path=place,
-        source=source_of(_open_student),
+        source=f"MODEL = {model!r}\n{source_of(_open_student)}",
         size=chosen,
         files=(place / folder.WEIGHTS, place / folder.DESCRIPTION),
         versions=_torch(),
@@ -196,7 +196,7 @@ def _open_student(path: str, threads: int | None) -> Any:
 
     if threads is not None:
         torch.set_num_threads(threads)
-    student = load_student(path)
+    student = load_student(path, model=MODEL)  # type: ignore[name-defined] # noqa: F821
 
     def run(pixels: Any) -> Any:
         with torch.inference_mode():
