@@ -289,3 +289,59 @@ def test_a_real_process_says_it_without_a_traceback(scenes: Path, tmp_path: Path
     assert done.returncode == 2
     assert done.stderr.startswith("Error: Mask ")
     assert "Traceback" not in done.stderr
+
+
+def lesions(root: Path) -> Path:
+    """images/{train,val} and masks/{train,val}, 4 and 2 scenes; 0 and 255 in the masks, names alone in classes.txt."""
+    for half, count in (("train", 4), ("val", 2)):
+        for number in range(count):
+            values = np.zeros((24, 24), dtype=np.uint8)
+            values[4:14, 3 + number : 15 + number] = 255
+            for side, pixels in (("images", np.stack([values] * 3, 2)), ("masks", values)):
+                path = root / side / half / f"{number}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(pixels).save(path)
+    (root / "classes.txt").write_text("background\nlesion\n")
+    return root
+
+
+def test_masks_of_0_and_255_lead_to_two_classes(run: Run, tmp_path: Path) -> None:
+    root = lesions(tmp_path / "lesions")
+    train = ["train", *COMMON[:-1], *STUDENT, "--data", root, "--data.scenes.size", "16", "16"]
+    refused(run(*train, "--out", "a"), "If it is a class, write the value behind every name", "'lesion 255'")
+    void = [*train, "--data.options.ignore", "255"]
+    refused(run(*void, "--out", "b"), "hold no class but 'background', and no pixel of 'lesion'", "lesion 255")
+    assert not Path("a").exists()
+    assert not Path("b").exists()
+    (root / "classes.txt").write_text("background 0\nlesion 255\n")
+    code, _, err = run(*train, "--out", "c")
+    assert code == 0, err
+    assert "train    4 scenes, pixels: background 79%, lesion 21%" in err
+    assert "in evaluation whole" in err
+
+
+def test_evaluate_warns_of_classes_that_never_occur_and_refuses_one_alone(run: Run, tmp_path: Path) -> None:
+    root = lesions(tmp_path / "lesions")
+    (root / "classes.txt").write_text("background 0\nedge 128\nlesion 255\n")
+    code, _, err = run("train", *COMMON[:-1], *STUDENT, "--data", root, "--data.scenes.size", "16", "16", "--out", "c")
+    assert code == 0, err
+    assert "No pixel in the masks of train of" in err
+    assert "is of the class 'edge'" in err
+    code, out, _ = run("evaluate", "c")
+    assert code == 0
+    assert "Never in the masks, so that no score says how well it is known: edge" in out
+    assert json.loads(run("evaluate", "c", "--json")[1])["absent"] == ["edge"]
+    for path in (root / "masks" / "val").iterdir():
+        Image.new("L", (24, 24)).save(path)
+    refused(run("evaluate", "c"), "hold no class but 'background'", "100 whatever is answered")
+
+
+def test_check_finds_what_is_wrong_with_scenes(run: Run, tmp_path: Path) -> None:
+    root = lesions(tmp_path / "lesions")
+    code, out, err = run("check", root)
+    assert code == 2
+    assert "5 more masks are like it" in out + err
+    (root / "classes.txt").write_text("background 0\nlesion 255\n")
+    code, out, _ = run("check", root)
+    assert code == 0
+    assert "val      2 scenes, pixels: background 79%, lesion 21%" in out

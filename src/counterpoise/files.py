@@ -138,8 +138,10 @@ def replacing_folder(path: Path) -> Iterator[Path]:
 
 def standing(path: Path) -> Path:
     """The folder that is, or was last, whole under `path`: one that a crash has left under another name comes back."""
+    if path.exists():
+        return path
     old = _older(path)
-    if not path.exists() and old.is_dir():
+    if old.is_dir():
         try:
             old.rename(path)
         except OSError:  # it may only be read

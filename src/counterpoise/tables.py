@@ -71,6 +71,8 @@ def report_tables(report: dict[str, Any]) -> Iterator[Any]:
         for row in rows:
             classes.add(row["class"], *(_cell(value) for name, value in row.items() if name != "class"))
         yield classes
+    if report.get("absent"):
+        yield f"Never in the masks, so that no score says how well it is known: {', '.join(report['absent'])}"
     if report.get("corrupt"):
         yield f"{len(report['corrupt'])} images could not be read: {', '.join(report['corrupt'][:5])}"
 

@@ -105,6 +105,17 @@ def test_report_is_json_and_names_classes_without_pixels() -> None:
     assert sum(row["pixels"] for row in values["per_class"]) == 3 * 10 * 16
 
 
+def test_classes_that_never_occur_are_named_and_one_alone_is_no_score() -> None:
+    logits, mask = sample()
+    report = get("segmentation").report(CLASSES)
+    report.update(logits, mask)
+    assert report.values()["absent"] == ["car"]
+    alone = get("segmentation").report(CLASSES)
+    alone.update(logits, torch.where(mask == IGNORE, IGNORE, 1))
+    with pytest.raises(DataError, match=f"no class but '{CLASSES[1]}': a score over one class is 100"):
+        alone.values()
+
+
 def test_score_adds_up_over_batches_and_agrees_with_the_report() -> None:
     task = get("segmentation")
     assert (task.headline, task.hub_name) == ("miou", "image-segmentation")

@@ -16,6 +16,8 @@ from counterpoise.data.images import CorruptImage
 from counterpoise.data.problems import Problem, fault, warning
 from counterpoise.data.sources import registry
 from counterpoise.data.sources.base import UNLABELED, ImageSet, Splits
+from counterpoise.data.sources.masks import MaskedSet
+from counterpoise.data.sources.masks_census import problems_of
 from counterpoise.data.summary import Found, of_splits
 from counterpoise.errors import CounterpoiseError
 
@@ -56,7 +58,10 @@ def check(data: config.Data) -> Checked:
 
 
 def cheap(splits: Splits) -> list[Problem]:
-    """What can be seen before training without decoding."""
+    """What can be seen before training without decoding pictures; some masks are read."""
+    masked = [(half, name) for half, name in zip(splits, ("train", "val"), strict=True) if isinstance(half, MaskedSet)]
+    if masked:
+        return [problem for half, name in masked for problem in problems_of(half.counted, half.origin or name)]
     return list(_of_labels(splits))
 
 

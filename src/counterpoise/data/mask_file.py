@@ -66,17 +66,15 @@ def mask_size(path: Path) -> tuple[int, int]:
         return image.height, image.width
 
 
-def colors_of(path: Path) -> dict[tuple[int, int, int], int]:
-    """The colors in a mask file, each with its number of pixels; nothing where it holds grays or indices.
-
-    Raises CorruptImage.
-    """
+def contents(path: Path) -> dict[tuple[int, ...], int]:
+    """What a mask file holds, whatever it means: pixels by value, (v,), or by color, (r, g, b). Raises CorruptImage."""
     with _opened(path, ()) as image:
-        if image.mode not in ("RGB", "RGBA"):
+        if image.mode not in ("L", "P", "1", "RGB", "RGBA"):
             return {}
-        values = _loaded(image, path)[..., :3]
-    found, counts = np.unique(values.reshape(-1, 3), axis=0, return_counts=True)
-    return {(r, g, b): count for (r, g, b), count in zip(found.tolist(), counts.tolist(), strict=True)}
+        values = _loaded(image, path)
+    values = values[..., :3].reshape(-1, 3) if values.ndim == 3 else values.reshape(-1, 1)
+    found, counts = np.unique(values.astype(np.uint8), axis=0, return_counts=True)
+    return {tuple(value): count for value, count in zip(found.tolist(), counts.tolist(), strict=True)}
 
 
 def _opened(path: Path, further: tuple[str, ...]) -> Image.Image:

@@ -68,6 +68,7 @@ class SceneEvalLoader:
 
     Args:
         reduction: how many times smaller the images are given than they are; at 1 as they are.
+        window: height and width of that through which the model will look at them, to be told.
         batch_size: most scenes at once; large ones come fewer at a time.
         rank, world, on_corrupt: as for `loader.EvalLoader`.
 
@@ -81,6 +82,7 @@ class SceneEvalLoader:
         images: MaskedSet,
         *,
         reduction: float = 1.0,
+        window: tuple[int, int] | None = None,
         batch_size: int = 250,
         workers: int = 2,
         rank: int = 0,
@@ -92,13 +94,17 @@ class SceneEvalLoader:
         self._masked = images
         self._indices = range(len(images) * rank // world, len(images) * (rank + 1) // world)
         self._batch_size = batch_size
+        self._window = window
         self._reader = _WholeScenes(images, reduction, on_corrupt)
         # What lies in memory is not worth a process.
         self._workers = 0 if isinstance(images, MaskedArraySet) else workers
 
     def shown(self) -> str:
         """How scenes are shown, in a few words."""
-        return "whole" if self._reader.reduction == 1 else f"whole, {self._reader.reduction:.3g} times smaller"
+        smaller = "" if self._reader.reduction == 1 else f", {self._reader.reduction:.3g} times smaller"
+        if self._window is None:
+            return f"whole{smaller}"
+        return f"by a sliding window of {self._window[1]} x {self._window[0]}{smaller}"
 
     def __iter__(self) -> Iterator[Batch]:
         places = Places(Place(0, group, []) for group in self._groups())

@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 
 from counterpoise import config
+from counterpoise.data.problems import raise_first
 from counterpoise.data.scene_loader import SceneEvalLoader, SceneLoader
 from counterpoise.data.scenes import plan_scenes, shrink
-from counterpoise.data.sources.masks import IGNORE, MaskedArraySet, MaskedSet, class_weights
+from counterpoise.data.sources.masks import IGNORE, MaskedSet, class_weights
+from counterpoise.data.sources.masks_census import problems_of
 from counterpoise.errors import ConfigError, DataError, ModelError, RunError
 from counterpoise.models.network import SceneView
 from counterpoise.objectives.composite import resample
@@ -95,7 +97,7 @@ class SegmentationReport(Report):
     """mIoU, Dice, pixel and mean class accuracy in percent, a table by class, and the confusion matrix.
 
     All follow from one matrix of counts over all pixels of all images. A class that is neither in the masks nor in the
-    answers counts in no mean, and has None in its row.
+    answers counts in no mean, and has None in its row; `absent` names the classes that are not in the masks.
     """
 
     def __init__(self, classes: Sequence[str]) -> None:
@@ -108,14 +110,23 @@ class SegmentationReport(Report):
         self.images += int(((target != IGNORE) & (target >= 0)).flatten(1).any(1).sum())
 
     def values(self) -> dict[str, Any]:
+        """Raises DataError where all masks together hold one class of several."""
         if not self.images:
             return {"images": 0}
         matrix = self.score.matrix()
         columns = _by_class(matrix)
+        absent = [name for name, pixels in zip(self.classes, matrix.sum(1).tolist(), strict=True) if not pixels]
+        if len(absent) == len(self.classes) - 1 > 0:
+            left = next(name for name in self.classes if name not in absent)
+            raise DataError(
+                f"The masks hold no class but '{left}': a score over one class is 100 whatever is answered. Evaluate "
+                "on masks that hold more; if data.options.ignore makes void what is a class, take it away."
+            )
         return {
             **self.score.values(),
             "mean_class_accuracy": _mean_percent(columns["recall"]),
             "images": self.images,
+            "absent": absent,
             "per_class": [
                 {
                     "class": name,
@@ -185,10 +196,7 @@ class Segmentation(Task):
     metrics = ("miou", "dice", "pixel_accuracy")
 
     def check(self, images: ImageSet) -> None:
-        if not isinstance(images, MaskedSet):
-            raise ConfigError("Task segmentation learns from masks, and the data holds none: see source masks_folder.")
-        if isinstance(images, MaskedArraySet) and all((mask == IGNORE).all() for mask in images.masks):
-            raise DataError(f"All {len(images)} masks are void, from '{images.name(0)}' on: no pixel has a class.")
+        raise_first(problems_of(_masked(images).counted, images.origin or "the data"))
 
     def objective(self, run: config.Run, images: ImageSet | None) -> WeightedSum:
         terms = {name: _with_weights(term, images) for name, term in run.objective.items()}
@@ -259,6 +267,7 @@ class Segmentation(Task):
         return SceneEvalLoader(
             _masked(images),
             reduction=model.scenes.reduction,
+            window=model.scenes.window,
             batch_size=batch_size,
             workers=data.workers,
             rank=rank,
@@ -346,8 +355,8 @@ def _described(model: VisionModel, mask: Tensor) -> dict[str, Any]:
 
 
 def _masked(images: ImageSet) -> MaskedSet:
-    TASK.check(images)
-    assert isinstance(images, MaskedSet)
+    if not isinstance(images, MaskedSet):
+        raise ConfigError("Task segmentation learns from masks, and the data holds none: see source masks_folder.")
     return images
 
 

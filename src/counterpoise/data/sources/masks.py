@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Literal
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
@@ -12,6 +13,9 @@ from torch import Tensor
 from counterpoise.data.images import CorruptImage
 from counterpoise.data.sources.base import UNLABELED, ArraySet, Concatenation, ImageSet, Subset, extent_in_memory
 from counterpoise.errors import DataError
+
+if TYPE_CHECKING:
+    from counterpoise.data.sources.masks_census import Census
 
 IGNORE = 255
 """Void in every mask of the program, whatever number or color stands for it in the files."""
@@ -35,6 +39,17 @@ class MaskedSet(ImageSet):
             DataError: it does not fit the image or the classes.
         """
 
+    @property
+    def counted(self) -> Census:
+        """How the pixels of its masks divide over the classes; files are read once."""
+        return self._counted
+
+    @cached_property
+    def _counted(self) -> Census:
+        from counterpoise.data.sources.masks_census import census
+
+        return census(self)
+
     def subset(self, indices: Tensor) -> MaskedSet:
         return MaskedSubset(self, indices)
 
@@ -52,7 +67,8 @@ class MaskedSet(ImageSet):
 
     def census(self) -> str:
         unlabeled = int((self.labels == UNLABELED).sum())
-        return f"{unlabeled:,} without a mask" if unlabeled else ""
+        missing = f"{unlabeled:,} without a mask" if unlabeled else ""
+        return ", ".join(part for part in (missing, self.counted.text()) if part)
 
     def _decoded(self, limit_bytes: float, on_corrupt: Literal["stop", "skip"]) -> MaskedSet:
         return in_memory(self, limit_bytes, on_corrupt)
@@ -102,6 +118,11 @@ class MaskedArraySet(ArraySet, MaskedSet):
 
     def read_mask(self, index: int) -> Tensor:
         return self.masks[index]
+
+    @property
+    def counted(self) -> Census:
+        self.__dict__.pop("_counted", None)  # what lies in memory may have been changed, and is soon counted
+        return self._counted
 
     def subset(self, indices: Tensor) -> MaskedArraySet:
         names = [self.name(index) for index in indices.tolist()]
@@ -164,7 +185,7 @@ def in_memory(images: MaskedSet, limit_bytes: float, on_corrupt: Literal["stop",
 
 
 def class_counts(images: MaskedSet) -> tuple[Tensor, Tensor]:
-    """How often each class occurs: reads every mask once.
+    """How often each class occurs: reads every mask once. One that cannot be read tells nothing; it is named later.
 
     Returns:
         int64 [C], pixels of each class; int64 [C], pixels that are not void in those images where the class occurs.
@@ -172,7 +193,10 @@ def class_counts(images: MaskedSet) -> tuple[Tensor, Tensor]:
     classes = len(images.classes)
     own, around = torch.zeros(2, classes, dtype=torch.int64)
     for index in torch.nonzero(images.labels != UNLABELED).flatten().tolist():
-        counts = torch.bincount(images.read_mask(index).flatten(), minlength=IGNORE + 1)[:classes]
+        try:
+            counts = torch.bincount(images.read_mask(index).flatten(), minlength=IGNORE + 1)[:classes]
+        except CorruptImage:
+            continue
         own += counts
         around += counts.sum() * (counts > 0)
     return own, around

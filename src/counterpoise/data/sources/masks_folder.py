@@ -2,132 +2,216 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext, suppress
-from functools import cached_property
+from dataclasses import dataclass
 from pathlib import Path
-
-import torch
-from torch import Tensor
+from typing import Any
 
 from counterpoise import config
 from counterpoise.data.halves import TRAIN, Halves, find, is_split_name
 from counterpoise.data.images import CorruptImage
 from counterpoise.data.legend import Legend, read_legend
-from counterpoise.data.mask_file import UnfitMask, mask_size, read_mask, resized
-from counterpoise.data.sources.base import FileSet, Splits, split_by_fraction
-from counterpoise.data.sources.masks import MaskedSet
-from counterpoise.data.sources.masks_pairing import Side, check_apart, listed, matching
+from counterpoise.data.problems import Problem, fault, raise_first, warning
+from counterpoise.data.sources.base import Splits, split_by_fraction
+from counterpoise.data.sources.masks_files import WAYS_OUT, MaskFiles
+from counterpoise.data.sources.masks_layouts import described, found_in_masks, is_divided, mask_of_view
+from counterpoise.data.sources.masks_pairing import Pairs, Side, listed, matching, shared
 from counterpoise.data.sources.registry import register
-from counterpoise.data.walking import subfolders
-from counterpoise.errors import DataError, nearest
-
-
-class MaskFiles(FileSet, MaskedSet):
-    """Image files with a mask file each, read when asked.
-
-    Args:
-        root, files: folder of the images, and their paths relative to it.
-        mask_root, mask_files: the same for the masks.
-        legend: what their values mean.
-        resize: bring masks of another size to that of their image, by the nearest pixel.
-    """
-
-    def __init__(
-        self,
-        root: Path,
-        files: Sequence[str],
-        mask_root: Path,
-        mask_files: Sequence[str],
-        legend: Legend,
-        resize: bool = False,
-    ) -> None:
-        super().__init__(root, files, torch.zeros(len(files), dtype=torch.int64), legend.classes)
-        self.mask_root = mask_root
-        self.mask_files = tuple(mask_files)
-        self.legend = legend
-        self.resize = resize
-
-    def mask_path(self, index: int) -> Path:
-        """The file of a mask."""
-        return self.mask_root / self.mask_files[index]
-
-    def read_mask(self, index: int) -> Tensor:
-        path = self.mask_path(index)
-        size = self.extent(index)
-        mask = read_mask(path, self.legend)
-        found = mask.shape[0], mask.shape[1]
-        if found != size and not (self.resize and _of_one_shape(found, size)):
-            raise UnfitMask(os.fspath(path), f"{self._misfit(index, found, size)}. {_WAYS_OUT}")
-        return resized(mask, size)
-
-    def misfits(self) -> tuple[list[str], int]:
-        """By headers: what is wrong with each mask that does not fit its image, and how many are resized."""
-        wrong, moved = [], 0
-        for index in range(len(self)):
-            try:
-                size, found = self.extent(index), mask_size(self.mask_path(index))
-            except CorruptImage:  # said, or left out, when it is read
-                continue
-            if found != size and self.resize and _of_one_shape(found, size):
-                moved += 1
-            elif found != size:
-                wrong.append(f"{self.mask_path(index)} {self._misfit(index, found, size)}")
-        return wrong, moved
-
-    def _misfit(self, index: int, mask: tuple[int, int], image: tuple[int, int]) -> str:
-        turned = ", after the turn that its EXIF data asks for" if mask == image[::-1] else ""
-        other = ", which is another shape" if self.resize and not _of_one_shape(mask, image) else ""
-        sizes = [f"{width} x {height}" for height, width in (mask, image)]
-        return f"is {sizes[0]} pixels{other}, and its image {self.name(index)} is {sizes[1]}{turned}"
-
-    def identity(self, index: int) -> bytes:
-        path = self.mask_root / self.mask_files[index]
-        size = path.stat().st_size if path.is_file() else -1
-        return super().identity(index) + os.fsencode(f" {self.mask_files[index]} {size} {self._meaning}")
-
-    @cached_property
-    def _meaning(self) -> str:
-        legend = self.legend
-        later = [("given", legend.given), ("lossy", legend.lossy), ("resize", self.resize)]
-        marks = [mark for mark in later if mark[1]]  # sets that have none of them keep their fingerprint
-        return repr((legend.names, legend.colors, sorted(legend.void), legend.ignore, *marks))
-
-
-def _of_one_shape(mask: tuple[int, int], image: tuple[int, int]) -> bool:
-    """Whether a mask can be resized to its image without stretching, but for rounding."""
-    down, across = mask[0] / image[0], mask[1] / image[1]
-    return abs(down - across) <= max(down, across) * (0.02 + 1 / min(mask))
-
-
-def _check_sizes(parts: Sequence[MaskFiles]) -> None:
-    """Raises DataError that counts all masks which do not fit their images."""
-    wrong = [misfit for part in parts for misfit in part.misfits()[0]]
-    if wrong:
-        count = sum(map(len, parts))
-        more = "" if len(wrong) <= _SHOWN else f"; and {len(wrong) - _SHOWN} more"
-        raise DataError(
-            f"{len(wrong)} of {count} masks are of another size than their images: {'; '.join(wrong[:_SHOWN])}{more}. "
-            f"{_WAYS_OUT}"
-        )
-
+from counterpoise.data.walking import leftovers, subfolders
+from counterpoise.errors import CounterpoiseError, DataError, nearest
 
 _SHOWN = 3
-_WAYS_OUT = (
-    "Bring masks to the size of their images, by the nearest pixel, with --data.options.resize_masks true, or leave "
-    "these pictures out with --data.on_corrupt skip."
-)
+
+
+@dataclass(frozen=True)
+class Options:
+    """`data.options` of the source: see `load`."""
+
+    ignore: int | None = None
+    classes: Path = Path("classes.txt")
+    val_split: str | None = None
+    images: str = "images"
+    masks: str = "masks"
+    image_suffix: str = ""
+    mask_suffix: str = ""
+    lists: str = "."
+    resize_masks: bool = False
+    lossy: bool = False
+    shared: bool = False
+
+
+class _Survey:
+    """What a folder of images and masks holds, by names and headers, and what is wrong with that.
+
+    Attributes:
+        parts: the training scenes, and those to evaluate on where they are divided.
+        problems: errors keep the parts from being used.
+    """
+
+    def __init__(self, data: config.Data, options: Options) -> None:
+        assert data.path is not None  # the registry has seen to it
+        self.data, self.options = data, options
+        self.root = data.path.expanduser()
+        self.problems: list[Problem] = []
+        self.parts: list[MaskFiles] = []
+        self.halves: Halves | None = None
+        self.divided = is_divided(self.root, options.images, options.masks)
+        if not self.divided and not self._has_folders():
+            return
+        self.problems += mask_of_view(self.root, options.masks)
+        legend = self._read_legend()
+        pairs = [part for part in self._pairs() if part[2].keys]
+        if legend is not None:
+            self.parts = [self._files(images, masks, found.keys, legend) for images, masks, found in pairs]
+            self._look_at_sizes()
+        if self.halves is not None and len(self.parts) == len(self.halves.names):
+            _say_halves(self.parts, self.halves, self.root)
+
+    def _has_folders(self) -> bool:
+        for name in (self.options.images, self.options.masks):
+            if not (self.root / name).is_dir():
+                expected = f"expected {self.root / self.options.images} and {self.root / self.options.masks}"
+                hint = "" if (layout := described(self.root)) else nearest(name, subfolders(self.root))
+                self.problems.append(layout or fault(f"{self.root} has no folder '{name}'; {expected}.{hint}"))
+                return False
+        return True
+
+    def _read_legend(self) -> Legend | None:
+        file = self.options.classes.expanduser()
+        file = file if file.is_file() else self.root / file
+        try:
+            return read_legend(file, self.options.ignore, self.options.lossy)
+        except DataError as error:
+            held = "" if file.exists() else found_in_masks(self._mask_folder())
+            self.problems.append(fault(str(error), held))
+        return None
+
+    def _mask_folder(self) -> Path:
+        names = subfolders(self.root) if self.divided else []
+        return self.root / names[0] / self.options.masks if names else self.root / self.options.masks
+
+    def _side(self, folder: Path, masks: bool) -> Side:
+        suffix = self.options.mask_suffix if masks else self.options.image_suffix
+        side = Side(folder, suffix, masks, masks and self.options.lossy)
+        self.problems += side.problems
+        return side
+
+    def _sides(self, below: Path) -> tuple[Side, Side]:
+        return self._side(below / self.options.images, False), self._side(below / self.options.masks, True)
+
+    def _pairs(self) -> Iterator[tuple[Side, Side, Pairs]]:
+        """The images of each part, and which of them have a mask; what is wrong is kept."""
+        options = self.options
+        if self.divided:
+            self.halves = find(subfolders(self.root), str(self.root), val=options.val_split)
+            for name in self.halves.names if self.halves else ():
+                images, masks = self._sides(self.root / name)
+                yield images, masks, self._keep(matching(images, masks, ""))
+            return
+        images, masks = self._sides(self.root)
+        self.halves = _halves(subfolders(images.folder), options.val_split, f"{images.folder}")
+        if self.halves is not None:
+            for name in self.halves.names:
+                yield images, masks, self._keep(matching(images, masks, f"{name}/"))
+            return
+        folder = self.root / options.lists
+        by_list = {entry.stem for entry in folder.glob("*.txt")} if folder.is_dir() else set()
+        self.halves = _halves(by_list, options.val_split, f"{folder}")
+        if self.halves is not None:
+            files = [folder / f"{name}.txt" for name in self.halves.names]
+            found = [self._keep(listed(images, masks, file)) for file in files]
+            if len(found) == 2:
+                self._look_at_lists(found, files)
+            yield from ((images, masks, part) for part in found)
+            return
+        if options.val_split is not None:
+            raise DataError(
+                f"{self.root} has no split '{options.val_split}': neither {options.images}/train nor "
+                f"{folder / 'train.txt'} is there."
+            )
+        yield images, masks, self._keep(matching(images, masks, ""))
+
+    def _keep(self, found: Pairs) -> Pairs:
+        self.problems += found.problems
+        return found
+
+    def _look_at_lists(self, found: Sequence[Pairs], files: Sequence[Path]) -> None:
+        both = shared([part.keys for part in found], files)
+        if self.options.shared:
+            both = [warning(problem.what, "data.options.shared says that it is meant so.") for problem in both]
+        self.problems += both
+
+    def _files(self, images: Side, masks: Side, keys: Sequence[str], legend: Legend) -> MaskFiles:
+        files = [[side.files[key] for key in keys] for side in (images, masks)]
+        return MaskFiles(images.folder, files[0], masks.folder, files[1], legend, self.options.resize_masks)
+
+    def _look_at_sizes(self) -> None:
+        """Count the masks which do not fit their images, and those that are resized."""
+        wrong: list[str] = []
+        count = sum(map(len, self.parts))
+        for part, name in zip(self.parts, ("training", "evaluation"), strict=False):
+            misfits, moved = part.misfits()
+            wrong += misfits
+            if moved:
+                part.notes.append(
+                    f"{moved:,} of {len(part):,} {name} masks are resized to their images, by the nearest pixel"
+                )
+        if not wrong:
+            return
+        more = "" if len(wrong) <= _SHOWN else f"; and {len(wrong) - _SHOWN} more"
+        what = (
+            f"{len(wrong)} of {count} masks are of another size than their images: {'; '.join(wrong[:_SHOWN])}{more}."
+        )
+        if self.data.on_corrupt == "skip":
+            self.problems.append(warning(what, "They are left out (data.on_corrupt: skip).", wrong))
+        else:
+            self.problems.append(fault(what, WAYS_OUT, wrong))
+
+    def look_at_masks(self) -> None:
+        """Read every mask, and gather what is wrong with them by kind."""
+        kinds: dict[str, list[tuple[str, str, bool]]] = {}
+        for part in self.parts:
+            for index in range(len(part)):
+                path = str(part.mask_path(index))
+                try:
+                    part.read_mask(index)
+                except CounterpoiseError as error:
+                    if WAYS_OUT in str(error):  # counted by its header
+                        continue
+                    kind = re.sub(r"\d+", "#", str(error).replace(path, ""))[:60]
+                    kinds.setdefault(kind, []).append((path, str(error), isinstance(error, CorruptImage)))
+        for found in kinds.values():
+            paths = [path for path, _, _ in found]
+            colors = found_in_masks(self._mask_folder()) if "holds colors (" in found[0][1] else ""
+            alike = f" {len(found) - 1} more masks are like it." if len(found) > 1 else ""
+            skipped = found[0][2] and self.data.on_corrupt == "skip"
+            what, way_out = f"{found[0][1]}{alike}", "They are left out (data.on_corrupt: skip)." if skipped else colors
+            self.problems.append((warning if skipped else fault)(what, way_out, paths))
 
 
 def _recognizes(path: Path) -> bool:
-    return (path / "images").is_dir() and (path / "masks").is_dir()
+    both = (path / "images").is_dir() and (path / "masks").is_dir()
+    return both or is_divided(path, "images", "masks") or described(path) is not None
+
+
+def _check(data: config.Data, **options: Any) -> Iterator[Problem]:
+    survey = _Survey(data, Options(**options))
+    survey.look_at_masks()
+    yield from survey.problems
+    left = leftovers(survey.root)
+    if left:
+        yield warning(
+            f"{len(left)} files or folders that other programs left there hold images; they are no data.", "", left
+        )
 
 
 @register(
     "masks_folder",
     summary="PATH/images and PATH/masks, each with train/ and val/ or divided by train.txt and val.txt; classes.txt",
     recognizes=_recognizes,
+    check=_check,
 )
 def load(
     data: config.Data,
@@ -165,39 +249,16 @@ def load(
             nearest.
         shared: let pictures stand in both lists.
     """
-    assert data.path is not None  # the registry has seen to it
-    root = data.path.expanduser()
-    for name in (images, masks):
-        if not (root / name).is_dir():
-            expected = f"expected {root / images} and {root / masks}"
-            raise DataError(f"{root} has no folder '{name}'; {expected}.{nearest(name, subfolders(root))}")
-    file = classes.expanduser()
-    legend = read_legend(file if file.is_file() else root / file, ignore, lossy)
-    sides = Side(root / images, image_suffix), Side(root / masks, mask_suffix, masks=True, lossy=lossy)
-    folder = root / lists
-    by_list = {entry.stem for entry in folder.glob("*.txt")} if folder.is_dir() else set()
-    halves = _halves(subfolders(root / images), val_split, f"{root / images}")
-    keys = [matching(*sides, f"{name}/") for name in halves.names] if halves else []
-    if halves is None:
-        halves = _halves(by_list, val_split, f"{folder}")
-        files = [folder / f"{name}.txt" for name in halves.names] if halves else []
-        keys = [listed(*sides, file) for file in files]
-        if len(keys) == 2 and not shared:
-            check_apart(keys, files)
-    if not keys:
-        if val_split is not None:
-            raise DataError(
-                f"{root} has no split '{val_split}': neither {images}/train nor {folder / 'train.txt'} is there."
-            )
-        keys = [matching(*sides, "")]
-    parts = [_files(*sides, part, legend, resize_masks) for part in keys]
-    if data.on_corrupt == "stop":
-        _check_sizes(parts)
+    options = Options(
+        ignore, classes, val_split, images, masks, image_suffix, mask_suffix, lists, resize_masks, lossy, shared
+    )
+    survey = _Survey(data, options)
+    raise_first(survey.problems)
+    parts = survey.parts
     for part in parts:
         with suppress(CorruptImage) if data.on_corrupt == "skip" else nullcontext():
             part.read_mask(0)  # what is wrong with all masks is said before training begins
-    if halves is not None:
-        _say_halves(parts, halves, root)
+    parts[0].notes += [problem.sentence for problem in survey.problems]
     if len(parts) == 1:
         return split_by_fraction(parts[0], data.val_fraction, data.split_seed)
     return Splits(parts[0], parts[1])
@@ -216,8 +277,3 @@ def _say_halves(parts: Sequence[MaskFiles], halves: Halves, root: Path) -> None:
         parts[-1].origin += f" ({halves.why})"
     if unused := [name for name in halves.unused if is_split_name(name)]:
         parts[0].notes.append(f"not used: {', '.join(unused)} of {root}")
-
-
-def _files(images: Side, masks: Side, keys: Sequence[str], legend: Legend, resize: bool) -> MaskFiles:
-    files = [[side.files[key] for key in keys] for side in (images, masks)]
-    return MaskFiles(images.folder, files[0], masks.folder, files[1], legend, resize)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from counterpoise.data.mask_file import LOSSLESS, SAVED_WITH_LOSS
+from counterpoise.data.problems import Problem, fault
 from counterpoise.data.walking import image_files
-from counterpoise.errors import DataError
 
 SHOWN = 3
 
@@ -19,27 +21,53 @@ class Side:
     Args:
         masks: whether they are masks, which formats that change values do not hold.
         lossy: let masks be of such a format.
+
+    Attributes:
+        every: all files, of whatever suffix.
+        files: file by key.
+        problems: what is wrong with them.
     """
 
     def __init__(self, folder: Path, suffix: str, masks: bool = False, lossy: bool = False) -> None:
         self.folder = folder
         self.every = image_files(folder)
         self.files: dict[str, str] = {}
+        self.problems: list[Problem] = []
         kept = [(stem, file) for file in self.every if (stem := stem_of(file)).endswith(suffix)]
         jpeg = [file for _, file in kept if masks and not lossy and not file.lower().endswith(LOSSLESS)]
         if jpeg:
-            raise DataError(
+            self._wrong(
                 f"Mask {folder / jpeg[0]} is of a format that may change values{and_more(jpeg[1:])}; masks are PNG (or "
-                f"BMP, GIF, TIFF). A JPEG mask holds values that are no class, along every edge: {SAVED_WITH_LOSS}."
+                "BMP, GIF, TIFF).",
+                f"A JPEG mask holds values that are no class, along every edge: {SAVED_WITH_LOSS}.",
+                jpeg,
             )
+        twice = []
         for stem, file in kept:
             key = stem.removesuffix(suffix)
             if key in self.files:
-                raise DataError(f"{folder / self.files[key]} and {folder / file} differ in nothing but their ending.")
-            self.files[key] = file
+                twice.append((self.files[key], file))
+            self.files.setdefault(key, file)
+        if twice:
+            one, other = (folder / file for file in twice[0])
+            self._wrong(
+                f"{one} and {other} differ in nothing but their ending{and_more(twice[1:])}.",
+                "Take one of them away.",
+                [file for _, file in twice],
+            )
         if not self.files:
             ending = f" whose name ends in '{suffix}'" if suffix else ""
-            raise DataError(f"{folder} holds no images{ending}.")
+            self._wrong(f"{folder} holds no images{ending}.", "", [])
+
+    def _wrong(self, what: str, way_out: str, files: Sequence[str]) -> None:
+        self.problems.append(fault(what, way_out, [str(self.folder / file) for file in files]))
+
+
+class Pairs(NamedTuple):
+    """Keys of the images of a part that have a mask, and what is wrong with the part."""
+
+    keys: list[str]
+    problems: list[Problem]
 
 
 def stem_of(file: str) -> str:
@@ -52,12 +80,64 @@ def and_more(others: Sequence[object]) -> str:
     return f" ({len(others)} more)" if others else ""
 
 
-def require_masks(images: Side, masks: Side, keys: Sequence[str]) -> None:
-    """Raises DataError where images have no mask. No other picture's mask is offered in its place."""
+def matching(images: Side, masks: Side, start: str) -> Pairs:
+    """All images whose path begins with `start`; masks must be as many."""
+    keys, others = ([key for key in side.files if key.startswith(start)] for side in (images, masks))
+    if not keys:
+        return Pairs([], [fault(f"{images.folder / start} holds no images.")])
+    found = _with_masks(images, masks, keys)
+    left = [masks.files[key] for key in sorted(set(others) - set(keys))]
+    if left:
+        found.problems.append(
+            fault(
+                f"{masks.folder / start} holds {len(others)} masks and {images.folder / start} {len(keys)} images; "
+                f"{left[0]} belongs to none{and_more(left[1:])}.",
+                "Take it away, or bring its image.",
+                [str(masks.folder / file) for file in left],
+            )
+        )
+    return found
+
+
+def listed(images: Side, masks: Side, file: Path) -> Pairs:
+    """The images that a list file names, a line each: path or stem, with or without extension and suffix."""
+    try:
+        lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not text"
+        return Pairs([], [fault(f"List {file} cannot be read: {reason}.")])
+    if not lines:
+        return Pairs([], [fault(f"List {file} is empty.")])
+    known = {path: key for key, path in images.files.items()}
+    known |= {stem_of(path): key for key, path in images.files.items()}
+    known |= {key: key for key in images.files}
+    prefix = f"{images.folder.name}/"
+    named = [line.replace("\\", "/").removeprefix("./").removeprefix(prefix) for line in lines]
+    keys = [known[name] for name in named if name in known]
+    problems = []
+    strange = [line for line, name in zip(lines, named, strict=True) if name not in known]
+    if strange:
+        such = f", such as '{next(iter(images.files))}'" if images.files else ""
+        problems.append(
+            fault(
+                f"{file} names '{strange[0]}', which is not in {images.folder}{and_more(strange[1:])}.",
+                f"A line is the path of an image below it, or that without its ending{such}.",
+                strange,
+            )
+        )
+    twice = sorted(key for key, count in Counter(keys).items() if count > 1)
+    if twice:
+        problems.append(fault(f"{file} names '{twice[0]}' twice{and_more(twice[1:])}.", "", twice))
+    found = _with_masks(images, masks, list(dict.fromkeys(keys)))
+    return Pairs(found.keys, [*problems, *found.problems])
+
+
+def _with_masks(images: Side, masks: Side, keys: Sequence[str]) -> Pairs:
+    """The images that have a mask. No other picture's mask is offered in the place of one that is missing."""
     missing = [key for key in keys if key not in masks.files]
     if not missing:
-        return
-    shown = ", ".join(images.files[key] for key in missing[:SHOWN])
+        return Pairs(list(keys), [])
+    paths = [str(images.folder / images.files[key]) for key in missing]
     found = suffixes(map(stem_of, images.every), map(stem_of, masks.every))
     if found is None:
         way_out = "Add these masks, or take the images away; list files (train.txt, val.txt) may name those to use."
@@ -65,66 +145,23 @@ def require_masks(images: Side, masks: Side, keys: Sequence[str]) -> None:
         options = zip(("image_suffix", "mask_suffix"), found, strict=True)
         said = " and ".join(f"data.options.{name} to {suffix}" for name, suffix in options if suffix)
         way_out = f"Names end otherwise on either side: set {said}."
-    raise DataError(
-        f"{len(missing)} of {len(keys)} images have no mask below {masks.folder}; the first is "
-        f"{images.folder / images.files[missing[0]]}"
-        f"{f' (of {shown}, ...)' if len(missing) > 1 else ''}. {way_out}"
-    )
+    what = f"{len(missing)} of {len(keys)} images have no mask below {masks.folder}; the first is {paths[0]}."
+    return Pairs([key for key in keys if key in masks.files], [fault(what, way_out, paths)])
 
 
-def matching(images: Side, masks: Side, start: str) -> list[str]:
-    """Keys of all images whose path begins with `start`; masks must be as many."""
-    keys, others = ([key for key in side.files if key.startswith(start)] for side in (images, masks))
-    if not keys:
-        raise DataError(f"{images.folder / start} holds no images.")
-    require_masks(images, masks, keys)
-    left = sorted(set(others) - set(keys))
-    if left:
-        raise DataError(
-            f"{masks.folder / start} holds {len(others)} masks and {images.folder / start} {len(keys)} images; "
-            f"{masks.files[left[0]]} belongs to none{and_more(left[1:])}. Take it away, or bring its image."
-        )
-    return keys
-
-
-def listed(images: Side, masks: Side, file: Path) -> list[str]:
-    """Keys of the images that a list file names, a line each: path or stem, with or without extension and suffix."""
-    try:
-        lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(
-            f"List {file} cannot be read: {getattr(error, 'strerror', None) or 'it is not text'}."
-        ) from None
-    if not lines:
-        raise DataError(f"List {file} is empty.")
-    known = {path: key for key, path in images.files.items()}
-    known |= {stem_of(path): key for key, path in images.files.items()}
-    known |= {key: key for key in images.files}
-    prefix = f"{images.folder.name}/"
-    named = [line.replace("\\", "/").removeprefix("./").removeprefix(prefix) for line in lines]
-    strange = [line for line, name in zip(lines, named, strict=True) if name not in known]
-    if strange:
-        raise DataError(
-            f"{file} names '{strange[0]}', which is not in {images.folder}{and_more(strange[1:])}. A line is the "
-            f"path of an image below it, or that without its ending, such as '{next(iter(images.files))}'."
-        )
-    keys = [known[name] for name in named]
-    twice = sorted({key for key in keys if keys.count(key) > 1}) if len(set(keys)) < len(keys) else []
-    if twice:
-        raise DataError(f"{file} names '{twice[0]}' twice{and_more(twice[1:])}.")
-    require_masks(images, masks, keys)
-    return keys
-
-
-def check_apart(halves: Sequence[Sequence[str]], files: Sequence[Path]) -> None:
-    """Raises DataError where keys stand in both of two lists."""
+def shared(halves: Sequence[Sequence[str]], files: Sequence[Path]) -> list[Problem]:
+    """What is wrong where keys stand in both of two lists."""
     both = sorted(set(halves[0]) & set(halves[1]))
-    if both:
-        raise DataError(
+    if not both:
+        return []
+    return [
+        fault(
             f"{files[0]} and {files[1]} share {len(both)} images, such as {', '.join(both[:SHOWN])}: a score on "
-            "pictures that were trained on says nothing. Take them out of one list, or say that it is meant so: "
-            "--data.options.shared true."
+            "pictures that were trained on says nothing.",
+            "Take them out of one list, or say that it is meant so: --data.options.shared true.",
+            both,
         )
+    ]
 
 
 def suffixes(images: Iterable[str], masks: Iterable[str]) -> tuple[str, str] | None:

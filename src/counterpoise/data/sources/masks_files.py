@@ -1,0 +1,100 @@
+"""Image files with a mask file each."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from counterpoise.data.images import CorruptImage
+from counterpoise.data.legend import Legend
+from counterpoise.data.mask_file import UnfitMask, mask_size, read_mask, resized
+from counterpoise.data.sources.base import FileSet
+from counterpoise.data.sources.masks import MaskedSet
+
+WAYS_OUT = (
+    "Bring masks to the size of their images, by the nearest pixel, with --data.options.resize_masks true, or leave "
+    "these pictures out with --data.on_corrupt skip."
+)
+"""What to do about masks of another size."""
+
+
+class MaskFiles(FileSet, MaskedSet):
+    """Image files with a mask file each, read when asked.
+
+    Args:
+        root, files: folder of the images, and their paths relative to it.
+        mask_root, mask_files: the same for the masks.
+        legend: what their values mean.
+        resize: bring masks of another size to that of their image, by the nearest pixel.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        files: Sequence[str],
+        mask_root: Path,
+        mask_files: Sequence[str],
+        legend: Legend,
+        resize: bool = False,
+    ) -> None:
+        super().__init__(root, files, torch.zeros(len(files), dtype=torch.int64), legend.classes)
+        self.mask_root = mask_root
+        self.mask_files = tuple(mask_files)
+        self.legend = legend
+        self.resize = resize
+
+    def mask_path(self, index: int) -> Path:
+        """The file of a mask."""
+        return self.mask_root / self.mask_files[index]
+
+    def read_mask(self, index: int) -> Tensor:
+        path = self.mask_path(index)
+        size = self.extent(index)
+        mask = read_mask(path, self.legend)
+        found = mask.shape[0], mask.shape[1]
+        if found != size and not (self.resize and _of_one_shape(found, size)):
+            raise UnfitMask(os.fspath(path), f"{self._misfit(index, found, size)}. {WAYS_OUT}")
+        return resized(mask, size)
+
+    def misfits(self) -> tuple[list[str], int]:
+        """By headers: what is wrong with each mask that does not fit its image, and how many are resized."""
+        wrong, moved = [], 0
+        for index in range(len(self)):
+            try:
+                size, found = self.extent(index), mask_size(self.mask_path(index))
+            except CorruptImage:  # said, or left out, when it is read
+                continue
+            if found != size and self.resize and _of_one_shape(found, size):
+                moved += 1
+            elif found != size:
+                wrong.append(f"{self.mask_path(index)} {self._misfit(index, found, size)}")
+        return wrong, moved
+
+    def _misfit(self, index: int, mask: tuple[int, int], image: tuple[int, int]) -> str:
+        turned = ", after the turn that its EXIF data asks for" if mask == image[::-1] else ""
+        other = ", which is another shape" if self.resize and not _of_one_shape(mask, image) else ""
+        sizes = [f"{width} x {height}" for height, width in (mask, image)]
+        return f"is {sizes[0]} pixels{other}, and its image {self.name(index)} is {sizes[1]}{turned}"
+
+    def identity(self, index: int) -> bytes:
+        path = self.mask_root / self.mask_files[index]
+        size = path.stat().st_size if path.is_file() else -1
+        return super().identity(index) + os.fsencode(f" {self.mask_files[index]} {size} {self._meaning}")
+
+    @cached_property
+    def _meaning(self) -> str:
+        legend = self.legend
+        later = [("given", legend.given), ("lossy", legend.lossy), ("resize", self.resize)]
+        marks = [mark for mark in later if mark[1]]  # sets that have none of them keep their fingerprint
+        return repr((legend.names, legend.colors, sorted(legend.void), legend.ignore, *marks))
+
+
+def _of_one_shape(mask: tuple[int, int], image: tuple[int, int]) -> bool:
+    """Whether a mask can be resized to its image without stretching, but for rounding."""
+    down, across = mask[0] / image[0], mask[1] / image[1]
+    return abs(down - across) <= max(down, across) * (0.02 + 1 / min(mask))

@@ -1,0 +1,116 @@
+"""How people lay out images and masks otherwise, and how each layout is brought."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+from counterpoise.data.halves import is_split_name
+from counterpoise.data.images import CorruptImage
+from counterpoise.data.mask_file import contents
+from counterpoise.data.problems import Problem, fault, warning
+from counterpoise.data.sources.masks_pairing import stem_of, suffixes
+from counterpoise.data.walking import image_files, subfolders
+from counterpoise.errors import DataError
+
+_IMAGES = ("images", "image", "imgs", "img", "jpegimages", "leftimg8bit", "pictures", "photos", "frames", "inputs")
+_MASKS = (
+    *("1st_manual", "masks", "mask", "labels", "label", "annotations", "annotation", "annots", "segmentations"),
+    *("segmentation", "segmentationclass", "gtfine", "gt", "groundtruth", "ground_truth", "manual1"),
+)
+_VIEW = "mask"  # of retinas: what the camera sees
+_TRIED = 8  # subfolders that are looked into, and masks
+_MANY = 24
+
+
+def is_divided(root: Path, images: str, masks: str) -> bool:
+    """Whether there are train/images and train/masks, and the like, in place of images/ and masks/."""
+    if (root / images).is_dir() or (root / masks).is_dir():
+        return False
+    parts = [root / name for name in _folders(root) if is_split_name(name)]
+    return bool(parts) and all((part / images).is_dir() and (part / masks).is_dir() for part in parts)
+
+
+def described(root: Path) -> Problem | None:
+    """What a folder looks like that has no images/ and masks/, and how it is brought; None where that is not known."""
+    names = _folders(root)
+    found = _one_folder_a_picture(root, names) or _other_names(root, names)
+    for name in names if found is None else ():
+        if is_split_name(name) and (inner := described(root / name)) is not None:
+            return inner
+    return found
+
+
+def mask_of_view(root: Path, masks: str) -> list[Problem]:
+    """A word on data.options.masks: mask where masks by hand lie beside it."""
+    if Path(masks).name.lower() != _VIEW or not (root / masks).with_name("1st_manual").is_dir():
+        return []
+    return [
+        warning(
+            f"{root / masks} is read, and 1st_manual is beside it: in data sets of retinas 'mask' is the field of "
+            "view, the same for every picture.",
+            "Vessels are in 1st_manual: --data.options.masks 1st_manual.",
+        )
+    ]
+
+
+def found_in_masks(folder: Path) -> str:
+    """The values or colors that some masks hold, as lines for a classes file; empty where none can be read."""
+    files = image_files(folder) if folder.is_dir() else []
+    held: Counter[tuple[int, ...]] = Counter()
+    for file in files[:: max(1, len(files) // _TRIED)]:
+        try:
+            held.update(contents(folder / file))
+        except CorruptImage:
+            continue
+    if not held or len(held) > _MANY:
+        return ""
+    every = sum(held.values())
+    shown = [
+        f"'NAME {' '.join(map(str, mark))}' ({100 * count / every:.2g}%)"
+        for mark, count in sorted(held.items(), key=lambda item: (-item[1], item[0]))
+    ]
+    return f"Some masks hold these: a line for each, with its name, would be {', '.join(shown)}."
+
+
+def _one_folder_a_picture(root: Path, names: list[str]) -> Problem | None:
+    tried = [root / name for name in names[:_TRIED] if not is_split_name(name)]
+    if not tried or not all((part / "images").is_dir() and (part / "masks").is_dir() for part in tried):
+        return None
+    counts = [(len(image_files(part / "images")), len(image_files(part / "masks"))) for part in tried]
+    if any(images != 1 for images, _ in counts):
+        return None
+    return fault(
+        f"{root} has a folder for each of {len(names)} pictures, with the picture and a mask for each object on it "
+        f"({names[0]}/images with 1 file, {names[0]}/masks with {counts[0][1]}): masks of objects, where one mask a "
+        "picture is expected.",
+        "Merge the masks of each picture into one, images/ID.png beside masks/ID.png: docs/segmentation.md has the "
+        "lines for it ('Masks of objects').",
+    )
+
+
+def _other_names(root: Path, names: list[str]) -> Problem | None:
+    images = [name for name in names if name.lower() in _IMAGES]
+    masks = sorted((name for name in names if name.lower() in _MASKS), key=lambda name: _MASKS.index(name.lower()))
+    masks = [name for name in masks if image_files(root / name)]
+    if not images or not masks or (images[0], masks[0]) == ("images", "masks"):
+        return None
+    chosen = {"images": images[0], "masks": masks[0]}
+    stems = [[stem_of(file) for file in image_files(root / name)] for name in chosen.values()]
+    ends = suffixes(*stems) or ("", "")
+    chosen |= {"image_suffix": ends[0], "mask_suffix": ends[1]}
+    given = {name: value for name, value in chosen.items() if value not in ("", name)}
+    flags = " ".join(f"--data.options.{name} {value}" for name, value in given.items())
+    view = [name for name in masks[1:] if name.lower() == _VIEW and masks[0] == "1st_manual"]
+    said = f"; '{view[0]}' holds the field of view there, and no class" if view else ""
+    return fault(
+        f"{root} looks like scenes in folders of other names: pictures in '{images[0]}', masks in '{masks[0]}'{said}.",
+        f"Say so: --data.path {root} --data.source masks_folder {flags}.",
+    )
+
+
+def _folders(root: Path) -> list[str]:
+    try:
+        return subfolders(root)
+    except DataError:
+        return []
