@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -107,6 +108,73 @@ def test_flags_override_the_run_file_and_train_leaves_the_teacher_out(run: Run, 
         "reverse_weight": 2,
         "forward_temperature": 3,
     }
+
+
+@pytest.mark.parametrize(
+    ("flags", "terms"),
+    [
+        (["--objective.forward_kl.weight", "3.6"], {"forward_kl": 3.6}),
+        (["--objective.balance.reverse_weight", "2"], {"balance": 1.0}),
+        ([], {"cross_entropy": 1.0, "balance": 1.0}),
+    ],
+)
+def test_a_term_that_is_named_by_flag_replaces_the_default_objective(
+    run: Run, teacher: Path, flags: list[str], terms: dict[str, float]
+) -> None:
+    import yaml
+
+    arguments = [*DIGITS, *FAST[:-1], "--student.model", "digits/cnn_4_8", "--out", "student"]
+    code, _, said = run("distill", *arguments, "--teacher.checkpoint", teacher, *flags)
+    assert code == 0
+    kept = yaml.safe_load(Path("student", "run.yaml").read_text())["objective"]
+    assert {name: term["weight"] for name, term in kept.items()} == terms
+    told = [f"{weight:g} x {name}" for name, weight in terms.items()]
+    assert all(words in next(line for line in said.splitlines() if line.startswith("loss ")) for words in told)
+
+
+def test_resuming_a_finished_run_says_that_nothing_was_done(run: Run, teacher: Path) -> None:
+    before = {file: file.read_bytes() for file in teacher.rglob("*") if file.is_file()}
+    code, out, _ = run("train", "--out", teacher, "--resume", "--quiet")
+    assert code == 0
+    assert "Nothing was done" in out
+    assert f"--student.checkpoint {teacher}" in " ".join(out.split())
+    assert json.loads(run("train", "--out", teacher, "--resume", "--quiet", "--json")[1])["note"].startswith("Nothing")
+    assert {file: file.read_bytes() for file in teacher.rglob("*") if file.is_file()} == before
+
+
+def test_piped_output_has_a_line_an_epoch_with_the_time_and_what_is_left(run: Run) -> None:
+    arguments = [*DIGITS, *FAST[:-1], "--student.model", "digits/cnn_4_8", "--out", "student"]
+    code, _, said = run("train", *arguments)
+    assert code == 0
+    epochs = [line for line in said.splitlines() if line.startswith("epoch ")]
+    assert [line.split()[1] for line in epochs] == ["1/2", "2/2"]
+    assert all(re.match(r"epoch \d/2  \d+ (s|min), \d+ (s|min) left  top1 ", line) for line in epochs)
+    assert ", 0 s left" in epochs[-1]
+
+
+def test_milestones_beyond_the_run_are_refused_and_a_run_that_has_them_goes_on(run: Run) -> None:
+    """A run of an older version, whose default milestones were epochs, has them written out."""
+    arguments = [*DIGITS, *FAST[:-1], "--student.model", "digits/cnn_4_8", "--train.schedule.name"]
+    late = ["multistep", "--train.schedule.milestones", "150", "180", "210"]
+    refused(run("train", *arguments, *late, "--out", "late"), "150, 180, 210 lie beyond the run, which has 2 epochs")
+    assert not Path("late").exists()
+    assert run("train", *arguments, "multistep", "--out", "student")[0] == 0
+    file = Path("student", "run.yaml")
+    text = file.read_text()
+    given = "data: {source: digits, options: {train_size: 100}}\nstudent: {model: digits/cnn_4_8}\n"
+    for name, code in (("multistep", 2), ("cosine", 0)):
+        plan = f"train: {{epochs: 2, precision: fp32, device: cpu, schedule: {{name: {name}}}}}\n"
+        Path("mine.yaml").write_text(given + plan)
+        kept = re.sub(r"(?<=milestones:\n)( +- [\d.]+\n)+", "    - 150.0\n    - 180.0\n    - 210.0\n", text)
+        file.write_text(kept.replace("name: multistep", f"name: {name}"))
+        Path("student", "summary.json").unlink(missing_ok=True)
+        found, _, error = run("train", "mine.yaml", "--out", "student", "--resume")
+        assert found == code, error
+        refusal = "train.schedule.milestones: [150.0, 180.0, 210.0] there, [1.25, 1.5, 1.75] given"
+        assert (refusal in error) == (code == 2)
+        Path("student", "summary.json").unlink(missing_ok=True)
+        assert ("lie beyond the run" in run("train", "--out", "student", "--resume")[2]) == (name == "multistep")
+        assert run("evaluate", "student")[0] == 0
 
 
 @pytest.mark.parametrize("what", ["objectives", "models", "sources"])

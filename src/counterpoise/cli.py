@@ -112,8 +112,8 @@ def distill(
 ) -> None:
     """Train a student that imitates a teacher.
 
-    Flags of the objective are laid over the run file's terms or, where it has none, over the default ones:
-    cross_entropy and balance, each with weight 1.
+    Flags of the objective are laid over the run file's terms. Where it has none, the terms that flags name are all
+    there are; without any, cross_entropy and balance, each with weight 1.
 
     Args:
         run_file: YAML run file, written before the flags, which override it
@@ -358,7 +358,7 @@ def run(arguments: list[str]) -> int:
 def _fit(
     verb: str, run_file: Path | None, options: config.Run | None, resume: bool, overwrite: bool, json: bool, quiet: bool
 ) -> None:
-    resolved = command_line.resolved(verb, run_file, options, resume)
+    resolved = command_line.resolved(run_file, options, resume)
 
     from counterpoise import api
     from counterpoise.tables import result_table

@@ -18,8 +18,8 @@ from counterpoise.errors import ConfigError
 Options = Annotated[config.Run | None, Parameter(name="*")]
 
 
-def resolved(verb: str, run_file: Path | None, options: config.Run | None, resume: bool = False) -> config.Run:
-    """The run file with the flags laid over it."""
+def resolved(run_file: Path | None, options: config.Run | None, resume: bool = False) -> config.Run:
+    """The run file with the flags laid over it. A term that is named by flag replaces the default, as in a file."""
     flags = given(options) if options is not None else {}
     own_code.name(flags)
     if resume and run_file is None and "out" in flags and Path(flags["out"], "run.yaml").is_file():
@@ -31,9 +31,6 @@ def resolved(verb: str, run_file: Path | None, options: config.Run | None, resum
         raise RunFileError(run_file)
     values = config.read(run_file) if run_file is not None else {}
     own_code.name(values)
-    if "objective" in flags and "objective" not in values:
-        terms = ["cross_entropy"] if verb == "train" else config.default_objective()
-        values = {**values, "objective": {name: {"weight": 1.0} for name in terms}}
     origin = f"run file {run_file}" if run_file is not None else "command line"
     return config.resolve(config.merge(values, flags), origin)
 
@@ -155,7 +152,7 @@ def record(
     from counterpoise import api
     from counterpoise.tables import facts_table
 
-    run = resolved("distill", run_file, options)
+    run = resolved(run_file, options)
     found = api.record(
         run,
         views=views,

@@ -55,7 +55,7 @@ def compare(
         "left": result.left,
     }
     _show(values, json, report.tables(result.report, result.out))
-    return ended(result.left, result.errors, json)
+    return ended(result.left, result.errors, json, said=not quiet)
 
 
 def search(
@@ -104,7 +104,7 @@ def search(
     }
     shown = list(tables(result)) + ([] if finals is None else list(report.tables(finals.report, finals.out)))
     _show(values, json, shown)
-    return ended(result.left, result.errors, json)
+    return ended(result.left, result.errors, json, said=not quiet)
 
 
 def _fanout(
@@ -125,8 +125,12 @@ def _show(values: Any, as_json: bool, tables: Iterable[Any]) -> None:
     print_all(tables)
 
 
-def ended(left: Sequence[str], errors: Mapping[str, str], as_json: bool) -> int:
-    """The exit code. Raises CounterpoiseError where runs cannot go on."""
+def ended(left: Sequence[str], errors: Mapping[str, str], as_json: bool, said: bool) -> int:
+    """The exit code. Raises CounterpoiseError where runs cannot go on, with the reasons unless they were `said`."""
+    if errors and said:
+        raise CounterpoiseError(
+            f"{len(errors)} runs cannot go on, as said above: {_few(list(errors))}. The others are done as far as said."
+        )
     if errors:
         messages: dict[str, list[str]] = {}
         for name, message in errors.items():

@@ -244,12 +244,22 @@ class LearningRateSchedule(Section):
     """How the learning rate moves over training."""
 
     name: Literal["constant", "multistep", "cosine", "one_cycle", "poly"] = Field("cosine", description="its shape")
-    milestones: tuple[float, ...] = Field((150, 180, 210), description="epochs at which multistep multiplies by gamma")
+    milestones: tuple[Annotated[float, Field(ge=0.0)], ...] = Field(
+        (0.625, 0.75, 0.875),
+        description="where multistep multiplies by gamma: shares of the run, or epochs where any of them is 1 or more",
+    )
     gamma: Positive = Field(0.1, description="factor of multistep")
     warmup_epochs: float = Field(0.0, ge=0.0, description="epochs of linear rise from zero (not for one_cycle)")
     rise: float = Field(0.3, gt=0.0, lt=1.0, description="part of one_cycle that rises")
     power: Positive = Field(0.9, description="exponent of poly")
     final: Share = Field(0.0, description="last learning rate of cosine, one_cycle and poly, as part of the peak")
+
+    def milestone_epochs(self, epochs: int) -> tuple[float, ...]:
+        """The milestones of a run of so many epochs, in epochs; none where the shape has none."""
+        if self.name != "multistep":
+            return ()
+        shares = all(milestone < 1 for milestone in self.milestones)
+        return tuple(round(milestone * epochs, 9) if shares else milestone for milestone in self.milestones)
 
 
 class Train(Section):

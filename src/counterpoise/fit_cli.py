@@ -99,4 +99,4 @@ def fit(
     fanout = Fanout(minutes, jobs, show=not quiet)
     result = fitting.fit(run_file, budget=budget, runtime=runtime, measured=measured or (), fanout=fanout, **options)
     command_line.show(asdict(result), json, lambda: fitting.tables(result))
-    return ended(result.left, result.errors, json) or (DOES_NOT_HOLD if result.holds is False else 0)
+    return ended(result.left, result.errors, json, said=not quiet) or (DOES_NOT_HOLD if result.holds is False else 0)

@@ -144,7 +144,7 @@ def asked(key: str) -> bool:
 
 
 def flatten(run: Run) -> dict[str, Any]:
-    """The values of a run by dotted key, as JSON has them."""
+    """The values of a run by dotted key, as JSON has them; milestones in epochs, and none where they do nothing."""
     flat: dict[str, Any] = {}
 
     def walk(values: Mapping[str, Any], prefix: str) -> None:
@@ -155,6 +155,7 @@ def flatten(run: Run) -> dict[str, Any]:
                 flat[f"{prefix}{key}"] = value
 
     walk(run.model_dump(mode="json"), "")
+    flat["train.schedule.milestones"] = list(run.train.schedule.milestone_epochs(run.train.epochs))
     return flat
 
 

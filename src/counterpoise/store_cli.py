@@ -74,7 +74,7 @@ def extend(
     """
     from counterpoise.teachers.store import Store
 
-    run = command_line.resolved("distill", run_file, options)
+    run = command_line.resolved(run_file, options)
     if run.out is None:
         raise ConfigError("extend needs --out: the folder of the store.")
     header = Store.open(run.out).header

@@ -56,6 +56,8 @@ def result_table(result: dict[str, Any]) -> Iterator[Any]:
     if result["corrupt"]:
         yield f"{result['corrupt']} images could not be read and were left out: see {result['folder']}/summary.json"
     yield f"Student: {result['folder']}/student"
+    if result.get("note"):
+        yield Text(result["note"])
 
 
 def report_tables(report: dict[str, Any]) -> Iterator[Any]:

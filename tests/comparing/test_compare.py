@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import shutil
 import signal
 import time
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from counterpoise import api
 from counterpoise.comparing import origin, results
@@ -173,10 +175,13 @@ def test_a_run_that_diverges_is_said_and_not_counted(comparison: Values, write: 
     file = write(comparison)
     code, out, error = run("compare", file)
     assert code == 0
-    assert "all/kd, seed 0  diverged" in error
+    assert re.search(r"all/kd, seed 0  diverged .*Loss is not finite at step \d+: term", error)
     assert "0 (2 diverged)" in out
     assert "no common seeds" in out
-    assert run("compare", file)[2] == ""  # and not trained again
+    _, again, error = run("compare", file)
+    assert error == ""  # and not trained again
+    assert "all/kd, seed 0" in again
+    assert "A smaller learning rate, train.clip_gradient or train.precision fp32 may help." in " ".join(again.split())
 
 
 def test_runs_that_cannot_start_do_not_end_the_others(comparison: Values, write: Write, run: Run) -> None:
@@ -188,6 +193,41 @@ def test_runs_that_cannot_start_do_not_end_the_others(comparison: Values, write:
     assert "good" in out
     found = rows(Path("out/results.csv"))
     assert len([row for row in found if row["pair"] == "good"]) == 6
+
+
+def test_an_error_that_all_methods_share_is_printed_once(comparison: Values, write: Write, run: Run) -> None:
+    comparison["methods"].pop("alone")
+    comparison["run"]["teacher"] = {"checkpoint": "nowhere"}
+    for quiet in ([], ["--quiet"]):
+        code, _, error = run("compare", write(comparison), *quiet)
+        assert code == 2
+        assert error.count("nowhere does not exist") == 1
+        assert "4 runs cannot go on" in error
+
+
+def test_a_run_that_would_never_reach_its_milestones_is_refused_before_the_first(
+    comparison: Values, write: Write, run: Run
+) -> None:
+    comparison["run"]["train"] = {**comparison["run"]["train"], "schedule": {"name": "multistep", "milestones": [9]}}
+    code, _, error = run("compare", write(comparison))
+    assert code == 2
+    assert "all/alone, seed 0" in error
+    assert "9 lie beyond the run, which has 2 epochs" in error
+    assert not Path("out", "runs").exists()
+
+
+def test_top5_of_few_classes_is_no_number(comparison: Values, write: Write, run: Run, tmp_path: Path) -> None:
+    for half in ("train", "val"):
+        for shade, name in ((0, "dark"), (255, "light")):
+            folder = tmp_path / "pictures" / half / name
+            folder.mkdir(parents=True)
+            for number in range(3):
+                Image.new("RGB", (8, 8), (shade, 99, 9 * number)).save(folder / f"{number}.png")
+    base = {**comparison["run"], "data": {"path": "pictures"}, "teacher": None}
+    methods = {name: {"objective": {"cross_entropy": {"weight": 1}}} for name in ("one", "two")}
+    file = write({"out": "out", "run": base, "methods": methods, "seeds": 1, "baseline": "one", "metric": "top5"})
+    assert run("compare", file, "--quiet")[0] == 0
+    assert {row["last"] + row["best"] for row in rows(Path("out/results.csv"))} == {""}
 
 
 def test_a_run_of_ones_own_may_be_taken_in(comparison: Values, finished: Path, run: Run, write: Write) -> None:

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from counterpoise import config
 from counterpoise.comparing import plan
 from counterpoise.comparing.ranges import set_key
+from counterpoise.comparing.results import plan_hash
 
 Values = dict[str, Any]
 Run = Callable[..., tuple[int, str, str]]
@@ -49,6 +51,9 @@ def changed(values: Values, changes: Values) -> Values:
         ({"run.teacher": None}, ["all/kd", "listen to a teacher, and no teacher"]),
         ({"run": "nowhere.yaml"}, ["nowhere.yaml does not exist"]),
         ({"methods": 3}, ["methods: input should be", "got 3"]),
+        ({"metric": "dice"}, ["metric in the compare file", "'dice' is unknown", "loss, top1, top5"]),
+        ({"metric": "top-1"}, ["Did you mean 'top1'"]),
+        ({"run.task": "segmentation", "metric": "top1"}, ["dice, miou, pixel_accuracy"]),
     ],
 )
 def test_a_wrong_compare_file_is_explained(
@@ -90,6 +95,8 @@ def test_a_wrong_compare_file_is_explained(
         ({"rungs": [2, 1]}, ["rungs are epochs that rise"]),
         ({"val_images": 90}, ["data.held_out must leave something to train on: 90 of 90 images"]),
         ({"trails": 3}, ["trails: unknown section. Did you mean 'trials'"]),
+        ({"metric": "miou"}, ["metric in the search file", "'miou' is unknown"]),
+        ({"metric": "loss"}, ["keeps what is largest"]),
     ],
 )
 def test_a_wrong_search_file_is_explained(
@@ -119,6 +126,34 @@ def test_wrong_flags_are_explained(
     code, _, error = run("compare", write(comparison), *arguments)
     assert code == 2
     assert message in error
+
+
+def test_dice_may_be_compared(comparison: Values, write: Write) -> None:
+    changes = {"run.task": "segmentation", "metric": "dice", "run.student.model": "digits/unet_4_8"}
+    assert plan.read(write(changed(comparison, changes))).metric == "dice"
+
+
+@pytest.mark.parametrize(
+    ("epochs", "schedule", "known"),
+    [
+        (30, {"name": "cosine"}, "44136fa355b3678a"),
+        (240, {"name": "multistep"}, "a6326aa965363a4a"),
+        (240, {"name": "multistep", "milestones": [150, 180, 210]}, "a6326aa965363a4a"),
+        (100, {"name": "multistep", "milestones": [30, 60, 90]}, "d8b02f8d538645a5"),
+        (100, {"name": "multistep", "milestones": [0.3, 0.6, 0.9]}, "d8b02f8d538645a5"),
+    ],
+)
+def test_rows_that_were_written_when_milestones_were_epochs_still_count(
+    epochs: int, schedule: Values, known: str
+) -> None:
+    assert plan_hash(config.resolve({"train": {"epochs": epochs, "schedule": schedule}})).startswith(known)
+
+
+def test_a_short_rung_keeps_the_shape_of_the_whole_run() -> None:
+    schedule = {"name": "multistep", "milestones": [150, 180, 210]}
+    short = plan.shortened({"seed": 1, "train": {"epochs": 240, "schedule": schedule}}, 30)
+    assert short == {"seed": 1, "train": {"epochs": 30, "schedule": {**schedule, "milestones": [0.625, 0.75, 0.875]}}}
+    assert plan.shortened({"train": {"epochs": 240, "schedule": schedule}}, 240)["train"]["schedule"] == schedule
 
 
 def test_what_differs_may_be_named(comparison: Values) -> None:

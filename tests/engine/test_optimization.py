@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from counterpoise.config import LearningRateSchedule, Optimizer
-from counterpoise.engine.optimization import build_optimizer, learning_rate
+from counterpoise.config import LearningRateSchedule, Optimizer, Train
+from counterpoise.engine.optimization import build_optimizer, learning_rate, never_reached
 
 STEPS, EPOCHS, PEAK = 7, 12, 0.3
 
@@ -43,6 +43,29 @@ def test_cosine_is_torchs() -> None:
 def test_multistep_falls_at_the_milestones() -> None:
     expected = theirs(lambda o: torch.optim.lr_scheduler.MultiStepLR(o, [3 * STEPS, 8 * STEPS], gamma=0.2))
     assert ours(name="multistep", milestones=[3, 8], gamma=0.2) == pytest.approx(expected)
+
+
+def test_milestones_below_one_are_shares_of_the_run_and_others_epochs() -> None:
+    assert ours(name="multistep", milestones=[0.25, 0.75]) == ours(name="multistep", milestones=[3, 9])
+    default = ours(name="multistep")
+    assert [default.count(rate) for rate in dict.fromkeys(default)] == [
+        52,
+        11,
+        11,
+        10,
+    ]  # of 84
+    assert LearningRateSchedule(name="multistep").milestone_epochs(240) == (150, 180, 210)
+    assert LearningRateSchedule().milestone_epochs(240) == ()
+
+
+@pytest.mark.parametrize(
+    ("milestones", "late"), [([5, 9], None), ([0.5, 0.9], None), ([], None), ([5, 10], "10"), ([150, 180], "150, 180")]
+)
+def test_milestones_beyond_the_run_are_named(milestones: list[float], late: str | None) -> None:
+    train = Train.model_validate({"epochs": 10, "schedule": {"name": "multistep", "milestones": milestones}})
+    said = never_reached(train)
+    assert said is None if late is None else said is not None and f"{late} lie beyond the run" in said
+    assert never_reached(train.model_copy(update={"schedule": LearningRateSchedule()})) is None
 
 
 @pytest.mark.parametrize("power", [0.9, 2.0])

@@ -67,13 +67,28 @@ def test_a_finished_run_ships_its_best_weights_once_it_is_asked_to(tmp_path: Pat
     last = load_file(tmp_path / "run" / "student" / "model.safetensors")
     again = counterpoise.train(values(tmp_path / "run", ship="best"), resume=True)
     assert (again.last, again.best) == (first.last, first.best)
+    assert "No step was left to train" in again.note
+    assert counterpoise.train(tmp_path / "run" / "run.yaml", resume=True).note.startswith("Nothing was done")
     best = load_file(tmp_path / "run" / "student" / "model.safetensors")
     kept = load_file(tmp_path / "run" / "checkpoints" / "best.safetensors")
     assert all(best[name].equal(kept[name]) for name in kept)
     assert any(not best[name].equal(last[name]) for name in kept)
+    counterpoise.train(values(tmp_path / "run"), resume=True)  # the last one again
+    back = load_file(tmp_path / "run" / "student" / "model.safetensors")
+    assert all(back[name].equal(last[name]) for name in last)
     (tmp_path / "run" / "checkpoints" / "best.safetensors").unlink()
     with pytest.raises(RunError, match=r"best epoch.*train\.ship last"):
         counterpoise.train(values(tmp_path / "run", ship="best"), resume=True)
+
+
+@pytest.mark.parametrize("held_out", [0, 20])
+def test_the_card_says_what_the_best_epoch_was_chosen_on(tmp_path: Path, held_out: int) -> None:
+    run = config.merge(values(tmp_path / "run", epochs=2), {"data": {"held_out": held_out}})
+    counterpoise.train(run)
+    card = (tmp_path / "run" / "student" / "README.md").read_text()
+    assert "The weights are those of the last epoch, 2 of 2." in card
+    assert ("on the validation images that it is scored on here" in card) == (held_out == 0)
+    assert ("other images to test on, which chose nothing" in card) == (held_out > 0)
 
 
 @pytest.mark.parametrize("classes", [5, 6])

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from counterpoise import config
+from counterpoise.engine.progress import duration
 from counterpoise.errors import RunError
-from counterpoise.watching.following import Follower, Point, duration
+from counterpoise.watching.following import Follower, Point
 
 
 def step(number: int, epoch: int = 0, **terms: float) -> dict[str, Any]:

@@ -120,8 +120,7 @@ def resolve(values: Mapping[str, Any], origin: str, beside: Path) -> Comparison:
         for seed in plan.seeds
         for cell, (run, distils) in cells.items()
     )
-    first = jobs[0].run
-    return Comparison(plan, plan.metric or headline(first), jobs)
+    return Comparison(plan, metric_of(jobs[0].run, plan.metric, origin), jobs)
 
 
 def validated(kind: type[Any], values: Mapping[str, Any], origin: str) -> Any:
@@ -173,9 +172,37 @@ def term_listens(name: str, term: config.Term) -> bool:
     return "teacher" in find(term.objective or name).kind.needs
 
 
+def shortened(values: Mapping[str, Any], epochs: int) -> dict[str, Any]:
+    """The values of a run of so many epochs instead: milestones that are given in epochs keep their part of the run."""
+    given = values.get("train") or {}
+    schedule = given.get("schedule") or {}
+    milestones = schedule.get("milestones") or ()
+    whole = given.get("epochs", config.Train().epochs)
+    if epochs != whole and any(milestone >= 1 for milestone in milestones):
+        milestones = [milestone / whole for milestone in milestones]
+        given = {**given, "schedule": {**schedule, "milestones": milestones}}
+    return {**values, "train": {**given, "epochs": epochs}}
+
+
 def placed(run: config.Run, folder: Path, seed: int) -> config.Run:
     """The run with this seed, in this folder."""
     return run.model_copy(update={"out": folder, "seed": seed})
+
+
+def metric_of(run: config.Run, wanted: str | None, origin: str, largest: bool = False) -> str:
+    """The metric that is compared: as wanted, else the headline of the task.
+
+    Raises ConfigError where the task has no such metric or, with `largest`, where the best of it is not the largest.
+    """
+    from counterpoise import tasks
+
+    known = [name for name in tasks.get(run.task).metrics if not largest or name != "loss"]
+    if wanted is None:
+        return headline(run)
+    if wanted not in known:
+        why = " A search keeps what is largest." if largest and wanted == "loss" else ""
+        raise ConfigError(f"metric in the {origin}: {unknown(f'Metric of {run.task}', wanted, known)}{why}")
+    return wanted
 
 
 def headline(run: config.Run) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from counterpoise.comparing import results, statistics
+from counterpoise.comparing import results, running, statistics
 from counterpoise.comparing.plan import Comparison
 from counterpoise.comparing.results import Row
 from counterpoise.files import write_text
@@ -56,10 +56,22 @@ def summarize(comparison: Comparison, rows: Sequence[Row], pool: bool) -> Report
         )
     if len({row["data"] for row in asked if row["data"]}) > len(comparison.plan.pairs):
         notes.append("Runs of one pair were trained on different data: see the column 'data' of results.csv.")
+    notes += _diverged(comparison)
     other = len(rows) - len(asked)
     if other:
         notes.append(f"results.csv holds {other} runs that this compare file does not ask for; no table counts them.")
     return Report(table, differences, comparison.metric, notes)
+
+
+def _diverged(comparison: Comparison) -> Iterator[str]:
+    """Why runs diverged, as `distill` says it, where their folders are here; the same reason once."""
+    reasons: dict[str, list[str]] = {}
+    for job in comparison.jobs:
+        why = running.note(running.folder_of(job))["diverged"]
+        if why:
+            reasons.setdefault(str(why), []).append(job.name)
+    for why, runs in reasons.items():
+        yield f"{'; '.join(runs)} diverged. {why}"
 
 
 def _cells(comparison: Comparison, rows: Sequence[Row]) -> Iterator[dict[str, Any]]:

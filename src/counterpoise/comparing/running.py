@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 from counterpoise import config, documents, identity
 from counterpoise.comparing import origin
 from counterpoise.comparing.plan import Job
-from counterpoise.errors import CounterpoiseError, DivergedError, RunError
+from counterpoise.errors import ConfigError, CounterpoiseError, DivergedError, RunError
 
 State = Literal["done", "diverged", "begun", "new"]
 RELEASED_SECONDS = 60
@@ -129,7 +129,7 @@ def _work(job: Job, until: float | None) -> Outcome:
     _wait_for(folder)
     found = state(job)
     if found in ("done", "diverged"):
-        return Outcome(found)
+        return Outcome(found, note(folder)["diverged"] or "")
     folder.parent.mkdir(parents=True, exist_ok=True)
     kept = note(folder) if found == "begun" else {"sittings": [], "diverged": None}
     sitting = origin.here(job.run)
@@ -185,9 +185,11 @@ def run_all(
         Jobs that are left for another call, and the errors, by name, of those that cannot go on.
 
     Raises:
-        RunError: a folder holds another run.
+        RunError: a folder holds another run. ConfigError: one that has not begun would never reach its milestones.
         KeyboardInterrupt: asked to stop; what was begun is saved.
     """
+    from counterpoise.engine.optimization import never_reached
+
     states = {job.name: state(job) for job in jobs}
     waiting = [job for job in jobs if states[job.name] in ("begun", "new")]
     # What is half done comes first, so that a table grows by whole runs.
@@ -196,6 +198,9 @@ def run_all(
     left: dict[str, Job] = {job.name: job for job in waiting}
     errors: dict[str, str] = {}
     started = time.perf_counter()
+    for job in waiting:
+        if states[job.name] == "new" and (late := never_reached(job.run.train)) is not None:
+            raise ConfigError(f"The run of {job.name}: {late}")
 
     def told(job: Job, outcome: Outcome) -> None:
         nonlocal done
@@ -203,12 +208,14 @@ def run_all(
             return
         left.pop(job.name, None)
         if outcome.kind == "error":
+            known = outcome.message in errors.values()
             errors[job.name] = outcome.message
-            say(f"{job.name}: {outcome.message}")
+            say(f"{job.name}: {'the same' if known else outcome.message}")
             return
         done += 1
         seconds = time.perf_counter() - started
-        say(f"{done}/{len(jobs)}  {job.name}  {outcome.kind}  ({seconds:.0f} s)")
+        why = f". {outcome.message}" if outcome.message else ""
+        say(f"{done}/{len(jobs)}  {job.name}  {outcome.kind}  ({seconds:.0f} s){why}")
 
     if waiting:
         try:

@@ -128,7 +128,7 @@ def rung_jobs(found: Search, kept: Mapping[str, Sequence[int]], epochs: int) -> 
 def _score(job: Job, metric: str) -> float:
     row = results.row_of(job, metric)
     assert row is not None
-    return float(row["last"]) if row["status"] == "done" else math.nan
+    return results.value(row) if row["status"] == "done" else math.nan
 
 
 def winners(found: Search, scores: Scores) -> dict[str, int]:

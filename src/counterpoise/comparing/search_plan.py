@@ -110,7 +110,7 @@ class Search:
     def job(self, method: str, trial: int, epochs: int, seed: int) -> Job:
         """One run of a trial, on what is left of the training images."""
         values = self.values(method, self.design[method][trial])
-        ranges.set_key(values, "train.epochs", epochs)
+        values = plan.shortened(values, epochs)
         data = values.get("data", {})
         values["data"] = {
             **({"path": data} if isinstance(data, str | Path) else data),
@@ -175,7 +175,8 @@ def read(path: Path, out: Path | None = None) -> Search:
     design = {m: [{name: point[name] for name in named} for point in points] for m, named in of_method.items()}
     base = config.resolve(common, f"run of the {origin}")
     rungs = tuple(found.rungs or [base.train.epochs])
-    search = Search(found, common, found.metric or plan.headline(base), rungs, of_method, design, origin)
+    metric = plan.metric_of(base, found.metric, origin, largest=True)
+    search = Search(found, common, metric, rungs, of_method, design, origin)
     _check_chances(search)
     return search
 

@@ -9,12 +9,14 @@ from torch import nn
 from counterpoise import config
 from counterpoise.data.sources.base import Splits
 from counterpoise.engine.assemble import assemble, settle
-from counterpoise.engine.finish import finish
+from counterpoise.engine.finish import finish, finished
+from counterpoise.engine.optimization import never_reached
 from counterpoise.engine.processes import join
 from counterpoise.engine.progress import say
 from counterpoise.engine.run_folder import RunFolder, default_path
 from counterpoise.engine.trainer import Result, Trainer
 from counterpoise.errors import ConfigError
+from counterpoise.objectives.composite import described
 
 
 def conduct(
@@ -39,15 +41,25 @@ def conduct(
         resume = resume and folder.started()
         processes.barrier()
         with folder.locked() if processes.first else nullcontext():
+            late = never_reached(run.train)
             if resume:
                 folder.check_same(run)
+                if (done := finished(folder, run)) is not None:
+                    return done
+            elif late is not None:
+                raise ConfigError(late)
             elif processes.first:
                 folder.check_free(overwrite)
             parts = assemble(run, processes, student=student, teacher=teacher, data=data)
             if resume:
+                if processes.first:
+                    folder.ship(run.train.ship)
                 folder.check_decided(parts.run, parts.train.images, parts.in_arrays)
             elif processes.first:
                 folder.start(parts.run)
+            parts.found.add("loss", described(run.objective))
+            if late is not None:
+                parts.found.note(late)
             if processes.first:
                 folder.tell(parts.found)
                 say(parts.found, show)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import subprocess
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,13 @@ from typing import Any
 import torch
 
 import counterpoise
-from counterpoise.engine.run_folder import run_hash
-from counterpoise.engine.shipping import shipment
+from counterpoise import config, documents
+from counterpoise.engine.run_folder import RunFolder, run_hash
+from counterpoise.engine.shipping import epoch_of, shipment
 from counterpoise.engine.trainer import Result, Trainer
 from counterpoise.files import write_text
 from counterpoise.machine import device_name
+from counterpoise.models.folder import shipped_epoch
 from counterpoise.models.student import save_student
 from counterpoise.teachers.identity import WEIGHTS
 
@@ -40,6 +42,7 @@ def finish(trainer: Trainer) -> Result:
             "objective": {
                 name: term.model_dump(mode="json", exclude_unset=True) for name, term in run.objective.items()
             },
+            "epoch": epoch_of(trainer, shipped),
             "run_sha256": run_hash(run),
             "versions": versions(),
             "commit": commit(),
@@ -57,13 +60,16 @@ def finish(trainer: Trainer) -> Result:
         seconds=progress.seconds,
         images_per_second=images / max(progress.train_seconds, 1e-9),
         corrupt=len(corrupt),
+        note=""
+        if trainer.begun_at < steps
+        else f"No step was left to train. The student is that of the {run.train.ship} epoch.",
     )
     if trainer.processes.first:
         write_text(
             folder.summary,
             json.dumps(
                 {
-                    **asdict(result),
+                    **{name: value for name, value in asdict(result).items() if name != "note"},
                     "folder": str(folder.path),
                     "corrupt_files": corrupt,
                     "machine": device_name(trainer.processes.device),
@@ -73,6 +79,26 @@ def finish(trainer: Trainer) -> Result:
             + "\n",
         )
     return result
+
+
+def finished(folder: RunFolder, run: config.Run) -> Result | None:
+    """What came out of a run that has come to its end, and has the student that `run` asks for; None where it has not.
+
+    Where there is a student of another epoch, or none, there is still something to do.
+    """
+    try:
+        summary = documents.read_json(folder.summary, within=folder.path)
+        described = documents.read_json(folder.student / "student.json", within=folder.path)
+        if shipped_epoch(described["provenance"]) != run.train.ship:
+            return None
+        values = {field.name: summary[field.name] for field in fields(Result) if field.name not in ("folder", "note")}
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    note = (
+        f"Nothing was done: the run had come to its end. To train its student further, start another run with "
+        f"--student.checkpoint {folder.path}."
+    )
+    return Result(folder=folder.path, note=note, **values)
 
 
 def _teacher(trainer: Trainer) -> dict[str, Any] | None:

@@ -83,8 +83,21 @@ def learning_rate(
         fallen: float = left**schedule.power
         return peak * (schedule.final + (1 - schedule.final) * fallen)
     if schedule.name == "multistep":
-        return peak * schedule.gamma ** sum(step >= round(m * steps_per_epoch) for m in schedule.milestones)
+        passed = sum(step >= round(m * steps_per_epoch) for m in schedule.milestone_epochs(epochs))
+        return peak * schedule.gamma**passed
     return peak
+
+
+def never_reached(train: config.Train) -> str | None:
+    """What is wrong with milestones that lie beyond the run; None where none does."""
+    late = [milestone for milestone in train.schedule.milestone_epochs(train.epochs) if milestone >= train.epochs]
+    if not late:
+        return None
+    return (
+        f"train.schedule.milestones: {', '.join(f'{milestone:g}' for milestone in late)} lie beyond the run, which has "
+        f"{train.epochs} epochs, so the learning rate never falls there. Give shares of the run, such as "
+        f"0.625 0.75 0.875, or epochs below {train.epochs}."
+    )
 
 
 def _cosine(start: float, end: float, share: float) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Iterable
 from types import TracebackType
 
@@ -24,6 +25,8 @@ class Display:
     """A bar on a terminal, a line an epoch elsewhere; nothing where `show` is off. Always on stderr."""
 
     def __init__(self, total: int, done: int, show: bool) -> None:
+        self.started = time.perf_counter()
+        self.began_at = done
         self.console = Console(stderr=True, quiet=not show)
         self.live = show and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
         self.bar = Progress(
@@ -54,9 +57,28 @@ class Display:
             text = "  ".join(f"{name} {value:.3f}" for name, value in terms.items())
             self.bar.update(self.task, completed=done, epoch=epoch, speed=speed, terms=text)
 
+    def left(self, done: int, total: int) -> str:
+        """The time since this sitting began and what is left, as far as `done` steps tell; a live bar has its own."""
+        if self.live:
+            return ""
+        spent = time.perf_counter() - self.started
+        steps = max(done - self.began_at, 1)
+        return f"{duration(spent)}, {duration(spent / steps * (total - done))} left  "
+
     def line(self, text: str) -> None:
         """Print a line above the bar."""
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def duration(seconds: float) -> str:
+    """In words, two units at most."""
+    minutes = round(seconds / 60)
+    if minutes < 1:
+        return f"{round(seconds)} s"
+    if minutes < 60:
+        return f"{minutes} min"
+    hours = minutes // 60
+    return f"{hours} h {minutes % 60} min" if hours < 48 else f"{hours // 24} days"
 
 
 def tell(notes: Iterable[str]) -> None:

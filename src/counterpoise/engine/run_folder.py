@@ -10,7 +10,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
@@ -113,6 +113,15 @@ class RunFolder:
         if not self.run_file.is_file():
             raise RunError(f"{self.path} holds no run to resume: start it without --resume.")
         return config.kept(self.run_file)
+
+    def ship(self, epoch: Literal["last", "best"]) -> None:
+        """Write down whose weights are the student now, which may change on the way."""
+        run = self.read()
+        if run.train.ship != epoch:
+            write_text(
+                self.run_file,
+                config.dump(run.model_copy(update={"train": run.train.model_copy(update={"ship": epoch})})),
+            )
 
     def check_same(self, run: config.Run) -> None:
         """Raises RunError unless `run` is the run that was started here, up to what may change on the way."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
@@ -47,6 +48,22 @@ def shipment(trainer: Trainer) -> Shipment:
         return Shipment(weights, last, progress.best)
     found = {**score(trainer, best), "epoch": progress.best["epoch"]}
     return Shipment(best if trainer.run.train.ship == "best" else weights, last, found)
+
+
+def epoch_of(trainer: Trainer, shipped: Shipment) -> dict[str, Any]:
+    """Of which epoch the weights are, and by what the best one was found: for the student's provenance."""
+    run = trainer.run
+    ships = run.train.ship
+    headline = trainer.parts.task.headline
+    number = (shipped.best if ships == "best" else shipped.last)["epoch"]
+    best = {"best": shipped.best["epoch"], "by": headline} if headline in shipped.best else {}
+    return {"ships": ships, "number": number, "of": run.train.epochs, **best, "own_test": _own_test(trainer)}
+
+
+def _own_test(trainer: Trainer) -> bool:
+    """Whether some images neither trained nor chose: the data's own val behind held-out images, or a test part."""
+    unused = [note for note in trainer.parts.found.values.get("notes", []) if note.startswith("not used:")]
+    return trainer.run.data.held_out > 0 or any(re.search(r"\btest(ing)?\b", note, re.IGNORECASE) for note in unused)
 
 
 def score(trainer: Trainer, weights: Mapping[str, Tensor]) -> dict[str, float]:

@@ -59,6 +59,8 @@ class Result:
     seconds: float
     images_per_second: float
     corrupt: int
+    note: str = ""
+    """What a person should know of this call, such as that nothing was done."""
 
 
 class Trainer:
@@ -82,6 +84,7 @@ class Trainer:
         # Reading a loss waits for a GPU, so there it is read at log lines; the exact step is still named.
         self.check_every = 1 if processes.device.type == "cpu" else run.train.log_every
         self.started = self.saved_at = time.perf_counter()
+        self.begun_at = 0  # the step that this sitting begins with
         self.writer: Any = None
         self.gauge: EvaluationGauge | None = None
 
@@ -99,6 +102,7 @@ class Trainer:
                 tell([WEIGHTS_ALONE])
             self.parts.train.corrupt.extend(self.progress.corrupt)
         self.progress.origin = origin
+        self.begun_at = self.progress.step
         if resume and self.processes.first:
             self.folder.cut_metrics(self.progress.metrics_bytes)
         self.processes.barrier()
@@ -253,8 +257,8 @@ class Trainer:
         shown = "  ".join(f"{name} {value:.2f}" for name, value in scores.items())
         best = self.progress.best.get(headline, float("nan"))
         display.line(
-            f"epoch {epoch + 1}/{self.run.train.epochs}  {shown}  best {best:.2f}  "
-            + "  ".join(f"{name} {value:.3f}" for name, value in terms.items())
+            f"epoch {epoch + 1}/{self.run.train.epochs}  {display.left(self.progress.step, self.total_steps)}"
+            f"{shown}  best {best:.2f}  " + "  ".join(f"{name} {value:.3f}" for name, value in terms.items())
         )
 
     def _over_processes(self, terms: dict[str, float]) -> dict[str, float]:

@@ -50,8 +50,8 @@ class Plan:
 
     def job(self, candidate: Candidate, epochs: int) -> Job:
         """A candidate's run of so many epochs, on what is left of the training images."""
-        values = self._with(candidate)
-        values = config.merge(values, {"train": {"epochs": epochs}, "data": {"held_out": self.val_images}})
+        values = comparing.shortened(self._with(candidate), epochs)
+        values = config.merge(values, {"data": {"held_out": self.val_images}})
         return self._placed(
             values, candidate, f"{epochs} epochs", self.out / "trials" / candidate.student / f"epochs-{epochs}"
         )

@@ -66,7 +66,7 @@ def score(plan: Plan, candidate: Candidate, job: Job, ledger: Ledger) -> float:
     if row["status"] != "done":
         return math.nan
     if candidate.precision == "float32":
-        return float(row["last"])
+        return results.value(row)
     key = f"score {candidate.name} {row['run_sha256']} {plan.format.versions()}"
     if key not in ledger.entries:
         ledger.keep([{"key": key, "name": candidate.name, "score": exported_score(plan, candidate, folder_of(job))}])

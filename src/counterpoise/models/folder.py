@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -64,6 +65,12 @@ class Description(BaseModel):
     metrics: dict[str, Any]
     provenance: dict[str, Any]
     weights_sha256: str
+
+
+def shipped_epoch(provenance: Mapping[str, Any]) -> str:
+    """Whether a student is that of its run's "last" epoch, or of its "best" one; older ones are all of the last."""
+    told = provenance.get("epoch")
+    return str(told.get("ships", "last")) if isinstance(told, Mapping) else "last"
 
 
 def find(path: Path) -> Path:

@@ -8,10 +8,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from safetensors.torch import load as load_bytes
+
 from counterpoise import own_code
 from counterpoise.errors import ModelError
 from counterpoise.files import replacing_folder
-from counterpoise.models import catalog, folder
+from counterpoise.models import catalog, checkpoint, epochs, folder
 from counterpoise.models.network import VisionModel
 
 
@@ -36,11 +38,12 @@ class Student(VisionModel):
         return tasks.get(self.task).predict(self, images)
 
 
-def load_student(path: str | Path, *, model: catalog.Model | None = None) -> Student:
+def load_student(path: str | Path, *, model: catalog.Model | None = None, epoch: epochs.Epoch | None = None) -> Student:
     """The student in a student folder, or in a run folder, in eval mode on the CPU.
 
     Args:
         path: the folder.
+        epoch: "last" or "best": of a run, the student of that epoch; default: the one that ships.
         model: needed where the network is code of your own, which the folder does not bring: the same file.py:function,
             module or function as in training.
 
@@ -50,7 +53,7 @@ def load_student(path: str | Path, *, model: catalog.Model | None = None) -> Stu
     if isinstance(model, str):
         own_code.name(model)
     place = folder.find(Path(path))
-    description, _ = folder.read(place)
+    description, content = epochs.read(place, epoch)
     if model is None and catalog.is_code(description.architecture):
         raise ModelError(
             f"The network of {place} is {description.architecture}, code that a student folder does not bring. "
@@ -64,6 +67,8 @@ def load_student(path: str | Path, *, model: catalog.Model | None = None) -> Stu
         classes=description.classes,
     )
     built.task = description.task
+    if epoch is not None:
+        checkpoint.load(built.net, checkpoint.Weights(f"{place}, {epoch} epoch", load_bytes(content)), built.name)
     return Student(built, description).eval()
 
 
@@ -216,11 +221,27 @@ for answer in student.predict(["photo.jpg"]):
 
 {_table(_flat(description.metrics), ("metric", "value"))}
 
+{_of_epoch(description.provenance.get("epoch"))}
+
 ## Provenance
 
 {_table(_flat(description.provenance), ("", ""))}
 """
     return str(ModelCard(f"---\n{data.to_yaml()}\n---\n{body}"))
+
+
+def _of_epoch(told: Any) -> str:
+    """Of which epoch the weights are, and how far the score of the best one can be believed."""
+    if not isinstance(told, Mapping):
+        return ""
+    ships, by = told.get("ships"), told.get("by")
+    weights = f"The weights are those of the {ships} epoch, {told.get('number')} of {told.get('of')}."
+    if by is None:
+        return weights
+    chosen = f"The best epoch, {told.get('best')}, was chosen by {by} on the validation images"
+    if told.get("own_test"):
+        return f"{weights} {chosen}; the data has other images to test on, which chose nothing."
+    return f"{weights} {chosen} that it is scored on here, so that score is higher than on images which chose nothing."
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

@@ -22,6 +22,17 @@ from counterpoise.objectives.schedule import value_at
 from counterpoise.outputs import Outputs
 
 
+def described(terms: Mapping[str, Term]) -> str:
+    """The terms of a run file on one line, with what each was given."""
+    parts = []
+    for name, term in terms.items():
+        weight = "scheduled" if isinstance(term.weight, Schedule) else f"{term.weight:g}"
+        given = {**({"objective": term.objective} if term.objective else {}), **term.arguments}
+        told = ", ".join(f"{key} {value}" for key, value in given.items())
+        parts.append(f"{weight} x {name}{f' ({told})' if told else ''}")
+    return " + ".join(parts)
+
+
 class WeightedSum(nn.Module):
     """sum_i weight_i(progress) * objective_i(progress)."""
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from counterpoise import config
+from counterpoise.engine.progress import duration
 from counterpoise.errors import CounterpoiseError, RunError, nearest
 
 RUN_FILE, METRICS, SUMMARY = "run.yaml", "metrics.jsonl", "summary.json"
@@ -177,17 +178,6 @@ class Follower:
             self.state.scores.setdefault(str(name), []).append(Point(epoch, float(value)))
         self.state.step, self.state.epoch = step, epoch
         self.state.steps_per_epoch = max(1, step // epoch)
-
-
-def duration(seconds: float) -> str:
-    """In words, two units at most."""
-    minutes = round(seconds / 60)
-    if minutes < 1:
-        return f"{round(seconds)} s"
-    if minutes < 60:
-        return f"{minutes} min"
-    hours = minutes // 60
-    return f"{hours} h {minutes % 60} min" if hours < 48 else f"{hours // 24} days"
 
 
 def _modified(path: Path) -> float:

@@ -13,7 +13,8 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from counterpoise.watching.following import Follower, Point, State, duration
+from counterpoise.engine.progress import duration
+from counterpoise.watching.following import Follower, Point, State
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _BESIDE = 36  # characters of numbers and of the spaces between columns

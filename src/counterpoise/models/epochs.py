@@ -1,0 +1,56 @@
+"""The student of another epoch of its run than the one that ships: of the last or of the best."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any, Literal
+
+from safetensors.torch import save
+from torch import Tensor
+
+from counterpoise.errors import ConfigError, ModelError, unknown
+from counterpoise.models import checkpoint, folder
+
+Epoch = Literal["last", "best"]
+EPOCHS = ("last", "best")
+
+
+def read(place: Path, epoch: str | None) -> tuple[folder.Description, bytes]:
+    """Description and weights file of a student folder, as `folder.read`; with `epoch`, those of that epoch of its run.
+
+    Raises:
+        ConfigError: `epoch` is neither last nor best.
+        ModelError: as `folder.read`; the run that kept the weights is not around the folder, or has them no more.
+    """
+    description, content = folder.read(place)
+    if epoch is None:
+        return description, content
+    if epoch not in EPOCHS:
+        raise ConfigError(f"epoch: {unknown('Epoch', epoch, EPOCHS)}")
+    if epoch == folder.shipped_epoch(description.provenance):
+        return description, content
+    content = save(_weights(place, epoch), metadata={"format": "pt"})
+    update = {
+        "weights_sha256": hashlib.sha256(content).hexdigest(),
+        "provenance": {**description.provenance, "epoch": _told(description, epoch)},
+    }
+    return description.model_copy(update=update), content
+
+
+def _weights(place: Path, epoch: str) -> dict[str, Tensor]:
+    file = place.parent / "checkpoints" / f"{epoch}.safetensors"
+    if place.name != folder.STUDENT or not (place.parent / "run.yaml").is_file():
+        raise ModelError(
+            f"{place} holds one student and does not lie in its run, which has those of both epochs: name the run."
+        )
+    if not file.is_file():
+        raise ModelError(f"The weights of the {epoch} epoch are gone: there is no {file}.")
+    return {name: value.contiguous().clone() for name, value in checkpoint.read(file).state.items()}
+
+
+def _told(description: folder.Description, epoch: str) -> dict[str, Any]:
+    """What provenance says of the epoch, for the other one."""
+    told = description.provenance.get("epoch")
+    number = (description.metrics.get(epoch) or {}).get("epoch")
+    return {**(told if isinstance(told, dict) else {}), "ships": epoch, "number": number}
