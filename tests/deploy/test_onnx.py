@@ -42,7 +42,13 @@ def scenes(scenes_run: Path) -> Path:
 def runner(place: Path, *arguments: str | Path) -> str:
     """What run.py prints, in a Python that cannot see this project or torch."""
     hide = "import sys; sys.modules.update(torch=None, counterpoise=None); import runpy; sys.argv = sys.argv[1:]; "
-    command = [sys.executable, "-c", f"{hide}runpy.run_path(sys.argv[0])", place / "run.py", *arguments]
+    command = [
+        sys.executable,
+        "-c",
+        f"{hide}runpy.run_path(sys.argv[0], run_name='__main__')",
+        place / "run.py",
+        *arguments,
+    ]
     env = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     return subprocess.run(command, check=True, capture_output=True, text=True, env=env).stdout
 
@@ -104,7 +110,7 @@ def test_scenes_through_a_window_are_answered_in_one_piece(
     assert described.agreement["positions"] == 12 * 24 * 24
     assert described.input.size == (24, 24)
     make_picture("square", 3, (24, 24)).save(tmp_path / "scene.png")
-    runner(scenes, tmp_path / "scene.png", tmp_path / "mask.png")
+    runner(scenes, tmp_path / "scene.png", "--out", tmp_path / "mask.png")
     counterpoise.predict([tmp_path / "scene.png"], scenes_run, out=tmp_path / "painted")
     painted = Image.open(tmp_path / "painted" / "scene-mask.png")
     assert np.array_equal(Image.open(tmp_path / "mask.png"), painted)

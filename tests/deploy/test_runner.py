@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,9 +14,13 @@ import torch
 from PIL import Image
 
 from counterpoise.data import images
-from counterpoise.deploy import pictures, runner
+from counterpoise.data.decoding import Reading, Unreadable
+from counterpoise.deploy import base, pictures, runner
 
-KINDS = ("turned.jpg", "gray.jpg", "cmyk.jpg", "alpha.png", "palette.png", "deep.png", "animated.gif")
+KINDS = (
+    *("turned.jpg", "gray.jpg", "cmyk.jpg", "alpha.png", "palette.png", "deep.png", "animated.gif", "float.tif"),
+    *("field.tif", "pages.tif", "lossless.webp", "plain.bmp"),
+)
 
 
 def save(kind: str, picture: Image.Image, path: Path) -> None:
@@ -25,31 +32,139 @@ def save(kind: str, picture: Image.Image, path: Path) -> None:
         picture.convert("L").save(path)
     elif kind == "cmyk.jpg":
         picture.convert("CMYK").save(path)
-    elif kind == "alpha.png":
+    elif kind in ("alpha.png", "field.tif"):
         picture.putalpha(Image.linear_gradient("L").resize(picture.size))
         picture.save(path)
     elif kind == "palette.png":
         picture.quantize(32).save(path, transparency=3)
     elif kind == "deep.png":
-        Image.fromarray(np.asarray(picture.convert("L")).astype(np.uint16) * 255).save(path)
+        Image.fromarray(np.asarray(picture.convert("L")).astype(np.uint16) * 16).save(path)
+    elif kind == "float.tif":
+        Image.fromarray(np.asarray(picture.convert("L"), dtype=np.float32) / 255).save(path)
+    elif kind == "lossless.webp":
+        picture.save(path, lossless=True)
+    elif kind == "plain.bmp":
+        picture.save(path)
     else:
         picture.save(path, save_all=True, append_images=[picture.rotate(90)])
 
 
+@pytest.fixture(scope="module")
+def alone() -> dict[str, Any]:
+    """What the text of a run.py holds, by itself."""
+    text = runner.source(base.find("onnx"), dense=False)
+    assert "import counterpoise" not in text
+    assert "from counterpoise" not in text
+    assert "import torch" not in text
+    held: dict[str, Any] = {"__name__": "run"}
+    exec(compile(text, "run.py", "exec"), held)
+    return held
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("extent", [(301, 203), (90, 480), (64, 48)])
-@pytest.mark.parametrize(("size", "share"), [((48, 48), 0.875), ((48, 48), 1.0), ((40, 56), None)])
 def test_pixels_are_those_of_evaluation(
     make_picture: Callable[..., Image.Image],
     tmp_path: Path,
+    alone: dict[str, Any],
     kind: str,
     extent: tuple[int, int],
-    size: tuple[int, int],
-    share: float | None,
 ) -> None:
     path = tmp_path / kind
     save(kind, make_picture("stripes", 1, extent), path)
-    pixels = runner.shown(runner.decode(str(path)), size, share)
-    expected = pictures.show(images.to_tensor(images.decode(path)), size, share)
-    assert pixels.shape == (1, 3, *size)
-    assert torch.equal(torch.from_numpy(pixels)[0], expected)
+    for reading in (Reading(), Reading("ignore", 4095)):
+        picture = alone["loaded"](path, alone["Reading"](*reading))
+        whole = images.to_tensor(images.decode(path, reading=reading))
+        for size, share, fit in (
+            *(((48, 48), share, "crop") for share in (0.875, 1.0)),
+            *(((48, 48), 0.875, fit) for fit in ("squash", "pad")),
+            ((40, 56), None, "crop"),
+        ):
+            pixels = alone["pixels_of"](picture, {"size": list(size), "crop_share": share, "fit": fit})
+            assert pixels.shape == (1, 3, *size)
+            assert torch.equal(torch.from_numpy(pixels)[0], pictures.show(whole, size, share, fit))
+
+
+def test_exports_of_before_crop_and_lie_over_white(alone: dict[str, Any], make_picture: Callable[..., Any]) -> None:
+    picture = make_picture("circle", 1, (90, 40))
+    older, newer = {"size": [32, 32], "crop_share": 0.9}, {"size": [32, 32], "crop_share": 0.9, "fit": "crop"}
+    assert np.array_equal(alone["pixels_of"](picture, older), alone["pixels_of"](picture, newer))
+
+
+def test_what_is_wrong_with_a_file_is_said_and_further_pages_are(
+    alone: dict[str, Any], make_picture: Callable[..., Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, content in (("empty.png", b""), ("text.jpg", b"no picture")):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(alone["Unreadable"]) as caught:
+            alone["loaded"](tmp_path / name, alone["Reading"]())
+        with pytest.raises(images.CorruptImage, match=re.escape(str(caught.value))):
+            images.decode(tmp_path / name)
+    save("pages.tif", make_picture("circle", 1), tmp_path / "pages.tif")
+    runner.loaded(tmp_path / "pages.tif", Reading())
+    assert "pages.tif has 2 pages or frames: only the first is read" in capsys.readouterr().err
+    with pytest.raises(Unreadable, match=r"max_megapixels 0\.001 allows"):
+        runner.loaded(tmp_path / "pages.tif", Reading(max_megapixels=0.001))
+
+
+def answering(here: Path, dense: bool) -> Callable[..., Any]:
+    """An export folder of a network that answers with the mean of each channel; how its pictures are answered."""
+    about = {
+        "task": "segmentation" if dense else "classification",
+        "architecture": "test/mean",
+        "classes": ["red", "green", "blue"],
+        "input": {"size": [8, 8], "crop_share": None if dense else 1.0, "batch": 1},
+    }
+    here.mkdir()
+    (here / "export.json").write_text(json.dumps(about))
+
+    def load(path: str, threads: int | None) -> Callable[..., Any]:
+        return lambda pixels: pixels.astype(np.float32) if dense else pixels.mean((2, 3))
+
+    answer = runner.write_mask if dense else runner.top_five
+    return lambda *given: runner.main(here, "export.json", "none", answer, load, [str(each) for each in given])
+
+
+def test_a_folder_is_answered_and_a_damaged_picture_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask = answering(tmp_path / "export", dense=False)
+    photos = tmp_path / "photos"
+    (photos / "inner").mkdir(parents=True)
+    Image.new("RGB", (9, 9), (200, 0, 0)).save(photos / "a.png")
+    Image.new("RGB", (9, 9), (0, 0, 200)).save(photos / "inner" / "b.png")
+    (photos / "broken.jpg").write_bytes(b"no picture")
+    (photos / ".hidden.png").write_bytes(b"")
+    (photos / "notes.txt").write_text("no picture")
+    assert ask(photos) == 2
+    printed = capsys.readouterr()
+    lines = printed.out.splitlines()
+    assert [lines[0], lines[4]] == [str(photos / "a.png"), str(photos / "inner" / "b.png")]
+    assert [lines[1].split()[1], lines[5].split()[1]] == ["red", "blue"]
+    assert f"Error: {photos / 'broken.jpg'} is not answered: it is not a picture of a known format" in printed.err
+    assert ask(photos / "a.png") == 0
+    assert capsys.readouterr().out.splitlines()[0].split()[1] == "red"
+    with pytest.raises(SystemExit) as stop:
+        ask("--help")
+    assert stop.value.code == 0
+    assert "picture files, or folders of them" in " ".join(capsys.readouterr().out.split())
+
+
+def test_no_mask_is_overwritten_unasked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ask = answering(tmp_path / "export", dense=True)
+    Image.new("RGB", (9, 7), (200, 0, 0)).save("a.png")
+    (tmp_path / "more").mkdir()
+    Image.new("RGB", (9, 7), (0, 200, 0)).save("more/a.png")
+    Path("mask.png").write_bytes(b"mine")
+    assert ask("a.png") == 2
+    assert Path("mask.png").read_bytes() == b"mine"
+    assert "mask.png is there already: give --overwrite, or another --out" in capsys.readouterr().err
+    assert ask("a.png", "--overwrite") == 0
+    assert np.asarray(Image.open("mask.png")).shape == (7, 9)
+    assert ask("a.png", "more", "--out", "masks") == 0
+    assert sorted(path.name for path in Path("masks").iterdir()) == ["a--mask.png", "a-mask.png"]
+    assert np.unique(Image.open("masks/a--mask.png")).tolist() == [1]
+    assert "1.0000  red" in capsys.readouterr().out

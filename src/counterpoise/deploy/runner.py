@@ -1,100 +1,155 @@
-"""run.py beside an export: a picture in, the answer out, by numpy, Pillow and the runtime alone.
+"""run.py beside an export: pictures in, answers out, by numpy, Pillow and the runtime alone.
 
-The functions up to `write_mask` go into run.py as they stand here, so what is tested here is what runs there.
+What data/decoding.py holds, and the functions here up to `main`, go into run.py as they stand: what is tested here is
+what runs there.
 """
 
 from __future__ import annotations
 
+import argparse
 import inspect
+import json
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
+from counterpoise.data import decoding
+from counterpoise.data.decoding import Reading, Unreadable, known_formats, opened, pages, read, show
 from counterpoise.deploy import folder
 from counterpoise.deploy.base import Format
 
-_TEMPLATE = '''"""What a student says of a picture: python run.py PICTURE{more}
+_TEMPLATE = '''"""What a student says of pictures: python run.py PICTURE_OR_FOLDER ... (--help tells the rest).
 
 Needs numpy, Pillow and {runtime}.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from pathlib import Path
-from collections.abc import Callable
-from typing import Any
-
-import numpy as np
-from PIL import Image, ImageOps
+{decoding}
 
 {functions}
 
-here = Path(__file__).parent
-about = json.loads((here / "{description}").read_text(encoding="utf-8"))
-run = load(str(here / "{file}"), None)
-picture = decode(sys.argv[1])
-pixels = shown(picture, about["input"]["size"], about["input"]["crop_share"])
-logits = run(np.repeat(pixels, about["input"]["batch"] or 1, 0))[0]
-{answer}(logits, about["classes"], picture.size, sys.argv[2:])
+if __name__ == "__main__":
+    sys.exit(main(Path(__file__).parent, "{description}", "{file}", {answer}, load))
 '''
 
 
-def decode(path: str) -> Any:
-    """A picture as RGB: turned as its EXIF data says, transparency over white, 16-bit grays in 8 bits."""
-    image = ImageOps.exif_transpose(Image.open(path))
-    if image.mode.startswith("I;16") or image.mode == "I":
-        values = (np.asarray(image).astype(np.uint32) * 255 + 32767) // 65535
-        return Image.fromarray(values.astype(np.uint8)).convert("RGB")
-    if image.has_transparency_data:
-        layer = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
-    return image.convert("RGB")
+def asked(about: Any, arguments: Any) -> Any:
+    """What the command line says."""
+    parser = argparse.ArgumentParser(
+        prog="run.py",
+        description=f"What a student ({about['architecture']}, {len(about['classes'])} classes) says of pictures.",
+    )
+    parser.add_argument("pictures", nargs="+", type=Path, help="picture files, or folders of them")
+    parser.add_argument(
+        "--max_megapixels", type=float, default=Reading().max_megapixels, help="larger ones are refused"
+    )
+    if about["task"] == "segmentation":
+        parser.add_argument("--out", type=Path, help="file of the mask, PNG; of several pictures, folder of the masks")
+        parser.add_argument("--overwrite", action="store_true", help="replace masks that are there")
+    return parser.parse_args(arguments)
 
 
-def shown(image: Any, size: Any, crop_share: Any) -> Any:
-    """uint8 [1, 3, H, W]: the central crop of a picture, or all of it, at the size that the network takes."""
-    (height, width), (left, top) = size, (0, 0)
-    if image.size != (width, height):
-        wide, high = width, height
-        if crop_share is not None:
-            longest = 4 * min(image.size)  # what lies farther out along a sliver cannot reach the center
-            left, top = (max(0, (side - longest) // 2) for side in image.size)
-            image = image.crop((left, top, left + min(image.width, longest), top + min(image.height, longest)))
-            shorter, edge = min(image.size), max(height, round(height / crop_share))
-            wide, high = (edge if side == shorter else int(edge * side / shorter) for side in image.size)
-            left, top = round((wide - width) / 2), round((high - height) / 2)
-        image = image.resize((wide, high), Image.Resampling.BILINEAR).crop((left, top, left + width, top + height))
-    return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1)[None])
+def pictures_in(given: Any) -> Any:
+    """The picture files among paths and in folders, at any depth, hidden ones left out; each with a name of its own."""
+    Image.init()
+    endings = {ending for ending, kind in Image.registered_extensions().items() if kind in known_formats()}
+    found, names = [], set()
+    for path in given:
+        files = [path]
+        if path.is_dir():
+            inside = (file for file in sorted(path.rglob("*")) if file.is_file() and file.suffix.lower() in endings)
+            files = [file for file in inside if not any(part[0] == "." for part in file.relative_to(path).parts)]
+            if not files:
+                print(f"{path} holds no pictures", file=sys.stderr)
+        for file in files:
+            name = "-".join(file.relative_to(path).with_suffix("").parts) if path.is_dir() else file.stem
+            while name in names:
+                name += "-"
+            names.add(name)
+            found.append((file, name))
+    return found
 
 
-def print_top_five(logits: Any, classes: Any, size: Any, more: Any) -> None:
-    """The five likeliest classes with their probabilities."""
+def loaded(path: Any, reading: Any) -> Any:
+    """A picture as RGB; further pages are said. Raises Unreadable."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise Unreadable("the file does not exist") from None
+    except OSError as error:
+        raise Unreadable(error.strerror or str(error)) from None
+    picture = read(content, reading)
+    count = pages(opened(path, reading))
+    if count > 1:
+        print(f"{path} has {count} pages or frames: only the first is read", file=sys.stderr)
+    return picture
+
+
+def pixels_of(picture: Any, about: Any) -> Any:
+    """uint8 [1, 3, H, W], as the network takes them."""
+    shown = show(picture, tuple(about["size"]), about["crop_share"], about.get("fit", "crop"))
+    return np.ascontiguousarray(np.asarray(shown).transpose(2, 0, 1)[None])
+
+
+def top_five(logits: Any, classes: Any, picture: Any, out: Any) -> Any:
+    """The five likeliest classes with their probabilities, a line each."""
     shares = np.exp(logits - logits.max())
-    for index in np.argsort(-logits, kind="stable")[:5]:
-        print(f"{shares[index] / shares.sum():8.4f}  {classes[index]}")
+    best = np.argsort(-logits, kind="stable")[:5]
+    return [f"{shares[index] / shares.sum():8.4f}  {classes[index]}" for index in best]
 
 
-def write_mask(logits: Any, classes: Any, size: Any, more: Any) -> None:
-    """The class of every pixel of the picture, as the values of a PNG."""
-    layers = [np.asarray(Image.fromarray(layer).resize(size, Image.Resampling.BILINEAR)) for layer in logits]
+def write_mask(logits: Any, classes: Any, picture: Any, out: Any) -> Any:
+    """Write the class of every pixel of the picture, as the values of a PNG; the share of each, a line each."""
+    layers = [np.asarray(Image.fromarray(layer).resize(picture.size, Image.Resampling.BILINEAR)) for layer in logits]
     mask = np.argmax(layers, axis=0).astype(np.uint8)
-    out = more[0] if more else "mask.png"
-    Image.fromarray(mask).save(out)
-    for index in np.unique(mask):
-        print(f"{(mask == index).mean():8.4f}  {classes[index]}")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(mask).save(out, format="PNG")
+    return [f"{(mask == index).mean():8.4f}  {classes[index]}" for index in np.unique(mask)]
+
+
+def main(here: Any, description: str, file: str, answer: Any, load: Any, arguments: Any = None) -> int:
+    """Answer every picture; one that cannot be read is named, and the others are answered. The exit code."""
+    about = json.loads((here / description).read_text(encoding="utf-8"))
+    given, takes = asked(about, arguments), about["input"]
+    reading = Reading(takes.get("alpha", "white"), takes.get("white_level"), given.max_megapixels)
+    found, dense, failed = pictures_in(given.pictures), about["task"] == "segmentation", 0
+    several = len(found) > 1 or any(path.is_dir() for path in given.pictures)
+    run = load(str(here / file), None)
+    for path, name in found:
+        out = None
+        try:
+            if dense:
+                out = (given.out or Path("masks")) / f"{name}-mask.png" if several else given.out or Path("mask.png")
+                if out.exists() and not given.overwrite:
+                    raise FileExistsError(f"{out} is there already: give --overwrite, or another --out")
+            picture = loaded(path, reading)
+            logits = run(np.repeat(pixels_of(picture, takes), takes["batch"] or 1, 0))[0]
+            lines = answer(logits, about["classes"], picture, out)
+        except (Unreadable, OSError) as error:
+            failed += 1
+            print(f"Error: {path} is not answered: {error}", file=sys.stderr)
+            continue
+        print("\n".join([f"{path}"] * several + lines))
+    return 2 if failed or not found else 0
 
 
 def source(chosen: Format, dense: bool) -> str:
     """The text of run.py. dense: whether logits are masks."""
-    answer = write_mask if dense else print_top_five
-    functions: list[Callable[..., Any]] = [type(chosen).load, decode, shown, answer]
+    answer = write_mask if dense else top_five
+    functions: list[Callable[..., Any]] = [type(chosen).load, asked, pictures_in, loaded, pixels_of, answer, main]
+    _, _, text = inspect.getsource(decoding).partition("from __future__ import annotations\n")
     return _TEMPLATE.format(
-        more=" [MASK.png]" if dense else "",
         runtime=chosen.packages[-1],
+        decoding=text.strip(),
         functions="\n\n".join(inspect.getsource(function) for function in functions).rstrip() + "\n",
         description=folder.DESCRIPTION,
         file=chosen.files[0],
