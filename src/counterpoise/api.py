@@ -220,7 +220,7 @@ def check(data: RunLike) -> dict[str, Any]:
     """
     from counterpoise.data.checking import check as look
 
-    source, found, problems = look(inputs.data_section(Path(), data))
+    source, found, problems = look(inputs.named_data(data))
     return {
         "source": source,
         "found": None if found is None else {"said": found.text(), **found.values},
@@ -426,7 +426,11 @@ def listing(what: str) -> list[dict[str, Any]]:
     if what == "sources":
         from counterpoise.data import sources
 
-        return [{"name": name, "summary": summary} for name, summary in sources.summaries().items()]
+        options = sources.options()
+        return [
+            {"name": name, "summary": summary, "options": options[name]}
+            for name, summary in sources.summaries().items()
+        ]
     from counterpoise.errors import unknown
 
     raise ConfigError(unknown("List", what, ["objectives", "models", "sources"]))

@@ -35,6 +35,13 @@ def data_section(student: Path, data: RunLike | None) -> config.Data:
     return read_for(_data_section(student, data), reading_of(student))
 
 
+def named_data(data: RunLike) -> config.Data:
+    """The data section that was meant by a data folder, a run file, or a run."""
+    if isinstance(data, str | Path) and Path(data).suffix not in {".yaml", ".yml"}:
+        return config.Data(path=Path(data))
+    return _resolve(data).data
+
+
 def read_for(section: config.Data, reading: Reading) -> config.Data:
     """The section with what it leaves open of how files are read as in `reading`."""
     values = {
@@ -106,7 +113,11 @@ def evaluated(
 
     section = data_section(student, data)
     if split is not None:
-        section = section.model_copy(update={"options": {**section.options, "val_split": split}})
+        if data_set is not None:
+            raise ConfigError("split names a part of data that is read; of a data_set, give the part itself as val.")
+        if not sources.has_option(section, "val_split"):
+            raise ConfigError(f"Data source '{sources.source_of(section)}' has one split to score on: leave out split.")
+        section = section.model_copy(update={"options": {**section.options, "val_split": split}, "held_out": 0})
     images = (data_set if data_set is not None else sources.load(section)).val
     run = run_around(student)
     held_out = run is not None and _same_data(run.data, section)

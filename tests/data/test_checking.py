@@ -7,7 +7,11 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from counterpoise import check
+import torch
+
+from counterpoise import check, config
+from counterpoise.data.doubles import between
+from counterpoise.data.sources import ArraySet, Splits, load
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -68,3 +72,47 @@ def test_what_others_left_is_named(image_folder: Path) -> None:
     (problem,) = check(image_folder)["problems"]
     assert problem["severity"] == "warning"
     assert problem["where"] == ["train/circle/@eaDir"]
+
+
+def test_images_on_both_sides_are_counted_and_said(image_folder: Path, run: Run) -> None:
+    for number in range(3):
+        path = next((image_folder / "train" / "circle").glob(f"0{number}.*"))
+        shutil.copy(path, image_folder / "val" / "circle" / f"copy{number}{path.suffix}")
+    similar = image_folder / "val" / "circle" / "copy0.jpg"
+    altered = bytearray(similar.read_bytes())
+    altered[-10] ^= 1
+    similar.write_bytes(altered)
+    (problem,) = check(image_folder)["problems"]
+    assert problem["severity"] == "warning"
+    assert problem["what"] == "2 of 15 images of val are in train, too, byte for byte."
+    assert [Path(name).name for name in problem["where"]] == ["copy1.png", "copy2.jpg"]
+    small = ["--student.model", "cifar/resnet8", "--data.size", 16, "--train.epochs", 1, "--data.workers", 0]
+    code, _, told = run("train", "--data", image_folder, *small, "--out", "runs/a")
+    assert code == 0
+    assert "warning  2 of 15 images of val are in train, too" in told
+
+
+def test_parts_of_one_folder_may_share_images_too(image_folder: Path) -> None:
+    for number in range(4):
+        path = next((image_folder / "train" / "circle").glob(f"0{number}.*"))
+        shutil.copy(path, path.with_name(f"copy{number}{path.suffix}"))
+    halves = {"path": image_folder / "train", "val_fraction": 0.5}
+    found = [problem["what"] for problem in check({"data": halves})["problems"]]
+    assert any("of val are in train, too" in what for what in found)
+
+
+def test_a_picture_in_two_classes_is_named(image_folder: Path) -> None:
+    path = image_folder / "train" / "circle" / "01.png"
+    shutil.copy(path, image_folder / "train" / "square" / "99.png")
+    (problem,) = check(image_folder)["problems"]
+    assert problem["what"] == "1 pictures are in more than one class of train."
+    assert problem["where"] == [f"{path} and {image_folder}/train/square/99.png"]
+
+
+def test_pictures_in_memory_are_compared_by_their_pixels(small_cifar100: Path) -> None:
+    splits = load(config.Data(path=small_cifar100))
+    assert list(between(splits)) == []
+    assert isinstance(splits.train, ArraySet)
+    leaked = splits.train.subset(torch.arange(5))
+    (problem,) = between(Splits(splits.train, leaked))
+    assert problem.count == 5

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from counterpoise import config
-from counterpoise.data import sources
+from counterpoise.data import doubles, sources
 from counterpoise.data.images import CorruptImage
 from counterpoise.data.problems import Problem, fault, warning
 from counterpoise.data.sources import registry
@@ -52,7 +52,9 @@ def check(data: config.Data) -> Checked:
         if not any(problem.severity == "error" for problem in problems):
             problems.append(fault(str(error)))
         return Checked(registry.source_of(data), None, problems)
-    problems += cheap(splits)
+    if not isinstance(splits.train, MaskedSet):  # the source of masks has said what it finds
+        problems += [*_of_labels(splits), *doubles.in_two_classes(splits)]
+    problems += doubles.between(splits)
     problems += unreadable(splits, data.on_corrupt)
     return Checked(registry.source_of(data), of_splits(splits), problems)
 
@@ -60,9 +62,9 @@ def check(data: config.Data) -> Checked:
 def cheap(splits: Splits) -> list[Problem]:
     """What can be seen before training without decoding pictures; some masks are read."""
     masked = [(half, name) for half, name in zip(splits, ("train", "val"), strict=True) if isinstance(half, MaskedSet)]
-    if masked:
-        return [problem for half, name in masked for problem in problems_of(half.counted, half.origin or name)]
-    return list(_of_labels(splits))
+    seen = [problem for half, name in masked for problem in problems_of(half.counted, half.origin or name)]
+    few = sum(map(len, splits)) <= doubles.MOST
+    return [*seen, *(() if masked else _of_labels(splits)), *(doubles.between(splits) if few else ())]
 
 
 def unreadable(splits: Splits, on_corrupt: str) -> Iterator[Problem]:

@@ -38,8 +38,8 @@ class ClassWeighted(Wrapper):
 
     Args:
         of: the host, a mean over positions such as `balance` or `forward_kl`.
-        class_weight: a number for each class; for masks, "frequency" in a run file stands for those of
-            `data.sources.masks.class_weights`; None: all alike.
+        class_weight: a number for each class, or in a run file "frequency" or {name: number} as for `cross_entropy`;
+            None: all alike.
         **arguments: for the host.
 
     Raises:

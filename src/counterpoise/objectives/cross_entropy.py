@@ -31,8 +31,8 @@ class CrossEntropy(LogitObjective):
     Args:
         label_smoothing: share of the target spread over all classes (Szegedy et al. 2016).
         ignore_index: target of positions without a label. In a target of probabilities [N, C] such a row is all zero.
-        class_weight: a number for each class, by which its positions count in the mean; for masks, "frequency" in a run
-            file stands for those of `data.sources.masks.class_weights`.
+        class_weight: a number for each class, by which its positions count in the mean; in a run file also
+            "frequency", by which rare classes count more, or numbers by name, {name: number}, the others being 1.
         reduction: "mean" over counted positions, "sum" or "none".
     """
 

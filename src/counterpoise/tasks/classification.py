@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from counterpoise import config
+from counterpoise.data.class_weights import with_class_weights
 from counterpoise.data.loader import EvalLoader, TrainLoader
 from counterpoise.data.sources.base import UNLABELED, ImageSet
 from counterpoise.data.sources.masks import MaskedSet
@@ -135,7 +136,7 @@ class Classification(Task):
             raise ConfigError("The data holds masks, a class for every pixel; classification learns one a picture.")
 
     def objective(self, run: config.Run, images: ImageSet | None) -> WeightedSum:
-        return WeightedSum(run.objective)
+        return WeightedSum(with_class_weights(run.objective, images))
 
     def decide(self, run: config.Run, images: ImageSet, models: Sequence[VisionModel]) -> config.Run:
         largest = max((model.input_size for model in models if model.input_size is not None), default=None)

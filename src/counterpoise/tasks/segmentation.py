@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from counterpoise import config
+from counterpoise.data.class_weights import with_class_weights
 from counterpoise.data.problems import raise_first
 from counterpoise.data.scene_loader import SceneEvalLoader, SceneLoader
 from counterpoise.data.scenes import plan_scenes, shrink
-from counterpoise.data.sources.masks import IGNORE, MaskedSet, class_weights
+from counterpoise.data.sources.masks import IGNORE, MaskedSet
 from counterpoise.data.sources.masks_census import problems_of
 from counterpoise.errors import ConfigError, DataError, ModelError, RunError
 from counterpoise.models.network import SceneView
@@ -199,7 +200,7 @@ class Segmentation(Task):
         raise_first(problems_of(_masked(images).counted, images.origin or "the data"))
 
     def objective(self, run: config.Run, images: ImageSet | None) -> WeightedSum:
-        terms = {name: _with_weights(term, images) for name, term in run.objective.items()}
+        terms = with_class_weights(run.objective, images)
         return DenseSum(terms, run.data.scenes.resolution, void=IGNORE)
 
     def ready(self, student: VisionModel, run: config.Run) -> None:
@@ -358,14 +359,6 @@ def _masked(images: ImageSet) -> MaskedSet:
     if not isinstance(images, MaskedSet):
         raise ConfigError("Task segmentation learns from masks, and the data holds none: see source masks_folder.")
     return images
-
-
-def _with_weights(term: config.Term, images: ImageSet | None) -> config.Term:
-    """The term, class_weight "frequency" replaced by what the training masks give; without them, by no weights."""
-    if term.arguments.get("class_weight") != "frequency":
-        return term
-    weights = None if images is None else class_weights(_masked(images)).tolist()
-    return config.Term.model_validate({**term.model_dump(), "class_weight": weights})
 
 
 def _starts(length: int, window: int, stride: int) -> list[int]:

@@ -13,7 +13,7 @@ from counterpoise.data.sources.base import (
     split,
     split_by_fraction,
 )
-from counterpoise.data.sources.registry import load, names, register, summaries
+from counterpoise.data.sources.registry import has_option, load, names, options, register, source_of, summaries
 
 __all__ = [
     "UNLABELED",
@@ -24,10 +24,13 @@ __all__ = [
     "Splits",
     "Subset",
     "concatenate",
+    "has_option",
     "in_memory",
     "load",
     "names",
+    "options",
     "register",
+    "source_of",
     "split",
     "split_by_fraction",
     "summaries",

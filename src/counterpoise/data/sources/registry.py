@@ -129,6 +129,16 @@ def problems(data: config.Data) -> list[Problem]:
     return [] if source.check is None else list(source.check(data, **_options(source, data.options)))
 
 
+def has_option(data: config.Data, name: str) -> bool:
+    """Whether the source of this data has such an option. Raises as `load`."""
+    return name in _keywords(_find(data))
+
+
+def options() -> dict[str, list[str]]:
+    """The names of each source's `data.options`, by the source's name."""
+    return {name: list(_keywords(source)) for name, source in sorted(_sources().items())}
+
+
 def source_of(data: config.Data) -> str:
     """The name of the source that data is taken for. Raises as `load`."""
     return _find(data).name
@@ -178,10 +188,15 @@ def _folder(path: Path, key: str) -> Path:
     return path
 
 
-def _options(source: Source, given: dict[str, Any]) -> dict[str, Any]:
+def _keywords(source: Source) -> dict[str, Any]:
+    """The options of a source with their types."""
     hints = typing.get_type_hints(source.load)
     parameters = inspect.signature(source.load).parameters.values()
-    choices = {item.name: hints[item.name] for item in parameters if item.kind is inspect.Parameter.KEYWORD_ONLY}
+    return {item.name: hints[item.name] for item in parameters if item.kind is inspect.Parameter.KEYWORD_ONLY}
+
+
+def _options(source: Source, given: dict[str, Any]) -> dict[str, Any]:
+    choices = _keywords(source)
     values = {}
     for name, value in given.items():
         if name not in choices:
