@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
+from counterpoise.data.decoding import Reading
 from counterpoise.data.images import CorruptImage
 from counterpoise.data.legend import Legend, read_legend
 from counterpoise.data.mask_file import mask_size, read_mask, resized
@@ -146,3 +147,10 @@ def test_classes_that_are_alike_cannot_be_read_by_the_nearest(tmp_path: Path) ->
 def test_masks_are_resized_to_the_nearest_pixel() -> None:
     mask = torch.tensor([[0, 5], [255, 9]], dtype=torch.uint8)
     assert resized(mask, (4, 6)).tolist() == [[0] * 3 + [5] * 3] * 2 + [[255] * 3 + [9] * 3] * 2
+
+
+def test_masks_keep_to_the_limit_of_megapixels(tmp_path: Path) -> None:
+    path, meaning = save(tmp_path, lesion()), legend(tmp_path, "background 0\nlesion 255\n")
+    with pytest.raises(CorruptImage, match=r"more pixels than max_megapixels 0.004 allows"):
+        read_mask(path, meaning, Reading(max_megapixels=0.004))
+    assert mask_size(path, Reading(max_megapixels=0.0048)) == (60, 80)

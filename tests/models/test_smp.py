@@ -72,6 +72,8 @@ def test_names_pair_architectures_and_encoders() -> None:
         ("smp/pspnt:resnet18", r"'pspnt' is unknown\. Did you mean 'pspnet'"),
         ("smp/pspnet", r"names no encoder: smp/pspnet:ENCODER, such as smp/pspnet:resnet18"),
         ("smp/pspnet:resnet17", r"'resnet17' of smp/pspnet:resnet17 is unknown\. Did you mean 'resnet"),
+        ("smp/unet:timm-mobilenetv3_small_100", r"network of timm: smp/unet:tu-mobilenetv3_small_100\."),
+        ("smp/fpn:mobilenetv3_small_100", r"network of timm: smp/fpn:tu-mobilenetv3_small_100\."),
         ("smp/unet:tu-resnt18", r"timm model 'resnt18' is unknown\. Did you mean 'resnet18'"),
         ("smp/deeplabv3:densenet121", "smp/deeplabv3:densenet121 cannot be built: "),
         ("smp/fpn:tu-swin_tiny_patch4_window7_224", r"fails on an image of 256 x 256: .* argument img_size"),

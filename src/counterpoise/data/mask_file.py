@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from counterpoise.data.images import CorruptImage
+from counterpoise.data import decoding
+from counterpoise.data.decoding import Reading, Unreadable
+from counterpoise.data.images import AS_USUAL, CorruptImage
 from counterpoise.data.legend import UNKNOWN, Legend, pack
 from counterpoise.data.sources.masks import IGNORE
 from counterpoise.errors import DataError
@@ -30,14 +32,14 @@ class UnfitMask(CorruptImage):
         self.args = (f"Mask {name} {reason}",)
 
 
-def read_mask(path: Path, legend: Legend) -> Tensor:
-    """Read a mask file into classes: uint8 [H, W], IGNORE where void.
+def read_mask(path: Path, legend: Legend, reading: Reading = AS_USUAL) -> Tensor:
+    """Read a mask file into classes: uint8 [H, W], IGNORE where void. Of `reading`, its limit of megapixels counts.
 
     Raises:
         CorruptImage: the file cannot be read, or is all void.
         DataError: it is no 8-bit mask, or holds a value or color that is no class.
     """
-    values = _pixels(path, legend)
+    values = _pixels(path, legend, reading)
     if values.ndim == 2:
         classes = legend.of_values[values]
         if (classes == UNKNOWN).any():
@@ -60,15 +62,15 @@ def resized(mask: Tensor, size: tuple[int, int]) -> Tensor:
     )
 
 
-def mask_size(path: Path) -> tuple[int, int]:
+def mask_size(path: Path, reading: Reading = AS_USUAL) -> tuple[int, int]:
     """Height and width that the header of a mask file promises. Raises CorruptImage."""
-    with _opened(path, ()) as image:
+    with _opened(path, reading, ("JPEG",)) as image:
         return image.height, image.width
 
 
 def contents(path: Path) -> dict[tuple[int, ...], int]:
     """What a mask file holds, whatever it means: pixels by value, (v,), or by color, (r, g, b). Raises CorruptImage."""
-    with _opened(path, ()) as image:
+    with _opened(path, AS_USUAL) as image:
         if image.mode not in ("L", "P", "1", "RGB", "RGBA"):
             return {}
         values = _loaded(image, path)
@@ -77,11 +79,14 @@ def contents(path: Path) -> dict[tuple[int, ...], int]:
     return {tuple(value): count for value, count in zip(found.tolist(), counts.tolist(), strict=True)}
 
 
-def _opened(path: Path, further: tuple[str, ...]) -> Image.Image:
+def _opened(path: Path, reading: Reading, further: tuple[str, ...] = ()) -> Image.Image:
     try:
-        return Image.open(path, formats=(*_FORMATS, *further))
+        image: Image.Image = decoding.opened(path, reading, (*_FORMATS, *further))
+        return image
     except MemoryError:
         raise
+    except Unreadable as error:
+        raise CorruptImage(os.fspath(path), str(error)) from None
     except UnidentifiedImageError:
         raise CorruptImage(os.fspath(path), _no_mask(path)) from None
     except Exception as error:  # Pillow's decoders raise many kinds of errors for damaged files
@@ -120,14 +125,14 @@ SAVED_WITH_LOSS = (
 """What to do about a mask that was saved as JPEG."""
 
 
-def _pixels(path: Path, legend: Legend) -> NDArray[np.uint8]:
+def _pixels(path: Path, legend: Legend, reading: Reading) -> NDArray[np.uint8]:
     """What a mask file holds: uint8 [H, W], indices or values, or uint8 [H, W, 3], colors.
 
     A palette mask holds indices, unless all colors that it shows are among those of the classes: programs that
     shrink files turn colors into palettes of any order.
     """
-    with _opened(path, ("JPEG",) if legend.lossy else ()) as image:
-        raw = _raw_mode(image)
+    with _opened(path, reading, ("JPEG",) if legend.lossy else ()) as image:
+        raw = decoding.raw_mode(image)
         values = _loaded(image, path)
         mode, palette = image.mode, image.getpalette("RGB")
     if ";16" in raw or mode in ("I", "F"):
@@ -167,13 +172,6 @@ def _of_palette(values: NDArray[np.uint8], palette: list[int], legend: Legend) -
 
 def _known(values: NDArray[np.uint8], legend: Legend) -> bool:
     return bool(np.isin(values, legend.values if legend.ignore is None else [*legend.values, legend.ignore]).all())
-
-
-def _raw_mode(image: Image.Image) -> str:
-    """How Pillow's decoder calls the layout of the pixels in the file, or nothing."""
-    tiles: list[Any] = getattr(image, "tile", [])
-    arguments = tiles[0][3] if tiles else ""
-    return str(arguments[0] if isinstance(arguments, tuple) and arguments else arguments)
 
 
 def _by_color(path: Path, values: NDArray[np.uint8], legend: Legend) -> NDArray[np.uint8]:

@@ -55,7 +55,7 @@ class MaskFiles(FileSet, MaskedSet):
     def read_mask(self, index: int) -> Tensor:
         path = self.mask_path(index)
         size = self.extent(index)
-        mask = read_mask(path, self.legend)
+        mask = read_mask(path, self.legend, self.reading)
         found = mask.shape[0], mask.shape[1]
         if found != size and not (self.resize and _of_one_shape(found, size)):
             raise UnfitMask(os.fspath(path), f"{self._misfit(index, found, size)}. {WAYS_OUT}")
@@ -66,7 +66,7 @@ class MaskFiles(FileSet, MaskedSet):
         wrong, moved = [], 0
         for index in range(len(self)):
             try:
-                size, found = self.extent(index), mask_size(self.mask_path(index))
+                size, found = self.extent(index), mask_size(self.mask_path(index), self.reading)
             except CorruptImage:  # said, or left out, when it is read
                 continue
             if found != size and self.resize and _of_one_shape(found, size):

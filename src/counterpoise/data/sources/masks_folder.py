@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from counterpoise import config
+from counterpoise.data.decoding import Reading
 from counterpoise.data.halves import TRAIN, Halves, find, is_split_name
 from counterpoise.data.images import CorruptImage
 from counterpoise.data.legend import Legend, read_legend
@@ -145,18 +146,21 @@ class _Survey:
 
     def _files(self, images: Side, masks: Side, keys: Sequence[str], legend: Legend) -> MaskFiles:
         files = [[side.files[key] for key in keys] for side in (images, masks)]
-        return MaskFiles(images.folder, files[0], masks.folder, files[1], legend, self.options.resize_masks)
+        part = MaskFiles(images.folder, files[0], masks.folder, files[1], legend, self.options.resize_masks)
+        part.read_as(Reading("white", self.data.white_level, self.data.max_megapixels))
+        return part
 
     def _look_at_sizes(self) -> None:
         """Count the masks which do not fit their images, and those that are resized."""
         wrong: list[str] = []
         count = sum(map(len, self.parts))
-        for part, name in zip(self.parts, ("training", "evaluation"), strict=False):
+        names = ("training ", "evaluation ") if len(self.parts) > 1 else ("",)
+        for part, name in zip(self.parts, names, strict=False):
             misfits, moved = part.misfits()
             wrong += misfits
             if moved:
                 part.notes.append(
-                    f"{moved:,} of {len(part):,} {name} masks are resized to their images, by the nearest pixel"
+                    f"{moved:,} of {len(part):,} {name}masks are resized to their images, by the nearest pixel"
                 )
         if not wrong:
             return

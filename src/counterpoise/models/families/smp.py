@@ -162,9 +162,20 @@ def _parts(name: str) -> tuple[str, str]:
         if not library.is_model(encoder.removeprefix(TIMM).partition(".")[0]):
             raise ModelError(unknown("timm model", encoder.removeprefix(TIMM), library.list_models()))
     elif encoder not in (own := _library().encoders.get_encoder_names()):
-        hint = nearest(encoder, own) or f" {TIMM}NAME takes an encoder of timm."
+        hint = _of_timm(architecture, encoder) or nearest(encoder, own) or f" {TIMM}NAME takes an encoder of timm."
         raise ModelError(f"Encoder '{encoder}' of smp/{name} is unknown.{hint}")
     return architecture, encoder
+
+
+def _of_timm(architecture: str, encoder: str) -> str:
+    """What to write where timm has the encoder under this name; older releases of the library marked some by timm-."""
+    import timm as library
+
+    plain = encoder.removeprefix("timm-")
+    for name in (plain, plain.replace("-", "_")):
+        if library.is_model(name.partition(".")[0]):
+            return f" It is a network of timm: smp/{architecture}:{TIMM}{name}."
+    return ""
 
 
 def _create(
