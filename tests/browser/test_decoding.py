@@ -15,6 +15,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from counterpoise.data.decoding import Reading
 from counterpoise.data.images import decode
 
 if TYPE_CHECKING:
@@ -23,12 +24,12 @@ if TYPE_CHECKING:
 Pixels = NDArray[np.uint8]
 Draw = Callable[..., Image.Image]
 
-CALL = """async ({bytes}) => {
+CALL = """async ({bytes, reading}) => {
     const { decode, PictureError } = await import("./decoding.js");
     const { planes } = await import("./resampling.js");
     const file = new Blob([Uint8Array.from(atob(bytes), (letter) => letter.charCodeAt(0))]);
     try {
-        const picture = await decode(file);
+        const picture = await decode(file, reading);
         let text = "";
         for (const value of planes(picture)) text += String.fromCharCode(value);
         return {width: picture.width, height: picture.height, pixels: btoa(text)};
@@ -39,9 +40,10 @@ CALL = """async ({bytes}) => {
 }"""
 
 
-def in_browser(page: Page, content: bytes) -> Pixels | str:
+def in_browser(page: Page, content: bytes, reading: Reading = Reading()) -> Pixels | str:  # noqa: B008
     """[H, W, 3] as decoded, or what the page says."""
-    found = page.evaluate(CALL, {"bytes": base64.b64encode(content).decode()})
+    told = {"alpha": reading.alpha, "white_level": reading.white_level}
+    found = page.evaluate(CALL, {"bytes": base64.b64encode(content).decode(), "reading": told})
     if "error" in found:
         return str(found["error"])
     pixels = np.frombuffer(base64.b64decode(found["pixels"]), np.uint8)
@@ -60,10 +62,10 @@ def turned(orientation: int) -> Image.Exif:
     return exif
 
 
-def far(found: Pixels | str, content: bytes) -> int:
+def far(found: Pixels | str, content: bytes, reading: Reading = Reading()) -> int:  # noqa: B008
     """The largest difference to what Python reads."""
     assert isinstance(found, np.ndarray), found
-    expected = np.asarray(decode(content))
+    expected = np.asarray(decode(content, reading=reading))
     assert found.shape == expected.shape
     return int(np.abs(found.astype(int) - expected).max())
 
@@ -119,15 +121,90 @@ def test_color_profiles_are_ignored_as_in_python(modules: Page, make_picture: Dr
 
 def test_sixteen_bits_of_gray_become_eight(modules: Page) -> None:
     values = np.linspace(0, 65535, 40 * 30).astype(np.uint16).reshape(30, 40)
-    content = saved(Image.fromarray(values), "PNG")
-    assert far(in_browser(modules, content), content) <= 1
+    for orientation in (1, 6):
+        content = saved(Image.fromarray(values), "PNG", exif=turned(orientation))
+        for reading in (Reading(), Reading(white_level=4095), Reading(white_level=16383)):
+            assert far(in_browser(modules, content, reading), content, reading) == 0
 
 
-def png(width: int, height: int, rows: bytes = b"") -> bytes:
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_colors_beneath_transparency_are_the_same_bits(modules: Page, make_picture: Draw, orientation: int) -> None:
+    picture = make_picture("circle", 5, (37, 22)).convert("RGBA")
+    picture.putalpha(Image.linear_gradient("L").resize(picture.size))
+    palette = make_picture("square", 6, (31, 30)).quantize(8)
+    gray = Image.merge("LA", (picture.getchannel("R"), picture.getchannel("A")))
+    told = Reading(alpha="ignore")
+    for each, more in (
+        (picture, {}),
+        (gray, {}),
+        (palette, {"transparency": 0}),
+        (palette, {"transparency": b"\x10\x80"}),
+    ):
+        content = saved(each, "PNG", exif=turned(orientation), **more)
+        assert far(in_browser(modules, content, told), content, told) == 0
+
+
+def test_interlaced_bands_of_data_are_the_same_bits(modules: Page) -> None:
+    told = Reading(alpha="ignore")
+    rng = np.random.default_rng(0)
+    for width, height in ((21, 13), (3, 1), (8, 8)):
+        pixels = rng.integers(0, 256, (height, width, 4), dtype=np.uint8)
+        content = interlaced(pixels)
+        assert np.array_equal(np.asarray(Image.open(io.BytesIO(content))), pixels)
+        assert far(in_browser(modules, content, told), content, told) == 0
+
+
+def test_what_a_page_cannot_read_as_told_gets_a_sentence(modules: Page, make_picture: Draw) -> None:
+    told = Reading(alpha="ignore", white_level=4095)
+    picture = make_picture("circle", 5, (48, 32)).convert("RGBA")
+    opaque = saved(picture, "WEBP", lossless=True)
+    assert far(in_browser(modules, opaque, told), opaque, told) == 0
+    picture.putalpha(Image.linear_gradient("L").resize(picture.size))
+    webp, whole = saved(picture, "WEBP", lossless=True, exact=True), saved(picture, "PNG")
+    deep = png(2, 1, struct.pack(">x6H", 0, 2048, 4095, 1, 2, 3), depth=16)
+    damaged = bytearray(whole)
+    damaged[len(whole) // 2] ^= 255
+    cases = {
+        webp: "save it as PNG",
+        deep: "several bands of 16 bits",
+        bytes(damaged): "damaged",
+        whole[:-30]: "damaged",
+    }
+    for content, part in cases.items():
+        found = in_browser(modules, content, told)
+        assert isinstance(found, str)
+        assert part in found
+
+
+def interlaced(pixels: Pixels) -> bytes:
+    """A PNG of RGBA in Adam7's seven passes, its lines filtered in all five ways."""
+    steps = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+    rows = b""
+    for left, top, across, down in steps:
+        part = pixels[top::down, left::across]
+        if part.size:
+            rows += filtered(part.reshape(len(part), -1).astype(int))
+    return png(pixels.shape[1], pixels.shape[0], rows, kind=6, interlace=1)
+
+
+def filtered(lines: NDArray[np.int64]) -> bytes:
+    found, above = b"", np.zeros(lines.shape[1], int)
+    for number, line in enumerate(lines):
+        left, corner = (np.concatenate([np.zeros(4, int), each[:-4]]) for each in (line, above))
+        three = np.stack([left, above, corner])
+        paeth = np.take_along_axis(three, np.abs(left + above - corner - three).argmin(0)[None], 0)[0]
+        kind = number % 5
+        predicted = (0 * line, left, above, (left + above) // 2, paeth)[kind]
+        found += bytes([kind]) + ((line - predicted) % 256).astype(np.uint8).tobytes()
+        above = line
+    return found
+
+
+def png(width: int, height: int, rows: bytes = b"", depth: int = 8, kind: int = 2, interlace: int = 0) -> bytes:
     def chunk(kind: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width, height, depth, kind, 0, 0, interlace)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 

@@ -54,7 +54,14 @@ def test_a_run_becomes_a_site(run: Run, digits: Path, tmp_path: Path) -> None:
     described = json.loads((place / "site.json").read_text(encoding="utf-8"))
     assert described["name"] == "small"
     assert described["classes"] == [str(digit) for digit in range(10)]
-    assert described["input"] == {"size": [8, 8], "crop_share": 1.0, "reduction": 1.0}
+    assert described["input"] == {
+        "size": [8, 8],
+        "crop_share": 1.0,
+        "fit": "crop",
+        "alpha": "white",
+        "white_level": None,
+        "reduction": 1.0,
+    }
     assert [model["name"] for model in described["models"]] == list(made["exports"])
     assert all((place / model["file"]).stat().st_size == model["bytes"] for model in described["models"])
     assert [sample["file"] for sample in described["samples"]] == [

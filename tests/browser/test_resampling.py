@@ -71,6 +71,15 @@ def test_prepare_is_that_of_evaluation(modules: Page, size: tuple[int, int], sha
     assert (found == expected.numpy()).all()
 
 
+@pytest.mark.parametrize("fit", ["squash", "pad"])
+@pytest.mark.parametrize("size", [(32, 32), (101, 67), (67, 102), (3, 200), (200, 1), (33, 100)], ids=str)
+def test_other_fits_are_those_of_evaluation(modules: Page, size: tuple[int, int], fit: str) -> None:
+    picture = noise(*size)
+    found = in_browser(modules, picture, "prepare", 32, 0.875, fit)
+    expected = prepare(torch.from_numpy(picture).permute(2, 0, 1), 32, 0.875, fit)
+    assert (found == expected.numpy()).all()
+
+
 def test_halves_are_rounded_to_even_as_in_python(modules: Page) -> None:
     values = [-1.5, -0.5, 0.5, 1.5, 2.5, 2.4, 2.6, 7.0]
     found = modules.evaluate("async (values) => values.map((await import('./resampling.js')).round)", values)

@@ -80,6 +80,9 @@ def write(
             "input": {
                 "size": size,
                 "crop_share": student.input.crop_share,
+                "fit": student.input.fit,
+                "alpha": student.input.alpha,
+                "white_level": student.input.white_level,
                 "reduction": student.input.reduction,
             },
             "colors": palette()[: len(student.classes)].tolist(),

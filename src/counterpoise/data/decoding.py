@@ -136,6 +136,7 @@ def rgb(image: Any, reading: Reading, raw: str, transparent: bool, kind: str | N
     if transparent and reading.alpha == "white":
         layer = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+    image.info.pop("transparency", None)  # of palettes: Pillow would warn that it is left out
     return image if image.mode == "RGB" else image.convert("RGB")
 
 

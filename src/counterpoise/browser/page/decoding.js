@@ -1,5 +1,7 @@
 // From a file to pixels: upright as its EXIF data says, transparency over white, color profiles ignored, as in
-// data/images.py. What a file promises is read before anything is decoded, so that no picture can fill the memory.
+// data/decoding.py. What a file promises is read before anything is decoded, so that no picture can fill the memory.
+
+import { decodePng } from "./png.js";
 
 export const MOST_BYTES = 100e6;
 export const MOST_PIXELS = 64e6; // 256 MB decoded
@@ -10,10 +12,12 @@ export class PictureError extends Error {}
 /**
  * Decode a picture file.
  * @param {Blob} file
+ * @param {{alpha?: string, white_level?: number | null}} reading what files leave open: "ignore" leaves alpha out, as data;
+ *   the value that is white in gray of 16 bits.
  * @returns {Promise<{width: number, height: number, data: Uint8ClampedArray}>} RGBA, opaque.
  * @throws {PictureError} where it is none, damaged or too large.
  */
-export async function decode(file) {
+export async function decode(file, reading = {}) {
   if (file.size === 0) throw new PictureError("This file is empty.");
   if (file.size > MOST_BYTES) {
     throw new PictureError(`This file has ${megabytes(file.size)}; up to ${megabytes(MOST_BYTES)} are read here.`);
@@ -31,6 +35,17 @@ export async function decode(file) {
       `This picture is ${width} × ${height}, ${Math.round((width * height) / 1e6)} megapixels; up to ${limit} are read here.`,
     );
   }
+  const asData = reading.alpha === "ignore";
+  if (reading.white_level && header.depth === 16 && header.kind !== 0) {
+    throw new PictureError("This PNG has several bands of 16 bits, and the student takes gray ones: save it in 8 bits.");
+  }
+  if ((header.depth === 16 && header.kind === 0) || (asData && header.transparent)) {
+    try {
+      return await decodePng(bytes, reading.white_level ?? 65535);
+    } catch {
+      throw new PictureError("This PNG picture is damaged or incomplete and cannot be read.");
+    }
+  }
   let bitmap;
   try {
     if (header.whole === false) throw new Error("cut off");
@@ -43,6 +58,11 @@ export async function decode(file) {
     throw new PictureError(`This ${header.name} picture is damaged or incomplete and cannot be read.`);
   }
   try {
+    if (asData && header.name !== "PNG" && header.name !== "JPEG" && !isOpaque(bitmap)) {
+      throw new PictureError(
+        `This ${header.name} is transparent in places, and the student takes the colors beneath: save it as PNG.`,
+      );
+    }
     return fromBitmap(bitmap);
   } finally {
     bitmap.close();
@@ -59,6 +79,15 @@ export function fromBitmap(bitmap) {
   pen.fillRect(0, 0, width, height);
   pen.drawImage(bitmap, 0, 0);
   return { width, height, data: pen.getImageData(0, 0, width, height).data };
+}
+
+function isOpaque(bitmap) {
+  const pen = new OffscreenCanvas(bitmap.width, bitmap.height).getContext("2d", { willReadFrequently: true });
+  if (pen === null) throw new PictureError("This device has not enough memory for a picture of this size.");
+  pen.drawImage(bitmap, 0, 0);
+  const { data } = pen.getImageData(0, 0, bitmap.width, bitmap.height);
+  for (let at = 3; at < data.length; at += 4) if (data[at] !== 255) return false;
+  return true;
 }
 
 /** Whether pages read the pixels that they drew: some browsers change them, so that devices cannot be told apart. */
@@ -82,7 +111,8 @@ export function readHeader(bytes) {
   try {
     if (bytes[0] === 0xff && bytes[1] === 0xd8) return { ...jpeg(view), name: "JPEG", type: "image/jpeg" };
     if (text(1, 3) === "PNG" && text(12, 4) === "IHDR") {
-      return { width: view.getUint32(16), height: view.getUint32(20), name: "PNG", type: "image/png", whole: pngIsWhole(view) };
+      const size = { width: view.getUint32(16), height: view.getUint32(20) };
+      return { ...size, name: "PNG", type: "image/png", depth: bytes[24], kind: bytes[25], ...pngChunks(view, bytes[25]) };
     }
     if (text(0, 4) === "RIFF" && text(8, 4) === "WEBP") {
       const whole = view.getUint32(4, true) + 8 <= bytes.length;
@@ -128,11 +158,14 @@ function endsWithMarker(view, from) {
   return false;
 }
 
-function pngIsWhole(view) {
+/** Whether the end is there, and whether it says anything of transparency. */
+function pngChunks(view, kind) {
+  let transparent = kind === 4 || kind === 6;
   for (let at = 8; at + 8 <= view.byteLength; at += 12 + view.getUint32(at)) {
-    if (view.getUint32(at + 4) === 0x49454e44) return true; // IEND
+    if (view.getUint32(at + 4) === 0x74524e53) transparent = true; // tRNS
+    if (view.getUint32(at + 4) === 0x49454e44) return { whole: true, transparent }; // IEND
   }
-  return false;
+  return { whole: false, transparent };
 }
 
 function webp(view, kind) {

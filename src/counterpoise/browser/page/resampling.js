@@ -104,9 +104,19 @@ export function resize(picture, part, width, height) {
   return { width, height, data: result };
 }
 
-/** The view of evaluation and prediction, size x size: the shorter side resized to size / cropShare, the center cut out. */
-export function prepare(picture, size, cropShare) {
+/**
+ * The view of evaluation and prediction, size x size. crop: the shorter side resized to size / cropShare, the center cut
+ * out; squash: all of it resized; pad: all of it, its shape kept, in the middle of black.
+ */
+export function prepare(picture, size, cropShare, fit = "crop") {
   if (picture.width === size && picture.height === size) return picture;
+  const all = { left: 0, top: 0, width: picture.width, height: picture.height };
+  if (fit === "squash") return resize(picture, all, size, size);
+  if (fit === "pad") {
+    const longer = size * Math.max(all.width, all.height);
+    const scaled = (side) => Math.max(1, Math.floor((2 * side * size * size + longer) / (2 * longer)));
+    return onBlack(resize(picture, all, scaled(all.width), scaled(all.height)), size);
+  }
   const edge = Math.max(size, round(size / cropShare));
   const part = withoutFarEnds(picture);
   let { width, height } = part;
@@ -118,6 +128,17 @@ export function prepare(picture, size, cropShare) {
   const whole = resize(picture, part, width, height);
   const left = round((width - size) / 2), top = round((height - size) / 2);
   return resize(whole, { left, top, width: size, height: size }, size, size);
+}
+
+function onBlack(picture, size) {
+  const data = new Uint8ClampedArray(size * size * 4);
+  for (let at = 3; at < data.length; at += 4) data[at] = 255;
+  const left = Math.floor((size - picture.width) / 2), top = Math.floor((size - picture.height) / 2);
+  const line = picture.width * 4;
+  for (let y = 0; y < picture.height; y++) {
+    data.set(picture.data.subarray(y * line, (y + 1) * line), ((top + y) * size + left) * 4);
+  }
+  return { width: size, height: size, data };
 }
 
 /** The whole of a picture, or the middle of a sliver (1 x 10000 pixels), which resizing would blow up to gigabytes. */

@@ -58,7 +58,7 @@ async function open({ site: description, processor }) {
 /** Every export's answer to one picture. */
 async function picture({ file, bitmap }) {
   const started = performance.now();
-  const seen = file ? await decode(file) : fromBitmap(bitmap);
+  const seen = file ? await decode(file, site.input) : fromBitmap(bitmap);
   bitmap?.close();
   const decoded = performance.now();
   const answers = [];
@@ -80,7 +80,7 @@ async function reduced({ width, height, data }, part) {
 
 async function answerOf(student, seen) {
   if (site.task === "segmentation") return segment(seen, site.input, (pixels) => ask(student, pixels));
-  const view = prepare(seen, site.input.size[0], site.input.crop_share);
+  const view = prepare(seen, site.input.size[0], site.input.crop_share, site.input.fit);
   const started = performance.now();
   const { data } = await ask(student, planes(view));
   const milliseconds = performance.now() - started;
