@@ -22,6 +22,7 @@ from counterpoise.engine.trainer import Result
 from counterpoise.errors import ConfigError, CounterpoiseError, DataError, ModelError, ObjectiveError
 from counterpoise.models.network import SceneView
 from counterpoise.objectives.cross_entropy import CrossEntropy
+from counterpoise.objectives.kernels import blocks
 
 KILLS = 4
 SMALL = {"train_size": 24, "val_size": 6, "edge": 32}
@@ -402,3 +403,17 @@ def test_sliding_window_of_one_pixel_networks_scores_as_whole_scenes(tmp_path: P
         run = values(tmp_path / str(window), data=data, train={"epochs": 1, "optimizer": rate})
         scores.append(counterpoise.train(run, student=again).last["miou"])
     assert scores[0] == pytest.approx(scores[1], abs=0.05)
+
+
+@pytest.mark.slow  # a minute of the C++ compiler
+def test_a_run_of_large_masks_compiles_its_loss_says_so_and_counts_it(
+    run: Callable[..., tuple[int, str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blocks, "COMPILE_FROM", blocks.WORTHWHILE_FROM)
+    out = tmp_path / "run"
+    code, _, said = run("train", write(tmp_path / "run.yaml", values(out, train={"epochs": 1})), "--out", out)
+    assert code == 0, said
+    assert "compiling the loss, which takes" in said
+    assert "compiled the loss in" in said
+    summary = json.loads((out / "summary.json").read_text())
+    assert 0 < summary["compile_seconds"] < summary["seconds"]

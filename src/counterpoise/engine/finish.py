@@ -63,6 +63,7 @@ def finish(trainer: Trainer) -> Result:
         note=""
         if trainer.begun_at < steps
         else f"No step was left to train. The student is that of the {run.train.ship} epoch.",
+        compile_seconds=progress.compile_seconds,
     )
     if trainer.processes.first:
         write_text(

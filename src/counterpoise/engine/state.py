@@ -29,6 +29,8 @@ class Progress:
     """Seconds of training and evaluation, over all sittings."""
     train_seconds: float = 0.0
     """Seconds of training steps alone."""
+    compile_seconds: float = 0.0
+    """Seconds of these that compiling the loss took."""
     metrics_bytes: int = 0
     """Size of metrics.jsonl at this point."""
     sums: dict[str, float] = field(default_factory=dict)

@@ -27,6 +27,7 @@ from counterpoise.engine.run_folder import RunFolder
 from counterpoise.errors import DivergedError
 from counterpoise.files import write_tensors
 from counterpoise.objectives.composite import answers_by_sigmoid
+from counterpoise.objectives.kernels.compiling import Compiler
 from counterpoise.outputs import Outputs
 from counterpoise.teachers.stored import Read
 
@@ -61,6 +62,7 @@ class Result:
     corrupt: int
     note: str = ""
     """What a person should know of this call, such as that nothing was done."""
+    compile_seconds: float = 0.0
 
 
 class Trainer:
@@ -83,6 +85,8 @@ class Trainer:
         self.unchecked: list[tuple[int, list[str], Tensor]] = []
         # Reading a loss waits for a GPU, so there it is read at log lines; the exact step is still named.
         self.check_every = 1 if processes.device.type == "cpu" else run.train.log_every
+        self.compiler = parts.objective.compiler = Compiler(self._say)
+        self.display: Display | None = None
         self.started = self.saved_at = time.perf_counter()
         self.begun_at = 0  # the step that this sitting begins with
         self.writer: Any = None
@@ -103,6 +107,7 @@ class Trainer:
             self.parts.train.corrupt.extend(self.progress.corrupt)
         self.progress.origin = origin
         self.begun_at = self.progress.step
+        self.compiler.seconds = self.progress.compile_seconds
         if resume and self.processes.first:
             self.folder.cut_metrics(self.progress.metrics_bytes)
         self.processes.barrier()
@@ -111,6 +116,7 @@ class Trainer:
         self.saved_at = time.perf_counter()
         epochs = self.run.train.epochs
         with Interrupt(deadline) as interrupt, Display(self.total_steps, self.progress.step, self.show) as display:
+            self.display = display
             self._score_teacher(display)
             for epoch in range(self.progress.step // self.steps_per_epoch, epochs):
                 self.train_epoch(epoch, interrupt, display)
@@ -273,6 +279,7 @@ class Trainer:
         if self.progress.step % self.steps_per_epoch == 0:
             self.progress.sums = {}
         self.progress.seconds = time.perf_counter() - self.started
+        self.progress.compile_seconds = self.compiler.seconds
         self.progress.corrupt = sorted(self.parts.train.corrupt)
         if self.processes.first:
             self.progress.metrics_bytes = self.folder.metrics_size()
@@ -308,6 +315,10 @@ class Trainer:
     def shipped_weights(self) -> dict[str, Tensor]:
         """The weights of the student: the moving average where there is one."""
         return self.learner.shipped_weights()
+
+    def _say(self, note: str) -> None:
+        if self.display is not None:
+            self.display.line(note)
 
     def _log(self, line: Mapping[str, Any]) -> None:
         if not self.processes.first:

@@ -5,10 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from counterpoise.objectives.base import LogitObjective, Reduction, register
+from counterpoise.objectives.base import (
+    LogitObjective,
+    Reduction,
+    check_device,
+    check_logits,
+    check_reduction,
+    reduce,
+    register,
+    remaining,
+    widen,
+)
 from counterpoise.objectives.divergence import check_temperature, forward_kl_values, reverse_kl_values
 from counterpoise.objectives.kernels.function import fused
 from counterpoise.objectives.kernels.mixture import Divergence, Mixture
@@ -34,7 +45,9 @@ class BalanceDivergence(LogitObjective):
     temperatures (Hinton et al. 2015).
 
     Computed in float32 log space (float64 stays float64): finite in value and gradient for logits to +-1e4 and
-    temperatures from 0.05 to 20. The teacher receives no gradient.
+    temperatures from 0.05 to 20. A class whose logit is -inf, in the student, in the teacher or in both, is left out of
+    both softmaxes at that position; the gradient there is 0, whatever the other side gives it. The teacher receives no
+    gradient. Nothing is compiled, but `torch.compile`, fullgraph too, works over it.
 
     Args:
         forward_weight: a, weight of forward KL.
@@ -82,9 +95,7 @@ class BalanceDivergence(LogitObjective):
         assert teacher_logits is not None
         if not self.fixed:
             return self._moving_values(student_logits, teacher_logits, self._counted(target))
-        forward = forward_kl_values(student_logits, teacher_logits, self.forward_temperature)
-        reverse = reverse_kl_values(student_logits, teacher_logits, self.reverse_temperature)
-        return {"forward": self.forward_weight * forward, "reverse": self.reverse_weight * reverse}
+        return _mixed(self._mixture(1.0), student_logits, teacher_logits)
 
     def forward(
         self,
@@ -99,8 +110,10 @@ class BalanceDivergence(LogitObjective):
 
     def mixture(self, factor: float = 1.0) -> Mixture | None:
         """`factor` times this objective as the fast forms take it; None where a rule moves its weights."""
-        if not self.fixed or type(self) is not BalanceDivergence:  # a subclass may compute anything
-            return None
+        # A subclass may compute anything.
+        return self._mixture(factor) if self.fixed and type(self) is BalanceDivergence else None
+
+    def _mixture(self, factor: float) -> Mixture:
         forward = Divergence(factor * self.forward_weight, self.forward_temperature)
         reverse = Divergence(factor * self.reverse_weight, self.reverse_temperature)
         return Mixture(forward, reverse, ignore_index=self.ignore_index, reduction=self.reduction)
@@ -148,8 +161,27 @@ def balance_divergence(
     reduction: Reduction = "mean",
 ) -> Tensor:
     """`BalanceDivergence` as a function, with weights and temperatures as given: rules that move them keep a state."""
-    objective = BalanceDivergence(
-        forward_weight, reverse_weight, forward_temperature, reverse_temperature, ignore_index, reduction
+    mixture = Mixture(
+        Divergence(forward_weight, check_temperature("forward_temperature", forward_temperature)),
+        Divergence(reverse_weight, check_temperature("reverse_temperature", reverse_temperature)),
+        ignore_index=ignore_index,
+        reduction=reduction,
     )
-    loss: Tensor = objective(student_logits, teacher_logits, target, weight)
-    return loss
+    check_reduction(reduction)
+    check_logits(student_logits, teacher_logits)
+    fast = fused(mixture, student_logits, teacher_logits, target, weight)
+    if fast is not None:
+        return fast[0]
+    check_device(student_logits, "target", target)
+    with torch.autocast(student_logits.device.type, enabled=False):
+        values = _mixed(mixture, *remaining(widen(student_logits), widen(teacher_logits.detach())))
+        return reduce(values["forward"] + values["reverse"], target, weight, ignore_index, reduction)
+
+
+def _mixed(mixture: Mixture, student_logits: Tensor, teacher_logits: Tensor) -> dict[str, Tensor]:
+    """Both divergences at every position, weights included."""
+    assert mixture.forward is not None
+    assert mixture.reverse is not None
+    forward = forward_kl_values(student_logits, teacher_logits, mixture.forward.temperature)
+    reverse = reverse_kl_values(student_logits, teacher_logits, mixture.reverse.temperature)
+    return {"forward": mixture.forward.weight * forward, "reverse": mixture.reverse.weight * reverse}

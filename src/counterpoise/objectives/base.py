@@ -131,18 +131,24 @@ class LogitObjective(Objective):
     """An objective that is a mean over positions: samples, or pixels.
 
     Subclasses implement `values`. Called with logits it returns the loss, so that it serves in any loop.
+
+    A class whose logit is -inf, in the student, in the teacher or in both, is left out of both at that position: both
+    are compared over the classes that remain, whose probabilities sum to 1, and the gradient of a class left out is 0.
+    (Else a class to which the teacher gives mass and the student none would cost infinitely much, and p log p of none
+    would be NaN.) Where no class remains, the value is 0. `remaining` does it; `values` sees `LEFT_OUT` there.
     """
 
     def __init__(self, ignore_index: int | None = None, reduction: Reduction = "mean") -> None:
         super().__init__()
-        if reduction not in ("mean", "sum", "none"):
-            raise ObjectiveError(f"reduction must be 'mean', 'sum' or 'none', got {reduction!r}.")
         self.ignore_index = ignore_index
-        self.reduction: Reduction = reduction
+        self.reduction: Reduction = check_reduction(reduction)
 
     @abstractmethod
     def values(self, student_logits: Tensor, teacher_logits: Tensor | None, target: Tensor | None) -> dict[str, Tensor]:
-        """Each named part at every position, [N, ...], from logits [N, C, ...] in float32 or float64."""
+        """Each named part at every position, [N, ...], from logits [N, C, ...] in float32 or float64.
+
+        Classes that are left out are at `LEFT_OUT` on both sides; without a teacher, logits are as they were given.
+        """
 
     def forward(
         self,
@@ -153,10 +159,13 @@ class LogitObjective(Objective):
     ) -> Tensor:
         """The loss.
 
+        Computed as the formula says, by fast code where there is any; nothing is compiled.
+
         Args:
             student_logits: [N, C] or [N, C, ...], any floating dtype; computed in float32 (float64 stays).
             teacher_logits: the same shape; receives no gradient.
-            target: [N, ...]; positions that hold `ignore_index` are not counted.
+            target: [N, ...]; positions that hold `ignore_index` are not counted. Of probabilities [N, C], rows of zeros
+                have no label, and are not counted where `ignore_index` is negative.
             weight: [N] or [N, ...], weight of each position.
 
         Returns:
@@ -164,7 +173,7 @@ class LogitObjective(Objective):
             "none": [N, ...], 0 at ignored positions.
 
         Raises:
-            ObjectiveError: shapes that do not fit.
+            ObjectiveError: shapes or devices that do not fit.
         """
         values = self._checked_values(student_logits, teacher_logits, target)
         total = torch.stack(list(values.values())).sum(0) if len(values) > 1 else next(iter(values.values()))
@@ -182,9 +191,12 @@ class LogitObjective(Objective):
         self, student_logits: Tensor, teacher_logits: Tensor | None, target: Tensor | None
     ) -> dict[str, Tensor]:
         check_logits(student_logits, teacher_logits, needs_teacher="teacher" in self.needs)
-        teacher = None if teacher_logits is None else widen(teacher_logits.detach())
+        check_device(student_logits, "target", target)
+        student, teacher = widen(student_logits), None if teacher_logits is None else widen(teacher_logits.detach())
         with torch.autocast(student_logits.device.type, enabled=False):
-            return self.values(widen(student_logits), teacher, target)
+            if teacher is not None and "teacher" in self.needs:
+                student, teacher = remaining(student, teacher)
+            return self.values(student, teacher, target)
 
 
 def widen(logits: Tensor) -> Tensor:
@@ -192,8 +204,48 @@ def widen(logits: Tensor) -> Tensor:
     return logits if logits.dtype == torch.float64 else logits.float()
 
 
+def check_reduction(reduction: Reduction) -> Reduction:
+    """`reduction`, which must be one of the three."""
+    if reduction not in ("mean", "sum", "none"):
+        raise ObjectiveError(f"reduction must be 'mean', 'sum' or 'none', got {reduction!r}.")
+    return reduction
+
+
+LEFT_OUT = -1e30
+"""A logit: its exponential is 0, and its difference from another such one, where -inf makes NaN."""
+
+
+def remaining(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits [N, C, ...] of both sides with the classes that are at -inf in either at `LEFT_OUT` in both."""
+    if not (may_be_out(student) or may_be_out(teacher)):
+        return student, teacher
+    out = (student == -torch.inf) | (teacher == -torch.inf)
+    return student.masked_fill(out, LEFT_OUT), teacher.masked_fill(out, LEFT_OUT)
+
+
+def may_be_out(logits: Tensor) -> bool:
+    """Whether any of the logits may be -inf; where that cannot be read without waiting, yes."""
+    return not readable(logits) or (logits.numel() > 0 and bool(logits.detach().amin() == -torch.inf))
+
+
+def readable(values: Tensor) -> bool:
+    """Whether numbers may be looked at: on a CPU, and not while the step is compiled or transformed."""
+    if torch.compiler.is_compiling() or values.device.type != "cpu":
+        return False
+    return not torch._C._are_functorch_transforms_active()
+
+
+def check_device(student: Tensor, name: str, other: Tensor | None, mine: str = "student logits are") -> None:
+    """Raise ObjectiveError where `other` lies on another device than what is the student's."""
+    if other is not None and other.device != student.device:
+        raise ObjectiveError(
+            f"{mine} on {student.device} and {name} on {other.device}: bring them to one device, "
+            "as with .to(student_logits.device)."
+        )
+
+
 def check_logits(student: Tensor, teacher: Tensor | None, needs_teacher: bool = True) -> None:
-    """Raise ObjectiveError unless both are [N, C, ...] of one shape."""
+    """Raise ObjectiveError unless both are [N, C, ...] of one shape, on one device."""
     if student.ndim < 2:
         raise ObjectiveError(f"logits must be [N, C] or [N, C, ...], got shape {list(student.shape)}.")
     if not student.is_floating_point():
@@ -206,6 +258,7 @@ def check_logits(student: Tensor, teacher: Tensor | None, needs_teacher: bool = 
         raise ObjectiveError(
             f"{what} of student and teacher differ: logits {list(student.shape)} and {list(teacher.shape)}."
         )
+    check_device(student, "teacher logits", teacher)
 
 
 def reduce(
@@ -235,17 +288,31 @@ def _weighted(
     """`values` [N, ...] times the weight of each position, and the sum of the weights."""
     counted = torch.ones_like(values) if weight is None else _spread(weight, values)
     if ignore_index is not None and target is not None:
-        if target.shape != values.shape:
-            raise ObjectiveError(
-                f"target must have shape {list(values.shape)} beside ignore_index, got {list(target.shape)}."
-            )
-        ignored = target == ignore_index
+        ignored = _ignored(values, target, ignore_index)
         counted = counted.masked_fill(ignored, 0.0)
         # Not a product with zero alone: an ignored position may hold anything.
         values = values.masked_fill(ignored, 0.0)
     elif weight is None:
         return values, values.numel()
     return values * counted, counted.sum()
+
+
+def _ignored(values: Tensor, target: Tensor, ignore_index: int) -> Tensor:
+    """bool [N, ...], where positions are not counted."""
+    if target.shape == values.shape:
+        return target == ignore_index
+    mixed = target.is_floating_point() and target.shape[:1] + target.shape[2:] == values.shape
+    if not mixed:
+        raise ObjectiveError(
+            f"target must have shape {list(values.shape)} beside ignore_index, got {list(target.shape)}."
+        )
+    if 0 <= ignore_index < target.shape[1]:
+        raise ObjectiveError(
+            f"ignore_index {ignore_index} is a class, and a target of probabilities, as mixup and cutmix give, has no "
+            "position of one class alone."
+        )
+    # Probabilities hold no such value, but for those without a label: a row of zeros is what else is -1.
+    return target.sum(1) <= 0 if ignore_index < 0 else torch.zeros_like(values, dtype=torch.bool)
 
 
 def check_class_weight(given: object) -> tuple[float, ...] | None:
@@ -280,6 +347,7 @@ def weigh_by_class(
 
 def _spread(weight: Tensor, values: Tensor) -> Tensor:
     """Weight [N] or [N, ...] over the positions of values [N, ...]."""
+    check_device(values, "weight", weight)
     if weight.shape != values.shape and weight.shape != values.shape[:1]:
         raise ObjectiveError(
             f"weight must have shape {list(values.shape[:1])} or {list(values.shape)}, got {list(weight.shape)}."

@@ -7,7 +7,7 @@ from abc import abstractmethod
 import torch
 from torch import Tensor
 
-from counterpoise.objectives.base import Objective, Sum, check_logits, reduce, widen
+from counterpoise.objectives.base import Objective, Sum, check_logits, reduce, remaining, widen
 from counterpoise.outputs import Outputs
 
 
@@ -16,7 +16,8 @@ class BatchObjective(Objective):
 
     Positions of dense logits [N, C, ...] are all compared with all. Under several processes each compares the positions
     of its own share of the batch alone, as if that were the whole; the mean over processes is taken, each with the
-    weight of the positions that it counts. Called with logits it returns the loss, as `LogitObjective` does.
+    weight of the positions that it counts. Classes at -inf in either are left out of both, as in `LogitObjective`.
+    Called with logits it returns the loss, as that does.
     """
 
     def __init__(self, ignore_index: int | None = None) -> None:
@@ -58,7 +59,7 @@ class BatchObjective(Objective):
         check_logits(student_logits, teacher_logits)
         assert teacher_logits is not None
         with torch.autocast(student_logits.device.type, enabled=False):
-            student, teacher = _rows(widen(student_logits)), _rows(widen(teacher_logits.detach()))
+            student, teacher = map(_rows, remaining(widen(student_logits), widen(teacher_logits.detach())))
             positions = student.new_ones(student_logits.shape[:1] + student_logits.shape[2:])
             counted = reduce(positions, target, weight, self.ignore_index, "none").flatten()
             if (target is not None and self.ignore_index is not None) or weight is not None:

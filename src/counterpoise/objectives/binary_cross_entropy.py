@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from counterpoise.errors import ObjectiveError
-from counterpoise.objectives.base import LogitObjective, Reduction, Sum, reduce, register, summed
+from counterpoise.objectives.base import LogitObjective, Reduction, Sum, may_be_out, readable, reduce, register, summed
 from counterpoise.objectives.labels import check_labels
 from counterpoise.outputs import Outputs
 
@@ -27,7 +27,8 @@ class BinaryCrossEntropy(LogitObjective):
 
     with sigma the sigmoid and y what is asked for. The sum over the classes is the negative log-likelihood of all
     labels together, each being independent of the others; with one logit it is cross-entropy of a softmax over (0, s).
-    The gradient by s_c is sigma(s_c) - y_c.
+    The gradient by s_c is sigma(s_c) - y_c. A logit at -inf is a sure no: it costs nothing where no is right, and
+    infinitely much elsewhere.
 
     Args:
         ignore_index: target of positions without a label. A target of floats has none: all its positions count.
@@ -51,6 +52,8 @@ class BinaryCrossEntropy(LogitObjective):
         if target is None:
             raise ObjectiveError("binary_cross_entropy needs a target, got none.")
         truth = self._truth(student_logits, target)
+        if may_be_out(student_logits):
+            return {"": _with_infinite_logits(student_logits, truth).sum(1)}
         values = F.binary_cross_entropy_with_logits(student_logits, truth, reduction="none")
         return {"": values.sum(1)}
 
@@ -82,7 +85,7 @@ class BinaryCrossEntropy(LogitObjective):
                     f"a target of floats must have the logits' shape {list(logits.shape)}, got {list(target.shape)}."
                 )
             # Reading numbers would wait for a GPU.
-            if target.device.type == "cpu" and target.numel() and not (target.min() >= 0 and target.max() <= 1):
+            if readable(target) and target.numel() and not (target.min() >= 0 and target.max() <= 1):
                 outside = target[~((target >= 0) & (target <= 1))][0].item()
                 raise ObjectiveError(f"a target of floats must be 0 to 1, got {outside:g}.")
             return target.to(logits.dtype)
@@ -95,9 +98,16 @@ class BinaryCrossEntropy(LogitObjective):
         )
         labels = target.masked_fill(~counted, 0)
         check_labels(labels, max(classes, 2))
-        if labels.device.type == "cpu" and labels.numel() and labels.min() < 0:
+        if readable(labels) and labels.numel() and labels.min() < 0:
             raise ObjectiveError(f"label {int(labels.min())} is below 0. Is it an ignore_index?")
         # Of a single logit, class 1 is the yes.
         numbers = torch.arange(classes, device=target.device) + int(classes == 1)
         truth: Tensor = target.unsqueeze(1) == numbers.view(-1, *(1,) * (target.ndim - 1))
         return truth.to(logits.dtype)
+
+
+def _with_infinite_logits(logits: Tensor, truth: Tensor) -> Tensor:
+    """Cross-entropy of each logit, of which some may be -inf."""
+    sure = logits == -torch.inf
+    values = F.binary_cross_entropy_with_logits(logits.masked_fill(sure, 0.0), truth, reduction="none")
+    return torch.where(sure, torch.where(truth > 0, torch.inf, 0.0), values)

@@ -9,14 +9,15 @@ from types import NoneType, UnionType
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 import torch
-import torch.nn.functional as F
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from counterpoise.config import Run, Schedule, Term
 from counterpoise.errors import ConfigError, ObjectiveError, unknown
 from counterpoise.mistakes import explain
-from counterpoise.objectives.base import Objective, Sum, Terms, find, sums_of, widen
+from counterpoise.objectives.base import Objective, Sum, Terms, find, sums_of
+from counterpoise.objectives.kernels.compiling import Compiler
+from counterpoise.objectives.kernels.dense import upsample
 from counterpoise.objectives.kernels.fusing import counted, fuse
 from counterpoise.objectives.schedule import value_at
 from counterpoise.outputs import Outputs
@@ -42,6 +43,8 @@ class WeightedSum(nn.Module):
         self._weights: dict[str, float | Schedule] = {}
         self._schedules: dict[str, dict[str, Schedule]] = {}
         self.weights: dict[str, float] = {}
+        self.compiler: Compiler | None = None
+        """Set by whoever trains long enough for compiled code to pay; a loss does not compile by itself."""
         for name, term in terms.items():
             objective, schedules = _build(name, term)
             try:
@@ -146,7 +149,7 @@ class WeightedSum(nn.Module):
         """Append what the terms of a view add to the total, and enter their parts by term."""
         logits = view.student.logits, None if view.teacher is None else view.teacher.logits
         divisors = None if counts is None else counts.divisors
-        fused = fuse(self._weighted(view), *logits, view.target, weight, view.size, divisors)
+        fused = fuse(self._weighted(view), *logits, view.target, weight, view.size, divisors, self.compiler)
         if fused is not None:
             addends.append(fused.total)
             parts.update(fused.parts)
@@ -233,7 +236,7 @@ def resample(logits: Tensor, size: Sequence[int]) -> Tensor:
     """Logits [N, C, h, w] as float32 (float64 stays) [N, C, *size]; as they are where they have that size."""
     if tuple(logits.shape[-2:]) == tuple(size):
         return logits
-    return F.interpolate(widen(logits), size=tuple(size), mode="bilinear", align_corners=False)
+    return upsample(logits, (size[0], size[1]))
 
 
 def _as_tensor(count: Tensor | int | None, one: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from counterpoise.objectives.base import (
     Reduction,
     Sum,
     check_class_weight,
+    may_be_out,
     reduce,
     register,
     summed,
@@ -27,6 +28,8 @@ from counterpoise.outputs import Outputs
 @register("cross_entropy", summary="the labels; samples without a label are not counted")
 class CrossEntropy(LogitObjective):
     """L = -log softmax(s)[target], or -sum_c target_c log softmax(s)_c where the target holds probabilities.
+
+    Classes whose logit is -inf have no part in the softmax; where one of them is the label, the loss is infinite.
 
     Args:
         label_smoothing: share of the target spread over all classes (Szegedy et al. 2016).
@@ -55,14 +58,7 @@ class CrossEntropy(LogitObjective):
         if target is None:
             raise ObjectiveError("cross_entropy needs a target, got none.")
         ignore = -100 if self.ignore_index is None else self.ignore_index
-        values = F.cross_entropy(
-            student_logits,
-            target,
-            ignore_index=ignore,
-            reduction="none",
-            label_smoothing=self.label_smoothing,
-        )
-        return {"": values}
+        return {"": cross_entropy_values(student_logits, target, ignore, self.label_smoothing)}
 
     def forward(
         self,
@@ -85,6 +81,27 @@ class CrossEntropy(LogitObjective):
             values = self._checked_values(student.logits, None, target.to(widen(student.logits).dtype))[""]
             return {"": summed(values, None, _labeled(target, weight), None, self.reduction)}
         return super().sums(student, teacher, target, weight)
+
+
+def cross_entropy_values(logits: Tensor, target: Tensor, ignore_index: int, smoothing: float) -> Tensor:
+    """Cross-entropy at each position [N, ...]: logits [N, C, ...], a target of classes [N, ...] or probabilities.
+
+    Smoothing spreads over the classes that are not at -inf. A label at -inf costs infinitely much.
+    """
+    mixed = target.is_floating_point()
+    if not (mixed or smoothing) or not may_be_out(logits):
+        return F.cross_entropy(logits, target, ignore_index=ignore_index, reduction="none", label_smoothing=smoothing)
+    kept = logits > -torch.inf
+    log_q = F.log_softmax(logits, dim=1).masked_fill(~kept, 0.0)
+    spread = -log_q.sum(1) / kept.sum(1)
+    if mixed:
+        impossible = ((target > 0) & ~kept).any(1)
+        hit = torch.where(impossible, torch.inf, -(target * log_q).sum(1))
+        spread = spread * target.sum(1)
+    else:
+        hit = F.cross_entropy(logits, target, ignore_index=ignore_index, reduction="none")
+        spread = spread.masked_fill(target == ignore_index, 0.0)
+    return (1 - smoothing) * hit + smoothing * spread
 
 
 def _labeled(target: Tensor, weight: Tensor | None) -> Tensor:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from counterpoise.errors import ObjectiveError
-from counterpoise.objectives.base import Objective, Sum, check_logits, reduce, register, summed, widen
+from counterpoise.objectives.base import Objective, Sum, check_logits, reduce, register, remaining, summed, widen
 from counterpoise.objectives.divergence import check_temperature
 from counterpoise.objectives.features import FeatureObjective, built, pool_to_smaller, precision_of
 from counterpoise.outputs import Outputs
@@ -77,7 +77,8 @@ class ChannelWiseDistillation(Objective):
             positions = torch.ones_like(student_logits[:, 0])
             counted = reduce(positions, target, None, self.ignore_index, "none") > 0
         with torch.autocast(student_logits.device.type, enabled=False):
-            return _loss(widen(student_logits), widen(teacher_logits.detach()), self.temperature, weight, counted)
+            sides = remaining(widen(student_logits), widen(teacher_logits.detach()))
+            return _loss(*sides, self.temperature, weight, counted)
 
 
 @register(

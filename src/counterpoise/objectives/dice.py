@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from counterpoise.errors import ObjectiveError
-from counterpoise.objectives.base import Objective, Sum, check_logits, reduce, register, widen
+from counterpoise.objectives.base import Objective, Sum, check_device, check_logits, reduce, register, widen
 from counterpoise.objectives.labels import check_labels
 from counterpoise.outputs import Outputs
 
@@ -104,6 +104,7 @@ class Dice(Objective):
         """g of the logits' shape, and bool [N, ...], whether a position counts."""
         if target is None:
             raise ObjectiveError("dice needs a target, got none.")
+        check_device(logits, "target", target)
         positions = logits.shape[:1] + logits.shape[2:]
         if target.is_floating_point():
             if target.shape != logits.shape:

@@ -8,12 +8,11 @@ import torch
 from torch import Tensor
 
 from counterpoise.errors import ObjectiveError
-from counterpoise.objectives.base import LogitObjective, Reduction, Sum, register
+from counterpoise.objectives.base import LEFT_OUT, LogitObjective, Reduction, Sum, readable, register
 from counterpoise.objectives.divergence import check_temperature, forward_kl_values
 from counterpoise.outputs import Outputs
 
 UNLABELED = -1
-RULED_OUT = -1e30  # a logit: exp gives 0, yet differences stay finite where -inf would make NaN
 
 
 @register(
@@ -106,7 +105,7 @@ class DecoupledDistillation(LogitObjective):
     def _split(self, logits: Tensor, is_target: Tensor) -> tuple[Tensor, Tensor]:
         """Softened logits of (target, all others) [N, 2, ...], and of the others alone [N, C, ...]."""
         softened = logits / self.temperature
-        others = softened.masked_fill(is_target, RULED_OUT)
+        others = softened.masked_fill(is_target, LEFT_OUT)
         target = softened.masked_fill(~is_target, 0.0).sum(1)
         return torch.stack([target, others.logsumexp(1)], dim=1), others
 
@@ -120,14 +119,15 @@ class DecoupledDistillation(LogitObjective):
                     f"a target of probabilities must have the logits' shape {list(logits.shape)}, "
                     f"got {list(target.shape)}."
                 )
-            return target.argmax(1).masked_fill(target.sum(1) <= 0, UNLABELED)
+            labels = target.argmax(1).masked_fill(target.sum(1) <= 0, UNLABELED)
+            return labels if self.also_ignored is None else labels.masked_fill(labels == self.also_ignored, UNLABELED)
         positions = logits.shape[:1] + logits.shape[2:]
         if target.shape != positions:
             raise ObjectiveError(f"target must have shape {list(positions)}, got {list(target.shape)}.")
         ignored = target < 0 if self.also_ignored is None else (target < 0) | (target == self.also_ignored)
         labels = target.masked_fill(ignored, UNLABELED)
         # Not looked at on a GPU, which would have to wait for the answer.
-        if labels.device.type == "cpu" and labels.numel() and labels.max() >= logits.shape[1]:
+        if readable(labels) and labels.numel() and labels.max() >= logits.shape[1]:
             raise ObjectiveError(
                 f"target holds label {int(labels.max())}, but the logits have {logits.shape[1]} classes (0 to "
                 f"{logits.shape[1] - 1}). Is it an ignore_index?"

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from counterpoise.errors import ObjectiveError, unknown
-from counterpoise.objectives.base import Objective, widen
+from counterpoise.objectives.base import Objective, check_device, widen
 from counterpoise.outputs import Outputs
 
 
@@ -52,6 +52,7 @@ class FeatureObjective(Objective):
                     f"features '{mine}' and '{other}' are of {len(pair[0])} and {len(pair[1])} samples, "
                     "expected the same."
                 )
+            check_device(pair[0], "the teacher's", pair[1], "student features are")
             found.append(pair)
         return found
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from counterpoise.errors import ObjectiveError
+from counterpoise.objectives.base import readable
 
 UNCOUNTED = -1
 """Label of positions that do not count: void, or without a label."""
@@ -13,7 +14,7 @@ UNCOUNTED = -1
 
 def check_labels(labels: Tensor, classes: int) -> None:
     """Raise ObjectiveError for labels at or beyond `classes`; on a CPU alone, as reading a number waits for a GPU."""
-    if labels.device.type == "cpu" and labels.numel() and int(labels.max()) >= classes:
+    if readable(labels) and labels.numel() and int(labels.max()) >= classes:
         raise ObjectiveError(f"label {int(labels.max())} is beyond the {classes} classes of the logits.")
 
 

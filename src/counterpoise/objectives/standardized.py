@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from counterpoise.errors import ObjectiveError
-from counterpoise.objectives.base import Sum, check_logits, find, register, sums_of, widen
+from counterpoise.objectives.base import Sum, check_logits, find, may_be_out, register, sums_of, widen
 from counterpoise.objectives.divergence import check_temperature
 from counterpoise.objectives.wrapping import Wrapper
 from counterpoise.outputs import Outputs
@@ -94,16 +94,25 @@ class Standardized(Wrapper):
         check_logits(student.logits, None if teacher is None else teacher.logits)
         assert teacher is not None
         divisor = self.temperature if self._divides else 1.0
+        sides = widen(student.logits), widen(teacher.logits.detach())
+        out = (sides[0] == -torch.inf) | (sides[1] == -torch.inf) if any(map(may_be_out, sides)) else None
         with torch.autocast(student.logits.device.type, enabled=False):
-            return (
-                student._replace(logits=standardize(student.logits) / divisor),
-                teacher._replace(logits=standardize(teacher.logits.detach()) / divisor),
-            )
+            mine, other = (standardize(logits, out) / divisor for logits in sides)
+        return student._replace(logits=mine), teacher._replace(logits=other)
 
 
-def standardize(logits: Tensor) -> Tensor:
-    """z-scores over dim 1 of logits [N, C, ...], in float32 or float64; 0 where all logits are alike."""
+def standardize(logits: Tensor, out: Tensor | None = None) -> Tensor:
+    """z-scores over dim 1 of logits [N, C, ...] in float32 or float64; 0 where all logits are alike.
+
+    `out`: bool of that shape, the classes that have no part in mean and deviation, and are at -inf afterwards.
+    """
     logits = widen(logits)
-    centered = logits - logits.mean(1, keepdim=True)
-    variance = centered.square().mean(1, keepdim=True)
-    return centered / variance.clamp_min(SMALLEST_DEVIATION**2).sqrt()
+    if out is None:
+        centered = logits - logits.mean(1, keepdim=True)
+        variance = centered.square().mean(1, keepdim=True)
+        return centered / variance.clamp_min(SMALLEST_DEVIATION**2).sqrt()
+    count = (~out).sum(1, keepdim=True).clamp(min=1)
+    logits = logits.masked_fill(out, 0.0)
+    centered = (logits - logits.sum(1, keepdim=True) / count).masked_fill(out, 0.0)
+    variance = centered.square().sum(1, keepdim=True) / count
+    return (centered / variance.clamp_min(SMALLEST_DEVIATION**2).sqrt()).masked_fill(out, -torch.inf)

@@ -38,6 +38,11 @@ def main() -> None:
         if draw.random() < 0.5:
             student = student.contiguous(memory_format=torch.channels_last)
         target = torch.randint(-1, classes, (2, *size), device=device)
+        if draw.random() < 0.3:  # classes that are left out, here and there, and that are no label
+            target = target.clamp(max=classes // 2)
+            for logits in (student, teacher):
+                upper = logits[:, classes // 2 + 1 :]
+                upper[torch.rand(upper.shape, device=device) < 0.4] = -torch.inf
         weight = draw.choice((None, torch.rand(2, device=device), torch.rand(target.shape, device=device)))
         kept = draw.choice(((1, 1, 1), (1, 1, 1), (1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 0)))
         mixture = Mixture(

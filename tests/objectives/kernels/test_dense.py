@@ -17,7 +17,8 @@ from counterpoise import BalanceDivergence
 from counterpoise.config import Term
 from counterpoise.errors import ObjectiveError
 from counterpoise.objectives.composite import WeightedSum
-from counterpoise.objectives.kernels import blocks, dense, dense_strips
+from counterpoise.objectives.kernels import blocks, compiling, dense, dense_strips
+from counterpoise.objectives.kernels.compiling import Compiler
 from counterpoise.objectives.kernels.dense import covered, dense_loss, dense_reference
 from counterpoise.objectives.kernels.function import fused
 from counterpoise.objectives.kernels.fusing import fuse
@@ -121,8 +122,10 @@ def test_compiled_strips_equal_the_reference(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(blocks, "COMPILE_FROM", 0)
     monkeypatch.setattr(blocks, "COMPILED_ELEMENTS", 19 * 9 * 3)
     student, teacher, target, size = example(5, 1)
-    check_equal(FULL, student, teacher, target, None, size)
-    assert not blocks._broken
+    compiler = Compiler()
+    check_equal(replace(FULL, compiler=compiler), student, teacher, target, None, size)
+    assert not compiling._broken
+    assert compiler.seconds > 0
 
 
 @given(small=st.integers(1, 40), large=st.integers(1, 90), align=st.booleans(), double=st.booleans())

@@ -16,7 +16,8 @@ from counterpoise import BalanceDivergence
 from counterpoise.config import Term
 from counterpoise.errors import ObjectiveError
 from counterpoise.objectives.composite import WeightedSum
-from counterpoise.objectives.kernels import blocks
+from counterpoise.objectives.kernels import blocks, compiling
+from counterpoise.objectives.kernels.compiling import Compiler
 from counterpoise.objectives.kernels.function import fused
 from counterpoise.objectives.kernels.mixture import Divergence, Labels, Mixture, reference
 from counterpoise.outputs import Outputs
@@ -71,9 +72,7 @@ def example(
     return lay(student, layout).requires_grad_(), lay(teacher, layout), target
 
 
-def check_equal(
-    mixture: Mixture, student: Tensor, teacher: Tensor, target: Tensor, weight: Tensor | None, compiled: bool | None
-) -> None:
+def check_equal(mixture: Mixture, student: Tensor, teacher: Tensor, target: Tensor, weight: Tensor | None) -> None:
     """Values and gradient, the latter by its size over the whole, so that no term can be missing from it."""
     values, gradient = blocks.compute(
         mixture,
@@ -82,7 +81,6 @@ def check_equal(
         target,
         weight,
         want_gradient=True,
-        compiled=compiled,
     )
     expected = reference(mixture, student, teacher, target, weight)
     (wanted,) = torch.autograd.grad(expected.sum(), student)
@@ -113,7 +111,7 @@ def test_plain_blocks_equal_the_reference(
     if blocks.flat(student) is None or blocks.flat(teacher) is None:
         assert fused(mixture, student, teacher, target, weight) is None
         return
-    check_equal(mixture, student, teacher, target, weight, compiled=False)
+    check_equal(mixture, student, teacher, target, weight)
 
 
 def test_blocks_smaller_than_the_logits_equal_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,7 +120,7 @@ def test_blocks_smaller_than_the_logits_equal_the_reference(monkeypatch: pytest.
         for shape in ((31, 7), (3, 19, 6, 5), (5, 60)):
             student, teacher, target = example(3, shape, torch.float32, layout)
             mixture = replace(FULL, ignore_index=-1)
-            check_equal(mixture, student, teacher, target, torch.rand(shape[:1]), compiled=False)
+            check_equal(mixture, student, teacher, target, torch.rand(shape[:1]))
 
 
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
@@ -130,45 +128,60 @@ def test_compiled_blocks_equal_the_reference_and_keep_the_labels_gradient(
     layout: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(blocks, "COMPILED_ELEMENTS", 400)
+    monkeypatch.setattr(blocks, "COMPILE_FROM", 0)
+    said: list[str] = []
+    compiler = Compiler(said.append)
     labels_alone = Labels(5.0, -1)
     for seed, shape in enumerate(((30, 13), (4, 19, 6, 5), (2, 5, 40, 2), (3, 300))):
         student, teacher, target = example(seed, shape, torch.float32, layout)
         # Divergences that weigh almost nothing: a lost label gradient cannot hide behind them.
-        mixture = Mixture(Divergence(1e-3, 3.0 + seed), Divergence(1e-3, 1.5), labels_alone)
-        check_equal(mixture, student, teacher, target, None, compiled=True)
-        mixture = Mixture(Divergence(1.0, 0.5), Divergence(0.8, 5.0), Labels(0.1, -1, 0.1))
-        check_equal(mixture, student, teacher, target, None, compiled=True)
-    assert not blocks._broken
+        mixture = Mixture(Divergence(1e-3, 3.0 + seed), Divergence(1e-3, 1.5), labels_alone, compiler=compiler)
+        check_equal(mixture, student, teacher, target, None)
+        mixture = Mixture(Divergence(1.0, 0.5), Divergence(0.8, 5.0), Labels(0.1, -1, 0.1), compiler=compiler)
+        check_equal(mixture, student, teacher, target, None)
+    assert not compiling._broken
+    # Whoever asked was told of it, and has the seconds.
+    assert [text.split()[0] for text in said] == ["compiling", "compiled"] * (len(said) // 2)
+    assert (compiler.seconds > 0) == bool(said)
 
 
-def test_large_logits_take_the_compiled_form_unasked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_loss_does_not_compile_by_itself_and_a_run_compiles_what_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first call with a million elements took 80 s of a busy core, in loops that nobody had told of it."""
     calls = []
 
     def spy(*arguments: object) -> Tensor:
         calls.append(1)
         return blocks._block(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(blocks, "_compile", lambda: spy)
+    monkeypatch.setattr(compiling, "_compiled", lambda plain: spy)
     monkeypatch.setattr(blocks, "COMPILE_FROM", 64 * 100)
     student, teacher, target = example(0, (64, 100), torch.float32)
+    BalanceDivergence()(student, teacher)
+    objective = WeightedSum({"cross_entropy": Term(), "balance": Term()})
+    objective(Outputs(student), Outputs(teacher), target)
     fused(FULL, student, teacher, target, None)
-    assert calls
-    calls.clear()
-    fused(FULL, student[:-1], teacher[:-1], target[:-1], None)
     assert not calls
+    objective.compiler = Compiler()
+    monkeypatch.setattr(blocks, "WORTHWHILE_FROM", 0)
+    objective(Outputs(student[:-1]), Outputs(teacher[:-1]), target[:-1])
+    assert not calls
+    objective(Outputs(student), Outputs(teacher), target)
+    assert calls
 
 
 def test_without_a_compiler_the_plain_form_is_used_and_a_warning_told_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def fail() -> None:
+    def fail(plain: object) -> None:
         raise RuntimeError("no C++ compiler")
 
-    monkeypatch.setattr(blocks, "_compile", fail)
-    monkeypatch.setattr(blocks, "_broken", False)
+    monkeypatch.setattr(compiling, "_compiled", fail)
+    monkeypatch.setattr(compiling, "_broken", False)
+    monkeypatch.setattr(blocks, "COMPILE_FROM", 0)
     student, teacher, target = example(0, (20, 9), torch.float32)
-    check_equal(FULL, student, teacher, target, None, compiled=True)
-    check_equal(FULL, student, teacher, target, None, compiled=True)
+    mixture = replace(FULL, compiler=Compiler())
+    check_equal(mixture, student, teacher, target, None)
+    check_equal(mixture, student, teacher, target, None)
     assert [record.message for record in caplog.records].count(caplog.records[0].message) == 1
     assert "no C++ compiler" in caplog.text
 

@@ -1,30 +1,34 @@
-"""The CPU form: blocks of positions that stay in cache, gradients in closed form, compiled where that pays."""
+"""The CPU form: blocks of positions that stay in cache, gradients in closed form, compiled for whoever asks."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator
-from functools import cache
+from collections.abc import Iterator
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from counterpoise.errors import ObjectiveError
+from counterpoise.objectives.base import may_be_out
+from counterpoise.objectives.kernels.compiling import Block
 from counterpoise.objectives.kernels.layout import flat, shares, spread
 from counterpoise.objectives.kernels.mixture import Mixture
-
-log = logging.getLogger(__name__)
 
 # Measured on two cores: smaller blocks cost calls and waits of one thread for another, larger ones leave the cache.
 PLAIN_ELEMENTS = 2**16
 COMPILED_ELEMENTS = 2**18
 # Below, what counts is the number of calls: see small.py.
 WORTHWHILE_FROM = 2**16
-# Compiling takes some ten seconds once and saves about 8 ns an element: at this size it is won back in a short run.
+# Compiling saves about 8 ns an element: at this size what it takes is won back in a short run.
 # A rule by size alone, so that a run that was stopped goes on with the same bits.
 COMPILE_FROM = 10**6
 
-Block = Callable[..., Tensor]
+
+def choose(mixture: Mixture, elements: int) -> tuple[Block, int]:
+    """How blocks of logits with so many elements in all are computed, and how many elements a block has at most."""
+    if mixture.compiler is None or elements < COMPILE_FROM:
+        return _block, PLAIN_ELEMENTS
+    return partial(mixture.compiler.run, _block), COMPILED_ELEMENTS
 
 
 def compute(
@@ -35,7 +39,6 @@ def compute(
     weight: Tensor | None,
     want_gradient: bool,
     scale: Tensor | None = None,
-    compiled: bool | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """The weighted terms [size], and `scale` (1) times the gradient of their sum, in the student's dtype and layout.
 
@@ -45,7 +48,6 @@ def compute(
         target, weight: [N] or [N, ...].
         want_gradient: whether the gradient is wanted.
         scale: scalar, gradient of what comes after.
-        compiled: by size where None.
 
     Raises:
         ObjectiveError: a label outside the classes.
@@ -66,10 +68,7 @@ def compute(
         x, z, out = (None if v is None else _rows(v) for v in (x, z, out))
         target, weight = (None if v is None else v.reshape(-1, 1) for v in (target, weight))
         assert x is not None
-    if compiled is None:
-        compiled = x.numel() >= COMPILE_FROM
-    block = _compiled() if compiled else _block
-    limit = COMPILED_ELEMENTS if compiled else PLAIN_ELEMENTS
+    block, limit = choose(mixture, x.numel())
     sums = []
     for cut in _cuts(x.shape[0], x.shape[2], max(1, limit // classes)):
         rows, columns = cut
@@ -92,6 +91,25 @@ def compute(
         expected = f"0 to {classes - 1}, or {label_ignore}, which is ignored"
         raise ObjectiveError(f"{int(total[-1])} labels are not among the {classes} classes: expected {expected}.")
     return total[:-1], gradient
+
+
+def spoiled(
+    mixture: Mixture,
+    values: Tensor,
+    gradient: Tensor | None,
+    weight: Tensor | None,
+    student: Tensor,
+    teacher: Tensor | None,
+) -> bool:
+    """Whether classes at -inf, which blocks know nothing of, have made these values or this gradient what they are not.
+
+    A value says so itself, but for positions that do not count, which may have spoiled the gradient alone.
+    """
+    unseen = mixture.needs_teacher and (mixture.ignore_index is not None or weight is not None)
+    finite = values.sum().isfinite() and not (
+        unseen and gradient is not None and not gradient.sum(dtype=values.dtype).isfinite()
+    )
+    return not finite and any(logits is not None and may_be_out(logits) for logits in (student, teacher))
 
 
 def _block(
@@ -164,30 +182,6 @@ def _block(
 def _counted(value: Tensor, each: Tensor, factor: Tensor) -> Tensor:
     # Not a product with zero alone: an ignored position may hold anything.
     return torch.where(each == 0, 0.0, value * each) * factor
-
-
-_broken = False
-
-
-def _compiled() -> Block:
-    return _block if _broken else _try_compiled
-
-
-def _try_compiled(*arguments: object) -> Tensor:
-    """The compiled block; the plain one for good where this machine cannot compile."""
-    global _broken
-    if not _broken:
-        try:
-            return _compile()(*arguments)
-        except Exception as error:  # no compiler, no room, an unknown platform: all mean "do without"
-            _broken = True
-            log.warning("cannot compile the loss on this machine, going on without: %s", str(error).split("\n")[0])
-    return _block(*arguments)  # type: ignore[arg-type]
-
-
-@cache
-def _compile() -> Block:
-    return torch.compile(_block, dynamic=True)
 
 
 def _scalars(mixture: Mixture, dtype: torch.dtype) -> Tensor:

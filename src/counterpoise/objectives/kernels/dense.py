@@ -6,7 +6,6 @@ than a strip (CPU) or a register tile (GPU) of them, and gather the gradient at 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,9 +14,9 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from counterpoise.errors import ObjectiveError
-from counterpoise.objectives.base import widen
+from counterpoise.objectives.base import LEFT_OUT, check_device, may_be_out, widen
 from counterpoise.objectives.kernels import blocks, dense_strips
-from counterpoise.objectives.kernels.function import FLOATS, fused, triton_present
+from counterpoise.objectives.kernels.function import FLOATS, differentiated, fused, triton_present
 from counterpoise.objectives.kernels.mixture import Mixture, reference
 
 
@@ -86,8 +85,8 @@ def dense_reference(
 ) -> tuple[Tensor, Tensor]:
     """As `dense_loss`: upsample both sides, then `mixture.reference`. With reduction "none" of shape [N, H, W] each."""
     with torch.autocast(student.device.type, enabled=False):
-        student = _upsample(student, size, align_corners)
-        teacher = None if teacher is None else _upsample(teacher.detach(), size, align_corners)
+        student = upsample(student, size, align_corners)
+        teacher = None if teacher is None else upsample(teacher.detach(), size, align_corners)
         values = reference(mixture, student, teacher, target, weight)
     return values.sum(0), values
 
@@ -140,9 +139,11 @@ def _check(
 ) -> None:
     if student.ndim != 4:
         raise ObjectiveError(f"dense logits must be [N, C, h, w], got shape {list(student.shape)}.")
+    check_device(student, "target", target)
     if mixture.needs_teacher:
         if teacher is None:
             raise ObjectiveError("this objective needs teacher logits, got none.")
+        check_device(student, "teacher logits", teacher)
         if teacher.ndim != 4 or teacher.shape[:2] != student.shape[:2]:
             raise ObjectiveError(
                 "class counts of student and teacher differ, or their samples: "
@@ -155,10 +156,24 @@ def _check(
         raise ObjectiveError(f"target must have shape {[student.shape[0], *size]}, got {list(target.shape)}.")
 
 
-def _upsample(logits: Tensor, size: tuple[int, int], align_corners: bool) -> Tensor:
+def upsample(logits: Tensor, size: tuple[int, int], align_corners: bool = False) -> Tensor:
+    """Logits [N, C, h, w] as float32 (float64 stays) [N, C, *size], bilinear.
+
+    A class is at -inf wherever any of the logits that a pixel lies between is.
+    """
+    logits = widen(logits)
     if logits.shape[2:] == size:
-        return widen(logits)
-    return F.interpolate(widen(logits), size=size, mode="bilinear", align_corners=align_corners)
+        return logits
+    if not may_be_out(logits):
+        return F.interpolate(logits, size=size, mode="bilinear", align_corners=align_corners)
+    # Zero times -inf is NaN: by a number in its place, which shows however little of it there is.
+    filled = logits.masked_fill(logits == -torch.inf, LEFT_OUT)
+    mixed = F.interpolate(filled, size=size, mode="bilinear", align_corners=align_corners)
+    return mixed.masked_fill(mixed < LARGEST_OUT, -torch.inf)
+
+
+LARGEST_OUT = -1e10
+"""Above a trace of `LEFT_OUT`, below any logit."""
 
 
 class _Dense(torch.autograd.Function):
@@ -177,7 +192,7 @@ class _Dense(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         teacher = None if teacher is None else teacher.detach()
         with torch.autocast(student.device.type, enabled=False), torch.no_grad():
-            values, ctx.gradient = _compute(student)(
+            values, ctx.gradient = _compute(
                 mixture, student.detach(), teacher, target, weight, size, align_corners, ctx.needs_input_grad[0]
             )
         if ctx.needs_input_grad[0]:
@@ -200,12 +215,26 @@ class _Dense(torch.autograd.Function):
         return gradient, None, None, None, None, None, None
 
 
-def _compute(student: Tensor) -> Callable[..., tuple[Tensor, Tensor | None]]:
+def _compute(
+    mixture: Mixture,
+    student: Tensor,
+    teacher: Tensor | None,
+    target: Tensor | None,
+    weight: Tensor | None,
+    size: tuple[int, int],
+    align_corners: bool,
+    want_gradient: bool,
+) -> tuple[Tensor, Tensor | None]:
+    rest = teacher, target, weight, size, align_corners
     if student.is_cuda:
         from counterpoise.objectives.kernels import dense_gpu
 
-        return dense_gpu.compute
-    return dense_strips.compute
+        return dense_gpu.compute(mixture, student, *rest, want_gradient)
+    values, gradient = dense_strips.compute(mixture, student, *rest, want_gradient)
+    if not blocks.spoiled(mixture, values, gradient, weight, student, teacher):
+        return values, gradient
+    values, gradient = differentiated(lambda source: dense_reference(mixture, source, *rest)[1], student, want_gradient)
+    return values, None if gradient is None else widen(gradient)
 
 
 def _by_reference(ctx: Any, student: Tensor, of_total: Tensor | None, of_values: Tensor | None) -> Tensor:

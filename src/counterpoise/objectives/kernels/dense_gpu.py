@@ -129,13 +129,16 @@ def _starts(small: int, large: int, align_corners: bool, device: torch.device) -
 @triton.jit
 def _corner(logits, down, right, mask, row_stride, column_stride, at):  # type: ignore[no-untyped-def]
     where = logits + (down * row_stride + right * column_stride)[:, None] + at
-    return tl.load(where, mask=mask, other=0.0).to(tl.float32)
+    value = tl.load(where, mask=mask, other=0.0).to(tl.float32)
+    # Zero times -inf is NaN: by a number in its place, which shows however little of it there is.
+    return tl.where(value == float("-inf"), -1e30, value)
 
 
 @triton.jit
-def _shifted(mixed, mask, inside):  # type: ignore[no-untyped-def]
-    # Cells beyond the end hold zeros, so that no infinity meets another.
-    mixed = tl.where(inside[:, None], tl.where(mask, mixed, float("-inf")), 0.0)
+def _shifted(mixed, kept, inside):  # type: ignore[no-untyped-def]
+    # Cells beyond the end, and those without any class, hold zeros, so that no infinity meets another.
+    some = inside & (tl.max(tl.where(kept, 1, 0), axis=1) > 0)
+    mixed = tl.where(some[:, None], tl.where(kept, mixed, float("-inf")), 0.0)
     return mixed - tl.max(mixed, axis=1)[:, None]
 
 
@@ -245,7 +248,7 @@ def _kernel(  # type: ignore[no-untyped-def]
         down = tl.load(row_shares + y)
         along = tl.load(column_shares + place, mask=inside, other=0.0)[:, None]
         x = (1.0 - down) * ((1.0 - along) * x_0a + along * x_0b) + down * ((1.0 - along) * x_1a + along * x_1b)
-        x = _shifted(x, mask, inside)
+        likely = mask & (x > -1e10)
         counted = tl.where(inside, 1.0, 0.0)
         if WEIGHTED:
             counted = tl.load(weight + sample * w_sample + position * w_position, mask=inside, other=0.0)
@@ -269,13 +272,16 @@ def _kernel(  # type: ignore[no-untyped-def]
                 z_below = (1.0 - z_along) * _corner(teacher, below, before, mask, z_row, z_column, z_at)
                 z_below += z_along * _corner(teacher, below, after, mask, z_row, z_column, z_at)
                 z = (1.0 - z_down) * z_above + z_down * z_below
-            z = _shifted(z, mask, inside)
-            d = tl.where(mask, z, 0.0) - tl.where(mask, x, 0.0)
+            # A class at -inf on either side is left out of both.
+            kept = likely & (z > -1e10)
+            z = _shifted(z, kept, inside)
+            v = _shifted(x, kept, inside)
+            d = tl.where(kept, z, 0.0) - tl.where(kept, v, 0.0)
             each = counted
             if IGNORE:
                 each = tl.where(label == ignore_index, 0.0, counted)
             if FORWARD:
-                q = tl.exp(x / forward_temperature)
+                q = tl.exp(v / forward_temperature)
                 p = tl.exp(z / forward_temperature)
                 q_sum = tl.sum(q, axis=1)
                 p_sum = tl.sum(p, axis=1)
@@ -286,7 +292,7 @@ def _kernel(  # type: ignore[no-untyped-def]
                     part = each * (share * forward_weight * forward_temperature)
                     total += q * (part / q_sum)[:, None] - p * (part / p_sum)[:, None]
             if REVERSE:
-                q = tl.exp(x / reverse_temperature)
+                q = tl.exp(v / reverse_temperature)
                 q_sum = tl.sum(q, axis=1)
                 p_sum = tl.sum(tl.exp(z / reverse_temperature), axis=1)
                 m = tl.sum(q * d, axis=1) / q_sum
@@ -298,18 +304,21 @@ def _kernel(  # type: ignore[no-untyped-def]
                     total += q * (m[:, None] - d) * part[:, None]
         if LABELS:
             each = tl.where(label == label_ignore_index, 0.0, counted)
+            x = _shifted(x, likely, inside)
             q = tl.exp(x)
             q_sum = tl.sum(q, axis=1)
             hit = (column[None, :] == label[:, None]) & mask
             best = tl.sum(tl.where(hit, x, 0.0), axis=1)
-            mean = tl.sum(tl.where(mask, x, 0.0), axis=1) / classes
+            spread_over = tl.maximum(tl.sum(tl.where(likely, 1.0, 0.0), axis=1), 1.0)
+            mean = tl.sum(tl.where(likely, x, 0.0), axis=1) / spread_over
             value = tl.log(q_sum) - (1.0 - smoothing) * best - tl.where(smoothing > 0, smoothing * mean, 0.0)
             value = tl.where(each == 0.0, 0.0, value * each) * (label_share * label_weight)
             wrong = inside & ((label < 0) | (label >= classes)) & (label != label_ignore_index)
             label_sum += tl.where(wrong, float("nan"), value)
             if GRADIENT:
                 part = each * (label_share * label_weight)
-                wanted = tl.where(hit, 1.0 - smoothing, 0.0) + smoothing / classes
+                wanted = tl.where(hit, 1.0 - smoothing, 0.0)
+                wanted += tl.where(likely, smoothing / spread_over[:, None], 0.0)
                 total += (q / q_sum[:, None] - wanted) * part[:, None]
         if GRADIENT:
             g_0a += ((1.0 - down) * (1.0 - along)) * total

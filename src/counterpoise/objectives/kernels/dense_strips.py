@@ -32,7 +32,6 @@ def compute(
     size: tuple[int, int],
     align_corners: bool,
     want_gradient: bool,
-    compiled: bool | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """The weighted terms [size of mixture], and the gradient of their sum [N, C, h, w] in float32 or float64.
 
@@ -44,7 +43,6 @@ def compute(
         size: (H, W).
         align_corners: as in `torch.nn.functional.interpolate`.
         want_gradient: whether the gradient is wanted.
-        compiled: by size where None.
 
     Raises:
         ObjectiveError: a label outside the classes.
@@ -61,10 +59,7 @@ def compute(
     target, weight = (None if v is None else v.view(samples, height, width) for v in (target, weight))
     plan = (mixture.forward is not None, mixture.reverse is not None)
     label_ignore = None if mixture.labels is None else mixture.labels.ignore_index
-    if compiled is None:
-        compiled = samples * classes * height * width >= blocks.COMPILE_FROM
-    block = blocks._compiled() if compiled else blocks._block
-    limit = blocks.COMPILED_ELEMENTS if compiled else blocks.PLAIN_ELEMENTS
+    block, limit = blocks.choose(mixture, samples * classes * height * width)
     most = min(height, max(1, limit // (classes * width)))
     buffers = [torch.empty(most, classes, width, dtype=dtype) for _ in range(1 + len(sides))]
     sums = []

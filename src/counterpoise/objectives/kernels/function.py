@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -146,8 +147,26 @@ def _compute(
 
             return gpu.compute(mixture, student, teacher, target, weight, want_gradient, scale)
         if student.numel() < blocks.WORTHWHILE_FROM:
-            return small.compute(mixture, student, teacher, target, want_gradient, scale)
-        return blocks.compute(mixture, student, teacher, target, weight, want_gradient, scale)
+            values, gradient = small.compute(mixture, student, teacher, target, want_gradient, scale)
+        else:
+            values, gradient = blocks.compute(mixture, student, teacher, target, weight, want_gradient, scale)
+        if not blocks.spoiled(mixture, values, gradient, weight, student, teacher):
+            return values, gradient
+        return differentiated(
+            lambda source: reference(mixture, source, teacher, target, weight), student, want_gradient, scale
+        )
+
+
+def differentiated(
+    compute: Callable[[Tensor], Tensor], student: Tensor, want_gradient: bool, scale: Tensor | None = None
+) -> tuple[Tensor, Tensor | None]:
+    """The values that `compute` gives for the student's logits, and `scale` (1) times the gradient of their sum."""
+    with torch.enable_grad():
+        source = student.detach().requires_grad_(want_gradient)
+        values = compute(source)
+        total = values.sum() if scale is None else values.sum() * scale
+        gradient = torch.autograd.grad(total, source)[0] if want_gradient else None
+    return values.detach(), gradient
 
 
 def _scale(gradient: Tensor, by: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from counterpoise.objectives.balance import BalanceDivergence
 from counterpoise.objectives.base import Objective, Sum, summed
 from counterpoise.objectives.cross_entropy import CrossEntropy
 from counterpoise.objectives.forward_kl import ForwardKL
+from counterpoise.objectives.kernels.compiling import Compiler
 from counterpoise.objectives.kernels.dense import dense_fused
 from counterpoise.objectives.kernels.function import fused
 from counterpoise.objectives.kernels.mixture import Divergence, Labels, Mixture
@@ -35,15 +36,19 @@ def fuse(
     weight: Tensor | None,
     size: tuple[int, int] | None = None,
     counts: Mapping[str, Mapping[str, Tensor]] | None = None,
+    compiler: Compiler | None = None,
 ) -> Fused | None:
     """Compute at once what a fast form covers of `terms` (objective, weight); None where that is nothing.
 
     `size`: height and width to which logits [N, C, h, w] of any resolution are upsampled first: see `dense.dense_loss`.
     `counts`: what to divide each part by, by term, then by part; None: what is counted here.
+    `compiler`: as of `Mixture`.
     """
     mixture, places = gather(terms, target)
     if not places or (mixture.needs_teacher and teacher is None):
         return None
+    if compiler is not None:
+        mixture = replace(mixture, compiler=compiler)
     if counts is not None:
         by_kind = {kind: counts[name][part] for name, own in places.items() for kind, part in _parts(own).items()}
         some = next(iter(by_kind.values()))  # in the place of a kind that is not there

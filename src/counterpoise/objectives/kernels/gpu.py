@@ -162,7 +162,6 @@ def _kernel(  # type: ignore[no-untyped-def]
     x = tl.where(mask, x.to(tl.float32), float("-inf"))
     # Rows beyond the end hold zeros, so that no infinity meets another.
     x = tl.where(inside[:, None], x, 0.0)
-    x = x - tl.max(x, axis=1)[:, None]
     counted = tl.where(inside, 1.0, 0.0)
     if WEIGHTED:
         counted = tl.load(weight + sample * w_sample + place * w_position, mask=inside, other=0.0).to(tl.float32)
@@ -177,14 +176,19 @@ def _kernel(  # type: ignore[no-untyped-def]
         share = tl.load(shares)
         z = tl.load(teacher + (sample * z_sample + place * z_position)[:, None] + at * z_class, mask=mask, other=0.0)
         z = tl.where(mask, z.to(tl.float32), float("-inf"))
-        z = tl.where(inside[:, None], z, 0.0)
+        # A class at -inf on either side is left out of both; where none remains, nothing differs.
+        kept = mask & (x > float("-inf")) & (z > float("-inf"))
+        some = tl.max(tl.where(kept, 1, 0), axis=1) > 0
+        z = tl.where(some[:, None], tl.where(kept, z, float("-inf")), 0.0)
+        y = tl.where(some[:, None], tl.where(kept, x, float("-inf")), 0.0)
         z = z - tl.max(z, axis=1)[:, None]
-        d = tl.where(mask, z, 0.0) - tl.where(mask, x, 0.0)
+        y = y - tl.max(y, axis=1)[:, None]
+        d = tl.where(kept, z, 0.0) - tl.where(kept, y, 0.0)
         each = counted
         if IGNORE:
             each = tl.where(label == ignore_index, 0.0, counted)
         if FORWARD:
-            q = tl.exp(x / forward_temperature)
+            q = tl.exp(y / forward_temperature)
             p = tl.exp(z / forward_temperature)
             q_sum = tl.sum(q, axis=1)
             p_sum = tl.sum(p, axis=1)
@@ -197,7 +201,7 @@ def _kernel(  # type: ignore[no-untyped-def]
                 part = each * (share * factor * forward_weight * forward_temperature)
                 total += q * (part / q_sum)[:, None] - p * (part / p_sum)[:, None]
         if REVERSE:
-            q = tl.exp(x / reverse_temperature)
+            q = tl.exp(y / reverse_temperature)
             q_sum = tl.sum(q, axis=1)
             p_sum = tl.sum(tl.exp(z / reverse_temperature), axis=1)
             m = tl.sum(q * d, axis=1) / q_sum
@@ -212,11 +216,14 @@ def _kernel(  # type: ignore[no-untyped-def]
     if LABELS:
         share = tl.load(shares + 1)
         each = tl.where(label == label_ignore_index, 0.0, counted)
+        x = x - tl.max(x, axis=1)[:, None]
         q = tl.exp(x)
         q_sum = tl.sum(q, axis=1)
         hit = (column[None, :] == label[:, None]) & mask
         right = tl.sum(tl.where(hit, x, 0.0), axis=1)
-        mean = tl.sum(tl.where(mask, x, 0.0), axis=1) / classes
+        likely = mask & (x > float("-inf"))
+        spread_over = tl.maximum(tl.sum(tl.where(likely, 1.0, 0.0), axis=1), 1.0)
+        mean = tl.sum(tl.where(likely, x, 0.0), axis=1) / spread_over
         value = tl.log(q_sum) - (1.0 - smoothing) * right - tl.where(smoothing > 0, smoothing * mean, 0.0)
         value = tl.where(each == 0.0, 0.0, value * each) * (share * label_weight)
         wrong = inside & ((label < 0) | (label >= classes)) & (label != label_ignore_index)
@@ -224,7 +231,7 @@ def _kernel(  # type: ignore[no-untyped-def]
         tl.store(sums + row * programs + program, tl.sum(value, axis=0))
         if GRADIENT:
             part = each * (share * factor * label_weight)
-            wanted = tl.where(hit, 1.0 - smoothing, 0.0) + smoothing / classes
+            wanted = tl.where(hit, 1.0 - smoothing, 0.0) + tl.where(likely, smoothing / spread_over[:, None], 0.0)
             total += (q / q_sum[:, None] - wanted) * part[:, None]
     if GRADIENT:
         where = gradient + (sample * g_sample + place * g_position)[:, None] + at * g_class

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from counterpoise.objectives.base import Reduction, reduce, widen
+from counterpoise.objectives.base import Reduction, reduce, remaining, widen
+from counterpoise.objectives.cross_entropy import cross_entropy_values
 from counterpoise.objectives.divergence import forward_kl_values, reverse_kl_values
+from counterpoise.objectives.kernels.compiling import Compiler
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,9 @@ class Mixture:
     counts: Tensor | None = field(default=None, compare=False)
     """[2]: what to divide a divergence and cross-entropy by, where that is not what is counted here."""
 
+    compiler: Compiler | None = field(default=None, compare=False)
+    """Of whoever asked for large logits to be computed by compiled code, on a CPU."""
+
     @property
     def size(self) -> int:
         """Number of terms."""
@@ -70,15 +74,16 @@ def reference(
     """The weighted terms, [size], in the order forward, reverse, labels: plain PyTorch, differentiable any times."""
     student = widen(student)
     values = []
+    mine, other = (student, None) if teacher is None else remaining(student, widen(teacher.detach()))
     for divergence, compute in ((mixture.forward, forward_kl_values), (mixture.reverse, reverse_kl_values)):
         if divergence is not None:
-            assert teacher is not None
-            value = divergence.weight * compute(student, widen(teacher.detach()), divergence.temperature)
+            assert other is not None
+            value = divergence.weight * compute(mine, other, divergence.temperature)
             values.append(_reduced(mixture, 0, value, target, weight, mixture.ignore_index))
     if mixture.labels is not None:
         assert target is not None
         ignore, smoothing = mixture.labels.ignore_index, mixture.labels.smoothing
-        value = F.cross_entropy(student, target, ignore_index=ignore, label_smoothing=smoothing, reduction="none")
+        value = cross_entropy_values(student, target, ignore, smoothing)
         values.append(mixture.labels.weight * _reduced(mixture, 1, value, target, weight, ignore))
     return torch.stack(values)
 

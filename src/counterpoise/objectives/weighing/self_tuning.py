@@ -129,7 +129,7 @@ class SelfTuning(Weighing):
         candidates = torch.cat([ends, turns.nan_to_num(low).clamp(low, high)])
         there, here = _at(ruled_out, candidates), _at(believed, candidates)
         distance = (there.log() - here.log() - torch.log(ruled_out.new_tensor(target))).abs().nan_to_num(float("inf"))
-        nearest = candidates[distance.argmin()]
+        nearest = candidates.gather(0, distance.argmin(0, keepdim=True))[0]
         least = torch.where(inside, roots, float("inf")).min()
         weight = torch.where(inside.any(), least, nearest)
         # A ratio that is the same whatever the weight, or a group that is empty, tells nothing.

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from counterpoise.errors import ObjectiveError
+from counterpoise.objectives.base import LEFT_OUT
 from counterpoise.objectives.weighing.base import MovingMean, Rule, check_range, masked_sum, mean_of_all, register
 
 
@@ -51,7 +52,7 @@ class PerSampleTemperature(Rule):
     def forward(self, teacher_logits: Tensor, counted: Tensor | None = None) -> Tensor:
         """Factor of both temperatures for each position: teacher's logits [N, C, ...] to [N, 1, ...]."""
         with torch.no_grad():
-            spread = teacher_logits.detach().std(1, correction=0, keepdim=True)
+            spread = _deviation(teacher_logits.detach())
             kept = spread if counted is None else spread.masked_fill(~counted.unsqueeze(1), 0.0)
             count = torch.tensor(kept.numel(), device=kept.device) if counted is None else counted.sum()
             mean = self.spread(kept.sum().reshape(1), count).to(spread.dtype)
@@ -63,3 +64,13 @@ class PerSampleTemperature(Rule):
 
     def logged(self) -> dict[str, float]:
         return {} if self.last is None else {"temperature_factor": mean_of_all(self.last)}
+
+
+def _deviation(logits: Tensor) -> Tensor:
+    """Standard deviation over the classes [N, 1, ...], without those that are left out."""
+    plain = logits.std(1, correction=0, keepdim=True)
+    out = logits == LEFT_OUT
+    count = (~out).sum(1, keepdim=True).clamp(min=1)
+    mean = logits.masked_fill(out, 0.0).sum(1, keepdim=True) / count
+    kept = ((logits - mean).masked_fill(out, 0.0).square().sum(1, keepdim=True) / count).sqrt()
+    return torch.where(out.any(1, keepdim=True), kept, plain)
