@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from counterpoise.engine.recording import Views
     from counterpoise.engine.trainer import Result
     from counterpoise.models.catalog import Model
+    from counterpoise.models.epochs import Epoch
 
 
 def train(
@@ -173,11 +174,13 @@ def evaluate(
     device: str = "auto",
     data_set: Splits | None = None,
     split: str | None = None,
+    epoch: Epoch | None = None,
     show: bool = False,
 ) -> dict[str, Any]:
     """Score a student folder (or a run) on the validation part of a data set.
 
-    Another folder than the run's, which is not divided into train and val, is scored whole.
+    Another folder than the run's, which is not divided into train and val, is scored whole; of a run file's data, the
+    part that it holds out.
 
     Args:
         student: student folder, or a run's folder.
@@ -187,6 +190,7 @@ def evaluate(
         device: as train.device.
         data_set: `Splits(train, val)` instead of `data`.
         split: name of the split to score on, where the data has several, such as "test".
+        epoch: of a run, "last" or "best": the student of that epoch; default: the one that ships.
         show: say on stderr what was found in the data.
 
     Returns:
@@ -199,7 +203,7 @@ def evaluate(
     from counterpoise.engine.processes import choose_device
     from counterpoise.models.student import load_student
 
-    network = load_student(Path(student), model=model)
+    network = load_student(Path(student), model=model, epoch=epoch)
     images, section = inputs.evaluated(Path(student), data, split, data_set)
     at_once = inputs.batch_size(Path(student), batch_size)
     return full_report(network, images, section, choose_device(device), at_once, show)

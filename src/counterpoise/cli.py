@@ -164,6 +164,7 @@ def evaluate(
     model: str | None = None,
     batch_size: int | None = None,
     device: str = "auto",
+    epoch: Literal["last", "best"] | None = None,
     json: bool = False,
 ) -> None:
     """Score a student on the validation part of a data set.
@@ -175,12 +176,15 @@ def evaluate(
         model: the student's network where it is code of your own, file.py:function
         batch_size: images at once; default: as in the run that the student lies in, else 250
         device: auto, cpu, cuda, cuda:1 or mps
+        epoch: of a run: the student of its last or of its best epoch; default: the one that ships
         json: print the report as JSON
     """
     from counterpoise import api
     from counterpoise.tables import report_tables
 
-    report = api.evaluate(student, data, model=model, batch_size=batch_size, device=device, split=split, show=True)
+    report = api.evaluate(
+        student, data, model=model, batch_size=batch_size, device=device, split=split, epoch=epoch, show=True
+    )
     command_line.show(report, json, lambda: report_tables(report))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from counterpoise import command_line
 
@@ -29,6 +29,7 @@ def export(
     opset: int | None = None,
     model: str | None = None,
     make_environment: bool = False,
+    epoch: Literal["last", "best"] | None = None,
     json: bool = False,
 ) -> None:
     """Export a student for a runtime, and compare it there with the PyTorch one.
@@ -52,6 +53,7 @@ def export(
         opset: of onnx: the version of its operators; default: 20
         model: the student's network where it is code of your own, file.py:function
         make_environment: make the Python environment of its own that litert runs in, where it is not there
+        epoch: of a run: the student of its last or of its best epoch; default: the one that ships
         json: print export.json
     """
     from counterpoise.deploy.export import export as run
@@ -79,6 +81,7 @@ def export(
         opset=opset,
         model=model,
         make_environment=make_environment,
+        epoch=epoch,
     )
     command_line.show(result, json, lambda: export_table(result))
 
@@ -177,6 +180,7 @@ def push(
     measured: list[Path] | None = None,
     license: str | None = None,
     private: bool = False,
+    epoch: Literal["last", "best"] | None = None,
     json: bool = False,
 ) -> None:
     """Put a student, its exports and a card that tells of them onto the Hugging Face Hub.
@@ -189,6 +193,7 @@ def push(
         measured: files that measure --out wrote; default: measure*.json in the run, or beside the student folder
         license: of the whole, as the Hub knows it, such as apache-2.0
         private: make the repository a private one
+        epoch: of a run: the student of its last or of its best epoch; default: the one that ships
         json: print what was put where as JSON
     """
     from counterpoise.deploy.publishing import push as run
@@ -202,6 +207,7 @@ def push(
         measured=measured,
         license_id=license,
         private=private,
+        epoch=epoch,
     )
     shown = {**result, "files": "\n".join(result["files"])}
     command_line.show(result, json, lambda: facts_table(shown))

@@ -62,12 +62,10 @@ def reading_of(student: Path) -> Reading:
 
 
 def _data_section(student: Path, data: RunLike | None) -> config.Data:
-    if isinstance(data, config.Run | Mapping):
-        return _resolve(data).data
     if data is not None:
+        if isinstance(data, config.Run | Mapping) or _is_run(data):
+            return _resolve(data).data
         path = Path(data)
-        if path.suffix in {".yaml", ".yml"}:
-            return _resolve(path).data
         own = run_around(student)
         if own is not None and _same_place(own.data.path, path):
             return own.data  # held out as it was in training
@@ -120,7 +118,7 @@ def evaluated(
         section = section.model_copy(update={"options": {**section.options, "val_split": split}, "held_out": 0})
     images = (data_set if data_set is not None else sources.load(section)).val
     run = run_around(student)
-    held_out = run is not None and _same_data(run.data, section)
+    held_out = _is_run(data) or (run is not None and _same_data(run.data, section))  # as a run says, or said
     if images.split_from is not None and data_set is None and not held_out:
         images = images.split_from
     return images, section
@@ -155,6 +153,11 @@ def _distinct(name: str, index: int, taken: set[str]) -> str:
         name = f"{name}-{index}"
     taken.add(name)
     return name
+
+
+def _is_run(data: RunLike | None) -> bool:
+    """Whether what was given says how data are divided, as a folder does not."""
+    return isinstance(data, config.Run | Mapping) or (data is not None and Path(data).suffix in {".yaml", ".yml"})
 
 
 def _same_data(one: config.Data, other: config.Data) -> bool:

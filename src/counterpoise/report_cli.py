@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 
 def report(
@@ -13,6 +14,7 @@ def report(
     device: str = "auto",
     model: str | None = None,
     overwrite: bool = False,
+    epoch: Literal["last", "best"] | None = None,
 ) -> None:
     """Make a page to look at: is the student good, where does it fail, what does it cost. One file, without a network.
 
@@ -26,8 +28,11 @@ def report(
         device: auto, cpu, cuda, cuda:1 or mps
         model: the student's network where it is code of your own, file.py:function
         overwrite: replace the file
+        epoch: whose students it is about, last or best; default: those that ship
     """
     from counterpoise.report import write
 
-    written = write(paths, out, predictions=predictions, images=images, device=device, model=model, overwrite=overwrite)
+    written = write(
+        paths, out, predictions=predictions, images=images, device=device, model=model, overwrite=overwrite, epoch=epoch
+    )
     print(f"open {written}")

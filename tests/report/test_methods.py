@@ -25,9 +25,9 @@ def test_seeds_of_one_method_are_together_and_roles_are_known(digit_runs: Path) 
     chosen = main(methods)
     assert chosen.name == "Balance"
     assert [method.color for method in methods] == ["teacher", "alone", "kd", "student"]
-    values = [run.last["top1"] for run in chosen.runs]
+    values = [run.scores["top1"] for run in chosen.runs]
     assert chosen.mean("top1") == statistics.fmean(values)
-    assert chosen.typical("top1").last["top1"] == min(values)  # the lower one of two
+    assert chosen.typical("top1").scores["top1"] == min(values)  # the lower one of two
 
 
 def test_differences_are_paired_by_seed(digit_runs: Path) -> None:

@@ -21,7 +21,7 @@ def test_a_finished_run_lacks_nothing(digit_runs: Path) -> None:
     reading = read(digit_runs / "balance-1")
     assert reading.missing == []
     assert (len(reading.epochs), reading.seed, reading.task) == (3, 1, "classification")
-    assert reading.last["top1"] == json.loads((digit_runs / "balance-1" / "summary.json").read_text())["last"]["top1"]
+    assert reading.scores["top1"] == json.loads((digit_runs / "balance-1" / "summary.json").read_text())["last"]["top1"]
     assert reading.teacher_weights == read(digit_runs / "teacher").weights
 
 
@@ -40,7 +40,7 @@ def test_a_run_that_is_still_being_written(copied: Copy) -> None:
     page = render([folder])
     assert "The run is not finished" in page
     assert "and is not finished" in page
-    assert f"{reading.last['top1']:.1f}%" in page
+    assert f"{reading.scores['top1']:.1f}%" in page
 
 
 def test_a_run_that_has_just_begun(copied: Copy) -> None:
@@ -75,7 +75,7 @@ def test_a_run_file_of_another_version_is_shown_as_it_stands(copied: Copy) -> No
     assert any("another version" in note and "telepathy" in note for note in reading.missing)
     page = render([folder])
     assert "telepathy" in page
-    assert f"{reading.last['top1']:.1f}%" in page
+    assert f"{reading.scores['top1']:.1f}%" in page
 
 
 @pytest.mark.parametrize("text", ["a: [", "- 1\n- 2\n", "", "\x00"])

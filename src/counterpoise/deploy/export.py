@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from counterpoise import config
     from counterpoise.data.sources.base import Splits
     from counterpoise.models.catalog import Model
+    from counterpoise.models.epochs import Epoch
 
 CALIBRATION_IMAGES = 256
 _REFERENCES = 2
@@ -69,6 +70,7 @@ def export(
     opset: int | None = None,
     model: Model | None = None,
     make_environment: bool = False,
+    epoch: Epoch | None = None,
 ) -> dict[str, Any]:
     """Export a student, and compare it in its runtime with the PyTorch one on validation images.
 
@@ -90,6 +92,7 @@ def export(
         opset: of onnx: the version of its operators; default: 20.
         model: the student's network, where that is code of one's own.
         make_environment: make the environment of its own that litert needs, where it is not there.
+        epoch: of a run, "last" or "best": the student of that epoch; default: the one that ships.
 
     Returns:
         What export.json says, and the `folder`.
@@ -101,9 +104,9 @@ def export(
     """
     chosen = base.find(to, make_environment=make_environment)
     check_choices(chosen, precision, batch, opset, min_same)
-    place = Path(out) if out is not None else default_out(Path(student), to, precision)
+    place = Path(out) if out is not None else default_out(Path(student), to, precision, epoch)
     folder.check_free(place, overwrite)
-    job = prepare(student, chosen, precision, batch, size, data, data_set, images, model, min_same, opset)
+    job = prepare(student, chosen, precision, batch, size, data, data_set, images, model, min_same, opset, epoch)
     settings = None if precision != "int8" else calibrated(job, calibration)
     found: dict[str, Any] = {}
     if within is not None:
@@ -138,9 +141,9 @@ def check_choices(
         )
 
 
-def default_out(student: Path, to: str, precision: str) -> Path:
+def default_out(student: Path, to: str, precision: str, epoch: Epoch | None = None) -> Path:
     """The folder of an export that was given none: within a run, else beside the student folder."""
-    name = f"{to}-{precision}"
+    name = f"{to}-{precision}" if epoch is None else f"{to}-{precision}-{epoch}"
     return student / "exports" / name if (student / "run.yaml").is_file() else student.parent / f"{student.name}-{name}"
 
 
@@ -156,9 +159,10 @@ def prepare(
     model: Model | None = None,
     min_same: float | None = None,
     opset: int | None = None,
+    epoch: Epoch | None = None,
 ) -> Job:
     """Load what an export is made of and compared with; arguments as for `export`."""
-    network = load_student(Path(student), model=model)
+    network = load_student(Path(student), model=model, epoch=epoch)
     splits, section = pictures.data_of(Path(student), data, data_set)
     if splits is not None:
         from counterpoise.data.sources.base import Splits

@@ -13,7 +13,10 @@ from counterpoise import documents
 from counterpoise.deploy import card, folder
 from counterpoise.errors import ConfigError, CounterpoiseError, RunError
 from counterpoise.files import reason, regular
+from counterpoise.models import epochs
 from counterpoise.models import folder as student_folder
+from counterpoise.models.epochs import Epoch
+from counterpoise.models.student import as_json, retold
 
 EXPORTS = "exports"
 
@@ -31,6 +34,7 @@ def push(
     measured: Sequence[str | Path] | None = None,
     license_id: str | None = None,
     private: bool = False,
+    epoch: Epoch | None = None,
 ) -> dict[str, Any]:
     """Put a student with its exports and a card that tells of them onto the Hugging Face Hub, or into a folder for it.
 
@@ -44,6 +48,7 @@ def push(
         measured: files that `measure` wrote; default: measure*.json in the run, or beside the student folder.
         license_id: of the whole, as the Hub knows it, such as apache-2.0.
         private: make the repository a private one.
+        epoch: of a run, "last" or "best": the student of that epoch; default: the one that ships.
 
     Returns:
         The `files` that it consists of, and the `folder` or the `url`.
@@ -57,12 +62,12 @@ def push(
     if to is not None and not re.fullmatch(r"[\w.-]+/[\w.-]+", to):
         raise ConfigError(f"--to is org/name, such as acme/ducks, got '{to}'.")
     if out is not None:
-        files = _gather(Path(student), Path(out), exports, measured, license_id)
+        files = _gather(Path(student), Path(out), exports, measured, license_id, epoch)
         return {"folder": str(out), "files": files}
     assert to is not None
     with tempfile.TemporaryDirectory() as temporary:
         place = Path(temporary) / to.partition("/")[2]
-        files = _gather(Path(student), place, exports, measured, license_id)
+        files = _gather(Path(student), place, exports, measured, license_id, epoch)
         return {"url": _upload(place, to, private), "files": files}
 
 
@@ -72,10 +77,12 @@ def _gather(
     exports: Sequence[str | Path] | None,
     measured: Sequence[str | Path] | None,
     license_id: str | None,
+    epoch: Epoch | None,
 ) -> list[str]:
     """Write the folder `out`; the files in it."""
     source = student_folder.find(student)
-    described, _ = student_folder.read(source)
+    shipped, _ = student_folder.read(source)
+    described, weights = epochs.read(source, epoch)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"{out} is there already: give another --out.")
     chosen = _exports(student, source, described.weights_sha256) if exports is None else [Path(one) for one in exports]
@@ -92,12 +99,15 @@ def _gather(
         found[f"{EXPORTS}/{place.name}"] = export
     told = [_json(Path(file)) for file in (_measurements(student, source) if measured is None else measured)]
     _check_files((source, *chosen))
-    text = _card(source)
+    text = retold(_card(source), shipped, described)
     parts = card.parts_of(described.architecture, described.provenance)
     try:
         shutil.copytree(source, out, ignore=shutil.ignore_patterns(EXPORTS), dirs_exist_ok=True)
         for place, name in zip(chosen, found, strict=True):
             shutil.copytree(place, out / name)
+        if described != shipped:
+            (out / student_folder.WEIGHTS).write_bytes(weights)
+            (out / student_folder.DESCRIPTION).write_bytes(as_json(described.model_dump()))
         text = card.with_exports(text, found, told, parts, license_id)
         (out / student_folder.CARD).write_text(text, encoding="utf-8")
     except (OSError, shutil.Error) as error:

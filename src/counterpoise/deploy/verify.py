@@ -119,9 +119,11 @@ def _against_student(
     model: Model | None,
 ) -> dict[str, Any] | None:
     from counterpoise.deploy import export
+    from counterpoise.models import epochs
 
     size, batch = described.input.size, described.input.batch
-    job = export.prepare(student, chosen, described.precision, batch, None, data, data_set, images, model)
+    epoch = epochs.made_from(student, described.student_sha256)
+    job = export.prepare(student, chosen, described.precision, batch, None, data, data_set, images, model, epoch=epoch)
     own = job.student.weights_hash()
     if own != described.student_sha256:
         raise ModelError(

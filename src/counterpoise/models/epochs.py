@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast, get_args
 
 from safetensors.torch import save
 from torch import Tensor
@@ -13,7 +14,6 @@ from counterpoise.errors import ConfigError, ModelError, unknown
 from counterpoise.models import checkpoint, folder
 
 Epoch = Literal["last", "best"]
-EPOCHS = ("last", "best")
 
 
 def read(place: Path, epoch: str | None) -> tuple[folder.Description, bytes]:
@@ -26,8 +26,8 @@ def read(place: Path, epoch: str | None) -> tuple[folder.Description, bytes]:
     description, content = folder.read(place)
     if epoch is None:
         return description, content
-    if epoch not in EPOCHS:
-        raise ConfigError(f"epoch: {unknown('Epoch', epoch, EPOCHS)}")
+    if epoch not in get_args(Epoch):
+        raise ConfigError(f"epoch: {unknown('Epoch', epoch, get_args(Epoch))}")
     if epoch == folder.shipped_epoch(description.provenance):
         return description, content
     content = save(_weights(place, epoch), metadata={"format": "pt"})
@@ -36,6 +36,18 @@ def read(place: Path, epoch: str | None) -> tuple[folder.Description, bytes]:
         "provenance": {**description.provenance, "epoch": _told(description, epoch)},
     }
     return description.model_copy(update=update), content
+
+
+def made_from(student: Path, weights_sha256: str) -> Epoch | None:
+    """The epoch of a run that has these weights; None where the student that ships has them, or none has."""
+    place = folder.find(student)
+    if folder.read(place)[0].weights_sha256 == weights_sha256:
+        return None
+    for epoch in get_args(Epoch):
+        with contextlib.suppress(ModelError):
+            if read(place, epoch)[0].weights_sha256 == weights_sha256:
+                return cast(Epoch, epoch)
+    return None
 
 
 def _weights(place: Path, epoch: str) -> dict[str, Tensor]:

@@ -114,11 +114,11 @@ def save_student(
     )
     files = {
         folder.WEIGHTS: weights,
-        folder.DESCRIPTION: _json(description.model_dump()),
+        folder.DESCRIPTION: as_json(description.model_dump()),
         folder.CARD: _card(model, description, path.name).encode(),
     }
     if model.name.startswith("timm/"):
-        files[folder.TIMM_CONFIG] = _json(_timm_config(model, classes))
+        files[folder.TIMM_CONFIG] = as_json(_timm_config(model, classes))
     with replacing_folder(path) as new:
         for name, content in files.items():
             (new / name).write_bytes(content)
@@ -138,7 +138,8 @@ def _input(model: VisionModel) -> folder.Input:
     )
 
 
-def _json(values: Mapping[str, Any]) -> bytes:
+def as_json(values: Mapping[str, Any]) -> bytes:
+    """Values as student.json has them. Raises ModelError for what JSON has no form for."""
     try:
         return (json.dumps(values, indent=2, ensure_ascii=False) + "\n").encode()
     except (TypeError, ValueError) as error:
@@ -225,9 +226,24 @@ for answer in student.predict(["photo.jpg"]):
 
 ## Provenance
 
-{_table(_flat(description.provenance), ("", ""))}
+{_origins(description)}
 """
     return str(ModelCard(f"---\n{data.to_yaml()}\n---\n{body}"))
+
+
+def retold(card: str, before: folder.Description, after: folder.Description) -> str:
+    """The card of a student, for that of another epoch of its run."""
+    if before == after:
+        return card
+    said, wanted = (_of_epoch(description.provenance.get("epoch")) for description in (before, after))
+    card = card.replace(_origins(before), _origins(after))
+    return card.replace(said, wanted) if said and said in card else f"{card.rstrip()}\n\n{wanted}\n"
+
+
+def _origins(description: folder.Description) -> str:
+    """Where a student comes from, as a table; of which epoch its weights are stands beside their score."""
+    told = {key: value for key, value in description.provenance.items() if key != "epoch"}
+    return _table(_flat(told), ("", ""))
 
 
 def _of_epoch(told: Any) -> str:

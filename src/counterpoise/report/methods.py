@@ -58,9 +58,9 @@ class Method:
         return ""
 
     def values(self, metric: str) -> dict[int, float]:
-        """The metric of the last epoch by seed: of the finished runs, or of all so far where none is finished."""
+        """The metric of the shown epoch by seed: of the finished runs, or of all so far where none is finished."""
         counted = [run for run in self.runs if run.summary is not None] or self.runs
-        return {run.seed: run.last[metric] for run in counted if metric in run.last}
+        return {run.seed: run.scores[metric] for run in counted if metric in run.scores}
 
     def mean(self, metric: str) -> float | None:
         """Mean over seeds."""
@@ -74,8 +74,8 @@ class Method:
 
     def typical(self, metric: str) -> Reading:
         """The run whose metric is the median (the lower one of two): its pictures are neither luck nor bad luck."""
-        finished = [run for run in self.runs if metric in run.last and run.student is not None]
-        ranked = sorted(finished or self.runs, key=lambda run: run.last.get(metric, 0.0))
+        finished = [run for run in self.runs if metric in run.scores and run.student is not None]
+        ranked = sorted(finished or self.runs, key=lambda run: run.scores.get(metric, 0.0))
         return ranked[(len(ranked) - 1) // 2]
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from counterpoise import __version__, tasks
 from counterpoise.errors import CounterpoiseError, MissingExtraError
+from counterpoise.models.epochs import Epoch
 from counterpoise.report import answer, comparison, curves, deployment, provenance, words
 from counterpoise.report.charts import Chart, by_class, reliability
 from counterpoise.report.methods import Claim, Method, group, main
@@ -44,12 +45,14 @@ def headline(readings: Sequence[Reading]) -> str:
             return tasks.get(reading.task).headline
         except CounterpoiseError:
             continue
-    return next((name for reading in readings for name in reading.last), "top1")
+    return next((name for reading in readings for name in reading.scores), "top1")
 
 
-def subject(folders: Sequence[Path], claimed: Claim = None) -> tuple[list[Method], Method, Reading, str]:
+def subject(
+    folders: Sequence[Path], claimed: Claim = None, epoch: Epoch | None = None
+) -> tuple[list[Method], Method, Reading, str]:
     """All methods of run folders, that which a page is about, its middle run, and the metric."""
-    readings = [read(folder) for folder in folders]
+    readings = [read(folder, epoch) for folder in folders]
     methods = group(readings, claimed)
     metric = headline(readings)
     chosen = main(methods, claimed)
@@ -64,6 +67,7 @@ def render(
     shipped: Sequence[Path] = (),
     command: str = "",
     updates: tuple[str, str] | None = None,
+    epoch: Epoch | None = None,
 ) -> str:
     """The page of one or several runs, whatever state they are in.
 
@@ -75,12 +79,13 @@ def render(
         command: what makes the page again.
         updates: an address that the page asks every two seconds, from where it was loaded, and the text that is there
             now; the page loads itself anew when it has changed. For a server that watches a run.
+        epoch: whose students it is about: "last" or "best"; default: those that ship.
 
     Raises:
         MissingExtraError: Jinja2 is not installed.
     """
     claimed = comparison.claim(compared)
-    methods, chosen, reading, metric = subject([Path(folder) for folder in run_folders], claimed)
+    methods, chosen, reading, metric = subject([Path(folder) for folder in run_folders], claimed, epoch)
     found = dict(findings or {})
     told = answer.answer(methods, chosen, reading, metric, found, claimed)
     notes = [*reading.missing, *found.get("missing", [])]
@@ -91,7 +96,7 @@ def render(
     if findings is None:
         notes.append("The student was not asked for its answers: no pictures, no confusions, no gauge.")
     shown = deployment.deployment(
-        shipped, told["rows"], (reading.folder, reading.last.get(metric)), found.get("latency", {}), metric
+        shipped, told["rows"], (reading.folder, reading.scores.get(metric)), found.get("latency", {}), metric
     )
     if not shown["there"]:  # no section that could say it
         notes += shown["missing"]

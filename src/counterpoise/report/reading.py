@@ -14,6 +14,8 @@ from counterpoise import config, documents
 from counterpoise.engine.run_folder import METRICS, RUN_FILE, STUDENT, SUMMARY
 from counterpoise.errors import CounterpoiseError
 from counterpoise.files import UnfitFileError, regular
+from counterpoise.models.epochs import Epoch
+from counterpoise.models.folder import shipped_epoch
 
 LARGEST = 400_000_000
 """Bytes of a file that is read; a log of a million lines is half of it."""
@@ -34,6 +36,7 @@ class Reading:
         summary: summary.json, which a finished run has.
         student: student.json, likewise.
         missing: what is not there or cannot be read, a sentence each.
+        epoch: whose student the page is about, last or best; None: that which ships.
     """
 
     folder: Path
@@ -46,6 +49,7 @@ class Reading:
     summary: dict[str, Any] | None = None
     student: dict[str, Any] | None = None
     missing: list[str] = field(default_factory=list)
+    epoch: Epoch | None = None
 
     @property
     def task(self) -> str:
@@ -53,11 +57,19 @@ class Reading:
         return str(self.values.get("task") or "classification")
 
     @property
-    def last(self) -> dict[str, float]:
-        """Metrics of the last evaluation so far."""
-        if self.summary is not None and isinstance(self.summary.get("last"), dict):
-            return numbers(self.summary["last"])
-        return numbers(self.epochs[-1].get("val")) if self.epochs else {}
+    def shown(self) -> str:
+        """Whose student the page is about: that of the last epoch, or of the best."""
+        return self.epoch or shipped_epoch(self.provenance)
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """Metrics of the epoch that is shown; of a run that goes on, of those so far."""
+        if self.summary is not None and isinstance(self.summary.get(self.shown), dict):
+            return numbers(self.summary[self.shown])
+        found = [numbers(line.get("val")) for line in self.epochs]
+        if self.shown == "best":  # the headline comes first
+            return max(found, key=lambda scores: next(iter(scores.values()), 0.0), default={})
+        return found[-1] if found else {}
 
     @property
     def best(self) -> dict[str, float]:
@@ -88,9 +100,9 @@ class Reading:
         return str(teacher.get("sha256") or "") if isinstance(teacher, dict) else ""
 
 
-def read(folder: Path) -> Reading:
+def read(folder: Path, epoch: Epoch | None = None) -> Reading:
     """What there is in a run folder; nothing outside it is read, wherever links in it lead."""
-    reading = Reading(folder, folder.resolve().name)
+    reading = Reading(folder, folder.resolve().name, epoch=epoch)
     text = inside(reading, RUN_FILE)
     if text is not None:
         try:
@@ -109,7 +121,7 @@ def read(folder: Path) -> Reading:
     reading.student = _json(reading, f"{STUDENT}/student.json")
     if reading.summary is None and text is not None:
         reading.missing.insert(0, f"The run is not finished: {_progress(reading)}.")
-    if reading.summary is not None and not reading.last:
+    if reading.summary is not None and not reading.scores:
         reading.missing.append(f"{SUMMARY} holds no metrics.")
     if reading.summary is not None and reading.student is None:
         reading.missing.append(f"{STUDENT}/student.json is missing or damaged: the student cannot be asked.")

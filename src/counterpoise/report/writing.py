@@ -15,6 +15,7 @@ from counterpoise.report.page import render, subject
 
 if TYPE_CHECKING:
     from counterpoise.models.catalog import Model
+    from counterpoise.models.epochs import Epoch
     from counterpoise.report.methods import Claim
 
 
@@ -27,6 +28,7 @@ def write(
     device: str = "auto",
     model: Model | None = None,
     overwrite: bool = False,
+    epoch: Epoch | None = None,
 ) -> Path:
     """Write the page of runs.
 
@@ -38,6 +40,7 @@ def write(
         device: as train.device.
         model: the student's network, where that is code of one's own: a folder alone gets to run none.
         overwrite: replace the file.
+        epoch: whose students it is about: "last" or "best"; default: those that ship.
 
     Returns:
         The file.
@@ -55,11 +58,14 @@ def write(
     if images is not None and images < 1:
         raise ConfigError(f"--images must be at least 1, got {images}.")
     folders, shipped, compared = _sorted(places)
-    findings = _findings(folders, comparison.claim(compared), images, device, model) if predictions else None
+    findings = _findings(folders, comparison.claim(compared), images, device, model, epoch) if predictions else None
     command = ["counterpoise", "report", *map(str, paths), *(["--no-predictions"] if not predictions else [])]
     command += ["--images", str(images)] if images is not None else []
+    command += ["--epoch", epoch] if epoch is not None else []
     command += ["--out", str(out)] if out is not None else []
-    page = render(folders, findings=findings, compared=compared, shipped=shipped, command=shlex.join(command))
+    page = render(
+        folders, findings=findings, compared=compared, shipped=shipped, command=shlex.join(command), epoch=epoch
+    )
     target.parent.mkdir(parents=True, exist_ok=True)
     write_text(target, page)
     return target
@@ -86,11 +92,16 @@ def _sorted(places: Sequence[Path]) -> tuple[list[Path], list[Path], Path | None
 
 
 def _findings(
-    folders: Sequence[Path], claimed: Claim, images: int | None, device: str, model: Model | None
+    folders: Sequence[Path],
+    claimed: Claim,
+    images: int | None,
+    device: str,
+    model: Model | None,
+    epoch: Epoch | None,
 ) -> dict[str, Any]:
     from counterpoise.report.findings.gather import gather
 
-    methods, chosen, run, metric = subject(folders, claimed)
+    methods, chosen, run, metric = subject(folders, claimed, epoch)
     own = (run.student or {}).get("architecture")
     beside = {}
     for method in methods:

@@ -58,7 +58,7 @@ def gather(
     if run is None or reading.student is None:
         return {"missing": ["Pictures, confusions and the gauge need a finished run: there is no student to ask yet."]}
     try:
-        student: VisionModel = load_student(reading.folder, model=model)
+        student: VisionModel = load_student(reading.folder, model=model, epoch=reading.epoch)
         found = sources.load(run.data).val.held(run.data.memory_limit_gb * 1e9, run.data.on_corrupt)
         if found.classes:
             found = in_classes_of(student, found)
@@ -104,7 +104,7 @@ def _teacher(run: config.Run, classes: tuple[str, ...]) -> VisionModel:
 
 
 def _beside(reading: Reading, student: VisionModel, model: catalog.Model | None) -> VisionModel:
-    other = load_student(reading.folder, model=model)
+    other = load_student(reading.folder, model=model, epoch=reading.epoch)
     if (other.task, other.classes) != (student.task, student.classes):
         raise ModelError("Its task or its classes are not those of the student.")
     return other
