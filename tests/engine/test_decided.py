@@ -12,6 +12,7 @@ from PIL import Image
 
 import counterpoise
 from counterpoise import config
+from counterpoise.engine.trainer import Interrupted
 from counterpoise.errors import ConfigError, RunError
 
 SHAPES = ("circle", "square", "stripes")
@@ -49,6 +50,12 @@ def values(out: Path, folder: Path, **changed: Any) -> dict[str, Any]:
         "train": {"epochs": 2, "batch_size": 8, "precision": "fp32", "device": "cpu"},
     }
     return config.merge(common, changed)
+
+
+def begin(run: dict[str, Any]) -> None:
+    """Do a step, and stop with a checkpoint."""
+    with pytest.raises(Interrupted):
+        counterpoise.train(run, deadline=0.0)
 
 
 def run_file(folder: Path) -> dict[str, Any]:
@@ -94,11 +101,12 @@ def test_a_run_is_the_same_wherever_its_pixels_are_kept(
 
 def test_what_was_decided_is_what_a_run_goes_on_with(tmp_path: Path, make_picture: Draw) -> None:
     data = photos(make_picture, tmp_path / "data", (28, 20))
-    result = counterpoise.train(values(tmp_path / "run", data))
+    result = counterpoise.train(values(tmp_path / "whole", data))
+    begin(values(tmp_path / "run", data))
     again = values(tmp_path / "run", data, data={"memory_limit_gb": 0.0})
-    assert counterpoise.train(again, resume=True).last == result.last
     with pytest.raises(RunError, match=r"data.views.crop: 'pad' there, 'resized' given"):
         counterpoise.train(config.merge(again, {"data": {"views": {"crop": "resized"}}}), resume=True)
+    assert counterpoise.train(again, resume=True).last == result.last
 
 
 @pytest.mark.parametrize(("limit", "goes_on"), [(2.0, True), (0.0, False)])
@@ -107,14 +115,15 @@ def test_a_run_that_left_it_open_goes_on_where_it_was_shown_the_same(
 ) -> None:
     data = photos(make_picture, tmp_path / "data", (28, 20))
     run = values(tmp_path / "run", data, data={"memory_limit_gb": limit})
-    result = counterpoise.train(run)
-    file = result.folder / "run.yaml"
-    older = run_file(result.folder)  # as versions that decided while they trained wrote it
+    begin(run)
+    file = tmp_path / "run/run.yaml"
+    older = run_file(file.parent)  # as versions that decided while they trained wrote it
     older["data"]["views"] |= {"crop": "auto"}
     older["data"]["views"].pop("size")
     file.write_text(yaml.safe_dump(older))
     if goes_on:
-        assert counterpoise.train(run, resume=True).last == result.last
+        whole = counterpoise.train(config.merge(run, {"out": tmp_path / "whole"}))
+        assert counterpoise.train(run, resume=True).last == whole.last
         return
     with pytest.raises(RunError, match=r"(?s)earlier version.*resized.*another --out"):
         counterpoise.train(run, resume=True)

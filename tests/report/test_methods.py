@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import statistics
 from collections.abc import Callable
@@ -104,3 +105,15 @@ def test_code_in_a_run_file_is_not_run(copied: Callable[[str], Path], tmp_path: 
     (folder / "run.yaml").write_text(text.replace("objective: null", f"objective: {tmp_path}/mine.py:Mine"))
     assert group([read(folder)])[0].role == "student"
     assert not (tmp_path / "ran").exists()
+
+
+def test_seeds_on_other_data_are_another_method(copied: Callable[[str], Path]) -> None:
+    one, other = copied("balance-1"), copied("balance-2")
+    assert [len(method.runs) for method in group([read(one), read(other)])] == [2]
+    student = other / "student" / "student.json"
+    described = json.loads(student.read_text())
+    described["provenance"]["data_fingerprint"] = "0" * 64
+    student.write_text(json.dumps(described))
+    assert [len(method.runs) for method in group([read(one), read(other)])] == [1, 1]
+    student.unlink()  # one that has not come to its end
+    assert [len(method.runs) for method in group([read(one), read(other)])] == [2]

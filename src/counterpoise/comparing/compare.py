@@ -14,6 +14,7 @@ from counterpoise.comparing import backends, plan, report, results
 from counterpoise.comparing.plan import Comparison
 from counterpoise.comparing.report import Report
 from counterpoise.comparing.running import Backend, alone_in, run_all
+from counterpoise.comparing.standing import Present
 from counterpoise.errors import ConfigError
 
 
@@ -89,13 +90,14 @@ def conduct(comparison: Comparison, fanout: Fanout, backend: Backend, until: flo
     say = fanout.console().print
     with alone_in(place):
         older = results.read_csv(place / "results.csv")
-        settled = results.settled(comparison.jobs, older, fanout.pool)
+        present = Present(say)
+        settled = results.settled(comparison.jobs, older, fanout.pool, present)
         jobs = [job for job in comparison.jobs if job.name not in settled]
         try:
-            left, errors = run_all(jobs, backend, until, say)
+            left, errors = run_all(jobs, backend, until, say, present)
         finally:  # whatever ends this call, what is done is told
             rows = results.gather(comparison.jobs, older, comparison.metric)
-            told = report.summarize(comparison, rows, fanout.pool)
+            told = report.summarize(comparison, rows, fanout.pool, present)
             if rows:
                 report.write(place, comparison, rows, told)
     return Result(place, told, [job.name for job in left], errors)

@@ -22,7 +22,7 @@ def available() -> bool:
     return importlib.util.find_spec("matplotlib") is not None
 
 
-def draw(out: Path, comparison: Comparison, rows: Sequence[results.Row], report: Report) -> None:
+def draw(out: Path, comparison: Comparison, report: Report) -> None:
     """plot.png and plot.svg; nothing where matplotlib is not there, or no run is done."""
     if not available() or not any(row["n"] for row in report.table):
         return
@@ -31,13 +31,12 @@ def draw(out: Path, comparison: Comparison, rows: Sequence[results.Row], report:
     from matplotlib.figure import Figure
 
     plan = comparison.plan
-    asked = results.asked_for(rows, comparison.jobs, comparison.metric)
     height = 1.0 + len(plan.pairs) * (0.7 + 0.32 * len(plan.methods))
     figure = Figure(figsize=(9, height), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(len(plan.pairs), 2, squeeze=False)
     for (left, right), pair in zip(axes, plan.pairs, strict=True):
-        _runs(left, comparison, asked, pair)
+        _runs(left, comparison, report.asked, pair)
         _differences(right, comparison, report, pair)
         left.set_title(pair if len(plan.pairs) > 1 else "runs", fontsize=9, loc="left")
         right.set_title(f"difference to {plan.baseline}, 95% interval", fontsize=9, loc="left")

@@ -11,6 +11,7 @@ from typing import Any
 from counterpoise.comparing import results, running, statistics
 from counterpoise.comparing.plan import Comparison
 from counterpoise.comparing.results import Row
+from counterpoise.comparing.standing import Present
 from counterpoise.files import write_text
 from counterpoise.grid import Grid, names, numbers, texts
 
@@ -23,17 +24,18 @@ DIFFERENCES = (
 
 @dataclass(frozen=True)
 class Report:
-    """The tables of a comparison, as rows."""
+    """The tables of a comparison, as rows; `asked`: those of the runs that they sum up."""
 
     table: list[dict[str, Any]]
     differences: list[dict[str, Any]]
     metric: str
     notes: list[str]
+    asked: list[Row]
 
 
-def summarize(comparison: Comparison, rows: Sequence[Row], pool: bool) -> Report:
+def summarize(comparison: Comparison, rows: Sequence[Row], pool: bool, present: Present) -> Report:
     """Tables of the rows that the compare file asks for; each origin apart, unless they are pooled."""
-    asked = results.asked_for(rows, comparison.jobs, comparison.metric)
+    asked = results.asked_for(rows, comparison.jobs, comparison.metric, present)
     found = results.origins(asked)
     groups = (
         {"": results.once(asked)}
@@ -59,8 +61,11 @@ def summarize(comparison: Comparison, rows: Sequence[Row], pool: bool) -> Report
     notes += _diverged(comparison)
     other = len(rows) - len(asked)
     if other:
-        notes.append(f"results.csv holds {other} runs that this compare file does not ask for; no table counts them.")
-    return Report(table, differences, comparison.metric, notes)
+        notes.append(
+            f"results.csv holds {other} runs that this compare file does not ask for, as its data and teacher are now; "
+            "no table counts them."
+        )
+    return Report(table, differences, comparison.metric, notes, asked)
 
 
 def _diverged(comparison: Comparison) -> Iterator[str]:
@@ -148,7 +153,7 @@ def write(out: Path, comparison: Comparison, rows: Sequence[Row], report: Report
     from counterpoise.comparing import plotting
 
     if before != _bytes(out) or not (out / "plot.svg").exists():
-        plotting.draw(out, comparison, rows, report)
+        plotting.draw(out, comparison, report)
 
 
 def _bytes(out: Path) -> list[bytes]:

@@ -17,9 +17,10 @@ from typing import Any
 import yaml
 
 from counterpoise import config, documents
-from counterpoise.comparing import origin
+from counterpoise.comparing import origin, standing
 from counterpoise.comparing.plan import Job, term_listens
 from counterpoise.comparing.running import folder_of, note, started, state
+from counterpoise.comparing.standing import Present
 from counterpoise.errors import ConfigError, RunError
 from counterpoise.files import write_text
 from counterpoise.identity import asked, flatten
@@ -33,14 +34,14 @@ COLUMNS = (
     "pair", "method", "task", "student", "teacher", "seed", "status", "metric", "last", "best", "best_epoch",
     "teacher_metric", "epochs", "batch_size", "learning_rate", "weight_decay", "total_weight", "weights",
     "temperatures", "objective", "params", "bytes", *CLOCK, "precision", "device", "threads", "versions",
-    "commit", "code", "origin", "data", "teacher_sha256", "run_sha256", "plan_sha256",
+    "commit", "code", "origin", "data", "teacher_sha256", "identity", "run_sha256", "plan_sha256",
 )  # fmt: skip
 
 
 def row_of(job: Job, metric: str) -> Row | None:
     """The row of a job; None where it is not done."""
-    standing = state(job)
-    if standing not in ("done", "diverged"):
+    status = state(job)
+    if status not in ("done", "diverged"):
         return None
     folder = folder_of(job)
     kept = note(folder)
@@ -53,7 +54,7 @@ def row_of(job: Job, metric: str) -> Row | None:
         "student": run.student.model or run.student.checkpoint,
         "teacher": "" if run.teacher is None else run.teacher.model or run.teacher.checkpoint or run.teacher.store,
         "seed": run.seed,
-        "status": standing,
+        "status": status,
         "metric": metric,
         **_objective(run),
         "epochs": run.train.epochs,
@@ -68,8 +69,9 @@ def row_of(job: Job, metric: str) -> Row | None:
         "versions": " ".join(f"{name} {version}" for name, version in sitting.get("versions", {}).items()),
         "origin": origin.key(kept["sittings"]),
         "plan_sha256": plan_hash(job.run),
+        **_identity(folder),
     }
-    if standing == "done":
+    if status == "done":
         try:
             values |= _scores(folder, metric)
         except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
@@ -97,9 +99,15 @@ def _scores(folder: Path, metric: str) -> dict[str, Any]:
     student = folder / "student" / "student.json"
     if student.is_file():
         provenance = documents.read_json(student, within=folder)["provenance"]
-        found |= {"data": provenance["data_fingerprint"], "run_sha256": provenance["run_sha256"]}
-        found["teacher_sha256"] = (provenance["teacher"] or {}).get("sha256", "")
+        found["run_sha256"] = provenance["run_sha256"]
     return found
+
+
+def _identity(folder: Path) -> dict[str, str]:
+    from counterpoise.engine.run_folder import RunFolder
+
+    kept = RunFolder(folder).identity()
+    return {"data": kept.get("data", ""), "teacher_sha256": kept.get("teacher", ""), "identity": standing.digest(kept)}
 
 
 def _objective(run: config.Run) -> dict[str, Any]:
@@ -166,10 +174,10 @@ def write_rows(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, A
     write_text(path, text.getvalue())
 
 
-def settled(jobs: Sequence[Job], older: Sequence[Row], pool: bool) -> set[str]:
+def settled(jobs: Sequence[Job], older: Sequence[Row], pool: bool, present: Present) -> set[str]:
     """Names of the jobs that have no folder, and need none: a row of the same run and origin is there.
 
-    With `pool`, of any origin.
+    With `pool`, of any origin. Where data or teacher cannot be looked at, the rows are taken for theirs.
     """
     found = set()
     rows: dict[str, list[Row]] = {}
@@ -177,25 +185,42 @@ def settled(jobs: Sequence[Job], older: Sequence[Row], pool: bool) -> set[str]:
         rows.setdefault(row["plan_sha256"], []).append(row)
     for job in jobs:
         if state(job) == "new":
-            own = rows.get(plan_hash(job.run), [])
+            own = [row for row in rows.get(plan_hash(job.run), []) if _stands(row, job, present)]
             if own and (pool or any(row["origin"] == origin.key([origin.here(job.run)]) for row in own)):
                 found.add(job.name)
     return found
 
 
+def _stands(row: Row, job: Job, present: Present) -> bool:
+    said = present.stands(row, job.run)
+    return said is True or (said is None and (present.of(job.run) is None))
+
+
 def gather(jobs: Sequence[Job], older: Sequence[Row], metric: str) -> list[Row]:
     """Rows of all jobs that are done, in their order, and older rows that no folder here stands for."""
     here = [row for job in jobs if (row := row_of(job, metric)) is not None]
-    known = {(row["plan_sha256"], row["origin"]) for row in here}
-    kept = [row for row in older if (row["plan_sha256"], row["origin"]) not in known]
+    known = {_told(row) for row in here}
+    known |= {(*told[:2], "", "") for told in known}  # a run that diverged, as an earlier version told it
+    kept = [row for row in older if _told(row) not in known]
     order = {plan_hash(job.run): index for index, job in enumerate(jobs)}
     return sorted([*here, *kept], key=lambda row: order.get(row["plan_sha256"], len(order)))
 
 
-def asked_for(rows: Sequence[Row], jobs: Sequence[Job], metric: str) -> list[Row]:
-    """The rows that are runs of this compare file: results.csv may hold those of an older one."""
-    wanted = {plan_hash(job.run) for job in jobs}
-    return [row for row in rows if row["plan_sha256"] in wanted and row["metric"] == metric]
+def _told(row: Row) -> tuple[str, ...]:
+    """What tells a row from others."""
+    return row["plan_sha256"], row["origin"], row["data"], row["teacher_sha256"]
+
+
+def asked_for(rows: Sequence[Row], jobs: Sequence[Job], metric: str, present: Present) -> list[Row]:
+    """The rows that are runs of this compare file: results.csv may hold those of an older one, or of other data."""
+    wanted = {plan_hash(job.run): job for job in jobs}
+    return [
+        row
+        for row in rows
+        if row["metric"] == metric
+        and (job := wanted.get(row["plan_sha256"])) is not None
+        and present.stands(row, job.run) is not False
+    ]
 
 
 def once(rows: Sequence[Row]) -> list[Row]:

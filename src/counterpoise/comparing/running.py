@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 from counterpoise import config, documents, identity
 from counterpoise.comparing import origin
 from counterpoise.comparing.plan import Job
+from counterpoise.comparing.standing import Present
 from counterpoise.errors import ConfigError, CounterpoiseError, DivergedError, RunError
 
 State = Literal["done", "diverged", "begun", "new"]
@@ -67,16 +68,32 @@ def state(job: Job) -> State:
     folder = RunFolder(folder_of(job))
     if not folder.run_file.is_file():
         return "new"
-    differing = differences(started(folder.run_file), job.run)
-    if differing:
-        raise RunError(
-            f"{folder.path} holds another run than {job.name} of this file:\n"
-            + "\n".join(f"  {line}" for line in differing)
-            + "\nGive another 'out' (--out), or move that folder away."
-        )
+    _refuse(job, differences(started(folder.run_file), job.run))
     if folder.summary.is_file():
         return "done"
     return "diverged" if note(folder.path)["diverged"] else "begun"
+
+
+def check(jobs: Sequence[Job], present: Present) -> None:
+    """Raises RunError where a run that has ended was trained on other data, or by another teacher, than is asked for.
+
+    Of one that goes on this is seen when it does.
+    """
+    from counterpoise.engine.run_folder import RunFolder
+
+    for job in jobs:
+        if state(job) in ("done", "diverged"):
+            folder = RunFolder(folder_of(job))
+            _refuse(job, present.differences(started(folder.run_file), folder.identity(), job.run))
+
+
+def _refuse(job: Job, differing: Sequence[str]) -> None:
+    if differing:
+        raise RunError(
+            f"{folder_of(job)} holds another run than {job.name} of this file:\n"
+            + "\n".join(f"  {line}" for line in differing)
+            + "\nGive another 'out' (--out), or move that folder away."
+        )
 
 
 def started(run_file: Path) -> config.Run:
@@ -177,9 +194,13 @@ def alone_in(out: Path) -> Iterator[None]:
 
 
 def run_all(
-    jobs: Sequence[Job], backend: Backend, until: float | None, say: Callable[[str], None]
+    jobs: Sequence[Job],
+    backend: Backend,
+    until: float | None,
+    say: Callable[[str], None],
+    present: Present | None = None,
 ) -> tuple[list[Job], dict[str, str]]:
-    """Train all jobs that are not done.
+    """Train all jobs that are not done; `present`: what their data and teachers are, where that was looked at before.
 
     Returns:
         Jobs that are left for another call, and the errors, by name, of those that cannot go on.
@@ -190,6 +211,7 @@ def run_all(
     """
     from counterpoise.engine.optimization import never_reached
 
+    check(jobs, present or Present(say))
     states = {job.name: state(job) for job in jobs}
     waiting = [job for job in jobs if states[job.name] in ("begun", "new")]
     # What is half done comes first, so that a table grows by whole runs.

@@ -24,6 +24,7 @@ from counterpoise.comparing.plan import Job
 from counterpoise.comparing.ranges import Point, Range
 from counterpoise.comparing.running import Backend, alone_in, folder_of, run_all, state
 from counterpoise.comparing.search_plan import Search
+from counterpoise.comparing.standing import Present
 from counterpoise.errors import MissingExtraError, RunError
 from counterpoise.files import write_text
 from counterpoise.grid import Grid, names, numbers, texts
@@ -96,13 +97,14 @@ def _climb(
 ) -> tuple[Scores, list[str], dict[str, str]]:
     """Rung after rung, as far as time allows; scores, and what is left or cannot go on."""
     say = fanout.console().print
+    present = Present(say)
     scores: Scores = {method: {trial: {} for trial in range(found.plan.trials)} for method in found.plan.methods}
     kept = {method: list(range(found.plan.trials)) for method in found.plan.methods}
     for rung, epochs in enumerate(found.rungs):
         jobs = rung_jobs(found, kept, epochs)
         every = [job for cell in jobs.values() for job in cell]
         say(f"rung {rung + 1} of {len(found.rungs)}: {epochs} epochs, {len(every)} runs")
-        left, errors = run_all(every, backend, until, say)
+        left, errors = run_all(every, backend, until, say, present)
         if left or errors:
             return scores, [job.name for job in left], errors
         for (method, trial), cell in jobs.items():

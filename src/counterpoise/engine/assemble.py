@@ -18,6 +18,7 @@ from counterpoise.data.images import as_told
 from counterpoise.data.sources.base import ArraySet, ImageSet, Splits
 from counterpoise.data.summary import Found
 from counterpoise.engine.fast.obstacles import obstacle
+from counterpoise.engine.identify import identify
 from counterpoise.engine.processes import Processes, half_precision_helps
 from counterpoise.errors import ConfigError, MissingExtraError
 from counterpoise.models import catalog
@@ -38,7 +39,7 @@ class Parts:
 
     Attributes:
         run: with what its data decided.
-        identity: of the data and of the teacher; see `identify`.
+        identity: of the data and of the teacher; see `engine.identify`.
         teacher_identity: of the network itself; empty where there is a store alone.
         in_arrays: whether the source of the data holds them in memory by itself.
         fast: whether its steps are those of `engine.fast`.
@@ -105,7 +106,7 @@ def assemble(
     distils = "teacher" in objective.needs
     if not distils and (run.teacher is not None or teacher is not None):
         raise ConfigError("There is a teacher, and no term of the objective listens to it: add one, or use train.")
-    there = teacher is not None or _has_weights(run)
+    there = teacher is not None or has_weights(run)
     store = _open_store(run, objective, there) if distils else None
     asked = store is None or there
     teacher_model = build_teacher(run, train.classes, teacher) if distils and asked else None
@@ -227,22 +228,16 @@ def _notes(splits: Splits, models: list[VisionModel], own_fits: list[str]) -> It
             yield f"The teacher was trained on pictures that were read with {own}, and these are read with {given}."
 
 
-def identify(train: ImageSet, val: ImageSet, teacher: teacher_identity.Identity) -> dict[str, str]:
-    """What a run must find again, and what tells its results from those of another: its data and its teacher.
-
-    Precision is left out: the run file has it, and a store may have been recorded in another.
-    """
-    found = {"data": train.fingerprint(), "val": val.fingerprint()}
-    for part, value in teacher.items():
-        if part == teacher_identity.WEIGHTS:
-            found["teacher"] = value
-        elif part != teacher_identity.PRECISION:
-            found[f"teacher.{part}"] = value
-    return found
+def open_store(run: config.Run) -> Store | None:
+    """The store of a run that has one."""
+    if run.teacher is None or run.teacher.store is None:
+        return None
+    # Stores by epochs hold the views of one seed, and a comparison has several.
+    return Store.open(run.teacher.store.replace("{seed}", str(run.seed)))
 
 
 def _open_store(run: config.Run, objective: WeightedSum, teacher: bool) -> Store | None:
-    """The store of a run that has one; `teacher`: whether its network is there, too."""
+    """The same, checked; `teacher`: whether its network is there, too."""
     section = run.teacher
     if section is None or section.store is None:
         return None
@@ -253,11 +248,11 @@ def _open_store(run: config.Run, objective: WeightedSum, teacher: bool) -> Store
         )
     if section.missing == "live" and not teacher:
         raise ConfigError("teacher.missing: live needs the teacher itself: give teacher.checkpoint or pretrained.")
-    # Stores by epochs hold the views of one seed, and a comparison has several.
-    return Store.open(section.store.replace("{seed}", str(run.seed)))
+    return open_store(run)
 
 
-def _has_weights(run: config.Run) -> bool:
+def has_weights(run: config.Run) -> bool:
+    """Whether the network of the run's teacher is there, beside a store."""
     return run.teacher is not None and (run.teacher.checkpoint is not None or bool(run.teacher.pretrained))
 
 

@@ -8,28 +8,29 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
-from counterpoise import config, identity
+from counterpoise import config, documents, identity
 from counterpoise.data.sources.base import ImageSet
 from counterpoise.data.summary import Found
-from counterpoise.errors import RunError
+from counterpoise.errors import CounterpoiseError, RunError
 from counterpoise.files import write_text
 
 RUN_FILE = "run.yaml"
 METRICS = "metrics.jsonl"
 DATA = "data.json"
+IDENTITY = "identity.json"
 LOCK = ".lock"
 CHECKPOINT = Path("checkpoints", "last.safetensors")
 BEST = Path("checkpoints", "best.safetensors")
 STUDENT = "student"
 SUMMARY = "summary.json"
 REPORT = "report.html"
-OURS = (RUN_FILE, METRICS, DATA, "checkpoints", STUDENT, SUMMARY, REPORT, "tensorboard", LOCK)
+OURS = (RUN_FILE, METRICS, DATA, IDENTITY, "checkpoints", STUDENT, SUMMARY, REPORT, "tensorboard", LOCK)
 
 
 class RunFolder:
@@ -98,6 +99,28 @@ class RunFolder:
     def tell(self, found: Found) -> None:
         """Write down what was found in the data, as it was printed and as values."""
         write_text(self.path / DATA, json.dumps({"said": found.text(), **found.values}, indent=2) + "\n")
+
+    def note_identity(self, found: Mapping[str, str]) -> None:
+        """Write down what the run is trained on, and by whom; see `engine.identify`."""
+        write_text(self.path / IDENTITY, json.dumps(found, indent=2) + "\n")
+
+    def identity(self) -> dict[str, str]:
+        """What was noted; of runs of earlier versions what their checkpoint or student says, which may be nothing."""
+        from counterpoise.engine import state
+
+        try:
+            return _words(documents.read_json(self.path / IDENTITY, within=self.path))
+        except (OSError, ValueError, CounterpoiseError):
+            pass
+        found = state.origin_of(self.checkpoint)
+        if found:
+            return found
+        try:
+            provenance = documents.read_json(self.student / "student.json", within=self.path)["provenance"]
+            weights = (provenance["teacher"] or {}).get("sha256", "")
+            return _words({"data": provenance["data_fingerprint"], **({"teacher": weights} if weights else {})})
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, CounterpoiseError):
+            return {}
 
     def started(self) -> bool:
         """Whether there is a run to go on with; False where one was killed before it had begun.
@@ -187,6 +210,10 @@ class RunFolder:
         with self.metrics.open("rb+") as file:
             os.fsync(file.fileno())
             return file.seek(0, os.SEEK_END)
+
+
+def _words(found: Any) -> dict[str, str]:
+    return {key: value for key, value in found.items() if isinstance(value, str)} if isinstance(found, dict) else {}
 
 
 def default_path(student: str) -> Path:

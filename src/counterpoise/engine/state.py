@@ -13,7 +13,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from counterpoise.errors import DivergedError, RunError
-from counterpoise.files import write_tensors
+from counterpoise.files import regular, write_tensors
 from counterpoise.teachers import identity
 
 FORMAT = 1
@@ -44,7 +44,7 @@ class Progress:
     corrupt: list[str] = field(default_factory=list)
     """Names of images that were left out."""
     origin: dict[str, str] = field(default_factory=dict)
-    """What the run must find again: see `assemble.identify`."""
+    """What the run must find again: see `engine.identify`."""
 
 
 def save(path: Path, progress: Progress, modules: dict[str, nn.Module], optimizer: torch.optim.Optimizer) -> None:
@@ -111,6 +111,16 @@ def check_origin(path: Path, there: Mapping[str, str], here: Mapping[str, str]) 
             f"The run of checkpoint {path} was started with another teacher than it would go on with:\n{lines}\n"
             + advice.format(f" ({identity.keys(old, new)})")
         )
+
+
+def origin_of(path: Path) -> dict[str, str]:
+    """The origin that a checkpoint keeps; empty where there is no checkpoint, or it cannot be read."""
+    try:
+        with safe_open(regular(path), "pt") as file:
+            found = json.loads(file.metadata()["counterpoise"])["origin"]
+    except Exception:  # whatever safetensors or json find wrong with a damaged file
+        return {}
+    return {str(key): str(value) for key, value in found.items()} if isinstance(found, dict) else {}
 
 
 def teacher_of(origin: Mapping[str, str]) -> dict[str, str]:

@@ -108,6 +108,8 @@ class Trainer:
         self.progress.origin = origin
         self.begun_at = self.progress.step
         self.compiler.seconds = self.progress.compile_seconds
+        if self.processes.first:
+            self.folder.note_identity(origin)
         if resume and self.processes.first:
             self.folder.cut_metrics(self.progress.metrics_bytes)
         self.processes.barrier()

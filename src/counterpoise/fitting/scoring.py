@@ -11,6 +11,7 @@ from counterpoise import tasks
 from counterpoise.comparing import ranges, results
 from counterpoise.comparing.plan import Job
 from counterpoise.comparing.running import Backend, folder_of, run_all
+from counterpoise.comparing.standing import Present
 from counterpoise.fitting.candidates import Candidate
 from counterpoise.fitting.costing import CALIBRATION, Ledger
 from counterpoise.fitting.plan import Plan
@@ -44,10 +45,11 @@ def climb(
 ) -> Climb:
     """Distil candidates rung after rung, the better part going on, until one is left or time is up."""
     found = Climb(plan.climb(len(candidates)), {candidate.name: {} for candidate in candidates}, list(candidates))
+    present = Present(tell)
     for number, epochs in enumerate(found.epochs):
         jobs = {candidate.student: plan.job(candidate, epochs) for candidate in found.kept}
         tell(f"rung {number + 1} of {len(found.epochs)}: {len(found.kept)} candidates, {epochs} epochs")
-        left, found.errors = run_all(list(jobs.values()), backend, until, tell)
+        left, found.errors = run_all(list(jobs.values()), backend, until, tell, present)
         found.left = [job.name for job in left]
         if left or found.errors:
             return found
@@ -67,7 +69,8 @@ def score(plan: Plan, candidate: Candidate, job: Job, ledger: Ledger) -> float:
         return math.nan
     if candidate.precision == "float32":
         return results.value(row)
-    key = f"score {candidate.name} {row['run_sha256']} {plan.format.versions()}"
+    known = ("score", candidate.name, row["run_sha256"], str(plan.format.versions()), row["identity"])
+    key = " ".join(filter(None, known))  # runs of earlier versions did not note whose they are
     if key not in ledger.entries:
         ledger.keep([{"key": key, "name": candidate.name, "score": exported_score(plan, candidate, folder_of(job))}])
     return float(ledger.entries[key]["score"])

@@ -81,9 +81,11 @@ class Method:
 
 def group(readings: Sequence[Reading], claimed: Claim = None) -> list[Method]:
     """Methods, the teacher first, then the student alone, KD and the others in the order that they were given."""
-    together: dict[str, list[Reading]] = {}
-    for reading in readings:
-        together.setdefault(_key(reading), []).append(reading)
+    together: dict[tuple[str, str], list[Reading]] = {}
+    data = {_key(reading): reading.data for reading in reversed(readings) if reading.data}
+    for reading in readings:  # one that is not finished is taken to be of the data of the others
+        key = _key(reading)
+        together.setdefault((key, reading.data or data.get(key, "")), []).append(reading)
     taught = {reading.teacher_weights for reading in readings} - {""}
     methods = []
     for runs in together.values():

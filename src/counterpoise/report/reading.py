@@ -94,6 +94,11 @@ class Reading:
         return str((self.student or {}).get("weights_sha256") or "")
 
     @property
+    def data(self) -> str:
+        """Fingerprint of the training images; empty of a run that has not come to its end."""
+        return str(self.provenance.get("data_fingerprint") or "")
+
+    @property
     def teacher_weights(self) -> str:
         """sha256 of the teacher's weights."""
         teacher = self.provenance.get("teacher")
