@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 
+import counterpoise
 from counterpoise import config
 from counterpoise.data import sources
 from counterpoise.data.decoding import Reading
-from counterpoise.data.noticing import cut_off, look_at
+from counterpoise.data.loader import TrainLoader
+from counterpoise.data.noticing import cut_off, look_at, of_evaluation
 from counterpoise.data.sources.base import ArraySet
 
 Run = Callable[..., tuple[int, str, str]]
@@ -153,3 +157,43 @@ def test_predict_takes_larger_pictures_where_it_is_told(tmp_path: Path, image_fo
 def test_crops_that_leave_out_more_than_a_third_are_said(width: int, said: bool) -> None:
     images = ArraySet(torch.zeros(2, 3, 40, width, dtype=torch.uint8), torch.arange(2), ["a", "b"])
     assert bool(cut_off(images)) == said
+
+
+def test_a_run_goes_on_with_the_bands_as_it_was_started(tmp_path: Path) -> None:
+    root = bands(tmp_path / "fields", ".tif", infrared)
+    values: dict[str, Any] = {
+        "data": {"path": root, "size": 8, "workers": 0},
+        "student": {"model": "digits/cnn_4_8"},
+        "train": {"epochs": 2, "batch_size": 4, "device": "cpu", "precision": "fp32"},
+        "out": tmp_path / "mine",
+    }
+    with pytest.raises(KeyboardInterrupt):
+        counterpoise.train(values, deadline=0.0)
+    file = tmp_path / "mine" / "run.yaml"
+    kept = yaml.safe_load(file.read_text())
+    assert kept["data"]["alpha"] == "ignore"
+    kept["data"]["alpha"] = "auto"  # as an earlier version would have it, which took the band for transparency
+    file.write_text(yaml.safe_dump(kept))
+    counterpoise.train(values, resume=True)
+    described = json.loads((tmp_path / "mine/student/student.json").read_text())
+    assert described["input"]["alpha"] == "white"
+
+
+def test_answers_of_a_teacher_fit_where_pictures_are_read_alike(tmp_path: Path) -> None:
+    root = bands(tmp_path / "fields", ".tif", infrared)
+    told = {}
+    for alpha in ("white", "ignore"):
+        images = sources.load(config.Data.model_validate({"path": root, "alpha": alpha, "white_level": 4095})).train
+        loader = TrainLoader(images, config.Views(), num_classes=2, batch_size=4, seed=0, size=8, workers=0)
+        told[alpha] = loader.specification
+    assert told["ignore"] == {**told["white"], "alpha": "ignore"}
+    assert told["white"]["white_level"] == 4095
+
+
+def test_evaluation_says_where_pictures_are_read_otherwise_than_in_training() -> None:
+    images = ArraySet(torch.zeros(2, 3, 40, 80, dtype=torch.uint8), torch.arange(2), ["a", "b"])
+    images.reading = Reading("white", 1023)
+    said = of_evaluation(images, Reading("white", 4095), cropped=True)
+    assert "read with alpha white, white level 4095, and these are read with alpha white, white level 1023" in said[0]
+    assert "leaves out 50% of their area" in said[1]
+    assert of_evaluation(images, Reading("white", 1023), cropped=False) == []

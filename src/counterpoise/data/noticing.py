@@ -12,7 +12,7 @@ import numpy as np
 
 from counterpoise.data import decoding
 from counterpoise.data.decoding import Reading
-from counterpoise.data.images import AS_USUAL, CorruptImage
+from counterpoise.data.images import AS_USUAL, CorruptImage, as_told
 from counterpoise.data.sources.base import ImageSet
 
 LOOKED_AT = 48
@@ -141,6 +141,20 @@ def look_at(files: Iterable[Any], reading: Reading) -> Seen:
         if isinstance(file, str | PathLike | bytes):
             seen.look(file, reading)
     return seen
+
+
+def of_evaluation(images: ImageSet, reading: Reading, cropped: bool) -> list[str]:
+    """What a person must know of pictures that a student is evaluated on, a sentence each.
+
+    Args:
+        reading: how pictures were read for the student.
+        cropped: whether it is shown their central squares.
+    """
+    found = look(images).notes(images.reading)
+    if as_told(images.reading) != as_told(reading):
+        own, given = (f"alpha {one.alpha}, white level {one.white_level or 65535}" for one in (reading, images.reading))
+        found.append(f"The student was trained on pictures that were read with {own}, and these are read with {given}.")
+    return [*found, *(cut_off(images) if cropped else [])]
 
 
 def cut_off(images: ImageSet, count: int = MEASURED) -> list[str]:

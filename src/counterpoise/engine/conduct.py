@@ -46,6 +46,7 @@ def conduct(
                 folder.check_same(run)
                 if (done := finished(folder, run)) is not None:
                     return done
+                run = folder.read_as_started(run)
             elif late is not None:
                 raise ConfigError(late)
             elif processes.first:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from counterpoise import config
-from counterpoise.data import summary
+from counterpoise.data import noticing, summary
 from counterpoise.data.epochs import Batch
 from counterpoise.data.sources.base import UNLABELED, ImageSet
 from counterpoise.engine.processes import Processes
@@ -81,7 +81,12 @@ def full_report(
     task = get(model.task)
     task.check(images)
     loader = task.eval_loader(images, model, data, batch_size=batch_size)
-    say(summary.of_images(images).add("shown", loader.shown()), show)
+    if show:
+        found = summary.of_images(images).add("shown", loader.shown())
+        cropped = model.fit == "crop" and model.input_size is not None and model.task == "classification"
+        for note in noticing.of_evaluation(images, model.reading, cropped):
+            found.note(note)
+        say(found, show)
     report = task.report(images.classes)
     for batch, logits in answers(model.to(device), loader, device):
         report.update(logits, batch.target.to(device))

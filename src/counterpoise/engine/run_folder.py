@@ -155,6 +155,17 @@ class RunFolder:
                 f"Run folder {self.path} was started with other options, so it cannot be resumed with these:\n{lines}"
             )
 
+    def read_as_started(self, run: config.Run) -> config.Run:
+        """The run with its pictures read as when it was started: what is left open of it is not decided anew.
+
+        Earlier versions decided nothing, and took every fourth band for transparency.
+        """
+        if run.data.alpha != "auto":
+            return run
+        started = self.read().data.alpha
+        data = run.data.model_copy(update={"alpha": "white" if started == "auto" else started})
+        return run.model_copy(update={"data": data})
+
     def check_decided(self, run: config.Run, images: ImageSet, in_arrays: bool) -> None:
         """Raises RunError where the data decide otherwise than when the run was started.
 

@@ -187,14 +187,13 @@ def _card(model: VisionModel, description: folder.Description, name: str) -> str
         pipeline_tag=tasks.get(description.task).hub_name,
         tags=["knowledge-distillation", *(["timm"] if timm else [])],
     )
-    size = description.input.size
     classes = description.classes
     parameters = sum(parameter.numel() for parameter in model.parameters())
     facts = {
         "Network": f"`{model.name}`",
         "Parameters": f"{parameters:,}",
         "Classes": f"{len(classes)}: {', '.join(classes[:10])}{', ...' if len(classes) > 10 else ''}",
-        "Input": f"RGB pixels{f', {size} x {size}' if size else ''}; the student normalizes them itself",
+        "Input": f"RGB pixels{_shape(description.input)}; the student normalizes them itself",
     }
     also = ""
     if timm:
@@ -258,6 +257,13 @@ def _of_epoch(told: Any) -> str:
     if told.get("own_test"):
         return f"{weights} {chosen}; the data has other images to test on, which chose nothing."
     return f"{weights} {chosen} that it is scored on here, so that score is higher than on images which chose nothing."
+
+
+def _shape(made_for: folder.Input) -> str:
+    if not made_for.size:
+        return ""
+    how = {"crop": "", "squash": ", pictures squashed to it", "pad": ", pictures padded to it with black"}
+    return f", {made_for.size} x {made_for.size}{how[made_for.fit]}"
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
