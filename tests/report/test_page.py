@@ -96,6 +96,15 @@ def test_a_page_of_scenes_shows_the_worst_first_and_not_only_the_best(scene_page
     assert scores[6] == max(scores)
 
 
+def test_a_page_of_scenes_tells_dice_beside_intersection_over_union(scene_page: Path, scene_runs: Path) -> None:
+    page = scene_page.read_text(encoding="utf-8")
+    last = json.loads(sorted(scene_runs.glob("balance*/summary.json"))[0].read_text())["last"]
+    told = re.search(r"mean IoU ([\d.]+), mean Dice ([\d.]+)\.", page)
+    assert told is not None
+    assert [float(value) for value in told.groups()] == pytest.approx([last["miou"], last["dice"]], abs=0.006)
+    assert "Dice %</th>" in page
+
+
 def test_a_page_asks_for_nothing(digit_page: Path, scene_page: Path) -> None:
     for path in (digit_page, scene_page):
         elements = Elements(path.read_text(encoding="utf-8"))

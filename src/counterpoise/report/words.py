@@ -7,7 +7,13 @@ import re
 import unicodedata
 
 NONE, MINUS = "\u2013", "\u2212"  # an en dash where there is no number, a true minus
-METRICS = {"top1": "top-1 accuracy", "miou": "mean IoU", "top5": "top-5 accuracy", "pixel_accuracy": "pixel accuracy"}
+METRICS = {
+    "top1": "top-1 accuracy",
+    "miou": "mean IoU",
+    "dice": "mean Dice",
+    "top5": "top-5 accuracy",
+    "pixel_accuracy": "pixel accuracy",
+}
 # What turns the direction of all text behind it; on a page names stand in <bdi>, in a chart they cannot.
 _TURNING = re.compile("[\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 

@@ -86,7 +86,7 @@ class MaskScore(Score):
         matrix = self.matrix()
         if not matrix.any():
             return {}
-        columns = _by_class(matrix)
+        columns = by_class(matrix)
         return {
             "miou": _mean_percent(columns["iou"]),
             "dice": _mean_percent(columns["dice"]),
@@ -115,7 +115,7 @@ class SegmentationReport(Report):
         if not self.images:
             return {"images": 0}
         matrix = self.score.matrix()
-        columns = _by_class(matrix)
+        columns = by_class(matrix)
         absent = [name for name, pixels in zip(self.classes, matrix.sum(1).tolist(), strict=True) if not pixels]
         if len(absent) == len(self.classes) - 1 > 0:
             left = next(name for name in self.classes if name not in absent)
@@ -371,7 +371,7 @@ def _check_dense(logits: Any) -> None:
         raise ModelError(f"Segmentation needs logits [N, C, h, w], and the network gives {given}.")
 
 
-def _by_class(matrix: Tensor) -> dict[str, Tensor]:
+def by_class(matrix: Tensor) -> dict[str, Tensor]:
     """Shares by class [C], NaN where there is nothing to take a share of."""
     hit, truth, answered = matrix.diagonal(), matrix.sum(1), matrix.sum(0)
     return {

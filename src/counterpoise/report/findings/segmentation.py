@@ -17,7 +17,7 @@ from counterpoise.errors import CounterpoiseError
 from counterpoise.overlays import palette
 from counterpoise.report.findings.base import STUDENT, TEACHER, Gathering
 from counterpoise.report.pictures import SCENE, drawn, photo
-from counterpoise.tasks.segmentation import confusion_matrix, segment
+from counterpoise.tasks.segmentation import by_class, confusion_matrix, segment
 
 SHOWN = 3
 """Pictures of each kind: worst, median, best."""
@@ -41,15 +41,18 @@ class Segmentation(Gathering):
             for place in range(len(values)):
                 found = confusion_matrix(values[place : place + 1], batch.target[place : place + 1].cpu())
                 self.matrices[name] += found
-                self.scores[name].append(_mean_iou(found))
+                self.scores[name].append(_mean(by_class(found)["iou"]))
 
     def result(self) -> dict[str, Any]:
         matrix = self.matrices[STUDENT]
         if not matrix.any():
             return {"labeled": 0}
+        means = {name: by_class(found) for name, found in self.matrices.items()}
         return {
             "labeled": len(self.indices),
-            "miou": {name: _mean_iou(found) for name, found in self.matrices.items()},
+            "miou": {name: _mean(columns["iou"]) for name, columns in means.items()},
+            "dice": {name: _mean(columns["dice"]) for name, columns in means.items()},
+            "absent": [name for name, pixels in zip(self.classes, matrix.sum(1), strict=True) if not pixels],
             "confusions": self._confusions(matrix),
             "per_class": self._per_class(),
             "scenes": self._scenes(),
@@ -73,15 +76,18 @@ class Segmentation(Gathering):
         return found
 
     def _per_class(self) -> list[dict[str, Any]]:
-        """Intersection over union by class, the worst of the student first."""
-        ious = {name: _iou(matrix) for name, matrix in self.matrices.items()}
+        """Intersection over union and Dice by class, the worst of the student first."""
+        columns = {name: by_class(matrix) for name, matrix in self.matrices.items()}
         pixels = self.matrices[STUDENT].sum(1)
         rows = [
             {
                 "class": name,
                 "pixels": int(pixels[index]),
                 "share": 100 * float(pixels[index] / pixels.sum()),
-                "iou": {model: _known(values[index]) for model, values in ious.items()},
+                **{
+                    key: {model: _known(values[key][index]) for model, values in columns.items()}
+                    for key in ("iou", "dice")
+                },
             }
             for index, name in enumerate(self.classes)
         ]
@@ -152,17 +158,12 @@ def _difference(
     return shades
 
 
-def _iou(matrix: Tensor) -> Tensor:
-    hit = matrix.diagonal()
-    return 100 * hit / (matrix.sum(0) + matrix.sum(1) - hit)
-
-
-def _mean_iou(matrix: Tensor) -> float:
-    return float(_iou(matrix).nanmean())
+def _mean(shares: Tensor) -> float:
+    return 100 * float(shares.nanmean())
 
 
 def _known(value: Tensor) -> float | None:
-    return None if value.isnan() else float(value)
+    return None if value.isnan() else 100 * float(value)
 
 
 def _finite(value: float) -> float | None:
