@@ -279,8 +279,6 @@ def test_data_and_networks_of_another_task_are_refused(
     scene_parser = {**on_photos, "task": "classification"}
     refused(ConfigError, r"digits/unet_4_8 is a network for segmentation, .*\(set task: segmentation\)", scene_parser)
     refused(ObjectiveError, r"Dense terms need logits \[N, C, h, w\]", values(out, student={"model": f"{own}:whole"}))
-    weighted = {**on_photos, "task": "classification", "objective": {"cross_entropy": {"class_weight": "frequency"}}}
-    refused(ConfigError, "class_weight must be numbers", {**weighted, "out": tmp_path / "weighted"})
 
     trained = counterpoise.train(values(tmp_path / "good", train={"epochs": 1}))
     with pytest.raises(DataError, match="The data has 3 classes and the student 11"):

@@ -52,8 +52,9 @@ def check(data: config.Data) -> Checked:
         if not any(problem.severity == "error" for problem in problems):
             problems.append(fault(str(error)))
         return Checked(registry.source_of(data), None, problems)
-    if not isinstance(splits.train, MaskedSet):  # the source of masks has said what it finds
-        problems += [*_of_labels(splits), *doubles.in_two_classes(splits)]
+    problems += [*_of_masks(splits), *_of_labels(splits)]
+    if not isinstance(splits.train, MaskedSet):
+        problems += doubles.in_two_classes(splits)
     problems += doubles.between(splits)
     problems += unreadable(splits, data.on_corrupt)
     return Checked(registry.source_of(data), of_splits(splits), problems)
@@ -61,10 +62,8 @@ def check(data: config.Data) -> Checked:
 
 def cheap(splits: Splits) -> list[Problem]:
     """What can be seen before training without decoding pictures; some masks are read."""
-    masked = [(half, name) for half, name in zip(splits, ("train", "val"), strict=True) if isinstance(half, MaskedSet)]
-    seen = [problem for half, name in masked for problem in problems_of(half.counted, half.origin or name)]
     few = sum(map(len, splits)) <= doubles.MOST
-    return [*seen, *(() if masked else _of_labels(splits)), *(doubles.between(splits) if few else ())]
+    return [*_of_masks(splits), *_of_labels(splits), *(doubles.between(splits) if few else ())]
 
 
 def unreadable(splits: Splits, on_corrupt: str) -> Iterator[Problem]:
@@ -79,6 +78,13 @@ def unreadable(splits: Splits, on_corrupt: str) -> Iterator[Problem]:
         yield warning(what, "They are left out (data.on_corrupt: skip).", bad)
     else:
         yield fault(what, "Mend or remove them, or leave them out: --data.on_corrupt skip.", bad)
+
+
+def _of_masks(splits: Splits) -> Iterator[Problem]:
+    """Classes that no mask of a half holds."""
+    for half, name in zip(splits, ("train", "val"), strict=True):
+        if isinstance(half, MaskedSet):
+            yield from problems_of(half.counted, half.origin or name)
 
 
 def _of_labels(splits: Splits) -> Iterator[Problem]:

@@ -191,7 +191,7 @@ def assemble(
     for note in [*_notes(splits, models, own_fits), *notes]:
         found.note(note)
     found.corrupt([*train.corrupt, *val.corrupt])
-    found.warn(checking.cheap(Splits(train, val)))
+    found.warn(checking.cheap(splits))
     return Parts(
         run=run,
         classes=classes,

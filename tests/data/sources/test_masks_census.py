@@ -11,7 +11,7 @@ from PIL import Image
 
 from counterpoise import config
 from counterpoise.data import sources
-from counterpoise.data.checking import cheap
+from counterpoise.data.checking import cheap, check
 from counterpoise.data.sources.base import Splits
 from counterpoise.data.sources.masks import IGNORE, MaskedArraySet, class_counts, concatenate
 from counterpoise.data.sources.masks_census import census, problems_of
@@ -26,7 +26,7 @@ def scenes(values: list[int], classes: tuple[str, ...] = CLASSES) -> MaskedArray
     masks = torch.zeros(len(values), 8, 10, dtype=torch.uint8)
     for mask, value in zip(masks, values, strict=True):
         mask[4:] = value
-    return MaskedArraySet(torch.zeros(len(values), 3, 8, 10, dtype=torch.uint8), masks, classes)
+    return MaskedArraySet(torch.randint(256, (len(values), 3, 8, 10)).to(torch.uint8), masks, classes)
 
 
 def test_shares_are_counted_and_told() -> None:
@@ -92,3 +92,24 @@ def test_void_alone_is_refused() -> None:
     void.masks[:] = IGNORE
     with pytest.raises(DataError, match="All masks of the data are void: no pixel has a class"):
         get("segmentation").check(void)
+
+
+def test_check_names_a_class_without_a_pixel_and_a_picture_on_both_sides(tmp_path: Path) -> None:
+    for half, shade in (("train", 10), ("val", 10), ("val", 99)):
+        for side in ("images", "masks"):
+            (tmp_path / side / half).mkdir(parents=True, exist_ok=True)
+        values = np.zeros((8, 10), dtype=np.uint8)
+        values[3:] = 1
+        Image.new("RGB", (10, 8), (shade, 0, 0)).save(tmp_path / "images" / half / f"{half}{shade}.png")
+        Image.fromarray(values).save(tmp_path / "masks" / half / f"{half}{shade}.png")
+    (tmp_path / "classes.txt").write_text("a\nb\nc\n")
+    said = [problem.what for problem in check(config.Data(path=tmp_path)).problems]
+    assert [("is of the class 'c'" in what, "1 of 2 images of val are in train" in what) for what in said] == [
+        (True, False),
+        (True, False),
+        (False, True),
+    ]
+    (tmp_path / "classes.txt").write_text("a 0\nb 5\nvoid 1\n")
+    said = [problem.what for problem in check(config.Data(path=tmp_path)).problems if problem.severity == "error"]
+    assert len(said) == 2
+    assert all("hold no class but 'a'" in what for what in said)
