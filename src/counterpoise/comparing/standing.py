@@ -56,6 +56,8 @@ class Present:
             there: its run file.
             kept: the identity that it noted; earlier versions noted less, or nothing.
         """
+        from counterpoise.engine.identify import other_data
+
         moved = [(key, str(old), str(new)) for key, old, new in _moved(there, wanted) if old != new]
         now = self.of(wanted)
         if now is None or "data" not in kept:
@@ -66,10 +68,9 @@ class Present:
             why = "what lay there was not noted" if now is not None else "what lies there cannot be read"
             return [f"{key}: {old} there, {new} here, and {why}" for key, old, new in moved]
         found = []
-        for part, name in DATA.items():
-            if part in kept and kept[part] != now[part]:
-                places = _places(there.data, wanted.data)
-                found.append(f"{name}: {places} (sha256 {kept[part][:12]}... there, {now[part][:12]}... here)")
+        for half, (was, is_now) in other_data(kept, now).items():
+            places = _places(there.data, wanted.data)
+            found.append(f"{DATA[half]}: {places} (sha256 {was[:12]}... there, {is_now[:12]}... here)")
         return found + _teacher(kept, now)
 
     def stands(self, row: Mapping[str, str], run: config.Run) -> bool | None:

@@ -203,7 +203,7 @@ def assemble(
         train=loader,
         val=evaluated,
         fingerprint=fingerprint,
-        identity=identify(train, val, own or ({} if store is None else store.header.identity)),
+        identity=identify(*splits, own or ({} if store is None else store.header.identity)),
         teacher_identity=own or {},
         labeled=labeled,
         in_arrays=isinstance(splits.train, ArraySet),

@@ -2,24 +2,80 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
 from counterpoise import config
 from counterpoise.data import sources
 from counterpoise.data.sources.base import ImageSet
+from counterpoise.data.sources.masks import MaskedSet
+from counterpoise.errors import CounterpoiseError
+from counterpoise.files import regular
 from counterpoise.teachers.identity import PRECISION, WEIGHTS, Identity
+
+SAMPLED, SAMPLED_BYTES = 32, 2**18
+"""Files of either half whose beginnings are compared, too, and how much of each."""
 
 
 def identify(train: ImageSet, val: ImageSet, teacher: Identity) -> dict[str, str]:
     """Fingerprints of both halves of the data, and who the teacher is, in one flat mapping.
 
     Precision is left out: the run file has it, and a store may have been recorded in another.
+
+    Args:
+        train, val: as their source gives them.
     """
     found = {"data": train.fingerprint(), "val": val.fingerprint()}
+    for part, images in (("data", train), ("val", val)):
+        if (sample := _sample(images)) is not None:
+            found[f"{part}.sample"] = sample
     for part, value in teacher.items():
         if part == WEIGHTS:
             found["teacher"] = value
         elif part != PRECISION:
             found[f"teacher.{part}"] = value
     return found
+
+
+def other_data(there: Mapping[str, str], here: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    """The halves of the data, `data` and `val`, that are others there than here, each with two hashes that differ.
+
+    What either does not know is not looked at: earlier versions noted the fingerprint of the training images alone.
+    """
+    found: dict[str, tuple[str, str]] = {}
+    for part in ("data", "val"):
+        for key in (part, f"{part}.sample"):
+            if key in there and key in here and there[key] != here[key]:
+                found.setdefault(part, (there[key], here[key]))
+    return found
+
+
+def _sample(images: ImageSet) -> str | None:
+    """A hash of what some files hold; None of a set that lies in memory, whose fingerprint is that of its pixels.
+
+    A fingerprint has names and sizes, and pictures without compression are all of one size.
+    """
+    digest, seen = hashlib.sha256(), False
+    step = max(1, -(-len(images) // SAMPLED))
+    for index in range(0, len(images), step):
+        with suppress(CounterpoiseError, OSError):  # what cannot be read is said elsewhere
+            file = images.file(index)
+            if file is not None:
+                seen = True
+                digest.update(_head(file))
+                if isinstance(images, MaskedSet):
+                    digest.update(images.read_mask(index).numpy().tobytes())
+        digest.update(b"\0")
+    return digest.hexdigest() if seen else None
+
+
+def _head(file: Path | bytes) -> bytes:
+    if isinstance(file, bytes):
+        return file[:SAMPLED_BYTES]
+    with regular(file).open("rb") as opened:
+        return opened.read(SAMPLED_BYTES)
 
 
 def present(run: config.Run) -> dict[str, str]:

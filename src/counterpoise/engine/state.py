@@ -12,6 +12,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
+from counterpoise.engine.identify import other_data
 from counterpoise.errors import DivergedError, RunError
 from counterpoise.files import regular, write_tensors
 from counterpoise.teachers import identity
@@ -93,14 +94,12 @@ def check_origin(path: Path, there: Mapping[str, str], here: Mapping[str, str]) 
     Earlier versions kept the hashes of training data and of the teacher's weights alone.
     """
     advice = "Give it back as it was{}, or start a run with another --out."
-    for what, name in (("data", "data"), ("val", "validation data")):
-        if what == "val" and what not in there:
-            continue
-        if there.get(what) != here[what]:
-            raise RunError(
-                f"The run of checkpoint {path} was started with another {name} than it would go on with (sha256 "
-                f"{str(there.get(what))[:12]}... there, {here[what][:12]}... given). {advice.format('')}"
-            )
+    for half, (was, now) in other_data(there, here).items():
+        name = {"data": "data", "val": "validation data"}[half]
+        raise RunError(
+            f"The run of checkpoint {path} was started with another {name} than it would go on with (sha256 "
+            f"{was[:12]}... there, {now[:12]}... given). {advice.format('')}"
+        )
     old, new = teacher_of(there), teacher_of(here)
     found = identity.differences(old, new)
     if bool(old) != bool(new):

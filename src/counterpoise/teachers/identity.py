@@ -36,7 +36,7 @@ def of(model: VisionModel, precision: torch.dtype) -> dict[str, str]:
         "architecture": model.name,
         "arguments": json.dumps(model.arguments, sort_keys=True, default=str),
         "normalization": _normalization(model),
-        "input": "as images come" if model.input_size is None else f"{model.input_size} pixels",
+        "input": _input(model),
         "mapping": _mapping(model),
         PRECISION: str(precision).removeprefix("torch."),
     }
@@ -86,6 +86,12 @@ def _normalization(model: VisionModel) -> str:
         return ", ".join(str(value) for value in values.flatten().cpu().numpy())
 
     return f"mean {numbers(model.mean)}, std {numbers(model.std)}"
+
+
+def _input(model: VisionModel) -> str:
+    if model.input_size is None:
+        return "as images come"
+    return f"{model.input_size} pixels" + (", padded" if model.fit == "pad" else "")
 
 
 def _mapping(model: VisionModel) -> str:
