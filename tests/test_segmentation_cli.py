@@ -346,3 +346,21 @@ def test_check_finds_what_is_wrong_with_scenes(run: Run, tmp_path: Path) -> None
     code, out, _ = run("check", root)
     assert code == 0
     assert "val      2 scenes, pixels: background 79%, lesion 21%" in out
+
+
+def test_masks_that_do_not_fit_are_skipped_everywhere_where_asked(run: Run, tmp_path: Path) -> None:
+    root = lesions(tmp_path / "lesions")
+    (root / "classes.txt").write_text("background 0\nlesion 255\n")
+    for name in ("train/1.png", "val/0.png"):
+        Image.new("L", (12, 24)).save(root / "masks" / name)
+    train = ["train", *COMMON, *STUDENT, "--data", root, "--data.scenes.size", "16", "16", "--json"]
+    refused(run(*train, "--out", "a"), "2 of 6 masks are of another size", "--data.on_corrupt skip")
+    for memory in ("2", "0"):
+        skip = ["--data.on_corrupt", "skip", "--data.memory_limit_gb", memory]
+        code, out, err = run(*train, *skip, "--out", f"skip{memory}")
+        assert code == 0, err
+        assert json.loads(out)["corrupt"] == 2
+    assert json.loads(run("evaluate", "skip0", "--json")[1])["images"] == 1
+    code, out, err = run("predict", "--student", "skip0", "--data", "skip0/run.yaml", "--out", "painted", "--json")
+    assert code == 0, err
+    assert [Path(answer["mask"]).name for answer in json.loads(out)] == ["1-mask.png"]

@@ -343,9 +343,8 @@ def predict(
     if data is None:
         pictures = inputs.given_pictures(images, network.reading)
     else:
-        pictures = inputs.data_pictures(
-            inputs.evaluated(Path(student), data, split, None)[0], inputs.positive("first", first)
-        )
+        found, section = inputs.evaluated(Path(student), data, split, None)
+        pictures = inputs.data_pictures(found, inputs.positive("first", first), section.on_corrupt)
     return task.draw({**others, "student": network}, pictures, Path(out), overwrite)
 
 

@@ -135,16 +135,26 @@ def given_pictures(images: Sequence[Any], reading: Reading) -> Iterator[Picture]
         yield Picture(_distinct(name, index, taken), to_tensor(decode(image, reading=reading)))
 
 
-def data_pictures(images: ImageSet, count: int) -> Iterator[Picture]:
-    """The first pictures of a set, with their masks where it has some."""
+def data_pictures(images: ImageSet, count: int, on_corrupt: str = "stop") -> Iterator[Picture]:
+    """The first pictures of a set, with their masks where it has some.
+
+    `on_corrupt`: as data.on_corrupt, of pictures and of masks.
+    """
+    from counterpoise.data.images import CorruptImage
     from counterpoise.data.sources.masks import MaskedSet
     from counterpoise.tasks import Picture
 
     taken: set[str] = set()
     for index in range(min(count, len(images))):
         name = Path(images.name(index)).stem.replace("#", "").replace(" ", "-")
-        truth = images.read_mask(index) if isinstance(images, MaskedSet) else None
-        yield Picture(_distinct(name, index, taken), images.read(index), truth)
+        try:
+            truth = images.read_mask(index) if isinstance(images, MaskedSet) else None
+            image = images.read(index)
+        except CorruptImage:
+            if on_corrupt == "stop":
+                raise
+            continue
+        yield Picture(_distinct(name, index, taken), image, truth)
 
 
 def _distinct(name: str, index: int, taken: set[str]) -> str:
