@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from counterpoise.errors import ObjectiveError
+from counterpoise.machine import sum_dtype
 
 EDGES = (1, 5, 20, 100, 500, 2000, 10_000)
 """Last rank of each band of classes, ranked by the teacher's probability; the last band takes the rest."""
@@ -104,7 +105,9 @@ class Gauge:
         p, q, forward, reverse = self._divergences(student / self.temperature, teacher / self.temperature)
         nothing = torch.zeros(())
         missed, excess = torch.where(q < p, forward, nothing), torch.where(q > p, reverse, nothing)
-        columns = torch.stack([value.sum(0, dtype=_wide(value)) for value in (forward, reverse, p, q, missed, excess)])
+        columns = torch.stack(
+            [value.sum(0, dtype=sum_dtype(value.device)) for value in (forward, reverse, p, q, missed, excess)]
+        )
         rows = torch.stack([columns[:, first - 1 : last].sum(1) for first, last in self.bands], dim=1)
         # The classes stand in the teacher's order: rank 0 is its answer.
         ranks = student.topk(min(5, self.num_classes), dim=1).indices
@@ -226,11 +229,6 @@ def _bands(classes: int) -> list[tuple[int, int]]:
     """First and last rank of each band, from 1."""
     ends = [edge for edge in EDGES if edge < classes] + [classes]
     return list(zip([1, *(end + 1 for end in ends[:-1])], ends, strict=True))
-
-
-def _wide(values: Tensor) -> torch.dtype:
-    """The dtype to sum in: float64 where the device has it."""
-    return torch.float32 if values.device.type == "mps" else torch.float64
 
 
 def _calibration(probabilities: Tensor, answers: Tensor, labels: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What the machine calls itself."""
+"""What the machine calls itself, and what it can count in."""
 
 from __future__ import annotations
 
@@ -18,6 +18,20 @@ def device_name(device: torch.device) -> str:
 
         return torch.cuda.get_device_name(device)
     return f"{device.type} {processor()}"
+
+
+def sum_dtype(device: torch.device) -> torch.dtype:
+    """What to sum in: float64 where the device has it, which MPS has not."""
+    import torch
+
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
+def as_double(values: torch.Tensor) -> torch.Tensor:
+    """`values` in float64: where they are, or on the CPU where their device has no float64."""
+    import torch
+
+    return (values if sum_dtype(values.device) == torch.float64 else values.cpu()).double()
 
 
 @cache

@@ -306,13 +306,18 @@ def _ignored(values: Tensor, target: Tensor, ignore_index: int) -> Tensor:
         raise ObjectiveError(
             f"target must have shape {list(values.shape)} beside ignore_index, got {list(target.shape)}."
         )
-    if 0 <= ignore_index < target.shape[1]:
+    check_no_class(ignore_index, target)
+    # Probabilities hold no such value, but for those without a label: a row of zeros is what else is -1.
+    return target.sum(1) <= 0 if ignore_index < 0 else torch.zeros_like(values, dtype=torch.bool)
+
+
+def check_no_class(ignore_index: int | None, target: Tensor) -> None:
+    """Raise ObjectiveError where `ignore_index` is a class of a target of probabilities [N, C]."""
+    if ignore_index is not None and 0 <= ignore_index < target.shape[1]:
         raise ObjectiveError(
             f"ignore_index {ignore_index} is a class, and a target of probabilities, as mixup and cutmix give, has no "
             "position of one class alone."
         )
-    # Probabilities hold no such value, but for those without a label: a row of zeros is what else is -1.
-    return target.sum(1) <= 0 if ignore_index < 0 else torch.zeros_like(values, dtype=torch.bool)
 
 
 def check_class_weight(given: object) -> tuple[float, ...] | None:

@@ -15,6 +15,7 @@ from counterpoise.objectives.base import (
     Reduction,
     Sum,
     check_class_weight,
+    check_no_class,
     may_be_out,
     reduce,
     register,
@@ -70,7 +71,7 @@ class CrossEntropy(LogitObjective):
         weight = weigh_by_class(self.class_weight, student_logits, target, weight)
         if target is not None and target.is_floating_point():
             values = self._checked_values(student_logits, None, target.to(widen(student_logits).dtype))[""]
-            return reduce(values, None, _labeled(target, weight), None, self.reduction)
+            return reduce(values, None, self._labeled(target, weight), None, self.reduction)
         return super().forward(student_logits, None, target, weight)
 
     def sums(
@@ -79,8 +80,14 @@ class CrossEntropy(LogitObjective):
         weight = weigh_by_class(self.class_weight, student.logits, target, weight)
         if target is not None and target.is_floating_point():
             values = self._checked_values(student.logits, None, target.to(widen(student.logits).dtype))[""]
-            return {"": summed(values, None, _labeled(target, weight), None, self.reduction)}
+            return {"": summed(values, None, self._labeled(target, weight), None, self.reduction)}
         return super().sums(student, teacher, target, weight)
+
+    def _labeled(self, target: Tensor, weight: Tensor | None) -> Tensor:
+        """Weight of each position. Probabilities [N, C] carry no ignore index: a row without any mass has no label."""
+        check_no_class(self.ignore_index, target)
+        labeled = (target.sum(1) > 0).to(torch.float32)
+        return labeled if weight is None else labeled * weight
 
 
 def cross_entropy_values(logits: Tensor, target: Tensor, ignore_index: int, smoothing: float) -> Tensor:
@@ -89,6 +96,7 @@ def cross_entropy_values(logits: Tensor, target: Tensor, ignore_index: int, smoo
     Smoothing spreads over the classes that are not at -inf. A label at -inf costs infinitely much.
     """
     mixed = target.is_floating_point()
+    ignore_index = -100 if mixed else ignore_index  # torch refuses any other
     if not (mixed or smoothing) or not may_be_out(logits):
         return F.cross_entropy(logits, target, ignore_index=ignore_index, reduction="none", label_smoothing=smoothing)
     kept = logits > -torch.inf
@@ -102,9 +110,3 @@ def cross_entropy_values(logits: Tensor, target: Tensor, ignore_index: int, smoo
         hit = F.cross_entropy(logits, target, ignore_index=ignore_index, reduction="none")
         spread = spread.masked_fill(target == ignore_index, 0.0)
     return (1 - smoothing) * hit + smoothing * spread
-
-
-def _labeled(target: Tensor, weight: Tensor | None) -> Tensor:
-    """Weight of each position. Probabilities [N, C] carry no ignore index: a row without any mass has no label."""
-    labeled = (target.sum(1) > 0).to(torch.float32)
-    return labeled if weight is None else labeled * weight

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from counterpoise.config import Term
 from counterpoise.errors import ObjectiveError
+from counterpoise.machine import sum_dtype
 from counterpoise.objectives.base import find
 from counterpoise.objectives.composite import View, WeightedSum, resample
 from counterpoise.outputs import Outputs
@@ -72,8 +73,9 @@ def reduced(target: Tensor, size: Any) -> Tensor:
     """Masks [N, H, W] at another size, each position with the class of the pixel nearest to its center."""
     if tuple(target.shape[-2:]) == tuple(size):
         return target
-    # float64 holds every class there may be
-    return F.interpolate(target[:, None].double(), size=tuple(size), mode="nearest-exact")[:, 0].to(target.dtype)
+    # float64 holds every class there may be, float32 more than masks can hold
+    labels = target[:, None].to(sum_dtype(target.device))
+    return F.interpolate(labels, size=tuple(size), mode="nearest-exact")[:, 0].to(target.dtype)
 
 
 def _without_void(name: str, term: Term, void: int) -> Term:

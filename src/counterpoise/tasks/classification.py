@@ -16,7 +16,9 @@ from counterpoise.data.sources.base import UNLABELED, ImageSet
 from counterpoise.data.sources.masks import MaskedSet
 from counterpoise.data.views import SMALL, ViewPlan, decided
 from counterpoise.errors import ConfigError
+from counterpoise.machine import as_double
 from counterpoise.objectives.composite import WeightedSum
+from counterpoise.objectives.mixed import check_mixed
 from counterpoise.tasks.base import Report, Score, Task
 
 if TYPE_CHECKING:
@@ -45,7 +47,8 @@ class TopScore(Score):
         counts = torch.stack(
             [ranked[:, 0].sum(), ranked.sum(), loss, torch.tensor(float(len(target)), device=loss.device)]
         )
-        self.state = self.state.to(counts.device) + counts.double()
+        found = as_double(counts)
+        self.state = self.state.to(found.device) + found
 
     def values(self) -> dict[str, float]:
         top1, top5, loss, count = self.state.tolist()
@@ -136,7 +139,11 @@ class Classification(Task):
             raise ConfigError("The data holds masks, a class for every pixel; classification learns one a picture.")
 
     def objective(self, run: config.Run, images: ImageSet | None) -> WeightedSum:
-        return WeightedSum(with_class_weights(run.objective, images))
+        objective = WeightedSum(with_class_weights(run.objective, images))
+        views = run.data.views
+        if images is not None and images.classes and (views.mixup or views.cutmix):
+            check_mixed(objective, len(images.classes), bool((images.labels == UNLABELED).any()))
+        return objective
 
     def decide(self, run: config.Run, images: ImageSet, models: Sequence[VisionModel]) -> config.Run:
         largest = max((model.input_size for model in models if model.input_size is not None), default=None)

@@ -17,6 +17,7 @@ from counterpoise.data.scenes import plan_scenes, shrink
 from counterpoise.data.sources.masks import IGNORE, MaskedSet
 from counterpoise.data.sources.masks_census import problems_of
 from counterpoise.errors import ConfigError, DataError, ModelError, RunError
+from counterpoise.machine import as_double
 from counterpoise.models.network import SceneView
 from counterpoise.objectives.composite import resample
 from counterpoise.objectives.dense import DenseSum, reduced
@@ -43,7 +44,7 @@ def confusion_matrix(logits: Tensor, target: Tensor) -> Tensor:
         target: int64 or uint8 [N, H, W]; 255 (and whatever is negative) is void and not counted.
 
     Returns:
-        float64 [C, C]: rows are the true classes, columns the answers.
+        float64 [C, C], on the CPU where the device has no float64: rows are the true classes, columns the answers.
 
     Raises:
         ModelError: logits of another shape. DataError: masks of another shape or with classes beyond C.
@@ -52,7 +53,7 @@ def confusion_matrix(logits: Tensor, target: Tensor) -> Tensor:
     if target.ndim != 3 or len(target) != len(logits):
         raise DataError(f"Masks must be [{len(logits)}, H, W] for {len(logits)} images, got {list(target.shape)}.")
     classes, (height, width) = logits.shape[1], target.shape[1:]
-    counts = torch.zeros(classes * classes, dtype=torch.float64, device=logits.device)
+    counts = torch.zeros(classes * classes, dtype=torch.int64, device=logits.device)
     at_once = max(1, _VALUES_AT_ONCE // (classes * height * width))
     for part, truth in zip(torch.split(logits, at_once), torch.split(target.to(logits.device), at_once), strict=True):
         known = (truth != IGNORE) & (truth >= 0)
@@ -61,7 +62,7 @@ def confusion_matrix(logits: Tensor, target: Tensor) -> Tensor:
             raise DataError(f"A mask holds class {int(labels.max())}; the network has {classes}, from 0 on.")
         answers = upsample(part, (height, width)).argmax(1)[known]
         counts += torch.bincount(labels * classes + answers, minlength=classes * classes)
-    return counts.view(classes, classes)
+    return as_double(counts).view(classes, classes)
 
 
 class MaskScore(Score):
