@@ -197,3 +197,15 @@ def test_evaluation_says_where_pictures_are_read_otherwise_than_in_training() ->
     assert "read with alpha white, white level 4095, and these are read with alpha white, white level 1023" in said[0]
     assert "leaves out 50% of their area" in said[1]
     assert of_evaluation(images, Reading("white", 1023), cropped=False) == []
+
+
+def test_check_says_it_too(tmp_path: Path, run: Run) -> None:
+    def save(label: int, number: int, path: Path) -> None:
+        noise = np.random.default_rng(10 * label + number).integers(0, 65536, (20, 90), dtype=np.uint16)
+        Image.fromarray(noise // 16 if label else noise // 32).save(path.with_suffix(".png"))
+
+    root = folder(tmp_path / "scans", save)
+    _, out, _ = run("check", root, "--json")
+    said = " ".join(json.loads(out)["found"]["notes"])
+    assert "--data.white_level 4095 would fit" in said
+    assert "leaves out 78% of their area (the most extreme is 90 x 20)" in said

@@ -13,12 +13,14 @@ from torch import Tensor
 from counterpoise import config
 from counterpoise.data import doubles, sources
 from counterpoise.data.images import CorruptImage
+from counterpoise.data.noticing import cut_off
 from counterpoise.data.problems import Problem, fault, warning
 from counterpoise.data.sources import registry
 from counterpoise.data.sources.base import UNLABELED, ImageSet, Splits
 from counterpoise.data.sources.masks import MaskedSet
 from counterpoise.data.sources.masks_census import problems_of
 from counterpoise.data.summary import Found, of_splits
+from counterpoise.data.views import SMALL
 from counterpoise.errors import CounterpoiseError
 
 FEW = 5
@@ -57,7 +59,11 @@ def check(data: config.Data) -> Checked:
         problems += doubles.in_two_classes(splits)
     problems += doubles.between(splits)
     problems += unreadable(splits, data.on_corrupt)
-    return Checked(registry.source_of(data), of_splits(splits), problems)
+    found = of_splits(splits)
+    if data.fit == "crop" and not isinstance(splits.train, MaskedSet) and splits.train.small_extent(SMALL) is None:
+        for note in cut_off(splits.train):
+            found.note(note)
+    return Checked(registry.source_of(data), found, problems)
 
 
 def cheap(splits: Splits) -> list[Problem]:
