@@ -18,7 +18,7 @@ from counterpoise.errors import DataError
 
 def picture(path: Path, size: tuple[int, int] = (24, 20)) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", size, (90, 40, 40)).save(path)
+    Image.new("RGB", size, (90, 40, sum(str(path).encode()) % 256)).save(path)  # each of its own
 
 
 def mask(path: Path, value: int = 255, size: tuple[int, int] = (24, 20)) -> None:
@@ -48,7 +48,8 @@ def test_masks_by_hand_beside_fields_of_view_are_described_with_their_flags(tmp_
     assert flags in problem.way_out
     with pytest.raises(DataError, match="1st_manual"):
         sources.load(config.Data(path=root))
-    with pytest.raises(DataError, match="1st_manual"):
+    retinas(tmp_path / "test")
+    with pytest.raises(DataError, match=rf"{root} looks like scenes .*1st_manual"):
         sources.load(config.Data(path=tmp_path))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from counterpoise.data.halves import is_split_name
+from counterpoise.data.halves import TRAIN, is_split_name
 from counterpoise.data.images import CorruptImage
 from counterpoise.data.mask_file import contents
 from counterpoise.data.problems import Problem, fault, warning
@@ -35,8 +35,9 @@ def described(root: Path) -> Problem | None:
     """What a folder looks like that has no images/ and masks/, and how it is brought; None where that is not known."""
     names = _folders(root)
     found = _one_folder_a_picture(root, names) or _other_names(root, names)
-    for name in names if found is None else ():
-        if is_split_name(name) and (inner := described(root / name)) is not None:
+    halves = sorted((name for name in names if is_split_name(name)), key=lambda name: name.casefold() not in TRAIN)
+    for name in halves if found is None else ():
+        if (inner := described(root / name)) is not None:
             return inner
     return found
 
