@@ -147,15 +147,20 @@ class WeightedSum(nn.Module):
         parts: dict[str, dict[str, Tensor]],
     ) -> None:
         """Append what the terms of a view add to the total, and enter their parts by term."""
-        logits = view.student.logits, None if view.teacher is None else view.teacher.logits
+        seen = view
         divisors = None if counts is None else counts.divisors
-        fused = fuse(self._weighted(view), *logits, view.target, weight, view.size, divisors, self.compiler)
-        if fused is not None:
-            addends.append(fused.total)
-            parts.update(fused.parts)
-        rest = [name for name in view.names if name not in parts]
-        seen = view.resampled(any("teacher" in self.objective(name).needs for name in rest)) if rest else view
-        for name in rest:
+        while seen.names:
+            logits = seen.student.logits, None if seen.teacher is None else seen.teacher.logits
+            fused = fuse(self._weighted(seen), *logits, seen.target, weight, seen.size, divisors, self.compiler)
+            if fused is not None:
+                addends.append(fused.total)
+                parts.update(fused.parts)
+            seen = seen._replace(names=[name for name in seen.names if name not in parts])
+            if seen.size is None or not seen.names:
+                break
+            # Once more on upsampled logits, which a fast form may cover where it does not upsample them itself.
+            seen = seen.resampled(any("teacher" in self.objective(name).needs for name in seen.names))
+        for name in seen.names:
             values = self._values(name, seen, weight, counts)
             parts[name] = {part: self.weights[name] * value for part, value in values.items()}
             addends.extend(parts[name].values())
