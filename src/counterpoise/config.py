@@ -217,6 +217,9 @@ class Teacher(Model):
     classes: Path | None = Field(
         None, description="YAML file {class: teacher's class, name or index, or a list of them}; default: by name"
     )
+    accept_chance: bool = Field(
+        False, description="go on with a teacher that answers the validation data as chance would"
+    )
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: as the student's training")
     store: str | None = Field(
         None,

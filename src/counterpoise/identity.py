@@ -86,6 +86,7 @@ KEYS: dict[str, Key] = {
     # A run may go on with recorded answers of its teacher, or with the teacher itself: the same up to their rounding.
     "teacher.store": Key(resume=True),
     "teacher.missing": Key(resume=True),
+    "teacher.accept_chance": _FREE,
     "student.model": _RUN,
     "student.checkpoint": Key(resume=True),  # where it starts from: a run that goes on has its own weights
     "student.pretrained": _RUN,

@@ -221,6 +221,13 @@ def _notes(splits: Splits, models: list[VisionModel], own_fits: list[str]) -> It
     for model, fit in zip(models[1:], own_fits[1:], strict=True):
         if fit not in ("crop", model.fit):
             yield f"The teacher was trained with data.fit {fit}, and these pictures are shown to it with {model.fit}."
+        if model.by_position and model.classes:
+            names = model.classes
+            shown = names if len(names) <= 12 else [*names[:11], "...", names[-1]]
+            yield (
+                f"The teacher does not name its classes: its outputs 0 to {len(names) - 1} are taken for "
+                f"{', '.join(shown)}, in this order (teacher.classes gives another)."
+            )
         if as_told(model.reading) != as_told(reading):
             own, given = (
                 f"alpha {one.alpha}, white level {one.white_level or 65535}" for one in (model.reading, reading)

@@ -52,6 +52,10 @@ def conduct(
             elif processes.first:
                 folder.check_free(overwrite)
             parts = assemble(run, processes, student=student, teacher=teacher, data=data)
+            say(parts.found, show and processes.first)
+            trainer = Trainer(parts.run, folder, parts, processes, show)
+            if not resume:
+                trainer.meet_teacher()
             if resume:
                 if processes.first:
                     folder.ship(run.train.ship)
@@ -63,9 +67,7 @@ def conduct(
                 parts.found.note(late)
             if processes.first:
                 folder.tell(parts.found)
-                say(parts.found, show)
             processes.barrier()
-            trainer = Trainer(parts.run, folder, parts, processes, show)
             trainer.fit(resume, deadline)
             result = finish(trainer)
             processes.barrier()

@@ -12,6 +12,7 @@ from counterpoise import config
 from counterpoise.data import noticing, summary
 from counterpoise.data.epochs import Batch
 from counterpoise.data.sources.base import UNLABELED, ImageSet
+from counterpoise.engine.chance import Tally
 from counterpoise.engine.processes import Processes
 from counterpoise.engine.progress import say
 from counterpoise.errors import DataError
@@ -47,10 +48,11 @@ def quick_score(
     processes: Processes,
     teacher: LiveTeacher | None = None,
     watch: Callable[[Tensor], None] | None = None,
+    tally: Tally | None = None,
 ) -> dict[str, float]:
     """The task's quick score over all processes. A set without labels is scored against the teacher's answers.
 
-    `watch` is shown each batch's logits, in order.
+    `watch` is shown each batch's logits, in order; `tally` counts them.
     """
     score = task.score(model.num_classes)
     unlabeled = not bool((loader.images.labels != UNLABELED).any())
@@ -61,7 +63,11 @@ def quick_score(
         if teacher is not None and unlabeled:
             target = task.pseudo_target(task.alike(logits, teacher(batch.images).logits)[1])
         score.update(logits, target)
+        if tally is not None:
+            tally.update(logits, target)
     score.state = processes.add(score.state.cpu())
+    if tally is not None:
+        tally.gather(processes)
     return score.values()
 
 

@@ -16,6 +16,7 @@ from counterpoise.data.epochs import Batch
 from counterpoise.engine import state
 from counterpoise.engine.allocation import keep_freed_memory
 from counterpoise.engine.assemble import Parts, evaluation_loader
+from counterpoise.engine.chance import Tally, judge, teacher_line
 from counterpoise.engine.evaluator import quick_score
 from counterpoise.engine.fast.steps import FastSteps
 from counterpoise.engine.gauging import EvaluationGauge
@@ -91,6 +92,7 @@ class Trainer:
         self.begun_at = 0  # the step that this sitting begins with
         self.writer: Any = None
         self.gauge: EvaluationGauge | None = None
+        self.met: str | None = None
 
     def fit(self, resume: bool, deadline: float | None = None) -> None:
         """Train to the end, from the checkpoint in the folder where there is one and `resume` is set.
@@ -119,7 +121,7 @@ class Trainer:
         epochs = self.run.train.epochs
         with Interrupt(deadline) as interrupt, Display(self.total_steps, self.progress.step, self.show) as display:
             self.display = display
-            self._score_teacher(display)
+            self._tell_teacher(display)
             for epoch in range(self.progress.step // self.steps_per_epoch, epochs):
                 self.train_epoch(epoch, interrupt, display)
                 if (epoch + 1) % self.run.train.evaluate_every == 0 or epoch + 1 == epochs:
@@ -289,13 +291,15 @@ class Trainer:
             state.save(self.folder.checkpoint, self.progress, modules, self.learner.optimizer)
         self.saved_at = time.perf_counter()
 
-    def _score_teacher(self, display: Display) -> None:
-        """Once, before the first step: a teacher that does not reach its score is best known now.
+    def meet_teacher(self) -> None:
+        """Score the teacher, once: one that does not reach its score is best known before anything is written.
 
         Its answers are kept for the gauge, so a run that goes on asks it once more.
+
+        Raises ModelError where it answers as chance would, unless the run accepts that.
         """
         teacher = self.parts.teacher
-        if teacher is None:
+        if teacher is None or self.gauge is not None:
             return
         loader = evaluation_loader(self.parts.val.images, teacher.model, self.run, self.processes)
         sizes = len(loader.images), len(self.parts.classes)
@@ -303,12 +307,19 @@ class Trainer:
         if self.progress.teacher or not self.parts.labeled:
             self.gauge.ask(teacher, loader)
             return
+        tally = Tally(len(self.parts.classes), self.parts.task)
         self.progress.teacher = quick_score(
-            teacher.model, loader, self.parts.task, self.processes, watch=self.gauge.remember
+            teacher.model, loader, self.parts.task, self.processes, watch=self.gauge.remember, tally=tally
         )
-        shown = "  ".join(f"{name} {value:.2f}" for name, value in self.progress.teacher.items())
-        display.line(f"teacher  {shown}")
-        self._log({"kind": "teacher", "val": self.progress.teacher})
+        accept = self.run.teacher is not None and self.run.teacher.accept_chance
+        doubt = judge(tally, teacher.model, self.parts.classes, accept)
+        self.met = teacher_line(self.progress.teacher, doubt)
+
+    def _tell_teacher(self, display: Display) -> None:
+        self.meet_teacher()
+        if self.met is not None:
+            display.line(self.met)
+            self._log({"kind": "teacher", "val": self.progress.teacher})
 
     def corrupt(self) -> list[str]:
         """Names of the images that were left out, in training and evaluation."""

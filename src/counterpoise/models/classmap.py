@@ -71,7 +71,9 @@ def map_teacher(teacher: VisionModel, classes: Sequence[str], mapping_file: Path
     else:
         found = _by_name(teacher, classes)
         if found is None:
-            return _named(teacher, classes, None)
+            named = _named(teacher, classes, None)
+            named.by_position = True
+            return named
         groups = found
     if groups == [[index] for index in range(teacher.num_classes)]:
         return _named(teacher, classes, None)

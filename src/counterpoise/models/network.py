@@ -55,6 +55,7 @@ class VisionModel(nn.Module):
     Attributes:
         memory_format: of the normalized images; `torch.channels_last` converts them.
         normalization: mean and std as they were given; the buffers of these names hold them in float32.
+        by_position: whether its classes were given to its outputs in their order, because it names none itself.
         companions: modules whose state changes while `net` trains, by name: kept in checkpoints, not shipped.
         shipping: within it, `net` computes without what was hooked into it for training alone.
     """
@@ -104,6 +105,7 @@ class VisionModel(nn.Module):
         self.task = task
         self.selection = selection
         self.memory_format = torch.preserve_format
+        self.by_position = False
         self.companions: dict[str, nn.Module] = {}
         self.shipping: Callable[[], AbstractContextManager[None]] = nullcontext
         self.normalization = {"mean": tuple(map(float, mean)), "std": tuple(map(float, std))}

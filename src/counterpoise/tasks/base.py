@@ -93,6 +93,8 @@ class Task(ABC):
     """What to print of an `answer` of `predict`, as Python."""
     headline: ClassVar[str]
     """The metric that picks the best epoch; larger is better."""
+    independent: ClassVar[int] = 1
+    """How many of the answers to one image tell as much as answers to other images do."""
     metrics: ClassVar[tuple[str, ...]]
     """What `score` has, the headline first; some of it not for every data set."""
 
@@ -162,6 +164,10 @@ class Task(ABC):
     def agreeing(self, one: Tensor, other: Tensor, target: Tensor) -> tuple[int, int]:
         """Of how many positions two models' logits for the same images give the same answer, and of how many in all."""
         return int((one.argmax(1) == other.argmax(1)).sum()), len(one)
+
+    @abstractmethod
+    def confusion(self, logits: Tensor, target: Tensor) -> Tensor:
+        """How often a position of one class (rows) was taken for another: float64 [C, C]."""
 
     def alike(
         self, student_logits: Tensor, teacher_logits: Tensor, target: Tensor | None = None

@@ -210,6 +210,11 @@ class Classification(Task):
     def crop_share(self, model: VisionModel, size: tuple[int, int]) -> float | None:
         return model.crop_share if size[0] == size[1] and model.fit != "squash" else None
 
+    def confusion(self, logits: Tensor, target: Tensor) -> Tensor:
+        known, classes = target != UNLABELED, logits.shape[1]
+        pairs = target[known].to(logits.device) * classes + logits[known.to(logits.device)].argmax(1)
+        return torch.bincount(pairs, minlength=classes * classes).view(classes, classes).double()
+
     def score(self, num_classes: int) -> Score:
         return TopScore(num_classes)
 
