@@ -271,7 +271,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "train": {"epochs": 2, "device": "cpu", "precision": "fp32"},
     }
     train({**common, "student": {"model": "digits/cnn_8_16"}, "out": str(folder / "teacher")})
-    teacher = {"checkpoint": str(folder / "teacher")}
+    teacher = {"checkpoint": str(folder / "teacher"), "accept_chance": True}
     student = {"model": "digits/cnn_4_8"}
     distill({**common, "student": student, "teacher": teacher, "out": str(folder / "student")})
     return folder

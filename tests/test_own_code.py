@@ -54,6 +54,7 @@ def folder(trained: Path, tmp_path: Path) -> Path:
     values = yaml.safe_load((folder / "run.yaml").read_text())
     values["student"]["model"] = f"{code}:net"
     values["teacher"] = {"model": f"{code}:net", "checkpoint": str(folder / "student" / "model.safetensors")}
+    values["teacher"]["accept_chance"] = True
     values["objective"] = {
         "mine": {"objective": f"{code}:Distance"},
         "standardized": {"of": f"{code}:Distance"},

@@ -66,7 +66,15 @@ def refused(result: tuple[int, str, str], *parts: str) -> None:
 
 
 def test_distill_evaluate_and_gauge(run: Run, trained: Path) -> None:
-    arguments = [*COMMON, *STUDENT, "--data", trained / "scenes", "--teacher.checkpoint", trained / "teacher"]
+    arguments = [
+        *COMMON,
+        *STUDENT,
+        "--data",
+        trained / "scenes",
+        "--teacher.checkpoint",
+        trained / "teacher",
+        "--teacher.accept_chance",
+    ]
     shown = ["--data.scenes.size", "16", "20", "--data.scenes.resolution", "logits", "--data.scenes.jitter", "0.2"]
     code, out, err = run("distill", *arguments, *shown, "--out", "student", "--json")
     assert code == 0, err
@@ -251,7 +259,17 @@ def test_nothing_of_an_older_run_is_lost_by_a_bad_mask(run: Run, scenes: Path) -
 
 def test_a_teacher_of_other_classes(run: Run, trained: Path, scenes: Path) -> None:
     (scenes / "classes.txt").write_text("\n".join(["ground", *CLASSES[1:]]))
-    arguments = [*COMMON, *STUDENT, "--data", scenes, "--teacher.checkpoint", trained / "teacher", "--out", "new"]
+    arguments = [
+        *COMMON,
+        *STUDENT,
+        "--data",
+        scenes,
+        "--teacher.checkpoint",
+        trained / "teacher",
+        "--teacher.accept_chance",
+        "--out",
+        "new",
+    ]
     refused(
         run("distill", *arguments),
         "1 of the student's 11 classes are not found among the 11 of the teacher",

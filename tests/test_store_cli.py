@@ -27,7 +27,7 @@ def run_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = folder / "run.yaml"
     path.write_text(
         "data: {source: digits, options: {train_size: 100}, views: {crop: pad, padding: 1}}\n"
-        f"teacher: {{checkpoint: {teacher}}}\n"
+        f"teacher: {{checkpoint: {teacher}, accept_chance: true}}\n"
         "student: {model: digits/cnn_4_8}\n"
         "train: {epochs: 2, batch_size: 25, precision: fp32, device: cpu}\n"
     )

@@ -35,7 +35,7 @@ def comparison(teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         "out": "out",
         "run": {
             "data": DATA,
-            "teacher": {"checkpoint": str(teacher)},
+            "teacher": {"checkpoint": str(teacher), "accept_chance": True},
             "student": {"model": "digits/cnn_4_8"},
             "train": TRAIN,
         },

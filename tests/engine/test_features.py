@@ -40,7 +40,7 @@ def arguments(folder: Path, terms: dict[str, dict[str, object]], teacher: Path, 
     # 300 samples in batches of 23 end with a batch of one, whose pooled features have no batch statistics.
     training = {"epochs": 2, "batch_size": 23, "log_every": 1, "checkpoint_minutes": 0, "precision": "fp32"}
     run_file.write_text(json.dumps({"objective": {"cross_entropy": {}, **terms}, "train": training}))
-    models = ["--student.model", "digits/cnn_4_8", "--teacher.checkpoint", str(teacher)]
+    models = ["--student.model", "digits/cnn_4_8", "--teacher.checkpoint", str(teacher), "--teacher.accept_chance"]
     return ["distill", str(run_file), *DATA, *models, *more]
 
 

@@ -45,7 +45,8 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def flags(teacher: Path, tmp_path: Path) -> list[str]:
     """What recording and training have in common; a network without batch statistics."""
     (tmp_path / "plain.py").write_text(PLAIN)
-    return [*DATA, *FAST, "--student.model", f"{tmp_path / 'plain.py'}:make", "--teacher.checkpoint", str(teacher)]
+    models = ["--student.model", f"{tmp_path / 'plain.py'}:make", "--teacher.checkpoint", str(teacher)]
+    return [*DATA, *FAST, *models, "--teacher.accept_chance"]
 
 
 def contents(store: Path) -> dict[str, bytes]:

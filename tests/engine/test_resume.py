@@ -31,7 +31,7 @@ def distill(host: Any, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
         "objective: {cross_entropy: {weight: 0.5}, balance: {weight: {shape: linear, start: 1, end: 3}}}\n"
         "train: {epochs: 12, batch_size: 32, ema: 0.9, clip_gradient: 1.0, log_every: 5, checkpoint_minutes: 0.001}\n"
     )
-    models = ["--student.model", "digits/cnn_4_8", "--teacher.checkpoint", teacher]
+    models = ["--student.model", "digits/cnn_4_8", "--teacher.checkpoint", teacher, "--teacher.accept_chance"]
     return ["distill", str(run_file), *DATA, *COMMON, *models]
 
 

@@ -81,7 +81,7 @@ def taught(own: Path, tmp_path_factory: pytest.TempPathFactory) -> Result:
 
 @pytest.fixture(scope="module")
 def teacher(own: Path, taught: Result) -> dict[str, Any]:
-    return {"model": f"{own}:Coarse", "checkpoint": taught.folder}
+    return {"model": f"{own}:Coarse", "checkpoint": taught.folder, "accept_chance": True}
 
 
 def test_training_learns_and_evaluation_agrees(tmp_path: Path) -> None:
@@ -191,7 +191,7 @@ def test_a_teacher_is_shown_scenes_as_it_was_trained_and_the_student_as_the_run_
     whole = counterpoise.train(values(tmp_path / "teacher", train={"epochs": 1}))
     run = values(
         tmp_path / "run",
-        teacher={"checkpoint": whole.folder},
+        teacher={"checkpoint": whole.folder, "accept_chance": True},
         student={"model": "digits/unet_4_4"},
         data={"scenes": {"reduction": 2.0}},
         train={"epochs": 1},

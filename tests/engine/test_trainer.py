@@ -22,6 +22,9 @@ DIGITS: dict[str, Any] = {"source": "digits", "options": {"train_size": 200}}
 TRAIN: dict[str, Any] = {"epochs": 2, "batch_size": 50, "precision": "fp32", "device": "cpu", "log_every": 1}
 
 
+WEAK = {"teacher": {"accept_chance": True}}
+
+
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run that trained a teacher of digits."""
@@ -35,7 +38,7 @@ def run(out: Path, teacher: Path | None = None, **sections: Any) -> dict[str, An
     """The values of a short run."""
     values: dict[str, Any] = {"data": DIGITS, "student": {"model": "digits/cnn_4_8"}, "train": TRAIN, "out": str(out)}
     if teacher is not None:
-        values["teacher"] = {"checkpoint": str(teacher)}
+        values["teacher"] = {"checkpoint": str(teacher), "accept_chance": True}
     return config.merge(values, sections)
 
 
@@ -69,7 +72,7 @@ def test_the_teacher_is_neither_trained_nor_saved(teacher: Path, tmp_path: Path)
     module = counterpoise.load_student(teacher)
     module.train()
     before = module.weights_hash()
-    result = counterpoise.distill(run(tmp_path / "run"), teacher=module)
+    result = counterpoise.distill({**run(tmp_path / "run"), **WEAK}, teacher=module)
     assert module.weights_hash() == before
     assert not module.net.training
     assert result.parameters == 510
@@ -83,7 +86,7 @@ def test_the_teacher_is_neither_trained_nor_saved(teacher: Path, tmp_path: Path)
 def test_modules_and_data_of_ones_own(teacher: Path, tmp_path: Path) -> None:
     net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 10))
     data = sources.load(config.Data(**DIGITS))
-    values = {"train": {**TRAIN, "epochs": 1}, "out": str(tmp_path / "run")}
+    values = {"train": {**TRAIN, "epochs": 1}, "out": str(tmp_path / "run"), **WEAK}
     before = net[1].weight.detach().clone()
     result = counterpoise.distill(values, student=net, teacher=counterpoise.load_student(teacher), data=data)
     assert result.parameters == 1930
@@ -180,7 +183,7 @@ def test_photos_without_labels_teach_beside_labeled_ones(
     }
     counterpoise.train({**values, "out": str(tmp_path / "teacher")})
     values["data"] = {**data, "unlabeled": str(more)}
-    values["teacher"] = {"checkpoint": str(tmp_path / "teacher")}
+    values["teacher"] = {"checkpoint": str(tmp_path / "teacher"), "accept_chance": True}
     result = counterpoise.distill({**values, "out": str(tmp_path / "student")})
     assert result.steps == 2 * 2  # 24 labeled and 8 unlabeled photos in batches of 16
     assert 0 <= result.last["top1"] <= 100

@@ -34,7 +34,8 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def write_run(teacher: Path) -> Callable[[Path], Path]:
     """Write run.yaml into a folder."""
     objective = {"cross_entropy": {"weight": 1.0}, "balance": {"weight": 1.0}}
-    values = {"data": DATA, "teacher": {"checkpoint": str(teacher)}, "objective": objective, "train": TRAIN}
+    given = {"checkpoint": str(teacher), "accept_chance": True}
+    values = {"data": DATA, "teacher": given, "objective": objective, "train": TRAIN}
 
     def write(folder: Path) -> Path:
         (folder / "run.yaml").write_text(yaml.safe_dump(values))

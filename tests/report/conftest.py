@@ -67,7 +67,7 @@ def scene_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         {
             **common,
             "student": {"model": "digits/unet_8_8_8"},
-            "teacher": {"checkpoint": folder / "teacher"},
+            "teacher": {"checkpoint": folder / "teacher", "accept_chance": True},
             "objective": dict(demos.DEMOS["segmentation"].objectives["balance"]),
             "out": folder / "balance",
         }

@@ -41,7 +41,7 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def values(weights: Path, **changed: Any) -> dict[str, Any]:
     common = {"data": DATA, "train": TRAIN, "student": {"model": "digits/cnn_4_8"}}
-    return config.merge({**common, "teacher": {"checkpoint": str(weights)}}, changed)
+    return config.merge({**common, "teacher": {"checkpoint": str(weights), "accept_chance": True}}, changed)
 
 
 @pytest.fixture

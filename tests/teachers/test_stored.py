@@ -280,6 +280,7 @@ def test_segmentation_is_stored_at_the_teacher_s_own_resolution(tmp_path: Path) 
         "seed": 3,
         "data": {"workers": 0, "scenes": {"scale": [0.75, 1.5], "jitter": 0.2}},
         "train": {"epochs": 2, "batch_size": 5, "precision": "fp32", "device": "cpu"},
+        "teacher": {"accept_chance": True},
     }
 
     def trained(out: Path, **changed: Any) -> dict[str, Tensor]:

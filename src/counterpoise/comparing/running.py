@@ -112,6 +112,13 @@ def differences(there: config.Run, wanted: config.Run) -> list[str]:
     return [f"{key}: {old!r} there, {new!r} here" for key, (old, new) in found.items()]
 
 
+def found_in(jobs: Sequence[Job]) -> list[str]:
+    """What the data of these runs is, as lines to print."""
+    from counterpoise.data.checking import told
+
+    return told(job.run.data for job in jobs)
+
+
 def work(job: Job, until: float | None, threads: int | None = None, cwd: Path | None = None) -> Outcome:
     """Train a job in this process to its end, or until time.time() is at `until`; go on with what is there.
 

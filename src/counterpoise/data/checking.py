@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -64,6 +64,24 @@ def check(data: config.Data) -> Checked:
         for note in cut_off(splits.train):
             found.note(note)
     return Checked(registry.source_of(data), found, problems)
+
+
+def told(sections: Iterable[config.Data]) -> list[str]:
+    """What is there, as lines to print, once for each of the data sets that several runs speak of.
+
+    One that cannot be loaded here is left out: its runs say why.
+    """
+    lines: list[str] = []
+    for data in {section.model_dump_json(include=_WHAT): section for section in sections}.values():
+        try:
+            splits = sources.load(data)
+        except CounterpoiseError:
+            continue
+        lines += of_splits(splits).warn(cheap(splits)).text()
+    return lines
+
+
+_WHAT = {"path", "source", "options", "unlabeled", "val_fraction", "split_seed", "held_out"}
 
 
 def cheap(splits: Splits) -> list[Problem]:

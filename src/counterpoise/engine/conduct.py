@@ -52,6 +52,9 @@ def conduct(
             elif processes.first:
                 folder.check_free(overwrite)
             parts = assemble(run, processes, student=student, teacher=teacher, data=data)
+            parts.found.add("loss", described(run.objective))
+            if late is not None:
+                parts.found.note(late)
             say(parts.found, show and processes.first)
             trainer = Trainer(parts.run, folder, parts, processes, show)
             if not resume:
@@ -62,9 +65,6 @@ def conduct(
                 folder.check_decided(parts.run, parts.train.images, parts.in_arrays)
             elif processes.first:
                 folder.start(parts.run)
-            parts.found.add("loss", described(run.objective))
-            if late is not None:
-                parts.found.note(late)
             if processes.first:
                 folder.tell(parts.found)
             processes.barrier()

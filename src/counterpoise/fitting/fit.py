@@ -18,6 +18,7 @@ from counterpoise.comparing.compare import Fanout
 from counterpoise.comparing.plan import Job
 from counterpoise.comparing.running import Backend, alone_in, folder_of, run_all
 from counterpoise.data import sources
+from counterpoise.data.checking import told
 from counterpoise.deploy import folder as deployed
 from counterpoise.deploy.export import export
 from counterpoise.deploy.measuring import measure as measuring
@@ -110,6 +111,9 @@ def fit(
     backend = fanout.backend()
     with alone_in(plan.out):
         costing.clear(plan.out)
+        if fanout.show:
+            for line in told([plan.run.data.model_copy(update={"held_out": plan.val_images or 0})]):
+                fanout.console().print(line)
         return _fit(plan, [Path(file) for file in measured], backend, until, fanout.console().print)
 
 

@@ -97,6 +97,8 @@ def build(
         built = make(request)
         fits = head is None or head.classes == request.num_classes
         checkpoints.load(built.net, weights, name, but=() if fits or head is None else head.tensors)
+        if head is not None and fits and classes and weights.classes:
+            checkpoints.reorder_head(built.net, head, weights.classes, classes)
         classes = classes or (weights.classes if fits else None)
     given = Weights("", {}) if weights is None else weights
     size = input_size or given.input_size or built.input_size

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import pickle
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -77,6 +77,18 @@ class Head(NamedTuple):
 
     classes: int
     tensors: frozenset[str]
+
+
+def reorder_head(net: nn.Module, head: Head, there: Sequence[str], wanted: Sequence[str]) -> None:
+    """Put the outputs of `net` in the order of `wanted`, where its weights have the same classes in another order."""
+    if tuple(there) == tuple(wanted) or sorted(there) != sorted(wanted):
+        return
+    places = {name: place for place, name in enumerate(there)}
+    order = torch.tensor([places[name] for name in wanted])
+    state = net.state_dict()  # the tensors themselves
+    for name in head.tensors:
+        if state[name].ndim and len(state[name]) == len(order):
+            state[name].copy_(state[name][order])
 
 
 def find_head(build: Callable[[int], nn.Module], state: Mapping[str, Tensor]) -> Head | None:
