@@ -105,3 +105,10 @@ def test_a_port_in_use_is_named(server: Server, folder: Path) -> None:
         Server(from_folder(folder), server.port)
     with pytest.raises(ConfigError, match="0 to 65535, got 70000"):
         Server(from_folder(folder), 70000)
+
+
+@pytest.mark.parametrize("target", ["http://[::1", "*", "index.html", "/%ff%fe", "http://[x]/"])
+def test_a_target_that_is_no_address_is_answered_with_400(server: Server, target: str) -> None:
+    with socket.create_connection((HOST, server.port), timeout=5) as connection:
+        connection.sendall(f"GET {target} HTTP/1.1\r\nHost: {HOST}:{server.port}\r\nConnection: close\r\n\r\n".encode())
+        assert connection.makefile("rb").readline().split()[1] == b"400"

@@ -169,8 +169,14 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if self.headers.get("Host") not in {f"{name}:{self.server.port}" for name in (HOST, "localhost")}:
             self._send(HTTPStatus.MISDIRECTED_REQUEST, _text("This server answers to localhost alone."), with_body)
             return
-        path = urllib.parse.unquote(urllib.parse.urlsplit(self.path).path).removeprefix("/")
-        found = self.answers(path)
+        try:
+            path = urllib.parse.unquote(urllib.parse.urlsplit(self.path).path, errors="strict")
+            if not path.startswith("/"):
+                raise ValueError("it names no place of this server")
+        except ValueError:  # such as //[ or %ff
+            self._send(HTTPStatus.BAD_REQUEST, _text("This is no address of a page."), with_body)
+            return
+        found = self.answers(path.removeprefix("/"))
         if found is None:
             self._send(HTTPStatus.NOT_FOUND, _text("There is nothing here."), with_body)
         else:

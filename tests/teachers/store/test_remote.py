@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import http.server
 import pickle
@@ -15,7 +16,7 @@ import pytest
 import torch
 
 from counterpoise.errors import CounterpoiseError
-from counterpoise.teachers.store import Store, StoreError
+from counterpoise.teachers.store import Store, StoreError, remote
 
 
 class Handler(http.server.SimpleHTTPRequestHandler):
@@ -130,3 +131,50 @@ def test_an_address_that_holds_no_store_is_named(kit: Any, served: Any, store_pa
             Store.open(unreachable, cache=tmp_path)
     with pytest.raises(CounterpoiseError, match="nosuch://there"):
         Store.open("nosuch://there", cache=tmp_path)
+
+
+class Endless(http.server.BaseHTTPRequestHandler):
+    """Serves a store whose `large` file never ends, and counts what it has sent of it."""
+
+    folder: Path
+    large = ""
+    sent = 0
+
+    def do_HEAD(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        if not self.path.endswith(self.large):
+            self.wfile.write((self.folder / self.path.partition("/")[2]).read_bytes())
+            return
+        with contextlib.suppress(OSError):  # the reader has hung up
+            while type(self).sent < 10**9:
+                type(self).sent += self.wfile.write(b"0" * 2**20)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.mark.parametrize(("large", "limit"), [("index.json", 2**22), ("000000-000000.bin", None)])
+def test_a_file_that_never_ends_is_cut_off_at_the_size_that_it_may_have(
+    kit: Any, store_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, large: str, limit: int | None
+) -> None:
+    pytest.importorskip("aiohttp", reason="fsspec reads http:// with aiohttp, which is not installed")
+    if limit is not None:
+        monkeypatch.setattr(remote, "INDEX_BYTES", limit)
+    handler = type("Serving", (Endless,), {"folder": store_path.parent, "large": large, "sent": 0})
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            with pytest.raises(StoreError, match=rf"{large} is larger than the [0-9,]+ bytes that it may have"):
+                store = Store.open(f"http://127.0.0.1:{server.server_port}/{store_path.name}", cache=tmp_path / "cache")
+                store.logits(torch.tensor([0]), torch.tensor([0]))
+        finally:
+            server.shutdown()
+            thread.join()
+    assert handler.sent < 64 * 2**20  # what lay in buffers on the way
+    assert [file.name for file in (tmp_path / "cache").rglob("*") if file.suffix in (".bin", ".partial")] == []

@@ -24,6 +24,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
+from counterpoise.documents import parse_json, read_text
 from counterpoise.errors import CounterpoiseError
 from counterpoise.teachers import identity
 from counterpoise.teachers.store.codecs import FORMAT, Codec, StoreError, find
@@ -31,6 +32,11 @@ from counterpoise.teachers.store.codecs import FORMAT, Codec, StoreError, find
 INDEX, RECORDING, CHUNKS = "index.json", "recording.json", "chunks"
 CHUNK_BYTES = 32 * 2**20
 """About how large a chunk is, unless said otherwise: what is lost at most where a recording is killed."""
+
+INDEX_BYTES = 2**27
+CHUNKS_AT_MOST, SLOTS = 1_000_000, 1_000_000
+RECORD_BYTES = 2**31
+"""What an index may ask for at most; chunks of the usual size are then 32 TB."""
 
 Kind = Literal["complete", "epochs", "plain"]
 
@@ -86,6 +92,7 @@ class Header:
     format: int = field(default=FORMAT, compare=False)
 
     def __post_init__(self) -> None:
+        self._check_kinds()
         if self.kind not in get_args(Kind):
             raise StoreError(f"Views of a store are {', '.join(get_args(Kind))}; got '{self.kind}'.")
         if self.count < 1 or self.rows_per_chunk < 1:
@@ -94,7 +101,22 @@ class Header:
             raise StoreError(f"Slots of a store must ascend from 0 or later, got {words(self.slots) or 'none'}.")
         if self.classes and len(self.classes) != self.shape[0]:
             raise StoreError(f"{len(self.classes)} class names were given for {self.shape[0]} logits.")
-        _ = self.codec
+        if self.codec.row_bytes > RECORD_BYTES:
+            raise StoreError(f"A record of {self.codec.row_bytes:,} bytes is more than the {RECORD_BYTES:,} of a store.")
+        if self.slots[-1] >= SLOTS or len(self.slots) * self.parts > CHUNKS_AT_MOST:
+            raise StoreError(
+                f"A store has up to {SLOTS:,} views and {CHUNKS_AT_MOST:,} chunks, got view {self.slots[-1]:,} and "
+                f"{len(self.slots) * self.parts:,} chunks of {self.count:,} samples."
+            )
+
+    def _check_kinds(self) -> None:
+        """Raises StoreError where a value is not even of its type, as in an index that somebody else wrote."""
+        whole = (self.count, self.rows_per_chunk, *self.slots, *self.shape)
+        texts = (self.data, self.teacher, self.precision, *self.classes, *self.notes, *self.notes.values())
+        if any(type(value) is not int for value in whole) or any(type(value) is not str for value in texts):
+            raise StoreError("A store's header must hold whole numbers and texts where they are expected.")
+        if not self.shape or min(self.shape) < 1:
+            raise StoreError(f"The shape of a store's logits must be [C] or [C, h, w], got {list(self.shape)}.")
 
     @classmethod
     def create(
@@ -232,14 +254,14 @@ def dump(header: Header, checksums: Mapping[str, str] | None = None) -> str:
     return json.dumps(values, indent=1, ensure_ascii=False) + "\n"
 
 
-def parse(text: str, where: object) -> Index:
-    """The reverse of `dump`; `where` is what the file is called. Without checksums where there are none.
+def parse(text: str, where: object, *, finished: bool = True) -> Index:
+    """The reverse of `dump`; `where` is what the file is called, `finished` whether it must have checksums.
 
     Raises:
         StoreError: the text is damaged or of another version.
     """
     try:
-        values = json.loads(text)
+        values = parse_json(text)
         version = values.pop("format")
         if version not in range(1, FORMAT + 1):
             raise StoreError(f"{where} is of store format {version}; this counterpoise reads formats 1 to {FORMAT}.")
@@ -249,8 +271,9 @@ def parse(text: str, where: object) -> Index:
         header = Header(**values, format=version)
         if json.loads(json.dumps(header.codec.fields)) != fields:
             raise ValueError(f"records of {header.precision} do not lie as it says")
-        names = {chunk.name for chunk in header.chunks()}
-        if checksums and set(checksums) != names:
+        if (finished or checksums) and len(checksums) != len(header.slots) * header.parts:
+            raise ValueError(f"it lists {len(checksums)} chunks, and has {len(header.slots) * header.parts}")
+        if checksums and any(chunk.name not in checksums for chunk in header.chunks()):
             raise ValueError("its chunks are not those that its slots have")
     except CounterpoiseError:
         raise
@@ -263,7 +286,7 @@ def load(path: Path) -> Index:
     """The index of a finished store. Raises StoreError where there is none, or a recording that is not finished."""
     local(path)
     try:
-        return parse((path / INDEX).read_text(encoding="utf-8"), path / INDEX)
+        return parse(read_text(path / INDEX, within=path, limit=INDEX_BYTES), path / INDEX)
     except (FileNotFoundError, NotADirectoryError):
         pass
     except (OSError, UnicodeDecodeError) as error:
@@ -294,7 +317,8 @@ def load_recording(path: Path) -> Header | None:
     """The header of an unfinished recording, None where there is none. Raises StoreError where it is damaged."""
     local(path)
     try:
-        return parse((path / RECORDING).read_text(encoding="utf-8"), path / RECORDING).header
+        text = read_text(path / RECORDING, within=path, limit=INDEX_BYTES)
+        return parse(text, path / RECORDING, finished=False).header
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, UnicodeDecodeError) as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ from filelock import FileLock
 
 from counterpoise.errors import MissingExtraError
 from counterpoise.teachers.store.codecs import StoreError
-from counterpoise.teachers.store.format import CHUNKS, INDEX, RECORDING, Chunk, checksum, parse
+from counterpoise.teachers.store.format import CHUNKS, INDEX, INDEX_BYTES, RECORDING, Chunk, checksum, parse
 
 EXTRA = "remote"
 ATTEMPTS = 3
+_BLOCK = 2**20
 
 
 def is_address(address: str | os.PathLike[str]) -> bool:
@@ -47,7 +49,9 @@ class Cache:
         self.address = address.rstrip("/")
         self._connect()
         try:
-            text = self._files.cat_file(f"{self._root}/{INDEX}")
+            text = b"".join(self._blocks(INDEX, INDEX_BYTES))
+        except StoreError:
+            raise
         except Exception as error:  # each kind of address has errors of its own
             if self._exists(RECORDING):
                 raise StoreError(f"The recording at {self.address} is not finished.") from None
@@ -66,6 +70,17 @@ class Cache:
             raise StoreError(f"Address {self.address} cannot be read: {error}.") from None
         self._files: Any = files
         self._root: str = root.rstrip("/")
+
+    def _blocks(self, name: str, limit: int) -> Iterator[bytes]:
+        """The bytes of a file there. Raises StoreError as soon as there are more than `limit`, and takes no more."""
+        streamed = {"block_size": 0} if self.address.startswith("http") else {}  # as they come, not by ranges
+        left = limit
+        with self._files.open(f"{self._root}/{name}", "rb", **streamed) as source:
+            while block := source.read(min(_BLOCK, left + 1)):
+                left -= len(block)
+                if left < 0:
+                    raise StoreError(f"{self.address}/{name} is larger than the {limit:,} bytes that it may have.")
+                yield block
 
     def _exists(self, name: str) -> bool:
         try:
@@ -98,7 +113,12 @@ class Cache:
         for attempt in range(ATTEMPTS):
             time.sleep(0.1 * attempt)
             try:
-                self._files.get_file(f"{self._root}/{CHUNKS}/{chunk.name}", str(temporary))
+                with temporary.open("wb") as file:
+                    for block in self._blocks(f"{CHUNKS}/{chunk.name}", self.index.header.chunk_size(chunk)):
+                        file.write(block)
+            except StoreError:
+                temporary.unlink(missing_ok=True)
+                raise
             except Exception as error:  # each kind of address has errors of its own
                 said = f"could not be fetched: {_words(error)}"
                 continue

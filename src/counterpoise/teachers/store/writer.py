@@ -15,6 +15,7 @@ from types import TracebackType
 from filelock import FileLock, Timeout
 from torch import Tensor
 
+from counterpoise.documents import read_text
 from counterpoise.errors import RunError
 from counterpoise.files import reason, sync_folder, write_text
 from counterpoise.teachers.store.codecs import StoreError
@@ -254,7 +255,7 @@ def checksums(path: Path, header: Header, finished: Mapping[str, str]) -> dict[s
         value = finished.get(chunk.name, "")
         if beside in sizes:
             with contextlib.suppress(OSError, UnicodeDecodeError):
-                value = (path / CHUNKS / beside).read_text(encoding="utf-8").strip()
+                value = read_text(path / CHUNKS / beside, limit=1000).strip()
         if re.fullmatch("[0-9a-f]{64}", value):
             found[chunk.name] = value
     return found
