@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import hashlib
+import json
 import os
 import re
 import shutil
@@ -24,6 +26,8 @@ if TYPE_CHECKING:  # run files are read without waiting for torch
 _umask = os.umask(0)
 os.umask(_umask)
 
+CHECKSUM = "counterpoise_sha256"
+"""Key of a safetensors file's metadata: SHA-256 of its tensors and of its other metadata."""
 FULL = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the quota is used up",
@@ -191,7 +195,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
-    """Write a safetensors file, whole or not at all."""
+    """Write a safetensors file, whole or not at all, with a checksum of what it holds."""
     from safetensors.torch import save_file
 
     plain: dict[str, Tensor] = {}
@@ -202,8 +206,37 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
         plain[name] = kept.clone() if address in taken else kept  # safetensors takes no two tensors of one memory
         taken.add(address)
     with replacing(path) as temporary:
-        save_file(plain, temporary, metadata=dict(metadata or {}))
+        told = dict(metadata or {})
+        save_file(plain, temporary, metadata={**told, CHECKSUM: _content_hash(plain, told)})
         temporary.chmod(0o666 & ~_umask)  # safetensors makes files that nobody else may read
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors of a safetensors file and what its metadata say; under `CHECKSUM` they are as they were written.
+
+    Raises OSError, SafetensorError or, where a bit of either has changed, ValueError.
+    """
+    from safetensors import safe_open
+
+    with safe_open(regular(path), "pt") as file:
+        metadata: dict[str, str] = file.metadata() or {}
+        tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    told = {key: value for key, value in metadata.items() if key != CHECKSUM}
+    if CHECKSUM in metadata and metadata[CHECKSUM] != _content_hash(tensors, told):
+        raise ValueError("it has changed since it was written: its checksum is another one")
+    return tensors, metadata
+
+
+def _content_hash(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    import torch
+
+    digest = hashlib.sha256(json.dumps(sorted(metadata.items())).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        if tensor.numel():
+            digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def sync_folder(folder: Path) -> None:

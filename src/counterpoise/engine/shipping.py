@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from counterpoise.engine.evaluator import quick_score
 from counterpoise.errors import RunError
+from counterpoise.files import read_tensors
 from counterpoise.models.network import VisionModel
 
 if TYPE_CHECKING:
@@ -82,8 +82,8 @@ def _best_weights(trainer: Trainer) -> dict[str, Tensor] | None:
     trainer.processes.barrier()  # until the first process has written them
     path = trainer.folder.best
     try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
+        return read_tensors(path)[0]
+    except (OSError, SafetensorError, ValueError) as error:
         if trainer.run.train.ship != "best":
             return None
         raise RunError(

@@ -6,15 +6,15 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
+from counterpoise.documents import parse_json
 from counterpoise.engine.identify import other_data
 from counterpoise.errors import DivergedError, RunError
-from counterpoise.files import regular, write_tensors
+from counterpoise.files import CHECKSUM, read_tensors, regular, write_tensors
 from counterpoise.teachers import identity
 
 FORMAT = 1
@@ -44,6 +44,8 @@ class Progress:
     """Metrics of the teacher."""
     corrupt: list[str] = field(default_factory=list)
     """Names of images that were left out."""
+    checked: bool = field(default=True, compare=False)
+    """Whether the checkpoint that it was read from had a checksum; not kept."""
     origin: dict[str, str] = field(default_factory=dict)
     """What the run must find again: see `engine.identify`."""
 
@@ -63,29 +65,47 @@ def save(path: Path, progress: Progress, modules: dict[str, nn.Module], optimize
             if value is not None:
                 tensors[f"optimizer.{index}.{name}"] = torch.as_tensor(value)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_tensors(path, tensors, {"format": "pt", "counterpoise": json.dumps({"format": FORMAT, **asdict(progress)})})
+    header = {"format": FORMAT, **{key: value for key, value in asdict(progress).items() if key != "checked"}}
+    write_tensors(path, tensors, {"format": "pt", "counterpoise": json.dumps(header)})
 
 
 def load(path: Path, modules: dict[str, nn.Module], optimizer: torch.optim.Optimizer) -> Progress:
     """Read a checkpoint into the modules and the optimizer. Raises RunError where it is damaged or of another run."""
     try:
-        with safe_open(path, "pt") as file:
-            header: dict[str, Any] = json.loads(file.metadata()["counterpoise"])
-            tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        tensors, metadata = read_tensors(path)
+        progress = _progress(metadata["counterpoise"])
     except KeyError:
         raise RunError(f"{path} is no checkpoint of counterpoise.") from None
     except Exception as error:  # whatever safetensors or json find wrong with a damaged file
         raise RunError(f"Checkpoint {path} cannot be read: {error}.") from None
-    if header.pop("format") != FORMAT:
-        raise RunError(f"Checkpoint {path} was written by another version of counterpoise.")
+    progress.checked = CHECKSUM in metadata
     try:
         for part, module in modules.items():
             prefix = f"{part}."
             module.load_state_dict({n[len(prefix) :]: t for n, t in tensors.items() if n.startswith(prefix)})
-    except RuntimeError as error:
+        held = {n[len("optimizer.") :]: t for n, t in tensors.items() if n.startswith("optimizer.")}
+        _load_optimizer(optimizer, held)
+    except (LookupError, RuntimeError, TypeError, ValueError) as error:
         raise RunError(f"Checkpoint {path} does not fit this run: {error}") from None
-    _load_optimizer(optimizer, {n[len("optimizer.") :]: t for n, t in tensors.items() if n.startswith("optimizer.")})
-    return Progress(**header)
+    return progress
+
+
+def _progress(text: str) -> Progress:
+    """Where a run stands, from the header of its checkpoint. Raises ValueError where that is damaged."""
+    values = parse_json(text)
+    if not isinstance(values, dict) or values.pop("format", None) != FORMAT:
+        raise ValueError("it was written by another version of counterpoise")
+    usual = {key: value for key, value in asdict(Progress()).items() if key != "checked"}
+    for key in ("step", "seconds", "metrics_bytes", "sums", "last", "best", "teacher", "corrupt"):
+        if key not in values:
+            raise ValueError(f"its header is damaged: {key} is missing")
+    for key, value in values.items():
+        kinds = (int, float) if isinstance(usual.get(key), float) else type(usual.get(key))
+        if key not in usual or isinstance(value, bool) or not isinstance(value, kinds):
+            raise ValueError(f"its header is damaged: {key} is {value!r:.80}")
+    if min(values["step"], values["metrics_bytes"]) < 0:
+        raise ValueError("its header is damaged: a count is below 0")
+    return Progress(**values)
 
 
 def check_origin(path: Path, there: Mapping[str, str], here: Mapping[str, str]) -> None:
@@ -146,6 +166,8 @@ def good(path: Path) -> str:
     """A sentence on the checkpoint that is left."""
     if not path.exists():
         return "No checkpoint had been written yet."
-    with safe_open(path, "pt") as file:
-        step = json.loads(file.metadata()["counterpoise"])["step"]
+    try:
+        step = _progress(read_tensors(path)[1]["counterpoise"]).step
+    except Exception:  # whatever safetensors or json find wrong with a damaged file
+        return f"The checkpoint that is left, {path}, is damaged."
     return f"The last good checkpoint is {path}, step {step}."

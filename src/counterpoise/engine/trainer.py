@@ -107,6 +107,8 @@ class Trainer:
             if self.show and "teacher" in origin and "teacher.normalization" not in self.progress.origin:
                 tell([WEIGHTS_ALONE])
             self.parts.train.corrupt.extend(self.progress.corrupt)
+            if self.processes.first:
+                tell(self._of_resuming())
         self.progress.origin = origin
         self.begun_at = self.progress.step
         self.compiler.seconds = self.progress.compile_seconds
@@ -129,6 +131,15 @@ class Trainer:
                 self._save()
                 if epoch + 1 < epochs and self.processes.any(interrupt.requested):
                     raise self._interrupted()
+
+    def _of_resuming(self) -> Iterator[str]:
+        """What a person must know of the checkpoint that a run goes on from, a sentence each."""
+        if not self.progress.checked:
+            yield f"{self.folder.checkpoint} has no checksum, as older ones had none: it is taken as it is."
+        kept = self.folder.metrics.stat().st_size if self.folder.metrics.is_file() else 0
+        if kept < self.progress.metrics_bytes:
+            what = "is missing" if not self.folder.metrics.is_file() else "is shorter than it was"
+            yield f"{self.folder.metrics} {what}: curves and reports of this run lack what was logged before."
 
     def train_epoch(self, epoch: int, interrupt: Interrupt, display: Display) -> None:
         """The steps of an epoch that are not done yet."""

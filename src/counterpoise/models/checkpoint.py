@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load as load_bytes
 from torch import Tensor, nn
 
 from counterpoise.data.decoding import Reading
 from counterpoise.errors import ModelError, nearest
+from counterpoise.files import read_tensors
 from counterpoise.models import folder
 
 PICKLES = (".pt", ".pth", ".bin", ".tar", ".ckpt")
@@ -183,10 +184,8 @@ def _read_folder(path: Path) -> Weights:
 
 def _read_safetensors(path: Path) -> Weights:
     try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
+        state, metadata = read_tensors(path)
+    except (SafetensorError, OSError, ValueError) as error:
         raise ModelError(f"Checkpoint {path} is damaged, or no safetensors file: {error}.") from None
     size = metadata.get("input_size", "")
     return Weights(

@@ -142,3 +142,34 @@ def test_stores_of_the_first_format_are_read_extended_and_not_mixed(kit: Any, tm
 
 def test_numbers_are_written_as_runs() -> None:
     assert format.words([0, 1, 2, 5, 7, 8]) == "0-2, 5, 7-8"
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"count": 200_000_000_000, "rows_per_chunk": 1}, "up to 1,000,000 views and 1,000,000 chunks"),
+        ({"slots": [0, 10**12]}, "up to 1,000,000 views"),
+        ({"count": True}, "whole numbers"),
+        ({"count": 10.0}, "whole numbers"),
+        ({"shape": [2**40]}, "records have up to|count|damaged"),
+        ({"shape": []}, "shape"),
+        ({"notes": {"a": [1]}}, "texts"),
+        ({"chunks": {}}, "lists 0 chunks"),
+        ({"chunks": None}, "damaged"),
+        ({"chunks": {"../../x": "0" * 64}}, "lists 1 chunks|are not those"),
+    ],
+)
+def test_an_index_that_asks_for_more_than_a_store_can_be_is_refused_at_once(
+    kit: Any, store_path: Path, changes: dict[str, Any], words: str
+) -> None:
+    index = store_path / "index.json"
+    values = json.loads(index.read_text())
+    index.write_text(json.dumps({**values, **changes}))
+    with pytest.raises(StoreError, match=words):
+        Store.open(store_path)
+    index.write_text("[" * 100_000)
+    with pytest.raises(StoreError, match="nested too deeply"):
+        Store.open(store_path)
+    index.write_text(json.dumps({key: value for key, value in values.items() if key != "chunks"}))
+    with pytest.raises(StoreError, match="lists 0 chunks"):
+        Store.open(store_path)

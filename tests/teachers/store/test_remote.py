@@ -170,9 +170,9 @@ def test_a_file_that_never_ends_is_cut_off_at_the_size_that_it_may_have(
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:
+            address = f"http://127.0.0.1:{server.server_port}/{store_path.name}"
             with pytest.raises(StoreError, match=rf"{large} is larger than the [0-9,]+ bytes that it may have"):
-                store = Store.open(f"http://127.0.0.1:{server.server_port}/{store_path.name}", cache=tmp_path / "cache")
-                store.logits(torch.tensor([0]), torch.tensor([0]))
+                Store.open(address, cache=tmp_path / "cache").logits(torch.tensor([0]), torch.tensor([0]))
         finally:
             server.shutdown()
             thread.join()

@@ -102,7 +102,7 @@ class Header:
         if self.classes and len(self.classes) != self.shape[0]:
             raise StoreError(f"{len(self.classes)} class names were given for {self.shape[0]} logits.")
         if self.codec.row_bytes > RECORD_BYTES:
-            raise StoreError(f"A record of {self.codec.row_bytes:,} bytes is more than the {RECORD_BYTES:,} of a store.")
+            raise StoreError(f"A store's records have up to {RECORD_BYTES:,} bytes, got {self.codec.row_bytes:,}.")
         if self.slots[-1] >= SLOTS or len(self.slots) * self.parts > CHUNKS_AT_MOST:
             raise StoreError(
                 f"A store has up to {SLOTS:,} views and {CHUNKS_AT_MOST:,} chunks, got view {self.slots[-1]:,} and "
