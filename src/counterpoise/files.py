@@ -70,6 +70,14 @@ def regular(path: Path, *, within: Path | None = None, limit: int | None = None)
     return path
 
 
+def expanded(path: Path) -> Path:
+    """The path with `~` and `~user` as the folders that they stand for. Raises OSError where there is no such user."""
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise UnfitFileError(path, "begins with the home of somebody who has none here") from None
+
+
 def named(folder: Path, name: str, *, limit: int | None = None) -> Path:
     """The regular file that a list in `folder` calls `name`, at most `limit` bytes large.
 
@@ -208,7 +216,20 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     with replacing(path) as temporary:
         told = dict(metadata or {})
         save_file(plain, temporary, metadata={**told, CHECKSUM: _content_hash(plain, told)})
+        _order_header(temporary)
         temporary.chmod(0o666 & ~_umask)  # safetensors makes files that nobody else may read
+
+
+def _order_header(path: Path) -> None:
+    """Put the metadata of a safetensors file in order, which the library writes in any: equal files, equal bytes."""
+    with path.open("rb+") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        if len(text) <= size:
+            file.seek(8)
+            file.write(text.ljust(size))
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
