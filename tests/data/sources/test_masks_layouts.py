@@ -165,6 +165,16 @@ def test_check_names_all_that_is_wrong_at_once(tmp_path: Path) -> None:
         sources.load(config.Data(path=tmp_path))
 
 
+def test_masks_saved_as_jpeg_are_one_finding(tmp_path: Path) -> None:
+    for number in range(3):
+        picture(tmp_path / "images" / f"{number}.png")
+        mask(tmp_path / "masks" / f"{number}.jpg")
+    (tmp_path / "classes.txt").write_text("background 0\nlesion 255\n")
+    (problem,) = check(config.Data(path=tmp_path)).problems
+    assert "(2 more)" in problem.what
+    assert "data.options.lossy to true" in problem.way_out
+
+
 def test_colors_without_names_are_listed_over_all_masks(tmp_path: Path) -> None:
     for number, color in enumerate(((0, 128, 0), (128, 0, 0), (0, 0, 128))):
         picture(tmp_path / "images" / f"{number}.png")

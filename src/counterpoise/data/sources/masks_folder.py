@@ -14,6 +14,7 @@ from counterpoise.data.decoding import Reading
 from counterpoise.data.halves import TRAIN, Halves, find, is_split_name
 from counterpoise.data.images import CorruptImage
 from counterpoise.data.legend import Legend, read_legend
+from counterpoise.data.mask_file import LOSSLESS
 from counterpoise.data.problems import Problem, fault, raise_first, warning
 from counterpoise.data.sources.base import Splits, split_by_fraction
 from counterpoise.data.sources.masks_files import WAYS_OUT, MaskFiles
@@ -179,6 +180,8 @@ class _Survey:
         for part in self.parts:
             for index in range(len(part)):
                 path = str(part.mask_path(index))
+                if not self.options.lossy and not path.lower().endswith(LOSSLESS):  # counted by its name
+                    continue
                 try:
                     part.read_mask(index)
                 except CounterpoiseError as error:
