@@ -216,3 +216,11 @@ def test_pictures_of_another_shape_are_squashed_or_padded_as_the_network_is_told
         assert model(Plain(), **plain, fit=fit)(wide).round(decimals=5).eq(1).all()
     padded = model(Plain(), **plain, fit="pad")(wide).round(decimals=5)
     assert padded[0, 0].tolist() == [[0.0] * 4, [1.0] * 4, [1.0] * 4, [0.0] * 4]
+
+
+def test_a_teacher_is_shown_pictures_as_its_student_was() -> None:
+    teacher = model(crop_share=0.875, fit="crop")
+    teacher.shown_like(model(crop_share=0.9, fit="pad"))
+    assert (teacher.fit, teacher.whole, teacher.crop_share) == ("pad", False, 0.875)
+    teacher.shown_like(model(crop_share=1.0, fit="squash", whole=True))
+    assert (teacher.fit, teacher.whole, teacher.crop_share) == ("squash", True, 1.0)

@@ -90,6 +90,24 @@ def test_how_pictures_are_read_and_shown_is_kept_and_older_folders_crop(tmp_path
     assert (older.fit, older.whole, older.reading) == ("crop", False, Reading("white", None))
 
 
+@pytest.mark.parametrize(("fit", "extent"), [("squash", (160, 160)), ("pad", (160, 40))])
+def test_timm_shows_all_of_a_picture_where_the_student_sees_it(
+    tmp_path: Path, fit: str, extent: tuple[int, int]
+) -> None:
+    model = catalog.build("timm/test_resnet", num_classes=3)  # readies torchvision for timm
+    model.fit = fit
+    import timm
+    from PIL import Image
+
+    net = timm.create_model(f"local-dir:{save(model, tmp_path / 'student')}", pretrained=True)
+    settings = timm.data.resolve_model_data_config(net)
+    pixels = timm.data.create_transform(**{**settings, "mean": (0,) * 3, "std": (1,) * 3})(
+        Image.new("RGB", (200, 50), "white")
+    )
+    assert pixels.shape == (3, 160, 160)
+    assert int((pixels > 0).all(0).sum()) == extent[0] * extent[1]
+
+
 @pytest.mark.parametrize("size", [160, 96])
 @pytest.mark.parametrize("name", ["timm/test_resnet", "timm/test_vit"])
 def test_timm_reads_the_folder_by_itself(name: str, size: int, tmp_path: Path) -> None:

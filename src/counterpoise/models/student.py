@@ -164,7 +164,7 @@ def _timm_config(model: VisionModel, classes: Sequence[str]) -> dict[str, Any]:
         interpolation="bilinear",
     )
     if model.fit != "crop":
-        config["crop_mode"] = {"squash": "squash", "pad": "border"}[model.fit]
+        config.update(crop_pct=1.0, crop_mode={"squash": "squash", "pad": "border"}[model.fit])
     return {
         "architecture": architecture,
         "num_classes": model.num_classes,
