@@ -135,3 +135,23 @@ def test_a_base_that_leads_nowhere_is_refused(tmp_path: Path, base: str, message
     (tmp_path / "b.yaml").write_text("base: a.yaml\n")
     with pytest.raises(ConfigError, match=message):
         config.read(tmp_path / "a.yaml")
+
+
+@pytest.mark.parametrize(
+    ("values", "says", "never"),
+    [
+        ({"train": {"early_stopping": True}}, "the best epoch is kept", "fast"),
+        ({"train": {"wandb": True}}, "train.tensorboard", "'ema'"),
+        ({"train": {"epoch": 3}}, "Did you mean 'epochs'", "tensorboard"),
+        ({"data": {"size": 100_000}}, "less than or equal to 16384", "Did you mean"),
+        ({"data": {"views": {"padding": 1_000_000}}}, "less than or equal to 1024", "Did you mean"),
+        ({"data": {"size": 16_000}}, "64 pictures of 16000 x 16000", "Did you mean"),
+        ({"data": {"memory_limit_gb": float("inf")}}, "finite", "Did you mean"),
+        ({"data": {"path": "a\0b"}}, "null character in data.path", "Did you mean"),
+    ],
+)
+def test_what_does_not_exist_or_fit_is_answered_with_what_does(values: Any, says: str, never: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        config.resolve(values)
+    assert says in str(refused.value)
+    assert never not in str(refused.value)

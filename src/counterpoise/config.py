@@ -17,6 +17,10 @@ from counterpoise.errors import ConfigError
 from counterpoise.mistakes import explain
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
+LARGEST_EDGE = 16_384
+"""Of a view or of a network's input, in pixels."""
+BATCH_BYTES = 2**34
+"""Of the pixels of a batch at most."""
 Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 Channels = tuple[float, float, float]
 BASES = 16
@@ -77,7 +81,7 @@ class Views(Section):
         description="height and width of a training view; default: data.size, or small images' own size, or the larger "
         "input of the two models",
     )
-    padding: int = Field(4, ge=0, description="pixels of padding for crop pad")
+    padding: int = Field(4, ge=0, le=1024, description="pixels of padding for crop pad")
     scale: tuple[float, float] = Field((0.08, 1.0), description="share of the area kept by crop resized")
     ratio: tuple[float, float] = Field((3 / 4, 4 / 3), description="aspect ratios of crop resized")
     flip: bool = Field(True, description="mirror half of the views")
@@ -125,8 +129,10 @@ class Scenes(Section):
             raise ValueError(f"scale must be positive and rise, got {list(self.scale)}")
         for name in ("size", "window"):
             value = getattr(self, name)
-            if value is not None and min(value) < 1:
-                raise ValueError(f"{name} must be 1 pixel or more, got {list(value)}")
+            if value is not None and not 1 <= min(value) <= max(value) <= LARGEST_EDGE:
+                raise ValueError(f"{name} must be 1 to {LARGEST_EDGE} pixels, got {list(value)}")
+        if self.scale[1] > 16:
+            raise ValueError(f"scale enlarges by up to 16, got {list(self.scale)}")
         return self
 
 
@@ -164,11 +170,14 @@ class Data(Section):
     size: int | None = Field(
         None,
         ge=1,
+        le=LARGEST_EDGE,
         description="edge in pixels of training views, and of pictures for networks without an input size; default: "
         "see data.views.size",
     )
-    memory_limit_gb: float = Field(2.0, ge=0.0, description="images of one size that fit are held in memory, decoded")
-    workers: int = Field(2, ge=0, description="processes that decode images which are not in memory")
+    memory_limit_gb: float = Field(
+        2.0, ge=0.0, allow_inf_nan=False, description="images of one size that fit are held in memory, decoded"
+    )
+    workers: int = Field(2, ge=0, le=256, description="processes that decode images which are not in memory")
     views: Views = Field(default_factory=Views, description="augmentation")
     scenes: Scenes = Field(default_factory=Scenes, description="images with masks, for segmentation")
 
@@ -184,12 +193,15 @@ class Model(Section):
     checkpoint: Path | None = Field(
         None, description="weights: .safetensors, .pt (weights only), a student folder or a run"
     )
+    weights: Literal["auto", "live", "ema"] = Field(
+        "auto", description="which of a checkpoint that holds weights and their moving average: live, ema; auto: ema"
+    )
     pretrained: bool | str = Field(False, description="published weights of timm or torchvision: true, or a tag")
     arguments: dict[str, Any] = Field(default_factory=dict, description="further arguments of the network, by name")
     mean: Channels | None = Field(None, description="channel means of pixels in [0, 1]; default: the network's own")
     std: Channels | None = Field(None, description="channel deviations; default: the network's own")
     input_size: int | None = Field(
-        None, ge=1, description="edge in pixels that images are resized to; default: the network's own"
+        None, ge=1, le=LARGEST_EDGE, description="edge in pixels that images are resized to; default: the network's own"
     )
 
     @field_validator("pretrained", mode="before")
@@ -225,6 +237,11 @@ class Teacher(Model):
         None,
         description="folder or address of recorded logits (`counterpoise record`) to take instead of the network; "
         "{seed} in it stands for the run's seed",
+    )
+    outputs: Literal["auto", "logits", "probabilities"] = Field(
+        "auto",
+        description="what it answers; of probabilities the logarithm is taken; auto: logits, and probabilities are "
+        "refused where they are seen",
     )
     missing: Literal["refuse", "live"] = Field(
         "refuse", description="views that are not in the store: an error, or asked of the network"
@@ -269,7 +286,7 @@ class Train(Section):
     """The training loop."""
 
     epochs: int = Field(30, ge=1, description="passes over the training data")
-    batch_size: int = Field(64, ge=1, description="images a step, over all processes together")
+    batch_size: int = Field(64, ge=1, le=2**20, description="images a step, over all processes together")
     drop_last: bool = Field(False, description="leave out the last incomplete batch of an epoch")
     optimizer: Optimizer = Field(default_factory=Optimizer, description="the optimizer")
     schedule: LearningRateSchedule = Field(
@@ -334,6 +351,19 @@ class Run(Section):
             if not name or "." in name:
                 raise ValueError(f"the name of a term must not be empty or hold a dot, got {name!r}")
         return objective
+
+    @model_validator(mode="after")
+    def _batches_fit(self) -> Run:
+        data, batch = self.data, self.train.batch_size
+        edges = [data.size, self.student.input_size, self.teacher.input_size if self.teacher else None]
+        views = [(edge, edge) for edge in edges if edge]
+        for height, width in (*views, *filter(None, (data.views.size, data.scenes.size))):
+            if batch * 3 * height * width > BATCH_BYTES:
+                raise ValueError(
+                    f"{batch} pictures of {height} x {width} (train.batch_size, data.size or input_size) take "
+                    f"{batch * 3 * height * width / 1e9:,.0f} GB a step; up to {BATCH_BYTES / 1e9:,.0f} GB are taken"
+                )
+        return self
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -413,10 +443,23 @@ def resolve(values: Mapping[str, Any] | Run, origin: str = "run file") -> Run:
     """Check values against the sections. Raises ConfigError that names each wrong key and the nearest right one."""
     if isinstance(values, Run):
         return values
+    if (place := _null_in(values)) is not None:
+        raise ConfigError(f"The {origin} has a null character in {place}, which no name of a file can have.")
     try:
         return Run.model_validate(values)
     except ValidationError as error:
         raise ConfigError(explain(error, origin, Run)) from None
+
+
+def _null_in(values: Any, place: str = "") -> str | None:
+    """The dotted key of a text with a null character, where there is one."""
+    if isinstance(values, Mapping):
+        found = (_null_in(f"{key}", "a key") or _null_in(value, f"{place}.{key}") for key, value in values.items())
+    elif isinstance(values, list | tuple):
+        found = (_null_in(value, place) for value in values)
+    else:
+        return place.strip(".") if isinstance(values, str | Path) and "\0" in str(values) else None
+    return next((one for one in found if one), None)
 
 
 def dump(run: Run) -> str:

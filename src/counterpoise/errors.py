@@ -41,14 +41,63 @@ class MissingExtraError(CounterpoiseError):
         super().__init__(f"{what} needs the extra '{extra}': pip install 'counterpoise[{extra}]'")
 
 
+INSTEAD = {
+    **dict.fromkeys(
+        ("wandb", "mlflow", "comet", "neptune", "logger"),
+        "train.tensorboard writes curves, and metrics.jsonl holds them; `counterpoise watch` shows them.",
+    ),
+    **dict.fromkeys(
+        ("early_stopping", "patience"),
+        "Training goes to its end; the best epoch is kept, and train.ship: best ships it.",
+    ),
+    **dict.fromkeys(
+        ("focal", "focal_loss"),
+        "Rare classes count more with cross_entropy's class_weight, or with class_weighted.",
+    ),
+    **dict.fromkeys(
+        ("amp", "fp16", "half", "mixed_precision"),
+        "train.precision says it: bf16, fp32 or auto.",
+    ),
+    **dict.fromkeys(
+        ("lr", "learning_rate"),
+        "train.optimizer.learning_rate says it.",
+    ),
+    **dict.fromkeys(
+        ("scheduler", "lr_scheduler"),
+        "train.schedule says it.",
+    ),
+    **dict.fromkeys(
+        ("gpu", "gpus", "accelerator"),
+        "train.device says which; torchrun trains on several.",
+    ),
+    **dict.fromkeys(
+        ("num_workers",),
+        "data.workers says how many.",
+    ),
+    **dict.fromkeys(
+        ("num_epochs", "max_epochs"),
+        "train.epochs says how many.",
+    ),
+}
+"""What does the job of names that people know from elsewhere and that do not exist here."""
+
+
 def nearest(given: str, choices: Iterable[str]) -> str:
     """`" Did you mean 'x'?"` for the choice nearest to what was given, or an empty string."""
-    close = difflib.get_close_matches(given, sorted(choices), n=1, cutoff=0.5)
+    # Short names have half their letters in common by chance.
+    close = difflib.get_close_matches(given, sorted(choices), n=1, cutoff=0.5 if len(given) > 5 else 0.6)
     return f" Did you mean '{close[0]}'?" if close else ""
+
+
+def hint(given: str, choices: Iterable[str]) -> str:
+    """What does the job of a name that is known from elsewhere, or the nearest choice."""
+    job = INSTEAD.get(given.lower().replace("-", "_"))
+    return nearest(given, choices) if job is None else f" {job}"
 
 
 def unknown(kind: str, given: str, choices: Iterable[str]) -> str:
     """One sentence for an unknown name: the name, the nearest choice, and all choices where they are few."""
     choices = sorted(choices)
     shown = ", ".join(choices) if len(choices) <= 40 else f"{', '.join(choices[:20])}, ... ({len(choices)} in all)"
-    return f"{kind} '{given}' is unknown.{nearest(given, choices)} Available: {shown}."
+    near = hint(given, choices) if kind == "Objective" else nearest(given, choices)
+    return f"{kind} '{given}' is unknown.{near} Available: {shown}."

@@ -76,6 +76,8 @@ KEYS: dict[str, Key] = {
     "teacher": _RUN,
     "teacher.model": _RUN,
     "teacher.checkpoint": _PLACE,
+    "teacher.weights": _PLACE,
+    "teacher.outputs": _RUN,
     "teacher.pretrained": _RUN,
     "teacher.arguments": _RUN,
     "teacher.mean": _RUN,
@@ -89,6 +91,7 @@ KEYS: dict[str, Key] = {
     "teacher.accept_chance": _FREE,
     "student.model": _RUN,
     "student.checkpoint": Key(resume=True),  # where it starts from: a run that goes on has its own weights
+    "student.weights": _PLACE,
     "student.pretrained": _RUN,
     "student.arguments": _RUN,
     "student.mean": _RUN,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from counterpoise import config, own_code
 from counterpoise.data.decoding import Reading
 from counterpoise.errors import ConfigError, ModelError
+from counterpoise.files import expanded
 
 if TYPE_CHECKING:
     from counterpoise.data.sources.base import ImageSet, Splits
@@ -179,7 +180,7 @@ def _same_data(one: config.Data, other: config.Data) -> bool:
 
 def _same_place(one: Path | None, other: Path | None) -> bool:
     """Whether two paths lead to one place."""
-    return one is not None and other is not None and one.expanduser().resolve() == other.expanduser().resolve()
+    return one is not None and other is not None and expanded(one).resolve() == expanded(other).resolve()
 
 
 def batch_size(student: Path, given: int | None) -> int:

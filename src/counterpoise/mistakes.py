@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from counterpoise.errors import nearest
+from counterpoise.errors import hint, nearest
 
 
 def explain(error: ValidationError, origin: str, root: type[BaseModel], section: str = "") -> str:
@@ -45,7 +45,7 @@ def _message(place: tuple[str, ...], item: Any, root: type[BaseModel]) -> tuple[
     """What was expected, and what was given."""
     if item["type"] == "extra_forbidden":
         kind = "section" if len(place) == 1 else "key"
-        return f"unknown {kind}.{nearest(place[-1], _choices(place[:-1], root))}", ""
+        return f"unknown {kind}.{hint(place[-1], _choices(place[:-1], root))}", ""
     if item["type"] in {"value_error", "assertion_error"}:
         return str(item["ctx"]["error"]), ""
     message = item["msg"][:1].lower() + item["msg"][1:]

@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError, field_validator
 
 from counterpoise import config, mistakes, own_code
 from counterpoise.errors import ConfigError, CounterpoiseError, nearest, unknown
+from counterpoise.files import expanded
 from counterpoise.identity import flatten
 
 ONLY_PAIR = "all"
@@ -134,7 +135,7 @@ def validated(kind: type[Any], values: Mapping[str, Any], origin: str) -> Any:
 def given(values: Values, beside: Path) -> dict[str, Any]:
     """The values themselves, laid over their `base` where they name one, or those of the run file that is named."""
     if isinstance(values, str):
-        return config.read(beside / Path(values).expanduser())
+        return config.read(beside / expanded(Path(values)))
     return config.over_base(values, beside, "run, a pair or a method")
 
 

@@ -20,7 +20,7 @@ from counterpoise.data.summary import Found
 from counterpoise.engine.fast.obstacles import obstacle
 from counterpoise.engine.identify import identify
 from counterpoise.engine.processes import Processes, half_precision_helps
-from counterpoise.errors import ConfigError, MissingExtraError
+from counterpoise.errors import ConfigError, MissingExtraError, ModelError
 from counterpoise.models import catalog
 from counterpoise.models.classmap import map_teacher
 from counterpoise.models.network import VisionModel
@@ -28,7 +28,7 @@ from counterpoise.objectives.composite import WeightedSum
 from counterpoise.outputs import Outputs
 from counterpoise.teachers import asking, resident
 from counterpoise.teachers import identity as teacher_identity
-from counterpoise.teachers.live import LiveTeacher
+from counterpoise.teachers.live import LiveTeacher, refusal_of_probabilities
 from counterpoise.teachers.store import Store
 from counterpoise.teachers.stored import StoredTeacher
 
@@ -215,6 +215,8 @@ def assemble(
 
 def _notes(splits: Splits, models: list[VisionModel], own_fits: list[str]) -> Iterator[str]:
     """What is to be said of the models beside the data; own_fits: how they fitted pictures before this run."""
+    for model in models:
+        yield from model.notes
     if any(model.task == "classification" and model.fit == "crop" and model.input_size is not None for model in models):
         yield from noticing.cut_off(splits.train)
     reading = splits.train.reading
@@ -310,7 +312,11 @@ def build_teacher(run: config.Run, classes: tuple[str, ...], module: nn.Module |
             raise ConfigError(
                 "teacher has no weights: give teacher.checkpoint (a file, student folder or run) or teacher.pretrained."
             )
-    model = catalog.build(module if module is not None else section.model, num_classes=None, **_common(section))
+    model = catalog.build(
+        module if module is not None else section.model, num_classes=None, outputs=section.outputs, **_common(section)
+    )
+    if any(catalog.PROBABILITIES in note for note in model.notes):
+        raise ModelError(refusal_of_probabilities(model.name))
     return map_teacher(model, classes, section.classes) if classes else model
 
 
@@ -323,4 +329,5 @@ def _common(section: config.Model) -> dict[str, Any]:
         "mean": section.mean,
         "std": section.std,
         "input_size": section.input_size,
+        "which": section.weights,
     }

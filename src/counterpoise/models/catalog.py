@@ -9,18 +9,36 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from counterpoise import own_code
 from counterpoise.data.decoding import Reading
 from counterpoise.errors import ModelError, nearest
 from counterpoise.models import checkpoint as checkpoints
+from counterpoise.models import wrapped
 from counterpoise.models.checkpoint import Head, Weights
 from counterpoise.models.families import Built, Family, Request, families
 from counterpoise.models.families import file as own
-from counterpoise.models.network import SceneView, VisionModel
+from counterpoise.models.network import Answers, SceneView, VisionModel, are_probabilities
+from counterpoise.models.wrapped import Which
 
 Model = str | nn.Module | Callable[..., nn.Module]
+PROBABILITIES = (
+    "answers probabilities, from 0 on with a sum of 1, and losses take its answers for logits: they would take the "
+    "softmax of a softmax."
+)
+CHANNELS = ("in_chans", "in_channels", "num_channels")
+_WEIGHTS = "weights are named by checkpoint or pretrained"
+RESERVED = {
+    **dict.fromkeys(CHANNELS, "pictures have three channels"),
+    **dict.fromkeys(("weights", "weights_backbone", "encoder_weights", "checkpoint_path"), _WEIGHTS),
+    **dict.fromkeys(("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"), _WEIGHTS),
+    **dict.fromkeys(("name", "model_name", "encoder_name", "request", "arch"), "the network is named by model"),
+    "features_only": "objectives take features from whole networks",
+    "activation": "losses take logits",
+    "classes": "the number of classes follows from the data",
+}
+"""Arguments of the libraries that are said otherwise here, and how."""
 TRIAL_SIZE = 64  # edge of the image with which a network of no declared size is tried
 
 
@@ -44,6 +62,8 @@ def build(
     input_size: int | None = None,
     classes: Sequence[str] | None = None,
     keep_head: bool = True,
+    which: Which = "auto",
+    outputs: Answers = "auto",
 ) -> VisionModel:
     """Build a network, with its weights where some are named.
 
@@ -56,6 +76,9 @@ def build(
         arguments: further arguments of the network, by name.
         mean, std, input_size: default: of the checkpoint, else the network's own.
         classes: names of the classes; default: of the checkpoint or the published weights.
+        which: of a file with weights and their moving average; see `checkpoint.read`.
+        outputs: what the network answers: logits, probabilities, of which the logarithm is taken, or auto: logits,
+            unless it is seen to answer otherwise, which is refused.
         keep_head: False initializes the head anew where the weights have another number of classes than wanted.
 
     Returns:
@@ -68,13 +91,12 @@ def build(
         return _ready(model, num_classes, checkpoint is not None or bool(pretrained))
     if checkpoint is not None and pretrained:
         raise ModelError("checkpoint and pretrained are both given: the weights to start from are either of them.")
-    weights = None if checkpoint is None else checkpoints.read(Path(checkpoint))
+    weights = None if checkpoint is None else checkpoints.read(Path(checkpoint), which)
     if model is None:
         model = _named_in(weights)
     name, family, make = _resolve(model)
     request = Request(num_classes, {**_arguments_of(weights, name), **(arguments or {})}, input_size)
-    if "num_classes" in request.arguments:
-        raise ModelError(f"{name}: the number of classes follows from the data, so it cannot be among the arguments.")
+    _check_arguments(name, request.arguments)
     if weights is not None and request.input_size is None:
         request = replace(request, input_size=weights.input_size)
     if pretrained:
@@ -84,10 +106,15 @@ def build(
         weights = family.published(name.partition("/")[2], request, pretrained)
         request = replace(request, arguments={**weights.arguments, **request.arguments})
 
+    notes: list[str] = []
     if weights is None:
         built = make(request)
     else:
-        head, weights = (None, weights) if isinstance(model, nn.Module) else _head(weights, make, family, name, request)
+        if isinstance(model, nn.Module):
+            own = checkpoints.shapes(model)
+            head, weights = None, _arranged(weights, partial(checkpoints.fits, own)) or weights
+        else:
+            head, weights = _head(weights, make, family, name, request)
         if head is not None:
             if not head.classes and (keep_head or not num_classes):
                 raise ModelError(f"{weights.origin} has no classifier, so there is nothing to imitate.")
@@ -100,10 +127,20 @@ def build(
         if head is not None and fits and classes and weights.classes:
             checkpoints.reorder_head(built.net, head, weights.classes, classes)
         classes = classes or (weights.classes if fits else None)
+        if not fits and head is not None and head.classes:
+            notes.append(
+                f"{weights.origin} has {head.classes} classes and {request.num_classes} are asked for: the classifier "
+                "starts anew, all else is from there."
+            )
+        notes[:0] = weights.notes
     given = Weights("", {}) if weights is None else weights
     size = input_size or given.input_size or built.input_size
-    count = _try_out(built.net, name, num_classes, size) if built.num_classes is None else built.num_classes
-    return VisionModel(
+    if built.num_classes is None:
+        count, seen = _try_out(built.net, name, num_classes, size)
+        notes += _of_answers(name, seen, outputs)
+    else:
+        count = built.num_classes
+    model = VisionModel(
         built.net,
         name=name,
         num_classes=count,
@@ -119,7 +156,35 @@ def build(
         reading=given.reading or Reading(),
         stages=built.stages,
         task=built.task,
+        outputs=outputs,
     )
+    model.notes = tuple(notes)
+    return model
+
+
+def _check_arguments(name: str, arguments: Mapping[str, Any]) -> None:
+    """Raises ModelError for arguments of a network that are said elsewhere, or that none can have here."""
+    if "num_classes" in arguments:
+        raise ModelError(f"{name}: the number of classes follows from the data, so it cannot be among the arguments.")
+    if is_code(name):
+        return
+    for key, way in RESERVED.items():
+        if key in arguments and not (key in CHANNELS and arguments[key] == 3):
+            raise ModelError(f"{name}: '{key}' cannot be among the arguments: {way}.")
+    strange = [key for key in arguments if not key.isidentifier()]
+    if strange:
+        raise ModelError(f"{name}: {strange[0]!r:.80} is no name of an argument.")
+
+
+def _of_answers(name: str, seen: Tensor | None, outputs: Answers) -> list[str]:
+    """What is to be said where a network that was tried answers otherwise than it is taken to."""
+    if seen is None or outputs == "logits":
+        return []
+    if outputs == "probabilities":
+        if not are_probabilities(seen):
+            raise ModelError(f"{name} answers no probabilities: they would be from 0 on, with a sum of 1.")
+        return [f"{name} answers probabilities; their logarithm is taken."]
+    return [f"{name} {PROBABILITIES}"] if are_probabilities(seen) else []
 
 
 def is_code(name: str) -> bool:
@@ -195,17 +260,28 @@ def _head(
     def net(count: int) -> nn.Module:
         return make(replace(request, num_classes=count)).net
 
-    head = checkpoints.find_head(net, weights.state)
-    if head is None and family is not None and family.convert is not None:
-        state = family.convert(name.partition("/")[2], request, weights.state)
-        head = None if state is None else checkpoints.find_head(net, state)
-        if state is not None and head is not None:
-            return head, replace(weights, state=state)
-    return head, weights
+    shapes = checkpoints.shapes_of(net)
+    arranged = _arranged(weights, lambda state: checkpoints.head_in(shapes, state) is not None)
+    if arranged is not None:
+        return checkpoints.head_in(shapes, arranged.state), arranged
+    plain = replace(weights, state=wrapped.plain(weights.state))
+    if family is not None and family.convert is not None:
+        for given in (weights, plain) if plain.state.keys() != weights.state.keys() else (plain,):
+            state = family.convert(name.partition("/")[2], request, given.state)
+            head = None if state is None else checkpoints.head_in(shapes, state)
+            if state is not None and head is not None:
+                return head, replace(given, state=state)
+    return None, plain
 
 
-def _try_out(net: nn.Module, name: str, expected: int | None, size: int | None) -> int:
-    """How many classes a network of the user's own answers with; what is `expected` where it cannot be tried."""
+def _arranged(weights: Weights, fits: Callable[[dict[str, Tensor]], bool]) -> Weights | None:
+    """The weights as the network calls them, without what lies beside it; None where they do not fit."""
+    found = wrapped.arranged(weights.state, fits, weights.origin)
+    return None if found is None else replace(weights, state=found[0], notes=(*weights.notes, *found[1]))
+
+
+def _try_out(net: nn.Module, name: str, expected: int | None, size: int | None) -> tuple[int, Tensor | None]:
+    """How many classes a network of the user's own answers with, and the answer; `expected` where it fails."""
     parameter = next(net.parameters(), torch.zeros(()))
     edge = size or TRIAL_SIZE
     modes = [(module, module.training) for module in net.modules()]
@@ -218,7 +294,7 @@ def _try_out(net: nn.Module, name: str, expected: int | None, size: int | None) 
         raise
     except Exception as error:  # whatever the user's network raises
         if expected is not None:
-            return expected
+            return expected, None
         raise ModelError(
             f"{name} fails on an image [1, 3, {edge}, {edge}], so its number of classes is unknown: "
             f"{type(error).__name__}: {error}. Give input_size."
@@ -232,4 +308,4 @@ def _try_out(net: nn.Module, name: str, expected: int | None, size: int | None) 
         )
     if expected is not None and answer.shape[1] != expected:
         raise ModelError(f"{name} gives {answer.shape[1]} logits, but there are {expected} classes.")
-    return int(answer.shape[1])
+    return int(answer.shape[1]), answer

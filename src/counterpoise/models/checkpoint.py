@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from counterpoise.data.decoding import Reading
 from counterpoise.errors import ModelError, nearest
 from counterpoise.files import read_tensors
-from counterpoise.models import folder
+from counterpoise.models import folder, wrapped
+from counterpoise.models.wrapped import Which
 
 PICKLES = (".pt", ".pth", ".bin", ".tar", ".ckpt")
-NESTED = ("state_dict", "model_state_dict", "model", "net")  # where training scripts put the weights
 PREFIXES = ("module.", "_orig_mod.")  # of DataParallel and torch.compile
 UNUSUAL_COUNT = 9973
 """A count of classes that no layer has for another reason: building with it shows which tensors depend on the count."""
@@ -36,6 +36,7 @@ class Weights:
 
     Attributes:
         origin: the file or folder.
+        notes: what was taken of it and what was left, a sentence each.
     """
 
     origin: str
@@ -51,12 +52,16 @@ class Weights:
     whole: bool = False
     scenes: tuple[float, tuple[int, int] | None] | None = None
     reading: Reading | None = None
+    notes: tuple[str, ...] = ()
 
 
-def read(path: Path) -> Weights:
+def read(path: Path, which: Which = "auto") -> Weights:
     """Weights from a .safetensors, a .pt or .pth that holds tensors alone, a student folder or a run folder.
 
     A checkpoint of a run that has not come to its end holds its student so far.
+
+    Args:
+        which: of a file that holds weights and their moving average: live, ema, or auto, the average.
 
     Raises ModelError where it is missing, damaged or of another kind.
     """
@@ -66,9 +71,9 @@ def read(path: Path) -> Weights:
         beside = [child.name for child in path.parent.iterdir()] if path.parent.is_dir() else []
         raise ModelError(f"Checkpoint {path} does not exist.{nearest(path.name, beside)}")
     if path.suffix == ".safetensors":
-        return _read_safetensors(path)
+        return _read_safetensors(path, which)
     if path.suffix in PICKLES:
-        return Weights(str(path), _plain(_unpickle(path), path))
+        return _plain(_unpickle(path), path, which)
     kinds = ", ".join((".safetensors", *PICKLES))
     raise ModelError(f"Checkpoint {path} is of an unknown kind; expected {kinds}, a student folder or a run folder.")
 
@@ -92,6 +97,9 @@ def reorder_head(net: nn.Module, head: Head, there: Sequence[str], wanted: Seque
             state[name].copy_(state[name][order])
 
 
+Shapes = Mapping[str, torch.Size]
+
+
 def find_head(build: Callable[[int], nn.Module], state: Mapping[str, Tensor]) -> Head | None:
     """The head in `state`; None where `state` is not of this network.
 
@@ -99,13 +107,32 @@ def find_head(build: Callable[[int], nn.Module], state: Mapping[str, Tensor]) ->
         build: the network for a number of classes.
         state: weights by name.
     """
+    return head_in(shapes_of(build), state)
+
+
+def shapes_of(build: Callable[[int], nn.Module]) -> Shapes:
+    """The shapes of a network's weights by name, those of its head for UNUSUAL_COUNT classes."""
     with torch.random.fork_rng(devices=[]):  # finding out must not change what is drawn afterwards
         try:
             with torch.device("meta"):
                 net = build(UNUSUAL_COUNT)
         except Exception:  # some networks compute with their weights while they are built
             net = build(UNUSUAL_COUNT)
-    expected = {name: value.shape for name, value in net.state_dict().items() if not _is_counter(name)}
+    return shapes(net)
+
+
+def shapes(net: nn.Module) -> Shapes:
+    """The shapes of a network's weights by name."""
+    return {name: value.shape for name, value in net.state_dict().items() if not _is_counter(name)}
+
+
+def fits(expected: Shapes, state: Mapping[str, Tensor]) -> bool:
+    """Whether a state has all tensors of these shapes, and no others."""
+    return expected == {name: value.shape for name, value in state.items() if not _is_counter(name)}
+
+
+def head_in(expected: Shapes, state: Mapping[str, Tensor]) -> Head | None:
+    """The head in `state`; None where `state` is not of the network of these `shapes_of`."""
     given = {name: value.shape for name, value in state.items() if not _is_counter(name)}
     tensors = frozenset(name for name, shape in expected.items() if shape[:1] == (UNUSUAL_COUNT,))
     rest = expected.keys() - tensors
@@ -182,15 +209,20 @@ def _read_folder(path: Path) -> Weights:
     )
 
 
-def _read_safetensors(path: Path) -> Weights:
+def _read_safetensors(path: Path, which: Which) -> Weights:
     try:
         state, metadata = read_tensors(path)
     except (SafetensorError, OSError, ValueError) as error:
         raise ModelError(f"Checkpoint {path} is damaged, or no safetensors file: {error}.") from None
     size = metadata.get("input_size", "")
+    held = _held_by_run(state) if RUN in metadata else wrapped.unwrap(state)
+    if held is None or (held.live is None and held.averaged is None):
+        raise ModelError(f"Checkpoint {path} holds no weights.")
+    state, notes = wrapped.chosen(held, which, str(path))
     return Weights(
         origin=str(path),
-        state=_strip(_student_of(state) if RUN in metadata else state),
+        state=_strip(state),
+        notes=notes,
         architecture=metadata.get("architecture"),
         classes=_names(metadata.get("classes", "")),
         mean=_channels(metadata, "mean", path),
@@ -199,11 +231,13 @@ def _read_safetensors(path: Path) -> Weights:
     )
 
 
-def _student_of(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Of a run's checkpoint what the run would ship: the moving average of the student's weights where there is one."""
-    averaged = {name: value for name, value in state.items() if name.startswith(AVERAGE)}
-    prefix = AVERAGE if averaged else STUDENT
-    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+def _held_by_run(state: Mapping[str, Tensor]) -> wrapped.Held:
+    """Of a run's checkpoint the student's weights, and their moving average where there is one."""
+    live, averaged = (
+        {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+        for prefix in (STUDENT, AVERAGE)
+    )
+    return wrapped.Held(live or None, averaged or None)
 
 
 def _channels(metadata: Mapping[str, str], key: str, path: Path) -> tuple[float, ...] | None:
@@ -246,16 +280,15 @@ def _unpickle(path: Path) -> Any:
         raise ModelError(f"Checkpoint {path} is damaged, or no PyTorch file: {error}.") from None
 
 
-def _plain(held: Any, path: Path) -> dict[str, Tensor]:
-    for key in NESTED:
-        if isinstance(held, Mapping) and isinstance(held.get(key), Mapping):
-            held = held[key]
-    if not isinstance(held, Mapping) or not held or not all(isinstance(value, Tensor) for value in held.values()):
+def _plain(held: Any, path: Path, which: Which) -> Weights:
+    found = wrapped.unwrap(held)
+    if found is None:
         what = f"keys {', '.join(map(str, list(held)[:5]))}" if isinstance(held, Mapping) else type(held).__name__
         raise ModelError(
-            f"Checkpoint {path} holds {what}; expected tensors by name, or those under {', '.join(NESTED)}."
+            f"Checkpoint {path} holds {what}; expected tensors by name, or those under {', '.join(wrapped.LIVE)}."
         )
-    return _strip(held)
+    state, notes = wrapped.chosen(found, which, str(path))
+    return Weights(str(path), _strip(state), notes=notes)
 
 
 def _strip(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

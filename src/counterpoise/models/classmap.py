@@ -88,6 +88,7 @@ def _named(teacher: VisionModel, classes: Sequence[str], selection: nn.Module | 
     settings.update(classes=tuple(classes), num_classes=len(classes), selection=chained or teacher.selection)
     mapped = VisionModel(**settings).train(teacher.training)
     mapped.memory_format = teacher.memory_format
+    mapped.notes = teacher.notes
     return mapped.to(teacher.mean.device)
 
 

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,9 @@ from counterpoise.data.decoding import Reading, placing
 from counterpoise.errors import ModelError, nearest
 from counterpoise.outputs import Outputs
 
+Answers = Literal["auto", "logits", "probabilities"]
+PROBABILITY_ERROR = 1e-2
+"""How far their sum may be from 1: bfloat16 has 8 bits."""
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 
 
@@ -51,11 +54,14 @@ class VisionModel(nn.Module):
         stages: names of submodules of `net` whose outputs are its usual features.
         task: what the logits answer.
         selection: applied to the logits, such as a choice of classes.
+        outputs: what `net` returns: logits, or probabilities, of which the logarithm is taken; auto: logits, where
+            nobody has said so.
 
     Attributes:
         memory_format: of the normalized images; `torch.channels_last` converts them.
         normalization: mean and std as they were given; the buffers of these names hold them in float32.
         by_position: whether its classes were given to its outputs in their order, because it names none itself.
+        notes: what is to be said of its weights and its answers, a sentence each.
         companions: modules whose state changes while `net` trains, by name: kept in checkpoints, not shipped.
         shipping: within it, `net` computes without what was hooked into it for training alone.
     """
@@ -84,6 +90,7 @@ class VisionModel(nn.Module):
         stages: Sequence[str] = (),
         task: str = "classification",
         selection: nn.Module | None = None,
+        outputs: Answers = "auto",
     ) -> None:
         super().__init__()
         if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
@@ -104,6 +111,8 @@ class VisionModel(nn.Module):
         self.stages = tuple(stages)
         self.task = task
         self.selection = selection
+        self.outputs = outputs
+        self.notes: tuple[str, ...] = ()
         self.memory_format = torch.preserve_format
         self.by_position = False
         self.companions: dict[str, nn.Module] = {}
@@ -132,6 +141,7 @@ class VisionModel(nn.Module):
             "stages": self.stages,
             "task": self.task,
             "selection": self.selection,
+            "outputs": self.outputs,
         }
 
     def shown_like(self, student: VisionModel) -> None:
@@ -215,6 +225,8 @@ class VisionModel(nn.Module):
         return "pad" if self.fit == "pad" else "squash"
 
     def _select(self, logits: Tensor) -> Tensor:
+        if self.outputs == "probabilities":
+            logits = logits.float().clamp_min(torch.finfo(torch.float32).tiny).log()
         selected: Tensor = logits if self.selection is None else self.selection(logits)
         return selected
 
@@ -239,6 +251,14 @@ class VisionModel(nn.Module):
             raise ModelError(
                 f"{self.name} has no module '{name}' to take a feature from.{nearest(name, names)}{usual}"
             ) from None
+
+
+def are_probabilities(answer: Tensor) -> bool:
+    """Whether what a network answered, [N, C, ...], are probabilities: from 0 on, with sums of 1 over the classes."""
+    if answer.ndim < 2 or answer.shape[1] < 2 or not answer.numel():
+        return False
+    values = answer.detach().float()
+    return bool((values >= 0).all() and ((values.sum(1) - 1).abs() < PROBABILITY_ERROR).all())
 
 
 def _catch(caught: dict[str, Any], name: str, module: nn.Module, inputs: Any, output: Any) -> None:

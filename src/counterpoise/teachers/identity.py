@@ -40,6 +40,8 @@ def of(model: VisionModel, precision: torch.dtype) -> dict[str, str]:
         "mapping": _mapping(model),
         PRECISION: str(precision).removeprefix("torch."),
     }
+    if model.outputs == "probabilities":
+        found["mapping"] = f"logarithm of {found['mapping']}"
     path, colon, function = model.name.rpartition(":")
     if path.endswith(".py"):
         # A file that was moved is the same one; what it imports from beside it is not looked at.

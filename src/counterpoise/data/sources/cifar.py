@@ -16,6 +16,7 @@ from counterpoise import config
 from counterpoise.data.sources.base import ArraySet, Splits
 from counterpoise.data.sources.registry import register
 from counterpoise.errors import ConfigError, DataError
+from counterpoise.files import expanded
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def load(data: config.Data, *, labels: Literal["fine", "coarse"] = "fine") -> Sp
         labels: the 100 fine or the 20 coarse classes of CIFAR-100.
     """
     assert data.path is not None  # the registry has seen to it
-    path = data.path.expanduser()
+    path = expanded(data.path)
     found = _candidates(path)
     if len(found) != 1:
         folders = " or ".join(layout.folder for _, layout in found or [(path, layout) for layout in _LAYOUTS])

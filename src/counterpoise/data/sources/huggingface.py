@@ -17,6 +17,7 @@ from counterpoise.data.sources.base import UNLABELED, ImageSet, Splits, split_by
 from counterpoise.data.sources.registry import register
 from counterpoise.data.walking import ordered
 from counterpoise.errors import ConfigError, DataError, MissingExtraError, nearest, unknown
+from counterpoise.files import expanded
 
 _LABEL_NAMES = ("label", "labels", "class", "target")  # what a column of plain numbers or strings is usually called
 
@@ -93,7 +94,7 @@ def load(
         import datasets
     except ImportError:
         raise MissingExtraError("Reading a Hugging Face data set", "hf") from None
-    path = data.path.expanduser() if data.path else Path()
+    path = expanded(data.path) if data.path else Path()
     try:
         whole = datasets.load_from_disk(str(path))
     except Exception as error:  # damaged JSON, missing tables and more

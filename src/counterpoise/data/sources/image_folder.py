@@ -15,6 +15,7 @@ from counterpoise.data.sources.base import FileSet, Splits, split_by_fraction
 from counterpoise.data.sources.registry import register
 from counterpoise.data.walking import entries, image_files, leftovers, loose_images, ordered, subfolders
 from counterpoise.errors import DataError, nearest
+from counterpoise.files import expanded
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,7 @@ class _Survey:
 
     def __post_init__(self) -> None:
         assert self.data.path is not None  # the registry has seen to it
-        self.root = self.data.path.expanduser()
+        self.root = expanded(self.data.path)
         try:
             folders = find_folders(self.root, self.train_split, self.val_split)
         except DataError as error:

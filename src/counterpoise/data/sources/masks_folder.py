@@ -23,6 +23,7 @@ from counterpoise.data.sources.masks_pairing import Pairs, Side, listed, matchin
 from counterpoise.data.sources.registry import register
 from counterpoise.data.walking import leftovers, subfolders
 from counterpoise.errors import CounterpoiseError, DataError, nearest
+from counterpoise.files import expanded
 
 _SHOWN = 3
 
@@ -55,7 +56,7 @@ class _Survey:
     def __init__(self, data: config.Data, options: Options) -> None:
         assert data.path is not None  # the registry has seen to it
         self.data, self.options = data, options
-        self.root = data.path.expanduser()
+        self.root = expanded(data.path)
         self.problems: list[Problem] = []
         self.parts: list[MaskFiles] = []
         self.halves: Halves | None = None
@@ -81,7 +82,7 @@ class _Survey:
         return True
 
     def _read_legend(self) -> Legend | None:
-        file = self.options.classes.expanduser()
+        file = expanded(self.options.classes)
         file = file if file.is_file() else self.root / file
         try:
             return read_legend(file, self.options.ignore, self.options.lossy)

@@ -12,6 +12,7 @@ from counterpoise.data.sources.image_folder import find_folders
 from counterpoise.data.sources.registry import register
 from counterpoise.data.walking import image_files, loose_images, subfolders
 from counterpoise.errors import DataError
+from counterpoise.files import expanded
 
 
 def _recognizes(path: Path) -> bool:
@@ -30,7 +31,7 @@ def load(data: config.Data, *, train_split: str | None = None, val_split: str | 
         train_split, val_split: as for image_folder.
     """
     assert data.path is not None  # the registry has seen to it
-    folders = find_folders(data.path.expanduser(), train_split, val_split)
+    folders = find_folders(expanded(data.path), train_split, val_split)
     train = collect(folders.train)
     if folders.val is None:
         splits = split_by_fraction(train, data.val_fraction, data.split_seed)

@@ -19,6 +19,7 @@ from counterpoise.data.decoding import Reading
 from counterpoise.data.problems import Problem
 from counterpoise.data.sources.base import UNLABELED, Splits, split
 from counterpoise.errors import ConfigError, DataError, nearest, unknown
+from counterpoise.files import expanded
 
 Load = TypeVar("Load", bound=Callable[..., Splits])
 AUTO = "auto"
@@ -179,7 +180,7 @@ def _find(data: config.Data) -> Source:
 
 
 def _folder(path: Path, key: str) -> Path:
-    path = path.expanduser()
+    path = expanded(path)
     if not path.exists():
         siblings = [entry.name for entry in path.parent.iterdir() if entry.is_dir()] if path.parent.is_dir() else []
         raise DataError(f"Folder {path} ({key}) does not exist.{nearest(path.name, siblings)}")

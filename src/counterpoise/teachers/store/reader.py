@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from counterpoise.files import expanded
 from counterpoise.teachers.store.codecs import StoreError
 from counterpoise.teachers.store.format import CHUNKS, Chunk, Header, Index, checksum, load, present, words
 from counterpoise.teachers.store.remote import Cache, is_address
@@ -140,7 +141,7 @@ class Store(_Views):
         if is_address(address):
             remote = Cache(str(address), cache)
             return cls(remote.index, str(address), remote.fetch, check=False)
-        path = Path(address).expanduser()
+        path = expanded(Path(address))
         index = load(path)
         sizes = present(path)
         wrong = [chunk for chunk in index.header.chunks() if sizes.get(chunk.name) != index.header.chunk_size(chunk)]

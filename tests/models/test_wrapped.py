@@ -1,0 +1,194 @@
+"""Weights as others save them: in dictionaries, under prefixes, beside a moving average or a loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+import counterpoise
+from counterpoise.errors import ModelError
+from counterpoise.models import catalog, digits
+from counterpoise.models.network import VisionModel
+from counterpoise.models.wrapped import Which
+
+Command = Callable[..., tuple[int, str, str]]
+State = dict[str, Tensor]
+
+
+@pytest.fixture(scope="module")
+def live() -> State:
+    torch.manual_seed(0)
+    return catalog.build("digits/cnn_4_8", num_classes=3).weights()
+
+
+@pytest.fixture(scope="module")
+def moving(live: State) -> State:
+    return {key: value + 1 if value.is_floating_point() else value for key, value in live.items()}
+
+
+def under(prefix: str, state: State) -> State:
+    return {prefix + key: value for key, value in state.items()}
+
+
+def load(path: Path, which: Which = "auto", **options: Any) -> VisionModel:
+    return catalog.build("digits/cnn_4_8", checkpoint=path, which=which, **options)
+
+
+def holds(model: VisionModel, state: State) -> bool:
+    return all(torch.equal(value, state[key]) for key, value in model.weights().items())
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    ["", "model.", "net.", "backbone.", "module.", "_orig_mod.", "model._orig_mod.", "module.model.backbone.net."],
+)
+@pytest.mark.parametrize("wrapper", [(), ("state_dict",), ("model_state",), ("weights",), ("model", "state_dict")])
+def test_weights_under_wrappers_and_prefixes_are_found(
+    tmp_path: Path, live: State, prefix: str, wrapper: tuple[str, ...]
+) -> None:
+    content: Any = under(prefix, live)
+    for key in reversed(wrapper):
+        content = {key: content, "epoch": 3}
+    torch.save(content, tmp_path / "w.pt")
+    model = load(tmp_path / "w.pt")
+    assert holds(model, live)
+    assert model.notes == ()
+
+
+@pytest.mark.parametrize("prefix", ["", "model.", "model._orig_mod."])
+def test_what_lies_beside_a_network_is_left_out_and_said(tmp_path: Path, live: State, prefix: str) -> None:
+    state = {**under(prefix, live), "criterion.weight": torch.ones(3)}
+    torch.save({"state_dict": state}, tmp_path / "w.pt")
+    save_file(state, tmp_path / "w.safetensors")
+    for name in ("w.pt", "w.safetensors"):
+        model = load(tmp_path / name)
+        assert holds(model, live)
+        assert [note for note in model.notes if "criterion.weight is no part of the network, and left out" in note]
+
+
+@pytest.mark.parametrize("key", ["state_dict_ema", "model_ema", "ema", "ema_state_dict"])
+def test_live_weights_and_their_average_are_told_apart(tmp_path: Path, live: State, moving: State, key: str) -> None:
+    torch.save({"state_dict": live, key: under("module.", moving)}, tmp_path / "both.pt")
+    model = load(tmp_path / "both.pt")
+    assert holds(model, moving)
+    assert "the moving average count; weights: live takes the others" in model.notes[0]
+    other = load(tmp_path / "both.pt", "live")
+    assert holds(other, live)
+    assert "the weights count; weights: ema takes the others" in other.notes[0]
+    torch.save({key: moving}, tmp_path / "alone.pt")
+    model = load(tmp_path / "alone.pt")
+    assert holds(model, moving)
+    assert "holds a moving average of weights, which counts" in model.notes[0]
+    with pytest.raises(ModelError, match="a moving average of weights alone"):
+        load(tmp_path / "alone.pt", "live")
+
+
+def test_an_average_may_lie_in_the_same_state(tmp_path: Path, live: State, moving: State) -> None:
+    torch.save({**under("model.", live), **under("model_ema.module.", moving)}, tmp_path / "w.pt")
+    assert holds(load(tmp_path / "w.pt"), moving)
+    assert holds(load(tmp_path / "w.pt", "live"), live)
+    torch.save({"n_averaged": torch.tensor(3), **under("module.", live)}, tmp_path / "w.pt")
+    assert holds(load(tmp_path / "w.pt"), live)
+    with pytest.raises(ModelError, match="no moving average"):
+        load(tmp_path / "w.pt", "ema")
+
+
+def test_two_networks_that_fit_are_refused(tmp_path: Path, live: State, moving: State) -> None:
+    torch.save({**under("model.", live), **under("net.", moving)}, tmp_path / "w.pt")
+    with pytest.raises(ModelError, match=r"several networks that fit, under 'model\.' and 'net\.'"):
+        load(tmp_path / "w.pt")
+
+
+def test_a_prefix_of_the_networks_own_stays(tmp_path: Path) -> None:
+    class Own(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = digits.create("cnn_4_8", 3)
+
+        def forward(self, images: Tensor) -> Tensor:
+            answer: Tensor = self.model(images)
+            return answer
+
+    own = Own()
+    torch.save({"state_dict": under("module.", own.state_dict())}, tmp_path / "w.pt")
+    model = catalog.build(Own(), checkpoint=tmp_path / "w.pt", input_size=8)
+    assert holds(model, own.state_dict())
+
+
+def test_a_head_for_other_classes_starts_anew_and_is_said(tmp_path: Path, live: State) -> None:
+    torch.save(live, tmp_path / "w.pt")
+    model = load(tmp_path / "w.pt", num_classes=5, keep_head=False)
+    assert "has 3 classes and 5 are asked for: the classifier starts anew" in model.notes[0]
+
+
+SOFT = """
+from torch import nn
+from counterpoise.models.digits import create
+
+
+def net(num_classes=10):
+    return nn.Sequential(create("cnn_4_8", num_classes), nn.Softmax(1))
+"""
+RUN: dict[str, Any] = {
+    "data": {"source": "digits", "options": {"train_size": 60}},
+    "student": {"model": "digits/cnn_4_8"},
+    "train": {"epochs": 1, "precision": "fp32", "device": "cpu"},
+}
+
+
+@pytest.fixture
+def soft(tmp_path: Path) -> dict[str, Any]:
+    (tmp_path / "net.py").write_text(SOFT)
+    state = nn.Sequential(digits.create("cnn_4_8", 10)).state_dict()
+    torch.save(state, tmp_path / "w.pt")
+    return {"model": f"{tmp_path}/net.py:net", "checkpoint": str(tmp_path / "w.pt"), "input_size": 8}
+
+
+def test_a_teacher_of_probabilities_is_refused_with_the_way_out(tmp_path: Path, soft: dict[str, Any]) -> None:
+    counterpoise.train({**RUN, "out": str(tmp_path / "alone")})
+    for ask in (
+        lambda: counterpoise.distill({**RUN, "teacher": soft, "out": str(tmp_path / "run")}),
+        lambda: counterpoise.record({**RUN, "teacher": soft, "out": str(tmp_path / "store")}),
+        lambda: counterpoise.gauge(tmp_path / "alone", teacher=soft),
+    ):
+        with pytest.raises(ModelError, match=r"answers probabilities.*teacher\.outputs: probabilities"):
+            ask()
+
+
+def test_of_probabilities_the_logarithm_is_taken(tmp_path: Path, soft: dict[str, Any]) -> None:
+    counterpoise.train({**RUN, "out": str(tmp_path / "alone")})
+    told = counterpoise.gauge(tmp_path / "alone", teacher={**soft, "outputs": "probabilities"})
+    plain = digits.create("cnn_4_8", 10)
+    plain.load_state_dict({key.removeprefix("0."): value for key, value in torch.load(soft["checkpoint"]).items()})
+    expected = counterpoise.gauge(tmp_path / "alone", teacher=catalog.build(plain, input_size=8))
+    assert told["forward_kl"] == pytest.approx(expected["forward_kl"], rel=1e-4)
+    with pytest.raises(ModelError, match="answers no probabilities"):
+        catalog.build(plain, input_size=8, outputs="probabilities")
+
+
+@pytest.mark.parametrize(
+    ("model", "arguments"),
+    [
+        ("timm/test_resnet", {"in_chans": 1}),
+        ("timm/test_resnet", {"num_classes": 3}),
+        ("timm/test_resnet", {"pretrained": True}),
+        ("timm/test_resnet", {"checkpoint_path": "/dev/zero"}),
+        ("timm/test_resnet", {"a b": 1}),
+        ("torchvision/resnet18", {"weights": "DEFAULT"}),
+        ("torchvision/resnet18", {"name": "vgg11"}),
+        ("torchvision/resnet18", {"request": 1}),
+        ("torchvision/resnet18", {"nonsense": 1}),
+        ("digits/cnn_4_8", {"name": "cnn_8_16"}),
+        ("cifar/resnet8", {"nonsense": 1}),
+    ],
+)
+def test_arguments_that_collide_with_ours_are_refused_in_a_sentence(model: str, arguments: dict[str, Any]) -> None:
+    with pytest.raises(ModelError) as refused:
+        catalog.build(model, num_classes=3, arguments=arguments)
+    assert str(refused.value).count("\n") < 3
