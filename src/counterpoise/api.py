@@ -301,51 +301,57 @@ def predict(
     beside: Mapping[str, str | Path] | None = None,
     data: RunLike | None = None,
     split: str | None = None,
-    first: int = 8,
+    first: int | None = None,
     overwrite: bool = False,
     max_megapixels: float | None = None,
 ) -> list[dict[str, Any]]:
     """What a student says of pictures.
 
     Args:
-        images: paths, PIL images or uint8 arrays [H, W, 3].
+        images: paths of pictures or of folders of them, PIL images or uint8 arrays [H, W, 3].
         student: student folder, or a run's folder.
         model: the student's network, where that is code of one's own: a folder alone gets to run none.
         out: folder for a colored mask of each picture, and for a sheet with the picture, what is known to be there, the
             answers of `beside` and that of the student side by side; segmentation alone.
         beside: further student folders, by the title of their panel, such as teacher or alone.
-        data: instead of `images`, the `first` pictures of a data set's validation part, with their masks; a folder or a
-            run.
+        data: instead of `images`, the pictures of a data set's validation part, with their masks or classes; a folder
+            or a run.
         split: as for `evaluate`.
+        first: of the data, so many; default: all, and 8 where there is an `out`.
         overwrite: replace files in `out`.
         max_megapixels: larger pictures are refused; default: 179.
 
     Returns:
-        One answer a picture; for classification {"class", "probability", "top": [five of them]}, for segmentation
-        {"height", "width", "classes": [{"class", "share"}, ...]} and the names of the files written.
+        One answer a picture, in order: its name as "image" and, for classification, {"class", "probability", "top":
+        [five of them]} and the "truth" where data tells, for segmentation {"height", "width", "classes": [{"class",
+        "share"}, ...]} and the names of the files written. A picture that cannot be read has an "error" instead.
+
+    Raises:
+        CorruptImage: none of the pictures can be read.
     """
-    from counterpoise import tasks
+    from counterpoise import predicting
     from counterpoise.models.student import load_student
 
     network = load_student(Path(student), model=model)
     if max_megapixels is not None:
         network.reading = network.reading._replace(max_megapixels=max_megapixels)
-    task = tasks.get(network.task)
-    if data is None and out is None and not beside:
-        return task.predict(network, list(images))
-    if out is None:
-        raise ConfigError("There is no folder for the pictures: give out (--out).")
     if data is not None and images:
         raise ConfigError("Pictures are given and data, too: it is either of them.")
+    if beside and out is None:
+        raise ConfigError("There is no folder for the pictures: give out (--out).")
     others = {title: load_student(Path(place)) for title, place in (beside or {}).items()}
     if "student" in others or "truth" in others or "image" in others:
         raise ConfigError("beside: image, truth and student are panels already; call it otherwise.")
+    skip = False
     if data is None:
-        pictures = inputs.given_pictures(images, network.reading)
+        asked = predicting.given(images, network.reading)
     else:
-        found, section = inputs.evaluated(Path(student), data, split, None)
-        pictures = inputs.data_pictures(found, inputs.positive("first", first), section.on_corrupt)
-    return task.draw({**others, "student": network}, pictures, Path(out), overwrite)
+        chosen, section = inputs.evaluated(Path(student), data, split, None)
+        skip = section.on_corrupt == "skip"
+        some = predicting.SHEETS if first is None and out is not None else first
+        asked = predicting.of_data(chosen, None if some is None else inputs.positive("first", some))
+    place = None if out is None else Path(out)
+    return predicting.answers({**others, "student": network}, asked, place, overwrite, skip)
 
 
 def try_(

@@ -263,28 +263,30 @@ def predict(
     beside: dict[str, Path] | None = None,
     data: Path | None = None,
     split: str | None = None,
-    first: int = 8,
+    first: int | None = None,
     model: str | None = None,
     overwrite: bool = False,
     max_megapixels: float | None = None,
+    csv: bool = False,
     json: bool = False,
-) -> None:
+) -> int:
     """Say what is on pictures, or paint it.
 
     Args:
-        images: picture files
+        images: picture files, or folders of them
         student: student folder, or a run's folder
         out: folder for colored masks, and for sheets of picture, truth and answers side by side (segmentation)
         beside: further students for those sheets, by title: --beside.teacher runs/teacher
-        data: data folder or run file to take pictures and their masks from
+        data: data folder or run file to take pictures and their classes or masks from
         split: which split of it, where there are several
-        first: how many of them
+        first: how many of them; default: all, and 8 with --out
         model: the student's network where it is code of your own, file.py:function
         overwrite: replace files in --out
         max_megapixels: larger pictures are refused; default: 179
+        csv: print the answers as CSV
         json: print the answers as JSON
     """
-    from counterpoise import api
+    from counterpoise import api, predicting
     from counterpoise.data.noticing import look_at
     from counterpoise.engine.progress import tell
     from counterpoise.inputs import reading_of
@@ -292,8 +294,10 @@ def predict(
 
     if not images and data is None:
         raise CounterpoiseError(
-            "predict needs at least one picture: counterpoise predict PHOTO.jpg --student runs/mine"
+            "predict needs pictures: counterpoise predict PHOTO.jpg --student runs/mine, a folder, or --data PATH"
         )
+    if csv and json:
+        raise CounterpoiseError("--csv and --json are both given: the answers are printed as one of them.")
     found = api.predict(
         images,
         student,
@@ -306,11 +310,18 @@ def predict(
         overwrite=overwrite,
         max_megapixels=max_megapixels,
     )
-    reading = reading_of(student)
-    tell(look_at(images, reading).notes(reading))
-    names = [str(path) for path in images] or [answer["overlay"] for answer in found]
-    answers = [{"image": name, **answer} for name, answer in zip(names, found, strict=True)]
-    command_line.show(answers, json, lambda: prediction_table(answers))
+    answered = [answer for answer in found if "error" not in answer]
+    if data is None:
+        reading = reading_of(student)
+        tell(look_at([answer["image"] for answer in answered], reading).notes(reading))
+    if csv:
+        command_line.print_csv(predicting.as_rows(found))
+    else:
+        command_line.show(found, json, lambda: prediction_table(answered))
+    if len(answered) == len(found):
+        return 0
+    lines = "".join(f"\n  {answer['image']}: {answer['error']}" for answer in found if "error" in answer)
+    return command_line.fail(f"{len(found) - len(answered)} of {len(found)} pictures cannot be read:{lines}")
 
 
 @app.command(name="list")

@@ -187,4 +187,4 @@ MAKING = ("config.py", "data", "documents.py", "engine", "files.py", "identity.p
           "outputs.py", "tasks", "teachers")  # fmt: skip
 TELLING = ("__init__.py", "__main__.py", "*cli.py", "api.py", "browser", "command_line.py", "comparing", "demos",
            "deploy", "errors.py", "fitting", "gauges.py", "grid.py", "inputs.py", "machine.py", "mistakes.py",
-           "overlays.py", "own_code.py", "report", "tables.py", "watching")  # fmt: skip
+           "overlays.py", "predicting.py", "own_code.py", "report", "tables.py", "watching")  # fmt: skip

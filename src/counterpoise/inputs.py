@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,6 @@ from counterpoise.files import expanded
 
 if TYPE_CHECKING:
     from counterpoise.data.sources.base import ImageSet, Splits
-    from counterpoise.tasks import Picture
 
 RunLike = config.Run | Mapping[str, Any] | str | Path
 
@@ -123,47 +122,6 @@ def evaluated(
     if images.split_from is not None and data_set is None and not held_out:
         images = images.split_from
     return images, section
-
-
-def given_pictures(images: Sequence[Any], reading: Reading) -> Iterator[Picture]:
-    """Pictures by path, or as PIL images or arrays, each under a name of its own."""
-    from counterpoise.data.images import decode, to_tensor
-    from counterpoise.tasks import Picture
-
-    taken: set[str] = set()
-    for index, image in enumerate(images):
-        name = Path(image).stem if isinstance(image, str | Path) else f"picture-{index}"
-        yield Picture(_distinct(name, index, taken), to_tensor(decode(image, reading=reading)))
-
-
-def data_pictures(images: ImageSet, count: int, on_corrupt: str = "stop") -> Iterator[Picture]:
-    """The first pictures of a set, with their masks where it has some.
-
-    `on_corrupt`: as data.on_corrupt, of pictures and of masks.
-    """
-    from counterpoise.data.images import CorruptImage
-    from counterpoise.data.sources.masks import MaskedSet
-    from counterpoise.tasks import Picture
-
-    taken: set[str] = set()
-    for index in range(min(count, len(images))):
-        name = Path(images.name(index)).stem.replace("#", "").replace(" ", "-")
-        try:
-            truth = images.read_mask(index) if isinstance(images, MaskedSet) else None
-            image = images.read(index)
-        except CorruptImage:
-            if on_corrupt == "stop":
-                raise
-            continue
-        yield Picture(_distinct(name, index, taken), image, truth)
-
-
-def _distinct(name: str, index: int, taken: set[str]) -> str:
-    """A name that no picture has yet: those of two folders may be called alike."""
-    while name in taken:
-        name = f"{name}-{index}"
-    taken.add(name)
-    return name
 
 
 def _is_run(data: RunLike | None) -> bool:

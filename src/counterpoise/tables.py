@@ -125,11 +125,16 @@ def prediction_table(answers: Sequence[dict[str, Any]]) -> Iterator[Any]:
     """What a student says of pictures."""
     ranked = [answer.get("top") or answer.get("classes") or [] for answer in answers]
     measure = next((key for entries in ranked for key in entries[0] if key != "class"), "")  # probability, or share
-    grid = Grid("", [*names("image"), *texts("class"), *numbers(measure), *texts("then")])
+    known = any("truth" in answer for answer in answers)
+    further = texts("then", *(["truth"] if known else []))
+    grid = Grid("", [*names("image"), *texts("class"), *numbers(measure), *further])
     for answer, entries in zip(answers, ranked, strict=True):
         others = ", ".join(f"{other['class']} {other[measure]:.2f}" for other in entries[1:4])
-        grid.add(answer["image"], entries[0]["class"], f"{entries[0][measure]:.3f}", others)
+        truth = [str(answer.get("truth", ""))] if known else []
+        grid.add(answer["image"], entries[0]["class"], f"{entries[0][measure]:.3f}", others, *truth)
     yield grid
+    painted = {str(Path(answer["overlay"]).parent) for answer in answers if "overlay" in answer}
+    yield from (f"Masks and sheets are in {folder}" for folder in painted)
 
 
 def listing_table(what: str, rows: Sequence[dict[str, Any]]) -> Iterator[Any]:

@@ -1,0 +1,144 @@
+"""What a student says of pictures, folders of them and data sets: each by its name, those that cannot be read, too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from counterpoise import tasks
+from counterpoise.errors import DataError
+from counterpoise.tasks import Picture
+
+if TYPE_CHECKING:
+    from counterpoise.data.decoding import Reading
+    from counterpoise.data.sources.base import ImageSet
+    from counterpoise.models.network import VisionModel
+
+SHEETS = 8
+"""Pictures of a data set that are painted, unless told otherwise; answers in words are given for all."""
+
+
+class Asked(NamedTuple):
+    """A picture to be asked about.
+
+    Attributes:
+        image: what a person calls it.
+        name: a word for its files.
+        read: the picture as the task takes it: a path, a PIL image or an array.
+        draw: the same as pixels, and its mask where it has one.
+        truth: its class, where that is known.
+    """
+
+    image: str
+    name: str
+    read: Callable[[], Any]
+    draw: Callable[[], Picture]
+    truth: str | None = None
+
+
+def given(images: Sequence[Any], reading: Reading) -> Iterator[Asked]:
+    """Pictures by path, all below a folder, or PIL images and arrays. Raises DataError for a folder without any."""
+    from counterpoise.data.images import decode, to_tensor
+
+    taken: set[str] = set()
+    for index, image in enumerate(images):
+        of_folder = isinstance(image, str | Path) and Path(image).is_dir()
+        for said, name, source in _below(Path(image)) if of_folder else [_one(image, index)]:
+            word = _distinct(name, len(taken), taken)
+
+            def draw(source: Any = source, word: str = word) -> Picture:
+                return Picture(word, to_tensor(decode(source, reading=reading)))
+
+            yield Asked(said, word, lambda source=source: source, draw)  # type: ignore[misc]
+
+
+def of_data(images: ImageSet, count: int | None) -> Iterator[Asked]:
+    """The first pictures of a set, or all, with their classes or masks."""
+    from counterpoise.data.sources.base import UNLABELED
+    from counterpoise.data.sources.masks import MaskedSet
+
+    masked = isinstance(images, MaskedSet)
+    taken: set[str] = set()
+    for index in range(len(images) if count is None else min(count, len(images))):
+        word = _distinct(Path(images.name(index)).stem.replace("#", "").replace(" ", "-"), index, taken)
+
+        def read(index: int = index) -> Any:
+            return images.read(index).permute(1, 2, 0).numpy()
+
+        def draw(index: int = index, word: str = word) -> Picture:
+            return Picture(word, images.read(index), images.read_mask(index) if masked else None)  # type: ignore[attr-defined]
+
+        label = int(images.labels[index])
+        known = not masked and label != UNLABELED
+        yield Asked(images.name(index), word, read, draw, images.classes[label] if known else None)
+
+
+def answers(
+    models: Mapping[str, VisionModel], asked: Iterator[Asked], out: Path | None, overwrite: bool, skip: bool = False
+) -> list[dict[str, Any]]:
+    """One answer a picture, in order; the last of `models` is the student, and all are drawn where there is an `out`.
+
+    A picture that cannot be read has an "error" in place of an answer; with `skip` it is left out, as in training.
+    Raises CorruptImage where no picture can be read.
+    """
+    from counterpoise.data.images import CorruptImage
+
+    student = list(models.values())[-1]
+    task = tasks.get(student.task)
+    found: list[dict[str, Any]] = []
+    problem: CorruptImage | None = None
+    for picture in asked:
+        try:
+            if out is None:
+                answer = task.predict(student, [picture.read()])[0]
+            else:
+                answer = task.draw(models, [picture.draw()], out, overwrite)[0]
+        except CorruptImage as error:
+            problem = problem or error
+            if not skip:
+                found.append({"image": picture.image, "error": error.reason})
+            continue
+        truth = {} if picture.truth is None else {"truth": picture.truth}
+        found.append({"image": picture.image, **answer, **truth})
+    if problem is not None and all("error" in answer for answer in found):
+        raise problem
+    return found
+
+
+def as_rows(found: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Answers as rows of one table: the classes by their rank, or each with its share of the picture."""
+    rows = []
+    for answer in found:
+        row = {key: value for key, value in answer.items() if not isinstance(value, list)}
+        for rank, entry in enumerate(answer.get("top", [])[1:], 2):
+            row |= {f"{key}_{rank}": value for key, value in entry.items()}
+        row |= {f"share {entry['class']}": entry["share"] for entry in answer.get("classes", [])}
+        rows.append(row)
+    columns = list(dict.fromkeys(key for row in rows for key in row if key not in ("truth", "error")))
+    columns += [key for key in ("truth", "error") if any(key in row for row in rows)]
+    return [{column: row.get(column, "") for column in columns} for row in rows]
+
+
+def _one(image: Any, index: int) -> tuple[str, str, Any]:
+    if isinstance(image, str | Path):
+        return str(image), Path(image).stem, image
+    return f"picture {index}", f"picture-{index}", image
+
+
+def _below(folder: Path) -> Iterator[tuple[str, str, Path]]:
+    from counterpoise.data.walking import image_files
+
+    files = image_files(folder)
+    if not files:
+        raise DataError(f"{folder} holds no pictures.")
+    for file in files:
+        yield str(folder / file), "-".join(Path(file).with_suffix("").parts), folder / file
+
+
+def _distinct(name: str, index: int, taken: set[str]) -> str:
+    """A name that no picture has yet: those of two folders may be called alike."""
+    while name in taken:
+        name = f"{name}-{index}"
+    taken.add(name)
+    return name
