@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import subprocess
-from dataclasses import asdict, fields
+from dataclasses import MISSING, asdict, fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -92,7 +92,10 @@ def finished(folder: RunFolder, run: config.Run) -> Result | None:
         described = documents.read_json(folder.student / "student.json", within=folder.path)
         if shipped_epoch(described["provenance"]) != run.train.ship:
             return None
-        values = {field.name: summary[field.name] for field in fields(Result) if field.name not in ("folder", "note")}
+        told = (field for field in fields(Result) if field.name not in ("folder", "note"))
+        values = {  # earlier versions did not count all of it
+            field.name: summary[field.name] for field in told if field.name in summary or field.default is MISSING
+        }
     except (OSError, ValueError, KeyError, TypeError):
         return None
     note = (
