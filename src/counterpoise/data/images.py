@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -33,6 +35,18 @@ class CorruptImage(DataError):  # noqa: N818 - named by what it says about the f
 
     def __reduce__(self) -> tuple[type[CorruptImage], tuple[str, str]]:
         return type(self), (self.name, self.reason)  # workers send it to the main process
+
+
+@contextmanager
+def skipping_advised() -> Iterator[None]:
+    """Have a corrupt image that stops a run told together with the way out; also a decorator."""
+    try:
+        yield
+    except CorruptImage as error:
+        if "on_corrupt" not in str(error):
+            way_out = "Leave such images out with --data.on_corrupt skip; `counterpoise check` names all of them."
+            error.args = (f"{error} {way_out}",)
+        raise
 
 
 def decode(image: Picture, name: str | None = None, reading: Reading = AS_USUAL) -> Image.Image:

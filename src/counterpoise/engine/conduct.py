@@ -7,6 +7,7 @@ from contextlib import nullcontext
 from torch import nn
 
 from counterpoise import config
+from counterpoise.data.images import skipping_advised
 from counterpoise.data.sources.base import Splits
 from counterpoise.engine.assemble import assemble, settle
 from counterpoise.engine.finish import finish, finished
@@ -19,6 +20,7 @@ from counterpoise.errors import ConfigError
 from counterpoise.objectives.composite import described
 
 
+@skipping_advised()
 def conduct(
     run: config.Run,
     *,

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from counterpoise import config
 from counterpoise.data.epochs import Epochs
+from counterpoise.data.images import skipping_advised
 from counterpoise.engine.allocation import keep_freed_memory
 from counterpoise.engine.assemble import Parts, evaluation_loader
 from counterpoise.engine.chance import Tally, judge, teacher_line
@@ -40,6 +41,7 @@ def plain(run: config.Run) -> config.Run:
     return run.model_copy(update={"data": data.model_copy(update={"views": views, "scenes": scenes})})
 
 
+@skipping_advised()
 def record(
     run: config.Run,
     parts: Parts,

@@ -11,10 +11,11 @@ import pytest
 import torch
 from PIL import Image
 
-from counterpoise import config
+from counterpoise import config, evaluate, load_student, train
 from counterpoise.data import sources
 from counterpoise.data.images import CorruptImage
 from counterpoise.errors import DataError
+from counterpoise.models import catalog
 
 
 def load(path: Path, source: str = "image_folder", **values: Any) -> sources.Splits:
@@ -263,3 +264,30 @@ def test_images_can_be_had_with_their_classes_in_another_order(image_folder: Pat
     assert turned.in_order(images.classes).fingerprint() == images.fingerprint()
     with pytest.raises(DataError, match="are other classes than"):
         images.in_order(("circle", "square", "line"))
+
+
+def test_a_student_of_another_class_order_is_scored_by_names(image_folder: Path, tmp_path: Path) -> None:
+    """As students have them that were trained when numbers were sorted as text."""
+    for half in ("train", "val"):
+        for old, new in (("circle", "10"), ("square", "9"), ("stripes", "1")):
+            (image_folder / half / old).rename(image_folder / half / new)
+    now = load(image_folder)
+    then = sources.Splits(*(half.in_order(("1", "10", "9")) for half in now))
+    values = {"student": {"model": "cifar/resnet8"}, "data": {"size": 16, "workers": 0}, "train": {"epochs": 3}}
+    older = train({**values, "out": tmp_path / "older"}, data=then).folder
+    here = {"data": {"workers": 0, "size": 16}}
+    by_then, by_now = (evaluate(older, here, data_set=half) for half in (then, now))
+    assert by_then == by_now
+    assert [row["class"] for row in by_now["per_class"]] == ["1", "10", "9"]
+    start = catalog.build("cifar/resnet8", checkpoint=older, classes=("1", "9", "10"), num_classes=3, keep_head=False)
+    pixels = torch.randint(0, 256, (4, 3, 16, 16), dtype=torch.uint8)
+    student = load_student(older)
+    with torch.no_grad():
+        torch.testing.assert_close(start.eval()(pixels), student.eval()(pixels)[:, [0, 2, 1]])
+
+
+def test_a_corrupt_image_stops_a_run_with_the_way_out(image_folder: Path, tmp_path: Path) -> None:
+    (image_folder / "train" / "circle" / "01.png").write_bytes(b"x")
+    values = {"student": {"model": "cifar/resnet8"}, "data": {"path": image_folder, "size": 16, "workers": 0}}
+    with pytest.raises(CorruptImage, match=r"01.png cannot be read: .*--data.on_corrupt skip; `counterpoise check`"):
+        train({**values, "out": tmp_path / "run", "train": {"epochs": 1}})
