@@ -43,11 +43,10 @@ def conduct(
         resume = resume and folder.started()
         processes.barrier()
         with folder.locked() if processes.first else nullcontext():
-            late = never_reached(run.train)
+            late, done = never_reached(run.train), None
             if resume:
                 folder.check_same(run)
-                if (done := finished(folder, run)) is not None:
-                    return done
+                done = finished(folder, run)
                 run = folder.read_as_started(run)
             elif late is not None:
                 raise ConfigError(late)
@@ -62,6 +61,10 @@ def conduct(
             if not resume:
                 trainer.meet_teacher()
             if resume:
+                if done is not None or folder.checkpoint.exists():  # before anything in the folder is written
+                    folder.check_identity(parts.identity)
+                if done is not None:
+                    return done
                 if processes.first:
                     folder.ship(run.train.ship)
                 folder.check_decided(parts.run, parts.train.images, parts.in_arrays)

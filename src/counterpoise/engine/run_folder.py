@@ -122,6 +122,13 @@ class RunFolder:
         except (OSError, ValueError, LookupError, TypeError, AttributeError, CounterpoiseError):
             return {}
 
+    def check_identity(self, found: Mapping[str, str]) -> None:
+        """Raises RunError where the run was trained on other data, or by another teacher."""
+        from counterpoise.engine import state
+
+        if kept := self.identity():
+            state.check_origin(self.checkpoint, kept, found)
+
     def started(self) -> bool:
         """Whether there is a run to go on with; False where one was killed before it had begun.
 
