@@ -77,3 +77,17 @@ def test_a_run_file_may_come_from_a_shell(tmp_path: Path) -> None:
         [sys.executable, "-c", program], input="seed: 7\n", capture_output=True, text=True, check=True
     )
     assert done.stdout == "{'seed': 7}\n"
+
+
+@pytest.mark.parametrize("flag", ["--data.views", "--objective", "--train"])
+def test_yaml_where_a_flag_takes_json_is_answered_with_the_way_out(run: Command, flag: str) -> None:
+    code, _, err = run("train", "--data.source", "digits", "--student.model", "digits/cnn_4_8", flag, "{crop: none}")
+    assert code == 2
+    assert "Traceback" not in err
+    assert "double quotes" in err
+
+
+def test_a_home_of_nobody_is_named(run: Command) -> None:
+    code, _, err = run("train", "--data.path", "~nosuchuser/x", "--student.model", "digits/cnn_4_8")
+    assert code == 2
+    assert "~nosuchuser" in err

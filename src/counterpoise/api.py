@@ -268,6 +268,7 @@ def gauge(
     from counterpoise.engine.assemble import build_teacher
     from counterpoise.engine.gauging import compare_models
     from counterpoise.engine.processes import choose_device
+    from counterpoise.engine.progress import tell
     from counterpoise.models.student import load_student
     from counterpoise.objectives.composite import answers_by_sigmoid
 
@@ -277,6 +278,7 @@ def gauge(
     run = config.Run(teacher=config.Teacher() if module is not None else inputs.teacher_section(Path(student), teacher))
     images = (data_set if data_set is not None else sources.load(section)).val
     other = build_teacher(run, images.classes or network.description.classes, module).eval()
+    tell(other.notes)
     other.shown_like(network)
     around = inputs.run_around(Path(student))
     return compare_models(

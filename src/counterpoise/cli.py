@@ -355,6 +355,11 @@ def run(arguments: list[str]) -> int:
         code = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
         return command_line.fail(command_line.explain(error))
+    except json_format.JSONDecodeError as error:  # of a mapping for a section, which cyclopts takes as JSON
+        return command_line.fail(
+            f"{error.doc[:80]!r} is no JSON, which a flag with a whole mapping takes: {error}. Put names and texts in "
+            "double quotes, or give each key its own flag, such as --data.views.crop none."
+        )
     except command_line.RunFileError as error:
         return command_line.fail(f"{error}{command_line.why_taken(str(error.path), arguments)}")
     except CounterpoiseError as error:
