@@ -123,7 +123,7 @@ def case(
         found = agreement.compare(
             remembered,
             runtime,
-            pictures.batches(images, job.student, job.section, job.request.size),
+            pictures.pairs(images, job.student, job.section, job.request.size),
             tasks.get(job.student.task),
             job.student.num_classes,
             job.request.batch,

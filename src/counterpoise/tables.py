@@ -200,6 +200,11 @@ def agreement_facts(agreement: Mapping[str, Any] | None) -> dict[str, str]:
         "largest difference": f"{agreement['largest_difference']:.2g} of logits up to {agreement['largest_logit']:.3g}",
         "same answers": f"{agreement['same']:.3f}% of {agreement['positions']:,}",
     }
+    if agreement.get("resized"):
+        facts["fed resized"] = (
+            f"{agreement['resized']:,} pictures, which the student sees at their own size; of the same pixels "
+            f"{agreement['converted']:.3f}% of the answers are the same"
+        )
     if agreement["student"] is not None:
         low, high = agreement["interval"]
         facts[agreement["metric"]] = (

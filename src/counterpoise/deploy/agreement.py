@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from counterpoise.deploy.base import Logits, Pixels, Runtime
+from counterpoise.deploy.pictures import Pair
 from counterpoise.tasks import Task
 
 RESAMPLES = 1000
@@ -48,13 +49,16 @@ class Agreement:
 
     Attributes:
         images: how many.
-        largest_difference: of all logits.
+        largest_difference: of all logits, for the same pixels.
         largest_logit: of the student's, by magnitude.
         same: percent of the answers (of scenes: of the pixels) that are the same.
         positions: how many answers.
         metric: name of the task's metric; empty where nothing is labeled.
         student, export: its values, in percent.
         interval: of 95% for student - export, bootstrapped over images in pairs.
+        resized: how many images have another size than the export takes: the export is fed them resized, and the
+            student sees them as in evaluation.
+        converted: percent of the answers that are the same where both are given the export's pixels.
     """
 
     images: int
@@ -66,6 +70,8 @@ class Agreement:
     student: float | None = None
     export: float | None = None
     interval: tuple[float, float] | None = None
+    resized: int = 0
+    converted: float = 100.0
 
     @property
     def loss(self) -> float | None:
@@ -82,11 +88,17 @@ class Agreement:
         bound = None if limit.difference is None else limit.difference * max(1.0, self.largest_logit)
         if bound is not None and not self.largest_difference <= bound:
             return f"logits differ by up to {self.largest_difference:.3g} (at most {bound:.3g} for {precision})"
-        unlike = self.positions * (100 - self.same) / 100
+        # What resizing costs is told, not refused: that is how the export is fed.
+        alike = self.converted if self.resized else self.same
+        unlike = self.positions * (100 - alike) / 100
         if unlike > max(1.5, self.positions * (100 - limit.same) / 100):
-            allow = f"; --min_same {math.floor(self.same)} takes it" if precision == "int8" else ""
-            return f"{self.same:.2f}% of the answers are the same (at least {limit.same:g}% for {precision}{allow})"
-        if self.loss is not None and self.loss * self.images > max(150.0, limit.loss * self.images):
+            allow = f"; --min_same {math.floor(alike)} takes it" if precision == "int8" else ""
+            return f"{alike:.2f}% of the answers are the same (at least {limit.same:g}% for {precision}{allow})"
+        if (
+            not self.resized
+            and self.loss is not None
+            and self.loss * self.images > max(150.0, limit.loss * self.images)
+        ):
             return f"{self.metric} falls from {self.student:.2f} to {self.export:.2f}"
         return ""
 
@@ -129,27 +141,34 @@ class Remembered(nn.Module):
 def compare(
     network: nn.Module,
     runtime: Runtime,
-    batches: Iterable[tuple[Tensor, Tensor]],
+    batches: Iterable[tuple[Tensor, Tensor] | Pair],
     task: Task,
     classes: int,
     batch: int | None,
     *,
     resamples: int = RESAMPLES,
 ) -> Agreement:
-    """Compare a student (as it is deployed) with an export on batches of (pixels, target). There is at least one.
+    """Compare a student with an export on batches of (pixels, target), or of pairs where each is shown its own pixels.
+
+    There is at least one. The conversion is judged by the same pixels, answers and metric by each side's own.
 
     resamples: of the bootstrap behind the interval; 0 leaves it out.
     """
     largest = scale = 0.0
-    same = positions = images = 0
+    same = positions = images = resized = converted = 0
     states: list[list[Tensor]] = [[], []]
-    for pixels, target in batches:
-        expected = student_answer(network, pixels)
+    for shown in batches:
+        seen, fed, target = shown if len(shown) == 3 else (shown[0], *shown)
+        expected = student_answer(network, seen)
+        pixels = fed if fed is seen else fed.contiguous()
+        reference = expected if fed is seen else student_answer(network, pixels)
         found = torch.from_numpy(np.ascontiguousarray(answer(runtime, pixels.numpy(), batch))).float()
-        if found.shape != expected.shape or not bool(found.isfinite().all()):
-            found = torch.full_like(expected, float("nan"))
-        largest = max(largest, float((found - expected).abs().max().nan_to_num(float("inf"))))
-        scale = max(scale, float(expected.abs().max()))
+        if found.shape != reference.shape or not bool(found.isfinite().all()):
+            found = torch.full_like(reference, float("nan"))
+        largest = max(largest, float((found - reference).abs().max().nan_to_num(float("inf"))))
+        scale = max(scale, float(reference.abs().max()))
+        converted += task.agreeing(reference, found.nan_to_num(0.0), target)[0]
+        resized += 0 if fed is seen else len(fed)
         hit, total = task.agreeing(expected, found.nan_to_num(0.0), target)
         same, positions, images = same + hit, positions + total, images + len(pixels)
         for side, logits in enumerate((expected, found)):
@@ -160,7 +179,15 @@ def compare(
     student, export = (torch.stack(side) for side in states)
     metric = task.headline
     mine, other = (_metric(task, classes, side.sum(0)) for side in (student, export))
-    common = Agreement(images, largest, scale, 100 * same / positions, positions)
+    common = Agreement(
+        images,
+        largest,
+        scale,
+        100 * same / positions,
+        positions,
+        resized=resized,
+        converted=100 * converted / positions,
+    )
     if mine is None or other is None:
         return common
     interval = _interval(task, classes, student, export, resamples) if resamples else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -181,7 +182,7 @@ def prepare(
 
 
 def calibrated(job: Job, given: Calibration | Mapping[str, Any] | None) -> Calibration:
-    """Training images as evaluation shows them, and how ranges are drawn from them."""
+    """Training images as the export is fed, and how ranges are drawn from them."""
     if isinstance(given, Calibration):
         settings = given
     else:
@@ -194,12 +195,6 @@ def calibrated(job: Job, given: Calibration | Mapping[str, Any] | None) -> Calib
             splits = sources.load(section)
         if splits is None:
             raise ConfigError("int8 is calibrated on training images, and none are given: --data PATH.")
-        shown = pictures.evaluation_size(splits.train, job.student, section)
-        if shown != job.request.size:
-            raise ConfigError(
-                f"The calibration images are {shown[0]} x {shown[1]} pixels as the student is shown them, and the "
-                f"export takes {job.request.size[0]} x {job.request.size[1]}: give those that it was trained on."
-            )
         train = pictures.spread(splits.train, inputs.positive("calibration images", int(values["images"])))
         parts = [pixels for pixels, _ in pictures.batches(train, job.student, section, job.request.size)]
         settings = Calibration(torch.cat(parts), str(values["method"]), tuple(values["keep"]))
@@ -269,14 +264,17 @@ def compared(job: Job, runtime: base.Runtime, out: Path) -> agreement.Agreement 
             raise _refusal(job, out, samples[0][0], difference)
         return None
     images = pictures.spread(job.data.val, job.images)
-    batches = list(pictures.batches(images, job.student, job.section, job.request.size))
-    if not batches:
+    pairs = pictures.pairs(images, job.student, job.section, job.request.size)
+    first = next(pairs, None)
+    if first is None:
         raise DataError("No validation image can be read, so there is nothing to compare the export on.")
     task = tasks.get(job.student.task)
-    found = agreement.compare(job.network, runtime, batches, task, job.student.num_classes, job.request.batch)
+    found = agreement.compare(
+        job.network, runtime, itertools.chain([first], pairs), task, job.student.num_classes, job.request.batch
+    )
     objection = found.objection(job.request.precision, job.min_same)
     if objection:
-        raise _refusal(job, out, batches[0][0], objection)
+        raise _refusal(job, out, first.fed, objection)
     return found
 
 

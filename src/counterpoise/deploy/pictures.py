@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -42,16 +43,36 @@ def places(total: int, count: int) -> Tensor:
 def batches(
     images: ImageSet, model: VisionModel, section: config.Data, size: tuple[int, int]
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Pixels uint8 [n, 3, *size] as in evaluation, and their targets; scenes of another size are resized."""
+    """Pixels uint8 [n, 3, *size] as an export of this size is fed, and their targets."""
+    for pair in pairs(images, model, section, size):
+        yield pair.fed, pair.target
+
+
+class Pair(NamedTuple):
+    """The same pictures twice, with their targets.
+
+    Attributes:
+        seen: uint8 [n, 3, H, W], as the student is shown them in evaluation.
+        fed: uint8 [n, 3, *size], as the runner beside an export feeds it; the same tensor where that is the same.
+    """
+
+    seen: Tensor
+    fed: Tensor
+    target: Tensor
+
+
+def pairs(images: ImageSet, model: VisionModel, section: config.Data, size: tuple[int, int]) -> Iterator[Pair]:
+    """Pictures as a student is shown them, and as an export of this size is fed: what has another size is resized."""
     task = tasks.get(model.task)
-    section = section.model_copy(update={"size": size[0] if size[0] == size[1] else section.size})
-    loader = task.eval_loader(images, model, section, batch_size=AT_ONCE)
-    for batch in loader:
-        pixels = batch.images
-        if tuple(pixels.shape[-2:]) != size:
-            pixels = torch.stack([show(image, size, task.crop_share(model, size), model.fit) for image in pixels])
-        for start in range(0, len(pixels), AT_ONCE):
-            yield pixels[start : start + AT_ONCE], batch.target[start : start + AT_ONCE]
+    share = task.crop_share(model, size)
+    for batch in task.eval_loader(images, model, section, batch_size=AT_ONCE):
+        for start in range(0, len(batch.images), AT_ONCE):
+            part = slice(start, start + AT_ONCE)
+            seen = fed = batch.images[part]
+            if tuple(seen.shape[-2:]) != size:
+                whole = (images.read(index) for index in batch.indices[part].tolist())
+                fed = torch.stack([show(image, size, share, model.fit) for image in whole])
+            yield Pair(seen, fed, batch.target[part])
 
 
 def evaluation_size(images: ImageSet, model: VisionModel, section: config.Data) -> tuple[int, int]:
