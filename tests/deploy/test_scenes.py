@@ -15,7 +15,7 @@ from counterpoise.data.images import to_tensor
 from counterpoise.tasks.segmentation import segment
 
 
-@pytest.fixture(scope="module", params=[None, (24, 24)], ids=["whole", "window"])
+@pytest.fixture(scope="module", params=[None, pytest.param((40, 40), marks=pytest.mark.slow)], ids=["whole", "window"])
 def mixed_run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run on scenes of many sizes, a dark square on noise in each."""
     root = tmp_path_factory.mktemp("mixed")
