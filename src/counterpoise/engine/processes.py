@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -41,6 +41,13 @@ class Processes:
                 dist.all_reduce(moved)
             return moved.to(value.device)
         return value
+
+    def as_first(self, values: Iterable[Tensor]) -> None:
+        """Put the first process's values in the place of everybody's."""
+        if self.world > 1:
+            with errors_explained():
+                for value in values:
+                    dist.broadcast(value, 0)
 
     def union(self, names: set[str]) -> list[str]:
         """All names that any process has, sorted."""
