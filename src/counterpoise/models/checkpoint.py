@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from counterpoise.data.decoding import Reading
 from counterpoise.errors import ModelError, nearest
-from counterpoise.files import read_tensors
+from counterpoise.files import read_tensors, regular
 from counterpoise.models import folder, wrapped
 from counterpoise.models.wrapped import Which
 
@@ -192,9 +192,13 @@ def _is_counter(name: str) -> bool:
 
 def _read_folder(path: Path) -> Weights:
     description, content = folder.read(path)
+    try:
+        state = load_bytes(content)
+    except SafetensorError as error:
+        raise ModelError(f"{path / folder.WEIGHTS} is damaged, or no safetensors file: {error}.") from None
     return Weights(
         origin=str(path),
-        state=load_bytes(content),
+        state=state,
         architecture=description.architecture,
         arguments=description.arguments,
         classes=description.classes,
@@ -267,7 +271,7 @@ def _unpickle(path: Path) -> Any:
     try:
         # training scripts keep their options beside the weights; a Namespace is a bag of values and runs nothing
         with torch.serialization.safe_globals([argparse.Namespace]):
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(regular(path), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if "weights_only" not in str(error).lower():
             raise ModelError(f"Checkpoint {path} is damaged, or no PyTorch file: {error}.") from None
