@@ -69,10 +69,13 @@ def test_numbers_sorted_as_text_are_found_out() -> None:
 
 def test_masks_of_one_answer_are_chance() -> None:
     found = Tally(3, tasks.get("segmentation"))
-    target = torch.zeros(12, 8, 8, dtype=torch.int64)
+    target = torch.zeros(40, 8, 8, dtype=torch.int64)
     target[:, 2:6, 2:5], target[:, 7] = 1, 2
-    found.update(torch.tensor([5.0, 1, 1]).view(1, 3, 1, 1).expand(12, 3, 4, 4), target)
+    found.update(torch.tensor([5.0, 1, 1]).view(1, 3, 1, 1).expand(40, 3, 4, 4), target)
     assert found.verdict() == "chance"
+    few = Tally(3, tasks.get("segmentation"))
+    few.update(torch.tensor([5.0, 1, 1]).view(1, 3, 1, 1).expand(2, 3, 4, 4), target[:2])
+    assert few.verdict() == "unsure"
     found = Tally(3, tasks.get("segmentation"))
     right = torch.nn.functional.one_hot(target, 3).movedim(-1, 1).float()
     found.update(right, target)

@@ -13,7 +13,7 @@ from rich.console import Console
 from counterpoise.comparing import backends, plan, report, results
 from counterpoise.comparing.plan import Comparison
 from counterpoise.comparing.report import Report
-from counterpoise.comparing.running import Backend, alone_in, found_in, run_all
+from counterpoise.comparing.running import Backend, alone_in, found_in, run_all, state
 from counterpoise.comparing.standing import Present
 from counterpoise.errors import ConfigError
 
@@ -93,10 +93,10 @@ def conduct(comparison: Comparison, fanout: Fanout, backend: Backend, until: flo
         present = Present(say)
         settled = results.settled(comparison.jobs, older, fanout.pool, present)
         jobs = [job for job in comparison.jobs if job.name not in settled]
-        if fanout.show:
-            for line in found_in(jobs):
-                say(line)
         try:
+            if fanout.show:
+                for line in found_in([job for job in jobs if state(job) in ("begun", "new")]):
+                    say(line)
             left, errors = run_all(jobs, backend, until, say, present)
         finally:  # whatever ends this call, what is done is told
             rows = results.gather(comparison.jobs, older, comparison.metric)

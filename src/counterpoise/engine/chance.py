@@ -49,7 +49,8 @@ class Tally:
 
         Chance is what unrelated answers, as frequent as these, would hit. Answers are of use where they hit more than
         that by a tenth of what is left to perfection, or (of many classes) as much again as one class in all, by a
-        binomial test. There are enough images where answers halfway to perfection would pass it.
+        binomial test. There are enough images where answers halfway to perfection would pass it. In either doubt, how
+        many answers of one image count is taken in the teacher's favor.
         """
         total = self.matrix.sum().item()
         classes = int((self.matrix.sum(1) > 0).sum())
@@ -57,11 +58,11 @@ class Tally:
             return "unknown"
         chance = self.chance()
         bar = chance + min(0.1, 1 / (classes - 1)) * (1 - chance)
-        count = min(int(total), self.images * self.task.independent)
-        hits = round(count * self.matrix.diagonal().sum().item() / total)
-        if _at_least(hits, count, bar) < SURE:
+        few, many = (min(int(total), self.images * number) for number in self.task.independent)
+        hits = round(many * self.matrix.diagonal().sum().item() / total)
+        if _at_least(hits, many, bar) < SURE:
             return "useful"
-        return "chance" if _at_least(round(count * (1 + chance) / 2), count, bar) < SURE else "unsure"
+        return "chance" if _at_least(round(few * (1 + chance) / 2), few, bar) < SURE else "unsure"
 
     def chance(self) -> float:
         """The share that unrelated answers, as frequent as these, would hit."""

@@ -93,8 +93,8 @@ class Task(ABC):
     """What to print of an `answer` of `predict`, as Python."""
     headline: ClassVar[str]
     """The metric that picks the best epoch; larger is better."""
-    independent: ClassVar[int] = 1
-    """How many of the answers to one image tell as much as answers to other images do."""
+    independent: ClassVar[tuple[int, int]] = (1, 1)
+    """How many of the answers to one image tell as much as answers to other images do: at least, and at most."""
     metrics: ClassVar[tuple[str, ...]]
     """What `score` has, the headline first; some of it not for every data set."""
 
