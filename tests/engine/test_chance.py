@@ -50,6 +50,12 @@ def test_the_best_constant_answer_is_chance_however_often_it_is_right() -> None:
     assert tally(some, labels, 2).verdict() == "useful"
 
 
+def test_few_images_do_not_stop_a_teacher_that_is_mostly_better_than_chance() -> None:
+    labels = torch.arange(20) % 10
+    answers = torch.where(torch.arange(20) < 8, labels, (labels + 1) % 10)
+    assert tally(answers, labels, 10).verdict() == "unsure"
+
+
 def test_few_images_prove_nothing() -> None:
     labels = torch.arange(6) % 3
     assert tally(labels.roll(1), labels, 3).verdict() == "unsure"

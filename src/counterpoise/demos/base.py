@@ -100,7 +100,7 @@ def _results(demo: Demo, out: Path, seeds: int, overwrite: bool, data: Splits, c
             if kind == "alone":
                 result = train(values, overwrite=overwrite, data=data)
             else:
-                values["teacher"] = {"checkpoint": str(teacher.folder)}
+                values["teacher"] = {"checkpoint": str(teacher.folder), "accept_chance": True}  # its score is told
                 result = distill(values, overwrite=overwrite, data=data)
             results[kind].append(told(f"{kind}, seed {seed}", result))
     return results

@@ -59,10 +59,12 @@ class Tally:
         chance = self.chance()
         bar = chance + min(0.1, 1 / (classes - 1)) * (1 - chance)
         few, many = (min(int(total), self.images * number) for number in self.task.independent)
-        hits = round(many * self.matrix.diagonal().sum().item() / total)
-        if _at_least(hits, many, bar) < SURE:
+        share = self.matrix.diagonal().sum().item() / total
+        if _at_least(round(many * share), many, bar) < SURE:
             return "useful"
-        return "chance" if _at_least(round(few * (1 + chance) / 2), few, bar) < SURE else "unsure"
+        above = share > bar + math.sqrt(bar * (1 - bar) / few)  # by more than one standard deviation
+        tells = _at_least(round(few * (1 + chance) / 2), few, bar) < SURE
+        return "chance" if tells and not above else "unsure"
 
     def chance(self) -> float:
         """The share that unrelated answers, as frequent as these, would hit."""
