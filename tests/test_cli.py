@@ -50,6 +50,7 @@ def test_train_distill_evaluate_and_predict(run: Run, teacher: Path, tmp_path: P
         "digits/cnn_4_8",
         "--teacher.checkpoint",
         teacher,
+        "--teacher.accept_chance",
         "--out",
         "student",
     ]
@@ -87,7 +88,8 @@ def test_train_distill_evaluate_and_predict(run: Run, teacher: Path, tmp_path: P
 
 def test_flags_override_the_run_file_and_train_leaves_the_teacher_out(run: Run, teacher: Path, tmp_path: Path) -> None:
     (tmp_path / "run.yaml").write_text(
-        f"data: {{source: digits, options: {{train_size: 100}}}}\nteacher: {{checkpoint: {teacher}}}\n"
+        "data: {source: digits, options: {train_size: 100}}\n"
+        f"teacher: {{checkpoint: {teacher}, accept_chance: true}}\n"
         "student: {model: digits/cnn_4_8}\nobjective: {cross_entropy: {weight: 0.1}, balance: {reverse_weight: 2}}\n"
         "train: {epochs: 9, precision: fp32, device: cpu}\n"
     )
@@ -124,7 +126,8 @@ def test_a_term_that_is_named_by_flag_replaces_the_default_objective(
     import yaml
 
     arguments = [*DIGITS, *FAST[:-1], "--student.model", "digits/cnn_4_8", "--out", "student"]
-    code, _, said = run("distill", *arguments, "--teacher.checkpoint", teacher, *flags)
+    weak = ["--teacher.checkpoint", teacher, "--teacher.accept_chance"]
+    code, _, said = run("distill", *arguments, *weak, *flags)
     assert code == 0
     kept = yaml.safe_load(Path("student", "run.yaml").read_text())["objective"]
     assert {name: term["weight"] for name, term in kept.items()} == terms
@@ -225,7 +228,7 @@ def refused(result: tuple[int, str, str], *parts: str) -> None:
             ["distill", *DIGITS, "--student.model", "digits/cnn_4_8", "--teacher.model", "digits/cnn_8_16"],
             ["no weights"],
         ),
-        (["predict", "--student", "nowhere"], ["at least one picture"]),
+        (["predict", "--student", "nowhere"], ["predict needs pictures"]),
         (["predict", "a.jpg", "--student", "nowhere"], ["nowhere"]),
         (["list", "teachers"], ["teachers", "objectives, sources"]),
         (["train", *DIGITS, "--student.model", "digits/cnn_4_8", "--resume"], ["--resume needs --out"]),

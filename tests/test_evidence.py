@@ -131,5 +131,6 @@ def test_a_teacher_is_kept_at_half_the_size_with_its_recipe(tmp_path: Path) -> N
         torch.testing.assert_close(value.to(whole[name].dtype), whole[name], rtol=1e-3, atol=1e-6)
     with safe_open(kept, "pt") as file:
         assert yaml.safe_load(file.metadata()["recipe"])["student"]["model"] == "digits/cnn_8_16"
-    distilled = {**values, "teacher": {"model": "digits/cnn_8_16", "checkpoint": str(kept)}, "out": str(tmp_path / "d")}
+    teacher = {"model": "digits/cnn_8_16", "checkpoint": str(kept), "accept_chance": True}
+    distilled = {**values, "teacher": teacher, "out": str(tmp_path / "d")}
     assert counterpoise.distill({**distilled, "student": {"model": "digits/cnn_4_8"}}).last["top1"] > 0

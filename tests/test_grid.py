@@ -85,7 +85,10 @@ def test_lines_break_between_words_and_paths_stay_whole() -> None:
     ]
 
 
-def test_what_is_no_terminal_gets_every_line_whole(capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_no_terminal_gets_every_line_whole(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)  # set where tests run in several processes
     print_all(["a line of words " * 20, measured(NAME)])
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == ("a line of words " * 20).rstrip()

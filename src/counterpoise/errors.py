@@ -84,9 +84,10 @@ INSTEAD = {
 
 def nearest(given: str, choices: Iterable[str]) -> str:
     """`" Did you mean 'x'?"` for the choice nearest to what was given, or an empty string."""
+    plain = {choice.lower(): choice for choice in sorted(choices, reverse=True)}
     # Short names have half their letters in common by chance.
-    close = difflib.get_close_matches(given, sorted(choices), n=1, cutoff=0.5 if len(given) > 5 else 0.6)
-    return f" Did you mean '{close[0]}'?" if close else ""
+    close = difflib.get_close_matches(given.lower(), plain, n=1, cutoff=0.5 if len(given) > 5 else 0.6)
+    return f" Did you mean '{plain[close[0]]}'?" if close else ""
 
 
 def hint(given: str, choices: Iterable[str]) -> str:

@@ -29,7 +29,7 @@ def changed(values: Values, changes: Values) -> Values:
 @pytest.mark.parametrize(
     ("changes", "messages"),
     [
-        ({"baseline": "kb"}, ["baseline", "Method 'kb' is unknown", "Did you mean 'kd'", "alone, balance, kd"]),
+        ({"baseline": "kb"}, ["baseline", "Method 'kb' is unknown", "Available: alone, balance, kd"]),
         ({"primary": "balanse"}, ["primary", "Did you mean 'balance'"]),
         ({"primary": "kd"}, ["primary", "is the baseline itself"]),
         ({"primary_pair": "al"}, ["primary_pair", "Pair 'al' is unknown", "Did you mean 'all'"]),

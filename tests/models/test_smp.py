@@ -89,7 +89,7 @@ def test_unknown_or_unfit_parts_of_a_name_are_told(name: str, message: str) -> N
     [
         ({"wings": 2}, "Argument 'wings' is unknown"),
         ({"upsampling": 8}, "upsampling cannot be among the arguments: logits stay"),
-        ({"encoder_weights": "imagenet"}, "come by `pretrained:`"),
+        ({"encoder_weights": "imagenet"}, "weights are named by checkpoint or pretrained"),
         ({"encoder_depth": 9}, "cannot be built with {'encoder_depth': 9}"),
     ],
 )

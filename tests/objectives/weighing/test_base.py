@@ -173,7 +173,7 @@ def test_a_run_logs_the_weight_and_keeps_the_average_in_its_checkpoint(tmp_path:
         {
             **common,
             "student": {"model": "digits/cnn_4_8"},
-            "teacher": {"checkpoint": str(tmp_path / "teacher")},
+            "teacher": {"checkpoint": str(tmp_path / "teacher"), "accept_chance": True},
             "objective": {"balance": balance},
             "out": str(out),
         }

@@ -23,12 +23,7 @@ STD = (0.229, 0.224, 0.225)
 TIMM = "tu-"  # how the library marks encoders that timm builds
 HEAD = "segmentation_head."
 TRIAL_SIZE = 256
-FIXED = {
-    "in_channels": "images have three channels",
-    "classes": "the number of classes follows from the data",
-    "encoder_name": "the encoder stands in the model's name",
-    "encoder_weights": "published weights of the encoder come by `pretrained:`",
-    "activation": "objectives take logits",
+FIXED = {  # beside what is reserved for all families
     "upsampling": "logits stay at the network's own resolution, the task resizes them",
     "aux_params": "objectives take one tensor of logits",
 }
