@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import multiprocessing
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -419,3 +421,17 @@ def test_a_run_of_large_masks_compiles_its_loss_says_so_and_counts_it(
     assert "compiled the loss in" in said
     summary = json.loads((out / "summary.json").read_text())
     assert 0 < summary["compile_seconds"] < summary["seconds"]
+
+
+def test_no_reading_process_is_left_when_a_run_has_ended(tmp_path: Path) -> None:
+    gc.disable()  # so that what ends them is not the garbage collector, whenever it comes
+    try:
+        train = {"epochs": 1, "batch_size": 4, "precision": "fp32", "device": "cpu"}
+        data = {"source": "digit_scenes", "options": {"train_size": 8}, "memory_limit_gb": 0}
+        student = {"model": "digits/unet_4_8"}
+        counterpoise.train(
+            {"task": "segmentation", "data": data, "student": student, "train": train, "out": str(tmp_path / "run")}
+        )
+        assert multiprocessing.active_children() == []
+    finally:
+        gc.enable()
