@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,8 +86,7 @@ class Trainer:
         self.unchecked: list[tuple[int, list[str], Tensor]] = []
         # Reading a loss waits for a GPU, so there it is read at log lines; the exact step is still named.
         self.check_every = 1 if processes.device.type == "cpu" else run.train.log_every
-        self.compiler = Compiler(self._say)
-        self.display: Display | None = None
+        self.compiler = parts.objective.compiler = Compiler()
         self.started = self.saved_at = time.perf_counter()
         self.begun_at = 0  # the step that this sitting begins with
         self.writer: Any = None
@@ -122,12 +120,9 @@ class Trainer:
         self.started = time.perf_counter() - self.progress.seconds
         self.saved_at = time.perf_counter()
         epochs = self.run.train.epochs
-        with (
-            Interrupt(deadline) as interrupt,
-            Display(self.total_steps, self.progress.step, self.show) as display,
-            self._compiling(),
-        ):
-            self.display = display
+        with Interrupt(deadline) as interrupt, Display(self.total_steps, self.progress.step, self.show) as display:
+            # Not by a method of ours: the objective would keep the trainer, and with it the processes that read.
+            self.compiler.tell = display.line
             self._tell_teacher(display)
             for epoch in range(self.progress.step // self.steps_per_epoch, epochs):
                 self.train_epoch(epoch, interrupt, display)
@@ -136,15 +131,6 @@ class Trainer:
                 self._save()
                 if epoch + 1 < epochs and self.processes.any(interrupt.requested):
                     raise self._interrupted()
-
-    @contextmanager
-    def _compiling(self) -> Iterator[None]:
-        """Let the objective compile its loss; not for longer, for by way of `_say` it would keep data and workers."""
-        self.parts.objective.compiler = self.compiler
-        try:
-            yield
-        finally:
-            self.parts.objective.compiler = None
 
     def _of_resuming(self) -> Iterator[str]:
         """What a person must know of the checkpoint that a run goes on from, a sentence each."""
@@ -353,10 +339,6 @@ class Trainer:
     def shipped_weights(self) -> dict[str, Tensor]:
         """The weights of the student: the moving average where there is one."""
         return self.learner.shipped_weights()
-
-    def _say(self, note: str) -> None:
-        if self.display is not None:
-            self.display.line(note)
 
     def _log(self, line: Mapping[str, Any]) -> None:
         if not self.processes.first:
