@@ -30,6 +30,7 @@ def export(
     model: str | None = None,
     make_environment: bool = False,
     epoch: Literal["last", "best"] | None = None,
+    any_size: bool | None = None,
     json: bool = False,
 ) -> None:
     """Export a student for a runtime, and compare it there with the PyTorch one.
@@ -54,6 +55,7 @@ def export(
         model: the student's network where it is code of your own, file.py:function
         make_environment: make the Python environment of its own that litert runs in, where it is not there
         epoch: of a run: the student of its last or of its best epoch; default: the one that ships
+        any_size: scenes of any height and width; default: where the format can, and validation scenes differ in size
         json: print export.json
     """
     from counterpoise.deploy.export import export as run
@@ -82,6 +84,7 @@ def export(
         model=model,
         make_environment=make_environment,
         epoch=epoch,
+        any_size=any_size,
     )
     command_line.show(result, json, lambda: export_table(result))
 

@@ -175,10 +175,11 @@ def _plain(value: Any) -> str:
 def export_table(result: Mapping[str, Any]) -> Iterator[Any]:
     """What an export is, and how far it is from the student."""
     height, width = result["input"]["size"]
+    edges = "any, any" if result["input"].get("any_size") else f"{height}, {width}"
     facts = {
         "folder": result["folder"],
         "format": f"{result['format']}, {result['precision']}",
-        "input": f"uint8 [{result['input']['batch'] or 'any'}, 3, {height}, {width}]",
+        "input": f"uint8 [{result['input']['batch'] or 'any'}, 3, {edges}]",
         "files": "\n".join(f"{name} {file['bytes']:,} bytes" for name, file in result["files"].items()),
         **{name.replace("_", " "): str(value) for name, value in result["notes"].items()},
     }

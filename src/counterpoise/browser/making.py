@@ -77,7 +77,9 @@ def _exported(
     from counterpoise.deploy.export import export
 
     out = temporary / precision
-    made = export(student, to="onnx", precision=precision, batch=1, size=size, out=out, data=data, model=model)
+    made = export(
+        student, to="onnx", precision=precision, batch=1, size=size, out=out, data=data, model=model, any_size=False
+    )
     height, width = made["input"]["size"]
     return out / "model.onnx", (height, width)
 

@@ -40,12 +40,19 @@ class Request:
         size: height and width of the pixels it takes.
         batch: how many pictures at once; None any number.
         opset: version of the operators, where the format has such; None: its usual one.
+        any_size: whether it takes pictures of any height and width; `size` is then that by which it is remembered.
     """
 
     precision: str
     size: tuple[int, int]
     batch: int | None = None
     opset: int | None = None
+    any_size: bool = False
+
+    @property
+    def fed(self) -> tuple[int, int] | None:
+        """The size that pictures are brought to; None: they come at their own."""
+        return None if self.any_size else self.size
 
     @property
     def example(self) -> Tensor:
@@ -58,17 +65,20 @@ class Calibration:
     """From what a quantizer learns the ranges of activations.
 
     Attributes:
-        pixels: training images as evaluation shows them, uint8 [N, 3, H, W].
+        pixels: training images as the export is fed, uint8 [N, 3, H, W]; of several sizes, N times [3, H, W].
         method: how a range is drawn from them: minmax, percentile or entropy.
         keep: names of modules (as in `named_modules` of the network that is exported) that stay in float.
     """
 
-    pixels: Tensor
+    pixels: Tensor | tuple[Tensor, ...]
     method: str = "minmax"
     keep: tuple[str, ...] = ()
 
     def batches(self, size: int) -> Iterator[Tensor]:
-        """The pixels in parts of `size`, the last one left out where it is smaller."""
+        """The pixels in parts of `size`, the last one left out where it is smaller; of several sizes, each repeated."""
+        if not isinstance(self.pixels, Tensor):
+            yield from (picture[None].repeat(size, 1, 1, 1) for picture in self.pixels)
+            return
         for start in range(0, len(self.pixels) - size + 1, size):
             yield self.pixels[start : start + size]
 
@@ -98,6 +108,8 @@ class Format(ABC):
     methods: ClassVar[tuple[str, ...]] = ("minmax",)
     """Of calibration that its quantizer knows."""
     dynamic_batch: ClassVar[bool] = True
+    any_size: ClassVar[bool] = False
+    """Whether height and width of its pictures can be free."""
     opsets: ClassVar[range] = range(0)
     """Versions of its operators, of which one can be chosen."""
     load: ClassVar[Callable[[str, int | None], Runtime]]

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from safetensors.torch import save_file
+from torch import Tensor
 
 from counterpoise import inputs, tasks
-from counterpoise.deploy import agreement, base, folder, pictures, runner
+from counterpoise.deploy import agreement, base, folder, pictures, runner, sizes
 from counterpoise.deploy.base import Calibration, ExportError, Format, Request
 from counterpoise.deploy.fake_quantization import kept_layers
 from counterpoise.deploy.measuring.counting import multiply_adds
@@ -41,6 +42,7 @@ class Job(NamedTuple):
         data: pictures to compare on and calibrate with, where there are some; section says how they are read.
         images: how many of them at most it is compared on; None: all.
         min_same: percent of the answers that must be the same; None: as the precision has it.
+        notes: what was decided, for export.json.
     """
 
     student: Student
@@ -51,6 +53,7 @@ class Job(NamedTuple):
     section: config.Data
     images: int | None
     min_same: float | None = None
+    notes: Mapping[str, Any] = {}
 
 
 def export(
@@ -72,6 +75,7 @@ def export(
     model: Model | None = None,
     make_environment: bool = False,
     epoch: Epoch | None = None,
+    any_size: bool | None = None,
 ) -> dict[str, Any]:
     """Export a student, and compare it in its runtime with the PyTorch one on validation images.
 
@@ -94,6 +98,8 @@ def export(
         model: the student's network, where that is code of one's own.
         make_environment: make the environment of its own that litert needs, where it is not there.
         epoch: of a run, "last" or "best": the student of that epoch; default: the one that ships.
+        any_size: whether it takes scenes of any height and width; default: where the format can, no `size` is given,
+            and the scenes that it is compared on differ in size.
 
     Returns:
         What export.json says, and the `folder`.
@@ -108,6 +114,8 @@ def export(
     place = Path(out) if out is not None else default_out(Path(student), to, precision, epoch)
     folder.check_free(place, overwrite)
     job = prepare(student, chosen, precision, batch, size, data, data_set, images, model, min_same, opset, epoch)
+    if size is None or any_size is not None:
+        job = settled(job, any_size)
     settings = None if precision != "int8" else calibrated(job, calibration)
     found: dict[str, Any] = {}
     if within is not None:
@@ -181,6 +189,13 @@ def prepare(
     return Job(network, Deployed(network), chosen, request, splits, section, images, min_same)
 
 
+def settled(job: Job, any_size: bool | None = None) -> Job:
+    """The job, with what was decided on sizes: see `sizes.settled`."""
+    shown = None if job.data is None else job.data.val
+    request, note = sizes.settled(job.network, job.format, job.request, shown, any_size)
+    return job._replace(request=request, notes={"size": note} if note else {})
+
+
 def calibrated(job: Job, given: Calibration | Mapping[str, Any] | None) -> Calibration:
     """Training images as the export is fed, and how ranges are drawn from them."""
     if isinstance(given, Calibration):
@@ -196,9 +211,15 @@ def calibrated(job: Job, given: Calibration | Mapping[str, Any] | None) -> Calib
         if splits is None:
             raise ConfigError("int8 is calibrated on training images, and none are given: --data PATH.")
         train = pictures.spread(splits.train, inputs.positive("calibration images", int(values["images"])))
-        parts = [pixels for pixels, _ in pictures.batches(train, job.student, section, job.request.size)]
-        settings = Calibration(torch.cat(parts), str(values["method"]), tuple(values["keep"]))
-    if tuple(settings.pixels.shape[1:]) != (3, *job.request.size) or settings.pixels.dtype != torch.uint8:
+        parts = [pixels for pixels, _ in pictures.batches(train, job.student, section, job.request.fed)]
+        alike = len({part.shape[1:] for part in parts}) == 1
+        pixels = torch.cat(parts) if alike else tuple(picture for part in parts for picture in part)
+        settings = Calibration(pixels, str(values["method"]), tuple(values["keep"]))
+    if isinstance(settings.pixels, Tensor) and (
+        settings.pixels.dtype != torch.uint8
+        or settings.pixels.shape[1:2] != (3,)
+        or tuple(settings.pixels.shape[2:]) != (job.request.fed or tuple(settings.pixels.shape[2:]))
+    ):
         raise ConfigError(
             f"Calibration pixels must be uint8 [N, 3, {job.request.size[0]}, {job.request.size[1]}], got "
             f"{str(settings.pixels.dtype).removeprefix('torch.')} {list(settings.pixels.shape)}."
@@ -264,7 +285,7 @@ def compared(job: Job, runtime: base.Runtime, out: Path) -> agreement.Agreement 
             raise _refusal(job, out, samples[0][0], difference)
         return None
     images = pictures.spread(job.data.val, job.images)
-    pairs = pictures.pairs(images, job.student, job.section, job.request.size)
+    pairs = pictures.pairs(images, job.student, job.section, job.request.fed)
     first = next(pairs, None)
     if first is None:
         raise DataError("No validation image can be read, so there is nothing to compare the export on.")
@@ -309,6 +330,8 @@ def _input(job: Job) -> folder.Input:
     return folder.Input.model_validate(
         {
             "size": size,
+            "any_size": job.request.any_size,
+            "reduction": student.scenes.reduction,
             "batch": job.request.batch,
             "crop_share": share,
             "fit": student.fit,
@@ -343,5 +366,5 @@ def _describe(
         calibration=calibration,
         agreement=None if found is None else found.values(),
         verified=not job.format.unavailable(),
-        notes={"multiply_adds": multiply_adds(job.network, job.request.size), **notes},
+        notes={"multiply_adds": multiply_adds(job.network, job.request.size), **job.notes, **notes},
     )

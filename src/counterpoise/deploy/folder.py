@@ -31,6 +31,10 @@ class Input(BaseModel):
     layout: str = "NCHW"
     channels: str = "RGB"
     size: tuple[Edge, Edge]
+    any_size: bool = False
+    """Whether height and width are free; size is then that of the pictures in reference.safetensors."""
+    reduction: float = 1.0
+    """How many times smaller scenes are shown than they are, where height and width are free."""
     batch: Annotated[int, Field(ge=1, le=2**16)] | None
     """How many pictures at once; None any number."""
     crop_share: float | None

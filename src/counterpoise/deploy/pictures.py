@@ -41,9 +41,9 @@ def places(total: int, count: int) -> Tensor:
 
 
 def batches(
-    images: ImageSet, model: VisionModel, section: config.Data, size: tuple[int, int]
+    images: ImageSet, model: VisionModel, section: config.Data, size: tuple[int, int] | None
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Pixels uint8 [n, 3, *size] as an export of this size is fed, and their targets."""
+    """Pixels uint8 [n, 3, *size] as an export of this size is fed, and their targets; None: of any size."""
     for pair in pairs(images, model, section, size):
         yield pair.fed, pair.target
 
@@ -53,7 +53,7 @@ class Pair(NamedTuple):
 
     Attributes:
         seen: uint8 [n, 3, H, W], as the student is shown them in evaluation.
-        fed: uint8 [n, 3, *size], as the runner beside an export feeds it; the same tensor where that is the same.
+        fed: uint8 [n, 3, h, w], as the runner beside an export feeds it; the same tensor where that is the same.
     """
 
     seen: Tensor
@@ -61,15 +61,18 @@ class Pair(NamedTuple):
     target: Tensor
 
 
-def pairs(images: ImageSet, model: VisionModel, section: config.Data, size: tuple[int, int]) -> Iterator[Pair]:
-    """Pictures as a student is shown them, and as an export of this size is fed: what has another size is resized."""
+def pairs(images: ImageSet, model: VisionModel, section: config.Data, size: tuple[int, int] | None) -> Iterator[Pair]:
+    """Pictures as a student is shown them, and as an export of this size is fed: what has another size is resized.
+
+    size: None for exports that take any.
+    """
     task = tasks.get(model.task)
-    share = task.crop_share(model, size)
+    share = None if size is None else task.crop_share(model, size)
     for batch in task.eval_loader(images, model, section, batch_size=AT_ONCE):
         for start in range(0, len(batch.images), AT_ONCE):
             part = slice(start, start + AT_ONCE)
             seen = fed = batch.images[part]
-            if tuple(seen.shape[-2:]) != size:
+            if size is not None and tuple(seen.shape[-2:]) != size:
                 whole = (images.read(index) for index in batch.indices[part].tolist())
                 fed = torch.stack([show(image, size, share, model.fit) for image in whole])
             yield Pair(seen, fed, batch.target[part])

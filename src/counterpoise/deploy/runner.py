@@ -96,7 +96,10 @@ def loaded(path: Any, reading: Any) -> Any:
 
 def pixels_of(picture: Any, about: Any) -> Any:
     """uint8 [1, 3, H, W], as the network takes them."""
-    shown = show(picture, tuple(about["size"]), about["crop_share"], about.get("fit", "crop"))
+    size = tuple(about["size"])
+    if about.get("any_size"):
+        size = tuple(max(1, round(side / about["reduction"])) for side in (picture.height, picture.width))
+    shown = show(picture, size, about["crop_share"], about.get("fit", "crop"))
     return np.ascontiguousarray(np.asarray(shown).transpose(2, 0, 1)[None])
 
 

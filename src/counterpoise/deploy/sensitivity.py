@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,20 +44,21 @@ class Choice(NamedTuple):
     trials: list[Trial]
 
 
-def sensitivities(network: nn.Module, pixels: Tensor) -> list[tuple[str, float]]:
+def sensitivities(network: nn.Module, pixels: Tensor | Sequence[Tensor]) -> list[tuple[str, float]]:
     """By layer, the most sensitive first, what rounding it alone does: KL (nats) of the answers from those in float.
 
     Args:
         network: as deployed, in eval mode.
-        pixels: uint8 [N, 3, H, W].
+        pixels: uint8 [N, 3, H, W]; of several sizes, N times [3, H, W].
     """
-    before = F.log_softmax(agreement.student_answer(network, pixels), 1)
+    parts = [pixels] if isinstance(pixels, Tensor) else [picture[None] for picture in pixels]
+    before = [F.log_softmax(agreement.student_answer(network, part), 1) for part in parts]
     found = []
     for name in layers_of(network):
         with fake_quantized(network, [name]):
-            after = F.log_softmax(agreement.student_answer(network, pixels), 1)
-        divergence = (before.exp() * (before - after)).sum(1).mean()
-        found.append((name, float(divergence)))
+            after = [F.log_softmax(agreement.student_answer(network, part), 1) for part in parts]
+        apart = ((one.exp() * (one - other)).sum(1).mean() for one, other in zip(before, after, strict=True))
+        found.append((name, sum(map(float, apart)) / len(parts)))
     return sorted(found, key=lambda item: -item[1])
 
 
@@ -112,7 +113,9 @@ def _judged(job: export.Job, calibrated: int) -> Iterator[tuple[Tensor, Tensor]]
         raise ConfigError("within is judged on labeled training images, and none are given: --data PATH.")
     size = job.request.size
     count = min(JUDGED_ON, JUDGED_BYTES // (3 * size[0] * size[1]))
-    return pictures.batches(_others(job.data.train, max(1, count), calibrated), job.student, job.section, size)
+    return pictures.batches(
+        _others(job.data.train, max(1, count), calibrated), job.student, job.section, job.request.fed
+    )
 
 
 def _others(images: ImageSet, count: int, calibrated: int) -> ImageSet:

@@ -130,7 +130,7 @@ def _against_student(
             f"{place} was made from another student: its weights are {described.student_sha256[:12]}..., those of "
             f"{student} {own[:12]}..."
         )
-    job = job._replace(request=base.Request(described.precision, size, batch))
+    job = job._replace(request=base.Request(described.precision, size, batch, any_size=described.input.any_size))
     found = export.compared(job, chosen.open(place), place)
     return None if found is None else found.values()
 

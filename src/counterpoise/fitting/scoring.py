@@ -83,13 +83,13 @@ def exported_score(plan: Plan, candidate: Candidate, run: Path) -> float:
     from counterpoise.deploy import agreement, pictures
     from counterpoise.deploy import export as exporting
 
-    job = exporting.prepare(run, plan.format, candidate.precision)
+    job = exporting.settled(exporting.prepare(run, plan.format, candidate.precision))
     settings = exporting.calibrated(job, CALIBRATION) if candidate.precision == "int8" else None
     assert job.data is not None
     with tempfile.TemporaryDirectory(dir=plan.out, prefix=".measuring-") as folder:
         exporting.make(job, Path(folder), settings)
         runtime = plan.format.open(Path(folder))
-        shown = pictures.pairs(job.data.val, job.student, job.section, job.request.size)
+        shown = pictures.pairs(job.data.val, job.student, job.section, job.request.fed)
         task = tasks.get(job.student.task)
         found = agreement.compare(job.network, runtime, shown, task, job.student.num_classes, job.request.batch)
     return math.nan if found.export is None else found.export

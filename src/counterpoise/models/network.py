@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from counterpoise.data.decoding import Reading, placing
 from counterpoise.errors import ModelError, nearest
+from counterpoise.models.padding import Padded
 from counterpoise.outputs import Outputs
 
 Answers = Literal["auto", "logits", "probabilities"]
@@ -193,6 +194,11 @@ class VisionModel(nn.Module):
                     f"{self.name}: feature '{feature}' gives {got}, expected a tensor; name a module inside it."
                 )
         return Outputs(logits, {feature: caught[feature] for feature in features})
+
+    def inner(self, pixels: Tensor) -> Tensor:
+        """Logits of normalized images without the padding of dense networks: edges are multiples of its stride."""
+        net = self._plain()
+        return self._select(_logits(net.answer(pixels) if isinstance(net, Padded) else net(pixels), self.name))
 
     def normalize(self, images: Tensor) -> Tensor:
         """What `net` is given: images of its input size as (pixel in [0, 1] - mean) / std, in the model's dtype."""

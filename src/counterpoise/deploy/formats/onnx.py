@@ -10,16 +10,20 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from counterpoise.deploy import any_size
 from counterpoise.deploy.base import Calibration, ExportError, Format, Pixels, Request, Runtime
 from counterpoise.deploy.tracing import lacking, trace
 from counterpoise.errors import ConfigError
+
+if TYPE_CHECKING:
+    from counterpoise.models.network import VisionModel
 
 OPSET = 20
 INPUT, OUTPUT = "pixels", "logits"
@@ -39,6 +43,7 @@ def load(path: str, threads: int | None) -> Runtime:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or 0
+    options.log_severity_level = 4  # errors are raised
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     return lambda pixels: session.run(None, {"pixels": pixels})[0]
 
@@ -51,14 +56,13 @@ class Onnx(Format):
     files = ("model.onnx",)
     methods = ("minmax", "percentile", "entropy")
     opsets = range(13, 24)
+    any_size = True
     load: ClassVar[Callable[[str, int | None], Runtime]] = staticmethod(load)
 
     def convert(self, network: nn.Module, request: Request, metadata: Mapping[str, str], out: Path) -> dict[str, Any]:
         import onnx
 
         model = translate(network, request)
-        if request.precision == "float16":
-            model = _halved(model)
         _describe(model, metadata)
         onnx.checker.check_model(model, full_check=True)
         (out / self.files[0]).write_bytes(model.SerializeToString())
@@ -85,7 +89,11 @@ class Onnx(Format):
                 activation_type=quantization.QuantType.QUInt8,
                 weight_type=quantization.QuantType.QInt8,
                 calibrate_method=quantization.CalibrationMethod[_METHODS[calibration.method]],
-                nodes_to_exclude=[*_before_layers(model), *kept_nodes(model, calibration.keep)],
+                nodes_to_exclude=list(
+                    dict.fromkeys(
+                        [*_before_layers(model), *any_size.names(model), *kept_nodes(model, calibration.keep)]
+                    )
+                ),
                 # one batch of activations in memory at a time, whatever the method
                 extra_options={"CalibStridedMinMax": 1},
             )
@@ -123,7 +131,9 @@ class Onnx(Format):
 
 
 def translate(network: nn.Module, request: Request) -> Any:
-    """A network as an ONNX model in float32, batch normalization folded. Raises ExportError for what ONNX lacks.
+    """A network as an ONNX model, batch normalization folded. Raises ExportError for what ONNX lacks.
+
+    It computes in float32, or in float16 where that is asked for.
 
     The last one of a network is kept until its state changes: a search for layers asks again and again.
     """
@@ -133,6 +143,8 @@ def translate(network: nn.Module, request: Request) -> Any:
         request.size,
         request.batch,
         request.opset,
+        request.any_size,
+        request.precision == "float16",
         *((id(value), value._version) for value in (*network.parameters(), *network.buffers())),
     )
     kept = _translated.get(network)
@@ -146,9 +158,13 @@ def _translate(network: nn.Module, request: Request) -> Any:
     from torch.onnx import OnnxExporterError
 
     example = request.example
-    batch = {0: torch.export.Dim.DYNAMIC} if request.batch is None else None
+    free = {0: torch.export.Dim.DYNAMIC} if request.batch is None else None
+    if request.any_size:
+        student = cast("VisionModel", network.student)
+        network = any_size.Core(student)
+        example, free = any_size.example(student, request.batch)
     with quiet(), torch.no_grad():
-        program = trace(network, example, batch)
+        program = trace(network, example, free)
         try:
             made = torch.onnx.export(
                 program,
@@ -169,6 +185,10 @@ def _translate(network: nn.Module, request: Request) -> Any:
             f"The network needs operators of opset {opset_of(model)}, and cannot be put in those of {request.opset}: "
             f"--opset {opset_of(model)} or later."
         )
+    if request.precision == "float16":
+        model = _halved(model)
+    if request.any_size:
+        return any_size.around(model, student, request.batch)
     for value in (*model.graph.input, *model.graph.output):
         if request.batch is None:
             value.type.tensor_type.shape.dim[0].dim_param = "batch"
@@ -225,7 +245,7 @@ class _Reader:
     """Calibration images as onnxruntime asks for them, a batch each."""
 
     def __init__(self, calibration: Calibration, batch: int | None) -> None:
-        size = batch or min(AT_ONCE, len(calibration.pixels))
+        size = batch or (min(AT_ONCE, len(calibration.pixels)) if isinstance(calibration.pixels, Tensor) else 1)
         self.batches = list(calibration.batches(size))
         if not self.batches:
             raise ConfigError(f"{len(calibration.pixels)} calibration images make no batch of {size}.")

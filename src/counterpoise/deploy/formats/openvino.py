@@ -6,6 +6,7 @@ import contextlib
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,6 +14,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
+from counterpoise.deploy import any_size
 from counterpoise.deploy.base import Calibration, Format, Pixels, Request, Runtime
 from counterpoise.deploy.formats import onnx
 from counterpoise.errors import ConfigError
@@ -37,6 +39,7 @@ class OpenVino(Format):
     packages = ("onnx", "onnxscript", "nncf", "openvino")
     files = ("model.xml", "model.bin")
     methods = ("minmax", "percentile", "histogram")
+    any_size = True
     load: ClassVar[Callable[[str, int | None], Runtime]] = staticmethod(load)
 
     def convert(self, network: nn.Module, request: Request, metadata: Mapping[str, str], out: Path) -> dict[str, Any]:
@@ -59,6 +62,7 @@ class OpenVino(Format):
         translated = onnx.translate(network, request)
         onnx.name_all(translated)
         names = onnx.kept_nodes(translated, calibration.keep)
+        around = [f"^{re.escape(any_size.PREFIX)}"] if request.any_size else []
         model = _read(translated, request)
         with onnx.quiet(), _deeper(10 * len(model.get_ordered_ops())):
             model = nncf.quantize(
@@ -67,7 +71,7 @@ class OpenVino(Format):
                 preset=nncf.QuantizationPreset.MIXED,
                 subset_size=len(batches),
                 # A layer with a bias is two operators here, the second one under the layer's name.
-                ignored_scope=nncf.IgnoredScope(patterns=[f"^{re.escape(name)}(/.*)?$" for name in names]),
+                ignored_scope=nncf.IgnoredScope(patterns=[*around, *(f"^{re.escape(name)}(/.*)?$" for name in names)]),
                 advanced_parameters=AdvancedQuantizationParameters(
                     activations_range_estimator_params=_estimator(calibration.method)
                 ),
@@ -83,10 +87,11 @@ class OpenVino(Format):
         import openvino
 
         core = openvino.Core()
-        request = Request("float32", (pixels.shape[2], pixels.shape[3]), len(pixels))
+        model = core.read_model(folder / self.files[0])
+        free = model.input(0).partial_shape[2].is_dynamic
+        request = Request("float32", (pixels.shape[2], pixels.shape[3]), len(pixels), any_size=free)
         places = onnx.outputs_of_modules(onnx.translate(network, request).graph.node)
         seen = onnx.activations(network, list(places), torch.from_numpy(pixels))
-        model = core.read_model(folder / self.files[0])
         model.reshape([len(pixels), 3, *request.size])
         outputs = {name: operator.output(0) for operator in model.get_ordered_ops() for name in _tensors(operator)}
         wanted = {place: name for place, name in places.items() if place in seen and name in outputs}
@@ -112,15 +117,16 @@ def _deeper(frames: int) -> Iterator[None]:
 
 
 def _translate(network: nn.Module, request: Request) -> Any:
-    return _read(onnx.translate(network, request), request)
+    whole = replace(request, precision="float32")  # weights are halved when they are written
+    return _read(onnx.translate(network, whole), request)
 
 
 def _read(translated: Any, request: Request) -> Any:
-    """An ONNX model as one of OpenVINO's, for pixels of one size."""
+    """An ONNX model as one of OpenVINO's."""
     import openvino
 
     model = openvino.Core().read_model(translated.SerializeToString())
-    model.reshape([-1 if request.batch is None else request.batch, 3, *request.size])
+    model.reshape([-1 if request.batch is None else request.batch, 3, *(request.fed or (-1, -1))])
     return model
 
 

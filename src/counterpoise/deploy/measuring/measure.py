@@ -93,7 +93,8 @@ def find(paths: Sequence[str | Path], size: tuple[int, int] | None, model: str |
     for path in map(Path, paths):
         if folder.is_export(path):
             description = folder.read(path)
-            if size is not None and size != description.input.size:
+            given = size if description.input.any_size else None
+            if size is not None and size != (given or description.input.size):
                 height, width = description.input.size
                 raise ConfigError(f"{path} takes pictures of {height} x {width}, got --size {size[0]} {size[1]}.")
             found.append(
@@ -102,10 +103,10 @@ def find(paths: Sequence[str | Path], size: tuple[int, int] | None, model: str |
                     base.find(description.format),
                     path,
                     precision=description.precision,
-                    size=description.input.size,
+                    size=given or description.input.size,
                     batch=description.input.batch,
                     parameters=description.parameters,
-                    multiply_adds=description.notes.get("multiply_adds"),
+                    multiply_adds=None if given else description.notes.get("multiply_adds"),
                 )
             )
         elif path.suffix == ".onnx" and path.is_file():
