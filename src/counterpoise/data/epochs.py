@@ -122,6 +122,10 @@ class Epochs(ABC):
         pin = self.device.type == "cuda"
         self._reader = data_loader(reader, self._places, workers, pin_memory=pin, persistent=True)
 
+    def close(self) -> None:
+        """End the processes that read, where there are some; nothing is read afterwards."""
+        vars(self).pop("_reader", None)
+
     def _views_from_workers(self, places: Iterable[Place]) -> Iterator[Tensor]:
         self._places.next = places
         for item in made(self._reader, self.corrupt):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 
 from torch import nn
 
@@ -37,7 +37,7 @@ def conduct(
         raise ConfigError("--resume goes on with a run and --overwrite replaces it: give one of them.")
     if resume and run.out is None:
         raise ConfigError("--resume needs --out: the run folder to go on with.")
-    with join(run.train.device) as processes:
+    with join(run.train.device) as processes, ExitStack() as ending:
         run = settle(run, processes.device)
         folder = RunFolder(run.out or default_path(run.student.model or type(student).__name__))
         resume = resume and folder.started()
@@ -57,6 +57,7 @@ def conduct(
             if late is not None:
                 parts.found.note(late)
             say(parts.found, show and processes.first)
+            ending.callback(parts.train.close)  # not when the garbage collector comes, with whatever was inherited
             trainer = Trainer(parts.run, folder, parts, processes, show)
             if not resume:
                 trainer.meet_teacher()
