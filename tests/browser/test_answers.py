@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 from counterpoise.browser import site
@@ -110,6 +111,53 @@ def test_a_hundred_pictures_are_answered_as_python_answers_them(
     assert max(differences) <= 2e-2
 
 
+def painted(page: Page, shape: tuple[int, ...]) -> NDArray[np.int64]:
+    """The first mask on the page, as classes."""
+    found = page.locator(".panel canvas[role=img]").first.evaluate(
+        "mask => [...mask.getContext('2d').getImageData(0, 0, mask.width, mask.height).data]"
+    )
+    colors = {tuple(color): index for index, color in enumerate(palette().tolist())}
+    pixels = np.array(found, np.uint8).reshape(*shape, 4)[..., :3]
+    return np.array([[colors[tuple(pixel)] for pixel in row] for row in pixels.tolist()])
+
+
+@pytest.mark.slow
+def test_scenes_of_many_sizes_are_painted_as_python_paints_them(tmp_path: Path, visit: Visit) -> None:
+    rng = np.random.default_rng(0)
+    for half, count in (("train", 8), ("val", 4)):
+        for kind in ("images", "masks"):
+            (tmp_path / "data" / kind / half).mkdir(parents=True)
+        for number in range(count):
+            width, height = (int(side) for side in rng.integers(40, 90, 2))
+            mask = np.zeros((height, width), np.uint8)
+            mask[height // 4 : height // 2, width // 4 : width // 2] = 1
+            picture = rng.integers(120, 256, (height, width, 3)).astype(np.uint8)
+            picture[mask == 1] //= 4
+            Image.fromarray(picture).save(tmp_path / "data" / "images" / half / f"s{number}.png")
+            Image.fromarray(mask).save(tmp_path / "data" / "masks" / half / f"s{number}.png")
+    (tmp_path / "data" / "classes.txt").write_text("ground\nsquare\n")
+    (tmp_path / "run.yaml").write_text(
+        "task: segmentation\ndata: {path: data, source: masks_folder, scenes: {size: [32, 32]}}\n"
+        "student: {model: digits/unet_8_16}\n"
+        "train: {epochs: 8, batch_size: 4, optimizer: {name: adamw, learning_rate: 0.01}}\n"
+    )
+    counterpoise(tmp_path, "train", "run.yaml", *TRAIN, "--out", "run")
+    counterpoise(tmp_path, "predict", "--student", "run", "data/images/val", "--out", "masks")
+    counterpoise(tmp_path, "try", "run", "--out", "site")
+    with Server(from_folder(tmp_path / "site")) as server:
+        server.start()
+        page, errors = visit(server.address)
+        page.wait_for_selector("body[data-ready]", timeout=60_000)
+        for number in range(4):
+            answered(page, tmp_path / "data" / "images" / "val" / f"s{number}.png")
+            expected = np.asarray(Image.open(tmp_path / "masks" / f"s{number}-mask.png"))
+            assert (painted(page, expected.shape) == expected).mean() > 0.999
+            assert page.evaluate("document.body.dataset.note") == ""
+            assert len(np.unique(expected)) == 2
+        server.shutdown()
+    assert errors == []
+
+
 @pytest.mark.slow
 def test_scenes_are_painted_as_python_paints_them(tmp_path: Path, visit: Visit) -> None:
     options = json.dumps({"train_size": 400, "val_size": 12, "edge": 48})
@@ -122,7 +170,6 @@ def test_scenes_are_painted_as_python_paints_them(tmp_path: Path, visit: Visit) 
     counterpoise(tmp_path, "train", "run.yaml", *TRAIN, "--out", "run")
     counterpoise(tmp_path, "predict", "--student", "run", "--data", "run/run.yaml", "--first", "12", "--out", "masks")
     counterpoise(tmp_path, "try", "run", "--out", "site", "--evaluation_pictures", "12")
-    colors = {tuple(color): index for index, color in enumerate(palette()[:11].tolist())}
     kinds = set()
     with Server(from_folder(tmp_path / "site")) as server:
         server.start()
@@ -132,12 +179,7 @@ def test_scenes_are_painted_as_python_paints_them(tmp_path: Path, visit: Visit) 
             answered(page, tmp_path / "site" / "samples" / f"{number + 1:02d}.png")
             mask = tmp_path / "masks" / f"val-scene-{number}-mask.png"
             expected = np.asarray(Image.open(mask))
-            painted = page.locator(".panel canvas[role=img]").first.evaluate(
-                "mask => [...mask.getContext('2d').getImageData(0, 0, mask.width, mask.height).data]"
-            )
-            pixels = np.array(painted, np.uint8).reshape(*expected.shape, 4)[..., :3]
-            found = np.array([[colors[tuple(pixel)] for pixel in row] for row in pixels.tolist()])
-            assert (found == expected).mean() > 0.999, mask.name
+            assert (painted(page, expected.shape) == expected).mean() > 0.999, mask.name
             kinds |= set(np.unique(expected).tolist())
         server.shutdown()
     assert len(kinds) > 2, "a student that sees background alone proves nothing"

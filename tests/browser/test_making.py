@@ -56,6 +56,7 @@ def test_a_run_becomes_a_site(run: Run, digits: Path, tmp_path: Path) -> None:
     assert described["classes"] == [str(digit) for digit in range(10)]
     assert described["input"] == {
         "size": [8, 8],
+        "any_size": False,
         "crop_share": 1.0,
         "fit": "crop",
         "alpha": "white",

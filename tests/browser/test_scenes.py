@@ -21,11 +21,11 @@ Pixels = NDArray[np.uint8]
 CALL = """async ({bytes, width, height, input, weights, stride}) => {
     const { segment } = await import("./scenes.js");
     const data = Uint8ClampedArray.from(atob(bytes), (letter) => letter.charCodeAt(0));
-    const [rows, columns] = input.size;
-    const [h, w] = [rows / stride, columns / stride];
     let windows = 0;
-    const answer = async (pixels) => {  // a network of one 1x1 convolution that looks at every stride-th pixel
+    // a network of one 1x1 convolution that looks at every stride-th pixel
+    const answer = async (pixels, [rows, columns]) => {
         windows++;
+        const [h, w] = [Math.ceil(rows / stride), Math.ceil(columns / stride)];
         const logits = new Float32Array(weights.length * h * w);
         weights.forEach((row, c) => {
             for (let y = 0; y < h; y++) for (let x = 0; x < w; x++) for (let channel = 0; channel < 3; channel++) {
@@ -44,13 +44,18 @@ WEIGHTS = np.random.default_rng(0).normal(size=(7, 3))
 
 
 def in_browser(
-    page: Page, picture: Pixels, size: tuple[int, int], reduction: float = 1.0, stride: int = 1
+    page: Page,
+    picture: Pixels,
+    size: tuple[int, int],
+    reduction: float = 1.0,
+    stride: int = 1,
+    any_size: bool = False,
 ) -> tuple[Pixels, int, bool]:
     """The mask, of how many windows, and whether the picture was shown as `predict` shows it."""
     height, width = picture.shape[:2]
     opaque = np.dstack([picture, np.full((height, width), 255, np.uint8)])
     given = {"bytes": base64.b64encode(opaque.tobytes()).decode(), "width": width, "height": height, "stride": stride}
-    shown = {"size": list(size), "reduction": reduction}
+    shown = {"size": list(size), "reduction": reduction, "any_size": any_size}
     tall, wide, text, windows, exact = page.evaluate(CALL, {**given, "input": shown, "weights": WEIGHTS.tolist()})
     return np.frombuffer(base64.b64decode(text), np.uint8).reshape(tall, wide), windows, exact
 
@@ -100,6 +105,30 @@ def test_windows_slide_over_other_shapes_and_see_all_of_them(
     assert windows > 1
     assert not exact
     assert (mask == expected(picture, shown)).mean() > 0.999
+
+
+@pytest.mark.parametrize(
+    ("size", "shown", "reduction"),
+    [((31, 57), (31, 57), 1.0), ((90, 40), (45, 20), 2.0), ((8, 400), (8, 400), 1.0)],
+    ids=str,
+)
+def test_an_export_of_any_size_sees_every_scene_whole(
+    modules: Page, size: tuple[int, int], shown: tuple[int, int], reduction: float
+) -> None:
+    picture = scene(*size)
+    mask, windows, exact = in_browser(modules, picture, (24, 32), reduction, any_size=True)
+    assert (windows, exact) == (1, True)
+    assert (mask == expected(picture, shown)).mean() > 0.999
+
+
+def test_a_photo_of_many_megapixels_is_reduced_and_that_is_said(modules: Page) -> None:
+    call = """async () => {
+        const { plan } = await import("./scenes.js");
+        return plan({width: 4000, height: 3000}, {size: [24, 32], any_size: true, reduction: 1});
+    }"""
+    view = modules.evaluate(call)
+    assert view["exact"] is False
+    assert (view["width"], view["height"]) == (view["columns"], view["rows"]) == (1632, 1224)
 
 
 def test_a_sliver_is_cut_to_its_middle(modules: Page) -> None:

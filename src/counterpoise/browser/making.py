@@ -42,19 +42,20 @@ def make(
     notes: list[str] = []
     with tempfile.TemporaryDirectory(prefix="counterpoise-") as temporary:
         exports: dict[str, Path] = {}
+        any_size: bool | None = None
         for precision in ("float32", "int8"):
             try:
-                folder_of_export, shown = _exported(path, precision, Path(temporary), size, data, model)
+                file, taken = _exported(path, precision, Path(temporary), size, data, model, any_size)
             except CounterpoiseError as error:
                 if precision == "float32":
                     raise
                 notes.append(f"The page shows no 8 bits: {error}")
                 continue
-            exports[precision] = folder_of_export
-            size = shown
+            exports[precision] = file
+            size, any_size = (taken["size"][0], taken["size"][1]), taken["any_size"]
         assert size is not None
         task = tasks.get(description.task)
-        site.write(target, description, task, name, size, exports, pictures, note)
+        site.write(target, description, task, name, size, exports, pictures, note, bool(any_size))
         sizes = {precision: file.stat().st_size for precision, file in exports.items()}
     return {
         "site": str(target),
@@ -72,16 +73,16 @@ def _exported(
     size: tuple[int, int] | None,
     data: RunLike | None,
     model: Model | None,
-) -> tuple[Path, tuple[int, int]]:
-    """An ONNX file of the student that has been compared with it, and the height and width of its pixels."""
+    any_size: bool | None,
+) -> tuple[Path, dict[str, Any]]:
+    """An ONNX file of the student that has been compared with it, and what it takes."""
     from counterpoise.deploy.export import export
 
     out = temporary / precision
     made = export(
-        student, to="onnx", precision=precision, batch=1, size=size, out=out, data=data, model=model, any_size=False
+        student, to="onnx", precision=precision, batch=1, size=size, out=out, data=data, model=model, any_size=any_size
     )
-    height, width = made["input"]["size"]
-    return out / "model.onnx", (height, width)
+    return out / "model.onnx", made["input"]
 
 
 def _samples(

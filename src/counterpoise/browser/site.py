@@ -40,6 +40,7 @@ def write(
     exports: Mapping[str, Path],
     samples: Sequence[Sample],
     note: str,
+    any_size: bool = False,
 ) -> None:
     """Write the site, whole or not at all; an older one at `path` goes when the new one is on disk.
 
@@ -52,6 +53,7 @@ def write(
         exports: ONNX files by precision, float32 first: uint8 [1, 3, height, width] to logits.
         samples: pictures to begin with.
         note: says where they come from.
+        any_size: whether the exports take any height and width; size is then one of them.
 
     Raises:
         RunError: it cannot be written.
@@ -76,9 +78,10 @@ def write(
             "name": name,
             "task": task.name,
             "classes": student.classes,
-            "facts": _facts(student, task, size),
+            "facts": _facts(student, task, None if any_size else size),
             "input": {
                 "size": size,
+                "any_size": any_size,
                 "crop_share": student.input.crop_share,
                 "fit": student.input.fit,
                 "alpha": student.input.alpha,
@@ -150,9 +153,10 @@ def _worker_head(files: list[str], later: list[str], texts: Mapping[str, bytes],
     return ("\n".join(lines) + "\n\n").encode()
 
 
-def _facts(student: Description, task: Task, size: tuple[int, int]) -> list[str]:
+def _facts(student: Description, task: Task, size: tuple[int, int] | None) -> list[str]:
     """What the page says of the student in one line."""
-    facts = [student.architecture, f"{len(student.classes)} classes", f"{size[1]} x {size[0]} pixels"]
+    pixels = "any size" if size is None else f"{size[1]} x {size[0]} pixels"
+    facts = [student.architecture, f"{len(student.classes)} classes", pixels]
     last = student.metrics.get("last")
     score = last.get(task.headline) if isinstance(last, dict) else None
     if isinstance(score, int | float):

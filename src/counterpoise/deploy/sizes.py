@@ -38,7 +38,9 @@ def settled(
     if not asked and (images is None or images.common_extent() is not None):
         return request, ""
     why = ""
-    if student.input_size is not None:
+    if student.task != "segmentation":
+        why = "a classifier is shown pictures at one size"
+    elif student.input_size is not None:
         why = f"the student takes pictures of {student.input_size} x {student.input_size}"
     elif student.scenes.window is not None:
         why = "the places of the student's sliding window are part of the graph"

@@ -102,7 +102,7 @@ export class Results {
     }
     this.#color(answers);
     this.#legend(answers);
-    const [rows, columns] = this.site.input.size;
+    const [rows, columns] = answers[0].seen;
     document.body.dataset.note = answers[0].exact
       ? ""
       : `Resized for the student, which sees ${columns} × ${rows} pixels at once. `;

@@ -1,29 +1,36 @@
 // Segmentation: how a scene is shown to the student, and its logits made a mask, as in tasks/segmentation.py. An export
-// takes pixels of one size; where a scene has another, windows of that size slide over it.
+// takes any size, or one; where a scene has another than that, windows of that size slide over it.
 
 import { planes, resize, round, withoutFarEnds } from "./resampling.js";
 
 const MOST_MASK_PIXELS = 4e6; // of a mask on screen
+const MOST_SEEN_PIXELS = 2e6; // by an export of any size, which would take gigabytes for the photos of a phone
 
 /**
- * How a picture is shown: reduced as the student was told, and whole where the export takes just that size. Any other is
- * resized, its shape kept, until the window covers its shorter side and slides along the longer one.
- * @param {{size: [number, number], reduction: number}} input of the student; size is height and width.
- * @returns {{part: object, width: number, height: number, exact: boolean, tops: number[], lefts: number[]}}
+ * How a picture is shown: reduced as the student was told, and whole where the export takes any size or just that. Any
+ * other is resized, its shape kept, until the window covers its shorter side and slides along the longer one.
+ * @param {{size: [number, number], any_size: boolean, reduction: number}} input of the student; size: height and width.
+ * @returns {{part: object, width: number, height: number, exact: boolean, rows: number, columns: number,
+ *   tops: number[], lefts: number[]}} rows and columns: of a window
  */
 export function plan(picture, input) {
-  const [rows, columns] = input.size;
+  let [rows, columns] = input.size;
   let part = { left: 0, top: 0, width: picture.width, height: picture.height };
   let width = Math.max(1, round(part.width / input.reduction));
   let height = Math.max(1, round(part.height / input.reduction));
-  const exact = width === columns && height === rows;
-  if (!exact) {
+  let exact = width === columns && height === rows;
+  if (input.any_size) {
+    const scale = Math.sqrt(MOST_SEEN_PIXELS / (width * height));
+    exact = scale >= 1;
+    if (!exact) [width, height] = [width, height].map((side) => Math.max(1, Math.floor(side * scale)));
+    [rows, columns] = [height, width];
+  } else if (!exact) {
     part = withoutFarEnds(picture);
     const scale = Math.max(columns / part.width, rows / part.height);
     width = Math.max(columns, round(part.width * scale));
     height = Math.max(rows, round(part.height * scale));
   }
-  return { part, width, height, exact, tops: starts(height, rows), lefts: starts(width, columns) };
+  return { part, width, height, exact, rows, columns, tops: starts(height, rows), lefts: starts(width, columns) };
 }
 
 /** Where windows begin: moved by two thirds of their size, the last one ends with the picture. */
@@ -36,12 +43,14 @@ function starts(length, window) {
 
 /**
  * The class of every pixel.
- * @param {(pixels: Uint8Array) => Promise<{data: Float32Array, dims: number[]}>} answer logits [1, C, h, w] of one window
- * @returns {Promise<{width, height, classes: Uint8Array, milliseconds: number, windows: number, exact: boolean}>}
+ * @param {(pixels: Uint8Array, size: [number, number]) => Promise<{data: Float32Array, dims: number[]}>} answer logits
+ *   [1, C, h, w] of one window of this height and width
+ * @returns {Promise<{width, height, classes: Uint8Array, milliseconds: number, windows: number, exact: boolean,
+ *   seen: [number, number]}>} seen: height and width of a window
  */
 export async function segment(picture, input, answer) {
-  const [rows, columns] = input.size;
   const view = plan(picture, input);
+  const { rows, columns } = view;
   const shown = resize(picture, view.part, view.width, view.height);
   const many = view.tops.length * view.lefts.length > 1;
   let logits = null;
@@ -51,7 +60,7 @@ export async function segment(picture, input, answer) {
       const window = { left, top, width: columns, height: rows };
       const pixels = planes(many ? resize(shown, window, columns, rows) : shown);
       const started = performance.now();
-      const { data, dims } = await answer(pixels);
+      const { data, dims } = await answer(pixels, [rows, columns]);
       milliseconds += performance.now() - started;
       const [, classes, height, width] = dims;
       const found = { data, classes, height, width };
@@ -76,7 +85,8 @@ export async function segment(picture, input, answer) {
   const height = Math.max(1, Math.round(view.part.height * shrink));
   const mask = argmax(logits, height, width);
   const windows = view.tops.length * view.lefts.length;
-  return { width, height, classes: mask, part: view.part, milliseconds, windows, exact: view.exact };
+  const seen = [rows, columns];
+  return { width, height, classes: mask, part: view.part, milliseconds, windows, exact: view.exact, seen };
 }
 
 function add(total, { data, height, width }, { left, top }) {

@@ -79,7 +79,7 @@ async function reduced({ width, height, data }, part) {
 }
 
 async function answerOf(student, seen) {
-  if (site.task === "segmentation") return segment(seen, site.input, (pixels) => ask(student, pixels));
+  if (site.task === "segmentation") return segment(seen, site.input, (pixels, size) => ask(student, pixels, size));
   const view = prepare(seen, site.input.size[0], site.input.crop_share, site.input.fit);
   const started = performance.now();
   const { data } = await ask(student, planes(view));
@@ -88,8 +88,7 @@ async function answerOf(student, seen) {
 }
 
 /** The logits of pixels uint8 [3, height, width]. */
-async function ask({ session, input }, pixels) {
-  const [height, width] = site.input.size;
+async function ask({ session, input }, pixels, [height, width] = site.input.size) {
   const given = new runtime.Tensor("uint8", pixels, [1, 3, height, width]);
   const outputs = await session.run({ [input]: given });
   const { data, dims } = outputs[session.outputNames[0]];
