@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy
 import pytest
 import torch
 
@@ -81,3 +83,32 @@ def test_a_share_of_answers_is_asked_for_of_8_bits_alone(digits_run: Path, run: 
     code, _, err = run("export", digits_run, "--to", "onnx", "--precision", "int8", "--min_same", "101", "--out", "new")
     assert (code, "0 to 100; got 101" in err) == (2, True), err
     assert not Path("new").exists()
+
+
+@pytest.mark.parametrize("to", ["onnx", pytest.param("openvino", marks=pytest.mark.slow)])
+def test_sums_of_two_products_fit_in_16_bits_as_processors_without_vnni_hold_them(
+    digits_run: Path, tmp_path: Path, to: str
+) -> None:
+    out = tmp_path / "export"
+    counterpoise.export(digits_run, to=to, precision="int8", out=out, images=60, calibration={"images": 64})
+    weights = weights_of_onnx(out) if to == "onnx" else weights_of_openvino(out)
+    assert weights
+    for weight in weights:
+        assert 2 * 255 * abs(weight.astype(int)).max() < 2**15
+        assert len(numpy.unique(weight)) > 16  # and they are not all rounded away
+
+
+def weights_of_onnx(folder: Path) -> list[Any]:
+    import onnx
+
+    model = onnx.load(folder / "model.onnx")
+    held = [onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer]
+    return [array for array in held if array.dtype == numpy.int8 and array.ndim > 1]
+
+
+def weights_of_openvino(folder: Path) -> list[Any]:
+    import openvino
+
+    held = openvino.Core().read_model(folder / "model.xml").get_ordered_ops()
+    arrays = [operator.data for operator in held if operator.get_type_name() == "Constant"]
+    return [array for array in arrays if array.dtype == numpy.int8 and array.ndim > 1]

@@ -88,6 +88,8 @@ class Onnx(Format):
                 per_channel=True,
                 activation_type=quantization.QuantType.QUInt8,
                 weight_type=quantization.QuantType.QInt8,
+                # 7 bits: AVX2 adds two products in 16 bits, where 2 x 255 x 127 is cut off and 2 x 255 x 64 is not
+                reduce_range=True,
                 calibrate_method=quantization.CalibrationMethod[_METHODS[calibration.method]],
                 nodes_to_exclude=list(
                     dict.fromkeys(

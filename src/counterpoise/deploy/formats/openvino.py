@@ -54,7 +54,7 @@ class OpenVino(Format):
         self, network: nn.Module, request: Request, metadata: Mapping[str, str], out: Path, calibration: Calibration
     ) -> dict[str, Any]:
         import nncf
-        from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters
+        from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters, OverflowFix
 
         batches = list(calibration.batches(request.batch or 1))
         if not batches:
@@ -73,7 +73,9 @@ class OpenVino(Format):
                 # A layer with a bias is two operators here, the second one under the layer's name.
                 ignored_scope=nncf.IgnoredScope(patterns=[*around, *(f"^{re.escape(name)}(/.*)?$" for name in names)]),
                 advanced_parameters=AdvancedQuantizationParameters(
-                    activations_range_estimator_params=_estimator(calibration.method)
+                    # weights in 7 bits, or processors without VNNI cut off sums of products
+                    overflow_fix=OverflowFix.ENABLE,
+                    activations_range_estimator_params=_estimator(calibration.method),
                 ),
             )
         _save(model, metadata, out / self.files[0], halved=False)
