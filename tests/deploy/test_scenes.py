@@ -15,12 +15,14 @@ from PIL import Image
 from torch import Tensor, nn
 
 import counterpoise
+from counterpoise.data.decoding import cut, letterbox
 from counterpoise.data.images import to_tensor
 from counterpoise.deploy import base, sizes
 from counterpoise.deploy.base import ExportError
 from counterpoise.deploy.network import Deployed
 from counterpoise.deploy.pictures import data_of, generated
 from counterpoise.errors import ConfigError
+from counterpoise.models import padding
 from counterpoise.models.network import SceneView, VisionModel
 from counterpoise.models.padding import Padded
 from counterpoise.tasks.segmentation import segment
@@ -150,6 +152,21 @@ def test_scenes_of_many_sizes_are_answered_at_their_own(
         assert checked["agreement"] == found
 
 
+@pytest.mark.parametrize("height", [20, 60])
+def test_a_scene_of_another_shape_keeps_it_and_the_rest_is_cut_off(height: int) -> None:
+    picture = Image.new("RGB", (30, height), "red")
+    shown, covered = letterbox(picture, (40, 40), (1, 2, 3))
+    assert covered == {20: (27, 40), 60: (40, 20)}[height]
+    pixels = np.asarray(shown)
+    assert (pixels[: covered[0], : covered[1]] == (255, 0, 0)).all()
+    assert (pixels == (1, 2, 3)).all(2).sum() == 1600 - covered[0] * covered[1]
+    logits = torch.randn(1, 2, 10, 10)
+    wanted = logits
+    for dim, edge in ((-2, covered[0]), (-1, covered[1])):
+        wanted = padding._cut(wanted, dim, edge, 40)
+    assert np.abs(cut(logits[0].numpy(), covered, (40, 40)) - wanted[0].numpy()).max() < 1e-6
+
+
 @pytest.mark.parametrize("stride", [1, 8])
 def test_a_graph_of_any_size_answers_as_the_network_that_pads(stride: int, tmp_path: Path) -> None:
     network = Deployed(coarse(stride))
@@ -206,4 +223,5 @@ def test_the_line_of_an_export_of_one_size_is_what_its_runner_does(
     assert found["positions"] == sum(mask.size for mask in masks)
     assert found["export"] == pytest.approx(score(mixed_run, masks), abs=0.3)  # Pillow's resampling against torch's
     assert found["same"] == pytest.approx(share_alike(masks, expected_masks(mixed_run)), abs=0.3)
+    assert made["input"]["around"] == (128, 128, 128)
     assert found["same"] < found["converted"]

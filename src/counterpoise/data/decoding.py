@@ -217,6 +217,34 @@ def show(image: Any, size: tuple[int, int], crop_share: float | None = 1.0, fit:
     return board
 
 
+def letterbox(image: Any, size: tuple[int, int], color: tuple[int, int, int]) -> tuple[Any, tuple[int, int]]:
+    """An RGB scene for a network of this size (height, width) that answers every pixel, and the part it then covers.
+
+    Resized by one factor, so that it fits, into the upper left; the rest is of the color. The part: height, width.
+    """
+    high, wide = size
+    scale = min(high / image.height, wide / image.width)
+    covered = min(high, max(1, round(image.height * scale))), min(wide, max(1, round(image.width * scale)))
+    if image.size != covered[::-1]:
+        image = image.resize(covered[::-1], Image.Resampling.BILINEAR)
+    board = Image.new("RGB", (wide, high), color)
+    board.paste(image, (0, 0))
+    return board, covered
+
+
+def cut(logits: Any, covered: tuple[int, int], size: tuple[int, int]) -> Any:
+    """Of logits [..., h, w] of a network of this size, those of the part from the upper left, as models/padding.py."""
+    for axis, edge, whole in ((-2, covered[0], size[0]), (-1, covered[1], size[1])):
+        cells = logits.shape[axis]
+        kept = -(-cells * edge // whole)
+        places = np.arange(kept)
+        held = logits.take(places, axis)
+        back = ((places + 0.5) * (1 - cells * edge / (whole * kept))).astype(logits.dtype)
+        before = held.take(np.maximum(places - 1, 0), axis)
+        logits = held + (before - held) * (back[:, None] if axis == -2 else back)
+    return logits
+
+
 def why(error: Exception) -> str:
     """What an error of Pillow's says of the file."""
     if isinstance(error, UnidentifiedImageError):

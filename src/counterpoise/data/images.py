@@ -116,7 +116,7 @@ def prepare(image: Tensor, size: int, crop_share: float = 1.0, fit: str = "crop"
     """
     if tuple(image.shape[-2:]) == (size, size):
         return image
-    return to_tensor(decoding.show(_picture(image), (size, size), crop_share, fit)).to(image.device)
+    return to_tensor(decoding.show(to_picture(image), (size, size), crop_share, fit)).to(image.device)
 
 
 def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
@@ -126,7 +126,7 @@ def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
     """
     if tuple(image.shape[-2:]) == tuple(size):
         return image
-    return to_tensor(_picture(image).resize((size[1], size[0]), Image.Resampling.BILINEAR)).to(image.device)
+    return to_tensor(to_picture(image).resize((size[1], size[0]), Image.Resampling.BILINEAR)).to(image.device)
 
 
 @cache
@@ -190,5 +190,5 @@ def _from_array(array: NDArray[Any]) -> Image.Image:
     return Image.fromarray(array)
 
 
-def _picture(image: Tensor) -> Image.Image:
+def to_picture(image: Tensor) -> Image.Image:
     return Image.fromarray(image.permute(1, 2, 0).contiguous().cpu().numpy())

@@ -158,7 +158,8 @@ def compare(
     same = positions = images = resized = converted = 0
     states: list[list[Tensor]] = [[], []]
     for shown in batches:
-        seen, fed, target = shown if len(shown) == 3 else (shown[0], *shown)
+        pair = shown if isinstance(shown, Pair) else Pair(shown[0], *shown)
+        seen, fed, target, _ = pair
         expected = student_answer(network, seen)
         pixels = fed if fed is seen else fed.contiguous()
         reference = expected if fed is seen else student_answer(network, pixels)
@@ -167,14 +168,19 @@ def compare(
             found = torch.full_like(reference, float("nan"))
         largest = max(largest, float((found - reference).abs().max().nan_to_num(float("inf"))))
         scale = max(scale, float(reference.abs().max()))
-        converted += task.agreeing(reference, found.nan_to_num(0.0), target)[0]
+        answers, references = pair.answers(found), pair.answers(reference)
+        own = references if fed is seen else list(expected)
+        for row, logits in enumerate(answers):
+            known, truth = logits[None].nan_to_num(0.0), target[row : row + 1]
+            converted += task.agreeing(references[row][None], known, truth)[0]
+            hit, total = task.agreeing(own[row][None], known, truth)
+            same, positions = same + hit, positions + total
+        images += len(pixels)
         resized += 0 if fed is seen else len(fed)
-        hit, total = task.agreeing(expected, found.nan_to_num(0.0), target)
-        same, positions, images = same + hit, positions + total, images + len(pixels)
-        for side, logits in enumerate((expected, found)):
-            for row in range(len(pixels)):
+        for side, rows in enumerate((own, answers)):
+            for row, logits in enumerate(rows):
                 score = task.score(classes)
-                score.update(logits[row : row + 1], target[row : row + 1])
+                score.update(logits[None], target[row : row + 1])
                 states[side].append(score.state.cpu().double())
     student, export = (torch.stack(side) for side in states)
     metric = task.headline

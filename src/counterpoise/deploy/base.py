@@ -40,6 +40,7 @@ class Request:
         size: height and width of the pixels it takes.
         batch: how many pictures at once; None any number.
         opset: version of the operators, where the format has such; None: its usual one.
+        around: color around scenes of another size than it takes; None: they are resized, whatever their shape.
         any_size: whether it takes pictures of any height and width; `size` is then that by which it is remembered.
     """
 
@@ -48,6 +49,7 @@ class Request:
     batch: int | None = None
     opset: int | None = None
     any_size: bool = False
+    around: tuple[int, int, int] | None = None
 
     @property
     def fed(self) -> tuple[int, int] | None:

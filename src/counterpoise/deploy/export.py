@@ -183,7 +183,8 @@ def prepare(
     found = pictures.size_of(network, size, None if splits is None else splits.val, section)
     if batch is None and not chosen.dynamic_batch:
         batch = 1
-    request = Request(precision, found, batch, opset)
+    around = pictures.mean_color(network) if network.task == "segmentation" else None
+    request = Request(precision, found, batch, opset, around=around)
     if images is not None:
         inputs.positive("images", images)
     return Job(network, Deployed(network), chosen, request, splits, section, images, min_same)
@@ -211,7 +212,7 @@ def calibrated(job: Job, given: Calibration | Mapping[str, Any] | None) -> Calib
         if splits is None:
             raise ConfigError("int8 is calibrated on training images, and none are given: --data PATH.")
         train = pictures.spread(splits.train, inputs.positive("calibration images", int(values["images"])))
-        parts = [pixels for pixels, _ in pictures.batches(train, job.student, section, job.request.fed)]
+        parts = [pixels for pixels, _ in pictures.batches(train, job.student, section, job.request)]
         alike = len({part.shape[1:] for part in parts}) == 1
         pixels = torch.cat(parts) if alike else tuple(picture for part in parts for picture in part)
         settings = Calibration(pixels, str(values["method"]), tuple(values["keep"]))
@@ -285,7 +286,7 @@ def compared(job: Job, runtime: base.Runtime, out: Path) -> agreement.Agreement 
             raise _refusal(job, out, samples[0][0], difference)
         return None
     images = pictures.spread(job.data.val, job.images)
-    pairs = pictures.pairs(images, job.student, job.section, job.request.fed)
+    pairs = pictures.pairs(images, job.student, job.section, job.request)
     first = next(pairs, None)
     if first is None:
         raise DataError("No validation image can be read, so there is nothing to compare the export on.")
@@ -331,6 +332,7 @@ def _input(job: Job) -> folder.Input:
         {
             "size": size,
             "any_size": job.request.any_size,
+            "around": None if job.request.any_size else job.request.around,
             "reduction": student.scenes.reduction,
             "batch": job.request.batch,
             "crop_share": share,

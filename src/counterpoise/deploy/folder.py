@@ -22,6 +22,7 @@ DESCRIPTION = "export.json"
 RUNNER = "run.py"
 REFERENCE = "reference.safetensors"
 Edge = Annotated[int, Field(ge=1, le=2**15)]
+Byte = Annotated[int, Field(ge=0, le=255)]
 
 
 class Input(BaseModel):
@@ -34,7 +35,10 @@ class Input(BaseModel):
     any_size: bool = False
     """Whether height and width are free; size is then that of the pictures in reference.safetensors."""
     reduction: float = 1.0
-    """How many times smaller scenes are shown than they are, where height and width are free."""
+    """How many times smaller scenes are shown than they are; of one size, those that then have it."""
+    around: tuple[Byte, Byte, Byte] | None = None
+    """Scenes of another size are resized by one factor into the upper left, and this color lies around them; None: they
+    are resized to the size, whatever their shape."""
     batch: Annotated[int, Field(ge=1, le=2**16)] | None
     """How many pictures at once; None any number."""
     crop_share: float | None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 
 from counterpoise import config, inputs, tasks
-from counterpoise.data.images import prepare, resize
+from counterpoise.data.decoding import cut, letterbox
+from counterpoise.data.images import prepare, resize, to_picture, to_tensor
 from counterpoise.data.sources.base import ImageSet, Splits
+from counterpoise.deploy.base import Request
 from counterpoise.errors import ConfigError, DataError
 from counterpoise.inputs import RunLike
 from counterpoise.models.network import VisionModel
@@ -40,11 +42,17 @@ def places(total: int, count: int) -> Tensor:
     return torch.arange(count) * total // max(1, count)
 
 
+def mean_color(model: VisionModel) -> tuple[int, int, int]:
+    """The color that is next to 0 when it is normalized, which is what dense networks pad with."""
+    red, green, blue = (min(255, max(0, round(255 * value))) for value in model.normalization["mean"])
+    return red, green, blue
+
+
 def batches(
-    images: ImageSet, model: VisionModel, section: config.Data, size: tuple[int, int] | None
+    images: ImageSet, model: VisionModel, section: config.Data, request: Request
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Pixels uint8 [n, 3, *size] as an export of this size is fed, and their targets; None: of any size."""
-    for pair in pairs(images, model, section, size):
+    """Pixels uint8 [n, 3, H, W] as an export is fed, and their targets."""
+    for pair in pairs(images, model, section, request):
         yield pair.fed, pair.target
 
 
@@ -54,19 +62,26 @@ class Pair(NamedTuple):
     Attributes:
         seen: uint8 [n, 3, H, W], as the student is shown them in evaluation.
         fed: uint8 [n, 3, h, w], as the runner beside an export feeds it; the same tensor where that is the same.
+        covered: height and width of the part of what is fed that each picture covers; None: all of it.
     """
 
     seen: Tensor
     fed: Tensor
     target: Tensor
+    covered: tuple[tuple[int, int], ...] | None = None
+
+    def answers(self, logits: Tensor) -> Sequence[Tensor]:
+        """What logits for the pixels that are fed say of each picture, [C] or [C, h, w]."""
+        if self.covered is None:
+            return list(logits)
+        size = (self.fed.shape[2], self.fed.shape[3])
+        rows = zip(logits.numpy(), self.covered, strict=True)
+        return [torch.from_numpy(cut(row, part, size)) for row, part in rows]
 
 
-def pairs(images: ImageSet, model: VisionModel, section: config.Data, size: tuple[int, int] | None) -> Iterator[Pair]:
-    """Pictures as a student is shown them, and as an export of this size is fed: what has another size is resized.
-
-    size: None for exports that take any.
-    """
-    task = tasks.get(model.task)
+def pairs(images: ImageSet, model: VisionModel, section: config.Data, request: Request) -> Iterator[Pair]:
+    """Pictures as a student is shown them, and as an export is fed: what has another size than it takes is resized."""
+    task, size = tasks.get(model.task), request.fed
     share = None if size is None else task.crop_share(model, size)
     for batch in task.eval_loader(images, model, section, batch_size=AT_ONCE):
         for start in range(0, len(batch.images), AT_ONCE):
@@ -74,6 +89,11 @@ def pairs(images: ImageSet, model: VisionModel, section: config.Data, size: tupl
             seen = fed = batch.images[part]
             if size is not None and tuple(seen.shape[-2:]) != size:
                 whole = (images.read(index) for index in batch.indices[part].tolist())
+                if request.around is not None:
+                    boxed = [letterbox(to_picture(image), size, request.around) for image in whole]
+                    fed = torch.stack([to_tensor(image) for image, _ in boxed])
+                    yield Pair(seen, fed, batch.target[part], tuple(covered for _, covered in boxed))
+                    continue
                 fed = torch.stack([show(image, size, share, model.fit) for image in whole])
             yield Pair(seen, fed, batch.target[part])
 

@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from counterpoise.data import decoding
-from counterpoise.data.decoding import Reading, Unreadable, known_formats, opened, pages, read, show
+from counterpoise.data.decoding import Reading, Unreadable, cut, known_formats, letterbox, opened, pages, read, show
 from counterpoise.deploy import folder
 from counterpoise.deploy.base import Format
 
@@ -95,12 +95,16 @@ def loaded(path: Any, reading: Any) -> Any:
 
 
 def pixels_of(picture: Any, about: Any) -> Any:
-    """uint8 [1, 3, H, W], as the network takes them."""
-    size = tuple(about["size"])
+    """uint8 [1, 3, H, W], as the network takes them, and height and width of the part that the picture covers."""
+    size, reduction = tuple(about["size"]), about.get("reduction", 1)
+    own = tuple(max(1, round(side / reduction)) for side in (picture.height, picture.width))
     if about.get("any_size"):
-        size = tuple(max(1, round(side / about["reduction"])) for side in (picture.height, picture.width))
-    shown = show(picture, size, about["crop_share"], about.get("fit", "crop"))
-    return np.ascontiguousarray(np.asarray(shown).transpose(2, 0, 1)[None])
+        size = own
+    if about.get("around") is None or own == size:
+        shown, covered = show(picture, size, about["crop_share"], about.get("fit", "crop")), size
+    else:
+        shown, covered = letterbox(picture, size, tuple(about["around"]))
+    return np.ascontiguousarray(np.asarray(shown).transpose(2, 0, 1)[None]), covered
 
 
 def top_five(logits: Any, classes: Any, picture: Any, out: Any) -> Any:
@@ -135,7 +139,10 @@ def main(here: Any, description: str, file: str, answer: Any, load: Any, argumen
                 if out.exists() and not given.overwrite:
                     raise FileExistsError(f"{out} is there already: give --overwrite, or another --out")
             picture = loaded(path, reading)
-            logits = run(np.repeat(pixels_of(picture, takes), takes["batch"] or 1, 0))[0]
+            pixels, covered = pixels_of(picture, takes)
+            logits = run(np.repeat(pixels, takes["batch"] or 1, 0))[0]
+            if covered != pixels.shape[2:]:
+                logits = cut(logits, covered, pixels.shape[2:])
             lines = answer(logits, about["classes"], picture, out)
         except (Unreadable, OSError) as error:
             failed += 1

@@ -108,14 +108,14 @@ def choose(job: export.Job, calibration: Calibration, within: float) -> Choice:
     return Choice(settings(high), trials)
 
 
-def _judged(job: export.Job, calibrated: int) -> Iterator[tuple[Tensor, Tensor]]:
+def _judged(job: export.Job, calibrated: int) -> Iterator[pictures.Pair]:
     if job.data is None:
         raise ConfigError("within is judged on labeled training images, and none are given: --data PATH.")
     size = job.request.size
     count = min(JUDGED_ON, JUDGED_BYTES // (3 * size[0] * size[1]))
-    return pictures.batches(
-        _others(job.data.train, max(1, count), calibrated), job.student, job.section, job.request.fed
-    )
+    others = _others(job.data.train, max(1, count), calibrated)
+    for pair in pictures.pairs(others, job.student, job.section, job.request):
+        yield pair._replace(seen=pair.fed)  # what rounding costs, not what resizing does
 
 
 def _others(images: ImageSet, count: int, calibrated: int) -> ImageSet:
@@ -127,7 +127,7 @@ def _others(images: ImageSet, count: int, calibrated: int) -> ImageSet:
 
 
 def _judge(
-    job: export.Job, calibration: Calibration, student: nn.Module, judged: list[tuple[Tensor, Tensor]]
+    job: export.Job, calibration: Calibration, student: nn.Module, judged: list[pictures.Pair]
 ) -> tuple[float, float]:
     """Loss, and percent of the answers that are the same."""
     task = tasks.get(job.student.task)

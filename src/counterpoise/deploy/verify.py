@@ -121,7 +121,7 @@ def _against_student(
     from counterpoise.deploy import export
     from counterpoise.models import epochs
 
-    size, batch = described.input.size, described.input.batch
+    batch = described.input.batch
     epoch = epochs.made_from(student, described.student_sha256)
     job = export.prepare(student, chosen, described.precision, batch, None, data, data_set, images, model, epoch=epoch)
     own = job.student.weights_hash()
@@ -130,9 +130,15 @@ def _against_student(
             f"{place} was made from another student: its weights are {described.student_sha256[:12]}..., those of "
             f"{student} {own[:12]}..."
         )
-    job = job._replace(request=base.Request(described.precision, size, batch, any_size=described.input.any_size))
+    job = job._replace(request=_request(described))
     found = export.compared(job, chosen.open(place), place)
     return None if found is None else found.values()
+
+
+def _request(described: folder.Description) -> base.Request:
+    """What an export was asked to be."""
+    given = described.input
+    return base.Request(described.precision, given.size, given.batch, any_size=given.any_size, around=given.around)
 
 
 def _verify_student(

@@ -89,7 +89,7 @@ def exported_score(plan: Plan, candidate: Candidate, run: Path) -> float:
     with tempfile.TemporaryDirectory(dir=plan.out, prefix=".measuring-") as folder:
         exporting.make(job, Path(folder), settings)
         runtime = plan.format.open(Path(folder))
-        shown = pictures.pairs(job.data.val, job.student, job.section, job.request.fed)
+        shown = pictures.pairs(job.data.val, job.student, job.section, job.request)
         task = tasks.get(job.student.task)
         found = agreement.compare(job.network, runtime, shown, task, job.student.num_classes, job.request.batch)
     return math.nan if found.export is None else found.export
