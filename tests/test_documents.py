@@ -7,8 +7,12 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from counterpoise import documents
 from counterpoise.documents import DocumentError, parse_json, parse_yaml
@@ -91,3 +95,39 @@ def test_a_home_of_nobody_is_named(run: Command) -> None:
     code, _, err = run("train", "--data.path", "~nosuchuser/x", "--student.model", "digits/cnn_4_8")
     assert code == 2
     assert "~nosuchuser" in err
+
+
+KEYS = ["data", "path", "options", "teacher", "student", "model", "checkpoint", "objective", "balance", "weight",
+        "train", "epochs", "optimizer", "schedule", "views", "size", "task", "seed", "out", "base", "",
+        "a.b"]  # fmt: skip
+SCALARS = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.sampled_from(
+        ["nowhere", "file.py:f", "timm/no", "-", "~nosuchuser/x", "\0", "*", "2001-01-01", "{seed}", "a" * 300]
+    ),
+    st.text(max_size=6),
+)
+RUN_FILES = st.dictionaries(
+    st.sampled_from(KEYS),
+    st.recursive(
+        SCALARS,
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=4),
+        max_leaves=12,
+    ),
+    max_size=5,
+)
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(values=RUN_FILES, cut=st.integers(0, 400))
+def test_any_run_file_is_refused_in_a_sentence(run: Command, tmp_path: Path, values: dict[str, Any], cut: int) -> None:
+    text = yaml.safe_dump(values)
+    for content in (text, text[:cut]):
+        (tmp_path / "fuzz.yaml").write_text(content, encoding="utf-8", errors="surrogateescape")
+        code, _, told = run("distill", "fuzz.yaml")
+        assert code == 2, told
+        assert told.startswith("Error: ")
+        assert "Traceback" not in told

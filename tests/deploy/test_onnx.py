@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -144,6 +145,23 @@ def test_verify_needs_the_folder_alone_and_finds_what_changed(
     code, _, err = run("verify", moved)
     assert code == 2
     assert "answers generated pictures otherwise than" in err
+
+
+def test_a_file_that_is_no_graph_or_no_file_is_refused_in_a_sentence(digits: Path, run: Run, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(digits, broken)
+    (broken / "model.onnx").write_bytes((broken / "model.onnx").read_bytes()[:-200])
+    values = json.loads((broken / "export.json").read_text())
+    values["files"]["model.onnx"] = folder.measured(broken, ("model.onnx",))["model.onnx"].model_dump()
+    (broken / "export.json").write_text(json.dumps(values))
+    answers = [run(command, broken) for command in ("verify", "measure")]
+    (broken / "model.onnx").unlink()
+    os.mkfifo(broken / "model.onnx")  # opened, it would wait for good
+    answers += [run(command, broken) for command in ("verify", "measure")]
+    for code, _, err in answers:
+        assert code == 2
+        assert err.startswith("Error: ")
+        assert "Traceback" not in err
 
 
 def test_a_student_with_changed_weights_is_refused(digits_run: Path, run: Run, tmp_path: Path) -> None:

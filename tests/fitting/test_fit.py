@@ -158,7 +158,8 @@ def test_wrong_arguments_are_said_before_anything_is_done(run: Run, run_file: Pa
         assert not Path("fit").exists()
 
 
-@pytest.mark.parametrize("kills", [1, pytest.param(12, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kills", [12])
 def test_a_killed_fit_ends_in_the_same_choice(fitted: Path, host: Any, kills: int) -> None:
     arguments = ["fit", str(fitted), *BUDGET, *STUDENTS[:3], *QUICK, "--out", str(Path("killed").resolve())]
     host.run_and_kill(arguments, 8.0, kills)
