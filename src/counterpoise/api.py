@@ -197,7 +197,8 @@ def evaluate(
         Of classification: top1, top5 where there are more than five classes, loss, balanced_accuracy,
         macro_f1 (percent), calibration_error, images, corrupt, and per_class. Of segmentation: miou, dice,
         pixel_accuracy, mean_class_accuracy (percent), images, corrupt, per_class and confusion_matrix (rows are the
-        true classes, in pixels).
+        true classes, in pixels). Of both: trained_on, how many of the images the student's own run trained on, where
+        there are any.
     """
     from counterpoise.engine.evaluator import full_report
     from counterpoise.engine.processes import choose_device
@@ -206,7 +207,9 @@ def evaluate(
     network = load_student(Path(student), model=model, epoch=epoch)
     images, section = inputs.evaluated(Path(student), data, split, data_set)
     at_once = inputs.batch_size(Path(student), batch_size)
-    return full_report(network, images, section, choose_device(device), at_once, show)
+    report = full_report(network, images, section, choose_device(device), at_once, show)
+    seen = 0 if data_set is not None else inputs.trained_on(Path(student), images, section)
+    return {**report, "trained_on": seen} if seen else report
 
 
 def check(data: RunLike) -> dict[str, Any]:
@@ -281,7 +284,8 @@ def gauge(
     tell(other.notes)
     other.shown_like(network)
     around = inputs.run_around(Path(student))
-    return compare_models(
+    seen = 0 if data_set is not None else inputs.trained_on(Path(student), images, section)
+    result = compare_models(
         network,
         other,
         images,
@@ -292,6 +296,7 @@ def gauge(
         around is not None and answers_by_sigmoid(around.objective),
         show,
     )
+    return {**result, "trained_on": seen} if seen else result
 
 
 def predict(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from counterpoise import config, own_code
 from counterpoise.data.decoding import Reading
-from counterpoise.errors import ConfigError, ModelError
+from counterpoise.errors import ConfigError, CounterpoiseError, ModelError
 from counterpoise.files import expanded
 
 if TYPE_CHECKING:
@@ -122,6 +124,50 @@ def evaluated(
     if images.split_from is not None and data_set is None and not held_out:
         images = images.split_from
     return images, section
+
+
+def trained_on(student: Path, images: ImageSet, section: config.Data) -> int:
+    """How many of these images the run that a student lies in trained on, which another division of its data may bring.
+
+    Files are known by where they lie, images in memory by their pixels. 0 where there is no run, or its data are gone.
+    """
+    from counterpoise.data import sources
+
+    run = run_around(student)
+    if run is None or not _overlap(run.data, section) or _divided_alike(run.data, section):
+        return 0
+    try:
+        own = sources.load(run.data).train
+    except CounterpoiseError:
+        return 0
+    places: dict[Path, Path] = {}
+    seen = {_key(own, index, places) for index in range(len(own))}
+    return sum(_key(images, index, places) in seen for index in range(len(images)))
+
+
+def _overlap(one: config.Data, other: config.Data) -> bool:
+    """Whether two sections may speak of the same images; an embedded set has no path."""
+    if one.path is None or other.path is None:
+        return one.path is other.path and one.source == other.source
+    roots = [{expanded(path).resolve() for path in (each.path, each.unlabeled) if path} for each in (one, other)]
+    return any(a.is_relative_to(b) or b.is_relative_to(a) for a in roots[0] for b in roots[1])
+
+
+def _divided_alike(one: config.Data, other: config.Data) -> bool:
+    """Whether two sections that speak of one data set hold out the same images."""
+    keys = ("source", "options", "val_fraction", "split_seed", "held_out", "unlabeled")
+    return _same_data(one, other) and all(getattr(one, key) == getattr(other, key) for key in keys)
+
+
+def _key(images: ImageSet, index: int, places: dict[Path, Path]) -> bytes:
+    """What an image is known by in any set; places: folders as they were resolved."""
+    file = images.file(index)
+    if not isinstance(file, Path):
+        return hashlib.sha256(images.identity(index) if file is None else file).digest()
+    folder = places.get(file.parent)
+    if folder is None:
+        folder = places[file.parent] = expanded(file.parent).resolve()
+    return os.fsencode(folder / file.name)
 
 
 def _is_run(data: RunLike | None) -> bool:

@@ -73,10 +73,19 @@ def report_tables(report: dict[str, Any]) -> Iterator[Any]:
         for row in rows:
             classes.add(row["class"], *(_cell(value) for name, value in row.items() if name != "class"))
         yield classes
+    yield from _trained_on(report)
     if report.get("absent"):
         yield f"Never in the masks, so that no score says how well it is known: {', '.join(report['absent'])}"
     if report.get("corrupt"):
         yield f"{len(report['corrupt'])} images could not be read: {', '.join(report['corrupt'][:5])}"
+
+
+def _trained_on(result: Mapping[str, Any]) -> Iterator[str]:
+    if result.get("trained_on"):
+        yield (
+            f"The student was trained on {result['trained_on']:,} of these images, for its own run divides the data "
+            "otherwise: these are no numbers of images that are new to it."
+        )
 
 
 def check_lines(checked: Mapping[str, Any]) -> Iterator[Any]:
@@ -117,6 +126,7 @@ def gauge_table(result: dict[str, Any]) -> Iterator[Any]:
     for name, scores in result.get("calibration", {}).items():
         yield f"{name}: top-1 {scores['top1']:.2f}%, calibration error {scores['calibration_error']:.4f}"
     yield result["summary"]
+    yield from _trained_on(result)
     if result.get("corrupt"):
         yield f"{len(result['corrupt'])} images could not be read: {', '.join(result['corrupt'][:5])}"
 
