@@ -74,6 +74,7 @@ def report_tables(report: dict[str, Any]) -> Iterator[Any]:
             classes.add(row["class"], *(_cell(value) for name, value in row.items() if name != "class"))
         yield classes
     yield from _trained_on(report)
+    yield from report.get("notes", [])
     if report.get("absent"):
         yield f"Never in the masks, so that no score says how well it is known: {', '.join(report['absent'])}"
     if report.get("corrupt"):

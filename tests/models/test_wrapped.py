@@ -16,6 +16,7 @@ from counterpoise.errors import ModelError
 from counterpoise.models import catalog, digits
 from counterpoise.models.network import VisionModel
 from counterpoise.models.wrapped import Which
+from counterpoise.teachers.store import StoreError
 
 Command = Callable[..., tuple[int, str, str]]
 State = dict[str, Tensor]
@@ -192,3 +193,27 @@ def test_arguments_that_collide_with_ours_are_refused_in_a_sentence(model: str, 
     with pytest.raises(ModelError) as refused:
         catalog.build(model, num_classes=3, arguments=arguments)
     assert str(refused.value).count("\n") < 3
+
+
+def test_a_store_of_probabilities_is_refused_when_it_is_read(tmp_path: Path, soft: dict[str, Any]) -> None:
+    store = str(tmp_path / "store")
+    for precision in ("float16", "int8", "int4"):
+        where = f"{store}-{precision}"
+        teacher = {**soft, "outputs": "logits", "accept_chance": True}  # as before probabilities were noticed
+        counterpoise.record({**RUN, "teacher": teacher, "out": where}, views="epochs", precision=precision)
+        run = {**RUN, "teacher": {"store": where}}
+        with pytest.raises(StoreError, match=r"holds probabilities.*teacher\.outputs: probabilities"):
+            counterpoise.distill({**run, "out": str(tmp_path / "run")})
+    run["teacher"] = {"store": where, "outputs": "logits"}
+    counterpoise.distill({**run, "out": str(tmp_path / "run")})
+
+
+def test_a_student_of_probabilities_is_said_where_it_is_scored(
+    run: Command, tmp_path: Path, soft: dict[str, Any]
+) -> None:
+    counterpoise.train({**RUN, "student": {"model": soft["model"], "input_size": 8}, "out": str(tmp_path / "run")})
+    code, out, _ = run("evaluate", "run", "--model", soft["model"])
+    assert code == 0
+    assert "answers probabilities" in out
+    counterpoise.train({**RUN, "out": str(tmp_path / "plain")})
+    assert "notes" not in counterpoise.evaluate(tmp_path / "plain")

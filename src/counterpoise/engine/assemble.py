@@ -174,6 +174,8 @@ def assemble(
         )
         if live is not None and not teacher_identity.whole(store.header.identity):
             asking.require_same(store.name, store.header, *asking.read(store, stored.positions), live, loader)
+        if run.teacher is not None and run.teacher.outputs == "auto":
+            asking.require_logits(store, stored.positions)
         stored.require_epochs(run.train.epochs)
     if "features" in objective.needs:
         _show_example(objective, loader, student_model, live)

@@ -16,12 +16,17 @@ from counterpoise.engine.chance import Tally
 from counterpoise.engine.processes import Processes
 from counterpoise.engine.progress import say
 from counterpoise.errors import DataError
-from counterpoise.models.network import VisionModel
+from counterpoise.models.network import VisionModel, are_probabilities
 from counterpoise.tasks import Evaluation, Task, get
 from counterpoise.teachers.live import LiveTeacher
 
 BATCH = 250
 """Images at once where no run says how many."""
+SOFT = (
+    "answers probabilities, from 0 on with a sum of 1, and its answers are taken for logits: its classes and their "
+    "scores are right, its loss and calibration error are those of a softmax of a softmax. Leave the softmax out of "
+    "the network."
+)
 
 
 def answers(model: VisionModel, loader: Iterable[Batch], device: torch.device) -> Iterator[tuple[Batch, Tensor]]:
@@ -94,9 +99,12 @@ def full_report(
             found.note(note)
         say(found, show)
     report = task.report(images.classes)
+    soft = True
     for batch, logits in answers(model.to(device), loader, device):
+        soft = soft and are_probabilities(logits)
         report.update(logits, batch.target.to(device))
-    return {**report.values(), "corrupt": list(loader.corrupt)}
+    values = {**report.values(), "corrupt": list(loader.corrupt)}
+    return {**values, "notes": [f"{model.name} {SOFT}"]} if soft and values["images"] else values
 
 
 def in_classes_of(model: VisionModel, images: ImageSet) -> ImageSet:

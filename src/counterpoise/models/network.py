@@ -259,12 +259,16 @@ class VisionModel(nn.Module):
             ) from None
 
 
-def are_probabilities(answer: Tensor) -> bool:
-    """Whether what a network answered, [N, C, ...], are probabilities: from 0 on, with sums of 1 over the classes."""
+def are_probabilities(answer: Tensor, rounded: float = 0.0) -> bool:
+    """Whether what a network answered, [N, C, ...], are probabilities: from 0 on, with sums of 1 over the classes.
+
+    rounded: how far values may lie from what was answered, such as in a store.
+    """
     if answer.ndim < 2 or answer.shape[1] < 2 or not answer.numel():
         return False
     values = answer.detach().float()
-    return bool((values >= 0).all() and ((values.sum(1) - 1).abs() < PROBABILITY_ERROR).all())
+    apart = PROBABILITY_ERROR + rounded
+    return bool((values >= -rounded).all() and ((values.sum(1) - 1).abs() < apart).all())
 
 
 def _catch(caught: dict[str, Any], name: str, module: nn.Module, inputs: Any, output: Any) -> None:

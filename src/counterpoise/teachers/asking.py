@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from counterpoise.data.epochs import Epochs
+from counterpoise.models.network import are_probabilities
 from counterpoise.teachers import identity
 from counterpoise.teachers.live import LiveTeacher
 from counterpoise.teachers.store import Header, Store, StoreError
@@ -19,6 +20,8 @@ ASKED = 8
 TOLERANCE = {"float32": 0.01}
 COARSE = 0.05
 """How far answers may lie apart on another machine, as a share of their length; COARSE in lower precision."""
+ROUNDED = 0.02
+"""How far a store's coarser precisions may move a probability."""
 
 
 def recorded(path: Path, header: Header) -> tuple[int, Tensor] | None:
@@ -54,6 +57,17 @@ def require_same(name: object, header: Header, slot: int, logits: Tensor, teache
             f"{_largest(logits):.3g} there, {_largest(answers):.3g} now). Its normalization, input size or classes are "
             "not those of then: give them as they were (teacher.mean, teacher.std, teacher.input_size, "
             "teacher.classes), or record into another folder."
+        )
+
+
+def require_logits(store: Store, positions: Tensor | None) -> None:
+    """Raises StoreError where the first answers of a store are probabilities, which losses would take for logits."""
+    _, answers = read(store, positions)
+    if are_probabilities(answers, ROUNDED):
+        raise StoreError(
+            f"Store {store.name} holds probabilities, from 0 on with a sum of 1, and losses take the softmax of what "
+            "it holds. Record it again with teacher.outputs: probabilities, which takes their logarithm; where these "
+            "are its logits, say teacher.outputs: logits."
         )
 
 
