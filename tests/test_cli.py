@@ -429,3 +429,25 @@ def test_a_truncated_image_is_named_or_left_out_and_counted(run: Run, image_fold
 def test_masks_and_networks_for_masks_are_no_classification(run: Run) -> None:
     refused(run("train", "--data.source", "digit_scenes", "--student.model", "cifar/resnet8"), "masks")
     refused(run("train", *DIGITS, "--student.model", "smp/fpn:resnet18"), "segmentation")
+
+
+@pytest.mark.parametrize(
+    ("flag", "answer"),
+    [
+        ("--train.wandb", "--train.wandb. train.tensorboard writes curves"),
+        ("--train.early_stopping=3", "--train.early_stopping. Training goes to its end; the best epoch is kept"),
+        ("--train.early-stopping", "the best epoch is kept"),
+        ("--wandb", "--wandb. train.tensorboard"),
+        ("--train.lr", "train.optimizer.learning_rate says it"),
+        ("--objective.focal.weight", "cross_entropy's class_weight"),
+        ("--train.epochz", "--train.epochz. Did you mean --train.epochs?"),
+        ("--data.sizes", "Did you mean --data.size?"),
+        ("--data.views.sizes", "Did you mean --data.views.size?"),
+        ("--train.lerning_rate", "Did you mean --train.optimizer.learning_rate?"),
+    ],
+)
+def test_a_flag_of_elsewhere_is_answered_with_what_does_the_job(run: Run, flag: str, answer: str) -> None:
+    code, _, err = run("distill", *DIGITS, "--student.model", "digits/cnn_4_8", "--teacher.checkpoint", "x", flag, "3")
+    assert code == 2
+    assert answer in err
+    assert err.count("\n") == 1

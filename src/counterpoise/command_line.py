@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from cyclopts import CycloptsError, Parameter
+from cyclopts import CycloptsError, Parameter, UnknownOptionError
 from pydantic import ValidationError
 
 from counterpoise import config, documents, mistakes, own_code
-from counterpoise.errors import ConfigError
+from counterpoise.errors import ConfigError, job_of, nearest
 
 Options = Annotated[config.Run | None, Parameter(name="*")]
 
@@ -111,11 +111,29 @@ def parse(value: Any) -> Any:
 
 def explain(error: CycloptsError) -> str:
     """What is wrong with a command line, in the words that a run file gets."""
+    if isinstance(error, UnknownOptionError):
+        return _unknown_flag(error)
     cause = error.__cause__
     if isinstance(cause, ValidationError):
         section = error.argument.name.strip("-*") if error.argument is not None else ""
         return mistakes.explain(cause, "command line", config.Run, section)
     return str(error)
+
+
+def _unknown_flag(error: UnknownOptionError) -> str:
+    """What does the job of a flag that is known from elsewhere, or the flag whose last part is nearest."""
+    flag = (error.token.keyword or error.token.value).partition("=")[0]
+    section, _, name = flag.lstrip("-").rpartition(".")
+    said = f"Unknown option: {flag}."
+    if job := job_of(name):
+        return f"{said} {job}"
+    known = [name for argument in error.argument_collection for name in argument.names if name.startswith("--")]
+    by_name: dict[str, str] = {}
+    # Last, and so kept, are the flags of the section that was meant.
+    for other in sorted(known, key=lambda other: other.lstrip("-").rpartition(".")[0] == section):
+        by_name[other.lstrip("-").rpartition(".")[2]] = other
+    near = nearest(name.replace("-", "_"), by_name)
+    return said + re.sub(r"'(.*)'", lambda found: by_name[found[1]], near)
 
 
 def show(values: Any, as_json: bool, table: Any) -> None:

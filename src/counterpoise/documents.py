@@ -25,15 +25,18 @@ class DocumentError(ValueError):
     """A text that is no YAML or JSON, or holds more than it should."""
 
 
-def read_text(path: Path, *, within: Path | None = None, limit: int = RUN_FILE_BYTES) -> str:
-    """The text of a regular file of at most `limit` bytes, inside the folder `within`. Raises OSError, ValueError."""
+def read_text(path: Path, *, within: Path | None = None, limit: int = RUN_FILE_BYTES, errors: str = "strict") -> str:
+    """The text of a regular file of at most `limit` bytes, inside the folder `within`. Raises OSError, ValueError.
+
+    errors: as for bytes.decode: what becomes of bytes that are no UTF-8.
+    """
     if _STREAM.fullmatch(str(path)) is None:
         regular(path, within=within, limit=limit)
     with path.open("rb") as file:
         content = file.read(limit + 1)
     if len(content) > limit:
         raise UnfitFileError(path, f"is larger than {limit:,} bytes")
-    return content.decode("utf-8")
+    return content.decode("utf-8", errors)
 
 
 def read_yaml(path: Path, *, within: Path | None = None, limit: int = RUN_FILE_BYTES) -> Any:

@@ -92,8 +92,13 @@ def nearest(given: str, choices: Iterable[str]) -> str:
 
 def hint(given: str, choices: Iterable[str]) -> str:
     """What does the job of a name that is known from elsewhere, or the nearest choice."""
-    job = INSTEAD.get(given.lower().replace("-", "_"))
+    job = job_of(given)
     return nearest(given, choices) if job is None else f" {job}"
+
+
+def job_of(given: str) -> str | None:
+    """What does the job of a name that is known from elsewhere and does not exist here."""
+    return INSTEAD.get(given.lower().replace("-", "_"))
 
 
 def unknown(kind: str, given: str, choices: Iterable[str]) -> str:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import nn
 
-from counterpoise import tasks
+from counterpoise import documents, tasks
 from counterpoise.data import sources
 from counterpoise.data.sources.base import Splits
 from counterpoise.deploy import export as exporting
@@ -28,7 +28,7 @@ from counterpoise.deploy.base import Request
 from counterpoise.deploy.measuring import counting, subjects, timing
 from counterpoise.deploy.measuring.subjects import Subject
 from counterpoise.deploy.network import Deployed
-from counterpoise.errors import ConfigError, CounterpoiseError
+from counterpoise.errors import ConfigError, CounterpoiseError, RunError
 from counterpoise.fitting.candidates import Candidate
 from counterpoise.fitting.plan import Plan, with_student
 from counterpoise.machine import processor
@@ -54,10 +54,16 @@ class Ledger:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.entries: dict[str, Entry] = {}
-        with contextlib.suppress(FileNotFoundError):
-            for line in path.read_text(encoding="utf-8").splitlines():
-                with contextlib.suppress(ValueError):  # the last one, of a process that was killed
-                    entry = json.loads(line)
+        try:
+            text = documents.read_text(path, limit=documents.JSON_BYTES, errors="replace")
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise RunError(f"{path} cannot be read: {error}.") from None
+        for line in text.splitlines():
+            with contextlib.suppress(ValueError):  # the last one, of a process that was killed
+                entry = documents.parse_json(line)
+                if isinstance(entry, dict) and isinstance(entry.get("key"), str):
                     self.entries[entry["key"]] = entry
 
     def keep(self, entries: Sequence[Entry]) -> None:

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from counterpoise import documents
 from counterpoise.comparing import results
 from counterpoise.comparing.compare import Fanout
 from counterpoise.comparing.plan import Job
@@ -22,7 +23,7 @@ from counterpoise.data.checking import told
 from counterpoise.deploy import folder as deployed
 from counterpoise.deploy.export import export
 from counterpoise.deploy.measuring import measure as measuring
-from counterpoise.errors import ConfigError, CounterpoiseError
+from counterpoise.errors import ConfigError, CounterpoiseError, RunError
 from counterpoise.files import write_text
 from counterpoise.fitting import costing, frontier, phone, scoring
 from counterpoise.fitting.budget import Cost, Costs, costs_of, shown
@@ -196,13 +197,24 @@ def _fit(
     return _written(replace(result, measured=_told(plan, costs_now), holds=not excess))
 
 
+def _summary(path: Path) -> dict[str, Any]:
+    """What a finished run says of itself. Raises RunError where that is gone or damaged."""
+    try:
+        values = documents.read_json(path, within=path.parent)
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} cannot be read: {error}.") from None
+    if not isinstance(values, dict):
+        raise RunError(f"{path} is damaged: it is no summary of a run.")
+    return values
+
+
 def _shipped(plan: Plan, winner: Candidate, job: Job, result: FitResult) -> FitResult:
     """Export the winner's run, where that is not done yet."""
     run = folder_of(job)
     row = results.row_of(job, plan.metric)
     if row is None or row["status"] != "done":
         raise NothingFits(f"{winner.name}, the best after few epochs, diverged when it was trained in full, in {run}.")
-    summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
+    summary = _summary(run / "summary.json")
     place = plan.out / "final" / f"{winner.name}-{plan.format.name}"
     sha256 = student_folder.read(run / "student")[0].weights_sha256
     if not deployed.is_export(place) or deployed.read(place).student_sha256 != sha256:

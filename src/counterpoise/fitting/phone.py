@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from counterpoise import documents
 from counterpoise.data import sources
 from counterpoise.deploy.measuring import phones
 from counterpoise.deploy.measuring.subjects import Subject
@@ -81,8 +80,10 @@ def check_same(entry: Entry, subject: Subject) -> None:
 
 def _failed(contents: Path) -> dict[str, str]:
     try:
-        values: Any = json.loads(contents.read_text(encoding="utf-8"))
+        values = documents.read_json(contents, within=contents.parent)
     except (OSError, ValueError) as error:
         raise ConfigError(f"{contents} cannot be read: {error}.") from None
-    found: dict[str, str] = values.get("failed", {})
-    return found
+    found = values.get("failed", {}) if isinstance(values, dict) else None
+    if not isinstance(found, dict):
+        raise ConfigError(f"{contents} is not what --candidates-to wrote.")
+    return {name: str(why) for name, why in found.items()}

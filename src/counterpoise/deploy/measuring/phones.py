@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from counterpoise import documents
 from counterpoise.deploy.measuring.subjects import Subject
 from counterpoise.deploy.measuring.timing import Case, as_values, interval
 from counterpoise.errors import ConfigError, RunError
@@ -161,7 +162,7 @@ def read_output(path: Path) -> dict[str, Any]:
     Raises ConfigError where nothing of the kind is in the file.
     """
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
+        text = documents.read_text(path, limit=documents.JSON_BYTES, errors="replace")
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}.") from None
     device = next((found["device"] for line in text.splitlines() if (found := _DEVICE.match(line))), UNNAMED)
@@ -252,7 +253,9 @@ def _case(threads: int, turns: Sequence[_Turn]) -> dict[str, Any]:
 def _contents(path: Path) -> dict[str, Any]:
     """What bundle.json says of its files; nothing where there is none."""
     try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["files"]
-    except (OSError, ValueError, KeyError, TypeError):
+        values = documents.read_json(path, within=path.parent)
+    except (OSError, ValueError):
         return {}
-    return found
+    files = values.get("files") if isinstance(values, dict) else None
+    known = files.items() if isinstance(files, dict) else ()
+    return {name: facts for name, facts in known if isinstance(facts, dict)}

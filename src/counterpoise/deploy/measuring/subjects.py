@@ -16,6 +16,8 @@ from counterpoise.files import named, regular
 
 PYTORCH = "pytorch"
 """The runtime of a student folder."""
+EDGE = 2**15
+"""The most pixels of an edge, and pictures at once, that are measured: more are a damaged file's."""
 USUAL_SIZE = (224, 224)
 """Height and width of the picture for a network that takes any and of which nothing else is known."""
 
@@ -164,6 +166,9 @@ def onnx_file(path: Path, size: tuple[int, int] | None = None) -> Subject:
     wanted = size or (fixed[0] or USUAL_SIZE[0], fixed[1] or USUAL_SIZE[1])
     if any(own is not None and own != given for own, given in zip(fixed, wanted, strict=True)):
         raise ConfigError(f"{path} takes pictures of {fixed[0]} x {fixed[1]}, got --size {wanted[0]} {wanted[1]}.")
+    if not all(0 < count <= EDGE for count in (*wanted, shape[0] or 1)):
+        told = ", ".join(map(str, shape))
+        raise ConfigError(f"{path} takes [{told}]; batches and edges of pictures are 1 to {EDGE:,}.")
     beside = {entry.value for weight in graph.initializer for entry in weight.external_data if entry.key == "location"}
     try:
         external = [named(path.parent, name) for name in sorted(beside)]
