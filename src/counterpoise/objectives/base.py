@@ -111,6 +111,7 @@ class Objective(nn.Module, ABC):
     ) -> dict[str, Sum]:
         """The same parts with what they are means of: the names do not depend on the batch."""
         if type(self).parts is Objective.parts:
+            # No abstract method can say "one of two"; without this, each would call the other for good.
             raise NotImplementedError(f"{type(self).__name__} must implement sums or parts.")
         samples = len(student.logits)
         return {
