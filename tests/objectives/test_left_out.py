@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+from fractions import Fraction
+from math import ceil, floor
 from typing import Any
 
 import pytest
@@ -16,6 +18,7 @@ from counterpoise.objectives.binary_cross_entropy import BinaryCrossEntropy
 from counterpoise.objectives.composite import WeightedSum
 from counterpoise.objectives.cross_entropy import CrossEntropy
 from counterpoise.objectives.dense import DenseSum
+from counterpoise.objectives.kernels.dense import upsample
 from counterpoise.outputs import Outputs
 
 LOGITS = {name: entry for name, entry in entries().items() if "features" not in entry.kind.needs}
@@ -66,6 +69,22 @@ def test_what_remains_is_compared_as_if_there_were_no_other_class(name: str, whi
     torch.testing.assert_close(found, expected)
     torch.testing.assert_close(gradient[:, KEPT], wanted)
     assert (gradient[:, OUT] == 0).all()
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("mixed", [False, True])
+def test_a_position_without_a_label_has_no_gradient_even_where_no_class_remains(smoothing: float, mixed: bool) -> None:
+    student, _ = pair((3, CLASSES))
+    student[1] = -torch.inf
+    student.requires_grad_()
+    target = torch.tensor([0, -1, 4])
+    if mixed:
+        target = torch.nn.functional.one_hot(target.clamp(min=0), CLASSES).double() * (target >= 0).unsqueeze(1)
+    CrossEntropy(label_smoothing=smoothing)(student, target=target).backward()
+    assert student.grad is not None
+    assert (student.grad[1] == 0).all()
+    assert student.grad[[0, 2]].isfinite().all()
+    assert (student.grad[[0, 2]] != 0).all()
 
 
 @pytest.mark.parametrize("which", ["student", "teacher", "both", "each"])
@@ -170,3 +189,22 @@ def test_labels_are_learned_over_the_classes_that_remain_and_one_that_is_out_cos
 def test_all_losses_of_logits_are_tried() -> None:
     arguments: Any = {name: inspect.signature(entry.kind).parameters for name, entry in LOGITS.items()}
     assert {"balance", "forward_kl", "abkd", "dkd", "binary_balance", "standardized"} <= arguments.keys()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("width", "columns", "align_corners"), [(40, 41, True), (30, 90, False), (2, 41, True)])
+def test_a_class_is_out_of_the_pixels_that_touch_it_and_of_no_other(
+    width: int, columns: int, align_corners: bool, dtype: torch.dtype
+) -> None:
+    """In float32 an interpolation gives a pixel that lies on one place a trace of the next."""
+    logits = torch.randn(1, 2, 1, width, dtype=dtype)
+    logits[:, 1, :, 1::3] = -torch.inf
+    found = upsample(logits, (1, columns), align_corners)
+    places = range(columns)
+    steps = (width - 1, columns - 1) if align_corners else (width, columns)
+    exact = [Fraction(steps[0], steps[1]) * (place if align_corners else place + Fraction(1, 2)) for place in places]
+    exact = [place if align_corners else max(place - Fraction(1, 2), Fraction(0)) for place in exact]
+    touched = [{floor(place), min(ceil(place), width - 1)} for place in exact]
+    expected = [any(place % 3 == 1 for place in near) for near in touched]
+    assert (found[0, 1, 0] == -torch.inf).tolist() == expected
+    assert found[0, 0].isfinite().all()

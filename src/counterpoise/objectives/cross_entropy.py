@@ -97,7 +97,11 @@ def cross_entropy_values(logits: Tensor, target: Tensor, ignore_index: int, smoo
     """
     mixed = target.is_floating_point()
     ignore_index = -100 if mixed else ignore_index  # torch refuses any other
-    if not (mixed or smoothing) or not may_be_out(logits):
+    some_out = may_be_out(logits)
+    if some_out:  # where no class remains, the gradient of a softmax is NaN: what has no label shall not have it
+        unlabeled = target.sum(1) == 0 if mixed else target == ignore_index
+        logits = logits.masked_fill(unlabeled.unsqueeze(1), 0.0)
+    if not (mixed or smoothing) or not some_out:
         return F.cross_entropy(logits, target, ignore_index=ignore_index, reduction="none", label_smoothing=smoothing)
     kept = logits > -torch.inf
     log_q = F.log_softmax(logits, dim=1).masked_fill(~kept, 0.0)

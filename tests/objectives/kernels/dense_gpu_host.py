@@ -54,16 +54,12 @@ def main() -> None:
         )
         far = teacher if mixture.needs_teacher else None
         values, gradient = dense_gpu.compute(mixture, student, far, target, weight, size, align, True)
-        # In float64: where classes are left out, float32 makes the reference's gradient less exact than the kernel's.
-        leaf = student.detach().double().requires_grad_()
-        exact = None if far is None else far.double()
-        total, expected = dense_reference(mixture, leaf, exact, target, weight, size, align)
+        leaf = student.detach().float().requires_grad_()
+        total, expected = dense_reference(mixture, leaf, far, target, weight, size, align)
         (wanted,) = torch.autograd.grad(total, leaf)
         case = f"{classes} {small} {other} {size} {align} {dtype} {mixture} weight {weight is not None}"
         bound = 5e-5 * max(1.0, expected.abs().max().item())
-        torch.testing.assert_close(
-            values.double(), expected.detach().double(), rtol=5e-5, atol=bound, msg=lambda m, c=case: f"{c}: {m}"
-        )
+        torch.testing.assert_close(values, expected.detach(), rtol=5e-5, atol=bound, msg=lambda m, c=case: f"{c}: {m}")
         assert gradient is not None
         assert gradient.dtype == torch.float32, case
         difference = (gradient - wanted).abs().max()

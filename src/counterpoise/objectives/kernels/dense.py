@@ -14,8 +14,9 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from counterpoise.errors import ObjectiveError
-from counterpoise.objectives.base import LEFT_OUT, check_device, may_be_out, widen
+from counterpoise.objectives.base import check_device, may_be_out, widen
 from counterpoise.objectives.kernels import blocks, dense_strips
+from counterpoise.objectives.kernels.dense_strips import taps
 from counterpoise.objectives.kernels.function import FLOATS, differentiated, fused, triton_present
 from counterpoise.objectives.kernels.mixture import Mixture, reference
 
@@ -166,14 +167,22 @@ def upsample(logits: Tensor, size: tuple[int, int], align_corners: bool = False)
         return logits
     if not may_be_out(logits):
         return F.interpolate(logits, size=size, mode="bilinear", align_corners=align_corners)
-    # Zero times -inf is NaN: by a number in its place, which shows however little of it there is.
-    filled = logits.masked_fill(logits == -torch.inf, LEFT_OUT)
+    out = logits == -torch.inf
+    filled = logits.masked_fill(out, 0.0)  # zero times -inf is NaN
     mixed = F.interpolate(filled, size=size, mode="bilinear", align_corners=align_corners)
-    return mixed.masked_fill(mixed < LARGEST_OUT, -torch.inf)
+    return mixed.masked_fill(_touched(out, size, align_corners), -torch.inf)
 
 
-LARGEST_OUT = -1e10
-"""Above a trace of `LEFT_OUT`, below any logit."""
+def _touched(out: Tensor, size: tuple[int, int], align_corners: bool) -> Tensor:
+    """bool [N, C, *size]: whether any of the places that a pixel lies between is out, of bool [N, C, h, w].
+
+    From exact shares: those of an interpolation in float32 leave traces of places that a pixel does not lie near.
+    """
+    for axis, large in zip((2, 3), size, strict=True):
+        first, second, share = taps(out.shape[axis], large, align_corners, torch.float32)
+        first, second = first.to(out.device), torch.where(share > 0, second, first).to(out.device)
+        out = out.index_select(axis, first) | out.index_select(axis, second)
+    return out
 
 
 class _Dense(torch.autograd.Function):

@@ -96,16 +96,21 @@ def compute(
 
 
 def taps(small: int, large: int, align_corners: bool, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-    """Both neighbors int64 [large] of each place, and the share [large] of the second: as PyTorch's interpolation."""
-    place = torch.arange(large, dtype=dtype)
+    """Both neighbors int64 [large] of each place, and the share [large] of the second: as PyTorch's interpolation.
+
+    A place that lies on its neighbor has no share of another, not even that of rounding.
+    """
+    place = torch.arange(large, dtype=torch.float64)
     if align_corners:
         source = place * ((small - 1) / (large - 1) if large > 1 else 0.0)
     else:
         source = ((place + 0.5) * (small / large) - 0.5).clamp(min=0.0)
+    near = source.round()
+    source = torch.where((source - near).abs() < 1e-9, near, source)
     first = source.long().clamp(max=small - 1)
     # At the far edge both neighbors are the same one.
     share = torch.where(first < small - 1, (source - first).clamp(0.0, 1.0), 0.0)
-    return first, (first + 1).clamp(max=small - 1), share
+    return first, (first + 1).clamp(max=small - 1), share.to(dtype)
 
 
 @dataclass

@@ -216,6 +216,7 @@ def _kernel(  # type: ignore[no-untyped-def]
     if LABELS:
         share = tl.load(shares + 1)
         each = tl.where(label == label_ignore_index, 0.0, counted)
+        x = tl.where((each == 0.0)[:, None], 0.0, x)  # what is not counted may be at -inf in all classes
         x = x - tl.max(x, axis=1)[:, None]
         q = tl.exp(x)
         q_sum = tl.sum(q, axis=1)
