@@ -100,6 +100,9 @@ def test_a_student_made_ready_for_8_bits_is_a_student(digits_run: Path, run: Run
     assert json.loads(out)["teacher"]["top1"] == pytest.approx(stated)  # its own float self
     shipped = json.loads(run("evaluate", "ready", "--json")[1])  # in float, as it ships, though it learned rounded
     assert json.loads(out)["last"] == {"epoch": 1, **{name: shipped[name] for name in ("top1", "top5", "loss")}}
+    lines = [json.loads(line) for line in Path("ready/metrics.jsonl").read_text().splitlines()]
+    scores = next(line["val"] for line in lines if line["kind"] == "epoch")  # which the best epoch is chosen by
+    assert scores == pytest.approx({name: shipped[name] for name in scores}, rel=1e-6)
     assert list(after.weights()) == list(before.weights())
     assert after.description.architecture == before.description.architecture
     assert not torch.equal(next(iter(after.parameters())), next(iter(before.parameters())))

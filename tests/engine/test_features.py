@@ -39,7 +39,7 @@ def arguments(folder: Path, terms: dict[str, dict[str, object]], teacher: Path, 
     run_file = folder / "run.yaml"
     # 300 samples in batches of 23 end with a batch of one, whose pooled features have no batch statistics.
     training = {"epochs": 2, "batch_size": 23, "log_every": 1, "checkpoint_minutes": 0, "precision": "fp32"}
-    run_file.write_text(json.dumps({"objective": {"cross_entropy": {}, **terms}, "train": training}))
+    run_file.write_text(json.dumps({"objective": terms, "train": training}))
     models = ["--student.model", "digits/cnn_4_8", "--teacher.checkpoint", str(teacher), "--teacher.accept_chance"]
     return ["distill", str(run_file), *DATA, *models, *more]
 
@@ -52,7 +52,7 @@ def step_terms(folder: Path) -> list[dict[str, float]]:
 def test_a_killed_run_ends_in_the_same_bytes_and_ships_the_student_alone(
     host: Any, teacher: Path, tmp_path: Path
 ) -> None:
-    command = arguments(tmp_path, TERMS, teacher)
+    command = arguments(tmp_path, {"cross_entropy": {}, **TERMS}, teacher)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     host.run([*command, "--out", str(whole)])
 
@@ -79,17 +79,31 @@ def test_a_killed_run_ends_in_the_same_bytes_and_ships_the_student_alone(
     assert sum(p.numel() for p in student.parameters()) == sum(p.numel() for p in plain.parameters())
 
 
-def test_two_processes_share_one_memory(torchrun: Callable[..., str], teacher: Path, tmp_path: Path) -> None:
-    """Each sees 10 or 11 of a batch; yet the memory of the first holds all samples, of unit length, with labels."""
+def test_two_processes_share_one_memory_and_one_network(
+    torchrun: Callable[..., str], teacher: Path, tmp_path: Path
+) -> None:
+    """Each sees 10 or 11 of a batch; yet the memory of the first holds all samples, of unit length, with labels.
+
+    Of features alone, on which the classifier's parameters have no influence. Scores are those of the network that
+    ships, whose batch norm is the first process's: each epoch's line, the summary and `evaluate` in one process.
+    """
     out = tmp_path / "two"
     terms = {name: TERMS[name] for name in ("crd", "fitnet")}
-    command = arguments(tmp_path, terms, teacher, "--train.batch_size", "21", "--train.epochs", "1", "--out", str(out))
-    torchrun(command)
+    more = ("--train.batch_size", "21", "--train.epochs", "1", "--train.ema", "0.5", "--out", str(out))
+    torchrun(arguments(tmp_path, terms, teacher, *more))
     state = load_file(out / "checkpoints" / "last.safetensors")
     assert (state["objective.terms.crd.labels"] >= 0).all()
     for side in ("student", "teacher"):
         length = state[f"objective.terms.crd.{side}_memory"].norm(dim=1)
         torch.testing.assert_close(length, torch.ones(300))
+    told = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    scores = next(line["val"] for line in told if line["kind"] == "epoch")
+    summary = json.loads((out / "summary.json").read_text())
+    report = counterpoise.evaluate(out)
+    for found in (scores, summary["last"], summary["best"]):
+        assert {name: found[name] for name in scores} == pytest.approx(
+            {name: report[name] for name in scores}, rel=1e-6
+        )
 
 
 def test_a_stage_that_is_not_there_is_named(host: Any, teacher: Path, tmp_path: Path) -> None:

@@ -16,8 +16,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from counterpoise import own_code
 from counterpoise.config import Term
-from counterpoise.engine.learning import StudentLoss
+from counterpoise.engine.learning import StudentLoss, require_reached
 from counterpoise.engine.processes import Processes
+from counterpoise.errors import ConfigError
 from counterpoise.objectives.base import LogitObjective, entries
 from counterpoise.objectives.composite import WeightedSum
 from counterpoise.objectives.dense import DenseSum
@@ -194,6 +195,12 @@ def all_steps(rank: int, world: int, folder: Path) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder / 'meet'}", rank=rank, world_size=world)
     steps = {name: step(case, rank, world) for name, case in {**CASES, **WHOLE}.items()}
     torch.save({name: tuple(one) for name, one in steps.items()}, folder / f"{rank}.pt")
+    net = nn.ModuleDict({"used": nn.Linear(2, 2), "spare": nn.Linear(2, 2)})
+    net.forward = lambda pixels: net["used"](pixels)  # type: ignore[method-assign, assignment]
+    shared = DistributedDataParallel(net)
+    shared(torch.ones(1, 2)).sum().backward()
+    with pytest.raises(ConfigError, match=r"2 parameters that are to be trained \(spare.weight, spare.bias\)"):
+        require_reached(shared)
     dist.destroy_process_group()
 
 

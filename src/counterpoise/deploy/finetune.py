@@ -67,8 +67,7 @@ def finetune(
         model: the student's network, where that is code of one's own.
 
     Returns:
-        As `distill`; its scores are those of the student in float, as it ships. In metrics.jsonl are those of each
-        epoch, rounded.
+        As `distill`; its scores, by which the best epoch is chosen, are those of the student in float, as it ships.
 
     Raises:
         MissingExtraError: torchao is missing.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,6 +14,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from counterpoise import config
 from counterpoise.engine import optimization
 from counterpoise.engine.processes import Processes
+from counterpoise.errors import ConfigError
 from counterpoise.models.network import VisionModel
 from counterpoise.objectives.composite import WeightedSum
 from counterpoise.outputs import Outputs
@@ -67,11 +69,13 @@ class Learner:
         together = processes.add if processes.world > 1 else None
         self.loss: nn.Module = StudentLoss(parts.student, parts.objective, self.precision, together)
         if processes.world > 1:
-            self.loss = DistributedDataParallel(self.loss)
+            # A walk through the graph in each step: without logits, nothing depends on the classifier's parameters.
+            self.loss = DistributedDataParallel(self.loss, find_unused_parameters=parts.objective.of_features_alone)
         self.optimizer = optimization.build_optimizer(
             [parts.student, parts.objective], run.train.optimizer, processes.device
         )
         self.rate = 0.0
+        self._reached = False
         self._trained = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.average = (
             AveragedModel(
@@ -97,6 +101,9 @@ class Learner:
     def update(self, total: Tensor) -> None:
         """One step of the optimizer down the gradient of `total`."""
         total.backward()  # type: ignore[no-untyped-call]
+        if isinstance(self.loss, DistributedDataParallel) and not self._reached:
+            require_reached(self.loss)
+            self._reached = True
         if self.run.train.clip_gradient is not None:
             nn.utils.clip_grad_norm_(self._trained, self.run.train.clip_gradient)
         self.optimizer.step()
@@ -117,25 +124,37 @@ class Learner:
         module = self.student.net if self.average is None else self.average.module
         return {name: value.detach().cpu() for name, value in module.state_dict().items()}
 
-    def shipped(self) -> _Borrowed:
-        """Within, the student computes as it would be shipped."""
-        return _Borrowed(self.student, None if self.average is None else self.average.module)
+    @contextmanager
+    def shipped(self) -> Iterator[None]:
+        """Within, the student computes as it would be shipped.
+
+        What buffers have counted, such as the statistics of batch norm, is each process's own after a step; from here
+        on it is the first one's, whose student is kept.
+        """
+        student, trained = self.student, self.student.net
+        net = trained if self.average is None else self.average.module
+        self.processes.as_first(net.buffers())
+        student.net = net
+        try:
+            with student.shipping():
+                yield
+        finally:
+            student.net = trained
 
 
-class _Borrowed:
-    """Within, the model computes with another network of its kind."""
+def require_reached(loss: DistributedDataParallel) -> None:
+    """After the first backward pass, before anything is changed: each process would wait for the others' for ever.
 
-    def __init__(self, model: VisionModel, net: nn.Module | None) -> None:
-        self.model = model
-        self.net = net
-
-    def __enter__(self) -> None:
-        if self.net is not None:
-            self.model.net, self.net = self.net, self.model.net
-
-    def __exit__(self, *_: object) -> None:
-        if self.net is not None:
-            self.model.net, self.net = self.net, self.model.net
+    Raises ConfigError where parameters that are to be trained have no gradient, unless `loss` looks for such.
+    """
+    missing = [name for name, p in loss.module.named_parameters() if p.requires_grad and p.grad is None]
+    if missing and not loss.find_unused_parameters:
+        shown = ", ".join(name.removeprefix("student.net.") for name in missing[:3])
+        raise ConfigError(
+            f"The objective does not depend on {len(missing)} parameters that are to be trained "
+            f"({shown}{', ...' if len(missing) > 3 else ''}), and several processes would wait for their gradients. "
+            "Freeze them (requires_grad_(False)), leave them out, or train in one process."
+        )
 
 
 def _mix(seed: int, step: int, rank: int) -> int:

@@ -71,7 +71,6 @@ def score(trainer: Trainer, weights: Mapping[str, Tensor]) -> dict[str, float]:
     parts = trainer.parts
     student = parts.student
     student.net.load_state_dict(weights)
-    trainer.processes.as_first(student.net.state_dict().values())  # statistics of batch norm are each process's own
     student.net.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     plain = VisionModel(**student.settings()).to(trainer.processes.device)  # not compiled
     with student.shipping():

@@ -61,6 +61,11 @@ class WeightedSum(nn.Module):
         return frozenset().union(*(self.objective(name).needs for name in self.terms))
 
     @property
+    def of_features_alone(self) -> bool:
+        """Whether no term need look at logits, so that a network's last layers may get no gradient."""
+        return all("features" in self.objective(name).needs for name in self.terms)
+
+    @property
     def student_features(self) -> tuple[str, ...]:
         """Features of the student that any term wants."""
         return tuple(dict.fromkeys(f for name in self.terms for f in self.objective(name).student_features))
