@@ -193,8 +193,13 @@ def test_lists(run: Run, what: str) -> None:
             "sources": {"image_folder", "cifar", "huggingface", "digits", "photos"},
         }[what]
     )
+    if what == "sources":
+        options = {row["name"]: row["options"] for row in json.loads(out)}
+        assert {"ignore", "resize_masks"} <= set(options["masks_folder"])
+        assert options["digits"]
     code, out, _ = run("list", what)
     assert code == 0
+    assert what != "sources" or "resize_masks" in out
     assert all(name in out.replace("\n", "") for name in ("balance", "cifar/resnet20", "digits") if name in names)
 
 

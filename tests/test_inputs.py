@@ -46,6 +46,15 @@ def test_images_that_a_student_was_trained_on_are_counted_where_a_folder_is_divi
     (folder.parent / "link").symlink_to(folder)
     assert scored(run, **{**other, "path": str(folder.parent / "link")})["trained_on"] == shared
     assert f"was trained on {shared} of these images" in run("evaluate", "student", "--data", "other.yaml")[1]
+    for command in (
+        ["export", "student", "--to", "onnx"],
+        ["verify", "student/exports/onnx-float32", "--student", "student"],
+    ):
+        code, out, err = run(*command, "--data", "other.yaml")
+        assert (code, f"was trained on {shared} of these images" in " ".join(out.split())) == (0, True), err
+    code, out, _ = run("verify", "student", "--data", "other.yaml", "--json")
+    assert (code, json.loads(out)["trained_on"]) == (0, shared)
+    assert "trained_on" not in json.loads(run("verify", "student", "--json")[1])
     code, out, _ = run("gauge", "student", "--data", "other.yaml", "--teacher.checkpoint", "student", "--json")
     assert (code, json.loads(out)["trained_on"]) == (0, shared)
 

@@ -246,6 +246,7 @@ def gauge(
     batch_size: int = 250,
     device: str = "auto",
     data_set: Splits | None = None,
+    epoch: Epoch | None = None,
     show: bool = False,
 ) -> dict[str, Any]:
     """How a student's forward and reverse KL to its teacher divide over the classes, on the validation data.
@@ -260,6 +261,7 @@ def gauge(
         batch_size: images at once.
         device: as train.device.
         data_set: `Splits(train, val)` instead of `data`.
+        epoch: of a run, "last" or "best": the student of that epoch; default: the one that ships.
         show: say on stderr what was found in the data.
 
     Returns:
@@ -275,7 +277,7 @@ def gauge(
     from counterpoise.models.student import load_student
     from counterpoise.objectives.composite import answers_by_sigmoid
 
-    network = load_student(Path(student), model=model)
+    network = load_student(Path(student), model=model, epoch=epoch)
     section = config.Data() if data_set is not None and data is None else inputs.data_section(Path(student), data)
     module = teacher if isinstance(teacher, Module) else None
     run = config.Run(teacher=config.Teacher() if module is not None else inputs.teacher_section(Path(student), teacher))
@@ -311,6 +313,7 @@ def predict(
     first: int | None = None,
     overwrite: bool = False,
     max_megapixels: float | None = None,
+    epoch: Epoch | None = None,
 ) -> list[dict[str, Any]]:
     """What a student says of pictures.
 
@@ -327,6 +330,7 @@ def predict(
         first: of the data, so many; default: all, and 8 where there is an `out`.
         overwrite: replace files in `out`.
         max_megapixels: larger pictures are refused; default: 179.
+        epoch: of a run, "last" or "best": the student of that epoch; default: the one that ships.
 
     Returns:
         One answer a picture, in order: its name as "image" and, for classification, {"class", "probability", "top":
@@ -339,7 +343,7 @@ def predict(
     from counterpoise import predicting
     from counterpoise.models.student import load_student
 
-    network = load_student(Path(student), model=model)
+    network = load_student(Path(student), model=model, epoch=epoch)
     if max_megapixels is not None:
         network.reading = network.reading._replace(max_megapixels=max_megapixels)
     if data is not None and images:
@@ -371,6 +375,7 @@ def try_(
     data: RunLike | None = None,
     model: Model | None = None,
     overwrite: bool = False,
+    epoch: Epoch | None = None,
 ) -> dict[str, Any]:
     """Write a static site on which the student answers in its visitors' own browsers.
 
@@ -383,6 +388,7 @@ def try_(
         data: a folder or a run to calibrate 8 bits with; default: the data of the run which `student` lies in.
         model: the student's network, where that is code of one's own: a folder alone gets to run none.
         overwrite: replace an older site.
+        epoch: of a run, "last" or "best": the student of that epoch; default: the one that ships.
 
     Returns:
         {"site", "bytes", "first_visit_bytes", "exports": {precision: bytes}, "notes"}; notes says why where there
@@ -402,6 +408,7 @@ def try_(
         data=data,
         model=model,
         overwrite=overwrite,
+        epoch=epoch,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from counterpoise import command_line
 from counterpoise.errors import ConfigError
@@ -20,6 +21,7 @@ def try_(
     data: Path | None = None,
     model: str | None = None,
     overwrite: bool = False,
+    epoch: Literal["last", "best"] | None = None,
     json: bool = False,
 ) -> None:
     """Make a page on which anyone can show the student a picture; it answers in their own browser.
@@ -36,6 +38,7 @@ def try_(
         data: data folder or run file to calibrate 8 bits with; default: the data of the run that the student lies in
         model: the student's network where it is code of your own, file.py:function
         overwrite: replace an older site in that folder
+        epoch: of a run: the student of its last or of its best epoch; default: the one that ships
         json: print what was made as JSON
     """
     from counterpoise import api
@@ -55,6 +58,7 @@ def try_(
             data=data,
             model=model,
             overwrite=overwrite,
+            epoch=epoch,
         )
         command_line.show(made, json, lambda: site_lines(made))
         place = Path(made["site"])

@@ -217,6 +217,7 @@ def gauge(
     temperature: float = 1.0,
     batch_size: int = 250,
     device: str = "auto",
+    epoch: Literal["last", "best"] | None = None,
     out: Path | None = None,
     json: bool = False,
 ) -> None:
@@ -230,6 +231,7 @@ def gauge(
         temperature: of both softmaxes
         batch_size: images at once
         device: auto, cpu, cuda, cuda:1 or mps
+        epoch: of a run: the student of its last or of its best epoch; default: the one that ships
         out: file to write the gauge to, as JSON
         json: print the gauge as JSON
     """
@@ -246,6 +248,7 @@ def gauge(
         temperature=temperature,
         batch_size=batch_size,
         device=device,
+        epoch=epoch,
         show=True,
     )
     if out is not None:
@@ -267,6 +270,7 @@ def predict(
     model: str | None = None,
     overwrite: bool = False,
     max_megapixels: float | None = None,
+    epoch: Literal["last", "best"] | None = None,
     csv: bool = False,
     json: bool = False,
 ) -> int:
@@ -283,6 +287,7 @@ def predict(
         model: the student's network where it is code of your own, file.py:function
         overwrite: replace files in --out
         max_megapixels: larger pictures are refused; default: 179
+        epoch: of a run: the student of its last or of its best epoch; default: the one that ships
         csv: print the answers as CSV
         json: print the answers as JSON
     """
@@ -309,6 +314,7 @@ def predict(
         first=first,
         overwrite=overwrite,
         max_megapixels=max_megapixels,
+        epoch=epoch,
     )
     answered = [answer for answer in found if "error" not in answer]
     if data is None:

@@ -85,6 +85,7 @@ def export(
         make_environment=make_environment,
         epoch=epoch,
         any_size=any_size,
+        show=True,
     )
     command_line.show(result, json, lambda: export_table(result))
 
@@ -112,7 +113,7 @@ def verify(
     from counterpoise.deploy.verify import verify as run
     from counterpoise.tables import verify_table
 
-    result = run(what, student=student, data=data, images=images, model=model)
+    result = run(what, student=student, data=data, images=images, model=model, show=True)
     command_line.show(result, json, lambda: verify_table(result))
 
 

@@ -6,7 +6,7 @@ import json as json_format
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -22,6 +22,7 @@ def measure(
     seconds: float = 0.2,
     size: tuple[int, int] | None = None,
     model: str | None = None,
+    epoch: Literal["last", "best"] | None = None,
     bundle: Path | None = None,
     from_: Annotated[Path | None, Parameter(name="--from")] = None,
     out: Path | None = None,
@@ -41,6 +42,7 @@ def measure(
         seconds: of calls in each turn
         size: height and width of pictures, for what takes any
         model: the network of student folders where it is code of your own, file.py:function
+        epoch: of runs: the students of its last or of its best epoch; default: those that ship
         bundle: instead, write a folder to take to an Android phone: exports, and the commands that measure them there
         from_: instead, read what ExecuTorch's executor_runner or LiteRT's benchmark_model has printed
         out: file to write the result to, as JSON
@@ -72,6 +74,7 @@ def measure(
             seconds=seconds,
             size=size,
             model=model,
+            epoch=epoch,
             tell=_progress(quiet),
         )
     if out is not None:

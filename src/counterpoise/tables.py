@@ -199,6 +199,7 @@ def export_table(result: Mapping[str, Any]) -> Iterator[Any]:
         facts["calibration"] = f"{result['calibration']['method']} on {result['calibration']['images']} training images"
         facts["kept in float"] = ", ".join(kept) or "nothing"
     yield from facts_table({**facts, **agreement_facts(result["agreement"])})
+    yield from _trained_on(result["agreement"] or {})
     if not result["verified"]:
         yield "Not verified: its runtime does not run here. Copy the folder there: counterpoise verify FOLDER"
 
@@ -239,6 +240,8 @@ def verify_table(result: Mapping[str, Any]) -> Iterator[Any]:
         facts |= agreement_facts(result["agreement"])
     facts |= {name: f"{value:.2f}" for name, value in result.get("report", {}).items()}
     yield from facts_table(facts)
+    yield from _trained_on({**(result.get("agreement") or {}), **result})
+    yield from result.get("notes", [])
     yield "As described."
 
 

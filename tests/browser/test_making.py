@@ -53,6 +53,7 @@ def test_a_run_becomes_a_site(run: Run, digits: Path, tmp_path: Path) -> None:
     assert made["site"] == "sites/small"
     described = json.loads((place / "site.json").read_text(encoding="utf-8"))
     assert described["name"] == "small"
+    assert described["outputs"] == "logits"
     assert described["classes"] == [str(digit) for digit in range(10)]
     assert described["input"] == {
         "size": [8, 8],
@@ -62,6 +63,8 @@ def test_a_run_becomes_a_site(run: Run, digits: Path, tmp_path: Path) -> None:
         "alpha": "white",
         "white_level": None,
         "reduction": 1.0,
+        "around": None,
+        "window": None,
     }
     assert [model["name"] for model in described["models"]] == list(made["exports"])
     assert all((place / model["file"]).stat().st_size == model["bytes"] for model in described["models"])
@@ -144,9 +147,13 @@ def test_samples_are_small_and_the_same_every_time(tmp_path: Path) -> None:
     Image.new("RGB", (4000, 3000), "blue").save(tmp_path / "large.png")
     (large,) = samples.chosen([tmp_path / "large.png"])
     assert (large.width, large.height, large.ending) == (1600, 1200, "jpg")
+    (tmp_path / "mine" / "inner").mkdir(parents=True)
+    for name in ("b.png", "inner/a.png", ".hidden.png", "notes.txt"):
+        Image.new("RGB", (4, 4)).save(tmp_path / "mine" / name, format="PNG")
+    assert len(samples.chosen([tmp_path / "mine"])) == 2
     for number in range(samples.MOST + 1):
         Image.new("RGB", (4, 4)).save(tmp_path / f"{number}.png")
-    with pytest.raises(DataError, match="26 pictures; a page shows 24"):
+    with pytest.raises(DataError, match="28 pictures; a page shows 24"):
         samples.chosen([tmp_path])
 
 

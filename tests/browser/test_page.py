@@ -232,7 +232,7 @@ def test_segmentation_paints_under_a_slider_with_a_legend(segmented: Opened) -> 
         assert switch.get_attribute("aria-pressed") == "false"
     assert not masks.first.evaluate(painted), "all classes are hidden"
     assert "of the pixels" in page.locator("#agreement").inner_text()
-    assert "Resized for the student, which sees 8 × 8 pixels" in page.locator("#agreement").inner_text()  # noqa: RUF001
+    assert "Fitted into the 8 × 8 pixels that this file takes" in page.locator("#agreement").inner_text()  # noqa: RUF001
     assert serious(page) == []
 
 

@@ -8,10 +8,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 import counterpoise
 from counterpoise import cli
+from counterpoise.browser import making
+from counterpoise.deploy.measuring import measure
 from counterpoise.errors import ConfigError, ModelError
 from counterpoise.models import folder
 
@@ -57,6 +62,31 @@ def test_export_and_verify_take_the_best_student(run: Run, run_folder: Path) -> 
     assert Path(made["folder"]) == run_folder / "exports" / "onnx-float32-best"
     assert made["agreement"]["student"] == pytest.approx(summary(run_folder)["best"]["top1"])
     assert run("verify", made["folder"], "--student", run_folder)[0] == 0
+
+
+def test_gauge_predict_measure_and_try_take_the_best_student(run: Run, run_folder: Path, tmp_path: Path) -> None:
+    shipped = counterpoise.load_student(run_folder)
+    other = counterpoise.load_student(run_folder, epoch="best")
+    Image.fromarray((np.arange(64).reshape(8, 8) * 4 % 251).astype(np.uint8)).save("digit.png")
+    answers = {}
+    for flags in ([], ["--epoch", "best"]):
+        code, out, error = run("predict", "digit.png", "--student", run_folder, *flags, "--json")
+        assert code == 0, error
+        answers[bool(flags)] = json.loads(out)[0]["top"]
+    assert answers[True] == other.predict(["digit.png"])[0]["top"]
+    assert answers[False] == shipped.predict(["digit.png"])[0]["top"] != answers[True]
+    code, out, error = run("gauge", run_folder, "--teacher.checkpoint", run_folder, "--epoch", "best", "--json")
+    assert (code, json.loads(out)["forward_kl"] > 0) == (0, True), error
+    (subject,) = measure.find([run_folder], (8, 8), None, "best")
+    space: dict[str, Any] = {}
+    exec(subject.source, space)
+    pixels = np.arange(192, dtype=np.uint8).reshape(1, 3, 8, 8)
+    with torch.inference_mode():
+        assert torch.equal(
+            torch.from_numpy(space["load"](str(subject.path), None)(pixels)), other(torch.from_numpy(pixels))
+        )
+    _, made = making._exported(run_folder, "float32", tmp_path, None, None, None, None, "best")
+    assert made["student_sha256"] == other.weights_hash() != shipped.weights_hash()
 
 
 def test_push_puts_the_best_student_with_a_card_of_its_own(run: Run, run_folder: Path) -> None:

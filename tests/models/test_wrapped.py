@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import counterpoise
+from counterpoise.data.images import decode, to_tensor
+from counterpoise.deploy import base, runner
 from counterpoise.errors import ModelError
 from counterpoise.models import catalog, digits
 from counterpoise.models.network import VisionModel
@@ -208,12 +213,25 @@ def test_a_store_of_probabilities_is_refused_when_it_is_read(tmp_path: Path, sof
     counterpoise.distill({**run, "out": str(tmp_path / "run")})
 
 
-def test_a_student_of_probabilities_is_said_where_it_is_scored(
-    run: Command, tmp_path: Path, soft: dict[str, Any]
+def test_a_student_of_probabilities_is_said_where_it_is_scored_and_answered_with_them_everywhere(
+    run: Command, tmp_path: Path, soft: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     counterpoise.train({**RUN, "student": {"model": soft["model"], "input_size": 8}, "out": str(tmp_path / "run")})
     code, out, _ = run("evaluate", "run", "--model", soft["model"])
     assert code == 0
     assert "answers probabilities" in out
+    Image.fromarray((np.arange(64).reshape(8, 8) * 4 % 251).astype(np.uint8)).save("digit.png")
+    picture = to_tensor(decode(Path("digit.png")))[None]
+    wanted = float(counterpoise.load_student("run", model=soft["model"])(picture).detach().max())  # type: ignore[union-attr]
+    flags = ["--student", "run", "--model", soft["model"]]
+    answer = json.loads(run("predict", "digit.png", *flags, "--json")[1])[0]
+    assert answer["probability"] == pytest.approx(wanted, abs=1e-5)
+    code, out, error = run("export", "run", "--to", "onnx", "--images", "2", "--model", soft["model"], "--json")
+    assert code == 0, error
+    assert json.loads(out)["outputs"] == "probabilities"
+    here = tmp_path / "run" / "exports" / "onnx-float32"
+    load = base.find("onnx").load
+    assert runner.main(here, "export.json", "model.onnx", runner.top_five, load, ["digit.png"]) == 0
+    assert capsys.readouterr().out.splitlines()[0].split() == [f"{wanted:.4f}", answer["class"]]
     counterpoise.train({**RUN, "out": str(tmp_path / "plain")})
     assert "notes" not in counterpoise.evaluate(tmp_path / "plain")

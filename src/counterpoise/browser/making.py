@@ -13,10 +13,11 @@ from counterpoise.browser.samples import Sample
 from counterpoise.data.decoding import Reading
 from counterpoise.errors import ConfigError, CounterpoiseError, RunError
 from counterpoise.inputs import RunLike
-from counterpoise.models import folder
+from counterpoise.models import epochs, folder
 
 if TYPE_CHECKING:
     from counterpoise.models.catalog import Model
+    from counterpoise.models.epochs import Epoch
 
 
 def make(
@@ -29,11 +30,12 @@ def make(
     data: RunLike | None = None,
     model: Model | None = None,
     overwrite: bool = False,
+    epoch: Epoch | None = None,
 ) -> dict[str, Any]:
     """Write the site of a student; see `counterpoise.api.try_`."""
     path = Path(student)
     place = folder.find(path)
-    description, _ = folder.read(place)
+    description, _ = epochs.read(place, epoch)
     name = _name(path, place)
     target = Path(out) if out is not None else Path("sites", name)
     _check_free(target, overwrite)
@@ -43,19 +45,21 @@ def make(
     with tempfile.TemporaryDirectory(prefix="counterpoise-") as temporary:
         exports: dict[str, Path] = {}
         any_size: bool | None = None
+        around, outputs = None, "logits"
         for precision in ("float32", "int8"):
             try:
-                file, taken = _exported(path, precision, Path(temporary), size, data, model, any_size)
+                file, taken = _exported(path, precision, Path(temporary), size, data, model, any_size, epoch)
             except CounterpoiseError as error:
                 if precision == "float32":
                     raise
                 notes.append(f"The page shows no 8 bits: {error}")
                 continue
             exports[precision] = file
-            size, any_size = (taken["size"][0], taken["size"][1]), taken["any_size"]
+            given, outputs = taken["input"], taken["outputs"]
+            size, any_size, around = (given["size"][0], given["size"][1]), given["any_size"], given["around"]
         assert size is not None
         task = tasks.get(description.task)
-        site.write(target, description, task, name, size, exports, pictures, note, bool(any_size))
+        site.write(target, description, task, name, size, exports, pictures, note, bool(any_size), around, outputs)
         sizes = {precision: file.stat().st_size for precision, file in exports.items()}
     return {
         "site": str(target),
@@ -74,15 +78,25 @@ def _exported(
     data: RunLike | None,
     model: Model | None,
     any_size: bool | None,
+    epoch: Epoch | None,
 ) -> tuple[Path, dict[str, Any]]:
-    """An ONNX file of the student that has been compared with it, and what it takes."""
+    """An ONNX file of the student that has been compared with it, and what export.json says."""
     from counterpoise.deploy.export import export
 
     out = temporary / precision
-    made = export(
-        student, to="onnx", precision=precision, batch=1, size=size, out=out, data=data, model=model, any_size=any_size
+    made: dict[str, Any] = export(
+        student,
+        to="onnx",
+        precision=precision,
+        batch=1,
+        size=size,
+        out=out,
+        data=data,
+        model=model,
+        any_size=any_size,
+        epoch=epoch,
     )
-    return out / "model.onnx", made["input"]
+    return out / "model.onnx", made
 
 
 def _samples(

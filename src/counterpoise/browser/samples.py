@@ -11,7 +11,7 @@ from typing import NamedTuple
 from PIL import Image, ImageDraw, ImageFilter
 from torch import Tensor
 
-from counterpoise.data import images
+from counterpoise.data import images, walking
 from counterpoise.data.decoding import Reading
 from counterpoise.errors import DataError
 
@@ -36,7 +36,7 @@ def chosen(paths: Sequence[Path], reading: Reading = images.AS_USUAL) -> list[Sa
     """
     files: list[Path] = []
     for path in paths:
-        inside = _pictures_in(path) if path.is_dir() else [path]
+        inside = [path / name for name in walking.image_files(path)] if path.is_dir() else [path]
         if not inside:
             raise DataError(f"Folder {path} holds no pictures for --samples.")
         files += inside
@@ -54,10 +54,6 @@ def drawn(count: int = 6, size: tuple[int, int] = (480, 360)) -> list[Sample]:
     """Simple shapes in light and shade, the same ones every time."""
     twice = (2 * size[0], 2 * size[1])  # reduced, so that edges are smooth
     return [_encoded(_draw(number, twice).resize(size, Image.Resampling.BOX)) for number in range(count)]
-
-
-def _pictures_in(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.iterdir() if file.suffix.lower() in images.extensions())
 
 
 def _encoded(picture: Image.Image) -> Sample:

@@ -41,6 +41,8 @@ def write(
     samples: Sequence[Sample],
     note: str,
     any_size: bool = False,
+    around: tuple[int, int, int] | None = None,
+    outputs: str = "logits",
 ) -> None:
     """Write the site, whole or not at all; an older one at `path` goes when the new one is on disk.
 
@@ -54,6 +56,8 @@ def write(
         samples: pictures to begin with.
         note: says where they come from.
         any_size: whether the exports take any height and width; size is then one of them.
+        around: color around scenes of another size than the exports take, see `decoding.letterbox`.
+        outputs: whether exports answer logits or probabilities.
 
     Raises:
         RunError: it cannot be written.
@@ -78,6 +82,7 @@ def write(
             "name": name,
             "task": task.name,
             "classes": student.classes,
+            "outputs": outputs,
             "facts": _facts(student, task, None if any_size else size),
             "input": {
                 "size": size,
@@ -87,6 +92,8 @@ def write(
                 "alpha": student.input.alpha,
                 "white_level": student.input.white_level,
                 "reduction": student.input.reduction,
+                "around": around,
+                "window": student.input.window,
             },
             "colors": palette()[: len(student.classes)].tolist(),
             "models": [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
@@ -59,6 +59,7 @@ class Agreement:
         resized: how many images have another size than the export takes: the export is fed them resized, and the
             student sees them as in evaluation.
         converted: percent of the answers that are the same where both are given the export's pixels.
+        trained_on: on how many of the images the student was trained.
     """
 
     images: int
@@ -72,6 +73,7 @@ class Agreement:
     interval: tuple[float, float] | None = None
     resized: int = 0
     converted: float = 100.0
+    trained_on: int = 0
 
     @property
     def loss(self) -> float | None:
@@ -147,12 +149,14 @@ def compare(
     batch: int | None,
     *,
     resamples: int = RESAMPLES,
+    watch: Callable[[int], None] = lambda images: None,
 ) -> Agreement:
     """Compare a student with an export on batches of (pixels, target), or of pairs where each is shown its own pixels.
 
     There is at least one. The conversion is judged by the same pixels, answers and metric by each side's own.
 
     resamples: of the bootstrap behind the interval; 0 leaves it out.
+    watch: told after each batch how many images have been compared.
     """
     largest = scale = 0.0
     same = positions = images = resized = converted = 0
@@ -176,6 +180,7 @@ def compare(
             hit, total = task.agreeing(own[row][None], known, truth)
             same, positions = same + hit, positions + total
         images += len(pixels)
+        watch(images)
         resized += 0 if fed is seen else len(fed)
         for side, rows in enumerate((own, answers)):
             for row, logits in enumerate(rows):

@@ -19,6 +19,7 @@ from counterpoise.deploy.base import Calibration, ExportError, Format, Request
 from counterpoise.deploy.fake_quantization import kept_layers
 from counterpoise.deploy.measuring.counting import multiply_adds
 from counterpoise.deploy.network import Deployed
+from counterpoise.engine.progress import Pace
 from counterpoise.errors import ConfigError, DataError, unknown
 from counterpoise.inputs import RunLike
 from counterpoise.models.student import Student, load_student
@@ -43,6 +44,8 @@ class Job(NamedTuple):
         images: how many of them at most it is compared on; None: all.
         min_same: percent of the answers that must be the same; None: as the precision has it.
         notes: what was decided, for export.json.
+        trained_on: how many of the images that it is compared on the student was trained on.
+        show: how far the comparison is, on stderr.
     """
 
     student: Student
@@ -54,6 +57,8 @@ class Job(NamedTuple):
     images: int | None
     min_same: float | None = None
     notes: Mapping[str, Any] = {}
+    trained_on: int = 0
+    show: bool = False
 
 
 def export(
@@ -76,6 +81,7 @@ def export(
     make_environment: bool = False,
     epoch: Epoch | None = None,
     any_size: bool | None = None,
+    show: bool = False,
 ) -> dict[str, Any]:
     """Export a student, and compare it in its runtime with the PyTorch one on validation images.
 
@@ -100,6 +106,7 @@ def export(
         epoch: of a run, "last" or "best": the student of that epoch; default: the one that ships.
         any_size: whether it takes scenes of any height and width; default: where the format can, no `size` is given,
             and the scenes that it is compared on differ in size.
+        show: on stderr, now and then, how far the comparison is.
 
     Returns:
         What export.json says, and the `folder`.
@@ -114,6 +121,7 @@ def export(
     place = Path(out) if out is not None else default_out(Path(student), to, precision, epoch)
     folder.check_free(place, overwrite)
     job = prepare(student, chosen, precision, batch, size, data, data_set, images, model, min_same, opset, epoch)
+    job = job._replace(show=show)
     if size is None or any_size is not None:
         job = settled(job, any_size)
     settings = None if precision != "int8" else calibrated(job, calibration)
@@ -187,7 +195,10 @@ def prepare(
     request = Request(precision, found, batch, opset, around=around)
     if images is not None:
         inputs.positive("images", images)
-    return Job(network, Deployed(network), chosen, request, splits, section, images, min_same)
+    seen = 0
+    if splits is not None and data_set is None:
+        seen = inputs.trained_on(Path(student), pictures.spread(splits.val, images), section)
+    return Job(network, Deployed(network), chosen, request, splits, section, images, min_same, trained_on=seen)
 
 
 def settled(job: Job, any_size: bool | None = None) -> Job:
@@ -292,8 +303,15 @@ def compared(job: Job, runtime: base.Runtime, out: Path) -> agreement.Agreement 
         raise DataError("No validation image can be read, so there is nothing to compare the export on.")
     task = tasks.get(job.student.task)
     found = agreement.compare(
-        job.network, runtime, itertools.chain([first], pairs), task, job.student.num_classes, job.request.batch
+        job.network,
+        runtime,
+        itertools.chain([first], pairs),
+        task,
+        job.student.num_classes,
+        job.request.batch,
+        watch=Pace(len(images), "Compared images", job.show).at,
     )
+    found = replace(found, trained_on=job.trained_on)
     objection = found.objection(job.request.precision, job.min_same)
     if objection:
         raise _refusal(job, out, first.fed, objection)
@@ -360,6 +378,7 @@ def _describe(
         architecture=job.student.name,
         classes=job.student.classes or (),
         input=_input(job),
+        outputs="probabilities" if job.student.answers_probabilities(job.request.size) else "logits",
         normalization=dict(job.student.normalization),
         student_sha256=job.student.weights_hash(),
         parameters=sum(parameter.numel() for parameter in job.student.parameters()),

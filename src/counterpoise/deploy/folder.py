@@ -70,6 +70,8 @@ class Description(BaseModel):
     architecture: str
     classes: tuple[str, ...]
     input: Input
+    outputs: Literal["logits", "probabilities"] = "logits"
+    """What it answers: of logits, the softmax are probabilities."""
     normalization: dict[str, tuple[float, float, float]]
     """Of pixels in [0, 1]; for information, the file does it."""
     student_sha256: str

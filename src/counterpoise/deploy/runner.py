@@ -107,20 +107,23 @@ def pixels_of(picture: Any, about: Any) -> Any:
     return np.ascontiguousarray(np.asarray(shown).transpose(2, 0, 1)[None]), covered
 
 
-def top_five(logits: Any, classes: Any, picture: Any, out: Any) -> Any:
+def top_five(logits: Any, about: Any, picture: Any, out: Any) -> Any:
     """The five likeliest classes with their probabilities, a line each."""
-    shares = np.exp(logits - logits.max())
+    shares = logits
+    if about.get("outputs", "logits") == "logits":
+        shares = np.exp(logits - logits.max())
+        shares = shares / shares.sum()
     best = np.argsort(-logits, kind="stable")[:5]
-    return [f"{shares[index] / shares.sum():8.4f}  {classes[index]}" for index in best]
+    return [f"{shares[index]:8.4f}  {about['classes'][index]}" for index in best]
 
 
-def write_mask(logits: Any, classes: Any, picture: Any, out: Any) -> Any:
+def write_mask(logits: Any, about: Any, picture: Any, out: Any) -> Any:
     """Write the class of every pixel of the picture, as the values of a PNG; the share of each, a line each."""
     layers = [np.asarray(Image.fromarray(layer).resize(picture.size, Image.Resampling.BILINEAR)) for layer in logits]
     mask = np.argmax(layers, axis=0).astype(np.uint8)
     out.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(mask).save(out, format="PNG")
-    return [f"{(mask == index).mean():8.4f}  {classes[index]}" for index in np.unique(mask)]
+    return [f"{(mask == index).mean():8.4f}  {about['classes'][index]}" for index in np.unique(mask)]
 
 
 def main(here: Any, description: str, file: str, answer: Any, load: Any, arguments: Any = None) -> int:
@@ -143,7 +146,7 @@ def main(here: Any, description: str, file: str, answer: Any, load: Any, argumen
             logits = run(np.repeat(pixels, takes["batch"] or 1, 0))[0]
             if covered != pixels.shape[2:]:
                 logits = cut(logits, covered, pixels.shape[2:])
-            lines = answer(logits, about["classes"], picture, out)
+            lines = answer(logits, about, picture, out)
         except (Unreadable, OSError) as error:
             failed += 1
             print(f"Error: {path} is not answered: {error}", file=sys.stderr)

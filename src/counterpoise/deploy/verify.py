@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from counterpoise import inputs
 from counterpoise.deploy import agreement, base, folder, pictures
 from counterpoise.deploy.base import ExportError
 from counterpoise.errors import ModelError
@@ -29,6 +30,7 @@ def verify(
     data_set: Splits | None = None,
     images: int | None = None,
     model: Model | None = None,
+    show: bool = False,
 ) -> dict[str, Any]:
     """Check hashes and answers again, such as on the machine that received a folder.
 
@@ -39,7 +41,7 @@ def verify(
     Args:
         what: an export folder, a student folder, or a run's folder.
         student: of an export: its student folder or run.
-        data, data_set, images, model: as for `export`.
+        data, data_set, images, model, show: as for `export`.
 
     Returns:
         What was found: `files` and their hashes, `reference` and `agreement` of an export, `report` of a student.
@@ -67,7 +69,9 @@ def verify(
     if not described.verified:  # made where its runtime does not run
         folder.describe(place, described.model_copy(update={"verified": True}))
     if student is not None:
-        found["agreement"] = _against_student(place, described, chosen, Path(student), data, data_set, images, model)
+        found["agreement"] = _against_student(
+            place, described, chosen, Path(student), data, data_set, images, model, show
+        )
     return found
 
 
@@ -117,6 +121,7 @@ def _against_student(
     data_set: Splits | None,
     images: int | None,
     model: Model | None,
+    show: bool,
 ) -> dict[str, Any] | None:
     from counterpoise.deploy import export
     from counterpoise.models import epochs
@@ -130,7 +135,7 @@ def _against_student(
             f"{place} was made from another student: its weights are {described.student_sha256[:12]}..., those of "
             f"{student} {own[:12]}..."
         )
-    job = job._replace(request=_request(described))
+    job = job._replace(request=_request(described), show=show)
     found = export.compared(job, chosen.open(place), place)
     return None if found is None else found.values()
 
@@ -161,6 +166,12 @@ def _verify_student(
     }
     splits, section = pictures.data_of(place, data, data_set)
     if splits is not None:
-        report = full_report(loaded, pictures.spread(splits.val, images), section, torch.device("cpu"), 64)
+        scored = pictures.spread(splits.val, images)
+        report = full_report(loaded, scored, section, torch.device("cpu"), 64)
         found["report"] = {key: value for key, value in report.items() if isinstance(value, int | float)}
+        if "notes" in report:
+            found["notes"] = report["notes"]
+        seen = 0 if data_set is not None else inputs.trained_on(place, scored, section)
+        if seen:
+            found["trained_on"] = seen
     return found

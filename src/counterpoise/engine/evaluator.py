@@ -16,7 +16,7 @@ from counterpoise.engine.chance import Tally
 from counterpoise.engine.processes import Processes
 from counterpoise.engine.progress import say
 from counterpoise.errors import DataError
-from counterpoise.models.network import VisionModel, are_probabilities
+from counterpoise.models.network import VisionModel
 from counterpoise.tasks import Evaluation, Task, get
 from counterpoise.teachers.live import LiveTeacher
 
@@ -99,9 +99,10 @@ def full_report(
             found.note(note)
         say(found, show)
     report = task.report(images.classes)
-    soft = True
+    soft: bool | None = None
     for batch, logits in answers(model.to(device), loader, device):
-        soft = soft and are_probabilities(logits)
+        if soft is None:
+            soft = model.answers_probabilities((batch.images.shape[-2], batch.images.shape[-1]))
         report.update(logits, batch.target.to(device))
     values = {**report.values(), "corrupt": list(loader.corrupt)}
     return {**values, "notes": [f"{model.name} {SOFT}"]} if soft and values["images"] else values

@@ -70,6 +70,25 @@ class Display:
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
+class Pace:
+    """A line on stderr now and then while something long goes on: what is done, since when, and what is left."""
+
+    def __init__(self, total: int, what: str, show: bool, every: float = 10.0) -> None:
+        self.total = total
+        self.what = what
+        self.every = every if show else float("inf")
+        self.started = self.said = time.perf_counter()
+
+    def at(self, done: int) -> None:
+        """Say it where the last line is `every` seconds old and something is left."""
+        now = time.perf_counter()
+        if now - self.said < self.every or not 0 < done < self.total:
+            return
+        self.said, spent = now, now - self.started
+        left = duration(spent / done * (self.total - done))
+        print(f"{self.what}: {done:,} of {self.total:,}  {duration(spent)}, {left} left", file=sys.stderr, flush=True)
+
+
 def duration(seconds: float) -> str:
     """In words, two units at most."""
     minutes = round(seconds / 60)

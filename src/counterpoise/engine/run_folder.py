@@ -160,6 +160,7 @@ class RunFolder:
             lines = "\n".join(f"  {key}: {old!r} there, {new!r} given" for key, (old, new) in differing.items())
             raise RunError(
                 f"Run folder {self.path} was started with other options, so it cannot be resumed with these:\n{lines}"
+                f"{_further(self.path) if 'train.epochs' in differing else ''}"
             )
 
     def read_as_started(self, run: config.Run) -> config.Run:
@@ -228,6 +229,14 @@ class RunFolder:
         with self.metrics.open("rb+") as file:
             os.fsync(file.fileno())
             return file.seek(0, os.SEEK_END)
+
+
+def _further(run: Path) -> str:
+    """The way to more epochs than a run was started with."""
+    return (
+        "\nThe schedule of a run depends on train.epochs, so it gets no more of them. To train its student further, "
+        f"start another run with --student.checkpoint {run}, once this one has come to its end."
+    )
 
 
 def _words(found: Any) -> dict[str, str]:

@@ -151,6 +151,27 @@ class VisionModel(nn.Module):
         if student.whole:
             self.whole, self.crop_share = True, 1.0
 
+    def answers_probabilities(self, size: tuple[int, int]) -> bool:
+        """Whether what it answers are probabilities, though it is taken to answer logits.
+
+        The one place where that is decided, from two pictures that are always the same, of this height and width: so
+        that evaluation, predictions and exports take its answers alike.
+        """
+        if self.outputs != "auto":
+            return False
+        height, width = self.scenes.window or size
+        index = torch.arange(2 * 3 * height * width)
+        pixels = (index * 7919 % 251).to(torch.uint8).view(2, 3, height, width).to(self.mean.device)
+        call: Callable[[Tensor], Any] = self._plain()._call_impl  # never compiled for this
+        training = self.training
+        self.eval()
+        try:
+            with torch.inference_mode():
+                answer = call(self.normalize(pixels))
+        finally:
+            self.train(training)
+        return are_probabilities(self._select(_logits(answer, self.name)))
+
     def weights(self) -> dict[str, Tensor]:
         """The network's own state, unprefixed, whether it is compiled or not."""
         return self._plain().state_dict()

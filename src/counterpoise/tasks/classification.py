@@ -228,13 +228,17 @@ class Classification(Task):
         from counterpoise.data.images import decode, prepare, to_tensor
 
         device = next(model.parameters()).device
-        answers = []
+        answers: list[dict[str, Any]] = []
+        soft: bool | None = None
         for image in images:
             pixels = to_tensor(decode(image, reading=model.reading))
             if model.input_size is not None:
                 pixels = prepare(pixels, model.input_size, model.crop_share, model.fit)
+            if soft is None:
+                soft = model.answers_probabilities((pixels.shape[1], pixels.shape[2]))
             with torch.inference_mode():
-                probabilities = model(pixels[None].to(device)).float().softmax(1)[0].cpu()
+                logits = model(pixels[None].to(device)).float()
+            probabilities = (logits if soft else logits.softmax(1))[0].cpu()
             best = probabilities.topk(min(5, len(probabilities)))
             names = model.classes or tuple(str(index) for index in range(len(probabilities)))
             top = [

@@ -142,7 +142,7 @@ function onBlack(picture, size) {
 }
 
 /** The whole of a picture, or the middle of a sliver (1 x 10000 pixels), which resizing would blow up to gigabytes. */
-export function withoutFarEnds({ width, height }) {
+function withoutFarEnds({ width, height }) {
   const longest = LONGEST * Math.min(width, height);
   return {
     left: Math.max(0, Math.floor((width - longest) / 2)),

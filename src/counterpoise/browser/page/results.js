@@ -102,10 +102,15 @@ export class Results {
     }
     this.#color(answers);
     this.#legend(answers);
-    const [rows, columns] = answers[0].seen;
-    document.body.dataset.note = answers[0].exact
-      ? ""
-      : `Resized for the student, which sees ${columns} × ${rows} pixels at once. `;
+    document.body.dataset.note = answers[0].exact ? "" : this.#resized(answers[0].seen);
+  }
+
+  /** What is different here from `counterpoise predict`, which shows pictures at their own size. */
+  #resized([rows, columns]) {
+    const { any_size, window } = this.site.input;
+    if (any_size) return `Resized for the student, which sees ${columns} × ${rows} pixels at once. `;
+    const there = window ? `slides a window of ${window[1]} × ${window[0]} over it` : "shows it at its own size";
+    return `Fitted into the ${columns} × ${rows} pixels that this file takes; counterpoise predict ${there}. `;
   }
 
   /** Lay the colors of the classes that are shown over the pictures. */

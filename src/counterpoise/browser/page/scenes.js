@@ -1,23 +1,23 @@
-// Segmentation: how a scene is shown to the student, and its logits made a mask, as in tasks/segmentation.py. An export
-// takes any size, or one; where a scene has another than that, windows of that size slide over it.
+// Segmentation: how a scene is shown to the student, and its logits made a mask, as run.py beside an export does it. An
+// export takes any size, or one; where a scene has another than that, it is fitted in, its shape kept.
 
-import { planes, resize, round, withoutFarEnds } from "./resampling.js";
+import { planes, resize, round } from "./resampling.js";
 
 const MOST_MASK_PIXELS = 4e6; // of a mask on screen
 const MOST_SEEN_PIXELS = 2e6; // by an export of any size, which would take gigabytes for the photos of a phone
 
 /**
- * How a picture is shown: reduced as the student was told, and whole where the export takes any size or just that. Any
- * other is resized, its shape kept, until the window covers its shorter side and slides along the longer one.
- * @param {{size: [number, number], any_size: boolean, reduction: number}} input of the student; size: height and width.
- * @returns {{part: object, width: number, height: number, exact: boolean, rows: number, columns: number,
- *   tops: number[], lefts: number[]}} rows and columns: of a window
+ * How a picture is shown: reduced as the student was told where the export takes any size or just that, else resized by
+ * one factor into the upper left of what it takes (data/decoding.py, letterbox).
+ * @param {{size: [number, number], any_size: boolean, reduction: number, around: ?number[]}} input of the student; size:
+ *   height and width; around: the color beside a picture that is fitted in; without one it is resized whole.
+ * @returns {{width: number, height: number, exact: boolean, rows: number, columns: number}} width, height: of the
+ *   picture as shown; rows, columns: of what the export is given
  */
 export function plan(picture, input) {
   let [rows, columns] = input.size;
-  let part = { left: 0, top: 0, width: picture.width, height: picture.height };
-  let width = Math.max(1, round(part.width / input.reduction));
-  let height = Math.max(1, round(part.height / input.reduction));
+  let width = Math.max(1, round(picture.width / input.reduction));
+  let height = Math.max(1, round(picture.height / input.reduction));
   let exact = width === columns && height === rows;
   if (input.any_size) {
     const scale = Math.sqrt(MOST_SEEN_PIXELS / (width * height));
@@ -25,88 +25,71 @@ export function plan(picture, input) {
     if (!exact) [width, height] = [width, height].map((side) => Math.max(1, Math.floor(side * scale)));
     [rows, columns] = [height, width];
   } else if (!exact) {
-    part = withoutFarEnds(picture);
-    const scale = Math.max(columns / part.width, rows / part.height);
-    width = Math.max(columns, round(part.width * scale));
-    height = Math.max(rows, round(part.height * scale));
+    const scale = Math.min(rows / picture.height, columns / picture.width);
+    const fitted = (side, most) => (input.around ? Math.min(most, Math.max(1, round(side * scale))) : most);
+    [width, height] = [fitted(picture.width, columns), fitted(picture.height, rows)];
   }
-  return { part, width, height, exact, rows, columns, tops: starts(height, rows), lefts: starts(width, columns) };
-}
-
-/** Where windows begin: moved by two thirds of their size, the last one ends with the picture. */
-function starts(length, window) {
-  const stride = Math.max(1, Math.floor((window * 2) / 3));
-  const found = [];
-  for (let at = 0; at < length - window; at += stride) found.push(at);
-  return [...found, length - window];
+  return { width, height, exact, rows, columns };
 }
 
 /**
  * The class of every pixel.
  * @param {(pixels: Uint8Array, size: [number, number]) => Promise<{data: Float32Array, dims: number[]}>} answer logits
- *   [1, C, h, w] of one window of this height and width
- * @returns {Promise<{width, height, classes: Uint8Array, milliseconds: number, windows: number, exact: boolean,
- *   seen: [number, number]}>} seen: height and width of a window
+ *   [1, C, h, w] of pixels of this height and width
+ * @returns {Promise<{width, height, classes: Uint8Array, milliseconds: number, exact: boolean,
+ *   seen: [number, number]}>} seen: height and width of what the export is given
  */
 export async function segment(picture, input, answer) {
   const view = plan(picture, input);
   const { rows, columns } = view;
-  const shown = resize(picture, view.part, view.width, view.height);
-  const many = view.tops.length * view.lefts.length > 1;
-  let logits = null;
-  let milliseconds = 0;
-  for (const top of view.tops) {
-    for (const left of view.lefts) {
-      const window = { left, top, width: columns, height: rows };
-      const pixels = planes(many ? resize(shown, window, columns, rows) : shown);
-      const started = performance.now();
-      const { data, dims } = await answer(pixels, [rows, columns]);
-      milliseconds += performance.now() - started;
-      const [, classes, height, width] = dims;
-      const found = { data, classes, height, width };
-      if (!many) {
-        logits = found;
-        break;
-      }
-      logits ??= {
-        data: new Float32Array(classes * view.height * view.width),
-        seen: new Float32Array(view.height * view.width),
-        classes,
-        height: view.height,
-        width: view.width,
-      };
-      add(logits, upsample(found, rows, columns), window);
-    }
-  }
-  if (logits.seen) divide(logits);
-  const whole = view.part.width * view.part.height;
-  const shrink = Math.min(1, Math.sqrt(MOST_MASK_PIXELS / whole));
-  const width = Math.max(1, Math.round(view.part.width * shrink));
-  const height = Math.max(1, Math.round(view.part.height * shrink));
+  const all = { left: 0, top: 0, width: picture.width, height: picture.height };
+  const fitted = boxed(resize(picture, all, view.width, view.height), columns, rows, input.around);
+  const started = performance.now();
+  const { data, dims } = await answer(planes(fitted), [rows, columns]);
+  const milliseconds = performance.now() - started;
+  let logits = { data, classes: dims[1], height: dims[2], width: dims[3] };
+  if (view.height !== rows || view.width !== columns) logits = cut(logits, view);
+  const shrink = Math.min(1, Math.sqrt(MOST_MASK_PIXELS / (all.width * all.height)));
+  const width = Math.max(1, Math.round(all.width * shrink));
+  const height = Math.max(1, Math.round(all.height * shrink));
   const mask = argmax(logits, height, width);
-  const windows = view.tops.length * view.lefts.length;
-  const seen = [rows, columns];
-  return { width, height, classes: mask, part: view.part, milliseconds, windows, exact: view.exact, seen };
+  return { width, height, classes: mask, milliseconds, exact: view.exact, seen: [rows, columns] };
 }
 
-function add(total, { data, height, width }, { left, top }) {
-  for (let c = 0; c < total.classes; c++) {
-    for (let y = 0; y < height; y++) {
-      const to = (c * total.height + top + y) * total.width + left;
-      const from = (c * height + y) * width;
-      for (let x = 0; x < width; x++) total.data[to + x] += data[from + x];
+/** A picture in the upper left of a board of this color. */
+function boxed(picture, width, height, color) {
+  if (picture.width === width && picture.height === height) return picture;
+  const data = new Uint8ClampedArray(width * height * 4);
+  for (let at = 0; at < data.length; at += 4) data.set([...color, 255], at);
+  const line = picture.width * 4;
+  for (let y = 0; y < picture.height; y++) {
+    data.set(picture.data.subarray(y * line, (y + 1) * line), y * width * 4);
+  }
+  return { width, height, data };
+}
+
+/** Of the logits of a board, those of the picture in its upper left: data/decoding.py, cut. */
+function cut({ data, classes, height, width }, view) {
+  const down = kept(height, view.height, view.rows), across = kept(width, view.width, view.columns);
+  const result = new Float32Array(classes * down.count * across.count);
+  const line = new Float32Array(width);
+  for (let c = 0, to = 0; c < classes; c++) {
+    for (let y = 0; y < down.count; y++) {
+      const here = (c * height + y) * width, above = (c * height + Math.max(0, y - 1)) * width;
+      for (let x = 0; x < width; x++) line[x] = data[here + x] + (data[above + x] - data[here + x]) * down.back[y];
+      for (let x = 0; x < across.count; x++, to++) {
+        result[to] = line[x] + (line[Math.max(0, x - 1)] - line[x]) * across.back[x];
+      }
     }
   }
-  for (let y = 0; y < height; y++) {
-    const to = (top + y) * total.width + left;
-    for (let x = 0; x < width; x++) total.seen[to + x] += 1;
-  }
+  return { data: result, classes, height: down.count, width: across.count };
 }
 
-function divide({ data, seen, classes }) {
-  for (let c = 0; c < classes; c++) {
-    for (let index = 0; index < seen.length; index++) data[c * seen.length + index] /= seen[index];
-  }
+/** How many of so many cells lie over `edge` of `whole` pixels, and by which share of a cell each moves back. */
+function kept(cells, edge, whole) {
+  const count = Math.ceil((cells * edge) / whole);
+  const move = 1 - (cells * edge) / (whole * count);
+  return { count, back: Float32Array.from({ length: count }, (_, place) => (place + 0.5) * move) };
 }
 
 /** Bilinear between pixel centers, edges held (align_corners false). */
@@ -119,15 +102,6 @@ function between(from, to) {
     share[index] = place - near[index];
   }
   return { near, far, share };
-}
-
-function upsample(logits, height, width) {
-  if (logits.height === height && logits.width === width) return logits;
-  const data = new Float32Array(logits.classes * height * width);
-  eachRow(logits, height, width, (y, row) => {
-    for (let c = 0; c < logits.classes; c++) data.set(row.subarray(c * width, (c + 1) * width), (c * height + y) * width);
-  });
-  return { data, classes: logits.classes, height, width };
 }
 
 function argmax(logits, height, width) {

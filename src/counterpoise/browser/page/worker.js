@@ -64,16 +64,15 @@ async function picture({ file, bitmap }) {
   const answers = [];
   for (const student of students) answers.push(await answerOf(student, seen));
   const { width, height } = seen;
-  return { width, height, decoding: decoded - started, shown: await reduced(seen, answers[0].part), answers };
+  return { width, height, decoding: decoded - started, shown: await reduced(seen), answers };
 }
 
 /** What the page shows: the picture that the student saw, no larger than a screen. */
-async function reduced({ width, height, data }, part) {
-  const seen = part ?? { left: 0, top: 0, width, height };
-  const scale = Math.min(1, LARGEST / Math.max(seen.width, seen.height));
-  return createImageBitmap(new ImageData(data, width, height), seen.left, seen.top, seen.width, seen.height, {
-    resizeWidth: Math.max(1, Math.round(seen.width * scale)),
-    resizeHeight: Math.max(1, Math.round(seen.height * scale)),
+async function reduced({ width, height, data }) {
+  const scale = Math.min(1, LARGEST / Math.max(width, height));
+  return createImageBitmap(new ImageData(data, width, height), {
+    resizeWidth: Math.max(1, Math.round(width * scale)),
+    resizeHeight: Math.max(1, Math.round(height * scale)),
     resizeQuality: "medium",
   });
 }
@@ -84,7 +83,7 @@ async function answerOf(student, seen) {
   const started = performance.now();
   const { data } = await ask(student, planes(view));
   const milliseconds = performance.now() - started;
-  return { probabilities: softmax(data), milliseconds };
+  return { probabilities: shares(data, site.outputs), milliseconds };
 }
 
 /** The logits of pixels uint8 [3, height, width]. */
@@ -116,6 +115,11 @@ async function measure({ budget }) {
   };
   await rounds(budget / 2, 3);
   return rounds(budget, 5);
+}
+
+/** Probabilities of what the network answers: logits, or already these. */
+export function shares(answer, outputs) {
+  return outputs === "probabilities" ? Float64Array.from(answer) : softmax(answer);
 }
 
 function softmax(logits) {

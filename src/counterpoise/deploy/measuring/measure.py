@@ -7,13 +7,16 @@ import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from counterpoise.deploy.measuring import phones, subjects, timing
 from counterpoise.deploy.measuring.subjects import Subject
 from counterpoise.errors import ConfigError
 from counterpoise.grid import Grid, names, numbers, texts
 from counterpoise.machine import processor
+
+if TYPE_CHECKING:
+    from counterpoise.models.epochs import Epoch
 
 BUSY = 1.15
 """Where latency with one thread is so many times the processor's own time, somebody else was at work."""
@@ -28,6 +31,7 @@ def measure(
     seconds: float = 0.2,
     size: tuple[int, int] | None = None,
     model: str | None = None,
+    epoch: Epoch | None = None,
     tell: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
     """What students and exports cost on this machine, measured in turn, each in a fresh process.
@@ -40,6 +44,7 @@ def measure(
         seconds: of timed calls in each turn, which are at least five.
         size: height and width of pictures, for what takes any.
         model: the network of student folders, where that is code of one's own: file.py:function.
+        epoch: of runs, "last" or "best": the students of that epoch; default: those that ship.
 
     Returns:
         {"machine", "settings", "measured"}: of each thing name, runtime, versions, precision, bytes, files, parameters,
@@ -57,7 +62,7 @@ def measure(
         rounds=rounds,
         seconds=seconds,
     )
-    found = find(paths, size, model)
+    found = find(paths, size, model, epoch)
     load = busy()
     cases = timing.time_all(found, settings, tell)
     return {
@@ -83,7 +88,12 @@ def bundle(
     return phones.write_bundle(find(paths, None), Path(out), threads=threads, rounds=rounds)
 
 
-def find(paths: Sequence[str | Path], size: tuple[int, int] | None, model: str | None = None) -> list[Subject]:
+def find(
+    paths: Sequence[str | Path],
+    size: tuple[int, int] | None,
+    model: str | None = None,
+    epoch: Epoch | None = None,
+) -> list[Subject]:
     """What is meant by paths. Raises as `measure` does."""
     from counterpoise.deploy import base, folder
 
@@ -117,7 +127,7 @@ def find(paths: Sequence[str | Path], size: tuple[int, int] | None, model: str |
                 "ONNX alone say what they take."
             )
         else:
-            found.append(subjects.student(path, size, model))
+            found.append(subjects.student(path, size, model, epoch))
     return found
 
 

@@ -8,11 +8,14 @@ import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from counterpoise.deploy.base import Format
 from counterpoise.errors import ConfigError, MissingExtraError
 from counterpoise.files import named, regular
+
+if TYPE_CHECKING:
+    from counterpoise.models.epochs import Epoch
 
 PYTORCH = "pytorch"
 """The runtime of a student folder."""
@@ -72,8 +75,12 @@ class Subject:
         }
 
 
-def student(path: Path, size: tuple[int, int] | None = None, model: str | None = None) -> Subject:
+def student(
+    path: Path, size: tuple[int, int] | None = None, model: str | None = None, epoch: Epoch | None = None
+) -> Subject:
     """A student folder or a run, to be run by PyTorch. model: its network, where that is code: file.py:function.
+
+    epoch: of a run, the student of that epoch; default: the one that ships.
 
     Raises ModelError where there is none; ConfigError where it takes pictures of any size and none is given.
     """
@@ -82,7 +89,7 @@ def student(path: Path, size: tuple[int, int] | None = None, model: str | None =
     from counterpoise.models.student import load_student
 
     place = folder.find(path)
-    network = load_student(place, model=model)
+    network = load_student(place, model=model, epoch=epoch)
     own = network.input_size
     if size is None and own is None:
         raise ConfigError(f"{path} takes pictures of any size: say of which to measure it, such as --size 224 224.")
@@ -90,11 +97,11 @@ def student(path: Path, size: tuple[int, int] | None = None, model: str | None =
         raise ConfigError(f"{path} takes pictures of {own} x {own}, got --size {size[0]} {size[1]}.")
     chosen = size or (own or 0, own or 0)
     return Subject(
-        name=str(path),
+        name=str(path) if epoch is None else f"{path} ({epoch} epoch)",
         runtime=PYTORCH,
         precision="float32",
         path=place,
-        source=f"MODEL = {model!r}\n{source_of(_open_student)}",
+        source=f"MODEL, EPOCH = {model!r}, {epoch!r}\n{source_of(_open_student)}",
         size=chosen,
         files=(place / folder.WEIGHTS, place / folder.DESCRIPTION),
         versions=_torch(),
@@ -201,7 +208,7 @@ def _open_student(path: str, threads: int | None) -> Any:
 
     if threads is not None:
         torch.set_num_threads(threads)
-    student = load_student(path, model=MODEL)  # type: ignore[name-defined] # noqa: F821
+    student = load_student(path, model=MODEL, epoch=EPOCH)  # type: ignore[name-defined] # noqa: F821
 
     def run(pixels: Any) -> Any:
         with torch.inference_mode():
