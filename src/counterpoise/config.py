@@ -152,6 +152,11 @@ class Data(Section):
         ge=0,
         description="training images, by split_seed, that take the place of val: to choose without looking at it",
     )
+    class_order: Literal["numbers", "text"] = Field(
+        "numbers",
+        description="classes that are all called by whole numbers are in their order, or in that of text (0, 1, 10, "
+        "11, 2), as earlier versions had them",
+    )
     on_corrupt: Literal["stop", "skip"] = Field("stop", description="what to do with an image that cannot be read")
     fit: Literal["crop", "squash", "pad"] = Field(
         "crop",

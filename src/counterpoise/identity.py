@@ -47,6 +47,7 @@ KEYS: dict[str, Key] = {
     "data.val_fraction": _RUN,
     "data.split_seed": _RUN,
     "data.held_out": _RUN,
+    "data.class_order": Key(resume=True, place=True),  # the fingerprint of the data has the order
     "data.on_corrupt": _RUN,
     "data.fit": _RUN,
     "data.alpha": _BY_DATA,

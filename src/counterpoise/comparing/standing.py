@@ -56,6 +56,8 @@ class Present:
             there: its run file.
             kept: the identity that it noted; earlier versions noted less, or nothing.
         """
+        from counterpoise.data import sources
+        from counterpoise.data.walking import of_earlier
         from counterpoise.engine.identify import other_data
 
         moved = [(key, str(old), str(new)) for key, old, new in _moved(there, wanted) if old != new]
@@ -70,7 +72,8 @@ class Present:
         found = []
         for half, (was, is_now) in other_data(kept, now).items():
             places = _places(there.data, wanted.data)
-            found.append(f"{DATA[half]}: {places} (sha256 {was[:12]}... there, {is_now[:12]}... here)")
+            hint = of_earlier(sources.load(wanted.data).train.classes)
+            found.append(f"{DATA[half]}: {places} (sha256 {was[:12]}... there, {is_now[:12]}... here).{hint}")
         return found + _teacher(kept, now)
 
     def stands(self, row: Mapping[str, str], run: config.Run) -> bool | None:

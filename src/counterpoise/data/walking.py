@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from counterpoise.data.images import extensions
@@ -81,6 +81,22 @@ def ordered(names: Iterable[str]) -> list[str]:
     if names and all(is_number(name) for name in names):
         return sorted(names, key=lambda name: (int(name), name))
     return sorted(names)
+
+
+def as_text(classes: Sequence[str]) -> list[str]:
+    """Classes in the order that earlier versions had, where that is another one for these; else nothing."""
+    text = sorted(classes)
+    return text if text != list(classes) and list(classes) == ordered(classes) else []
+
+
+def of_earlier(classes: Sequence[str]) -> str:
+    """The way out for what an earlier version made, where that had these classes in another order; else nothing."""
+    if not as_text(classes):
+        return ""
+    return (
+        " Earlier versions had classes that are called by numbers in the order of text: for what they made, give "
+        "--data.class_order text."
+    )
 
 
 def is_number(name: str) -> bool:

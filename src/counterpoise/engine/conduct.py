@@ -63,7 +63,7 @@ def conduct(
                 trainer.meet_teacher()
             if resume:
                 if done is not None or folder.checkpoint.exists():  # before anything in the folder is written
-                    folder.check_identity(parts.identity)
+                    folder.check_identity(parts.identity, parts.classes)
                 if done is not None:
                     return done
                 if processes.first:

@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -122,12 +122,12 @@ class RunFolder:
         except (OSError, ValueError, LookupError, TypeError, AttributeError, CounterpoiseError):
             return {}
 
-    def check_identity(self, found: Mapping[str, str]) -> None:
+    def check_identity(self, found: Mapping[str, str], classes: Sequence[str]) -> None:
         """Raises RunError where the run was trained on other data, or by another teacher."""
         from counterpoise.engine import state
 
         if kept := self.identity():
-            state.check_origin(self.checkpoint, kept, found)
+            state.check_origin(self.checkpoint, kept, found, classes)
 
     def started(self) -> bool:
         """Whether there is a run to go on with; False where one was killed before it had begun.

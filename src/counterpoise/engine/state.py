@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
+from counterpoise.data.walking import of_earlier
 from counterpoise.documents import parse_json
 from counterpoise.engine.identify import other_data
 from counterpoise.errors import DivergedError, RunError
@@ -108,17 +109,20 @@ def _progress(text: str) -> Progress:
     return Progress(**values)
 
 
-def check_origin(path: Path, there: Mapping[str, str], here: Mapping[str, str]) -> None:
+def check_origin(path: Path, there: Mapping[str, str], here: Mapping[str, str], classes: Sequence[str] = ()) -> None:
     """Raises RunError where a run would go on with other data or another teacher than it was started with.
 
     Earlier versions kept the hashes of training data and of the teacher's weights alone.
+
+    Args:
+        classes: of the data as it is now.
     """
     advice = "Give it back as it was{}, or start a run with another --out."
     for half, (was, now) in other_data(there, here).items():
         name = {"data": "data", "val": "validation data"}[half]
         raise RunError(
             f"The run of checkpoint {path} was started with another {name} than it would go on with (sha256 "
-            f"{was[:12]}... there, {now[:12]}... given). {advice.format('')}"
+            f"{was[:12]}... there, {now[:12]}... given). {advice.format('')}{of_earlier(classes)}"
         )
     old, new = teacher_of(there), teacher_of(here)
     found = identity.differences(old, new)

@@ -102,7 +102,7 @@ class Trainer:
         if resume and self.folder.checkpoint.exists():
             modules = self.learner.saved_modules()
             self.progress = state.load(self.folder.checkpoint, modules, self.learner.optimizer)
-            state.check_origin(self.folder.checkpoint, self.progress.origin, origin)
+            state.check_origin(self.folder.checkpoint, self.progress.origin, origin, self.parts.classes)
             if self.show and "teacher" in origin and "teacher.normalization" not in self.progress.origin:
                 tell([WEIGHTS_ALONE])
             self.parts.train.corrupt.extend(self.progress.corrupt)

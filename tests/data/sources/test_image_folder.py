@@ -17,6 +17,8 @@ from counterpoise.data.images import CorruptImage
 from counterpoise.errors import DataError
 from counterpoise.models import catalog
 
+Run = Callable[..., tuple[int, str, str]]
+
 
 def load(path: Path, source: str = "image_folder", **values: Any) -> sources.Splits:
     return sources.load(config.Data(path=path, source=source, **values))
@@ -254,6 +256,29 @@ def test_classes_named_by_numbers_are_in_their_order(image_folder: Path) -> None
                 assert Path(name).parent.name == images.classes[images.labels[index]]
 
 
+def test_what_was_made_with_numbers_in_the_order_of_text_stays_of_use(
+    image_folder: Path, tmp_path: Path, run: Run
+) -> None:
+    for half in ("train", "val"):
+        for old, new in (("circle", "10"), ("square", "9"), ("stripes", "1")):
+            (image_folder / half / old).rename(image_folder / half / new)
+    begun, store = tmp_path / "begun", tmp_path / "store"
+    pictures = ["--data.path", image_folder, "--data.size", "8", "--data.workers", "0", "--data.views.padding", "0"]
+    common = [*pictures, "--student.model", "digits/cnn_4_8", "--train.epochs", "1"]
+    older = ["--data.class_order", "text"]
+    assert run("train", *common, *older, "--out", begun)[0] == 0
+    assert load_student(begun).classes == ("1", "10", "9")
+    taught = ["--teacher.checkpoint", begun, "--teacher.accept_chance"]
+    assert run("record", *common, *older, *taught, "--out", store)[0] == 0
+    for command in (
+        ["train", "--resume", "--out", begun],
+        ["distill", *common, "--teacher.store", store, "--out", tmp_path / "new"],
+    ):
+        code, _, err = run(*command, "--data.class_order", "numbers")
+        assert (code, "what they made, give --data.class_order text" in " ".join(err.split())) == (2, True), err
+        assert run(*command, *older)[0] == 0
+
+
 def test_images_can_be_had_with_their_classes_in_another_order(image_folder: Path) -> None:
     images = load(image_folder / "train").val
     turned = images.in_order(("stripes", "circle", "square"))
@@ -273,14 +298,14 @@ def test_a_student_of_another_class_order_is_scored_by_names(image_folder: Path,
             (image_folder / half / old).rename(image_folder / half / new)
     now = load(image_folder)
     then = sources.Splits(*(half.in_order(("1", "10", "9")) for half in now))
-    values = {"student": {"model": "cifar/resnet8"}, "data": {"size": 16, "workers": 0}, "train": {"epochs": 3}}
+    values = {"student": {"model": "digits/cnn_4_8"}, "data": {"size": 8, "workers": 0}, "train": {"epochs": 1}}
     older = train({**values, "out": tmp_path / "older"}, data=then).folder
-    here = {"data": {"workers": 0, "size": 16}}
+    here = {"data": {"workers": 0, "size": 8}}
     by_then, by_now = (evaluate(older, here, data_set=half) for half in (then, now))
     assert by_then == by_now
     assert [row["class"] for row in by_now["per_class"]] == ["1", "10", "9"]
-    start = catalog.build("cifar/resnet8", checkpoint=older, classes=("1", "9", "10"), num_classes=3, keep_head=False)
-    pixels = torch.randint(0, 256, (4, 3, 16, 16), dtype=torch.uint8)
+    start = catalog.build("digits/cnn_4_8", checkpoint=older, classes=("1", "9", "10"), num_classes=3, keep_head=False)
+    pixels = torch.randint(0, 256, (4, 3, 8, 8), dtype=torch.uint8)
     student = load_student(older)
     with torch.no_grad():
         torch.testing.assert_close(start.eval()(pixels), student.eval()(pixels)[:, [0, 2, 1]])

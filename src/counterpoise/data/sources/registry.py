@@ -18,6 +18,7 @@ from counterpoise import config
 from counterpoise.data.decoding import Reading
 from counterpoise.data.problems import Problem
 from counterpoise.data.sources.base import UNLABELED, Splits, split
+from counterpoise.data.walking import as_text
 from counterpoise.errors import ConfigError, DataError, nearest, unknown
 from counterpoise.files import expanded
 
@@ -90,6 +91,8 @@ def load(data: config.Data) -> Splits:
     """
     source = _find(data)
     splits = source.load(data, **_options(source, data.options))
+    if data.class_order == "text" and (classes := as_text(splits.train.classes)):
+        splits = Splits(*(part.in_order(classes) for part in splits))
     _check(splits, source.name)
     if data.held_out:
         if data.held_out >= len(splits.train):

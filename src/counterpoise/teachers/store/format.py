@@ -24,6 +24,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
+from counterpoise.data.walking import of_earlier
 from counterpoise.documents import parse_json, read_text
 from counterpoise.errors import CounterpoiseError
 from counterpoise.teachers import identity
@@ -205,7 +206,8 @@ class Header:
         """
         found = []
         if self.data != other.data:
-            found.append(f"other data: sha256 {self.data[:12]}... in the store, {other.data[:12]}... given")
+            hint = of_earlier(other.classes)
+            found.append(f"other data: sha256 {self.data[:12]}... in the store, {other.data[:12]}... given.{hint}")
         for name, there, here in identity.differences(
             self.identity, other.identity, but="" if layout else identity.PRECISION
         ):
