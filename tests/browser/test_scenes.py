@@ -134,6 +134,17 @@ def test_an_export_of_any_size_sees_every_scene_whole(
     assert (mask == expected(picture, shown)).mean() > 0.999
 
 
+def test_what_the_network_answers_is_shown_as_probabilities(modules: Page) -> None:
+    """Of a student that answers probabilities these, as `predict` and run.py give them."""
+    call = """async () => {
+        const { shares } = await import("./worker.js");
+        return ["logits", "probabilities"].map((outputs) => [...shares([0.25, 0.75], outputs)]);
+    }"""
+    of_logits, own = modules.evaluate(call)
+    assert own == [0.25, 0.75]
+    assert of_logits == pytest.approx(torch.tensor([0.25, 0.75], dtype=torch.float64).softmax(0).tolist())
+
+
 def test_a_photo_of_many_megapixels_is_reduced_and_that_is_said(modules: Page) -> None:
     call = """async () => {
         const { plan } = await import("./scenes.js");

@@ -88,6 +88,32 @@ def test_the_rows_of_other_data_do_not_stand_for_it(
     assert [row["last"] for row in rows(Path("out")) if row["data"] == first[0]["data"]] == [r["last"] for r in first]
 
 
+def test_the_trials_of_other_data_do_not_stand_for_it(
+    one: Values, write: Callable[..., Path], run: Callable[..., tuple[int, str, str]]
+) -> None:
+    searched = {
+        **{key: one[key] for key in ("out", "run")},
+        "methods": {
+            "alone": one["methods"]["alone"],
+            "kd": {"objective": {"cross_entropy": {}, "forward_kl": {"weight": "$total"}}},
+        },
+        "ranges": {
+            "learning_rate": {"key": "train.optimizer.learning_rate", "low": 0.02, "high": 0.4, "log": True},
+            "weight_decay": {"key": "train.optimizer.weight_decay", "low": 1e-5, "high": 1e-2, "log": True},
+        },
+        "trials": 1,
+        "rungs": [1],
+        "val_images": 4,
+        "final": {"baseline": "alone", "primary": "kd", "seeds": 1},
+    }
+    code, _, err = run("search", write(searched), "--no-final", "--quiet")
+    assert code == 0, err
+    other = {**searched, "run": {**one["run"], "data": {"path": "photos2", "workers": 0}}}
+    code, _, err = run("search", write(other), "--no-final", "--quiet")
+    assert code == 2
+    assert "training images: data.path is photos there and photos2 here, which hold others" in err
+
+
 def rows_of_table(out: Path) -> list[dict[str, str]]:
     with (out / "table.csv").open(newline="") as file:
         return list(csv.DictReader(file))

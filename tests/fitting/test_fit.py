@@ -100,6 +100,12 @@ def test_what_was_measured_is_not_measured_again(again: Run) -> None:
     assert lines() == before
 
 
+def test_runs_of_other_data_do_not_stand_for_it(again: Run, fitted: Path) -> None:
+    fitted.write_text(fitted.read_text().replace("train_size: 100", "train_size: 90"))
+    code, _, error = again("--budget", "multiply_adds<=0.3M", "--runtime", "onnx", "--students", "digits/cnn_16_32")
+    assert (code, "data.options.train_size: 100 there, 90 here" in error) == (2, True)
+
+
 def test_where_nothing_fits_it_says_what_comes_nearest_and_what_it_would_take(again: Run) -> None:
     code, _, error = again("--budget", "size<=1KB, latency<=500ms", "--runtime", "onnx", *STUDENTS)
     assert code == 2

@@ -60,6 +60,7 @@ def test_export_and_verify_take_the_best_student(run: Run, run_folder: Path) -> 
     assert code == 0, error
     made = json.loads(out)
     assert Path(made["folder"]) == run_folder / "exports" / "onnx-float32-best"
+    assert made["agreement"]["images"] == 1797 - 150  # all that there are
     assert made["agreement"]["student"] == pytest.approx(summary(run_folder)["best"]["top1"])
     assert run("verify", made["folder"], "--student", run_folder)[0] == 0
 
