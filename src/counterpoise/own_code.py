@@ -6,6 +6,7 @@ student, a store) names code as well, in its run.yaml or student.json; such name
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import sys
 from collections.abc import Iterator, Mapping
@@ -93,6 +94,35 @@ def load(name: str, kind: type[CounterpoiseError]) -> ModuleType:
     finally:
         sys.path.remove(folder)
     return module
+
+
+def imported(name: str) -> bytes:
+    """What the files hold that the file of `name` imports from beside it, and these in turn; b"" where it imports none.
+
+    By import statements; what is imported in other ways is not found.
+    """
+    first = Path(name.rpartition(":")[0])
+    files = [first]
+    for file in files:
+        for module in _imported(file):
+            beside = first.parent / f"{module}.py"
+            package = first.parent / module
+            found = sorted(package.rglob("*.py")) if package.is_dir() else [beside] if beside.is_file() else []
+            files += [each for each in found if each not in files]
+    return b"\0".join(file.name.encode() + b"\0" + file.read_bytes() for file in sorted(files[1:]))
+
+
+def _imported(file: Path) -> Iterator[str]:
+    """The outermost names that a file imports by statements."""
+    try:
+        tree = ast.parse(file.read_bytes())
+    except (SyntaxError, ValueError):  # said where it is run
+        return
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module.partition(".")[0]
 
 
 def _key(name: str) -> Path:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from PIL import Image
 
 import counterpoise
 from counterpoise import config
-from counterpoise.data import sources
+from counterpoise.data import decoding, sources
 from counterpoise.data.decoding import Reading
 from counterpoise.data.loader import TrainLoader
 from counterpoise.data.noticing import cut_off, look_at, of_evaluation
@@ -101,6 +103,31 @@ def test_12_bits_in_16_are_said_with_the_level_that_fits(tmp_path: Path) -> None
     )
 
 
+def png(path: Path, values: np.ndarray) -> Path:
+    """A PNG of 16 bits with three bands, which Pillow does not write; values [H, W, 3]."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    height, width, _ = values.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    head = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
+    ends = chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + ends)
+    return path
+
+
+def test_colors_of_16_bits_lose_the_lower_8_and_that_is_said(tmp_path: Path) -> None:
+    values = np.arange(0, 4096, 32).repeat(3).reshape(16, 8, 3)
+    file = png(tmp_path / "12.png", values)
+    assert (np.asarray(decoding.read(file.read_bytes())) == values // 256).all()
+    (note,) = look_at([file], Reading()).notes(Reading())
+    assert "1 of 1 pictures looked at have several bands of 16 bits, of which the upper 8 are kept, 16 of 256" in note
+    assert "bring their colors to 8 bits" in note
+    (note,) = look_at([png(tmp_path / "16.png", 16 * values)], Reading()).notes(Reading())
+    assert note.endswith("of which the upper 8 are kept.")
+
+
 def test_further_pages_are_said(tmp_path: Path) -> None:
     pages = [Image.new("RGB", (4, 4), (level, 0, 0)) for level in (10, 20, 30)]
     for ending in ("tif", "gif", "webp"):
@@ -108,6 +135,15 @@ def test_further_pages_are_said(tmp_path: Path) -> None:
         pages[0].save(file, save_all=True, append_images=pages[1:])
         (note,) = look_at([file], Reading()).notes(Reading())
         assert "1 of 1 pictures looked at have further pages or frames (up to 3): only the first is read" in note
+    for kind in ("images", "masks"):
+        (tmp_path / "scenes" / kind).mkdir(parents=True)
+    (tmp_path / "scenes" / "classes.txt").write_text("ground\nthing\n")
+    for number in range(4):
+        Image.new("RGB", (4, 4)).save(tmp_path / "scenes" / "images" / f"{number}.png")
+        masks = [Image.new("L", (4, 4), level) for level in (number % 2, 0)]
+        masks[0].save(tmp_path / "scenes" / "masks" / f"{number}.tif", save_all=True, append_images=masks[1:])
+    notes = sources.load(config.Data(path=tmp_path / "scenes", val_fraction=0.25)).train.notes
+    assert any("masks looked at have further pages or frames (up to 2): only the first is read" in n for n in notes)
     Image.new("RGB", (4, 4)).save(tmp_path / "one.tif")
     assert look_at([tmp_path / "one.tif", tmp_path / "absent.tif", pages[0]], Reading()).notes(Reading()) == []
 

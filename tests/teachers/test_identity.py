@@ -142,16 +142,22 @@ def test_a_run_does_not_go_on_with_a_teacher_whose_classes_were_edited(
         api.distill(run, resume=True)
 
 
-def test_a_run_does_not_go_on_with_a_teacher_whose_code_was_edited(tmp_path: Path) -> None:
+@pytest.mark.parametrize("beside", [False, True])
+def test_a_run_does_not_go_on_with_a_teacher_whose_code_was_edited(tmp_path: Path, beside: bool) -> None:
     file = tmp_path / "net.py"
-    file.write_text(NET)
+    file.write_text(NET.replace("GAIN = 1.0", "from gains import GAIN") if beside else NET)
+    (tmp_path / "gains.py").write_text("GAIN = 1.0")
     network = {"model": f"{file}:make"}
     own = api.train({"data": DATA, "train": TRAIN, "student": network, "out": tmp_path / "teacher"}).folder
     run = values(own, teacher=network, out=tmp_path / "run")
     begin(run)
     begin(run, resume=True)
-    file.write_text(NET.replace("GAIN = 1.0", "GAIN = 2.0"))
-    with pytest.raises(RunError, match=r"(?s)another teacher.*code: sha256 .*the file in teacher.model"):
+    (tmp_path / "unused.py").write_text("GAIN = 1.0")  # lies beside it, and is not imported
+    begin(run, resume=True)
+    if beside:
+        file = tmp_path / "gains.py"
+    file.write_text(file.read_text().replace("GAIN = 1.0", "GAIN = 2.0"))
+    with pytest.raises(RunError, match=r"(?s)another teacher.*code.*: sha256 .*the file.* in teacher.model"):
         api.distill(run, resume=True)
 
 

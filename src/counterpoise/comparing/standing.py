@@ -73,7 +73,9 @@ class Present:
         for half, (was, is_now) in other_data(kept, now).items():
             places = _places(there.data, wanted.data)
             hint = of_earlier(sources.load(wanted.data).train.classes)
-            found.append(f"{DATA[half]}: {places} (sha256 {was[:12]}... there, {is_now[:12]}... here).{hint}")
+            found.append(
+                f"{DATA[half]}: {places} (sha256 {was[:12]}... there, {is_now[:12]}... here){hint and f'.{hint}'}"
+            )
         return found + _teacher(kept, now)
 
     def stands(self, row: Mapping[str, str], run: config.Run) -> bool | None:

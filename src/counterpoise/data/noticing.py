@@ -14,6 +14,7 @@ from counterpoise.data import decoding
 from counterpoise.data.decoding import Reading
 from counterpoise.data.images import AS_USUAL, CorruptImage, as_told
 from counterpoise.data.sources.base import ImageSet
+from counterpoise.data.sources.masks import MaskedSet
 
 LOOKED_AT = 48
 """Pictures of a set, spread evenly."""
@@ -34,7 +35,9 @@ class Seen:
         values: how often each value occurs in their fourth bands, int64 [256].
         left_out: those with a fourth band that their files say is no transparency.
         deep, peak: gray ones of 16 bits, and their largest value.
+        deep_bands, band_peak: those of several bands of 16 bits, and the largest value of what is kept, 8 bits.
         paged, pages: those with further pages or frames, and the most that one has.
+        masks: their mask files, of which the pages count alone.
     """
 
     count: int = 0
@@ -43,8 +46,11 @@ class Seen:
     left_out: int = 0
     deep: int = 0
     peak: int = 0
+    deep_bands: int = 0
+    band_peak: int = 0
     paged: int = 0
     pages: int = 1
+    masks: Seen | None = None
 
     def look(self, file: str | PathLike[str] | bytes, reading: Reading = AS_USUAL) -> None:
         """Add a picture. One that cannot be read tells nothing here; it is named where it is decoded."""
@@ -72,6 +78,9 @@ class Seen:
         elif raw.startswith("I;16") and image.format not in decoding.SCALED:
             self.deep += 1
             self.peak = max(self.peak, int(np.asarray(image).max()))
+        if ";16" in raw and image.mode in ("RGB", "RGBA") and image.format not in decoding.SCALED:
+            self.deep_bands += 1
+            self.band_peak = max(self.band_peak, int(np.asarray(image)[..., :3].max()))
 
     @property
     def band_is_data(self) -> bool:
@@ -113,24 +122,34 @@ class Seen:
                 f"{self.deep} {of} have 16 bits and values up to {self.peak:,}: what lies above data.white_level "
                 f"{reading.white_level} is white."
             )
-        if self.paged:
-            found.append(
-                f"{self.paged} {of} have further pages or frames (up to {self.pages}): only the first is read."
-            )
+        if self.deep_bands:
+            known = f"{self.deep_bands} {of} have several bands of 16 bits, of which the upper 8 are kept"
+            few = f", {self.band_peak + 1} of 256 levels: bring their colors to 8 bits, or to all of 16, beforehand"
+            found.append(f"{known}{few if self.band_peak < 64 else ''}.")
+        for seen, kind in ((self, "pictures"), (self.masks, "masks")):
+            if seen is not None and seen.paged:
+                found.append(
+                    f"{seen.paged} of {seen.count} {kind} looked at have further pages or frames (up to {seen.pages}): "
+                    "only the first is read."
+                )
         return found
 
 
 def look(images: ImageSet, count: int = LOOKED_AT) -> Seen:
     """Look at some pictures of a set, spread evenly; those that lie in memory are what they are."""
-    seen = Seen()
+    seen = Seen(masks=Seen() if isinstance(images, MaskedSet) else None)
     number = min(count, len(images))
     for place in range(number):
         try:
-            file = images.file(place * len(images) // number)
+            index = place * len(images) // number
+            file = images.file(index)
+            mask = images.mask_file(index) if isinstance(images, MaskedSet) else None
         except Exception:  # a picture that is missing is named where it is read
             continue
         if file is not None:
             seen.look(file, images.reading)
+        if mask is not None and seen.masks is not None:
+            seen.masks.look(mask, images.reading)
     return seen
 
 

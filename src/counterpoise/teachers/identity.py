@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from counterpoise import own_code
+
 if TYPE_CHECKING:
     import torch
 
@@ -23,6 +25,7 @@ PARTS: dict[str, tuple[str, str]] = {
     "input": ("input size", "teacher.input_size"),
     "mapping": ("classes", "teacher.classes"),
     "code": ("code", "the file in teacher.model"),
+    "imports": ("code beside it", "the files that the one in teacher.model imports"),
     PRECISION: ("precision", "teacher.precision"),
 }
 """What each part is called, and which keys of a run file say it."""
@@ -44,11 +47,13 @@ def of(model: VisionModel, precision: torch.dtype) -> dict[str, str]:
         found["mapping"] = f"logarithm of {found['mapping']}"
     path, colon, function = model.name.rpartition(":")
     if path.endswith(".py"):
-        # A file that was moved is the same one; what it imports from beside it is not looked at.
+        # Files that were moved are the same ones.
         found |= {
             "architecture": f"{Path(path).name}{colon}{function}",
             "code": hashlib.sha256(Path(path).read_bytes()).hexdigest(),
         }
+        if beside := own_code.imported(model.name):
+            found["imports"] = hashlib.sha256(beside).hexdigest()
     return found
 
 
@@ -80,7 +85,7 @@ def _is_module(name: str) -> bool:
 
 
 def _shown(part: str, value: str) -> str:
-    return f"sha256 {value[:12]}..." if part in (WEIGHTS, "code") else value
+    return f"sha256 {value[:12]}..." if part in (WEIGHTS, "code", "imports") else value
 
 
 def _normalization(model: VisionModel) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -38,6 +39,10 @@ class MaskedSet(ImageSet):
             CorruptImage: the mask cannot be read.
             DataError: it does not fit the image or the classes.
         """
+
+    def mask_file(self, index: int) -> Path | None:
+        """What the mask is decoded from; None where there is none, or it lies in memory."""
+        return None
 
     @property
     def counted(self) -> Census:
@@ -86,6 +91,9 @@ class MaskedSubset(Subset, MaskedSet):
 
     def read_mask(self, index: int) -> Tensor:
         return self._masked.read_mask(int(self._indices[index]))
+
+    def mask_file(self, index: int) -> Path | None:
+        return self._masked.mask_file(int(self._indices[index]))
 
 
 class MaskedArraySet(ArraySet, MaskedSet):
@@ -144,6 +152,10 @@ class MaskedConcatenation(Concatenation, MaskedSet):
         if isinstance(part, MaskedSet):
             return part.read_mask(inner)
         return torch.full(self.extent(index), IGNORE, dtype=torch.uint8)
+
+    def mask_file(self, index: int) -> Path | None:
+        part, inner = self._find(index)
+        return part.mask_file(inner) if isinstance(part, MaskedSet) else None
 
 
 def concatenate(labeled: MaskedSet, unlabeled: ImageSet) -> MaskedSet:

@@ -48,12 +48,12 @@ class MaskFiles(FileSet, MaskedSet):
         self.legend = legend
         self.resize = resize
 
-    def mask_path(self, index: int) -> Path:
+    def mask_file(self, index: int) -> Path:
         """The file of a mask."""
         return self.mask_root / self.mask_files[index]
 
     def read_mask(self, index: int) -> Tensor:
-        path = self.mask_path(index)
+        path = self.mask_file(index)
         size = self.extent(index)
         mask = read_mask(path, self.legend, self.reading)
         found = mask.shape[0], mask.shape[1]
@@ -66,13 +66,13 @@ class MaskFiles(FileSet, MaskedSet):
         wrong, moved = [], 0
         for index in range(len(self)):
             try:
-                size, found = self.extent(index), mask_size(self.mask_path(index), self.reading)
+                size, found = self.extent(index), mask_size(self.mask_file(index), self.reading)
             except CorruptImage:  # said, or left out, when it is read
                 continue
             if found != size and self.resize and _of_one_shape(found, size):
                 moved += 1
             elif found != size:
-                wrong.append(f"{self.mask_path(index)} {self._misfit(index, found, size)}")
+                wrong.append(f"{self.mask_file(index)} {self._misfit(index, found, size)}")
         return wrong, moved
 
     def _misfit(self, index: int, mask: tuple[int, int], image: tuple[int, int]) -> str:

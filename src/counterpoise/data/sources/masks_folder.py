@@ -180,7 +180,7 @@ class _Survey:
         kinds: dict[str, list[tuple[str, str, bool]]] = {}
         for part in self.parts:
             for index in range(len(part)):
-                path = str(part.mask_path(index))
+                path = str(part.mask_file(index))
                 if not self.options.lossy and not path.lower().endswith(LOSSLESS):  # counted by its name
                     continue
                 try:

@@ -207,7 +207,9 @@ class Header:
         found = []
         if self.data != other.data:
             hint = of_earlier(other.classes)
-            found.append(f"other data: sha256 {self.data[:12]}... in the store, {other.data[:12]}... given.{hint}")
+            found.append(
+                f"other data: sha256 {self.data[:12]}... in the store, {other.data[:12]}... given{hint and f'.{hint}'}"
+            )
         for name, there, here in identity.differences(
             self.identity, other.identity, but="" if layout else identity.PRECISION
         ):
