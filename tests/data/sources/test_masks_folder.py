@@ -16,6 +16,8 @@ from PIL import Image
 from counterpoise import config
 from counterpoise.data import sources
 from counterpoise.data.images import CorruptImage
+from counterpoise.data.legend import read_legend
+from counterpoise.data.mask_file import read_mask
 from counterpoise.data.scene_loader import SceneEvalLoader
 from counterpoise.data.sources.masks import IGNORE, MaskedSet
 from counterpoise.errors import ConfigError, DataError
@@ -178,7 +180,10 @@ def test_two_files_of_one_name_are_refused(flat: Path) -> None:
 
 def test_jpeg_masks_are_refused_unless_read_by_the_nearest_class(flat: Path) -> None:
     with Image.open(flat / "masks" / "0.png") as mask:
-        mask.save(flat / "masks" / "0.jpg")
+        mask.save(flat / "masks" / "0.jpg", quality=100)
+        mask.save(flat / "masks" / "0.png", "JPEG", quality=100)
+    with pytest.raises(CorruptImage, match="is a JPEG file, whatever its name says, and that changes values"):
+        read_mask(flat / "masks" / "0.png", read_legend(flat / "classes.txt"))
     (flat / "masks" / "0.png").unlink()
     with pytest.raises(DataError, match=r"0.jpg is of a format that may change values; masks are PNG.*lossy to true"):
         load(flat)

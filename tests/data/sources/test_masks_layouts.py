@@ -67,11 +67,13 @@ def test_flags_of_a_description_read_the_data(tmp_path: Path) -> None:
     assert any(problem.severity == "warning" and "field of view" in problem.what for problem in found.problems)
 
 
-def test_a_folder_of_masks_a_picture_is_described(tmp_path: Path) -> None:
-    for name in ("0a7e06", "f952cc", "ff3407"):
-        picture(tmp_path / name / "images" / f"{name}.png")
-        for number in range(3):
-            mask(tmp_path / name / "masks" / f"{number}.png")
+@pytest.mark.parametrize("halves", [("",), ("stage1_train", "stage1_test")])
+def test_a_folder_of_masks_a_picture_is_described(tmp_path: Path, halves: tuple[str, ...]) -> None:
+    for half in halves:
+        for name in ("0a7e06", "f952cc", "ff3407"):
+            picture(tmp_path / half / name / "images" / f"{name}.png")
+            for number in range(0 if "test" in half else 3):
+                mask(tmp_path / half / name / "masks" / f"{number}.png")
     (problem,) = check(config.Data(path=tmp_path)).problems
     assert "a folder for each of 3 pictures, with the picture and a mask for each object on it" in problem.what
     assert "0a7e06/masks with 3" in problem.what

@@ -35,7 +35,8 @@ def described(root: Path) -> Problem | None:
     """What a folder looks like that has no images/ and masks/, and how it is brought; None where that is not known."""
     names = _folders(root)
     found = _one_folder_a_picture(root, names) or _other_names(root, names)
-    halves = sorted((name for name in names if is_split_name(name)), key=lambda name: name.casefold() not in TRAIN)
+    halves = [name for name in names if is_split_name(name) or "train" in name.casefold()]  # stage1_train
+    halves.sort(key=lambda name: (name.casefold() not in TRAIN, "train" not in name.casefold()))
     for name in halves if found is None else ():
         if (inner := described(root / name)) is not None:
             return inner
