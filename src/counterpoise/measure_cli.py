@@ -56,6 +56,8 @@ def measure(
 
     if [bundle is not None, from_ is not None].count(True) == 2 or (from_ is not None and paths):
         raise ConfigError("measure takes things to measure, or --from FILE; --bundle goes with the former.")
+    if epoch is not None and (bundle is not None or from_ is not None):
+        raise ConfigError("--epoch is of runs that are measured here: leave it out with --bundle and --from.")
     if out is not None and out.exists() and not overwrite:
         raise ConfigError(f"{out} is there already: give --overwrite, or another --out.")
     if bundle is not None:

@@ -63,6 +63,8 @@ def test_export_and_verify_take_the_best_student(run: Run, run_folder: Path) -> 
     assert made["agreement"]["images"] == 1797 - 150  # all that there are
     assert made["agreement"]["student"] == pytest.approx(summary(run_folder)["best"]["top1"])
     assert run("verify", made["folder"], "--student", run_folder)[0] == 0
+    with pytest.raises(ConfigError, match="there is no run here"):
+        measure.find([made["folder"]], None, None, "best")
 
 
 def test_gauge_predict_measure_and_try_take_the_best_student(run: Run, run_folder: Path, tmp_path: Path) -> None:
@@ -79,6 +81,8 @@ def test_gauge_predict_measure_and_try_take_the_best_student(run: Run, run_folde
     code, out, error = run("gauge", run_folder, "--teacher.checkpoint", run_folder, "--epoch", "best", "--json")
     assert (code, json.loads(out)["forward_kl"] > 0) == (0, True), error
     (subject,) = measure.find([run_folder], (8, 8), None, "best")
+    code, _, error = run("measure", "--from", "digit.png", "--epoch", "best")
+    assert (code, "--epoch is of runs" in error) == (2, True)
     space: dict[str, Any] = {}
     exec(subject.source, space)
     pixels = np.arange(192, dtype=np.uint8).reshape(1, 3, 8, 8)

@@ -128,6 +128,8 @@ def find(
             )
         else:
             found.append(subjects.student(path, size, model, epoch))
+    if epoch is not None and all(subject.runtime != subjects.PYTORCH for subject in found):
+        raise ConfigError(f"epoch is {epoch}, and there is no run here: an export is of the epoch it was made from.")
     return found
 
 
