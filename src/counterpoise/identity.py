@@ -145,7 +145,7 @@ def row(key: str) -> Key:
 
 def asked(key: str) -> bool:
     """Whether a key belongs to what is asked for, of data that lie anywhere: tables know their rows by these."""
-    return row(key).bits is True and key != "data.path"
+    return row(key).bits is True and key not in ("data.path", "data.class_order")
 
 
 def flatten(run: Run) -> dict[str, Any]:
