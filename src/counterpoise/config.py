@@ -19,6 +19,8 @@ from counterpoise.mistakes import explain
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 LARGEST_EDGE = 16_384
 """Of a view or of a network's input, in pixels."""
+MOST_REDUCED = 1024
+"""How many times smaller than they are scenes are shown at most."""
 BATCH_BYTES = 2**34
 """Of the pixels of a batch at most."""
 Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
@@ -109,6 +111,7 @@ class Scenes(Section):
     reduction: float = Field(
         1.0,
         ge=1.0,
+        le=MOST_REDUCED,
         description="how many times smaller than the files networks see scenes, in training and afterwards",
     )
     scale: tuple[float, float] = Field((0.5, 2.0), description="smallest and largest enlargement of a training view")

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 from huggingface_hub import ModelCard
 from PIL import Image
@@ -222,6 +223,10 @@ def change(folder: Path, **values: object) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
 
 
+def within(folder: Path, section: str, **values: object) -> None:
+    change(folder, **{section: {**json.loads((folder / "student.json").read_text())[section], **values}})
+
+
 def damage(folder: Path) -> None:
     path = folder / "model.safetensors"
     content = bytearray(path.read_bytes())
@@ -240,6 +245,14 @@ def damage(folder: Path) -> None:
         (lambda folder: change(folder, format=2), "format 2, this counterpoise reads up to 1: pip install -U"),
         (lambda folder: change(folder, classes=3), r"student\.json is damaged: classes"),
         (lambda folder: change(folder, classes=["a", "b"]), "has 3 classes, expected 2"),
+        (lambda folder: change(folder, classes=[]), r"student\.json is damaged: classes"),
+        (lambda folder: within(folder, "input", size=100_000), r"student\.json is damaged: input\.size"),
+        (lambda folder: within(folder, "input", window=[2**40, 8]), r"student\.json is damaged: input\.window"),
+        (lambda folder: within(folder, "input", reduction=float("nan")), r"student\.json is damaged: input\.reduction"),
+        (lambda folder: within(folder, "input", crop_share=1e-300), r"student\.json is damaged: input\.crop_share"),
+        (lambda folder: within(folder, "input", channels=4), r"student\.json is damaged: input\.channels"),
+        (lambda folder: within(folder, "normalization", mean=[float("nan")] * 3), "mean and std need three finite"),
+        (lambda folder: within(folder, "normalization", std=[1e-300] * 3), "mean and std need three finite"),
         (lambda folder: change(folder, architecture="digits/cnn_4_9"), r"does not fit digits/cnn_4_9"),
         (lambda folder: change(folder, architecture="evil.py:build"), r"is evil\.py:build, code that .* trust it"),
     ],
@@ -251,6 +264,34 @@ def test_spoiled_folder_is_refused(
     spoil(folder)
     with pytest.raises(ModelError, match=message):
         load_student(folder)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda content: b"", "is damaged, or no safetensors file"),
+        (lambda content: content[:-10], "is damaged, or no safetensors file"),
+        (lambda content: (2**62).to_bytes(8, "little") + content[8:], "is damaged, or no safetensors file"),
+        (lambda content: (200_000).to_bytes(8, "little") + b'{"a":' * 40_000, "is damaged, or no safetensors file"),
+        (lambda content: spoiled(content, lambda value: value * float("nan")), "not all numbers of .* are finite"),
+        (lambda content: spoiled(content, lambda value: value.to(torch.int32)), "is torch.int32, expected floats"),
+        (lambda content: spoiled(content, lambda value: value[:1]), "of another shape"),
+    ],
+)
+def test_damaged_weights_with_a_right_hash_are_refused(
+    small: VisionModel, tmp_path: Path, spoil: Callable[[bytes], bytes], message: str
+) -> None:
+    folder = save(small, tmp_path / "student")
+    content = spoil((folder / "model.safetensors").read_bytes())
+    (folder / "model.safetensors").write_bytes(content)
+    change(folder, weights_sha256=hashlib.sha256(content).hexdigest())
+    with pytest.raises(ModelError, match=message):
+        load_student(folder)
+
+
+def spoiled(content: bytes, change: Callable[[Tensor], Tensor]) -> bytes:
+    tensors = safetensors.torch.load(content)
+    return safetensors.torch.save({**tensors, "classifier.weight": change(tensors["classifier.weight"])})
 
 
 def test_folder_that_is_none_is_named(tmp_path: Path) -> None:

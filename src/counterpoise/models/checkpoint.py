@@ -156,7 +156,7 @@ def load(net: nn.Module, weights: Weights, name: str, but: Collection[str] = ())
         but: tensors of the network that are left as they are.
 
     Raises:
-        ModelError: names tensors that are missing, not expected or of another shape.
+        ModelError: names tensors that are missing, not expected, of another shape or kind, or not finite.
     """
     own = net.state_dict()
     state = {
@@ -173,11 +173,24 @@ def load(net: nn.Module, weights: Weights, name: str, but: Collection[str] = ())
         for key, value in state.items()
         if key in own and value.shape != own[key].shape
     ]
+    kinds = [
+        f"{key} is {value.dtype}, expected floats"
+        for key, value in state.items()
+        if key in own and own[key].is_floating_point() and not value.is_floating_point()
+    ]
     wrong = [*_some("missing", missing), *_some("not expected", unexpected), *_some("of another shape", reshaped)]
+    wrong += _some("of another kind", kinds)
     if wrong:
         says = weights.architecture if weights.architecture != name else None
         holds = f"\n  It says that it holds {says}." if says else ""
         raise ModelError(f"{weights.origin} does not fit {name}:\n  " + "\n  ".join(wrong) + holds)
+    learned = [key for key, _ in net.named_parameters() if key in state]  # buffers may hold -inf, as masks do
+    broken = [key for key in learned if not bool(state[key].float().isfinite().all())]
+    if broken:
+        raise ModelError(
+            f"{weights.origin} is damaged, or its training diverged: not all numbers of {', '.join(broken[:SHOWN])} "
+            "are finite."
+        )
     net.load_state_dict({**own, **state})
 
 

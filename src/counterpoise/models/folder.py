@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from counterpoise import documents
+from counterpoise.config import LARGEST_EDGE, MOST_REDUCED
 from counterpoise.data.decoding import Reading
 from counterpoise.errors import ModelError, nearest
 from counterpoise.files import regular, standing
@@ -20,22 +21,27 @@ DESCRIPTION = "student.json"
 CARD = "README.md"
 TIMM_CONFIG = "config.json"
 STUDENT = "student"  # within a run folder
+Edge = Annotated[int, Field(ge=1, le=LARGEST_EDGE)]
 
 
 class Input(BaseModel):
     """What images the student is made for."""
 
-    size: int | None = Field(ge=1, description="edge in pixels; none takes images as they come")
-    crop_share: float = Field(gt=0.0, le=1.0, description="part of the shorter side that the central crop keeps")
+    size: int | None = Field(ge=1, le=LARGEST_EDGE, description="edge in pixels; none takes images as they come")
+    crop_share: float = Field(ge=0.01, le=1.0, description="part of the shorter side that the central crop keeps")
     fit: Literal["crop", "squash", "pad"] = Field("crop", description="how a picture is brought to that size")
     whole: bool = Field(False, description="trained on whole pictures, and so evaluated")
-    reduction: float = Field(1.0, ge=1.0, description="how many times smaller than they are scenes are shown to it")
-    window: tuple[int, int] | None = Field(None, description="height and width of the window that slides over a scene")
+    reduction: float = Field(
+        1.0, ge=1.0, le=MOST_REDUCED, description="how many times smaller than they are scenes are shown to it"
+    )
+    window: tuple[Edge, Edge] | None = Field(
+        None, description="height and width of the window that slides over a scene"
+    )
     alpha: Literal["white", "ignore"] = Field(
         "white", description="a fourth band: transparency, composited over white, or data, left out"
     )
     white_level: int | None = Field(None, ge=1, le=65535, description="white in gray files of 16 bits; none: 65535")
-    channels: int = 3
+    channels: Literal[3] = 3
 
     @property
     def reading(self) -> Reading:
@@ -55,11 +61,11 @@ class Description(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    format: int
+    format: int = Field(ge=1)
     architecture: str
     arguments: dict[str, Any]
     task: str
-    classes: tuple[str, ...]
+    classes: tuple[str, ...] = Field(min_length=1)
     input: Input
     normalization: Normalization
     metrics: dict[str, Any]

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from counterpoise.config import LARGEST_EDGE
 from counterpoise.data.decoding import Reading, placing
 from counterpoise.errors import ModelError, nearest
 from counterpoise.models.padding import Padded
@@ -94,8 +95,12 @@ class VisionModel(nn.Module):
         outputs: Answers = "auto",
     ) -> None:
         super().__init__()
-        if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
-            raise ModelError(f"{name}: mean and std need three numbers each, std positive; got {mean} and {std}.")
+        if len(mean) != 3 or len(std) != 3 or min(std) <= 0 or not _are_usable(*mean, *std, *(1 / s for s in std)):
+            raise ModelError(
+                f"{name}: mean and std need three finite numbers each, std positive; got {mean} and {std}."
+            )
+        if input_size is not None and not 1 <= input_size <= LARGEST_EDGE:
+            raise ModelError(f"{name}: its input must be 1 to {LARGEST_EDGE} pixels, got {input_size}.")
         if classes is not None and len(classes) != num_classes:
             raise ModelError(f"{name} gives {num_classes} logits, but {len(classes)} class names are given.")
         self.net = net
@@ -278,6 +283,11 @@ class VisionModel(nn.Module):
             raise ModelError(
                 f"{self.name} has no module '{name}' to take a feature from.{nearest(name, names)}{usual}"
             ) from None
+
+
+def _are_usable(*values: float) -> bool:
+    """Whether numbers are finite in float32, too."""
+    return all(abs(value) <= torch.finfo(torch.float32).max for value in values)
 
 
 def are_probabilities(answer: Tensor, rounded: float = 0.0) -> bool:
