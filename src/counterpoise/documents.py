@@ -15,6 +15,8 @@ RUN_FILE_BYTES = 2**20
 """Of a run file, a compare file and the like at most."""
 JSON_BYTES = 2**26
 """Of a description such as student.json or a store's index."""
+LIST_BYTES = 2**28
+"""Of a list of images or of classes, a line each."""
 DEPTH = 64
 VALUES = 100_000
 """Most values of a run file, aliases counted as often as they are referred to."""
@@ -37,6 +39,18 @@ def read_text(path: Path, *, within: Path | None = None, limit: int = RUN_FILE_B
     if len(content) > limit:
         raise UnfitFileError(path, f"is larger than {limit:,} bytes")
     return content.decode("utf-8", errors)
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a list in UTF-8, empty ones at its end left out. Raises OSError, UnicodeDecodeError."""
+    return read_text(path, limit=LIST_BYTES).removeprefix("\ufeff").rstrip().splitlines()
+
+
+def why_no_text(error: OSError | UnicodeDecodeError) -> str:
+    """Why `read_lines` did not read a file."""
+    if isinstance(error, UnfitFileError):
+        return f"it {error.strerror}"
+    return (isinstance(error, OSError) and error.strerror) or "it is not text"
 
 
 def read_yaml(path: Path, *, within: Path | None = None, limit: int = RUN_FILE_BYTES) -> Any:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from counterpoise.data.problems import Problem, warning
 from counterpoise.data.sources.base import UNLABELED, ImageSet, Splits
+from counterpoise.files import regular
 
 MOST = 100_000
 """Images up to which doubles are looked for before training; `check` looks among any number."""
@@ -92,7 +93,7 @@ def _digest(place: Place, count: int) -> bytes | None:
     file = _file(place)
     if isinstance(file, Path):
         try:
-            with file.open("rb") as opened:
+            with regular(file).open("rb") as opened:
                 file = opened.read(count)
         except OSError:
             return None

@@ -19,6 +19,7 @@ from torch import Tensor
 from counterpoise.data import decoding
 from counterpoise.data.decoding import Reading, Unreadable
 from counterpoise.errors import DataError
+from counterpoise.files import UnfitFileError, regular
 
 Picture: TypeAlias = str | os.PathLike[str] | bytes | Image.Image | NDArray[Any]
 
@@ -138,23 +139,25 @@ def extensions() -> frozenset[str]:
 
 def _read(path: Path, name: str) -> bytes:
     try:
-        return path.read_bytes()
+        return regular(path).read_bytes()
     except FileNotFoundError:
         raise CorruptImage(name, "the file does not exist") from None
-    except IsADirectoryError:
-        raise CorruptImage(name, "it is a folder") from None
+    except UnfitFileError as error:
+        raise CorruptImage(name, f"it {error.strerror}") from None
     except OSError as error:
         raise CorruptImage(name, error.strerror or str(error)) from error
 
 
 def _header_size(file: str | os.PathLike[str] | io.BytesIO, name: str, reading: Reading) -> tuple[int, int]:
     try:
-        with decoding.opened(file, reading) as image:
+        with decoding.opened(file if isinstance(file, io.BytesIO) else regular(Path(file)), reading) as image:
             width, height = image.size
             turned = image.format != "TIFF" and _orientation(image) in range(5, 9)  # TIFF sizes are reported as turned
             return (width, height) if turned else (height, width)
     except MemoryError:
         raise
+    except UnfitFileError as error:
+        raise CorruptImage(name, f"it {error.strerror}") from None
     except Exception as error:
         reason = str(error) if isinstance(error, Unreadable) else decoding.why(error)
         raise CorruptImage(name, reason) from error

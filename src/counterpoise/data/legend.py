@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from counterpoise.data.sources.masks import IGNORE
+from counterpoise.documents import read_lines, why_no_text
 from counterpoise.errors import ConfigError, DataError
 
 VOID_NAMES = frozenset({"void", "ignore", "ignored", "unlabeled", "unlabelled"})
@@ -150,9 +151,9 @@ def read_legend(file: Path, ignore: int | None = None, lossy: bool = False) -> L
 
 def _lines(file: Path) -> list[str]:
     try:
-        return [line.strip() for line in file.read_text(encoding="utf-8-sig").rstrip().splitlines()]
+        return [line.strip() for line in read_lines(file)]
     except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not text"
+        reason = why_no_text(error)
         raise DataError(
             f"Classes file {file} cannot be read: {reason}. Expected one class a line: its name, name and value "
             "(lesion 255), or name and color (road 128 64 128). Set data.options.classes to another file."

@@ -18,6 +18,7 @@ from counterpoise.data.images import AS_USUAL, CorruptImage
 from counterpoise.data.legend import UNKNOWN, Legend, pack
 from counterpoise.data.sources.masks import IGNORE
 from counterpoise.errors import DataError
+from counterpoise.files import UnfitFileError, regular
 
 LOSSLESS = (".png", ".bmp", ".gif", ".tif", ".tiff")
 _FORMATS = ("PNG", "BMP", "GIF", "TIFF")
@@ -81,12 +82,14 @@ def contents(path: Path) -> dict[tuple[int, ...], int]:
 
 def _opened(path: Path, reading: Reading, further: tuple[str, ...] = ()) -> Image.Image:
     try:
-        image: Image.Image = decoding.opened(path, reading, (*_FORMATS, *further))
+        image: Image.Image = decoding.opened(regular(path), reading, (*_FORMATS, *further))
         return image
     except MemoryError:
         raise
     except Unreadable as error:
         raise CorruptImage(os.fspath(path), str(error)) from None
+    except UnfitFileError as error:
+        raise CorruptImage(os.fspath(path), f"it {error.strerror}") from None
     except UnidentifiedImageError:
         raise CorruptImage(os.fspath(path), _no_mask(path)) from None
     except Exception as error:  # Pillow's decoders raise many kinds of errors for damaged files

@@ -6,6 +6,7 @@ import io
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from counterpoise.data.decoding import Reading
 from counterpoise.data.images import AS_USUAL, CorruptImage, as_told
 from counterpoise.data.sources.base import ImageSet
 from counterpoise.data.sources.masks import MaskedSet
+from counterpoise.files import regular
 
 LOOKED_AT = 48
 """Pictures of a set, spread evenly."""
@@ -55,7 +57,9 @@ class Seen:
     def look(self, file: str | PathLike[str] | bytes, reading: Reading = AS_USUAL) -> None:
         """Add a picture. One that cannot be read tells nothing here; it is named where it is decoded."""
         try:
-            with decoding.opened(io.BytesIO(file) if isinstance(file, bytes) else file, reading) as image:
+            with decoding.opened(
+                io.BytesIO(file) if isinstance(file, bytes) else regular(Path(file)), reading
+            ) as image:
                 self._add(image)
         except MemoryError:
             raise

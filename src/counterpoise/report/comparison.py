@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from counterpoise import config
+from counterpoise.files import regular
 from counterpoise.identity import flatten
 from counterpoise.report import charts
 from counterpoise.report.methods import Claim, Method, different
@@ -73,7 +74,7 @@ def _shown(value: Any) -> str:
 
 def _rows(file: Path, missing: list[str]) -> list[dict[str, str]]:
     try:
-        with file.open(newline="", encoding="utf-8", errors="replace") as lines:
+        with regular(file).open(newline="", encoding="utf-8", errors="replace") as lines:
             return [{key: value or "" for key, value in row.items() if key} for row in csv.DictReader(lines)][:500]
     except (OSError, csv.Error) as error:
         missing.append(f"{file.name} cannot be read: {error}.")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from counterpoise import documents
+from counterpoise.files import regular
 from counterpoise.report import charts
 from counterpoise.report.charts import Chart
 from counterpoise.report.reading import LARGEST
@@ -187,7 +188,7 @@ def _join(shipped: Iterable[dict[str, Any]], measured: Sequence[dict[str, Any]])
 def _candidates(file: Path, metric: str, missing: list[str]) -> list[dict[str, Any]]:
     """Rows of frontier.csv, each with its metric after the most epochs that it was trained for."""
     try:
-        with file.open(newline="", encoding="utf-8", errors="replace") as lines:
+        with regular(file).open(newline="", encoding="utf-8", errors="replace") as lines:
             table = list(csv.DictReader(lines))
     except (OSError, csv.Error) as error:
         missing.append(f"{file.name} cannot be read: {error}.")

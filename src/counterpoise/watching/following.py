@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from counterpoise import config
 from counterpoise.engine.progress import duration
 from counterpoise.errors import CounterpoiseError, RunError, nearest
+from counterpoise.files import regular
 
 RUN_FILE, METRICS, SUMMARY = "run.yaml", "metrics.jsonl", "summary.json"
 _QUIET = 120.0
@@ -138,7 +139,7 @@ class Follower:
 
     def _read_metrics(self) -> None:
         try:
-            with (self.path / METRICS).open("rb") as file:
+            with regular(self.path / METRICS).open("rb") as file:
                 if file.seek(0, 2) < self._offset:  # cut back by --resume
                     self._forget()
                 file.seek(self._offset)

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from counterpoise.data.mask_file import LOSSLESS, SAVED_WITH_LOSS
 from counterpoise.data.problems import Problem, fault
 from counterpoise.data.walking import image_files
+from counterpoise.documents import read_lines, why_no_text
 
 SHOWN = 3
 
@@ -102,10 +103,9 @@ def matching(images: Side, masks: Side, start: str) -> Pairs:
 def listed(images: Side, masks: Side, file: Path) -> Pairs:
     """The images that a list file names, a line each: path or stem, with or without extension and suffix."""
     try:
-        lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+        lines = [line.strip() for line in read_lines(file) if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not text"
-        return Pairs([], [fault(f"List {file} cannot be read: {reason}.")])
+        return Pairs([], [fault(f"List {file} cannot be read: {why_no_text(error)}.")])
     if not lines:
         return Pairs([], [fault(f"List {file} is empty.")])
     known = {path: key for key, path in images.files.items()}

@@ -119,7 +119,7 @@ def find(
                     multiply_adds=None if given else description.notes.get("multiply_adds"),
                 )
             )
-        elif path.suffix == ".onnx" and path.is_file():
+        elif path.suffix == ".onnx" and path.exists() and not path.is_dir():  # a pipe is named there
             found.append(subjects.onnx_file(path, size))
         elif path.is_file():
             raise ConfigError(

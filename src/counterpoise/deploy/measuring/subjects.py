@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from counterpoise.deploy.base import Format
 from counterpoise.errors import ConfigError, MissingExtraError
-from counterpoise.files import named, regular
+from counterpoise.files import UnfitFileError, named, regular
 
 if TYPE_CHECKING:
     from counterpoise.models.epochs import Epoch
@@ -151,6 +151,8 @@ def onnx_file(path: Path, size: tuple[int, int] | None = None) -> Subject:
         raise MissingExtraError(f"measure {path.name}", "onnx") from None
     try:
         graph = onnx.load(regular(path), load_external_data=False).graph
+    except UnfitFileError as error:
+        raise ConfigError(f"{error}.") from None
     except Exception as error:  # protobuf's own, which has no name that stays
         raise ConfigError(f"{path} is no ONNX file: {error}.") from None
     stored = {weight.name for weight in graph.initializer}
