@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import subprocess
 import sys
 import time
@@ -16,6 +18,8 @@ from hypothesis import strategies as st
 
 from counterpoise import documents
 from counterpoise.documents import DocumentError, parse_json, parse_yaml
+from counterpoise.errors import RunError
+from counterpoise.fitting.costing import Ledger
 
 Command = Callable[..., tuple[int, str, str]]
 LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
@@ -56,8 +60,6 @@ def test_json_that_is_nested_without_end_is_refused() -> None:
 
 
 def test_files_without_end_or_answer_are_refused(run: Command, tmp_path: Path) -> None:
-    import os
-
     os.mkfifo(tmp_path / "pipe.yaml")
     (tmp_path / "large.yaml").write_text("a: " + "x" * documents.RUN_FILE_BYTES)
     (tmp_path / "laughs.yaml").write_text(LAUGHS + "base: *i\n")
@@ -131,3 +133,24 @@ def test_any_run_file_is_refused_in_a_sentence(run: Command, tmp_path: Path, val
         assert code == 2, told
         assert told.startswith("Error: ")
         assert "Traceback" not in told
+
+
+@pytest.mark.parametrize(
+    "line", ["train --data digits --student.model LONG", "train --data LONG", "train --objective LONG", "check LONG"]
+)
+def test_what_was_given_is_not_echoed_without_end(run: Command, line: str) -> None:
+    code, _, err = run(*line.replace("LONG", "x" * 3000).split())
+    assert code == 2
+    assert len(err) < 1500
+    assert "x" * 40 in err
+    assert re.search(r"\(3,0\d\d characters in all\)", err)
+
+
+def test_a_ledger_of_what_was_measured_is_read_within_bounds(tmp_path: Path) -> None:
+    path = tmp_path / "measurements.jsonl"
+    path.write_text("[" * 100_000 + '\n{"key": 3}\n[]\n{"key": "a", "failed": "no"}\n{"key": "b')
+    assert list(Ledger(path).entries) == ["a"]
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(RunError, match="is a pipe, expected a file"):
+        Ledger(path)

@@ -15,7 +15,7 @@ from cyclopts import CycloptsError, Parameter, UnknownOptionError
 from pydantic import ValidationError
 
 from counterpoise import config, documents, mistakes, own_code
-from counterpoise.errors import ConfigError, job_of, nearest
+from counterpoise.errors import ConfigError, job_of, nearest, shortened
 
 Options = Annotated[config.Run | None, Parameter(name="*")]
 
@@ -160,6 +160,7 @@ def is_first() -> bool:
 
 def fail(message: str, code: int = 2) -> int:
     """Say why, on stderr; the exit code."""
+    message = shortened(message)
     if is_first():
         print(f"Error: {message}" if code == 2 else message, file=sys.stderr)
     return code

@@ -3,11 +3,33 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
+
+SHOWN = 80
+"""Letters of a value that was given which a message shows."""
+LONGEST_WORD = 400
+"""Letters in a row that a message shows; more than a path of any likely depth."""
 
 
 class CounterpoiseError(Exception):
     """Base of every error meant for the person at the keyboard; the command line prints it and exits with 2."""
+
+    def __str__(self) -> str:
+        return shortened(super().__str__())
+
+
+def shown(value: object) -> str:
+    """A value that was given, as Python writes it; of a long one its beginning and its length."""
+    text = repr(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}... ({len(text):,} characters in all)"
+
+
+def shortened(message: str) -> str:
+    """A message whose words, which may be what was given, are cut to what can be read, each with its length."""
+    return re.sub(
+        rf"\S{{{LONGEST_WORD + 1},}}", lambda word: f"{word[0][:60]}... ({len(word[0]):,} characters in all)", message
+    )
 
 
 class ConfigError(CounterpoiseError):

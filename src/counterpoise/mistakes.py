@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from counterpoise.errors import hint, nearest
+from counterpoise.errors import hint, nearest, shown
 
 
 def explain(error: ValidationError, origin: str, root: type[BaseModel], section: str = "") -> str:
@@ -56,7 +56,7 @@ def _message(place: tuple[str, ...], item: Any, root: type[BaseModel]) -> tuple[
     elif item["type"] == "model_type":
         keys = _choices(place, root)
         message = "input should be a mapping of keys" + (f" such as '{keys[0]}'" if keys else "")
-    return message, f", got {item.get('input')!r:.80}.{guess}"
+    return message, f", got {shown(item.get('input'))}.{guess}"
 
 
 # What Pydantic puts into the place of a mistake for each kind that a value may be of.

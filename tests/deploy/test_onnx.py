@@ -155,6 +155,10 @@ def test_a_file_that_is_no_graph_or_no_file_is_refused_in_a_sentence(digits: Pat
     values["files"]["model.onnx"] = folder.measured(broken, ("model.onnx",))["model.onnx"].model_dump()
     (broken / "export.json").write_text(json.dumps(values))
     answers = [run(command, broken) for command in ("verify", "measure")]
+    with (broken / "model.onnx").open("r+b") as file:
+        file.truncate(2**40)  # a hole: it takes no room, and would be hashed for an hour
+    answers.append(run("verify", broken))
+    assert "has 1,099,511,627,776 bytes, expected at most" in answers[-1][2]
     (broken / "model.onnx").unlink()
     os.mkfifo(broken / "model.onnx")  # opened, it would wait for good
     answers += [run(command, broken) for command in ("verify", "measure")]

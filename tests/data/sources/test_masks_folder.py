@@ -116,6 +116,10 @@ def test_what_a_list_gets_wrong_is_named(flat: Path) -> None:
     (flat / "val.txt").write_text("\n")
     with pytest.raises(DataError, match=r"val.txt is empty"):
         load(flat)
+    for name in ("../flat/images/3.jpg", "/etc/passwd", str(flat / "images" / "3.jpg")):  # leads out of the folder
+        (flat / "val.txt").write_text(f"{name}\n")
+        with pytest.raises(DataError, match=rf"val.txt names '{name}', which is not in .*images"):
+            load(flat)
 
 
 def test_flat_folder_is_split_by_fraction(flat: Path) -> None:

@@ -131,12 +131,14 @@ def test_what_cannot_be_measured_is_said(run: Run, student: Path, tmp_path: Path
     (tmp_path / "mine.pte").write_text("hello")
     foreign(tmp_path / "words.onnx", [1, 128])
     foreign(tmp_path / "fixed.onnx", [1, 3, 8, 8])
+    foreign(tmp_path / "endless.onnx", [1, 3, 2**40, 8])
     for arguments, told in (
         ((), "measure needs something to measure"),
         (("nowhere",), "nowhere does not exist"),
         (("text.onnx",), "text.onnx is no ONNX file"),
         (("mine.pte",), "mine.pte cannot be measured by itself"),
         (("words.onnx",), "words.onnx takes pixels [1, 128]; what can be measured takes one batch of pictures"),
+        (("endless.onnx",), "batches and edges of pictures are 1 to 32,768"),
         (("fixed.onnx", "--size", "9", "9"), "takes pictures of 8 x 8, got --size 9 9"),
         ((student, "--size", "9", "9"), "takes pictures of 8 x 8, got --size 9 9"),
         ((student, "--rounds", "3"), "rounds must be 6 or more, got 3"),
