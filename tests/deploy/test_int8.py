@@ -40,6 +40,25 @@ def test_layers_are_in_8_bits_and_kept_ones_are_not(digits_run: Path, tmp_path: 
         assert found["but one"]["notes"]["fake_quantizers"] < found["all"]["notes"]["fake_quantizers"]
 
 
+@pytest.mark.parametrize("to", ["onnx", pytest.param("openvino", marks=pytest.mark.slow)])
+def test_nothing_is_rounded_around_layers_that_are_kept(tmp_path: Path, to: str) -> None:
+    from counterpoise.deploy import base
+    from counterpoise.deploy.fake_quantization import layers_of
+    from counterpoise.deploy.network import Deployed
+    from counterpoise.models import catalog
+
+    torch.manual_seed(0)
+    network = Deployed(catalog.build("cifar/resnet8", num_classes=5, input_size=16)).eval()
+    pixels = torch.randint(0, 256, (8, 3, 16, 16), dtype=torch.uint8)
+    calibration = Calibration(pixels, keep=tuple(layers_of(network)))
+    chosen = base.find(to)
+    chosen.quantize(network, base.Request("int8", (16, 16)), {}, tmp_path, calibration)
+    with torch.inference_mode():
+        expected = network(pixels)
+    found = torch.from_numpy(chosen.open(tmp_path)(pixels.numpy()))
+    assert (found - expected).abs().max() < 1e-4 * expected.abs().max()
+
+
 def test_calibration_of_another_size_or_method_is_refused(digits_run: Path, run: Run, tmp_path: Path) -> None:
     pixels = torch.zeros(8, 3, 12, 12, dtype=torch.uint8)
     with pytest.raises(ConfigError, match=r"must be uint8 \[N, 3, 8, 8\], got uint8 \[8, 3, 12, 12\]"):

@@ -27,7 +27,7 @@ def test_rounding_leaves_the_network_as_it_was_and_passes_gradients(digits_run: 
     before = {name: value.clone() for name, value in network.state_dict().items()}
     pixels = torch.randint(0, 256, (16, 3, 8, 8), dtype=torch.uint8)
     plain = network(pixels)
-    with fake_quantized(network):
+    with fake_quantized(network, largest=127):
         rounded = network(pixels)
         rounded.square().sum().backward()
     difference = (rounded - plain).abs().max()
@@ -41,17 +41,18 @@ def test_rounding_leaves_the_network_as_it_was_and_passes_gradients(digits_run: 
     assert torch.equal(network(pixels), plain)
 
 
-def test_a_weight_is_rounded_to_255_steps_of_its_channel(digits_run: Path) -> None:
+@pytest.mark.parametrize("largest", [127, 64])
+def test_a_weight_is_rounded_to_the_steps_of_its_channel_that_the_format_has(digits_run: Path, largest: int) -> None:
     network = Deployed(load_student(digits_run))
     name = layers_of(network)[0]
     layer = network.get_submodule(name)
     seen = []
-    with fake_quantized(network, [name]):
+    with fake_quantized(network, [name], largest=largest):
         hook = layer.register_forward_pre_hook(lambda module, inputs: seen.append(module.weight.detach().clone()))
         network(torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8))
         hook.remove()
     weight = layer.get_parameter("weight")
-    step = weight.abs().flatten(1).amax(1).view(-1, 1, 1, 1) / 127
+    step = weight.abs().flatten(1).amax(1).view(-1, 1, 1, 1) / largest
     assert torch.allclose(seen[0], (weight / step).round() * step, atol=1e-6)
 
 
@@ -83,7 +84,7 @@ def test_the_layer_that_rounding_hurts_most_is_the_first_to_stay_in_float(digits
     assert isinstance(convolution, torch.nn.Conv2d)
     job = job._replace(network=Deployed(job.student))
     calibration = export.calibrated(job, {"images": 64})
-    ranking = sensitivity.sensitivities(job.network, calibration.pixels)
+    ranking = sensitivity.sensitivities(job.network, calibration.pixels, job.format.largest_weight)
     assert ranking[0][0] == "student.net.features.stage2.0"
     assert ranking[0][1] > 10 * ranking[1][1]
     choice = sensitivity.choose(job, calibration, within=0.5)

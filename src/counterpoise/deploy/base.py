@@ -109,6 +109,8 @@ class Format(ABC):
     precisions: ClassVar[tuple[str, ...]] = PRECISIONS
     methods: ClassVar[tuple[str, ...]] = ("minmax",)
     """Of calibration that its quantizer knows."""
+    largest_weight: ClassVar[int] = 127
+    """Magnitude of the integers that weights become in 8 bits; less where a runtime's sums have no room for more."""
     dynamic_batch: ClassVar[bool] = True
     any_size: ClassVar[bool] = False
     """Whether height and width of its pictures can be free."""
@@ -187,6 +189,16 @@ def names() -> tuple[str, ...]:
     return tuple(module.name for module in pkgutil.iter_modules(package.__path__))
 
 
+def largest_weight() -> int:
+    """The least `largest_weight` of all formats: what bears it bears the others."""
+    return min(int(_format(name).largest_weight) for name in names())
+
+
+def _format(name: str) -> Format:
+    found: Format = importlib.import_module(f"counterpoise.deploy.formats.{name}").FORMAT
+    return found
+
+
 def find(name: str, *, make_environment: bool = False) -> Format:
     """The format called `name`.
 
@@ -200,7 +212,7 @@ def find(name: str, *, make_environment: bool = False) -> Format:
     """
     if name not in names():
         raise ConfigError(unknown("Format", name, names()))
-    found: Format = importlib.import_module(f"counterpoise.deploy.formats.{name}").FORMAT
+    found = _format(name)
     if make_environment:
         found.make_environment()
     found.check()

@@ -1,9 +1,9 @@
 """Layers that compute in float as if in 8 bits, with gradients: what rounding does, before any runtime is asked.
 
-Weights are rounded by output channel, to -127 to 127; what a layer is given to 0 to 255 with a zero point, between its
-least and its largest value of the latest batches, as runtimes see it in calibration: a narrower range would clip in
-training what they do not clip. Batch normalization need not be folded for that: it scales a channel, and with it the
-channel's steps.
+Weights are rounded by output channel, up to a format's largest weight (127 or 64), what a layer is given to 0 to 255
+with a zero point, between its least and its largest value of the latest batches, as runtimes see it in calibration: a
+narrower range would clip in training what they do not clip. Batch normalization need not be folded for that: it scales
+a channel, and with it the channel's steps.
 """
 
 from __future__ import annotations
@@ -61,8 +61,10 @@ def _no_layer(given: str, modules: Sequence[str]) -> str:
 
 
 @contextlib.contextmanager
-def fake_quantized(network: nn.Module, names: Sequence[str] | None = None) -> Iterator[nn.ModuleList]:
+def fake_quantized(network: nn.Module, names: Sequence[str] | None = None, *, largest: int) -> Iterator[nn.ModuleList]:
     """Within, these layers (default: all) compute as if in 8 bits. State and parameters of the network stay its own.
+
+    largest: magnitude of the integers that weights become, a format's `largest_weight`.
 
     In training mode ranges of activations follow what is seen; in eval mode they stay, once something was seen. Gives
     the roundings, whose state is those ranges. Copies of the network, such as an average of it, round with the same.
@@ -73,7 +75,7 @@ def fake_quantized(network: nn.Module, names: Sequence[str] | None = None) -> It
     roundings = nn.ModuleList()
     try:
         for name in layers_of(network) if names is None else names:
-            rounding = _Rounding()
+            rounding = _Rounding(largest)
             roundings.append(rounding)
             hooks += rounding.attach(network.get_submodule(name))
         yield roundings
@@ -97,7 +99,7 @@ def resting(roundings: nn.ModuleList) -> Iterator[None]:
 class _Rounding(nn.Module):
     """Rounds what a layer is given and its weights, while it is called. Its state is the range of what was given."""
 
-    def __init__(self) -> None:
+    def __init__(self, largest: int) -> None:
         super().__init__()
         if importlib.util.find_spec("torchao") is None:
             raise MissingExtraError("Fake quantization", "quantize")
@@ -105,7 +107,7 @@ class _Rounding(nn.Module):
             from torchao.quantization.pt2e import FakeQuantize, MinMaxObserver, PerChannelMinMaxObserver
         self.weight: nn.Parameter | None = None
         self.rests = False
-        signed = {"dtype": torch.int8, "quant_min": -127, "quant_max": 127, "ch_axis": 0}
+        signed = {"dtype": torch.int8, "quant_min": -largest, "quant_max": largest, "ch_axis": 0}
         weight = FakeQuantize(observer=PerChannelMinMaxObserver, qscheme=torch.per_channel_symmetric, **signed)
         given = FakeQuantize(observer=MinMaxObserver, dtype=torch.uint8, quant_min=0, quant_max=255)
         given.disable_observer()  # whose range would never narrow

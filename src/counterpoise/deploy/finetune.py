@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from counterpoise import api, config, inputs
+from counterpoise.deploy import base
 from counterpoise.deploy.fake_quantization import INSIDE, fake_quantized, kept_layers, layers_of, resting
 from counterpoise.deploy.network import Deployed
 from counterpoise.inputs import RunLike
@@ -99,7 +100,8 @@ def finetune(
     layers = layers_of(network.net)
     try:
         rounded = [layer for layer in layers if not any(f"{layer}.".startswith(f"{name}.") for name in names)]
-        with fake_quantized(network.net, rounded) as roundings, _frozen_statistics(network.net):
+        rounding = fake_quantized(network.net, rounded, largest=base.largest_weight())
+        with rounding as roundings, _frozen_statistics(network.net):
             network.companions["rounding"] = roundings
             network.shipping = partial(resting, roundings)
             return api.distill(

@@ -44,18 +44,19 @@ class Choice(NamedTuple):
     trials: list[Trial]
 
 
-def sensitivities(network: nn.Module, pixels: Tensor | Sequence[Tensor]) -> list[tuple[str, float]]:
+def sensitivities(network: nn.Module, pixels: Tensor | Sequence[Tensor], largest: int) -> list[tuple[str, float]]:
     """By layer, the most sensitive first, what rounding it alone does: KL (nats) of the answers from those in float.
 
     Args:
         network: as deployed, in eval mode.
         pixels: uint8 [N, 3, H, W]; of several sizes, N times [3, H, W].
+        largest: magnitude of the integers that weights become, the format's `largest_weight`.
     """
     parts = [pixels] if isinstance(pixels, Tensor) else [picture[None] for picture in pixels]
     before = [F.log_softmax(agreement.student_answer(network, part), 1) for part in parts]
     found = []
     for name in layers_of(network):
-        with fake_quantized(network, [name]):
+        with fake_quantized(network, [name], largest=largest):
             after = [F.log_softmax(agreement.student_answer(network, part), 1) for part in parts]
         apart = ((one.exp() * (one - other)).sum(1).mean() for one, other in zip(before, after, strict=True))
         found.append((name, sum(map(float, apart)) / len(parts)))
@@ -78,9 +79,8 @@ def choose(job: export.Job, calibration: Calibration, within: float) -> Choice:
     least = agreement.LIMITS["int8"].same if job.min_same is None else job.min_same
     judged = list(_judged(job, len(calibration.pixels)))
     remembered = agreement.Remembered(job.network)
-    ranking = [
-        name for name, _ in sensitivities(job.network, calibration.pixels[:RANKED_ON]) if name not in calibration.keep
-    ]
+    ranked = sensitivities(job.network, calibration.pixels[:RANKED_ON], job.format.largest_weight)
+    ranking = [name for name, _ in ranked if name not in calibration.keep]
     trials: list[Trial] = []
 
     def settings(kept: int) -> Calibration:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from counterpoise.models.network import VisionModel
 
 OPSET = 20
+LARGEST_WEIGHT = 64
+"""7 bits: AVX2 adds two products in 16 bits, where 2 x 255 x 127 is cut off and 2 x 255 x 64 is not."""
 INPUT, OUTPUT = "pixels", "logits"
 LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 AT_ONCE = 16
@@ -55,6 +57,7 @@ class Onnx(Format):
     packages = ("onnx", "onnxscript", "onnxruntime")
     files = ("model.onnx",)
     methods = ("minmax", "percentile", "entropy")
+    largest_weight = LARGEST_WEIGHT
     opsets = range(13, 24)
     any_size = True
     load: ClassVar[Callable[[str, int | None], Runtime]] = staticmethod(load)
@@ -88,8 +91,9 @@ class Onnx(Format):
                 per_channel=True,
                 activation_type=quantization.QuantType.QUInt8,
                 weight_type=quantization.QuantType.QInt8,
-                # 7 bits: AVX2 adds two products in 16 bits, where 2 x 255 x 127 is cut off and 2 x 255 x 64 is not
-                reduce_range=True,
+                reduce_range=True,  # LARGEST_WEIGHT
+                # what lies between layers rounds too, and would around a layer that is kept in float
+                op_types_to_quantize=LAYERS if calibration.keep else None,
                 calibrate_method=quantization.CalibrationMethod[_METHODS[calibration.method]],
                 nodes_to_exclude=list(
                     dict.fromkeys(

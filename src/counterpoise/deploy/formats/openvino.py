@@ -19,6 +19,8 @@ from counterpoise.deploy.base import Calibration, Format, Pixels, Request, Runti
 from counterpoise.deploy.formats import onnx
 from counterpoise.errors import ConfigError
 
+LAYERS = ("Convolution", "GroupConvolution", "ConvolutionBackpropData", "GroupConvolutionBackpropData", "MatMul")
+
 
 def load(path: str, threads: int | None) -> Runtime:
     """The logits of pixels, by OpenVINO on the CPU."""
@@ -39,6 +41,7 @@ class OpenVino(Format):
     packages = ("onnx", "onnxscript", "nncf", "openvino")
     files = ("model.xml", "model.bin")
     methods = ("minmax", "percentile", "histogram")
+    largest_weight = onnx.LARGEST_WEIGHT
     any_size = True
     load: ClassVar[Callable[[str, int | None], Runtime]] = staticmethod(load)
 
@@ -71,10 +74,13 @@ class OpenVino(Format):
                 preset=nncf.QuantizationPreset.MIXED,
                 subset_size=len(batches),
                 # A layer with a bias is two operators here, the second one under the layer's name.
-                ignored_scope=nncf.IgnoredScope(patterns=[*around, *(f"^{re.escape(name)}(/.*)?$" for name in names)]),
+                ignored_scope=nncf.IgnoredScope(
+                    patterns=[*around, *(f"^{re.escape(name)}(/.*)?$" for name in names)],
+                    types=_between(model) if names else [],
+                    validate=False,
+                ),
                 advanced_parameters=AdvancedQuantizationParameters(
-                    # weights in 7 bits, or processors without VNNI cut off sums of products
-                    overflow_fix=OverflowFix.ENABLE,
+                    overflow_fix=OverflowFix.ENABLE,  # onnx.LARGEST_WEIGHT
                     activations_range_estimator_params=_estimator(calibration.method),
                 ),
             )
@@ -105,6 +111,11 @@ class OpenVino(Format):
         found = compiled(pixels)
         apart = ((place, found[compiled.output(name)], seen[place]) for place, name in wanted.items())
         return [(place, onnx.distance(one, other)) for place, one, other in apart if one.shape == tuple(other.shape)]
+
+
+def _between(model: Any) -> list[str]:
+    """Types of the operators that are no layers: they round what they are given too, also around a kept layer."""
+    return sorted({operator.get_type_name() for operator in model.get_ordered_ops()} - {*LAYERS, "Constant"})
 
 
 @contextlib.contextmanager
