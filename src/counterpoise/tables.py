@@ -198,6 +198,8 @@ def export_table(result: Mapping[str, Any]) -> Iterator[Any]:
         kept = result["calibration"]["kept_in_float"]
         facts["calibration"] = f"{result['calibration']['method']} on {result['calibration']['images']} training images"
         facts["kept in float"] = ", ".join(kept) or "nothing"
+        if "without" in result["calibration"]:
+            facts["without them"] = result["calibration"]["without"]
     yield from facts_table({**facts, **agreement_facts(result["agreement"])})
     yield from _trained_on(result["agreement"] or {})
     if not result["verified"]:

@@ -91,6 +91,10 @@ def test_the_layer_that_rounding_hurts_most_is_the_first_to_stay_in_float(digits
     assert choice.calibration.keep[0] == "student.net.features.stage2.0"
     assert choice.trials[0].kept == 0
     assert choice.trials[0].loss > 0.5 >= choice.trials[-1].loss
+    relieved, found = sensitivity.relieved(job, calibration, base.DisagreementError("no", "60.00% of the answers"))
+    assert found["without"] == "60.00% of the answers"
+    assert found["trials"][-1]["same"] >= sensitivity.AIMED_AT
+    assert len(relieved.keep) == found["trials"][-1]["kept"]
 
 
 def test_a_student_made_ready_for_8_bits_is_a_student(digits_run: Path, run: Run, tmp_path: Path) -> None:

@@ -31,6 +31,14 @@ class ExportError(CounterpoiseError):
     """A student cannot be exported: an operator that a format lacks, an export that disagrees, a full disk."""
 
 
+class DisagreementError(ExportError):
+    """An export answers otherwise than the student. why: by how much."""
+
+    def __init__(self, message: str, why: str) -> None:
+        super().__init__(message)
+        self.why = why
+
+
 @dataclass(frozen=True)
 class Request:
     """What an export is to be.

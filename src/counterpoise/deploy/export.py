@@ -15,7 +15,7 @@ from torch import Tensor
 
 from counterpoise import inputs, tasks
 from counterpoise.deploy import agreement, base, folder, pictures, runner, sizes
-from counterpoise.deploy.base import Calibration, ExportError, Format, Request
+from counterpoise.deploy.base import Calibration, DisagreementError, Format, Request
 from counterpoise.deploy.fake_quantization import kept_layers
 from counterpoise.deploy.measuring.counting import multiply_adds
 from counterpoise.deploy.network import Deployed
@@ -85,6 +85,9 @@ def export(
 ) -> dict[str, Any]:
     """Export a student, and compare it in its runtime with the PyTorch one on validation images.
 
+    Where that refuses 8 bits, and neither `within`, `min_same` nor layers to keep were given, layers are kept in float
+    until 95% of the answers on training images are the same; the result names them, and what it was without.
+
     Args:
         student: student folder, or a run's folder.
         to: the format: onnx, openvino, executorch, litert or coreml.
@@ -133,7 +136,15 @@ def export(
 
         settings, trials = sensitivity.choose(job, settings, within)
         found = {"within": within, "trials": [trial._asdict() for trial in trials]}
-    description = write(job, place, settings, found)
+    try:
+        description = write(job, place, settings, found)
+    except DisagreementError as refusal:
+        if settings is None or settings.keep or job.data is None or (within, min_same) != (None, None):
+            raise
+        from counterpoise.deploy import sensitivity
+
+        settings, found = sensitivity.relieved(job, settings, refusal)
+        description = write(job, place, settings, found)
     return {"folder": str(place), **description.model_dump()}
 
 
@@ -329,7 +340,7 @@ def _first_look(job: Job, runtime: base.Runtime, pixels: torch.Tensor) -> str:
     return "" if largest <= bound * scale else f"logits of generated pictures differ by up to {largest:.3g}"
 
 
-def _refusal(job: Job, out: Path, pixels: torch.Tensor, why: str) -> ExportError:
+def _refusal(job: Job, out: Path, pixels: torch.Tensor, why: str) -> DisagreementError:
     count = job.request.batch or min(8, len(pixels))
     shown = pixels.repeat(-(-count // len(pixels)), 1, 1, 1)[:count]
     where = agreement.first_apart(job.format.layers(job.network, out, shown.numpy()), job.request.precision)
@@ -339,7 +350,7 @@ def _refusal(job: Job, out: Path, pixels: torch.Tensor, why: str) -> ExportError
             " Keep its sensitive layers in float (--within 0.5, or by name, such as --keep student.net.conv1), or "
             "fine-tune the student for 8 bits (counterpoise finetune)."
         )
-    return ExportError(f"The {job.format.name} export disagrees with the student: {why}.{where}{hint}")
+    return DisagreementError(f"The {job.format.name} export disagrees with the student: {why}.{where}{hint}", why)
 
 
 def _input(job: Job) -> folder.Input:

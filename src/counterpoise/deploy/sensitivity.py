@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from counterpoise import inputs, tasks
 from counterpoise.data.sources.base import ImageSet
 from counterpoise.deploy import agreement, export, pictures
-from counterpoise.deploy.base import Calibration, ExportError
+from counterpoise.deploy.base import Calibration, DisagreementError, ExportError
 from counterpoise.deploy.fake_quantization import fake_quantized, layers_of
-from counterpoise.errors import ConfigError
+from counterpoise.errors import ConfigError, MissingExtraError
 
 RANKED_ON = 64
 """Images behind the ranking of layers."""
@@ -26,6 +26,10 @@ JUDGED_ON = 10_000
 the answers change, as in depthwise nets, the loss on 2,000 images is off by half a point for chance alone."""
 JUDGED_BYTES = 1 << 29
 """Memory of those images at most."""
+
+
+AIMED_AT = 95.0
+"""Percent of the answers on those images that layers kept in float unasked are to leave the same."""
 
 
 class Trial(NamedTuple):
@@ -106,6 +110,18 @@ def choose(job: export.Job, calibration: Calibration, within: float) -> Choice:
         middle = (low + high) // 2
         low, high = (low, middle) if fits(middle) else (middle, high)
     return Choice(settings(high), trials)
+
+
+def relieved(
+    job: export.Job, calibration: Calibration, refusal: DisagreementError
+) -> tuple[Calibration, dict[str, Any]]:
+    """The calibration with the layers in float that it takes, and how they were found. Raises the refusal if none."""
+    within = agreement.LIMITS["int8"].loss
+    try:
+        settings, trials = choose(job._replace(min_same=AIMED_AT), calibration, within)
+    except (ConfigError, MissingExtraError, ExportError) as error:
+        raise refusal from error
+    return settings, {"within": within, "without": refusal.why, "trials": [trial._asdict() for trial in trials]}
 
 
 def _judged(job: export.Job, calibrated: int) -> Iterator[pictures.Pair]:

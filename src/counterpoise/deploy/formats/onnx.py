@@ -338,7 +338,7 @@ def activations(network: nn.Module, names: Sequence[str], pixels: Tensor) -> dic
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Without the exporter's progress and warnings, which are about its own insides."""
-    loggers = [logging.getLogger(name) for name in ("", "torch.onnx")]
+    loggers = [logging.getLogger(name) for name in ("", "torch.onnx", "nncf")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)
