@@ -250,20 +250,22 @@ class Host:
     """Children that run command lines and may be killed; paths in these are absolute."""
 
     def __init__(self, folder: Path) -> None:
-        self.log = folder / "stderr.txt"
+        self.printed, self.log = folder / "stdout.txt", folder / "stderr.txt"
         self.log.touch()
         self.process = subprocess.Popen(
-            [sys.executable, Path(__file__).with_name("kill_host.py"), self.log, *MODULES],
+            [sys.executable, Path(__file__).with_name("kill_host.py"), folder, *MODULES],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             bufsize=0,  # nothing read ahead, so that select sees what is there
         )
 
-    def start(self, arguments: list[str]) -> int:
+    def start(self, arguments: list[str], processes: int = 1) -> int:
         """Its process id."""
         assert self.process.stdin is not None
         self.before = self.log.stat().st_size
-        self.process.stdin.write(json.dumps(arguments).encode() + b"\n")
+        self.printed.write_bytes(b"")
+        request = {"arguments": arguments, "processes": processes}
+        self.process.stdin.write(json.dumps(request).encode() + b"\n")
         return self._told("started")  # over what a test that failed has not waited for
 
     def wait(self) -> int:
@@ -288,6 +290,12 @@ class Host:
         self.start(arguments)
         assert self.wait() == code, self.said()
         return time.perf_counter() - start
+
+    def together(self, arguments: list[str]) -> str:
+        """What two processes printed that worked together, as torchrun starts them."""
+        self.start(arguments, processes=2)
+        assert self.wait() == 0, self.said()
+        return self.printed.read_text()
 
     def kill(self, arguments: list[str], when: Callable[[], bool]) -> bool:
         """Killed once `when` is so; False where it came to its end before."""

@@ -1,7 +1,8 @@
 """Runs counterpoise command lines in forked children, so that a test can kill one without waiting for imports.
 
-Arguments: a file for stderr, and further modules that the children need. Each line on stdin is a command line as JSON;
-"started" and the child's process id is printed at once, "ended" and its exit status when it ends.
+Arguments: a folder for stdout.txt and stderr.txt, and further modules that the children need. Each line on stdin is
+JSON: {"arguments": a command line, "processes": how many work together, as torchrun starts them}. "started" and the
+last child's process id is printed at once, "ended" and the first exit status that is not 0 when all have ended.
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import socket
 import sys
+from pathlib import Path
 
 import sklearn.datasets  # noqa: F401 - imported once, for all children
 import torch
@@ -22,13 +25,31 @@ guard.ready()
 for module in sys.argv[2:]:
     importlib.import_module(module)
 
+
+def serve(arguments: list[str]) -> None:
+    """A child's life."""
+    torch.set_num_threads(1)
+    for number, name in ((1, "stdout.txt"), (2, "stderr.txt")):
+        os.dup2(os.open(Path(sys.argv[1]) / name, os.O_WRONLY | os.O_APPEND | os.O_CREAT), number)
+    code = cli.run(arguments)
+    sys.stdout.flush()
+    os._exit(code)
+
+
 for line in sys.stdin:
-    child = os.fork()
-    if child == 0:
-        torch.set_num_threads(1)
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, 1)
-        os.dup2(os.open(sys.argv[1], os.O_WRONLY | os.O_APPEND | os.O_CREAT), 2)
-        os._exit(cli.run(json.loads(line)))
-    print("started", child, flush=True)
-    print("ended", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+    request = json.loads(line)
+    world, together = request["processes"], {}
+    if world > 1:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        together = {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    children = []
+    for rank in range(world):
+        children.append(os.fork())
+        if children[-1] == 0:
+            if together:
+                os.environ |= together | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+            serve(request["arguments"])
+    print("started", children[-1], flush=True)
+    statuses = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+    print("ended", next(filter(None, statuses), 0), flush=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import struct
-import time
 import zlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -225,13 +224,11 @@ def test_what_is_no_picture_gets_a_sentence(modules: Page, make_picture: Draw) -
         png(0, 5): "promises no pixels",
         png(100_000, 100_000): "100000 × 100000, 10000 megapixels",  # noqa: RUF001
     }
-    started = time.monotonic()
     for content, part in cases.items():
         found = in_browser(modules, content)
         assert isinstance(found, str), f"{content[:20]!r} was taken for a picture"
         assert part in found
         assert found.endswith(".")
-    assert time.monotonic() - started < 10
 
 
 def test_bytes_changed_at_random_give_pixels_or_a_sentence(modules: Page, make_picture: Draw) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,8 @@ from counterpoise.deploy import base, folder
 from counterpoise.deploy.base import ExportError, Request
 from counterpoise.models import catalog
 
-pytest.importorskip("coremltools", reason="needs the extra 'coreml'")
+# Not imported before a test of it runs: that takes seconds.
+pytestmark = pytest.mark.skipif(find_spec("coremltools") is None, reason="needs the extra 'coreml'")
 Run = Callable[..., tuple[int, str, str]]
 
 

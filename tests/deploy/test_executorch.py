@@ -2,6 +2,7 @@ from __future__ import annotations
 import __future__
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from counterpoise.deploy.measuring.subjects import source_of
 from counterpoise.models import catalog
 from counterpoise.models.padding import Padded
 
-pytest.importorskip("executorch", reason="needs the extra 'executorch'")
+# Not imported before a test of it runs: that takes seconds.
+pytestmark = pytest.mark.skipif(find_spec("executorch") is None, reason="needs the extra 'executorch'")
 
 
 def pixels(count: int, height: int, width: int, seed: int = 0) -> Tensor:

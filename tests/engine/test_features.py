@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -79,9 +78,7 @@ def test_a_killed_run_ends_in_the_same_bytes_and_ships_the_student_alone(
     assert sum(p.numel() for p in student.parameters()) == sum(p.numel() for p in plain.parameters())
 
 
-def test_two_processes_share_one_memory_and_one_network(
-    torchrun: Callable[..., str], teacher: Path, tmp_path: Path
-) -> None:
+def test_two_processes_share_one_memory_and_one_network(host: Any, teacher: Path, tmp_path: Path) -> None:
     """Each sees 10 or 11 of a batch; yet the memory of the first holds all samples, of unit length, with labels.
 
     Of features alone, on which the classifier's parameters have no influence. Scores are those of the network that
@@ -90,7 +87,7 @@ def test_two_processes_share_one_memory_and_one_network(
     out = tmp_path / "two"
     terms = {name: TERMS[name] for name in ("crd", "fitnet")}
     more = ("--train.batch_size", "21", "--train.epochs", "1", "--train.ema", "0.5", "--out", str(out))
-    torchrun(arguments(tmp_path, terms, teacher, *more))
+    host.together(arguments(tmp_path, terms, teacher, *more))
     state = load_file(out / "checkpoints" / "last.safetensors")
     assert (state["objective.terms.crd.labels"] >= 0).all()
     for side in ("student", "teacher"):

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors import safe_open
@@ -32,19 +31,18 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(place)], check=True)
 
 
-def test_the_older_checkpoint_survives_and_the_run_goes_on_with_room(small_disk: Path) -> None:
+def test_the_older_checkpoint_survives_and_the_run_goes_on_with_room(small_disk: Path, host: Any) -> None:
     out = small_disk / "run"
-    command = [sys.executable, "-m", "counterpoise", "train", "--data.source", "digits", "--quiet", "--out", str(out)]
+    command = ["train", "--data.source", "digits", "--quiet", "--out", str(out)]
     command += ["--data.options.train_size", "100", "--student.model", "digits/cnn_32_64", "--train.epochs", "2"]
     command += ["--train.device", "cpu", "--train.precision", "fp32"]
-    one = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=one)
-    assert done.returncode == 2
-    assert "the disk is full" in done.stderr
-    assert "The older last.safetensors is intact" in done.stderr
-    assert "Traceback" not in done.stderr
+    host.run(command, code=2)
+    said = host.said()
+    assert "the disk is full" in said
+    assert "The older last.safetensors is intact" in said
+    assert "Traceback" not in said
     with safe_open(out / "checkpoints" / "last.safetensors", "pt") as file:
         assert '"step": 2,' in file.metadata()["counterpoise"]
     subprocess.run(["mount", "-o", "remount,size=4m", str(small_disk)], check=True)
-    subprocess.run([*command, "--resume"], check=True, capture_output=True, env=one)
+    host.run([*command, "--resume"])
     assert (out / "student" / "model.safetensors").exists()

@@ -108,12 +108,12 @@ def test_a_training_killed_while_it_reads_a_store_ends_in_the_same_bytes(
         assert (killed / name).read_bytes() == (whole / name).read_bytes()
 
 
-def test_two_processes_record_one_store(torchrun: Callable[..., str], flags: list[str], tmp_path: Path) -> None:
+def test_two_processes_record_one_store(host: Any, flags: list[str], tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     views = ["--data.views.padding", "1"]
     record = ["record", *flags, *views, "--precision", "float16", "--json"]
     assert cli.run([*record, "--out", str(one)]) == 0
-    said = json.loads(torchrun([*record, "--out", str(two)]))
+    said = json.loads(host.together([*record, "--out", str(two)]))
     assert (said["finished"], said["chunks"]) == (True, 18)
     assert contents(two) == contents(one)
 

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -144,7 +143,7 @@ def steps(folder: Path) -> list[tuple[int, float]]:
 
 
 def test_two_processes_take_over_the_run_of_one_and_train_what_one_trains(
-    host: Any, torchrun: Callable[..., str], arguments: list[str], tmp_path: Path
+    host: Any, arguments: list[str], tmp_path: Path
 ) -> None:
     """A network without batch statistics: the same samples and views then give the same weights, to rounding."""
     (tmp_path / "plain.py").write_text(NO_NORM)
@@ -156,7 +155,7 @@ def test_two_processes_take_over_the_run_of_one_and_train_what_one_trains(
         [*arguments, "--out", str(taken)], lambda: (taken / "metrics.jsonl").exists() and len(steps(taken)) >= 2
     )
     assert len(steps(taken)) < len(steps(one)) / 2
-    torchrun([*arguments, "--out", str(taken), "--resume"])
+    host.together([*arguments, "--out", str(taken), "--resume"])
 
     assert [step for step, _ in steps(taken)] == [step for step, _ in steps(one)]
     assert [loss for _, loss in steps(taken)] == pytest.approx([loss for _, loss in steps(one)], rel=1e-3)

@@ -132,7 +132,7 @@ def test_compiled_blocks_equal_the_reference_and_keep_the_labels_gradient(
     said: list[str] = []
     compiler = Compiler(said.append)
     labels_alone = Labels(5.0, -1)
-    for seed, shape in enumerate(((30, 13), (4, 19, 6, 5), (2, 5, 40, 2), (3, 300))):
+    for seed, shape in enumerate(((30, 13), (4, 19, 6, 5))):
         student, teacher, target = example(seed, shape, torch.float32, layout)
         # Divergences that weigh almost nothing: a lost label gradient cannot hide behind them.
         mixture = Mixture(Divergence(1e-3, 3.0 + seed), Divergence(1e-3, 1.5), labels_alone, compiler=compiler)
