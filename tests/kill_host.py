@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import signal
 import socket
 import sys
 from pathlib import Path
@@ -51,5 +52,12 @@ for line in sys.stdin:
                 os.environ |= together | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
             serve(request["arguments"])
     print("started", children[-1], flush=True)
-    statuses = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
-    print("ended", next(filter(None, statuses), 0), flush=True)
+    failed = 0
+    while children:
+        child, status = os.wait()
+        children.remove(child)
+        failed = failed or os.waitstatus_to_exitcode(status)
+        if failed:
+            for other in children:  # it would wait for the one that has failed; torchrun does so, too
+                os.kill(other, signal.SIGKILL)
+    print("ended", failed, flush=True)
