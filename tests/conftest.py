@@ -35,6 +35,11 @@ SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 SHAPES = ("circle", "square", "stripes")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest first, so that no process waits at the end for the one that has it."""
+    items.sort(key=lambda item: not item.nodeid.startswith("tests/test_docs.py"))
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder ../shared/data beside the repository."""
