@@ -17,12 +17,12 @@ from playwright.sync_api import Page, sync_playwright
 
 import harness
 from counterpoise import tasks
-from counterpoise.browser import samples, site
-from counterpoise.browser.serving import Server, from_folder
 from counterpoise.deploy.base import Calibration
 from counterpoise.deploy.export import export
 from counterpoise.models import catalog, folder
-from counterpoise.models.student import save_student
+from counterpoise.pages.site import samples, site
+from counterpoise.students.student import save_student
+from counterpoise.system.server import Server, from_folder
 
 NETWORKS = {"cifar/resnet8x4": 100, "timm/mobilenetv3_small_100": 1000}
 

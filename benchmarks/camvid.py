@@ -20,8 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import harness
-from counterpoise import config
-from counterpoise.api import distill, evaluate, train
+from counterpoise import config, distill, evaluate, train
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes" / "camvid" / "small-cpu"
 METHODS = ("alone", "kd", "balance")

@@ -19,15 +19,16 @@ import torch
 
 import harness
 from counterpoise import config
-from counterpoise.deploy import base, export
+from counterpoise.deploy import base
 from counterpoise.deploy.base import Calibration, Request
+from counterpoise.deploy.job import Job, make
 from counterpoise.deploy.measuring import counting, measure, phones, subjects, timing
 from counterpoise.deploy.measuring.subjects import Subject
 from counterpoise.deploy.network import Deployed
 from counterpoise.errors import CounterpoiseError
-from counterpoise.fitting.costing import as_if_trained
 from counterpoise.models import catalog
-from counterpoise.models.student import Student
+from counterpoise.students.student import Student
+from counterpoise.studies.fitting.costing import as_if_trained
 
 # Classes, height and width.
 NETWORKS: dict[str, tuple[int, tuple[int, int]]] = {
@@ -52,12 +53,12 @@ def exported(name: str, to: str, precision: str, folder: Path) -> Subject:
     batch = None if form.dynamic_batch else 1
     pixels = torch.randint(0, 256, (CALIBRATION_IMAGES, 3, *size), dtype=torch.uint8)
     request = Request(precision, size, batch)
-    job = export.Job(cast(Student, network), deployed, form, request, None, config.Data(), 1)
+    job = Job(cast(Student, network), deployed, form, request, None, config.Data(), 1)
     if not folder.exists():
         new = folder.with_name(f".{folder.name}")
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir(parents=True)
-        export.make(job, new, Calibration(pixels, form.methods[0]) if precision == "int8" else None)
+        make(job, new, Calibration(pixels, form.methods[0]) if precision == "int8" else None)
         new.rename(folder)
     return subjects.export(
         f"{name} {to} {precision}",

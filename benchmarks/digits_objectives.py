@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import harness
-from counterpoise.api import distill, train
+from counterpoise import distill, train
 from counterpoise.demos import OBJECTIVES, TEACHER, TOTAL_WEIGHT, student_run
-from counterpoise.engine.finish import commit, versions
+from counterpoise.engine.export_student import commit, versions
 from counterpoise.objectives.base import entries
 
 TEMPERATURE = 2.0

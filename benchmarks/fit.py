@@ -14,13 +14,13 @@ from typing import Any
 
 import yaml
 
+import counterpoise
 import harness
-from counterpoise import api
 from counterpoise.deploy.measuring import measure
-from counterpoise.fitting import costing
-from counterpoise.fitting.budget import costs_of
-from counterpoise.fitting.fit import NothingFits, fit
-from counterpoise.fitting.plan import resolve
+from counterpoise.studies.fitting import costing
+from counterpoise.studies.fitting.budget import costs_of
+from counterpoise.studies.fitting.fit import NothingFits, fit
+from counterpoise.studies.fitting.plan import resolve
 
 STUDENTS = tuple(f"digits/cnn_{n}_{2 * n}" for n in (8, 32, 64, 96, 128, 256))
 JUST_OVER = "digits-cnn_128_256-float32"
@@ -43,7 +43,9 @@ def main() -> int:
 def prove(place: Path, rounds: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """The lines and the targets."""
     train = {**TRAIN, "epochs": 10}
-    api.train({"data": DATA, "student": {"model": "digits/cnn_32_64_128"}, "train": train, "out": place / "teacher"})
+    counterpoise.train(
+        {"data": DATA, "student": {"model": "digits/cnn_32_64_128"}, "train": train, "out": place / "teacher"}
+    )
     run_file = place / "run.yaml"
     objective = {"cross_entropy": {"weight": 1.0}, "balance": {"weight": 1.0}}
     teacher = {"checkpoint": str(place / "teacher")}

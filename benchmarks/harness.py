@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from counterpoise.engine.finish import commit, versions
+from counterpoise.engine.export_student import commit, versions
 
 
 def arguments(description: str) -> argparse.Namespace:

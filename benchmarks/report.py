@@ -15,14 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+import counterpoise
 import harness
-from counterpoise import api
 from counterpoise.data.epochs import Batch
 from counterpoise.data.sources.base import ImageSet
-from counterpoise.gauges import Gauge
-from counterpoise.report import render
-from counterpoise.report.findings.base import STUDENT, TEACHER
-from counterpoise.report.findings.classification import Classification
+from counterpoise.objectives.gauge import Gauge
+from counterpoise.pages.report import render
+from counterpoise.pages.report.findings.base import STUDENT, TEACHER
+from counterpoise.pages.report.findings.classification import Classification
 
 CLASSES, IMAGES, PART = 1000, 50_000, 1000
 LARGEST_MB, LONGEST_SECONDS = 8.0, 2.0
@@ -68,7 +68,7 @@ def run(folder: Path) -> Path:
     """A run folder."""
     data = {"source": "digits", "options": {"train_size": 600}, "views": {"crop": "none", "flip": False}}
     train = {"epochs": 20, "log_every": 1, "device": "cpu"}
-    api.train({"data": data, "student": {"model": "digits/cnn_4_8"}, "train": train, "out": folder})
+    counterpoise.train({"data": data, "student": {"model": "digits/cnn_4_8"}, "train": train, "out": folder})
     return folder
 
 

@@ -23,10 +23,12 @@ from typing import Any
 
 import torch
 
-from counterpoise import inputs, tasks
+from counterpoise import tasks
 from counterpoise.data.sources.base import Splits
-from counterpoise.deploy import agreement, base, export, folder, pictures, sensitivity
-from counterpoise.gauges import Gauge
+from counterpoise.deploy import agreement, base, folder, pictures, sensitivity
+from counterpoise.deploy.job import Job, calibrated, make, prepare
+from counterpoise.engine import inputs
+from counterpoise.objectives.gauge import Gauge
 from harness import report
 
 LARGEST_DIFFERENCE, SAME, LOSS = 1e-3, 99.9, 0.5
@@ -61,7 +63,7 @@ def once(runtime: base.Runtime) -> base.Runtime:
     return ask
 
 
-def gauge(job: export.Job, runtime: base.Runtime, student: agreement.Remembered) -> dict[str, Any]:
+def gauge(job: Job, runtime: base.Runtime, student: agreement.Remembered) -> dict[str, Any]:
     """The gauge of an export beside its student in float."""
     task = tasks.get(job.student.task)
     found = Gauge(job.student.num_classes)
@@ -99,9 +101,7 @@ def cases(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
             if arguments.within is not None:
                 plans.append(("int8", methods[0], arguments.within))
             for precision, method, within in plans:
-                job = export.prepare(
-                    student, chosen, precision, arguments.batch, data=arguments.data, images=arguments.images
-                )
+                job = prepare(student, chosen, precision, arguments.batch, data=arguments.data, images=arguments.images)
                 if data is not None:
                     job = job._replace(data=data, section=place)
                 remembered = remembered or agreement.Remembered(job.network)
@@ -109,15 +109,15 @@ def cases(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 
 def case(
-    student: Path, job: export.Job, method: str, within: float | None, remembered: agreement.Remembered
+    student: Path, job: Job, method: str, within: float | None, remembered: agreement.Remembered
 ) -> dict[str, Any]:
     calibration = None
     if job.request.precision == "int8":
-        calibration = export.calibrated(job, {"method": method})
+        calibration = calibrated(job, {"method": method})
     if calibration is not None and within is not None:
         calibration = sensitivity.choose(job, calibration, within).calibration
     with tempfile.TemporaryDirectory() as held:
-        export.make(job, Path(held), calibration)
+        make(job, Path(held), calibration)
         runtime = once(job.format.open(Path(held)))
         images = pictures.spread(job.data.val, job.images)  # type: ignore[union-attr]
         found = agreement.compare(

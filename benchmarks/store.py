@@ -23,8 +23,9 @@ from typing import Any
 
 import torch
 
+import counterpoise
 import harness
-from counterpoise import api, config
+from counterpoise import config
 from counterpoise.data import sources
 from counterpoise.data.epochs import Batch
 from counterpoise.data.sources.base import ArraySet, Splits
@@ -217,7 +218,7 @@ def run(folder: Path, path: Path | None, rounds: int, steps: int, quick: bool) -
         values = {"teacher": teacher, "student": {"model": STUDENTS[0]}, "train": {"epochs": 1, "precision": "bf16"}}
         start = time.perf_counter()
         recorded = folder / "epochs"
-        api.record(values, out=recorded, views="epochs", data=data)
+        counterpoise.record(values, out=recorded, views="epochs", data=data)
         speed = len(chosen) / (time.perf_counter() - start)
         cases.append({"case": "recording cifar/wrn_16_2", "images_per_second": speed})
         stores = {"1 epoch of cifar/wrn_16_2": recorded, **stores}

@@ -20,8 +20,9 @@ from typing import Any
 
 import torch
 
+import counterpoise
 import harness
-from counterpoise import api, config
+from counterpoise import config
 from counterpoise.data import sources
 from counterpoise.data.sources.base import Splits
 from counterpoise.teachers import store as stores
@@ -90,11 +91,11 @@ def student(kind: str, seed: int, data: Splits, options: argparse.Namespace) -> 
         "out": str(folder),
     }
     if kind == "labels alone":
-        result = api.train(values, data=data, resume=folder.exists())
+        result = counterpoise.train(values, data=data, resume=folder.exists())
     else:
         if kind != "live":
             teacher = {"store": str(store(kind, seed, {**values, "teacher": teacher}, data, options))}
-        result = api.distill({**values, "teacher": teacher}, data=data, resume=folder.exists())
+        result = counterpoise.distill({**values, "teacher": teacher}, data=data, resume=folder.exists())
     lines = (result.folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     terms = json.loads(lines[-1])["terms"]
     return {
@@ -110,7 +111,7 @@ def student(kind: str, seed: int, data: Splits, options: argparse.Namespace) -> 
 def store(kind: str, seed: int, values: dict[str, Any], data: Splits, options: argparse.Namespace) -> Path:
     """The store of a precision."""
     exact, path = options.work / f"store-{seed}", options.work / f"store-{seed}-{kind}"
-    api.record(values, out=exact, views="epochs", precision="float32", data=data)
+    counterpoise.record(values, out=exact, views="epochs", precision="float32", data=data)
     if not (path / "index.json").exists():
         stores.prune(exact, precision=kind, out=path)
     return path

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from counterpoise.comparing import plotting, results, statistics
+from counterpoise.studies import plotting, results, statistics
 
 ROOT = Path(__file__).resolve().parents[1]
 

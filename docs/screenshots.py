@@ -17,7 +17,7 @@ from typing import Any
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
-from counterpoise.browser.serving import Server, from_folder
+from counterpoise.system.server import Server, from_folder
 
 IMAGES = Path(__file__).parent / "images"
 WIDTH = 1160

@@ -21,11 +21,13 @@ def serve(path: str) -> None:
     import sklearn.datasets  # noqa: F401
     import torch
 
-    from counterpoise import cli
-    from counterpoise.engine import assemble, finish, trainer  # noqa: F401
-    from counterpoise.models import guard
+    from counterpoise.commands import app
+    from counterpoise.engine import (
+        export_student,  # noqa: F401
+    )
+    from counterpoise.system import torchvision_guard
 
-    guard.ready()
+    torchvision_guard.ready()
     import segmentation_models_pytorch  # noqa: F401
     import timm  # noqa: F401
 
@@ -50,7 +52,7 @@ def serve(path: str) -> None:
                         os.chdir(request["folder"])
                         sys.path.insert(0, "")
                         torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-                        code = cli.run(request["arguments"])
+                        code = app.run(request["arguments"])
                         sys.stdout.flush()
                         sys.stderr.flush()
                     except BaseException:

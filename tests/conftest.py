@@ -53,13 +53,13 @@ def run(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Callable[..., tuple[int, str, str]]:
     """Run a command line in an empty folder; exit code, stdout, stderr."""
-    from counterpoise import cli
+    from counterpoise.commands import app
 
     monkeypatch.chdir(tmp_path)
 
     def call(*arguments: str | Path) -> tuple[int, str, str]:
         capsys.readouterr()
-        code = cli.run([str(argument) for argument in arguments])
+        code = app.run([str(argument) for argument in arguments])
         printed = capsys.readouterr()
         return code, printed.out, printed.err
 
@@ -243,8 +243,14 @@ def visit(chromium: Browser) -> Iterator[Callable[..., Visit]]:
 
 
 MODULES = [
-    *(f"counterpoise.comparing.{name}" for name in ("compare", "search", "report")),
-    *("counterpoise.fitting.fit", "counterpoise.deploy.formats.onnx", "onnxruntime", "torch.onnx", "torch._dynamo"),
+    *(f"counterpoise.studies.{name}" for name in ("compare", "search", "report")),
+    *(
+        "counterpoise.studies.fitting.fit",
+        "counterpoise.deploy.formats.onnx",
+        "onnxruntime",
+        "torch.onnx",
+        "torch._dynamo",
+    ),
     *("counterpoise.deploy.finetune", "torchao.quantization", "onnxscript.optimizer", "onnx.checker"),
     *("optuna", "matplotlib.figure", "matplotlib.backends.backend_agg", "scipy.stats", "scipy.stats.qmc"),
     "torchvision.transforms.v2",

@@ -18,11 +18,13 @@ from pathlib import Path
 import sklearn.datasets  # noqa: F401 - imported once, for all children
 import torch
 
-from counterpoise import cli
-from counterpoise.engine import assemble, finish, trainer  # noqa: F401
-from counterpoise.models import guard
+from counterpoise.commands import app
+from counterpoise.engine import (
+    export_student,  # noqa: F401
+)
+from counterpoise.system import torchvision_guard
 
-guard.ready()
+torchvision_guard.ready()
 for module in sys.argv[2:]:
     importlib.import_module(module)
 
@@ -32,7 +34,7 @@ def serve(arguments: list[str]) -> None:
     torch.set_num_threads(1)
     for number, name in ((1, "stdout.txt"), (2, "stderr.txt")):
         os.dup2(os.open(Path(sys.argv[1]) / name, os.O_WRONLY | os.O_APPEND | os.O_CREAT), number)
-    code = cli.run(arguments)
+    code = app.run(arguments)
     sys.stdout.flush()
     os._exit(code)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from counterpoise.comparing import results, statistics
+from counterpoise.studies import results, statistics
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"

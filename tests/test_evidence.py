@@ -15,7 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 import counterpoise
-from counterpoise.comparing import plan, search_plan
+from counterpoise.studies import plan, search_plan
 
 EVIDENCE = Path(__file__).resolve().parents[1] / "benchmarks" / "evidence"
 RESULTS = EVIDENCE.parent / "results"

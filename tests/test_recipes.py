@@ -16,10 +16,11 @@ from PIL import Image
 import counterpoise
 from counterpoise import config
 from counterpoise.data.legend import read_legend
-from counterpoise.models import catalog, guard
+from counterpoise.models import catalog
 from counterpoise.objectives.base import find
 from counterpoise.objectives.composite import WeightedSum
 from counterpoise.objectives.dense import DenseSum
+from counterpoise.system import torchvision_guard
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = sorted((ROOT / "recipes").rglob("*.yaml"))
@@ -50,7 +51,7 @@ def modules(model: str, arguments: str = "{}") -> set[str]:
 
 
 def known_tags(model: str) -> set[str]:
-    guard.ready()
+    torchvision_guard.ready()
     family, _, name = model.partition("/")
     if family == "torchvision":
         from torchvision.models import get_model_weights

@@ -12,10 +12,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from counterpoise.api import check, distill, evaluate, gauge, predict, record, train, try_, watch
-    from counterpoise.api import listing as list
-    from counterpoise.comparing.compare import compare
-    from counterpoise.comparing.search import search
+    from counterpoise.commands.listing import listing as list
     from counterpoise.config import Run
     from counterpoise.demos import demo
     from counterpoise.deploy.export import export
@@ -23,10 +20,16 @@ if TYPE_CHECKING:
     from counterpoise.deploy.measuring.measure import measure
     from counterpoise.deploy.publishing import push
     from counterpoise.deploy.verify import verify
+    from counterpoise.engine.answers import check, evaluate, gauge, predict
+    from counterpoise.engine.runs import distill, record, train
     from counterpoise.errors import CounterpoiseError
-    from counterpoise.fitting.fit import fit
-    from counterpoise.models.student import load_student
     from counterpoise.objectives.balance import BalanceDivergence, balance_divergence
+    from counterpoise.pages.site.making import try_
+    from counterpoise.pages.watching import watch
+    from counterpoise.students.student import load_student
+    from counterpoise.studies.compare import compare
+    from counterpoise.studies.fitting.fit import fit
+    from counterpoise.studies.search import search
 
 __version__ = "0.1.0"
 
@@ -63,26 +66,26 @@ _HOMES = {
     "CounterpoiseError": "errors",
     "Run": "config",
     "balance_divergence": "objectives.balance",
-    "check": "api",
-    "compare": "comparing.compare",
+    "check": "engine.answers",
+    "compare": "studies.compare",
     "demo": "demos",
-    "distill": "api",
-    "evaluate": "api",
+    "distill": "engine.runs",
+    "evaluate": "engine.answers",
     "export": "deploy.export",
-    "fit": "fitting.fit",
+    "fit": "studies.fitting.fit",
     "finetune": "deploy.finetune",
-    "gauge": "api",
-    "list": "api",
-    "load_student": "models.student",
+    "gauge": "engine.answers",
+    "list": "commands.listing",
+    "load_student": "students.student",
     "measure": "deploy.measuring.measure",
-    "predict": "api",
+    "predict": "engine.answers",
     "push": "deploy.publishing",
-    "record": "api",
-    "search": "comparing.search",
-    "train": "api",
-    "try_": "api",
+    "record": "engine.runs",
+    "search": "studies.search",
+    "train": "engine.runs",
+    "try_": "pages.site.making",
     "verify": "deploy.verify",
-    "watch": "api",
+    "watch": "pages.watching",
 }
 _NAMES = {"list": "listing"}  # a module that defined `list` would hide Python's own from itself
 

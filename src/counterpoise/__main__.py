@@ -1,5 +1,5 @@
 """`python -m counterpoise`, as torchrun starts it."""
 
-from counterpoise.cli import main
+from counterpoise.commands.app import main
 
 main()

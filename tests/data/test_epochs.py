@@ -16,7 +16,7 @@ from counterpoise.data.scene_loader import SceneLoader
 from counterpoise.data.scenes import plan_scenes
 from counterpoise.data.sources import ArraySet, Subset
 from counterpoise.data.sources.masks import MaskedArraySet, MaskedSubset
-from counterpoise.models import guard
+from counterpoise.system import torchvision_guard
 
 COUNT = 23
 VIEWS = {
@@ -31,7 +31,7 @@ VIEWS = {
 @pytest.fixture(scope="module", autouse=True)
 def _imports() -> None:
     """torchvision keeps the frames that imported it: let them be none that hold a loader and its processes."""
-    guard.ready()
+    torchvision_guard.ready()
     import torchvision.transforms.v2  # noqa: F401
 
 

@@ -336,9 +336,9 @@ def test_prepare_leaves_an_image_of_the_right_size_alone() -> None:
 def test_prepare_equals_the_published_evaluation(
     make_picture: Callable[..., Image.Image], extent: tuple[int, int], size: int, share: float
 ) -> None:
-    from counterpoise.models import guard
+    from counterpoise.system import torchvision_guard
 
-    guard.ready()
+    torchvision_guard.ready()
     from torchvision.transforms import v2
 
     picture = make_picture("circle", 1, extent)

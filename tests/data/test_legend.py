@@ -13,7 +13,7 @@ from PIL import Image
 from counterpoise.data.images import CorruptImage
 from counterpoise.data.legend import Legend, read_legend
 from counterpoise.data.mask_file import read_mask
-from counterpoise.data.sources.masks import IGNORE
+from counterpoise.data.sources.base import IGNORE
 from counterpoise.errors import DataError
 
 PLAIN = "sky\nroad\nbrick wall\nvoid\n"

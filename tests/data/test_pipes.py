@@ -17,8 +17,8 @@ from counterpoise.data.checking import check
 from counterpoise.data.images import CorruptImage, decode, header_size
 from counterpoise.data.noticing import look_at
 from counterpoise.errors import DataError
-from counterpoise.report.comparison import _rows
-from counterpoise.report.deployment import _candidates
+from counterpoise.pages.report.comparison import _rows
+from counterpoise.pages.report.deployment import _candidates
 
 Run = Callable[..., tuple[int, str, str]]
 PIPE = "is a pipe, expected a file"

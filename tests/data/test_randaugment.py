@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 from counterpoise.data import randaugment
 from counterpoise.data.randaugment import OPERATIONS
-from counterpoise.models import guard
+from counterpoise.system import torchvision_guard
 
-guard.ready()
+torchvision_guard.ready()
 from torchvision.transforms import v2  # noqa: E402
 from torchvision.transforms.v2 import functional  # noqa: E402
 

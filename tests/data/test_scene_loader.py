@@ -16,10 +16,11 @@ from counterpoise.data.epochs import Batch
 from counterpoise.data.images import CorruptImage
 from counterpoise.data.scene_loader import SceneEvalLoader, SceneLoader
 from counterpoise.data.scenes import plan_scenes, shrink, view
-from counterpoise.data.sources.masks import IGNORE, MaskedArraySet, MaskedSet
+from counterpoise.data.sources.base import IGNORE
+from counterpoise.data.sources.masks import MaskedArraySet, MaskedSet
 from counterpoise.data.sources.photos import collect
 from counterpoise.errors import ConfigError, DataError
-from counterpoise.models import guard
+from counterpoise.system import torchvision_guard
 
 COUNT, EDGE = 11, 20
 
@@ -27,7 +28,7 @@ COUNT, EDGE = 11, 20
 @pytest.fixture(scope="module", autouse=True)
 def _imports() -> None:
     """torchvision keeps the frames that imported it: let them be none that hold a loader and its processes."""
-    guard.ready()
+    torchvision_guard.ready()
     import torchvision.transforms.v2  # noqa: F401
 
 

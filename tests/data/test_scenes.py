@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from counterpoise.data import random, scenes
-from counterpoise.data.sources.masks import IGNORE
+from counterpoise.data.sources.base import IGNORE
 from counterpoise.errors import ConfigError, DataError
-from counterpoise.models import guard
+from counterpoise.system import torchvision_guard
 
 SIZES = st.integers(1, 70)
 
@@ -128,7 +128,7 @@ def test_unscaled_crop_is_cut_out_and_mirrored() -> None:
 
 
 def test_view_equals_torchvision_crop_and_resize() -> None:
-    guard.ready()
+    torchvision_guard.ready()
     from torchvision import tv_tensors
     from torchvision.transforms.v2 import functional
 
@@ -160,7 +160,7 @@ def test_scene_smaller_than_the_window_lies_anywhere_in_it_on_black_void() -> No
 
 
 def test_jitter_equals_torchvision_within_rounding() -> None:
-    guard.ready()
+    torchvision_guard.ready()
     from torchvision.transforms.v2 import functional
 
     plan = plan_for(size=(40, 56), scale=(1.0, 1.0), flip=False, jitter=0.8)

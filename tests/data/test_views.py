@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from counterpoise import config
 from counterpoise.data import images, random, views
 from counterpoise.errors import ConfigError
-from counterpoise.models import guard
+from counterpoise.system import torchvision_guard
 
 FULL = config.Views(crop="pad", randaugment=config.RandAugment(operations=3, magnitude=12))
 ZOOM = config.Views(crop="resized", randaugment=config.RandAugment())
@@ -62,7 +62,7 @@ def test_zoomed_batch_gives_the_bits_of_one_view_at_a_time(sizes, epoch):
 @settings(max_examples=30, deadline=None)
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 9), st.booleans(), st.integers(0, 100))
 def test_pad_crop_flip_equals_torchvision_image_by_image(height, width, padding, flip, epoch):
-    guard.ready()
+    torchvision_guard.ready()
     from torchvision.transforms.v2 import functional
 
     plan = plan_for(config.Views(crop="pad", padding=padding, flip=flip), native=(height, width))
@@ -149,7 +149,7 @@ def test_a_sliver_gets_its_largest_central_crop():
 
 
 def test_zoom_equals_torchvision_on_the_drawn_box():
-    guard.ready()
+    torchvision_guard.ready()
     from torchvision.transforms.v2 import functional
 
     plan = plan_for(config.Views(crop="resized"), size=24, native=None)

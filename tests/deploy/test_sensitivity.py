@@ -14,10 +14,11 @@ import torch
 from safetensors.torch import load_file
 
 from counterpoise.data.sources.base import ArraySet
-from counterpoise.deploy import base, export, pictures, sensitivity
+from counterpoise.deploy import base, pictures, sensitivity
 from counterpoise.deploy.fake_quantization import fake_quantized, layers_of
+from counterpoise.deploy.job import calibrated, prepare
 from counterpoise.deploy.network import Deployed
-from counterpoise.models.student import load_student
+from counterpoise.students.student import load_student
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -72,7 +73,7 @@ def test_all_images_judge_where_all_are_for_calibration() -> None:
 
 @pytest.mark.slow
 def test_the_layer_that_rounding_hurts_most_is_the_first_to_stay_in_float(digits_run: Path, tmp_path: Path) -> None:
-    job = export.prepare(digits_run, base.find("onnx"), "int8")
+    job = prepare(digits_run, base.find("onnx"), "int8")
     # One channel a thousand times larger than the others, undone behind it: weights by channel do not mind, but all
     # channels of what the next layer is given share one step.
     convolution, normalization = (job.student.net.get_submodule(f"features.stage1.{index}") for index in (0, 1))
@@ -83,7 +84,7 @@ def test_the_layer_that_rounding_hurts_most_is_the_first_to_stay_in_float(digits
         following.weight[:, 0] /= 1000
     assert isinstance(convolution, torch.nn.Conv2d)
     job = job._replace(network=Deployed(job.student))
-    calibration = export.calibrated(job, {"images": 64})
+    calibration = calibrated(job, {"images": 64})
     ranking = sensitivity.sensitivities(job.network, calibration.pixels, job.format.largest_weight)
     assert ranking[0][0] == "student.net.features.stage2.0"
     assert ranking[0][1] > 10 * ranking[1][1]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import counterpoise
-from counterpoise import api, config
+from counterpoise import config
 from counterpoise.data.loader import TrainLoader
 from counterpoise.data.sources.base import ArraySet, Splits
 from counterpoise.engine.assemble import Parts, assemble, settle
@@ -41,7 +41,7 @@ def splits(count: int = COUNT) -> Splits:
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A student folder of random weights."""
-    from counterpoise.models.student import save_student
+    from counterpoise.students.student import save_student
 
     torch.manual_seed(1)
     model = catalog.build("digits/cnn_8_16", num_classes=len(CLASSES), classes=CLASSES)
@@ -54,7 +54,7 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def store(teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A complete store of its logits."""
     out = tmp_path_factory.mktemp("stores") / "complete"
-    api.record(values(teacher={"checkpoint": str(teacher)}), out=out, data=splits())
+    counterpoise.record(values(teacher={"checkpoint": str(teacher)}), out=out, data=splits())
     return out
 
 

@@ -14,15 +14,15 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from counterpoise import own_code
 from counterpoise.config import Term
-from counterpoise.engine.learning import StudentLoss, require_reached
 from counterpoise.engine.processes import Processes
+from counterpoise.engine.step import StudentLoss, require_reached
 from counterpoise.errors import ConfigError
 from counterpoise.objectives.base import LogitObjective, entries
 from counterpoise.objectives.composite import WeightedSum
 from counterpoise.objectives.dense import DenseSum
 from counterpoise.outputs import Outputs
+from counterpoise.system import own_code
 
 CLASSES, SAMPLES, VOID = 5, 9, 255
 MASK, LARGE = 12, 64

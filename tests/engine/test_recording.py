@@ -18,7 +18,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from counterpoise import cli
+from counterpoise.commands import app
 
 PLAIN = """
 from torch import nn
@@ -37,7 +37,7 @@ FAST = ["--train.device", "cpu", "--train.precision", "fp32", "--train.batch_siz
 def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("teacher") / "run"
     arguments = ["train", *DATA, *FAST, "--train.epochs", "1", "--student.model", "digits/cnn_8_16", "--out", str(out)]
-    assert cli.run(arguments) == 0
+    assert app.run(arguments) == 0
     return out
 
 
@@ -112,7 +112,7 @@ def test_two_processes_record_one_store(host: Any, flags: list[str], tmp_path: P
     one, two = tmp_path / "one", tmp_path / "two"
     views = ["--data.views.padding", "1"]
     record = ["record", *flags, *views, "--precision", "float16", "--json"]
-    assert cli.run([*record, "--out", str(one)]) == 0
+    assert app.run([*record, "--out", str(one)]) == 0
     said = json.loads(host.together([*record, "--out", str(two)]))
     assert (said["finished"], said["chunks"]) == (True, 18)
     assert contents(two) == contents(one)
@@ -128,7 +128,7 @@ def test_what_befalls_another_process_is_told(torchrun: Callable[..., str], flag
     assert "000017-000000.bin could not be written" in said
     assert "of 18 chunks are whole; make room and run the same command" in said
     in_the_way.rmdir()
-    assert cli.run(arguments) == 0
+    assert app.run(arguments) == 0
 
 
 @pytest.mark.slow
@@ -136,11 +136,11 @@ def test_two_processes_train_from_a_store_what_one_trains(
     torchrun: Callable[..., str], flags: list[str], tmp_path: Path
 ) -> None:
     store, views = tmp_path / "store", ["--data.views.padding", "1"]
-    assert cli.run(["record", *flags, *views, "--out", str(store)]) == 0
+    assert app.run(["record", *flags, *views, "--out", str(store)]) == 0
     flags = flags[: flags.index("--teacher.checkpoint")]
     train = ["distill", *flags, *views, "--train.epochs", "2", "--train.optimizer.learning_rate", "0.01"]
     train += ["--teacher.store", str(store)]
-    assert cli.run([*train, "--out", str(tmp_path / "alone")]) == 0
+    assert app.run([*train, "--out", str(tmp_path / "alone")]) == 0
     torchrun([*train, "--out", str(tmp_path / "together")])
     weights = [load_file(tmp_path / name / "student" / "model.safetensors") for name in ("alone", "together")]
     for name, value in weights[0].items():
@@ -151,8 +151,8 @@ def test_a_full_disk_loses_nothing(flags: list[str], tmp_path: Path) -> None:
     """The kernel itself refuses to write: a chunk has 4,800 bytes."""
     whole, full = tmp_path / "whole", tmp_path / "full"
     arguments = ["record", *flags, "--data.views.padding", "1", "--precision", "float32"]
-    assert cli.run([*arguments, "--out", str(whole)]) == 0
-    assert cli.run([*arguments, "--out", str(full), "--part", "1/2"]) == 0
+    assert app.run([*arguments, "--out", str(whole)]) == 0
+    assert app.run([*arguments, "--out", str(full), "--part", "1/2"]) == 0
     assert chunks(full) == 9
     done = subprocess.run(
         [sys.executable, "-m", "counterpoise", *arguments, "--out", str(full)],
@@ -167,20 +167,20 @@ def test_a_full_disk_loses_nothing(flags: list[str], tmp_path: Path) -> None:
     assert "9 of 18 chunks are whole; make room and run the same command to go on" in done.stderr
     assert "Traceback" not in done.stderr
     assert chunks(full) == 9
-    assert cli.run([*arguments, "--out", str(full)]) == 0
+    assert app.run([*arguments, "--out", str(full)]) == 0
     assert contents(full) == contents(whole)
 
 
 def test_a_seed_in_the_address_of_a_store_is_that_of_the_run(flags: list[str], tmp_path: Path) -> None:
     for seed in ("3", "4"):
         out = str(tmp_path / f"store-{seed}")
-        assert cli.run(["record", *flags, "--views", "epochs", "--epochs", "1", "--seed", seed, "--out", out]) == 0
+        assert app.run(["record", *flags, "--views", "epochs", "--epochs", "1", "--seed", seed, "--out", out]) == 0
     training = ["distill", *flags, "--train.epochs", "1", "--seed", "4"]
     weights = {}
     for name, store in (("named", "store-4"), ("pattern", "store-{seed}")):
         out = tmp_path / name
-        assert cli.run([*training, "--teacher.store", str(tmp_path / store), "--out", str(out)]) == 0
+        assert app.run([*training, "--teacher.store", str(tmp_path / store), "--out", str(out)]) == 0
         weights[name] = (out / "student" / "model.safetensors").read_bytes()
     assert weights["pattern"] == weights["named"]
     wrong = [*training, "--teacher.store", str(tmp_path / "store-3"), "--out", str(tmp_path / "wrong")]
-    assert cli.run(wrong) == 2  # so it was not store-3
+    assert app.run(wrong) == 2  # so it was not store-3

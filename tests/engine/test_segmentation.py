@@ -18,8 +18,8 @@ from torch import Tensor, nn
 import counterpoise
 from counterpoise import config, tasks
 from counterpoise.data import sources
-from counterpoise.data.sources.base import Splits
-from counterpoise.data.sources.masks import IGNORE, MaskedArraySet, class_weights
+from counterpoise.data.sources.base import IGNORE, Splits
+from counterpoise.data.sources.masks import MaskedArraySet, class_weights
 from counterpoise.engine.trainer import Result
 from counterpoise.errors import ConfigError, CounterpoiseError, DataError, ModelError, ObjectiveError
 from counterpoise.models.network import SceneView

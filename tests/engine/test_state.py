@@ -17,8 +17,8 @@ from torch import nn
 import counterpoise
 from counterpoise.engine import state
 from counterpoise.errors import ModelError, RunError
-from counterpoise.files import CHECKSUM, read_tensors, write_tensors
 from counterpoise.models import checkpoint
+from counterpoise.system.files import CHECKSUM, read_tensors, write_tensors
 
 
 def parts() -> tuple[dict[str, nn.Module], torch.optim.Optimizer]:

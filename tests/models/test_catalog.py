@@ -8,11 +8,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from counterpoise import own_code
 from counterpoise.errors import ModelError
 from counterpoise.models import catalog, digits
 from counterpoise.models.families import Request, families
 from counterpoise.models.network import VisionModel
+from counterpoise.system import own_code
 
 OWN = """
 from torch import nn

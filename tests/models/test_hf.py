@@ -9,9 +9,10 @@ import torch
 from safetensors.torch import save_file
 
 from counterpoise.errors import ModelError
-from counterpoise.models import catalog, guard
+from counterpoise.models import catalog
+from counterpoise.system import torchvision_guard
 
-guard.ready()
+torchvision_guard.ready()
 transformers = pytest.importorskip("transformers", reason="needs the extra hf")
 
 TINY: dict[str, Any] = {"hidden_sizes": [8, 16, 16, 32], "depths": [1, 1, 1, 1], "decoder_hidden_size": 16}

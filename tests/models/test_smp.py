@@ -8,8 +8,9 @@ import torch
 from safetensors.torch import save_file
 
 from counterpoise.errors import ModelError
-from counterpoise.models import catalog, guard
+from counterpoise.models import catalog
 from counterpoise.models.network import VisionModel
+from counterpoise.system import torchvision_guard
 
 PAIRS = [
     "pspnet:resnet18",
@@ -107,7 +108,7 @@ def test_arguments_of_a_network_build_it_again(tmp_path: Path) -> None:
 
 
 def test_file_of_the_library_is_read(tmp_path: Path) -> None:
-    guard.ready()
+    torchvision_guard.ready()
     import segmentation_models_pytorch as smp
 
     theirs = smp.Unet("efficientnet-b0", encoder_weights=None, classes=4).eval()

@@ -8,8 +8,9 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 
 from counterpoise.errors import ModelError
-from counterpoise.models import catalog, guard
+from counterpoise.models import catalog
 from counterpoise.models.families import Request, families
+from counterpoise.system import torchvision_guard
 
 SMALL = "torchvision/lraspp_mobilenet_v3_large"
 
@@ -30,7 +31,7 @@ def test_every_parameter_gets_a_gradient(name: str) -> None:
 
 
 def test_answers_are_torchvisions_own_before_its_upsampling() -> None:
-    guard.ready()
+    torchvision_guard.ready()
     from torchvision.models import get_model
 
     theirs = get_model("lraspp_mobilenet_v3_large", weights=None, weights_backbone=None, num_classes=4).eval()

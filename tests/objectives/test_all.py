@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from counterpoise import cli
+from counterpoise.commands import app
 from counterpoise.objectives.base import Objective, entries
 from counterpoise.outputs import Outputs
 
@@ -204,7 +204,7 @@ def test_under_autocast_the_loss_is_the_same(name: str) -> None:
 
 
 def test_the_list_shows_paper_year_needs_and_defaults_of_each(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.run(["list", "objectives", "--json"]) == 0
+    assert app.run(["list", "objectives", "--json"]) == 0
     rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
     assert set(rows) == set(entries())
     published = {"forward_kl", "reverse_kl", "balance", "dkd", "dist", "standardized", "ttm", "wttm", "abkd", "jsd"}

@@ -8,12 +8,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from counterpoise import own_code
 from counterpoise.config import Schedule, Term
 from counterpoise.errors import ConfigError
 from counterpoise.objectives.base import entries
 from counterpoise.objectives.composite import WeightedSum
 from counterpoise.outputs import Outputs
+from counterpoise.system import own_code
 
 STUDENT = Outputs(torch.randn(6, 10, generator=torch.Generator().manual_seed(0)))
 TEACHER = Outputs(torch.randn(6, 10, generator=torch.Generator().manual_seed(1)))

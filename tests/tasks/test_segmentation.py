@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from counterpoise.data.sources.masks import IGNORE
+from counterpoise.data.sources.base import IGNORE
 from counterpoise.errors import ConfigError, DataError, ModelError
-from counterpoise.models import guard
 from counterpoise.models.network import SceneView, VisionModel
+from counterpoise.system import torchvision_guard
 from counterpoise.tasks import get
 from counterpoise.tasks.segmentation import (
     confusion_matrix,
@@ -62,7 +62,7 @@ def stripes(height: int = 24, width: int = 36) -> Tensor:
 
 
 def test_metrics_equal_torchmetrics() -> None:
-    guard.ready()
+    torchvision_guard.ready()
     from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix, MulticlassF1Score
     from torchmetrics.classification import MulticlassJaccardIndex as Jaccard
 

@@ -12,7 +12,8 @@ import yaml
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from counterpoise import api, config
+import counterpoise
+from counterpoise import config
 from counterpoise.engine.trainer import Interrupted
 from counterpoise.errors import RunError
 from counterpoise.teachers import store as stores
@@ -35,7 +36,7 @@ def make(num_classes):
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("teacher") / "run"
-    api.train({"data": DATA, "train": TRAIN, "student": {"model": "digits/cnn_8_16"}, "out": out})
+    counterpoise.train({"data": DATA, "train": TRAIN, "student": {"model": "digits/cnn_8_16"}, "out": out})
     return out
 
 
@@ -55,7 +56,7 @@ def classes(tmp_path: Path) -> Path:
 def store(teacher: Path, tmp_path: Path) -> Path:
     """One view of 18."""
     out = tmp_path / "store"
-    api.record(values(teacher), out=out, views="epochs", epochs=1)
+    counterpoise.record(values(teacher), out=out, views="epochs", epochs=1)
     return out
 
 
@@ -73,7 +74,7 @@ def others(teacher: Path, tmp_path: Path) -> Mapping[str, dict[str, Any]]:
 def begin(run: dict[str, Any], resume: bool = False) -> None:
     """Do a step, and stop with a checkpoint."""
     with pytest.raises(Interrupted):
-        api.distill(run, resume=resume, deadline=0.0)
+        counterpoise.distill(run, resume=resume, deadline=0.0)
 
 
 def earlier(store: Path) -> None:
@@ -89,17 +90,17 @@ def test_a_store_takes_no_answers_of_the_same_weights_shown_or_mapped_otherwise(
     before = (store / "index.json").read_bytes()
     for words, section in others(teacher, tmp_path).items():
         with pytest.raises(StoreError, match=words):
-            api.record(values(teacher, teacher=section), out=store, views="epochs", epochs=2)
+            counterpoise.record(values(teacher, teacher=section), out=store, views="epochs", epochs=2)
         with pytest.raises(StoreError, match=words):
-            api.distill(values(teacher, teacher={**section, "store": str(store)}, out=tmp_path / "run"))
+            counterpoise.distill(values(teacher, teacher={**section, "store": str(store)}, out=tmp_path / "run"))
         other = tmp_path / "other"
-        api.record(values(teacher, teacher=section), out=other, views="epochs", epochs=1)
+        counterpoise.record(values(teacher, teacher=section), out=other, views="epochs", epochs=1)
         with pytest.raises(StoreError, match=words):
             stores.merge(tmp_path / "both", [store, other])
         for path in sorted(other.rglob("*"), reverse=True):
             path.rmdir() if path.is_dir() else path.unlink()
     assert (store / "index.json").read_bytes() == before
-    assert api.record(values(teacher), out=store, views="epochs", epochs=2)["views"] == "epochs, 0-1"
+    assert counterpoise.record(values(teacher), out=store, views="epochs", epochs=2)["views"] == "epochs, 0-1"
 
 
 def test_a_store_that_knows_weights_alone_asks_its_teacher_once_more(
@@ -109,19 +110,19 @@ def test_a_store_that_knows_weights_alone_asks_its_teacher_once_more(
     assert stores.info(store)["teacher known by"] == "its weights alone"
     for section in others(teacher, tmp_path).values():
         with pytest.raises(StoreError, match=r"weights alone.*answers otherwise.*teacher\.mean"):
-            api.record(values(teacher, teacher=section), out=store, views="epochs", epochs=2)
+            counterpoise.record(values(teacher, teacher=section), out=store, views="epochs", epochs=2)
         with pytest.raises(StoreError, match="answers otherwise"):
-            api.distill(values(teacher, teacher={**section, "store": str(store)}, out=tmp_path / "run"))
+            counterpoise.distill(values(teacher, teacher={**section, "store": str(store)}, out=tmp_path / "run"))
     once = values(teacher, teacher={"store": str(store)}, train={"epochs": 1})
-    api.distill({**once, "out": tmp_path / "run"}, show=True)
+    counterpoise.distill({**once, "out": tmp_path / "run"}, show=True)
     assert "asked once more, it answers the same" in capsys.readouterr().err.replace("\n", " ")
-    api.distill(config.merge(once, {"teacher": {"checkpoint": None}, "out": tmp_path / "alone"}), show=True)
+    counterpoise.distill(config.merge(once, {"teacher": {"checkpoint": None}, "out": tmp_path / "alone"}), show=True)
     assert "normalization and classes are not known" in capsys.readouterr().err.replace("\n", " ")
     new = tmp_path / "new"
-    api.record(values(teacher), out=new, views="epochs", epochs=1)
+    counterpoise.record(values(teacher), out=new, views="epochs", epochs=1)
     with pytest.raises(StoreError, match=r"store knows its teacher by weights alone.*store extend"):
         stores.merge(tmp_path / "both", [store, new])
-    extended = api.record(values(teacher), out=store, views="epochs", epochs=2)
+    extended = counterpoise.record(values(teacher), out=store, views="epochs", epochs=2)
     assert extended["normalization"].startswith("mean")
     assert "teacher known by" not in extended
     stores.merge(tmp_path / "both", [store, new])
@@ -139,7 +140,7 @@ def test_a_run_does_not_go_on_with_a_teacher_whose_classes_were_edited(
     begin(config.merge(run, {"teacher": {"classes": str(moved)}}), resume=True)
     classes.write_text(yaml.safe_dump(REVERSED))
     with pytest.raises(RunError, match=r"(?s)another teacher.*classes: as they are there, 9, 8.*teacher.classes"):
-        api.distill(run, resume=True)
+        counterpoise.distill(run, resume=True)
 
 
 @pytest.mark.parametrize("beside", [False, True])
@@ -148,7 +149,7 @@ def test_a_run_does_not_go_on_with_a_teacher_whose_code_was_edited(tmp_path: Pat
     file.write_text(NET.replace("GAIN = 1.0", "from gains import GAIN") if beside else NET)
     (tmp_path / "gains.py").write_text("GAIN = 1.0")
     network = {"model": f"{file}:make"}
-    own = api.train({"data": DATA, "train": TRAIN, "student": network, "out": tmp_path / "teacher"}).folder
+    own = counterpoise.train({"data": DATA, "train": TRAIN, "student": network, "out": tmp_path / "teacher"}).folder
     run = values(own, teacher=network, out=tmp_path / "run")
     begin(run)
     begin(run, resume=True)
@@ -158,7 +159,7 @@ def test_a_run_does_not_go_on_with_a_teacher_whose_code_was_edited(tmp_path: Pat
         file = tmp_path / "gains.py"
     file.write_text(file.read_text().replace("GAIN = 1.0", "GAIN = 2.0"))
     with pytest.raises(RunError, match=r"(?s)another teacher.*code.*: sha256 .*the file.* in teacher.model"):
-        api.distill(run, resume=True)
+        counterpoise.distill(run, resume=True)
 
 
 def test_a_run_of_an_earlier_version_goes_on_and_says_what_is_not_known(
@@ -174,5 +175,5 @@ def test_a_run_of_an_earlier_version_goes_on_and_says_what_is_not_known(
     tensors = load_file(file)
     save_file(tensors, file, {"format": "pt", "counterpoise": json.dumps(header)})  # and they had no checksum
     (tmp_path / "run/identity.json").unlink()
-    api.distill(run, resume=True, show=True)
+    counterpoise.distill(run, resume=True, show=True)
     assert "of this run's teacher the weights alone" in capsys.readouterr().err.replace("\n", " ")

@@ -17,9 +17,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import counterpoise
-from counterpoise import api, config
-from counterpoise.data.sources.base import ArraySet, Splits
-from counterpoise.data.sources.masks import IGNORE, MaskedArraySet
+from counterpoise import config
+from counterpoise.data.sources.base import IGNORE, ArraySet, Splits
+from counterpoise.data.sources.masks import MaskedArraySet
 from counterpoise.errors import ConfigError, CounterpoiseError
 from counterpoise.models import catalog
 from counterpoise.teachers import store as stores
@@ -44,7 +44,7 @@ def splits(seed: int = 0, count: int = COUNT, classes: tuple[str, ...] = CLASSES
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A student folder of random weights that say something."""
-    from counterpoise.models.student import save_student
+    from counterpoise.students.student import save_student
 
     torch.manual_seed(1)
     model = catalog.build("digits/cnn_8_16", num_classes=len(CLASSES), classes=CLASSES)
@@ -95,7 +95,7 @@ def live(teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, T
 def recorded(teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A complete store for `values` in float32."""
     out = tmp_path_factory.mktemp("stores") / "complete"
-    told = api.record(values(teacher), out=out, precision="float32", data=splits())
+    told = counterpoise.record(values(teacher), out=out, precision="float32", data=splits())
     assert told["finished"]
     assert told["views"] == "complete, 0-17"
     return out
@@ -105,7 +105,7 @@ def recorded(teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_store_in_float32_gives_the_bits_of_the_live_teacher(kind: str, teacher: Path, tmp_path: Path) -> None:
     run = values(teacher, data={"views": VIEWS[kind]})
     run["data"] = {"views": VIEWS[kind]}
-    api.record(run, out=tmp_path / "store", views=kind, precision="float32", data=splits())  # type: ignore[arg-type]
+    counterpoise.record(run, out=tmp_path / "store", views=kind, precision="float32", data=splits())  # type: ignore[arg-type]
     assert stores.info(tmp_path / "store")["views"].startswith(kind)
     stored = weights(from_store(run, tmp_path / "store"), tmp_path / "stored")
     alone = weights(run, tmp_path / "live")
@@ -125,7 +125,7 @@ def test_fewer_bits_agree_with_the_live_teacher_to_their_rounding(
 def test_a_half_precision_teacher_comes_back_from_float16_in_its_own_bits(teacher: Path, tmp_path: Path) -> None:
     run = values(teacher)
     run["teacher"]["precision"] = "bf16"
-    api.record(run, out=tmp_path / "store", precision="float16", data=splits())
+    counterpoise.record(run, out=tmp_path / "store", precision="float16", data=splits())
     assert stores.info(tmp_path / "store")["computed_in"] == "bfloat16"
     stored = weights(from_store(run, tmp_path / "store"), tmp_path / "stored")
     assert_near(stored, weights(run, tmp_path / "live"), rtol=1e-6, atol=1e-6)
@@ -164,7 +164,7 @@ def test_a_store_of_something_else_is_refused_with_the_difference(
 
 
 def test_another_seed_is_refused_where_views_are_drawn(teacher: Path, tmp_path: Path) -> None:
-    api.record(values(teacher), out=tmp_path / "store", views="epochs", data=splits())
+    counterpoise.record(values(teacher), out=tmp_path / "store", views="epochs", data=splits())
     refused(from_store(values(seed=4), tmp_path / "store"), tmp_path / "run", "views, seed: 3 in the store, 4 given")
 
 
@@ -181,7 +181,9 @@ def test_missing_views_are_refused_or_asked_of_the_teacher(
     handed = from_store(values(), smaller, missing="live")
     assert_near(weights(handed, tmp_path / "handed", teacher=module), live, rtol=1e-4, atol=1e-5)
 
-    api.record(values(teacher), out=tmp_path / "epochs", views="epochs", epochs=2, precision="float32", data=splits())
+    counterpoise.record(
+        values(teacher), out=tmp_path / "epochs", views="epochs", epochs=2, precision="float32", data=splits()
+    )
     run = from_store(values(), tmp_path / "epochs")
     refused(run, tmp_path / "run", "lacks epochs that the run needs: 2.", "store extend")
     some = from_store(values(), tmp_path / "epochs", missing="live", checkpoint=str(teacher))
@@ -293,7 +295,7 @@ def test_segmentation_is_stored_at_the_teacher_s_own_resolution(tmp_path: Path) 
     alone = trained(tmp_path / "live", teacher=teacher)
     for precision, tolerance in (("float32", 1e-6), ("float16", 2e-3)):
         store = tmp_path / precision
-        told = api.record(run, out=store, precision=precision, student=Quarter(4), teacher=teacher, data=data)
+        told = counterpoise.record(run, out=store, precision=precision, student=Quarter(4), teacher=teacher, data=data)
         assert (told["logits"], told["views"]) == ("3x8x8", "epochs, 0-1")
         stored = trained(tmp_path / f"from-{precision}", sections={"teacher": {"store": str(store)}})
         assert_near(stored, alone, rtol=tolerance, atol=tolerance)
@@ -304,7 +306,7 @@ def test_segmentation_is_stored_at_the_teacher_s_own_resolution(tmp_path: Path) 
 
 def test_only_distill_has_a_use_for_a_store_and_record_for_a_teacher(recorded: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="record needs a teacher"):
-        api.record(values(), out=tmp_path / "store", data=splits())
+        counterpoise.record(values(), out=tmp_path / "store", data=splits())
     run = {**from_store(values(), recorded), "out": str(tmp_path / "run")}
     result = counterpoise.train(run, data=splits())
     assert "balance/forward" not in json.loads((result.folder / "metrics.jsonl").read_text().splitlines()[0])["terms"]

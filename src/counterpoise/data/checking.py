@@ -15,7 +15,7 @@ from counterpoise.data import doubles, sources
 from counterpoise.data.images import CorruptImage
 from counterpoise.data.noticing import cut_off
 from counterpoise.data.problems import Problem, fault, warning
-from counterpoise.data.sources import registry
+from counterpoise.data.sources import loading
 from counterpoise.data.sources.base import UNLABELED, ImageSet, Splits
 from counterpoise.data.sources.masks import MaskedSet
 from counterpoise.data.sources.masks_census import problems_of
@@ -47,13 +47,13 @@ def check(data: config.Data) -> Checked:
     Raises:
         DataError, ConfigError: there is no such data, source or option.
     """
-    problems = registry.problems(data)
+    problems = loading.problems(data)
     try:
         splits = sources.load(data)
     except CounterpoiseError as error:
         if not any(problem.severity == "error" for problem in problems):
             problems.append(fault(str(error)))
-        return Checked(registry.source_of(data), None, problems)
+        return Checked(loading.source_of(data), None, problems)
     problems += [*_of_masks(splits), *_of_labels(splits)]
     if not isinstance(splits.train, MaskedSet):
         problems += doubles.in_two_classes(splits)
@@ -63,7 +63,7 @@ def check(data: config.Data) -> Checked:
     if data.fit == "crop" and not isinstance(splits.train, MaskedSet) and splits.train.small_extent(SMALL) is None:
         for note in cut_off(splits.train):
             found.note(note)
-    return Checked(registry.source_of(data), found, problems)
+    return Checked(loading.source_of(data), found, problems)
 
 
 def told(sections: Iterable[config.Data]) -> list[str]:

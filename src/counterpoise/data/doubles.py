@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from counterpoise.data.problems import Problem, warning
 from counterpoise.data.sources.base import UNLABELED, ImageSet, Splits
-from counterpoise.files import regular
+from counterpoise.system.files import regular
 
 MOST = 100_000
 """Images up to which doubles are looked for before training; `check` looks among any number."""

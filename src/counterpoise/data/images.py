@@ -19,7 +19,7 @@ from torch import Tensor
 from counterpoise.data import decoding
 from counterpoise.data.decoding import Reading, Unreadable
 from counterpoise.errors import DataError
-from counterpoise.files import UnfitFileError, regular
+from counterpoise.system.files import UnfitFileError, regular
 
 Picture: TypeAlias = str | os.PathLike[str] | bytes | Image.Image | NDArray[Any]
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from counterpoise.data.sources.masks import IGNORE
-from counterpoise.documents import read_lines, why_no_text
+from counterpoise.data.sources.base import IGNORE
 from counterpoise.errors import ConfigError, DataError
+from counterpoise.system.documents import read_lines, why_no_text
 
 VOID_NAMES = frozenset({"void", "ignore", "ignored", "unlabeled", "unlabelled"})
 

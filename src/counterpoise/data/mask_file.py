@@ -16,9 +16,9 @@ from counterpoise.data import decoding
 from counterpoise.data.decoding import Reading, Unreadable
 from counterpoise.data.images import AS_USUAL, CorruptImage
 from counterpoise.data.legend import UNKNOWN, Legend, pack
-from counterpoise.data.sources.masks import IGNORE
+from counterpoise.data.sources.base import IGNORE
 from counterpoise.errors import DataError
-from counterpoise.files import UnfitFileError, regular
+from counterpoise.system.files import UnfitFileError, regular
 
 LOSSLESS = (".png", ".bmp", ".gif", ".tif", ".tiff")
 _FORMATS = ("PNG", "BMP", "GIF", "TIFF")

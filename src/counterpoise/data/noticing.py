@@ -16,7 +16,7 @@ from counterpoise.data.decoding import Reading
 from counterpoise.data.images import AS_USUAL, CorruptImage, as_told
 from counterpoise.data.sources.base import ImageSet
 from counterpoise.data.sources.masks import MaskedSet
-from counterpoise.files import regular
+from counterpoise.system.files import regular
 
 LOOKED_AT = 48
 """Pictures of a set, spread evenly."""

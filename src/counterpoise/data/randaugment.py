@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from counterpoise.models import guard
+from counterpoise.system import torchvision_guard
 
 GEOMETRY = ("shear_x", "shear_y", "translate_x", "translate_y", "rotate")
 LOOKUP = ("brightness", "posterize", "solarize")
@@ -68,7 +68,7 @@ def _sources(magnitude: int, height: int, width: int, device: torch.device) -> T
 
     torchvision moves an image of pixel numbers, so that coordinates are rounded once, whatever batch or device follows.
     """
-    guard.ready()
+    torchvision_guard.ready()
     from torchvision.transforms.v2 import functional
 
     share = magnitude / STRONGEST
@@ -96,7 +96,7 @@ def _look_up(images: Tensor, kinds: Tensor, signs: Tensor, magnitude: int) -> Te
 @lru_cache(maxsize=8)
 def _levels(magnitude: int, device: torch.device) -> Tensor:
     """What each of the 256 levels becomes: uint8 [6, 256], a row for each operation of LOOKUP and sign."""
-    guard.ready()
+    torchvision_guard.ready()
     from torchvision.transforms.v2 import functional
 
     share = magnitude / STRONGEST
@@ -154,14 +154,14 @@ def _sharpness(images: Tensor, kinds: Tensor, signs: Tensor, magnitude: int) -> 
 
 
 def _auto_contrast(images: Tensor, kinds: Tensor, signs: Tensor, magnitude: int) -> Tensor:
-    guard.ready()
+    torchvision_guard.ready()
     from torchvision.transforms.v2 import functional
 
     return functional.autocontrast(images)  # type: ignore[no-any-return]
 
 
 def _equalize(images: Tensor, kinds: Tensor, signs: Tensor, magnitude: int) -> Tensor:
-    guard.ready()
+    torchvision_guard.ready()
     from torchvision.transforms.v2 import functional
 
     return functional.equalize(images)  # type: ignore[no-any-return]

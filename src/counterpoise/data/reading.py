@@ -19,7 +19,7 @@ from counterpoise.data.images import CorruptImage, prepare, resize
 from counterpoise.data.sources.base import ImageSet
 from counterpoise.data.views import ViewPlan, augment, crop_words, draw, draw_mix, frame, numbered
 from counterpoise.errors import DataError, RunError
-from counterpoise.models import guard
+from counterpoise.system import torchvision_guard
 
 OnCorrupt: TypeAlias = Literal["stop", "skip"]
 
@@ -179,7 +179,7 @@ def data_loader(
     """A DataLoader of the batches at `places`, whenever it is iterated."""
     several: dict[str, Any] = {}
     if workers:
-        guard.ready()
+        torchvision_guard.ready()
         import torchvision.transforms.v2  # noqa: F401 - once here, not a second or two in every worker
 
         several = {"persistent_workers": persistent, "worker_init_fn": _start_worker}

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from counterpoise.data import randaugment, random
 from counterpoise.data.images import resize
-from counterpoise.data.sources.masks import IGNORE
+from counterpoise.data.sources.base import IGNORE
 from counterpoise.errors import ConfigError, DataError
-from counterpoise.models import guard
+from counterpoise.system import torchvision_guard
 
 _ONE = 1 << 16  # fixed point
 
@@ -193,7 +193,7 @@ def _resize(pixels: Tensor, rows: _Span, columns: _Span, *, smooth: bool) -> Ten
         return pixels
     if rows.length == columns.length == 1:  # a corner; torch fails an assertion of its own at resizing to one pixel
         return pixels[:, pixels.shape[1] // 2, pixels.shape[2] // 2].view(-1, 1, 1)
-    guard.ready()
+    torchvision_guard.ready()
     from torchvision.transforms.v2 import functional
 
     mode = functional.InterpolationMode.BILINEAR if smooth else functional.InterpolationMode.NEAREST_EXACT

@@ -20,7 +20,7 @@ from counterpoise.data.decoding import placing
 from counterpoise.data.images import prepare, resize
 from counterpoise.data.sources.base import ImageSet
 from counterpoise.errors import ConfigError
-from counterpoise.models import guard
+from counterpoise.system import torchvision_guard
 
 SMALL = 64
 """Longest edge in pixels of images for which crop `auto` pads instead of zooming."""
@@ -229,7 +229,7 @@ def frame(plan: ViewPlan, image: Tensor, words: Tensor) -> Tensor:
             return image
         square = plan.height == plan.width
         return prepare(image, plan.height, fit=plan.fit) if square else resize(image, extent)
-    guard.ready()
+    torchvision_guard.ready()
     from torchvision.transforms.v2 import functional
 
     top, left, height, width = _resized_crop(plan, image.shape[1], image.shape[2], words.tolist())

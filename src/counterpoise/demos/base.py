@@ -54,8 +54,8 @@ def run(demo: Demo, out: Path, seeds: int, overwrite: bool, show: bool) -> dict[
     from counterpoise.data import sources
     from counterpoise.engine.run_folder import REPORT
     from counterpoise.engine.trainer import Interrupted
-    from counterpoise.files import write_text
-    from counterpoise.report import write
+    from counterpoise.pages.report import write
+    from counterpoise.system.files import write_text
 
     if seeds < 2:
         raise ConfigError(f"seeds: a standard deviation needs at least 2, got {seeds}.")
@@ -83,7 +83,7 @@ def run(demo: Demo, out: Path, seeds: int, overwrite: bool, show: bool) -> dict[
 
 def _results(demo: Demo, out: Path, seeds: int, overwrite: bool, data: Splits, console: Console) -> Results:
     """Results by kind, a list over seeds."""
-    from counterpoise.api import distill, train
+    from counterpoise.engine.runs import distill, train
 
     def told(name: str, result: Result) -> Result:
         console.print(f"{name}: {demo.unit} {result.last[demo.metric]:.1f}", highlight=False)

@@ -44,8 +44,8 @@ OBJECTIVES: Mapping[str, Mapping[str, Any]] = {
 def overlays(out: Path, data: Splits, results: Results) -> None:
     """Draw the first scenes of val as overlays/N.png: image, truth, teacher, and a student of each kind, of seed 1."""
     from counterpoise.data.sources.masks import MaskedSet
-    from counterpoise.models.student import load_student
-    from counterpoise.overlays import overlay
+    from counterpoise.students.student import load_student
+    from counterpoise.tasks.overlays import overlay
     from counterpoise.tasks.segmentation import segment
 
     assert isinstance(data.val, MaskedSet)

@@ -14,7 +14,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from counterpoise.errors import RunError
-from counterpoise.files import write_text
+from counterpoise.system.files import write_text
 
 VARIABLE = "COUNTERPOISE_ENVIRONMENTS"
 _READY = "counterpoise-ready"  # written last: without it a stopped installation is begun anew

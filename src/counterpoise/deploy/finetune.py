@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from counterpoise import api, config, inputs
+from counterpoise import config
 from counterpoise.deploy import base
 from counterpoise.deploy.fake_quantization import INSIDE, fake_quantized, kept_layers, layers_of, resting
 from counterpoise.deploy.network import Deployed
-from counterpoise.inputs import RunLike
-from counterpoise.models.student import load_student
+from counterpoise.engine import inputs, runs
+from counterpoise.engine.inputs import RunLike
+from counterpoise.students.student import load_student
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -104,7 +105,7 @@ def finetune(
         with rounding as roundings, _frozen_statistics(network.net):
             network.companions["rounding"] = roundings
             network.shipping = partial(resting, roundings)
-            return api.distill(
+            return runs.distill(
                 run,
                 resume=resume,
                 student=network,

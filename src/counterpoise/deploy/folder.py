@@ -12,10 +12,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from counterpoise import documents
 from counterpoise.deploy.base import ExportError, find
 from counterpoise.errors import ModelError, RunError
-from counterpoise.files import named, reason, replacing_folder, standing
+from counterpoise.system import documents
+from counterpoise.system.files import named, reason, replacing_folder, standing
 
 VERSION = 1
 DESCRIPTION = "export.json"

@@ -10,13 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from counterpoise import config, inputs, tasks
+from counterpoise import config, tasks
 from counterpoise.data.decoding import cut, letterbox
 from counterpoise.data.images import prepare, resize, to_picture, to_tensor
 from counterpoise.data.sources.base import ImageSet, Splits
 from counterpoise.deploy.base import Request
+from counterpoise.engine import inputs
+from counterpoise.engine.inputs import RunLike
 from counterpoise.errors import ConfigError, DataError
-from counterpoise.inputs import RunLike
 from counterpoise.models.network import VisionModel
 
 AT_ONCE = 32

@@ -9,14 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from counterpoise import documents
 from counterpoise.deploy import card, folder
 from counterpoise.errors import ConfigError, CounterpoiseError, RunError
-from counterpoise.files import reason, regular
-from counterpoise.models import epochs
 from counterpoise.models import folder as student_folder
-from counterpoise.models.epochs import Epoch
-from counterpoise.models.student import as_json, retold
+from counterpoise.students import epochs
+from counterpoise.students.epochs import Epoch
+from counterpoise.students.student import as_json, retold
+from counterpoise.system import documents
+from counterpoise.system.files import reason, regular
 
 EXPORTS = "exports"
 

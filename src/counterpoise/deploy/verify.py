@@ -10,12 +10,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from counterpoise import inputs
 from counterpoise.deploy import agreement, base, folder, pictures
 from counterpoise.deploy.base import ExportError
+from counterpoise.engine import inputs
+from counterpoise.engine.inputs import RunLike
 from counterpoise.errors import ModelError
-from counterpoise.files import regular
-from counterpoise.inputs import RunLike
+from counterpoise.system.files import regular
 
 if TYPE_CHECKING:
     from counterpoise.data.sources.base import Splits
@@ -123,12 +123,12 @@ def _against_student(
     model: Model | None,
     show: bool,
 ) -> dict[str, Any] | None:
-    from counterpoise.deploy import export
-    from counterpoise.models import epochs
+    from counterpoise.deploy.job import compared, prepare
+    from counterpoise.students import epochs
 
     batch = described.input.batch
     epoch = epochs.made_from(student, described.student_sha256)
-    job = export.prepare(student, chosen, described.precision, batch, None, data, data_set, images, model, epoch=epoch)
+    job = prepare(student, chosen, described.precision, batch, None, data, data_set, images, model, epoch=epoch)
     own = job.student.weights_hash()
     if own != described.student_sha256:
         raise ModelError(
@@ -136,7 +136,7 @@ def _against_student(
             f"{student} {own[:12]}..."
         )
     job = job._replace(request=_request(described), show=show)
-    found = export.compared(job, chosen.open(place), place)
+    found = compared(job, chosen.open(place), place)
     return None if found is None else found.values()
 
 
@@ -151,7 +151,7 @@ def _verify_student(
 ) -> dict[str, Any]:
     from counterpoise.engine.evaluator import full_report
     from counterpoise.models import folder as student_folder
-    from counterpoise.models.student import load_student
+    from counterpoise.students.student import load_student
 
     loaded = load_student(place, model=model)
     own = student_folder.find(place)

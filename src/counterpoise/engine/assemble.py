@@ -333,3 +333,18 @@ def _common(section: config.Model) -> dict[str, Any]:
         "input_size": section.input_size,
         "which": section.weights,
     }
+
+
+def present(run: config.Run) -> dict[str, str]:
+    """What `identify` tells of a run as its data and its teacher are now, without training it.
+
+    Raises CounterpoiseError where they cannot be read.
+    """
+    splits = sources.load(run.data)
+    teacher: teacher_identity.Identity = {}
+    if run.teacher is not None and (has_weights(run) or run.teacher.store is None):
+        teacher = teacher_identity.of(build_teacher(run, splits.train.classes), torch.float32)
+    elif run.teacher is not None:
+        store = open_store(run)
+        teacher = store.header.identity if store is not None else {}
+    return identify(splits.train, splits.val, teacher)

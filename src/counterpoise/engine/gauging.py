@@ -14,8 +14,8 @@ from counterpoise.engine.evaluator import answers, in_classes_of
 from counterpoise.engine.processes import Processes
 from counterpoise.engine.progress import say
 from counterpoise.errors import DataError
-from counterpoise.gauges import Gauge
 from counterpoise.models.network import VisionModel
+from counterpoise.objectives.gauge import Gauge
 from counterpoise.tasks import Evaluation, Task, get
 from counterpoise.teachers.live import LiveTeacher
 

@@ -7,12 +7,10 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from counterpoise import config
-from counterpoise.data import sources
 from counterpoise.data.sources.base import ImageSet
 from counterpoise.data.sources.masks import MaskedSet
 from counterpoise.errors import CounterpoiseError
-from counterpoise.files import regular
+from counterpoise.system.files import regular
 from counterpoise.teachers.identity import PRECISION, WEIGHTS, Identity
 
 SAMPLED, SAMPLED_BYTES = 32, 2**18
@@ -76,23 +74,3 @@ def _head(file: Path | bytes) -> bytes:
         return file[:SAMPLED_BYTES]
     with regular(file).open("rb") as opened:
         return opened.read(SAMPLED_BYTES)
-
-
-def present(run: config.Run) -> dict[str, str]:
-    """The same of a run as its data and its teacher are now, without training it.
-
-    Raises CounterpoiseError where they cannot be read.
-    """
-    import torch
-
-    from counterpoise.engine.assemble import build_teacher, has_weights, open_store
-    from counterpoise.teachers import identity
-
-    splits = sources.load(run.data)
-    teacher: Identity = {}
-    if run.teacher is not None and (has_weights(run) or run.teacher.store is None):
-        teacher = identity.of(build_teacher(run, splits.train.classes), torch.float32)
-    elif run.teacher is not None:
-        store = open_store(run)
-        teacher = store.header.identity if store is not None else {}
-    return identify(splits.train, splits.val, teacher)

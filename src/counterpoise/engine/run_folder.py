@@ -14,11 +14,13 @@ from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
-from counterpoise import config, documents, identity
+from counterpoise import config
+from counterpoise.config import keys
 from counterpoise.data.sources.base import ImageSet
 from counterpoise.data.summary import Found
 from counterpoise.errors import CounterpoiseError, RunError
-from counterpoise.files import write_text
+from counterpoise.system import documents
+from counterpoise.system.files import write_text
 
 RUN_FILE = "run.yaml"
 METRICS = "metrics.jsonl"
@@ -155,7 +157,7 @@ class RunFolder:
 
     def check_same(self, run: config.Run) -> None:
         """Raises RunError unless `run` is the run that was started here, up to what may change on the way."""
-        differing = identity.differences(self.read(), run, resume=True)
+        differing = keys.differences(self.read(), run, resume=True)
         if differing:
             lines = "\n".join(f"  {key}: {old!r} there, {new!r} given" for key, (old, new) in differing.items())
             raise RunError(
@@ -182,11 +184,11 @@ class RunFolder:
             images: of the training half; `in_arrays`: whether their source holds them in memory by itself.
         """
         started, views = self.read(), run.data.views
-        old, new = identity.flatten(started), identity.flatten(run)
+        old, new = keys.flatten(started), keys.flatten(run)
         differing = [
             f"{key}: {old[key]!r} there, {value!r} now"
             for key, value in new.items()
-            if identity.row(key).auto == "data" and old.get(key) not in (None, "auto", value)
+            if keys.row(key).auto == "data" and old.get(key) not in (None, "auto", value)
         ]
         if differing:
             raise RunError(

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from counterpoise.engine.evaluator import quick_score
 from counterpoise.errors import RunError
-from counterpoise.files import read_tensors
 from counterpoise.models.network import VisionModel
+from counterpoise.system.files import read_tensors
 
 if TYPE_CHECKING:
     from counterpoise.engine.trainer import Trainer

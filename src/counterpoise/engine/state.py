@@ -12,10 +12,10 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from counterpoise.data.walking import of_earlier
-from counterpoise.documents import parse_json
 from counterpoise.engine.identify import other_data
 from counterpoise.errors import DivergedError, RunError
-from counterpoise.files import CHECKSUM, read_tensors, regular, write_tensors
+from counterpoise.system.documents import parse_json
+from counterpoise.system.files import CHECKSUM, read_tensors, regular, write_tensors
 from counterpoise.teachers import identity
 
 FORMAT = 1

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from counterpoise import config, own_code
+from counterpoise import config
 from counterpoise.data.epochs import Batch
 from counterpoise.engine import state
 from counterpoise.engine.allocation import keep_freed_memory
@@ -21,15 +21,16 @@ from counterpoise.engine.evaluator import quick_score
 from counterpoise.engine.fast.steps import FastSteps
 from counterpoise.engine.gauging import EvaluationGauge
 from counterpoise.engine.interrupt import Interrupt
-from counterpoise.engine.learning import Learner
 from counterpoise.engine.processes import Processes, errors_explained
 from counterpoise.engine.progress import Display, tell
 from counterpoise.engine.run_folder import RunFolder
+from counterpoise.engine.step import Learner
 from counterpoise.errors import DivergedError
-from counterpoise.files import write_tensors
 from counterpoise.objectives.composite import answers_by_sigmoid
 from counterpoise.objectives.kernels.compiling import Compiler
 from counterpoise.outputs import Outputs
+from counterpoise.system import own_code
+from counterpoise.system.files import write_tensors
 from counterpoise.teachers.stored import Read
 
 WEIGHTS_ALONE = (

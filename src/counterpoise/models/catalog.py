@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from counterpoise import own_code
 from counterpoise.data.decoding import Reading
 from counterpoise.errors import ModelError, nearest
 from counterpoise.models import checkpoint as checkpoints
@@ -21,6 +20,7 @@ from counterpoise.models.families import Built, Family, Request, families
 from counterpoise.models.families import file as own
 from counterpoise.models.network import Answers, SceneView, VisionModel, are_probabilities
 from counterpoise.models.wrapped import Which
+from counterpoise.system import own_code
 
 Model = str | nn.Module | Callable[..., nn.Module]
 PROBABILITIES = (

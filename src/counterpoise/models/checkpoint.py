@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from counterpoise.data.decoding import Reading
 from counterpoise.errors import ModelError, nearest
-from counterpoise.files import read_tensors, regular
 from counterpoise.models import folder, wrapped
 from counterpoise.models.wrapped import Which
+from counterpoise.system.files import read_tensors, regular
 
 PICKLES = (".pt", ".pth", ".bin", ".tar", ".ckpt")
 PREFIXES = ("module.", "_orig_mod.")  # of DataParallel and torch.compile

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from counterpoise import documents
 from counterpoise.errors import ModelError, nearest
 from counterpoise.models import imagenet
 from counterpoise.models.network import VisionModel
+from counterpoise.system import documents
 
 IMAGENET_FAMILIES = ("timm/", "torchvision/")
 SHOWN = 3

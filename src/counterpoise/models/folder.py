@@ -9,11 +9,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from counterpoise import documents
 from counterpoise.config import LARGEST_EDGE, MOST_REDUCED
 from counterpoise.data.decoding import Reading
 from counterpoise.errors import ModelError, nearest
-from counterpoise.files import regular, standing
+from counterpoise.system import documents
+from counterpoise.system.files import regular, standing
 
 FORMAT = 1
 WEIGHTS = "model.safetensors"

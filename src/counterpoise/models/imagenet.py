@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from counterpoise.models import guard
+from counterpoise.system import torchvision_guard
 
 
 @cache
@@ -26,7 +26,7 @@ def synsets(count: int) -> tuple[str, ...] | None:
 def _info(count: int) -> Any:
     if count < 1000:  # most teachers: spare them the import
         return None
-    guard.ready()
+    torchvision_guard.ready()
     from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
 
     subset = infer_imagenet_subset({"num_classes": count})

@@ -21,9 +21,9 @@ from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 
-from counterpoise import own_code
 from counterpoise.errors import ConfigError, ObjectiveError, nearest, unknown
 from counterpoise.outputs import Outputs
+from counterpoise.system import own_code
 
 Reduction = Literal["mean", "sum", "none"]
 Kind = TypeVar("Kind", bound="type[Objective]")

@@ -13,8 +13,8 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from counterpoise.config import Run, Schedule, Term
+from counterpoise.config.validation_errors import explain
 from counterpoise.errors import ConfigError, ObjectiveError, unknown
-from counterpoise.mistakes import explain
 from counterpoise.objectives.base import Objective, Sum, Terms, find, sums_of
 from counterpoise.objectives.kernels.compiling import Compiler
 from counterpoise.objectives.kernels.dense import upsample

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from counterpoise.config import Term
 from counterpoise.errors import ObjectiveError
-from counterpoise.machine import sum_dtype
 from counterpoise.objectives.base import find
 from counterpoise.objectives.composite import View, WeightedSum, resample
 from counterpoise.outputs import Outputs
+from counterpoise.system.machine import sum_dtype
 
 
 class DenseSum(WeightedSum):

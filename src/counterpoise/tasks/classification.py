@@ -16,9 +16,9 @@ from counterpoise.data.sources.base import UNLABELED, ImageSet
 from counterpoise.data.sources.masks import MaskedSet
 from counterpoise.data.views import SMALL, ViewPlan, decided
 from counterpoise.errors import ConfigError
-from counterpoise.machine import as_double
 from counterpoise.objectives.composite import WeightedSum
 from counterpoise.objectives.mixed import check_mixed
+from counterpoise.system.machine import as_double
 from counterpoise.tasks.base import Report, Score, Task
 
 if TYPE_CHECKING:
@@ -66,9 +66,9 @@ class ClassificationReport(Report):
     """
 
     def __init__(self, classes: Sequence[str]) -> None:
-        from counterpoise.models import guard
+        from counterpoise.system import torchvision_guard
 
-        guard.ready()  # torchmetrics imports torchvision
+        torchvision_guard.ready()  # torchmetrics imports torchvision
         from torchmetrics.classification import (
             MulticlassCalibrationError,
             MulticlassF1Score,

@@ -14,13 +14,14 @@ from counterpoise.data.class_weights import with_class_weights
 from counterpoise.data.problems import raise_first
 from counterpoise.data.scene_loader import SceneEvalLoader, SceneLoader
 from counterpoise.data.scenes import plan_scenes, shrink
-from counterpoise.data.sources.masks import IGNORE, MaskedSet
+from counterpoise.data.sources.base import IGNORE
+from counterpoise.data.sources.masks import MaskedSet
 from counterpoise.data.sources.masks_census import problems_of
 from counterpoise.errors import ConfigError, DataError, ModelError, RunError
-from counterpoise.machine import as_double
 from counterpoise.models.network import SceneView
 from counterpoise.objectives.composite import resample
 from counterpoise.objectives.dense import DenseSum, reduced
+from counterpoise.system.machine import as_double
 from counterpoise.tasks.base import Picture, Report, Score, Task
 
 if TYPE_CHECKING:
@@ -322,7 +323,7 @@ class Segmentation(Task):
     def draw(
         self, models: Mapping[str, VisionModel], pictures: Iterable[Picture], out: Path, overwrite: bool
     ) -> list[dict[str, Any]]:
-        from counterpoise.overlays import overlay, write_mask
+        from counterpoise.tasks.overlays import overlay, write_mask
 
         *_, student = models.values()
         for title, other in models.items():

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from counterpoise import own_code
+from counterpoise.system import own_code
 
 if TYPE_CHECKING:
     import torch

@@ -12,8 +12,8 @@ from PIL import Image
 from counterpoise import config
 from counterpoise.data import sources
 from counterpoise.data.checking import cheap, check
-from counterpoise.data.sources.base import Splits
-from counterpoise.data.sources.masks import IGNORE, MaskedArraySet, class_counts, concatenate
+from counterpoise.data.sources.base import IGNORE, Splits
+from counterpoise.data.sources.masks import MaskedArraySet, class_counts, concatenate
 from counterpoise.data.sources.masks_census import census, problems_of
 from counterpoise.errors import DataError
 from counterpoise.tasks import get

@@ -19,7 +19,8 @@ from counterpoise.data.images import CorruptImage
 from counterpoise.data.legend import read_legend
 from counterpoise.data.mask_file import read_mask
 from counterpoise.data.scene_loader import SceneEvalLoader
-from counterpoise.data.sources.masks import IGNORE, MaskedSet
+from counterpoise.data.sources.base import IGNORE
+from counterpoise.data.sources.masks import MaskedSet
 from counterpoise.errors import ConfigError, DataError
 
 NAMES = ("ground", "void", "circle", "square")

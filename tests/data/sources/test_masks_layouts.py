@@ -11,8 +11,8 @@ from PIL import Image
 from counterpoise import config
 from counterpoise.data import sources
 from counterpoise.data.checking import check
+from counterpoise.data.sources import source_of
 from counterpoise.data.sources.masks import MaskedSet
-from counterpoise.data.sources.registry import source_of
 from counterpoise.errors import DataError
 
 

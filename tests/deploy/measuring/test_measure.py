@@ -13,7 +13,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from counterpoise import api
+import counterpoise
 from counterpoise.deploy.measuring import counting
 from counterpoise.models import catalog
 
@@ -27,7 +27,7 @@ def student(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "digits"
     data = {"source": "digits", "options": {"train_size": 60}, "views": {"crop": "none", "flip": False}}
     train = {"epochs": 1, "batch_size": 30, "precision": "fp32", "device": "cpu"}
-    api.train({"data": data, "student": {"model": "digits/cnn_4_8"}, "train": train, "out": out})
+    counterpoise.train({"data": data, "student": {"model": "digits/cnn_4_8"}, "train": train, "out": out})
     return out
 
 
@@ -85,7 +85,9 @@ def test_a_student_of_ones_own_code_is_measured_where_the_code_is_named(run: Run
     data = {"source": "digits", "options": {"train_size": 60}, "views": {"crop": "none", "flip": False}}
     train = {"epochs": 1, "batch_size": 30, "precision": "fp32", "device": "cpu"}
     name = f"{code}:net"
-    api.train({"data": data, "student": {"model": name, "input_size": 8}, "train": train, "out": tmp_path / "own"})
+    counterpoise.train(
+        {"data": data, "student": {"model": name, "input_size": 8}, "train": train, "out": tmp_path / "own"}
+    )
     for command in (["measure"], ["export", "--to", "onnx"], ["verify"], ["try"], ["finetune", "--out", "new"]):
         code_, _, error = run(command[0], tmp_path / "own", *command[1:])
         assert code_ == 2

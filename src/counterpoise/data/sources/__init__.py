@@ -13,7 +13,8 @@ from counterpoise.data.sources.base import (
     split,
     split_by_fraction,
 )
-from counterpoise.data.sources.registry import has_option, load, names, options, register, source_of, summaries
+from counterpoise.data.sources.loading import has_option, load, options, source_of
+from counterpoise.data.sources.registry import names, register, summaries
 
 __all__ = [
     "UNLABELED",

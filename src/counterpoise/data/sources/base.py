@@ -22,6 +22,8 @@ from counterpoise.data.images import AS_USUAL, CorruptImage, decode, header_size
 from counterpoise.errors import DataError
 
 UNLABELED = -1
+IGNORE = 255
+"""Void in every mask of the program, whatever number or color stands for it in the files."""
 
 
 class ImageSet(ABC):

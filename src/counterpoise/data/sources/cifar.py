@@ -16,7 +16,7 @@ from counterpoise import config
 from counterpoise.data.sources.base import ArraySet, Splits
 from counterpoise.data.sources.registry import register
 from counterpoise.errors import ConfigError, DataError
-from counterpoise.files import expanded
+from counterpoise.system.files import expanded
 
 
 @dataclass(frozen=True)

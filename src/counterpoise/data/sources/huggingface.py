@@ -17,7 +17,7 @@ from counterpoise.data.sources.base import UNLABELED, ImageSet, Splits, split_by
 from counterpoise.data.sources.registry import register
 from counterpoise.data.walking import ordered
 from counterpoise.errors import ConfigError, DataError, MissingExtraError, nearest, unknown
-from counterpoise.files import expanded
+from counterpoise.system.files import expanded
 
 _LABEL_NAMES = ("label", "labels", "class", "target")  # what a column of plain numbers or strings is usually called
 

@@ -15,7 +15,7 @@ from counterpoise.data.sources.base import FileSet, Splits, split_by_fraction
 from counterpoise.data.sources.registry import register
 from counterpoise.data.walking import entries, image_files, leftovers, loose_images, ordered, subfolders
 from counterpoise.errors import DataError, nearest
-from counterpoise.files import expanded
+from counterpoise.system.files import expanded
 
 
 @dataclass(frozen=True)

@@ -6,20 +6,23 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from counterpoise.data.images import CorruptImage
-from counterpoise.data.sources.base import UNLABELED, ArraySet, Concatenation, ImageSet, Subset, extent_in_memory
+from counterpoise.data.sources.base import (
+    IGNORE,
+    UNLABELED,
+    ArraySet,
+    Concatenation,
+    ImageSet,
+    Subset,
+    extent_in_memory,
+)
+from counterpoise.data.sources.masks_census import Census, census
 from counterpoise.errors import DataError
-
-if TYPE_CHECKING:
-    from counterpoise.data.sources.masks_census import Census
-
-IGNORE = 255
-"""Void in every mask of the program, whatever number or color stands for it in the files."""
 
 
 class MaskedSet(ImageSet):
@@ -51,8 +54,6 @@ class MaskedSet(ImageSet):
 
     @cached_property
     def _counted(self) -> Census:
-        from counterpoise.data.sources.masks_census import census
-
         return census(self)
 
     def subset(self, indices: Tensor) -> MaskedSet:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
+from torch import Tensor
 
 from counterpoise.data.images import CorruptImage
 from counterpoise.data.problems import Problem, fault, warning
-from counterpoise.data.sources.base import UNLABELED
-from counterpoise.data.sources.masks import IGNORE, MaskedSet
+from counterpoise.data.sources.base import IGNORE, UNLABELED
 
 LOOKED_AT = 100
 """Masks of a set, spread evenly; more only where a class has not been met in them."""
@@ -19,6 +20,16 @@ _WAY_OUT = (
     "If data.options.ignore makes void what is a class, take it away, and write the value behind every name in the "
     "classes file (lesion 255); else bring masks that hold it."
 )
+
+
+class Masked(Protocol):
+    """What of a set of images with masks is looked at; see `masks.MaskedSet`."""
+
+    classes: tuple[str, ...]
+    labels: Tensor
+
+    def read_mask(self, index: int) -> Tensor:
+        """Classes, and IGNORE where void, uint8 [H, W]."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +74,7 @@ class Census:
         return f"pixels{where}: {', '.join(shown)}"
 
 
-def census(images: MaskedSet, looked_at: int = LOOKED_AT) -> Census:
+def census(images: Masked, looked_at: int = LOOKED_AT) -> Census:
     """Count the pixels of some masks, spread evenly, and of all others until each class is met.
 
     Masks that cannot be read are said, or left out, where they are trained on.

@@ -23,7 +23,7 @@ from counterpoise.data.sources.masks_pairing import Pairs, Side, listed, matchin
 from counterpoise.data.sources.registry import register
 from counterpoise.data.walking import leftovers, subfolders
 from counterpoise.errors import CounterpoiseError, DataError, nearest
-from counterpoise.files import expanded
+from counterpoise.system.files import expanded
 
 _SHOWN = 3
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from counterpoise.data.mask_file import LOSSLESS, SAVED_WITH_LOSS
 from counterpoise.data.problems import Problem, fault
 from counterpoise.data.walking import image_files
-from counterpoise.documents import read_lines, why_no_text
+from counterpoise.system.documents import read_lines, why_no_text
 
 SHOWN = 3
 

@@ -12,7 +12,7 @@ from counterpoise.data.sources.image_folder import find_folders
 from counterpoise.data.sources.registry import register
 from counterpoise.data.walking import image_files, loose_images, subfolders
 from counterpoise.errors import DataError
-from counterpoise.files import expanded
+from counterpoise.system.files import expanded
 
 
 def _recognizes(path: Path) -> bool:

@@ -18,7 +18,7 @@ from torch import nn
 
 from counterpoise.deploy.base import Calibration, ExportError, Format, Request, Runtime
 from counterpoise.deploy.tracing import lacking, layer_of, trace
-from counterpoise.files import replacing
+from counterpoise.system.files import replacing
 
 LARGEST = 32
 """Pictures at once where any number may come: memory is planned for that many."""

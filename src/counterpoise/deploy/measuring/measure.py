@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 from counterpoise.deploy.measuring import phones, subjects, timing
 from counterpoise.deploy.measuring.subjects import Subject
 from counterpoise.errors import ConfigError
-from counterpoise.grid import Grid, names, numbers, texts
-from counterpoise.machine import processor
+from counterpoise.system.grid import Grid, names, numbers, texts
+from counterpoise.system.machine import processor
 
 if TYPE_CHECKING:
-    from counterpoise.models.epochs import Epoch
+    from counterpoise.students.epochs import Epoch
 
 BUSY = 1.15
 """Where latency with one thread is so many times the processor's own time, somebody else was at work."""

@@ -16,11 +16,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from counterpoise import documents
 from counterpoise.deploy.measuring.subjects import Subject
 from counterpoise.deploy.measuring.timing import Case, as_values, interval
 from counterpoise.errors import ConfigError, RunError
-from counterpoise.files import write_text
+from counterpoise.system import documents
+from counterpoise.system.files import write_text
 
 CONTENTS, SCRIPT, RESULTS = "bundle.json", "measure.sh", "results.txt"
 UNNAMED = "a machine that the file does not name"

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from counterpoise.deploy.base import Format
 from counterpoise.errors import ConfigError, MissingExtraError
-from counterpoise.files import UnfitFileError, named, regular
+from counterpoise.system.files import UnfitFileError, named, regular
 
 if TYPE_CHECKING:
-    from counterpoise.models.epochs import Epoch
+    from counterpoise.students.epochs import Epoch
 
 PYTORCH = "pytorch"
 """The runtime of a student folder."""
@@ -86,7 +86,7 @@ def student(
     """
     from counterpoise.deploy.measuring import counting
     from counterpoise.models import folder
-    from counterpoise.models.student import load_student
+    from counterpoise.students.student import load_student
 
     place = folder.find(path)
     network = load_student(place, model=model, epoch=epoch)
@@ -206,7 +206,7 @@ def source_of(function: Callable[..., Any]) -> str:
 def _open_student(path: str, threads: int | None) -> Any:
     import torch
 
-    from counterpoise.models.student import load_student
+    from counterpoise.students.student import load_student
 
     if threads is not None:
         torch.set_num_threads(threads)

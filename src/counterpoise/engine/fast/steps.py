@@ -17,9 +17,9 @@ from counterpoise import config
 from counterpoise.data.loader import Drawn, TrainLoader
 from counterpoise.engine.fast.capture import Capture
 from counterpoise.engine.fast.obstacles import moves, numbers
-from counterpoise.engine.learning import Learner
 from counterpoise.engine.optimization import capturable
 from counterpoise.engine.processes import errors_explained
+from counterpoise.engine.step import Learner
 from counterpoise.errors import ConfigError
 from counterpoise.outputs import Outputs
 from counterpoise.teachers.resident import ResidentTeacher

@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import nn
 
-from counterpoise import own_code
 from counterpoise.errors import ModelError, nearest
 from counterpoise.models.families.base import Built, Request, register
+from counterpoise.system import own_code
 
 
 @register("file", summary="your own: path/to/file.py:function, called with num_classes and the arguments", names=list)

@@ -10,10 +10,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from counterpoise import documents
 from counterpoise.errors import MissingExtraError, ModelError, nearest, unknown
-from counterpoise.models import checkpoint, guard, published
+from counterpoise.models import checkpoint, published
 from counterpoise.models.families.base import Built, Request, register
+from counterpoise.system import documents, torchvision_guard
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
@@ -139,7 +139,7 @@ def build(name: str, request: Request) -> Built:
 
 
 def _library() -> Any:
-    guard.ready()
+    torchvision_guard.ready()
     try:
         import transformers
     except ImportError:

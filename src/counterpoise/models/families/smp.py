@@ -13,10 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from counterpoise.errors import ModelError, nearest, unknown
-from counterpoise.models import checkpoint, guard, published
+from counterpoise.models import checkpoint, published
 from counterpoise.models.families import timm
 from counterpoise.models.families.base import Built, Request, register
 from counterpoise.models.padding import Padded
+from counterpoise.system import torchvision_guard
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
@@ -130,7 +131,7 @@ def build(name: str, request: Request) -> Built:
 
 
 def _library() -> Any:
-    guard.ready()
+    torchvision_guard.ready()
     import segmentation_models_pytorch as smp
 
     return smp

@@ -8,8 +8,9 @@ from typing import Any
 from torch import Tensor
 
 from counterpoise.errors import ModelError, nearest, unknown
-from counterpoise.models import checkpoint, guard, imagenet, published
+from counterpoise.models import checkpoint, imagenet, published
 from counterpoise.models.families.base import Built, Request, register
+from counterpoise.system import torchvision_guard
 
 SAFE_FILES = {
     "pytorch_model.bin": "model.safetensors",
@@ -19,7 +20,7 @@ SAFE_FILES = {
 
 def names() -> list[str]:
     """All architectures of the timm that is installed."""
-    guard.ready()
+    torchvision_guard.ready()
     import timm
 
     listed: list[str] = timm.list_models()
@@ -134,7 +135,7 @@ def _create(
 
 def _config(name: str, tag: str | None) -> Any:
     """timm's PretrainedCfg of a name. Raises ModelError where name or tag are unknown, or two tags are given."""
-    guard.ready()
+    torchvision_guard.ready()
     import timm
     from timm.models import PretrainedCfg, get_pretrained_cfg
 

@@ -8,9 +8,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from counterpoise.errors import ModelError, unknown
-from counterpoise.models import checkpoint, guard, imagenet, published
+from counterpoise.models import checkpoint, imagenet, published
 from counterpoise.models.families.base import Built, Request, register
 from counterpoise.models.padding import Padded
+from counterpoise.system import torchvision_guard
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
@@ -41,7 +42,7 @@ class Segmenter(Padded):
 
 def names() -> list[str]:
     """All classifiers and segmentation networks of the torchvision that is installed."""
-    guard.ready()
+    torchvision_guard.ready()
     from torchvision import models
 
     return [*models.list_models(models), *_segmenters()]
@@ -149,7 +150,7 @@ def _create(name: str, request: Request, **arguments: Any) -> nn.Module:
 
 
 def _segmenters() -> list[str]:
-    guard.ready()
+    torchvision_guard.ready()
     from torchvision import models
 
     listed: list[str] = models.list_models(models.segmentation)

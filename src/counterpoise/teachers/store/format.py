@@ -25,8 +25,8 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 from counterpoise.data.walking import of_earlier
-from counterpoise.documents import parse_json, read_text
 from counterpoise.errors import CounterpoiseError
+from counterpoise.system.documents import parse_json, read_text
 from counterpoise.teachers import identity
 from counterpoise.teachers.store.codecs import FORMAT, Codec, StoreError, find
 

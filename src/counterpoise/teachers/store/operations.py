@@ -12,7 +12,7 @@ from filelock import FileLock
 from torch import Tensor
 
 from counterpoise.errors import RunError
-from counterpoise.files import write_text
+from counterpoise.system.files import write_text
 from counterpoise.teachers import identity
 from counterpoise.teachers.store.codecs import FORMAT, StoreError
 from counterpoise.teachers.store.format import (

@@ -1,0 +1,1 @@
+"""The command line: one file a verb or a few, which parse, call and print."""

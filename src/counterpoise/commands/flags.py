@@ -1,0 +1,195 @@
+"""Between a command line and the library's functions: what flags mean, what was wrong with them, what is printed."""
+
+from __future__ import annotations
+
+import csv
+import json as json_format
+import os
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import CycloptsError, Parameter, UnknownOptionError
+from pydantic import ValidationError
+
+from counterpoise import config
+from counterpoise.config import validation_errors
+from counterpoise.errors import ConfigError, job_of, nearest, shortened
+from counterpoise.system import documents, own_code
+
+Options = Annotated[config.Run | None, Parameter(name="*")]
+
+
+def resolved(run_file: Path | None, options: config.Run | None, resume: bool = False) -> config.Run:
+    """The run file with the flags laid over it. A term that is named by flag replaces the default, as in a file."""
+    flags = given(options) if options is not None else {}
+    own_code.name(flags)
+    if resume and run_file is None and "out" in flags and Path(flags["out"], "run.yaml").is_file():
+        kept = Path(flags["out"], "run.yaml")
+        run = config.resolve(config.merge(config.kept_values(kept), flags), f"run file {kept}")
+        own_code.require(run, str(kept))
+        return run
+    if run_file is not None and run_file.suffix not in {".yaml", ".yml"} and not run_file.exists():
+        raise RunFileError(run_file)
+    values = config.read(run_file) if run_file is not None else {}
+    own_code.name(values)
+    origin = f"run file {run_file}" if run_file is not None else "command line"
+    return config.resolve(config.merge(values, flags), origin)
+
+
+def data_of(data: Path, options: config.Run | None) -> config.Run:
+    """A run of a data folder, or a run file, with the flags laid over it."""
+    values = config.read(data) if data.suffix in {".yaml", ".yml"} else {"data": {"path": data}}
+    flags = given(options) if options is not None else {}
+    return config.resolve(config.merge(values, flags), "command line")
+
+
+class RunFileError(ConfigError):
+    """What stands in the place of the run file is neither there nor named like one."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"Run file {path} does not exist.")
+        self.path = path
+
+
+def with_truth_values(arguments: list[str]) -> list[str]:
+    """`--flag false` as `--flag=false`: a switch would leave the word to the run file."""
+    joined: list[str] = []
+    for argument in arguments:
+        if joined and argument.lower() in {"true", "false", "yes", "no"} and re.fullmatch(r"--[^=]+", joined[-1]):
+            joined[-1] += f"={argument}"
+        else:
+            joined.append(argument)
+    return joined
+
+
+def why_taken(word: str, arguments: list[str]) -> str:
+    """Why a word behind a flag was taken for the run file."""
+    at = arguments.index(word) if arguments.count(word) == 1 else 0
+    flag_at = next((i for i in reversed(range(at)) if arguments[i].startswith("--")), None)
+    if flag_at is None:
+        return ""
+    flag, _, value = arguments[flag_at].partition("=")
+    follows = f" '{word}' follows {' '.join(arguments[flag_at:at])}"
+    if value or flag_at < at - 1:
+        free = re.match(r"--(objective|data\.options|(student|teacher)\.arguments)\.", flag)
+        return f"{follows}, complete without it{'; a list is one value there: [1, 2]' if free else ''}."
+    section, dot, name = flag.removeprefix("--").rpartition(".")
+    return f"{follows}{'' if name.startswith('no-') else f', which is switched off with --{section}{dot}no-{name}'}."
+
+
+def part_of(text: str) -> tuple[int, int]:
+    """2/8 as (1, 8)."""
+    found = re.fullmatch(r"(\d+)/(\d+)", text)
+    if found is None or not 1 <= int(found[1]) <= int(found[2]):
+        raise ConfigError(f"--part is such as 2/8, the second of eight parts, got '{text}'.")
+    return int(found[1]) - 1, int(found[2])
+
+
+def given(options: config.Run) -> dict[str, Any]:
+    """The options that were given. Those under free keys arrive as text, and mean what they do in a run file."""
+    flags = options.model_dump(exclude_unset=True)
+    for section, key in (("data", "options"), ("student", "arguments"), ("teacher", "arguments")):
+        if key in (flags.get(section) or {}):
+            flags[section][key] = parse(flags[section][key])
+    for term in flags.get("objective", {}).values():
+        term |= {key: parse(value) for key, value in term.items() if key not in config.Term.model_fields}
+    return flags
+
+
+def parse(value: Any) -> Any:
+    """Text of a free key as YAML has it, at any depth."""
+    if isinstance(value, dict):
+        return {key: parse(item) for key, item in value.items()}
+    if not isinstance(value, str) or not value:
+        return value
+    try:
+        return documents.parse_yaml(value)
+    except documents.DocumentError:  # '@x', or a date that does not exist: text
+        return value
+
+
+def explain(error: CycloptsError) -> str:
+    """What is wrong with a command line, in the words that a run file gets."""
+    if isinstance(error, UnknownOptionError):
+        return _unknown_flag(error)
+    cause = error.__cause__
+    if isinstance(cause, ValidationError):
+        section = error.argument.name.strip("-*") if error.argument is not None else ""
+        return validation_errors.explain(cause, "command line", config.Run, section)
+    return str(error)
+
+
+def _unknown_flag(error: UnknownOptionError) -> str:
+    """What does the job of a flag that is known from elsewhere, or the flag whose last part is nearest."""
+    flag = (error.token.keyword or error.token.value).partition("=")[0]
+    section, _, name = flag.lstrip("-").rpartition(".")
+    said = f"Unknown option: {flag}."
+    if job := job_of(name):
+        return f"{said} {job}"
+    known = [name for argument in error.argument_collection for name in argument.names if name.startswith("--")]
+    by_name: dict[str, str] = {}
+    # Last, and so kept, are the flags of the section that was meant.
+    for other in sorted(known, key=lambda other: other.lstrip("-").rpartition(".")[0] == section):
+        by_name[other.lstrip("-").rpartition(".")[2]] = other
+    near = nearest(name.replace("-", "_"), by_name)
+    return said + re.sub(r"'(.*)'", lambda found: by_name[found[1]], near)
+
+
+def show(values: Any, as_json: bool, table: Any) -> None:
+    """Print values as JSON, or what `table` makes of them."""
+    if as_json:
+        print(json_format.dumps(values, indent=2, default=str))
+        return
+    from counterpoise.commands.tables import print_all
+
+    print_all(table())
+
+
+def print_csv(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print rows of the same columns as CSV."""
+    writer = csv.DictWriter(sys.stdout, list(rows[0]) if rows else [], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+
+
+def is_first() -> bool:
+    """Whether this is the process that speaks, of those that torchrun started."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def fail(message: str, code: int = 2) -> int:
+    """Say why, on stderr; the exit code."""
+    message = shortened(message)
+    if is_first():
+        print(f"Error: {message}" if code == 2 else message, file=sys.stderr)
+    return code
+
+
+def record(
+    run_file: Path | None,
+    options: config.Run | None,
+    views: Literal["auto", "complete", "epochs", "plain"],
+    epochs: int | None,
+    precision: str,
+    part: str | None,
+    json: bool,
+    quiet: bool,
+) -> None:
+    """Record a store and say what it holds."""
+    import counterpoise
+    from counterpoise.commands.tables import facts_table
+
+    run = resolved(run_file, options)
+    found = counterpoise.record(
+        run,
+        views=views,
+        epochs=epochs,
+        precision=precision,
+        part=None if part is None else part_of(part),
+        show=not quiet and is_first(),
+    )
+    if is_first():
+        show(found, json, lambda: facts_table(found))

@@ -1,0 +1,38 @@
+"""What there is to choose from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from counterpoise.errors import ConfigError, unknown
+
+
+def listing(what: str) -> list[dict[str, Any]]:
+    """Rows of `list objectives|models|sources`."""
+    if what == "objectives":
+        from counterpoise.objectives.base import entries
+
+        return [
+            {
+                "name": entry.name,
+                "summary": entry.summary,
+                "needs": sorted(entry.kind.needs),
+                "defaults": entry.defaults,
+                "paper": entry.paper,
+                "year": entry.year,
+            }
+            for entry in entries().values()
+        ]
+    if what == "models":
+        from counterpoise.models import catalog
+
+        return [{"name": name} for name in catalog.names()]
+    if what == "sources":
+        from counterpoise.data import sources
+
+        options = sources.options()
+        return [
+            {"name": name, "summary": summary, "options": options[name]}
+            for name, summary in sources.summaries().items()
+        ]
+    raise ConfigError(unknown("List", what, ["objectives", "models", "sources"]))

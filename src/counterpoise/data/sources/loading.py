@@ -1,0 +1,180 @@
+"""From the data section of a run file to its images: the source is found, asked, and its answer checked."""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from counterpoise import config
+from counterpoise.data.decoding import Reading
+from counterpoise.data.problems import Problem
+from counterpoise.data.sources import photos
+from counterpoise.data.sources.base import UNLABELED, Splits, split
+from counterpoise.data.sources.registry import Source, registered
+from counterpoise.data.walking import as_text
+from counterpoise.errors import ConfigError, DataError, nearest, unknown
+from counterpoise.system.files import expanded
+
+AUTO = "auto"
+_FALLBACK = "image_folder"  # what a folder is taken for where no source recognizes it: its errors say what is missing
+
+
+def load(data: config.Data) -> Splits:
+    """The train and val images that a run file's data section speaks of; `data.unlabeled` is appended to train.
+
+    Where `data.held_out` says so, val is a part of the training images, and the data's own val is left alone.
+
+    Both halves have the same classes and are not empty; labels are in range, and known throughout val unless nothing is
+    labeled at all (`classes` is empty).
+
+    Raises:
+        DataError: data is missing or not of the kind asked for.
+        ConfigError: unknown source or option, or an option of the wrong type.
+    """
+    source = _find(data)
+    splits = source.load(data, **_options(source, data.options))
+    if data.class_order == "text" and (classes := as_text(splits.train.classes)):
+        splits = Splits(*(part.in_order(classes) for part in splits))
+    _check(splits, source.name)
+    if data.held_out:
+        if data.held_out >= len(splits.train):
+            raise ConfigError(
+                f"data.held_out must leave something to train on: {data.held_out} of {len(splits.train)} images."
+            )
+        splits = split(splits.train, data.held_out, data.split_seed)
+    if data.unlabeled is not None:
+        unlabeled = photos.collect(_folder(data.unlabeled, "data.unlabeled"))
+        splits = splits._replace(train=splits.train.followed_by(unlabeled))
+    _read_alike(splits, data)
+    return splits
+
+
+def _read_alike(splits: Splits, data: config.Data) -> None:
+    """Have both halves read as `data` says; what it leaves to be found is found in the training pictures."""
+    from counterpoise.data.noticing import look
+
+    reading = Reading("white", data.white_level, data.max_megapixels)
+    splits.train.read_as(reading)
+    seen = look(splits.train)
+    if data.alpha == "ignore" or (data.alpha == "auto" and seen.band_is_data):
+        reading = reading._replace(alpha="ignore")
+    for part in splits:
+        part.read_as(reading)
+    splits.train.notes = [*splits.train.notes, *seen.notes(reading)]
+
+
+def problems(data: config.Data) -> list[Problem]:
+    """What the source of this data finds wrong with it, without decoding; nothing where it cannot say more than `load`.
+
+    Raises:
+        DataError, ConfigError: there is no such data, source or option.
+    """
+    source = _find(data)
+    return [] if source.check is None else list(source.check(data, **_options(source, data.options)))
+
+
+def has_option(data: config.Data, name: str) -> bool:
+    """Whether the source of this data has such an option. Raises as `load`."""
+    return name in _keywords(_find(data))
+
+
+def options() -> dict[str, list[str]]:
+    """The names of each source's `data.options`, by the source's name."""
+    return {name: list(_keywords(source)) for name, source in sorted(registered().items())}
+
+
+def source_of(data: config.Data) -> str:
+    """The name of the source that data is taken for. Raises as `load`."""
+    return _find(data).name
+
+
+def _find(data: config.Data) -> Source:
+    sources = registered()
+    if data.source != AUTO and data.source not in sources:
+        raise ConfigError(unknown("Data source", data.source, [AUTO, *sources]))
+    without_path = [name for name, source in sources.items() if not source.needs_path]
+    if data.path is None:
+        if data.source == AUTO or sources[data.source].needs_path:
+            embedded = ", ".join(f"data.source: {name}" for name in sorted(without_path))
+            what = "No data is given" if data.source == AUTO else f"Data source '{data.source}' needs a folder"
+            raise DataError(
+                f"{what}: set data.path to the folder of the data set, or choose an embedded one ({embedded})."
+            )
+        return sources[data.source]
+    if data.source != AUTO and not sources[data.source].needs_path:
+        raise ConfigError(f"Data source '{data.source}' is embedded and takes no path, got data.path: {data.path}.")
+    if data.source == AUTO and str(data.path) in without_path and not data.path.exists():
+        raise DataError(f"Folder {data.path} does not exist. For the embedded data set set data.source: {data.path}.")
+    path = _folder(data.path, "data.path")
+    if data.source != AUTO:
+        return sources[data.source]
+    kinds = [
+        source for _, source in sorted(sources.items()) if source.recognizes is not None and source.recognizes(path)
+    ]
+    return kinds[0] if kinds else sources[_FALLBACK]
+
+
+def _folder(path: Path, key: str) -> Path:
+    path = expanded(path)
+    if not path.exists():
+        siblings = [entry.name for entry in path.parent.iterdir() if entry.is_dir()] if path.parent.is_dir() else []
+        raise DataError(f"Folder {path} ({key}) does not exist.{nearest(path.name, siblings)}")
+    if not path.is_dir():
+        raise DataError(f"{key} must be a folder, and {path} is a file.")
+    return path
+
+
+def _keywords(source: Source) -> dict[str, Any]:
+    """The options of a source with their types."""
+    hints = typing.get_type_hints(source.load)
+    parameters = inspect.signature(source.load).parameters.values()
+    return {item.name: hints[item.name] for item in parameters if item.kind is inspect.Parameter.KEYWORD_ONLY}
+
+
+def _options(source: Source, given: dict[str, Any]) -> dict[str, Any]:
+    choices = _keywords(source)
+    values = {}
+    for name, value in given.items():
+        if name not in choices:
+            known = f" Available: {', '.join(choices)}." if choices else " It has none."
+            raise ConfigError(
+                f"data.options.{name}: unknown option of source '{source.name}'.{nearest(name, choices)}{known}"
+            )
+        try:
+            values[name] = TypeAdapter(choices[name]).validate_python(value)
+        except ValidationError as error:
+            wanted = error.errors()[0]["msg"]
+            literals = [str(choice) for choice in typing.get_args(choices[name])]
+            message = f"{wanted[:1].lower()}{wanted[1:]}, got {value!r}.{nearest(str(value), literals)}"
+            raise ConfigError(f"data.options.{name}: {message}") from None
+    return values
+
+
+def _check(splits: Splits, source: str) -> None:
+    """What a new source could get wrong, and what all training relies on."""
+    train, val = splits
+    for half, images in (("train", train), ("val", val)):
+        if len(images) == 0:
+            raise DataError(f"The {half} half of the data (source '{source}') holds no images.")
+        lowest, highest = int(images.labels.min()), int(images.labels.max())
+        if lowest < UNLABELED or highest >= len(images.classes):
+            raise DataError(
+                f"Labels of the {half} half are {lowest} to {highest}, expected 0 to {len(images.classes) - 1}."
+            )
+    for name in train.classes:
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise DataError(f"Class name {name!r} cannot be written as text (UTF-8): rename its folder.") from None
+    if train.classes != val.classes:
+        raise DataError(f"The classes of train and val differ: {list(train.classes)[:5]} and {list(val.classes)[:5]}.")
+    if len(train.classes) == 1:
+        raise DataError(f"The data has one class only, '{train.classes[0]}'; a classifier needs at least 2.")
+    if train.classes and bool((val.labels == UNLABELED).any()):
+        raise DataError(
+            f"{int((val.labels == UNLABELED).sum())} images of the val half have no label; evaluation needs them."
+        )

@@ -1,0 +1,243 @@
+"""What an export is made of: the student, its pictures, what is asked for; made, opened again and compared."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from counterpoise import tasks
+from counterpoise.deploy import agreement, base, folder, pictures, sizes
+from counterpoise.deploy.base import Calibration, DisagreementError, Format, Request
+from counterpoise.deploy.fake_quantization import kept_layers
+from counterpoise.deploy.network import Deployed
+from counterpoise.engine import inputs
+from counterpoise.engine.inputs import RunLike
+from counterpoise.engine.progress import Pace
+from counterpoise.errors import ConfigError, DataError, unknown
+from counterpoise.students.student import Student, load_student
+
+if TYPE_CHECKING:
+    from counterpoise import config
+    from counterpoise.data.sources.base import Splits
+    from counterpoise.models.catalog import Model
+    from counterpoise.students.epochs import Epoch
+
+CALIBRATION_IMAGES = 256
+
+
+class Job(NamedTuple):
+    """A student, and what its export is to be.
+
+    Attributes:
+        network: the student as it is deployed.
+        data: pictures to compare on and calibrate with, where there are some; section says how they are read.
+        images: how many of them at most it is compared on; None: all.
+        min_same: percent of the answers that must be the same; None: as the precision has it.
+        notes: what was decided, for export.json.
+        trained_on: how many of the images that it is compared on the student was trained on.
+        show: how far the comparison is, on stderr.
+    """
+
+    student: Student
+    network: Deployed
+    format: Format
+    request: Request
+    data: Splits | None
+    section: config.Data
+    images: int | None
+    min_same: float | None = None
+    notes: Mapping[str, Any] = {}
+    trained_on: int = 0
+    show: bool = False
+
+
+def check_choices(
+    chosen: Format, precision: str, batch: int | None, opset: int | None = None, min_same: float | None = None
+) -> None:
+    """Raises ConfigError for what the format has not."""
+    if precision not in base.PRECISIONS:
+        raise ConfigError(unknown("Precision", precision, base.PRECISIONS))
+    if precision not in chosen.precisions:
+        raise ConfigError(f"{chosen.name} has no {precision} here. Available: {', '.join(chosen.precisions)}.")
+    if batch is not None:
+        inputs.positive("batch", batch)
+    if opset is not None and not chosen.opsets:
+        raise ConfigError(f"opset is of --to onnx, and this is --to {chosen.name}: leave it out.")
+    if opset is not None and opset not in chosen.opsets:
+        raise ConfigError(f"opset must be {chosen.opsets[0]} to {chosen.opsets[-1]}, got {opset}.")
+    if min_same is not None and (precision != "int8" or not 0 <= min_same <= 100):
+        raise ConfigError(
+            f"min_same is of int8, the percent of answers that must be the same, 0 to 100; got {min_same} "
+            f"with {precision}."
+        )
+
+
+def prepare(
+    student: str | Path,
+    chosen: Format,
+    precision: str = "float32",
+    batch: int | None = None,
+    size: tuple[int, int] | None = None,
+    data: RunLike | None = None,
+    data_set: Splits | None = None,
+    images: int | None = None,
+    model: Model | None = None,
+    min_same: float | None = None,
+    opset: int | None = None,
+    epoch: Epoch | None = None,
+) -> Job:
+    """Load what an export is made of and compared with; arguments as for `export`."""
+    network = load_student(Path(student), model=model, epoch=epoch)
+    splits, section = pictures.data_of(Path(student), data, data_set)
+    if splits is not None:
+        from counterpoise.data.sources.base import Splits
+        from counterpoise.engine.evaluator import in_classes_of
+
+        if splits.val.classes:
+            splits = Splits(*(in_classes_of(network, part) for part in splits))
+        tasks.get(network.task).check(splits.val)
+    found = pictures.size_of(network, size, None if splits is None else splits.val, section)
+    if batch is None and not chosen.dynamic_batch:
+        batch = 1
+    around = pictures.mean_color(network) if network.task == "segmentation" else None
+    request = Request(precision, found, batch, opset, around=around)
+    if images is not None:
+        inputs.positive("images", images)
+    seen = 0
+    if splits is not None and data_set is None:
+        seen = inputs.trained_on(Path(student), pictures.spread(splits.val, images), section)
+    return Job(network, Deployed(network), chosen, request, splits, section, images, min_same, trained_on=seen)
+
+
+def settled(job: Job, any_size: bool | None = None) -> Job:
+    """The job, with what was decided on sizes: see `sizes.settled`."""
+    shown = None if job.data is None else job.data.val
+    request, note = sizes.settled(job.network, job.format, job.request, shown, any_size)
+    return job._replace(request=request, notes={"size": note} if note else {})
+
+
+def calibrated(job: Job, given: Calibration | Mapping[str, Any] | None) -> Calibration:
+    """Training images as the export is fed, and how ranges are drawn from them."""
+    if isinstance(given, Calibration):
+        settings = given
+    else:
+        values = {"images": CALIBRATION_IMAGES, "method": job.format.methods[0], "keep": (), **(given or {})}
+        splits, section = job.data, job.section
+        if values.get("data") is not None:
+            from counterpoise.data import sources
+
+            section = inputs.read_for(inputs.data_section(Path(), values["data"]), job.student.reading)
+            splits = sources.load(section)
+        if splits is None:
+            raise ConfigError("int8 is calibrated on training images, and none are given: --data PATH.")
+        train = pictures.spread(splits.train, inputs.positive("calibration images", int(values["images"])))
+        parts = [pixels for pixels, _ in pictures.batches(train, job.student, section, job.request)]
+        alike = len({part.shape[1:] for part in parts}) == 1
+        pixels = torch.cat(parts) if alike else tuple(picture for part in parts for picture in part)
+        settings = Calibration(pixels, str(values["method"]), tuple(values["keep"]))
+    if isinstance(settings.pixels, Tensor) and (
+        settings.pixels.dtype != torch.uint8
+        or settings.pixels.shape[1:2] != (3,)
+        or tuple(settings.pixels.shape[2:]) != (job.request.fed or tuple(settings.pixels.shape[2:]))
+    ):
+        raise ConfigError(
+            f"Calibration pixels must be uint8 [N, 3, {job.request.size[0]}, {job.request.size[1]}], got "
+            f"{str(settings.pixels.dtype).removeprefix('torch.')} {list(settings.pixels.shape)}."
+        )
+    if settings.method not in job.format.methods:
+        raise ConfigError(unknown(f"Calibration method of {job.format.name}", settings.method, job.format.methods))
+    return replace(settings, keep=kept_layers(job.network, settings.keep))
+
+
+def make(job: Job, out: Path, calibration: Calibration | None) -> dict[str, Any]:
+    """The format's files in the folder `out`."""
+    metadata = {
+        "task": job.student.task,
+        "architecture": job.student.name,
+        "classes": json.dumps(job.student.classes, ensure_ascii=False),
+        "input": json.dumps(taken(job).model_dump()),
+    }
+    if calibration is None:
+        return job.format.convert(job.network, job.request, metadata, out)
+    return job.format.quantize(job.network, job.request, metadata, out, calibration)
+
+
+def compared(job: Job, runtime: base.Runtime, out: Path) -> agreement.Agreement | None:
+    """The agreement on validation images. Raises ExportError where there is too little of it, with the layer."""
+    if job.data is None:
+        samples = [(pictures.generated(8, job.request.size), None)]
+        difference = _first_look(job, runtime, samples[0][0])
+        if difference:
+            raise _refusal(job, out, samples[0][0], difference)
+        return None
+    images = pictures.spread(job.data.val, job.images)
+    pairs = pictures.pairs(images, job.student, job.section, job.request)
+    first = next(pairs, None)
+    if first is None:
+        raise DataError("No validation image can be read, so there is nothing to compare the export on.")
+    task = tasks.get(job.student.task)
+    found = agreement.compare(
+        job.network,
+        runtime,
+        itertools.chain([first], pairs),
+        task,
+        job.student.num_classes,
+        job.request.batch,
+        watch=Pace(len(images), "Compared images", job.show).at,
+    )
+    found = replace(found, trained_on=job.trained_on)
+    objection = found.objection(job.request.precision, job.min_same)
+    if objection:
+        raise _refusal(job, out, first.fed, objection)
+    return found
+
+
+def _first_look(job: Job, runtime: base.Runtime, pixels: torch.Tensor) -> str:
+    """Without data: whether logits of generated pictures differ by more than rounding."""
+    expected = agreement.student_answer(job.network, pixels)
+    answered = torch.from_numpy(agreement.answer(runtime, pixels.numpy(), job.request.batch)).float()
+    limit = agreement.LIMITS[job.request.precision].difference
+    bound = 1.0 if limit is None else limit
+    largest = float((answered - expected).abs().max())
+    scale = max(1.0, float(expected.abs().max()))
+    return "" if largest <= bound * scale else f"logits of generated pictures differ by up to {largest:.3g}"
+
+
+def _refusal(job: Job, out: Path, pixels: torch.Tensor, why: str) -> DisagreementError:
+    count = job.request.batch or min(8, len(pixels))
+    shown = pixels.repeat(-(-count // len(pixels)), 1, 1, 1)[:count]
+    where = agreement.first_apart(job.format.layers(job.network, out, shown.numpy()), job.request.precision)
+    hint = ""
+    if job.request.precision == "int8":
+        hint = (
+            " Keep its sensitive layers in float (--within 0.5, or by name, such as --keep student.net.conv1), or "
+            "fine-tune the student for 8 bits (counterpoise finetune)."
+        )
+    return DisagreementError(f"The {job.format.name} export disagrees with the student: {why}.{where}{hint}", why)
+
+
+def taken(job: Job) -> folder.Input:
+    """What pictures the export takes, for export.json and for what it holds of itself."""
+    size = job.request.size
+    share = tasks.get(job.student.task).crop_share(job.student, size)
+    student = job.student
+    return folder.Input.model_validate(
+        {
+            "size": size,
+            "any_size": job.request.any_size,
+            "around": None if job.request.any_size else job.request.around,
+            "reduction": student.scenes.reduction,
+            "batch": job.request.batch,
+            "crop_share": share,
+            "fit": student.fit,
+            "alpha": student.reading.alpha,
+            "white_level": student.reading.white_level,
+        }
+    )

@@ -1,0 +1,228 @@
+"""Runs as Python functions: train, distill, record. Each goes from its run file to its folder."""
+
+from __future__ import annotations
+
+import json
+from contextlib import ExitStack, nullcontext
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from counterpoise import config
+from counterpoise.data.images import skipping_advised
+from counterpoise.data.sources.base import Splits
+from counterpoise.engine import inputs, recording
+from counterpoise.engine.assemble import assemble, settle
+from counterpoise.engine.export_student import finish, finished
+from counterpoise.engine.inputs import RunLike
+from counterpoise.engine.optimization import never_reached
+from counterpoise.engine.processes import join
+from counterpoise.engine.progress import say
+from counterpoise.engine.recording import Views
+from counterpoise.engine.run_folder import RunFolder, default_path
+from counterpoise.engine.trainer import Result, Trainer
+from counterpoise.errors import ConfigError
+from counterpoise.objectives.composite import described
+from counterpoise.teachers import store
+
+
+def train(
+    run: RunLike,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    student: nn.Module | None = None,
+    data: Splits | None = None,
+    show: bool = False,
+    deadline: float | None = None,
+) -> Result:
+    """Train a network on labels alone: a teacher, or a student to compare with.
+
+    Where `run` is written for distilling, its teacher is left out, and cross-entropy stands alone with weight 1.
+
+    Args: as for `distill`.
+    """
+    resolved = inputs.resolve(run)
+    if resolved.teacher is not None or "objective" not in resolved.model_fields_set:
+        labels = resolved.objective.get("cross_entropy", config.Term())
+        alone = {"cross_entropy": labels.model_copy(update={"weight": 1.0})}
+        resolved = resolved.model_copy(update={"teacher": None, "objective": alone})
+    return _train_student(
+        resolved, resume=resume, overwrite=overwrite, student=student, data=data, show=show, deadline=deadline
+    )
+
+
+def distill(
+    run: RunLike,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    student: nn.Module | None = None,
+    teacher: nn.Module | None = None,
+    data: Splits | None = None,
+    show: bool = False,
+    deadline: float | None = None,
+) -> Result:
+    """Train a student that imitates a teacher.
+
+    Args:
+        run: a run file's path, its values, or a resolved `Run`.
+        resume: go on with the run in the folder `out`, from its last checkpoint.
+        overwrite: replace the run in the folder `out`.
+        student: a module to train instead of `student.model`.
+        teacher: a module to imitate instead of `teacher.model`, with its weights; put in eval mode and frozen.
+        data: `Splits(train, val)` instead of `data.path`.
+        show: progress on stderr.
+        deadline: moment of time.monotonic() at which to stop with a checkpoint, as on Ctrl-C.
+
+    Returns:
+        The metrics of the last and of the best epoch, and the run's folder, with the student in `student/`.
+
+    Raises:
+        CounterpoiseError: whatever is wrong with the run, the data or the models.
+        Interrupted: Ctrl-C, SIGTERM or the deadline; a checkpoint has been written.
+    """
+    resolved = inputs.resolve(run)
+    if resolved.teacher is None and teacher is None:
+        raise ConfigError("distill needs a teacher: give teacher.model and teacher.checkpoint, or use train.")
+    return _train_student(
+        resolved,
+        resume=resume,
+        overwrite=overwrite,
+        student=student,
+        teacher=teacher,
+        data=data,
+        show=show,
+        deadline=deadline,
+    )
+
+
+@skipping_advised()
+def _train_student(
+    run: config.Run,
+    *,
+    resume: bool,
+    overwrite: bool,
+    student: nn.Module | None,
+    teacher: nn.Module | None = None,
+    data: Splits | None,
+    show: bool,
+    deadline: float | None,
+) -> Result:
+    """Train the student of a run; arguments, result and errors are those of `distill`."""
+    if resume and overwrite:
+        raise ConfigError("--resume goes on with a run and --overwrite replaces it: give one of them.")
+    if resume and run.out is None:
+        raise ConfigError("--resume needs --out: the run folder to go on with.")
+    with join(run.train.device) as processes, ExitStack() as ending:
+        run = settle(run, processes.device)
+        folder = RunFolder(run.out or default_path(run.student.model or type(student).__name__))
+        resume = resume and folder.started()
+        processes.barrier()
+        with folder.locked() if processes.first else nullcontext():
+            late, done = never_reached(run.train), None
+            if resume:
+                folder.check_same(run)
+                done = finished(folder, run)
+                run = folder.read_as_started(run)
+            elif late is not None:
+                raise ConfigError(late)
+            elif processes.first:
+                folder.check_free(overwrite)
+            parts = assemble(run, processes, student=student, teacher=teacher, data=data)
+            parts.found.add("loss", described(run.objective))
+            if late is not None:
+                parts.found.note(late)
+            say(parts.found, show and processes.first)
+            ending.callback(parts.train.close)  # not when the garbage collector comes, with whatever was inherited
+            trainer = Trainer(parts.run, folder, parts, processes, show)
+            if not resume:
+                trainer.meet_teacher()
+            if resume:
+                if done is not None or folder.checkpoint.exists():  # before anything in the folder is written
+                    folder.check_identity(parts.identity, parts.classes)
+                if done is not None:
+                    return done
+                if processes.first:
+                    folder.ship(run.train.ship)
+                folder.check_decided(parts.run, parts.train.images, parts.in_arrays)
+            elif processes.first:
+                folder.start(parts.run)
+            if processes.first:
+                folder.tell(parts.found)
+            processes.barrier()
+            trainer.fit(resume, deadline)
+            result = finish(trainer)
+            processes.barrier()
+            return result
+
+
+def record(
+    run: RunLike,
+    *,
+    out: str | Path | None = None,
+    views: Views = "auto",
+    epochs: int | None = None,
+    precision: str = "float16",
+    part: tuple[int, int] | None = None,
+    student: nn.Module | None = None,
+    teacher: nn.Module | None = None,
+    data: Splits | None = None,
+    show: bool = False,
+) -> dict[str, Any]:
+    """Record what a teacher says of the views that a student will see, for `teacher.store`.
+
+    What is there already stays: a recording that was stopped goes on, and a store gets the epochs that it lacks.
+
+    Args:
+        run: as for `distill`; only its data, teacher and the sizes of its networks matter.
+        out: folder of the store; default: the run's `out`.
+        views: "complete": every view of every image, where they can be counted (pad, crop and mirror), good for any
+            number of epochs; "epochs": the views of the first `epochs` epochs of the run's seed; "plain": the images
+            without augmentation, for runs without any; "auto": complete where that is possible, else epochs.
+        epochs: default: train.epochs.
+        precision: "float16", "int8", "int4" (see docs/teacher-store.md), "float32", or "topK" for the K largest logits.
+        part: (k, n), the k-th of n parts that processes or machines record, counted from 0; default: as torchrun says.
+        student, teacher, data, show: as for `distill`.
+
+    Returns:
+        What `store_info` says of the store.
+
+    Raises:
+        StoreError: the folder holds something else, or the disk has no room.
+    """
+    resolved = inputs.resolve(run)
+    place = out or resolved.out
+    if place is None:
+        raise ConfigError("record needs a folder for the store: give --out.")
+    if resolved.teacher is None and teacher is None:
+        raise ConfigError("record needs a teacher: give teacher.model and teacher.checkpoint.")
+    if resolved.teacher is not None:
+        resolved = resolved.model_copy(
+            update={"teacher": resolved.teacher.model_copy(update={"store": None, "missing": "refuse"})}
+        )
+    if views == "plain":
+        resolved = recording.plain(resolved)
+    with join(resolved.train.device) as processes:
+        resolved = settle(resolved, processes.device)
+        parts = assemble(resolved, processes, student=student, teacher=teacher, data=data)
+        finished = recording.record(
+            resolved,
+            parts,
+            Path(place),
+            views=views,
+            epochs=inputs.positive("epochs", resolved.train.epochs if epochs is None else epochs),
+            precision=precision,
+            part=part or (processes.rank, processes.world),
+            processes=processes,
+            show=show,
+        )
+    return {"store": str(place), "finished": finished, **store.info(Path(place))}
+
+
+def summary(result: Result) -> dict[str, Any]:
+    """A result as plain JSON values."""
+    values: dict[str, Any] = json.loads(json.dumps(asdict(result), default=str))
+    return values

@@ -1,0 +1,273 @@
+"""What the student costs once it is shipped: exports, what was measured of them, and the candidates of `fit`."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from counterpoise.pages.report import charts
+from counterpoise.pages.report.charts import Chart
+from counterpoise.pages.report.reading import LARGEST
+from counterpoise.pages.report.words import metric as in_words
+from counterpoise.pages.report.words import plain
+from counterpoise.system import documents
+from counterpoise.system.files import regular
+
+EXPORT, FRONTIER = "export.json", "frontier.csv"
+BESIDE = {"run.py", "reference.safetensors"}
+"""Files of an export that are not shipped."""
+DEPTH = 4
+CANDIDATES = 200
+"""Rows of a table of candidates."""
+SERIES = ("series-4", "series-5", "series-6", "series-8", "other-4", "series-2")
+"""Colors of formats; those of the student, KD and the teacher are taken."""
+
+
+def find(path: Path) -> list[Path]:
+    """Files that tell of exports, measurements and candidates: the path itself, or those below a folder."""
+    if path.is_file():
+        return [path] if path.suffix in (".json", ".csv") else []
+    found: list[Path] = []
+    level = [path]
+    for _ in range(DEPTH):
+        below: list[Path] = []
+        for folder in level:
+            for child in sorted(folder.iterdir()) if folder.is_dir() else []:
+                if child.is_symlink() or child.name.startswith("."):
+                    continue
+                if child.is_dir():
+                    below.append(child)
+                elif child.name in (EXPORT, FRONTIER) or (child.name.startswith("measure") and child.suffix == ".json"):
+                    found.append(child)
+        level = below
+    return found
+
+
+def deployment(
+    files: Sequence[Path],
+    rows: Sequence[Mapping[str, Any]],
+    own: tuple[Path, float | None],
+    latency: Mapping[str, Any],
+    metric: str,
+) -> dict[str, Any]:
+    """Table and charts of everything that can be shipped, and what is missing.
+
+    Args:
+        files: as `find` has them.
+        rows: of the answer's table: the networks as PyTorch runs them.
+        own: folder and metric of the run that is shipped, which need not be the mean of its method.
+        latency: of the findings.
+    """
+    missing: list[str] = []
+    exports, measured, candidates, machines = [], [], [], []
+    for file in files:
+        if file.name == EXPORT:
+            exports += _export(file, missing)
+        elif file.suffix == ".csv":
+            candidates += _candidates(file, metric, missing)
+        else:
+            found, machine = _measured(file, missing)
+            measured += found
+            machines += [machine] if machine else []
+    networks = _networks(rows, own, latency)
+    _join([*exports, *(row for row in networks if "folder" in row)], measured)
+    unclaimed = [row for row in measured if not row.get("claimed")]
+    shown = [*networks, *exports, *unclaimed, *candidates]
+    kinds = dict.fromkeys(row["kind"] for row in shown if not row["color"])
+    colors = dict(zip(kinds, SERIES, strict=False))
+    for row in shown:
+        row["color"] = row["color"] or colors.get(row["kind"], "ink")
+    if not exports:
+        missing.append("No export was found: counterpoise export makes them, for phones, browsers and servers.")
+    if not measured and not candidates:
+        missing.append("Nothing was measured on the runtime that will run it: counterpoise measure does that.")
+    return {
+        "rows": shown,
+        "charts": _charts(shown, metric),
+        "machines": list(dict.fromkeys(machines)),
+        "latency": latency,
+        "missing": missing,
+        "there": bool(exports or measured or candidates or any(row["ms"] for row in networks)),
+    }
+
+
+def _networks(
+    rows: Sequence[Mapping[str, Any]], own: tuple[Path, float | None], latency: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """Student and teacher in PyTorch, where their time was taken."""
+    return [
+        {
+            "name": own[0].resolve().name if row["chosen"] else row["name"],
+            "kind": str(latency.get("runtime", "PyTorch")),
+            "precision": "float32",
+            "value": own[1] if row["chosen"] else row["mean"],
+            "bytes": row["bytes"],
+            "ms": row["ms"],
+            "color": row["color"],
+            **({"folder": own[0]} if row["chosen"] else {}),
+        }
+        for row in rows
+        if row["chosen"] or row["role"] == "teacher"
+    ]
+
+
+def _export(file: Path, missing: list[str]) -> list[dict[str, Any]]:
+    values = _json(file, missing)
+    if values is None:
+        return []
+    agreement = _mapping(values.get("agreement"))
+    sizes = [
+        size
+        for name, entry in _mapping(values.get("files")).items()
+        if name not in BESIDE and (size := _number(_mapping(entry).get("bytes"))) is not None
+    ]
+    return [
+        {
+            "name": f"{values.get('format', 'export')} {_precision(values.get('precision'))}",
+            "kind": str(values.get("format", "export")),
+            "precision": str(values.get("precision", "")),
+            "value": _number(agreement.get("export")),
+            "same": _number(agreement.get("same")),
+            "images": _number(agreement.get("images")),
+            "bytes": sum(sizes) if sizes else None,
+            "ms": None,
+            "verified": bool(values.get("verified")),
+            "folder": file.parent,
+            "color": "",
+        }
+    ]
+
+
+def _measured(file: Path, missing: list[str]) -> tuple[list[dict[str, Any]], str]:
+    """Rows of one picture on one thread, or whatever comes nearest."""
+    values = _json(file, missing)
+    if values is None or not isinstance(values.get("measured"), list):
+        return [], ""
+    machine = _mapping(values.get("machine"))
+    told = machine.get("processor") or machine.get("name") or machine.get("device") or ""
+    rows = []
+    for entry in map(_mapping, values["measured"]):
+        cases = [case for case in map(_mapping, entry.get("cases") or []) if _number(case.get("median_ms")) is not None]
+        case = min(cases, key=lambda one: (one.get("batch", 1), one.get("threads", 1)), default={})
+        rows.append(
+            {
+                "name": f"{entry.get('runtime', '')} {_precision(entry.get('precision'))}".strip()
+                or str(entry.get("name")),
+                "path": str(entry.get("name", "")),
+                "kind": str(entry.get("runtime", "")),
+                "precision": str(entry.get("precision", "")),
+                "value": None,
+                "bytes": _number(entry.get("bytes")),
+                "ms": _number(case.get("median_ms")),
+                "low": _number(case.get("low_ms")),
+                "high": _number(case.get("high_ms")),
+                "threads": case.get("threads"),
+                "batch": case.get("batch"),
+                "peak": _number(case.get("peak_mb")),
+                "color": "",
+            }
+        )
+    return rows, str(told)
+
+
+def _join(shipped: Iterable[dict[str, Any]], measured: Sequence[dict[str, Any]]) -> None:
+    """What lies in a folder gets the time that was measured of it, wherever it has moved to."""
+    for one in shipped:
+        folder: Path = one["folder"]
+        own = [row for row in measured if row.get("path") and Path(row["path"]).resolve() == folder.resolve()]
+        own = own or [row for row in measured if Path(row.get("path", "")).name == folder.resolve().name]
+        if own:
+            one |= {key: own[-1][key] for key in ("ms", "low", "high", "threads", "batch", "peak")}
+            for row in own:
+                row["claimed"] = True
+
+
+def _candidates(file: Path, metric: str, missing: list[str]) -> list[dict[str, Any]]:
+    """Rows of frontier.csv, each with its metric after the most epochs that it was trained for."""
+    try:
+        with regular(file).open(newline="", encoding="utf-8", errors="replace") as lines:
+            table = list(csv.DictReader(lines))
+    except (OSError, csv.Error) as error:
+        missing.append(f"{file.name} cannot be read: {error}.")
+        return []
+    if table and "candidate" not in table[0]:
+        missing.append(f"{file.name} is no table of counterpoise fit.")
+        return []
+    rows = []
+    for line in table[:CANDIDATES]:
+        reached = {
+            int(match[1]): value
+            for column, text in line.items()
+            if (match := re.fullmatch(rf"{re.escape(metric)}_(\d+)_epochs", column or ""))
+            and (value := _parsed(text)) is not None
+        }
+        epochs = max(reached, default=None)
+        size = _parsed(line.get("megabytes"))
+        rows.append(
+            {
+                "name": line["candidate"] or "candidate",
+                "kind": "candidate of fit" + ("" if epochs is None else f", {epochs} epochs"),
+                "precision": line.get("precision") or "",
+                "value": None if epochs is None else reached[epochs],
+                "note": line.get("status") or "",
+                "bytes": None if size is None else 1e6 * size,
+                "ms": _parsed(line.get("latency_ms")),
+                "low": _parsed(line.get("latency_low_ms")),
+                "high": _parsed(line.get("latency_high_ms")),
+                "color": "",
+            }
+        )
+    return rows
+
+
+def _charts(rows: Sequence[dict[str, Any]], metric: str) -> list[Chart]:
+    found = []
+    for id, key, across, unit, factor in (
+        ("latency", "ms", "latency", "ms", 1.0),
+        ("size", "bytes", "size", "MB", 1e-6),
+    ):
+        points = [
+            {
+                "name": plain(row["name"], 30),
+                "x": row[key] * factor,
+                "y": row["value"],
+                "color": row["color"],
+            }
+            for row in rows
+            if row[key] and row["value"] is not None
+        ]
+        if len(points) > 1:
+            found.append(charts.cost(id, points, across, unit, f"{in_words(metric)}, %"))
+    return found
+
+
+def _precision(value: Any) -> str:
+    return {"float32": "float", "float16": "half", "int8": "8 bits"}.get(str(value), str(value or ""))
+
+
+def _json(file: Path, missing: list[str]) -> dict[str, Any] | None:
+    try:
+        values = documents.read_json(file, limit=LARGEST)
+    except (OSError, ValueError):
+        missing.append(f"{file.parent.name}/{file.name} is damaged or cannot be read.")
+        return None
+    return values if isinstance(values, dict) else None
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _number(value: Any) -> float | None:
+    fits = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < float("inf")
+    return float(value) if fits else None
+
+
+def _parsed(text: str | None) -> float | None:
+    try:
+        return _number(float(text or ""))
+    except (TypeError, ValueError):
+        return None

@@ -1,0 +1,154 @@
+"""Which classes a student takes for which others, and where it and its teacher part."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from counterpoise.data.epochs import Batch
+from counterpoise.errors import CounterpoiseError
+from counterpoise.pages.report.findings.base import STUDENT, TEACHER, Gathering
+from counterpoise.pages.report.pictures import photo
+
+CONFUSIONS, EACH = 12, 4
+"""Confusions that are shown, and pictures of each."""
+EXAMPLES = 12
+"""Pictures of each square of agreement."""
+SQUARES = ("both", "teacher", "student", "neither")
+Answers = NDArray[np.int64]
+
+
+class Classification(Gathering):
+    """Keeps each image's label, and each model's answer and its probability."""
+
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self.parts: dict[str, list[Tensor]] = {"index": [], "label": []}
+        for name in self.models:
+            self.parts |= {f"{name} answer": [], f"{name} confidence": []}
+
+    def update(self, batch: Batch, logits: Mapping[str, Tensor]) -> None:
+        self.parts["index"].append(batch.indices)
+        self.parts["label"].append(batch.target.cpu())
+        for name, values in logits.items():
+            confidence, answer = values.softmax(1).max(1)
+            self.parts[f"{name} answer"].append(answer)
+            self.parts[f"{name} confidence"].append(confidence)
+
+    def result(self) -> dict[str, Any]:
+        columns = {name: torch.cat(values).numpy() for name, values in self.parts.items()}
+        known = columns["label"] >= 0
+        self.columns = {name: values[known] for name, values in columns.items()}
+        if not len(self.columns["label"]):
+            return {"labeled": 0}
+        return {
+            "labeled": len(self.columns["label"]),
+            "top1": {name: 100 * float(self._right(name).mean()) for name in self.models},
+            "confusions": self._confusions(),
+            "per_class": self._per_class(),
+            "squares": self._squares() if TEACHER in self.models else [],
+        }
+
+    def _answers(self, name: str) -> Answers:
+        return self.columns[f"{name} answer"]
+
+    def _right(self, name: str) -> NDArray[np.bool_]:
+        right: NDArray[np.bool_] = self._answers(name) == self.columns["label"]
+        return right
+
+    def _confusions(self) -> list[dict[str, Any]]:
+        """The commonest mistakes (truth, answer), each with the pictures about which the student was surest."""
+        label, answer = self.columns["label"], self._answers(STUDENT)
+        count = len(self.classes)
+        codes = label * count + answer
+        wrong = label != answer
+        kinds, numbers = np.unique(codes[wrong], return_counts=True)
+        teachers = self._answers(TEACHER) if TEACHER in self.models else None
+        found = []
+        for place in np.lexsort((kinds, -numbers))[:CONFUSIONS]:
+            truth, taken = divmod(int(kinds[place]), count)
+            where = np.flatnonzero(codes == kinds[place])
+            surest = where[np.argsort(-self.columns[f"{STUDENT} confidence"][where], kind="stable")][:EACH]
+            found.append(
+                {
+                    "truth": self.classes[truth],
+                    "answer": self.classes[taken],
+                    "count": int(numbers[place]),
+                    "share": 100 * int(numbers[place]) / int((label == truth).sum()),
+                    "teacher": None if teachers is None else int(((label == truth) & (teachers == taken)).sum()),
+                    "pictures": self._pictures(surest),
+                }
+            )
+        return found
+
+    def _per_class(self) -> list[dict[str, Any]]:
+        """By class, the worst of the student first."""
+        count = len(self.classes)
+        label = self.columns["label"]
+        images = np.bincount(label, minlength=count)
+        hits = {name: np.bincount(label[self._right(name)], minlength=count) for name in self.models}
+        answered = np.bincount(self._answers(STUDENT), minlength=count)
+        rows = []
+        for index in np.flatnonzero(images + answered):
+            recall = {name: 100 * hits[name][index] / images[index] if images[index] else None for name in self.models}
+            both = images[index] + answered[index]
+            rows.append(
+                {
+                    "class": self.classes[index],
+                    "images": int(images[index]),
+                    "precision": float(100 * hits[STUDENT][index] / answered[index]) if answered[index] else None,
+                    "f1": float(200 * hits[STUDENT][index] / both),
+                    "recall": {name: None if value is None else float(value) for name, value in recall.items()},
+                }
+            )
+        return sorted(rows, key=lambda row: (row["recall"][STUDENT] is None, row["recall"][STUDENT]))
+
+    def _squares(self) -> list[dict[str, Any]]:
+        """Who is right: both, only the teacher, only the student, neither; pictures evenly from all there are."""
+        student, teacher = self._right(STUDENT), self._right(TEACHER)
+        found = []
+        for name, mask in zip(
+            SQUARES, (student & teacher, ~student & teacher, student & ~teacher, ~student & ~teacher), strict=True
+        ):
+            where = np.flatnonzero(mask)
+            count = min(EXAMPLES, len(where))
+            shown = where[np.linspace(0, len(where) - 1, count).round().astype(int)] if count else where
+            found.append(
+                {
+                    "name": name,
+                    "count": len(where),
+                    "share": 100 * len(where) / len(mask),
+                    "pictures": self._pictures(shown),
+                }
+            )
+        return found
+
+    def _pictures(self, where: NDArray[np.int64]) -> list[dict[str, Any]]:
+        return [picture for place in where if (picture := self._picture(int(place))) is not None]
+
+    def _picture(self, place: int) -> dict[str, Any] | None:
+        index = int(self.columns["index"][place])
+        try:
+            shown = photo(self.images.read(index))
+        except CounterpoiseError:  # it could be read a minute ago
+            return None
+        said = {
+            name: {
+                "class": self.classes[self._answers(name)[place]],
+                "probability": float(self.columns[f"{name} confidence"][place]),
+                "right": bool(self._right(name)[place]),
+            }
+            for name in (STUDENT, TEACHER)
+            if name in self.models
+        }
+        truth = self.classes[self.columns["label"][place]]
+        return {**shown, "name": Path(self.images.name(index)).name, "truth": truth, **said}
+
+
+GATHERING = Classification

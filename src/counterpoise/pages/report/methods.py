@@ -1,0 +1,198 @@
+"""Runs of several seeds as methods, and what each is to the others: the teacher, the student alone, KD, the rest."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from counterpoise import config
+from counterpoise.config.keys import asked, flatten
+from counterpoise.errors import CounterpoiseError
+from counterpoise.pages.report.reading import Reading
+from counterpoise.studies.plan import term_listens
+from counterpoise.system import own_code
+
+Claim = tuple[str, str, str] | None
+"""Pair, method and baseline that a comparison named as the one difference it claims."""
+Role = Literal["teacher", "alone", "kd", "student"]
+WRAPPING = ("class_weighted", "standardized")
+NAMES = {"balance": "Balance", "binary_balance": "Balance", "forward_kl": "KD", "reverse_kl": "Reverse KL"}
+KD = {"forward_kl", "kd"}
+
+
+@dataclass
+class Method:
+    """Runs that differ in their seed alone.
+
+    Attributes:
+        name: as it is shown.
+        role: what it is to the others.
+        color: name of its color in the page.
+    """
+
+    name: str
+    role: Role
+    runs: list[Reading]
+    color: str = ""
+
+    @property
+    def finished(self) -> bool:
+        """Whether any of its runs is."""
+        return any(run.summary is not None for run in self.runs)
+
+    def is_called(self, pair: str, name: str) -> bool:
+        """Whether its runs lie in PAIR/NAME/seed-N, as `counterpoise compare` keeps them."""
+        return self.runs[0].folder.resolve().parts[-3:-1] == (pair, name)
+
+    @property
+    def network(self) -> str:
+        """What the catalog calls the network; empty where no file tells."""
+        for run in self.runs:
+            section = run.values.get("student")
+            told = (run.student or {}).get("architecture") or (
+                section.get("model") if isinstance(section, dict) else ""
+            )
+            if told:
+                return str(told)
+        return ""
+
+    def values(self, metric: str) -> dict[int, float]:
+        """The metric of the shown epoch by seed: of the finished runs, or of all so far where none is finished."""
+        counted = [run for run in self.runs if run.summary is not None] or self.runs
+        return {run.seed: run.scores[metric] for run in counted if metric in run.scores}
+
+    def mean(self, metric: str) -> float | None:
+        """Mean over seeds."""
+        found = list(self.values(metric).values())
+        return statistics.fmean(found) if found else None
+
+    def deviation(self, metric: str) -> float | None:
+        """Standard deviation (n - 1) over seeds; None of fewer than two."""
+        found = list(self.values(metric).values())
+        return statistics.stdev(found) if len(found) > 1 else None
+
+    def typical(self, metric: str) -> Reading:
+        """The run whose metric is the median (the lower one of two): its pictures are neither luck nor bad luck."""
+        finished = [run for run in self.runs if metric in run.scores and run.student is not None]
+        ranked = sorted(finished or self.runs, key=lambda run: run.scores.get(metric, 0.0))
+        return ranked[(len(ranked) - 1) // 2]
+
+
+def group(readings: Sequence[Reading], claimed: Claim = None) -> list[Method]:
+    """Methods, the teacher first, then the student alone, KD and the others in the order that they were given."""
+    together: dict[tuple[str, str], list[Reading]] = {}
+    data = {_key(reading): reading.data for reading in reversed(readings) if reading.data}
+    for reading in readings:  # one that is not finished is taken to be of the data of the others
+        key = _key(reading)
+        together.setdefault((key, reading.data or data.get(key, "")), []).append(reading)
+    taught = {reading.teacher_weights for reading in readings} - {""}
+    methods = []
+    for runs in together.values():
+        role, name = _role(runs[0], any(run.weights in taught for run in runs if run.weights))
+        methods.append(Method(name, role, runs))
+    own = main(methods, claimed).network
+    for method in methods:
+        if method.role == "alone" and method.network != own:  # not the student that it could be compared with
+            method.name = f"{method.network or 'Another network'}, alone"
+    _tell_apart(methods)
+    order = {"teacher": 0, "alone": 1, "kd": 2, "student": 3}
+    methods.sort(key=lambda method: order[method.role])
+    colors = {"teacher": "teacher", "alone": "alone", "kd": "kd"}
+    others = iter(("other-1", "other-2", "other-3"))
+    used: set[str] = set()
+    chosen = main(methods, claimed)
+    for method in methods:
+        color = "student" if method is chosen else colors.get(method.role, "")
+        while not color or color in used:
+            color = next(others, "other-4")
+            if color == "other-4":
+                break
+        method.color = color
+        used.add(color)
+    return methods
+
+
+def main(methods: Sequence[Method], claimed: Claim = None) -> Method:
+    """The method that the page is about: that of the claim, else one with Balance, else the last that is no teacher."""
+    for method in methods:
+        if claimed is not None and method.is_called(claimed[0], claimed[1]):
+            return method
+    students = [method for method in methods if method.role != "teacher"] or list(methods)
+    with_balance = [method for method in students if method.role == "student" and "Balance" in method.name]
+    return (with_balance or [method for method in students if method.role == "student"] or students[-1:])[0]
+
+
+def _key(reading: Reading) -> str:
+    if reading.run is None:
+        return str(reading.folder)
+    flat = flatten(reading.run)
+    # The student's task and network tell runs apart, and so does everything else but the seed and what may move.
+    return repr(sorted((key, repr(value)) for key, value in flat.items() if asked(key) and key != "seed"))
+
+
+def _role(reading: Reading, teaches: bool) -> tuple[Role, str]:
+    listening = _listening(reading.run)
+    if teaches:
+        return "teacher", "Teacher"
+    if not listening:
+        return "alone", "Student alone"
+    if set(listening) <= KD:
+        return "kd", "KD"
+    return "student", " + ".join(dict.fromkeys(NAMES.get(kind, kind.upper()) for kind in listening))
+
+
+def _listening(run: config.Run | None) -> list[str]:
+    """The objectives that listen to the teacher, without what they are wrapped in."""
+    kinds = []
+    for name, term in (run.objective if run is not None else {}).items():
+        kind = term.objective or name
+        if term.weight == 0 or not _listens(name, term):
+            continue
+        kinds.append(str(term.arguments.get("of", kind)) if kind in WRAPPING else kind)
+    return kinds
+
+
+def _listens(name: str, term: config.Term) -> bool:
+    if own_code.is_file(term.objective or name):
+        return True  # code of the user's own, which is not run for a page
+    try:
+        return term_listens(name, term)
+    except CounterpoiseError:
+        return False
+
+
+def _tell_apart(methods: Sequence[Method]) -> None:
+    """Names of methods that are called alike get what they differ in, or their folder."""
+    for name in {method.name for method in methods}:
+        alike = [method for method in methods if method.name == name]
+        if len(alike) < 2:
+            continue
+        differing = different([method.runs[0] for method in alike], ignore={"seed"})
+        if 0 < len(differing) <= 2 and not any(key.startswith("(") for key, _ in differing):
+            for index, method in enumerate(alike):
+                told = (f"{key.rpartition('.')[2]} {values[index]}" for key, values in differing)
+                method.name += f" ({', '.join(told)})"
+        if len({method.name for method in alike}) < len(alike):
+            for method in alike:
+                method.name = f"{name} ({method.runs[0].name})"
+
+
+def different(readings: Sequence[Reading], ignore: set[str] = frozenset()) -> list[tuple[str, list[Any]]]:  # type: ignore[assignment]
+    """Keys of run files that differ, each with the value in every one of them."""
+    flat = [flatten(reading.run) if reading.run is not None else _flat(reading.values) for reading in readings]
+    keys = sorted(set().union(*flat)) if flat else []
+    left_out = {"out", *ignore}
+    rows = [(key, [values.get(key) for values in flat]) for key in keys if key not in left_out]
+    return [(key, values) for key, values in rows if any(value != values[0] for value in values)]
+
+
+def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(values, dict) or not values:
+        return {prefix: values}
+    return {
+        key: value
+        for name, inner in values.items()
+        for key, value in _flat(inner, f"{prefix}.{name}" if prefix else str(name)).items()
+    }

@@ -1,0 +1,56 @@
+"""Where a run comes from, and the command that makes it again."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+from counterpoise.pages.report.reading import Reading, inside, numbers
+from counterpoise.pages.report.words import number
+
+LONGEST = 20_000
+"""Characters of a run file that are shown."""
+
+
+def provenance(reading: Reading) -> dict[str, Any]:
+    """Facts, hashes and versions of a run, its run file, and the command."""
+    told = reading.provenance
+    facts: list[tuple[str, str]] = [("Run folder", str(reading.folder))]
+    summary = reading.summary or {}
+    if summary.get("machine"):
+        facts.append(("Machine", str(summary["machine"])))
+    counted = numbers(summary)
+    if "seconds" in counted:
+        facts.append(("Training time", f"{number(counted['seconds'])} s, {number(counted.get('steps'))} steps"))
+    facts.append(("Seed", str(reading.values.get("seed", ""))))
+    if told.get("commit"):
+        facts.append(("Commit of counterpoise", str(told["commit"])[:12]))
+    teacher = told.get("teacher")
+    if isinstance(teacher, dict):
+        facts.append(("Teacher", str(teacher.get("architecture") or teacher.get("store") or "")))
+    if counted.get("corrupt"):
+        facts.append(("Images that could not be read", number(counted["corrupt"])))
+    hashes = [
+        ("Student's weights", reading.weights),
+        ("Teacher's weights", reading.teacher_weights),
+        ("Training data", str(told.get("data_fingerprint") or "")),
+        ("Run file", str(told.get("run_sha256") or "")),
+    ]
+    versions = told.get("versions")
+    text = inside(reading, "run.yaml") or ""
+    return {
+        "facts": [(name, value) for name, value in facts if value],
+        "hashes": [(name, value) for name, value in hashes if value],
+        "versions": sorted(versions.items()) if isinstance(versions, dict) else [],
+        "command": _command(reading),
+        "run_file": text[:LONGEST],
+        "cut": len(text) > LONGEST,
+    }
+
+
+def _command(reading: Reading) -> str:
+    """What makes the run again from its run file, in another folder."""
+    verb = "distill" if isinstance(reading.values.get("teacher"), dict) else "train"
+    out = Path(reading.folder.parent, f"{reading.name}-again")
+    return f"counterpoise {verb} {shlex.quote(str(reading.folder / 'run.yaml'))} --out {shlex.quote(str(out))}"

@@ -1,0 +1,235 @@
+"""A run folder as it stands: finished, still being written, cut off, damaged or of another version.
+
+Nothing here fails: what cannot be read is named in `missing`, and the rest is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from counterpoise import config
+from counterpoise.engine.run_folder import METRICS, RUN_FILE, STUDENT, SUMMARY
+from counterpoise.errors import CounterpoiseError
+from counterpoise.models.folder import shipped_epoch
+from counterpoise.students.epochs import Epoch
+from counterpoise.system import documents
+from counterpoise.system.files import UnfitFileError, regular
+
+LARGEST = 400_000_000
+"""Bytes of a file that is read; a log of a million lines is half of it."""
+DEPTH = 4
+"""How far below a folder of runs these are looked for: compare keeps them in runs/PAIR/METHOD/seed-N."""
+
+
+@dataclass
+class Reading:
+    """What a run folder tells.
+
+    Attributes:
+        name: of the folder.
+        values: run.yaml as it is written.
+        run: the same, resolved; None where this version cannot.
+        steps, epochs: lines of metrics.jsonl.
+        teacher: the teacher's metrics on the run's evaluation images.
+        summary: summary.json, which a finished run has.
+        student: student.json, likewise.
+        missing: what is not there or cannot be read, a sentence each.
+        epoch: whose student the page is about, last or best; None: that which ships.
+    """
+
+    folder: Path
+    name: str
+    values: dict[str, Any] = field(default_factory=dict)
+    run: config.Run | None = None
+    steps: list[dict[str, Any]] = field(default_factory=list)
+    epochs: list[dict[str, Any]] = field(default_factory=list)
+    teacher: dict[str, float] = field(default_factory=dict)
+    summary: dict[str, Any] | None = None
+    student: dict[str, Any] | None = None
+    missing: list[str] = field(default_factory=list)
+    epoch: Epoch | None = None
+
+    @property
+    def task(self) -> str:
+        """What the student answers, as the run file says."""
+        return str(self.values.get("task") or "classification")
+
+    @property
+    def shown(self) -> str:
+        """Whose student the page is about: that of the last epoch, or of the best."""
+        return self.epoch or shipped_epoch(self.provenance)
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """Metrics of the epoch that is shown; of a run that goes on, of those so far."""
+        if self.summary is not None and isinstance(self.summary.get(self.shown), dict):
+            return numbers(self.summary[self.shown])
+        found = [numbers(line.get("val")) for line in self.epochs]
+        if self.shown == "best":  # the headline comes first
+            return max(found, key=lambda scores: next(iter(scores.values()), 0.0), default={})
+        return found[-1] if found else {}
+
+    @property
+    def best(self) -> dict[str, float]:
+        """Metrics of the best epoch, where it is told."""
+        return numbers((self.summary or {}).get("best"))
+
+    @property
+    def seed(self) -> int:
+        """The run's seed."""
+        seed = self.values.get("seed", 0)
+        return seed if isinstance(seed, int) else 0
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What student.json says of where it comes from."""
+        found = (self.student or {}).get("provenance")
+        return found if isinstance(found, dict) else {}
+
+    @property
+    def weights(self) -> str:
+        """sha256 of the student's weights."""
+        return str((self.student or {}).get("weights_sha256") or "")
+
+    @property
+    def data(self) -> str:
+        """Fingerprint of the training images; empty of a run that has not come to its end."""
+        return str(self.provenance.get("data_fingerprint") or "")
+
+    @property
+    def teacher_weights(self) -> str:
+        """sha256 of the teacher's weights."""
+        teacher = self.provenance.get("teacher")
+        return str(teacher.get("sha256") or "") if isinstance(teacher, dict) else ""
+
+
+def read(folder: Path, epoch: Epoch | None = None) -> Reading:
+    """What there is in a run folder; nothing outside it is read, wherever links in it lead."""
+    reading = Reading(folder, folder.resolve().name, epoch=epoch)
+    text = inside(reading, RUN_FILE)
+    if text is not None:
+        try:
+            values = documents.parse_yaml(text)
+            if isinstance(values, dict) and values:
+                reading.values = values
+                reading.run = config.resolve(values, f"run file {RUN_FILE}")
+            else:
+                reading.missing.append(f"{RUN_FILE} does not hold the sections of a run.")
+        except documents.DocumentError as error:
+            reading.missing.append(f"{RUN_FILE} is not YAML: {error}")
+        except CounterpoiseError as error:
+            reading.missing.append(f"{RUN_FILE} is of another version or damaged, and is shown as it stands. {error}")
+    _metrics(reading)
+    reading.summary = _json(reading, SUMMARY)
+    reading.student = _json(reading, f"{STUDENT}/student.json")
+    if reading.summary is None and text is not None:
+        reading.missing.insert(0, f"The run is not finished: {_progress(reading)}.")
+    if reading.summary is not None and not reading.scores:
+        reading.missing.append(f"{SUMMARY} holds no metrics.")
+    if reading.summary is not None and reading.student is None:
+        reading.missing.append(f"{STUDENT}/student.json is missing or damaged: the student cannot be asked.")
+    return reading
+
+
+def find(path: Path) -> list[Path]:
+    """The run folders that a path means: itself, or those below it. Empty where there are none."""
+    if (path / RUN_FILE).is_file():
+        return [path]
+    if not path.is_dir():
+        return []
+    found, level = [], [path]
+    for _ in range(DEPTH):
+        children = sorted(
+            child
+            for folder in level
+            for child in folder.iterdir()
+            if child.is_dir() and not child.is_symlink() and not child.name.startswith(".")
+        )
+        found += [child for child in children if (child / RUN_FILE).is_file()]
+        level = [child for child in children if not (child / RUN_FILE).is_file()]
+    return sorted(found)
+
+
+def numbers(values: Any) -> dict[str, float]:
+    """The finite numbers of a mapping."""
+    if not isinstance(values, Mapping):
+        return {}
+    return {
+        str(name): float(value)
+        for name, value in values.items()
+        if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < float("inf")
+    }
+
+
+def inside(reading: Reading, name: str) -> str | None:
+    """The text of a file in the run folder; None, and why, where it cannot be read. A missing one is told elsewhere."""
+    path = reading.folder / name
+    try:
+        regular(path, within=reading.folder, limit=LARGEST)
+        return path.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        if name in (RUN_FILE, METRICS):
+            reading.missing.append(f"There is no {name}.")
+    except UnfitFileError as error:
+        reading.missing.append(f"{name} {error.strerror}, so it was not read.")
+    except OSError as error:
+        reading.missing.append(f"{name} cannot be read: {error.strerror}.")
+    return None
+
+
+def _json(reading: Reading, name: str) -> dict[str, Any] | None:
+    text = inside(reading, name)
+    if text is None:
+        return None
+    try:
+        values = documents.parse_json(text)
+    except ValueError:
+        reading.missing.append(f"{name} is damaged or cut off.")
+        return None
+    if not isinstance(values, dict):
+        reading.missing.append(f"{name} is not what it should be.")
+        return None
+    return values
+
+
+def _metrics(reading: Reading) -> None:
+    text = inside(reading, METRICS)
+    if text is None:
+        return
+    lines = text.split("\n")
+    if lines[-1]:  # being written just now, or cut off
+        reading.missing.append(f"The last line of {METRICS} is not complete.")
+    bad = 0
+    for line in _parsed(lines[:-1]):
+        kind = line.get("kind")
+        if kind == "step":
+            reading.steps.append(line)
+        elif kind == "epoch":
+            reading.epochs.append(line)
+        elif kind == "teacher":
+            reading.teacher = numbers(line.get("val"))
+        else:
+            bad += 1
+    if bad:
+        reading.missing.append(f"{bad} lines of {METRICS} cannot be read, and are left out.")
+    if not reading.epochs:
+        reading.missing.append("The student has not been evaluated yet.")
+
+
+def _parsed(lines: Iterable[str]) -> Iterable[dict[str, Any]]:
+    for line in lines:
+        try:
+            value = documents.parse_json(line)
+        except ValueError:
+            value = None
+        yield value if isinstance(value, dict) else {}
+
+
+def _progress(reading: Reading) -> str:
+    train = reading.values.get("train")
+    epochs = train.get("epochs") if isinstance(train, dict) else None
+    step = max((numbers(line).get("step", 0) for line in (*reading.steps[-1:], *reading.epochs[-1:])), default=0)
+    return f"{len(reading.epochs)} evaluations and {step:.0f} steps are logged, of {epochs or 'unknown'} epochs"

@@ -1,0 +1,112 @@
+"""From paths to report.html."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from counterpoise.engine.run_folder import REPORT
+from counterpoise.errors import ConfigError, RunError, nearest
+from counterpoise.pages.report import comparison, deployment, reading
+from counterpoise.pages.report.page import render, subject
+from counterpoise.system.files import write_text
+
+if TYPE_CHECKING:
+    from counterpoise.models.catalog import Model
+    from counterpoise.pages.report.methods import Claim
+    from counterpoise.students.epochs import Epoch
+
+
+def write(
+    paths: Sequence[str | Path],
+    out: str | Path | None = None,
+    *,
+    predictions: bool = True,
+    images: int | None = None,
+    device: str = "auto",
+    model: Model | None = None,
+    overwrite: bool = False,
+    epoch: Epoch | None = None,
+) -> Path:
+    """Write the page of runs.
+
+    Args:
+        paths: run folders, folders of runs such as those of `compare` or a demo, exports, files of `measure` and `fit`.
+        out: the file; default: report.html in the folder, where one is given, else in the working folder.
+        predictions: ask the student, its teacher, and the students beside it about the run's evaluation images.
+        images: ask about so many of them; default: all.
+        device: as train.device.
+        model: the student's network, where that is code of one's own: a folder alone gets to run none.
+        overwrite: replace the file.
+        epoch: whose students it is about: "last" or "best"; default: those that ship.
+
+    Returns:
+        The file.
+
+    Raises:
+        ConfigError: a path that holds no run. RunError: the file exists, and not `overwrite`; it cannot be written.
+    """
+    places = [Path(path) for path in paths]
+    if not places:
+        raise ConfigError("report needs a run: counterpoise report runs/mine")
+    folder = places[0] if len(places) == 1 and places[0].is_dir() else Path()
+    target = folder / REPORT if out is None else Path(out)
+    if target.exists() and not overwrite:
+        raise RunError(f"{target} is there already: give --overwrite, or another --out.")
+    if images is not None and images < 1:
+        raise ConfigError(f"--images must be at least 1, got {images}.")
+    folders, shipped, compared = _sorted(places)
+    findings = _findings(folders, comparison.claim(compared), images, device, model, epoch) if predictions else None
+    command = ["counterpoise", "report", *map(str, paths), *(["--no-predictions"] if not predictions else [])]
+    command += ["--images", str(images)] if images is not None else []
+    command += ["--epoch", epoch] if epoch is not None else []
+    command += ["--out", str(out)] if out is not None else []
+    page = render(
+        folders, findings=findings, compared=compared, shipped=shipped, command=shlex.join(command), epoch=epoch
+    )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_text(target, page)
+    return target
+
+
+def _sorted(places: Sequence[Path]) -> tuple[list[Path], list[Path], Path | None]:
+    """Run folders, files about what is shipped, and a comparison's folder. Raises ConfigError where there is no run."""
+    folders: list[Path] = []
+    shipped: list[Path] = []
+    compared = None
+    for place in places:
+        if not place.exists():
+            beside = [child.name for child in place.parent.iterdir()] if place.parent.is_dir() else []
+            raise ConfigError(f"{place} does not exist.{nearest(place.name, beside)}")
+        runs, files = reading.find(place), deployment.find(place)
+        if not runs and not files:
+            raise ConfigError(f"{place} holds no run: expected a folder with run.yaml, or a folder of such folders.")
+        folders += [run for run in runs if run not in folders]
+        shipped += [file for file in files if file not in shipped]
+        compared = comparison.find(place) or compared
+    if not folders:
+        raise ConfigError(f"{places[0]} tells of exports alone: give the run that they come from, too.")
+    return folders, shipped, compared
+
+
+def _findings(
+    folders: Sequence[Path],
+    claimed: Claim,
+    images: int | None,
+    device: str,
+    model: Model | None,
+    epoch: Epoch | None,
+) -> dict[str, Any]:
+    from counterpoise.pages.report.findings.gather import gather
+
+    methods, chosen, run, metric = subject(folders, claimed, epoch)
+    own = (run.student or {}).get("architecture")
+    beside = {}
+    for method in methods:
+        other = method.typical(metric)
+        same = (other.student or {}).get("architecture") == own
+        if method is not chosen and method.role in ("alone", "kd") and other.student is not None and same:
+            beside[method.name] = other
+    return gather(run, beside, images, device, model)

@@ -1,0 +1,1 @@
+"""The student folder as a network: saved, loaded, of the last or of the best epoch."""

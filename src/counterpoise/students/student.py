@@ -1,0 +1,284 @@
+"""The student folder: everything the trained network needs, and nothing of its teacher."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load as load_bytes
+
+from counterpoise.errors import ModelError
+from counterpoise.models import catalog, checkpoint, folder
+from counterpoise.models.network import VisionModel
+from counterpoise.students import epochs
+from counterpoise.system import own_code
+from counterpoise.system.files import replacing_folder
+
+
+class Student(VisionModel):
+    """A trained student, ready to answer.
+
+    Attributes:
+        description: what student.json says of it: metrics, provenance and the rest.
+    """
+
+    def __init__(self, model: VisionModel, description: folder.Description) -> None:
+        super().__init__(**model.settings())
+        self.description = description
+
+    def predict(self, images: Sequence[Any]) -> list[dict[str, Any]]:
+        """What the student says of pictures: paths, PIL images or uint8 arrays [H, W, 3].
+
+        Returns one answer a picture; for classification {"class", "probability", "top": [five of them]}.
+        """
+        from counterpoise import tasks
+
+        return tasks.get(self.task).predict(self, images)
+
+
+def load_student(path: str | Path, *, model: catalog.Model | None = None, epoch: epochs.Epoch | None = None) -> Student:
+    """The student in a student folder, or in a run folder, in eval mode on the CPU.
+
+    Args:
+        path: the folder.
+        epoch: "last" or "best": of a run, the student of that epoch; default: the one that ships.
+        model: needed where the network is code of your own, which the folder does not bring: the same file.py:function,
+            module or function as in training.
+
+    Raises:
+        ModelError: a file is missing, damaged, changed or of a newer format; the network is code and no `model` given.
+    """
+    if isinstance(model, str):
+        own_code.name(model)
+    place = folder.find(Path(path))
+    description, content = epochs.read(place, epoch)
+    if model is None and catalog.is_code(description.architecture):
+        raise ModelError(
+            f"The network of {place} is {description.architecture}, code that a student folder does not bring. "
+            f"Where you trust it, name it: --model {description.architecture}, or in Python model='...'."
+        )
+    built = catalog.build(
+        model if model is not None else description.architecture,
+        num_classes=len(description.classes),
+        checkpoint=place,
+        arguments=description.arguments,
+        classes=description.classes,
+    )
+    built.task = description.task
+    if epoch is not None:
+        checkpoint.load(built.net, checkpoint.Weights(f"{place}, {epoch} epoch", load_bytes(content)), built.name)
+    return Student(built, description).eval()
+
+
+def save_student(
+    model: VisionModel,
+    path: Path,
+    *,
+    classes: Sequence[str],
+    metrics: Mapping[str, Any],
+    provenance: Mapping[str, Any],
+) -> None:
+    """Write a student folder, whole or not at all; an older one at `path` goes when the new one is on disk.
+
+    Args:
+        model: the network and its normalization.
+        path: of the folder.
+        classes: names, in the order of the logits.
+        metrics: numbers by name, nested as one likes.
+        provenance: where it comes from: teacher, data, run, versions.
+
+    Raises:
+        ModelError: classes do not agree with the network, or something has no form in JSON.
+        RunError: it cannot be written.
+    """
+    if len(classes) != model.num_classes:
+        raise ModelError(f"{model.name} gives {model.num_classes} logits, but {len(classes)} class names are given.")
+    if model.selection is not None:
+        raise ModelError(
+            f"{model.name} answers in chosen classes of another network: that is a teacher, not a student."
+        )
+    weights = model.serialize()
+    description = folder.Description(
+        format=folder.FORMAT,
+        architecture=model.name,
+        arguments=model.arguments,
+        task=model.task,
+        classes=tuple(classes),
+        input=_input(model),
+        normalization=folder.Normalization.model_validate(model.normalization),
+        metrics=dict(metrics),
+        provenance=dict(provenance),
+        weights_sha256=hashlib.sha256(weights).hexdigest(),
+    )
+    files = {
+        folder.WEIGHTS: weights,
+        folder.DESCRIPTION: as_json(description.model_dump()),
+        folder.CARD: _card(model, description, path.name).encode(),
+    }
+    if model.name.startswith("timm/"):
+        files[folder.TIMM_CONFIG] = as_json(_timm_config(model, classes))
+    with replacing_folder(path) as new:
+        for name, content in files.items():
+            (new / name).write_bytes(content)
+
+
+def _input(model: VisionModel) -> folder.Input:
+    return folder.Input.model_validate(
+        {
+            "size": model.input_size,
+            "crop_share": model.crop_share,
+            "fit": model.fit,
+            "whole": model.whole,
+            **model.scenes._asdict(),
+            "alpha": model.reading.alpha,
+            "white_level": model.reading.white_level,
+        }
+    )
+
+
+def as_json(values: Mapping[str, Any]) -> bytes:
+    """Values as student.json has them. Raises ModelError for what JSON has no form for."""
+    try:
+        return (json.dumps(values, indent=2, ensure_ascii=False) + "\n").encode()
+    except (TypeError, ValueError) as error:
+        raise ModelError(
+            f"student.json cannot hold this: {error}. Give plain numbers, texts, lists and mappings."
+        ) from None
+
+
+def _timm_config(model: VisionModel, classes: Sequence[str]) -> dict[str, Any]:
+    """config.json as timm reads it for `timm.create_model("local-dir:PATH", pretrained=True)`."""
+    net: Any = model.net
+    sources = {"url", "file", "hf_hub_id", "hf_hub_filename", "source", "tag", "custom_load", "state_dict"}
+    stale = {"test_input_size", "test_crop_pct", "test_pool_size", "label_offset", "label_names", "label_descriptions"}
+    config = {key: value for key, value in net.pretrained_cfg.items() if key not in sources | stale}
+    architecture = config.pop("architecture", model.name.removeprefix("timm/").partition(".")[0])
+    size = model.input_size or config["input_size"][-1]
+    config.update(
+        model.normalization,
+        num_classes=model.num_classes,
+        input_size=[3, size, size],
+        crop_pct=model.crop_share,
+        interpolation="bilinear",
+    )
+    if model.fit != "crop":
+        config.update(crop_pct=1.0, crop_mode={"squash": "squash", "pad": "border"}[model.fit])
+    return {
+        "architecture": architecture,
+        "num_classes": model.num_classes,
+        "num_features": net.num_features,
+        "label_names": list(classes),
+        **({"model_args": model.arguments} if model.arguments else {}),
+        "pretrained_cfg": config,
+    }
+
+
+def _card(model: VisionModel, description: folder.Description, name: str) -> str:
+    """A Hugging Face model card: what it is, how it is used, how good it is, where it comes from."""
+    from huggingface_hub import ModelCard, ModelCardData
+
+    from counterpoise import tasks
+
+    timm = model.name.startswith("timm/")
+    data = ModelCardData(
+        library_name="counterpoise",
+        pipeline_tag=tasks.get(description.task).hub_name,
+        tags=["knowledge-distillation", *(["timm"] if timm else [])],
+    )
+    classes = description.classes
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    facts = {
+        "Network": f"`{model.name}`",
+        "Parameters": f"{parameters:,}",
+        "Classes": f"{len(classes)}: {', '.join(classes[:10])}{', ...' if len(classes) > 10 else ''}",
+        "Input": f"RGB pixels{_shape(description.input)}; the student normalizes them itself",
+    }
+    also = ""
+    if timm:
+        also = (
+            "\nWith timm alone (images normalized as `config.json` says):\n\n"
+            f'```python\nimport timm\n\nnet = timm.create_model("local-dir:{name}", pretrained=True)\n```\n'
+        )
+    code = f", model={model.name!r}" if catalog.is_code(model.name) else ""
+    body = f"""
+# {name}: a {len(classes)}-class student
+
+{_table(facts, ("", ""))}
+
+## How to use
+
+```python
+from counterpoise import load_student
+
+student = load_student("{name}"{code})  # this folder
+for answer in student.predict(["photo.jpg"]):
+    print({tasks.get(description.task).shown})
+```
+{also}
+## Metrics
+
+{_table(_flat(description.metrics), ("metric", "value"))}
+
+{_of_epoch(description.provenance.get("epoch"))}
+
+## Provenance
+
+{_origins(description)}
+"""
+    return str(ModelCard(f"---\n{data.to_yaml()}\n---\n{body}"))
+
+
+def retold(card: str, before: folder.Description, after: folder.Description) -> str:
+    """The card of a student, for that of another epoch of its run."""
+    if before == after:
+        return card
+    said, wanted = (_of_epoch(description.provenance.get("epoch")) for description in (before, after))
+    card = card.replace(_origins(before), _origins(after))
+    return card.replace(said, wanted) if said and said in card else f"{card.rstrip()}\n\n{wanted}\n"
+
+
+def _origins(description: folder.Description) -> str:
+    """Where a student comes from, as a table; of which epoch its weights are stands beside their score."""
+    told = {key: value for key, value in description.provenance.items() if key != "epoch"}
+    return _table(_flat(told), ("", ""))
+
+
+def _of_epoch(told: Any) -> str:
+    """Of which epoch the weights are, and how far the score of the best one can be believed."""
+    if not isinstance(told, Mapping):
+        return ""
+    ships, by = told.get("ships"), told.get("by")
+    weights = f"The weights are those of the {ships} epoch, {told.get('number')} of {told.get('of')}."
+    if by is None:
+        return weights
+    chosen = f"The best epoch, {told.get('best')}, was chosen by {by} on the validation images"
+    if told.get("own_test"):
+        return f"{weights} {chosen}; the data has other images to test on, which chose nothing."
+    return f"{weights} {chosen} that it is scored on here, so that score is higher than on images which chose nothing."
+
+
+def _shape(made_for: folder.Input) -> str:
+    if not made_for.size:
+        return ""
+    how = {"crop": "", "squash": ", pictures squashed to it", "pad": ", pictures padded to it with black"}
+    return f", {made_for.size} x {made_for.size}{how[made_for.fit]}"
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    flat: dict[str, str] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat.update(_flat(value, f"{prefix}{key}."))
+        elif value is not None:
+            flat[f"{prefix}{key}"] = f"{value:.4g}" if isinstance(value, float) else str(value)
+    return flat
+
+
+def _table(rows: Mapping[str, str], head: tuple[str, str]) -> str:
+    if not rows:
+        return "None recorded."
+    lines = [f"| {head[0]} | {head[1]} |", "|---|---|"]
+    return "\n".join([*lines, *(f"| {key} | {value.replace('|', '/')} |" for key, value in rows.items())])

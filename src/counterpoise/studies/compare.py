@@ -1,0 +1,106 @@
+"""`counterpoise compare`: train whatever a compare file asks for and is not there yet, and tell what came out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from counterpoise.errors import ConfigError
+from counterpoise.studies import backends, plan, report, results
+from counterpoise.studies.plan import Comparison
+from counterpoise.studies.report import Report
+from counterpoise.studies.running import Backend, alone_in, found_in, run_all, state
+from counterpoise.studies.standing import Present
+
+
+@dataclass(frozen=True)
+class Fanout:
+    """How jobs are trained.
+
+    Attributes:
+        minutes: stop at a checkpoint after this time; None: when all is done.
+        jobs: runs at once.
+        on: processes, ray or slurm.
+        cluster: options of Ray or Slurm.
+        pool: take runs of several machines or versions together.
+        show: progress on stderr, a line a run.
+    """
+
+    minutes: float | None = None
+    jobs: int = 1
+    on: str = "processes"
+    cluster: Mapping[str, Any] | None = None
+    pool: bool = False
+    show: bool = False
+
+    def backend(self) -> Backend:
+        """The backend of that name. Raises ConfigError, MissingExtraError."""
+        return backends.find(self.on, self.jobs, self.cluster or {})
+
+    def until(self) -> float | None:
+        """The moment of time.time() to stop at. Raises ConfigError for a time that is none."""
+        if self.minutes is None:
+            return None
+        if not self.minutes > 0:
+            raise ConfigError(f"--minutes must be more than 0, got {self.minutes}.")
+        return time.time() + 60 * self.minutes
+
+    def console(self) -> Console:
+        """Where progress is told."""
+        return Console(stderr=True, quiet=not self.show, highlight=False, markup=False, soft_wrap=True)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a call came to.
+
+    Attributes:
+        left: names of the runs that are left for another call.
+        errors: messages by run, of those that cannot go on.
+    """
+
+    out: Path
+    report: Report
+    left: list[str]
+    errors: dict[str, str]
+
+
+def compare(file: str | Path, *, out: str | Path | None = None, fanout: Fanout | None = None) -> Result:
+    """Train what a compare file asks for, and sum it up in `out`.
+
+    Raises:
+        ConfigError: whatever is wrong with the file, the options or all of its runs.
+        RunError: `out` holds other runs, or another process is at work there.
+        KeyboardInterrupt: Ctrl-C; what was begun is saved.
+    """
+    fanout = fanout or Fanout()
+    until = fanout.until()
+    comparison = plan.read(Path(file), None if out is None else Path(out))
+    return conduct(comparison, fanout, fanout.backend(), until)
+
+
+def conduct(comparison: Comparison, fanout: Fanout, backend: Backend, until: float | None) -> Result:
+    """The same from a comparison that was read."""
+    place = comparison.plan.out
+    say = fanout.console().print
+    with alone_in(place):
+        older = results.read_csv(place / "results.csv")
+        present = Present(say)
+        settled = results.settled(comparison.jobs, older, fanout.pool, present)
+        jobs = [job for job in comparison.jobs if job.name not in settled]
+        try:
+            if fanout.show:
+                for line in found_in([job for job in jobs if state(job) in ("begun", "new")]):
+                    say(line)
+            left, errors = run_all(jobs, backend, until, say, present)
+        finally:  # whatever ends this call, what is done is told
+            rows = results.gather(comparison.jobs, older, comparison.metric)
+            told = report.summarize(comparison, rows, fanout.pool, present)
+            if rows:
+                report.write(place, comparison, rows, told)
+    return Result(place, told, [job.name for job in left], errors)

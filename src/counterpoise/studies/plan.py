@@ -1,0 +1,273 @@
+"""The compare file: which methods are trained, on which pairs, over which seeds, and what is claimed of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError, field_validator
+
+from counterpoise import config
+from counterpoise.config import validation_errors
+from counterpoise.config.keys import flatten
+from counterpoise.errors import ConfigError, CounterpoiseError, nearest, unknown
+from counterpoise.system import own_code
+from counterpoise.system.files import expanded
+
+ONLY_PAIR = "all"
+Values = dict[str, Any] | str
+"""Values of a run file, or the path of one, beside the file that names it."""
+
+
+class Plan(config.Section):
+    """A compare file."""
+
+    out: Path = Field(description="folder of the runs and of the tables")
+    run: Values = Field(default_factory=dict, description="what all runs have in common")
+    pairs: dict[str, Values] = Field(
+        {ONLY_PAIR: {}}, description="teacher, student and whatever goes with them, by name"
+    )
+    methods: dict[str, Values] = Field(description="what each method has of its own, by name")
+    seeds: list[int] = Field(5, validate_default=True, description="how many, counted from 0, or a list")
+    baseline: str = Field(description="the method that others are compared with")
+    primary: str | None = Field(None, description="the one method whose difference is the claim; others are corrected")
+    primary_pair: str | None = Field(None, description="the pair of that claim; default: the first")
+    differs: list[str] = Field(default_factory=list, description="keys, beside objective, in which methods may differ")
+    metric: str | None = Field(None, description="default: the headline of the task")
+
+    @field_validator("seeds", mode="before")
+    @classmethod
+    def _seeds_may_be_a_number(cls, seeds: Any) -> Any:
+        return seed_list(seeds)
+
+    @field_validator("methods", "pairs")
+    @classmethod
+    def _names_are_folders(cls, named: dict[str, Values]) -> dict[str, Values]:
+        check_names(named)
+        return named
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run: a cell of a table and its seed.
+
+    Attributes:
+        cell: the names that lead to it, such as (pair, method).
+        run: complete; `run.out` is its folder.
+        distils: whether a term listens to the teacher.
+    """
+
+    cell: tuple[str, ...]
+    run: config.Run
+    distils: bool
+
+    @property
+    def name(self) -> str:
+        """What a person calls it."""
+        return f"{'/'.join(self.cell)}, seed {self.run.seed}"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A compare file, checked: every run that it asks for, all methods on seed after seed."""
+
+    plan: Plan
+    metric: str
+    jobs: tuple[Job, ...]
+
+    @property
+    def primary(self) -> tuple[str, str] | None:
+        """Pair and method of the claim."""
+        plan = self.plan
+        return None if plan.primary is None else (plan.primary_pair or next(iter(plan.pairs)), plan.primary)
+
+
+def read(path: Path, out: Path | None = None) -> Comparison:
+    """A compare file as the runs it asks for; `out` instead of the file's.
+
+    Raises ConfigError for whatever is wrong with it, or where methods differ in more than is compared.
+    """
+    values = config.read(path)
+    if out is not None:
+        values = {**values, "out": out}
+    return resolve(values, f"compare file {path}", path.parent)
+
+
+def resolve(values: Mapping[str, Any], origin: str, beside: Path) -> Comparison:
+    """The same from its values; run files in it are looked for in the folder `beside`."""
+    plan = validated(Plan, values, origin)
+    for key, name, choices in (
+        ("baseline", plan.baseline, plan.methods),
+        ("primary", plan.primary, plan.methods),
+        ("primary_pair", plan.primary_pair, plan.pairs),
+    ):
+        if name is not None and name not in choices:
+            raise ConfigError(f"{key} in the {origin}: {unknown('Pair' if 'pair' in key else 'Method', name, choices)}")
+    if plan.primary == plan.baseline:
+        raise ConfigError(f"primary in the {origin} is the baseline itself, '{plan.baseline}': name another method.")
+    common = given(plan.run, beside)
+    pairs = {name: config.merge(common, given(own, beside)) for name, own in plan.pairs.items()}
+    methods = {name: given(own, beside) for name, own in plan.methods.items()}
+    cells = {
+        (pair, method): complete(config.merge(base, own), f"run {pair}/{method} of the {origin}")
+        for pair, base in pairs.items()
+        for method, own in methods.items()
+    }
+    for pair in pairs:
+        check_alike({method: cells[pair, method][0] for method in methods}, plan.differs, origin)
+    jobs = tuple(
+        Job(cell, placed(run, plan.out / "runs" / cell[0] / cell[1] / f"seed-{seed}", seed), distils)
+        for seed in plan.seeds
+        for cell, (run, distils) in cells.items()
+    )
+    return Comparison(plan, metric_of(jobs[0].run, plan.metric, origin), jobs)
+
+
+def validated(kind: type[Any], values: Mapping[str, Any], origin: str) -> Any:
+    """Values as a Pydantic section. Raises ConfigError that names each wrong key and the nearest right one."""
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(validation_errors.explain(error, origin, kind)) from None
+
+
+def given(values: Values, beside: Path) -> dict[str, Any]:
+    """The values themselves, laid over their `base` where they name one, or those of the run file that is named."""
+    if isinstance(values, str):
+        return config.read(beside / expanded(Path(values)))
+    return config.over_base(values, beside, "run, a pair or a method")
+
+
+def complete(values: Mapping[str, Any], origin: str) -> tuple[config.Run, bool]:
+    """A run, and whether a term of it listens to the teacher; one that does not loses its teacher.
+
+    Raises ConfigError.
+    """
+    from counterpoise import tasks
+
+    run = config.resolve(values, origin)
+    own_code.name(run)
+    try:
+        distils = listens(run)
+        tasks.get(run.task).objective(run, None)
+    except CounterpoiseError as error:
+        raise ConfigError(f"The {origin}: {error}") from None
+    if not distils:
+        run = run.model_copy(update={"teacher": None})
+    elif run.teacher is None:
+        raise ConfigError(f"The {origin} has terms that listen to a teacher, and no teacher.")
+    # As a run file, so that all keys count as given.
+    return config.resolve(run.model_dump()), distils
+
+
+def listens(run: config.Run) -> bool:
+    """Whether a term of the objective looks at the teacher."""
+    return any(term_listens(name, term) for name, term in run.objective.items())
+
+
+def term_listens(name: str, term: config.Term) -> bool:
+    """Whether this term looks at the teacher."""
+    from counterpoise.objectives.base import find
+
+    return "teacher" in find(term.objective or name).kind.needs
+
+
+def shortened(values: Mapping[str, Any], epochs: int) -> dict[str, Any]:
+    """The values of a run of so many epochs instead: milestones that are given in epochs keep their part of the run."""
+    given = values.get("train") or {}
+    schedule = given.get("schedule") or {}
+    milestones = schedule.get("milestones") or ()
+    whole = given.get("epochs", config.Train().epochs)
+    if epochs != whole and any(milestone >= 1 for milestone in milestones):
+        milestones = [milestone / whole for milestone in milestones]
+        given = {**given, "schedule": {**schedule, "milestones": milestones}}
+    return {**values, "train": {**given, "epochs": epochs}}
+
+
+def placed(run: config.Run, folder: Path, seed: int) -> config.Run:
+    """The run with this seed, in this folder."""
+    return run.model_copy(update={"out": folder, "seed": seed})
+
+
+def metric_of(run: config.Run, wanted: str | None, origin: str, largest: bool = False) -> str:
+    """The metric that is compared: as wanted, else the headline of the task.
+
+    Raises ConfigError where the task has no such metric or, with `largest`, where the best of it is not the largest.
+    """
+    from counterpoise import tasks
+
+    known = [name for name in tasks.get(run.task).metrics if not largest or name != "loss"]
+    if wanted is None:
+        return headline(run)
+    if wanted not in known:
+        why = " A search keeps what is largest." if largest and wanted == "loss" else ""
+        raise ConfigError(f"metric in the {origin}: {unknown(f'Metric of {run.task}', wanted, known)}{why}")
+    return wanted
+
+
+def headline(run: config.Run) -> str:
+    """The metric that picks the best epoch."""
+    from counterpoise import tasks
+
+    return tasks.get(run.task).headline
+
+
+def check_alike(runs: Mapping[str, config.Run], allowed: Sequence[str], origin: str) -> None:
+    """Raises ConfigError where methods differ in other keys than `allowed` ones and the objective."""
+    flat = {method: flatten(run) for method, run in runs.items()}
+    every = sorted(set().union(*flat.values()))
+    known = {".".join(key.split(".")[:depth]) for key in every for depth in range(1, key.count(".") + 2)}
+    for key in allowed:
+        if key not in known:
+            raise ConfigError(f"differs in the {origin}: no run has a key '{key}'.{nearest(key, known)}")
+    lines = []
+    for key in every:
+        section = key.partition(".")[0]
+        if section in {"objective", "out", "seed"} or _below(key, allowed):
+            continue
+        # A method without a teacher has none of its keys.
+        values = {
+            method: keys.get(key)
+            for method, keys in flat.items()
+            if section != "teacher" or runs[method].teacher is not None
+        }
+        if len({repr(value) for value in values.values()}) > 1:
+            lines.append(f"  {key}: " + ", ".join(f"{value!r} ({method})" for method, value in values.items()))
+    if lines:
+        raise ConfigError(
+            f"The methods of the {origin} differ in more than what is compared:\n"
+            + "\n".join(lines)
+            + "\nMake them equal, or name these keys under 'differs'."
+        )
+
+
+def _below(key: str, sections: Iterable[str]) -> bool:
+    return any(key == section or key.startswith(f"{section}.") for section in sections)
+
+
+def seed_list(seeds: Any) -> Any:
+    """5 as 0, 1, 2, 3, 4; a list as it is. Raises ValueError where there is none, or one twice."""
+    if isinstance(seeds, bool):
+        raise ValueError("must be a number of seeds or a list of them")
+    if isinstance(seeds, int):
+        seeds = list(range(seeds))
+    if isinstance(seeds, list):
+        if not seeds:
+            raise ValueError("needs at least one seed")
+        if len(set(map(str, seeds))) < len(seeds):
+            raise ValueError(f"names a seed twice: {seeds}")
+        if any(isinstance(seed, int) and not 0 <= seed < 2**63 for seed in seeds):
+            raise ValueError(f"seeds are 0 or more, got {seeds}")
+    return seeds
+
+
+def check_names(named: Mapping[str, Any]) -> None:
+    """Raises ValueError unless each name can be that of a folder, and there is one."""
+    if not named:
+        raise ValueError("needs at least one entry")
+    for name in named:
+        if re.fullmatch(r"[A-Za-z0-9_][\w.+-]*", name, re.ASCII) is None:
+            raise ValueError(f"names become folders: letters, digits and _ . + - only, got {name!r}")

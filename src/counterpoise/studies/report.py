@@ -1,0 +1,250 @@
+"""What came out of a comparison: results.csv, the table, the differences and their plot, in one folder."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from counterpoise.studies import results, running, statistics
+from counterpoise.studies.plan import Comparison
+from counterpoise.studies.results import Row
+from counterpoise.studies.standing import Present
+from counterpoise.system.files import write_text
+from counterpoise.system.grid import Grid, names, numbers, texts
+
+TABLE = ("pair", "method", "n", "diverged", "last_mean", "last_std", "best_mean", "best_std", "params", "origin")
+DIFFERENCES = (
+    "pair", "method", "baseline", "primary", "n", "difference", "low", "high", "p", "p_corrected", "correction",
+    "verdict", "origin",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Report:
+    """The tables of a comparison, as rows; `asked`: those of the runs that they sum up."""
+
+    table: list[dict[str, Any]]
+    differences: list[dict[str, Any]]
+    metric: str
+    notes: list[str]
+    asked: list[Row]
+
+
+def summarize(comparison: Comparison, rows: Sequence[Row], pool: bool, present: Present) -> Report:
+    """Tables of the rows that the compare file asks for; each origin apart, unless they are pooled."""
+    asked = results.asked_for(rows, comparison.jobs, comparison.metric, present)
+    found = results.origins(asked)
+    groups = (
+        {"": results.once(asked)}
+        if pool or len(found) < 2
+        else {key: [r for r in asked if r["origin"] == key] for key in found}
+    )
+    table: list[dict[str, Any]] = []
+    differences: list[dict[str, Any]] = []
+    for key, group in groups.items():
+        name = key or "+".join(found)
+        table += [{**cell, "origin": name} for cell in _cells(comparison, group) if not key or cell["n"]]
+        differences += [{**line, "origin": name} for line in _differences(comparison, group) if not key or line["n"]]
+    notes = []
+    if len(found) > 1:
+        told = "\n".join(f"  {key}: {words}" for key, words in found.items())
+        notes.append(
+            f"Runs of {len(found)} origins are pooled, as asked:\n{told}"
+            if pool
+            else f"Runs are of {len(found)} origins, which are kept apart (--pool mixes them):\n{told}"
+        )
+    if len({row["data"] for row in asked if row["data"]}) > len(comparison.plan.pairs):
+        notes.append("Runs of one pair were trained on different data: see the column 'data' of results.csv.")
+    notes += _diverged(comparison)
+    other = len(rows) - len(asked)
+    if other:
+        notes.append(
+            f"results.csv holds {other} runs that this compare file does not ask for, as its data and teacher are now; "
+            "no table counts them."
+        )
+    return Report(table, differences, comparison.metric, notes, asked)
+
+
+def _diverged(comparison: Comparison) -> Iterator[str]:
+    """Why runs diverged, as `distill` says it, where their folders are here; the same reason once."""
+    reasons: dict[str, list[str]] = {}
+    for job in comparison.jobs:
+        why = running.note(running.folder_of(job))["diverged"]
+        if why:
+            reasons.setdefault(str(why), []).append(job.name)
+    for why, runs in reasons.items():
+        yield f"{'; '.join(runs)} diverged. {why}"
+
+
+def _cells(comparison: Comparison, rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
+    for pair in comparison.plan.pairs:
+        for method in comparison.plan.methods:
+            own = [row for row in rows if row["pair"] == pair and row["method"] == method]
+            last, best = (results.by_seed(own, pair, method, when) for when in ("last", "best"))
+            means = {
+                f"{when}_{name}": value
+                for when, values in (("last", last), ("best", best))
+                for name, value in zip(("mean", "std"), results.spread(values.values()), strict=True)
+            }
+            diverged = sum(row["status"] == "diverged" for row in own)
+            params = next((row["params"] for row in own if row["params"]), "")
+            seconds = results.spread(float(row["seconds"]) for row in own if row["seconds"])[0]
+            yield {
+                "pair": pair,
+                "method": method,
+                "n": len(last),
+                "diverged": diverged,
+                **means,
+                "params": params,
+                "seconds": seconds,
+            }
+
+
+def _differences(comparison: Comparison, rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """The claim as it is; all others of the file are corrected together, whether they are in yet or not."""
+    plan = comparison.plan
+    cells = [(pair, method) for pair in plan.pairs for method in plan.methods if method != plan.baseline]
+    found = {
+        (pair, method): statistics.paired(
+            results.by_seed(rows, pair, method), results.by_seed(rows, pair, plan.baseline)
+        )
+        for pair, method in cells
+    }
+    others = [cell for cell in cells if cell != comparison.primary]
+    corrected = dict(zip(others, statistics.holm([found[cell].p for cell in others]), strict=True))
+    lines = []
+    for cell in sorted(cells, key=lambda cell: cell != comparison.primary):
+        difference = found[cell]
+        primary = cell == comparison.primary
+        p = difference.p if primary else corrected[cell]
+        lines.append(
+            {
+                "pair": cell[0],
+                "method": cell[1],
+                "baseline": plan.baseline,
+                "primary": "yes" if primary else "no",
+                "n": difference.count,
+                "difference": _known(difference.mean),
+                "low": _known(difference.low),
+                "high": _known(difference.high),
+                "p": _known(difference.p),
+                "p_corrected": _known(p),
+                "correction": "none" if primary else f"Holm, {len(others)}",
+                "verdict": statistics.verdict(difference, p),
+            }
+        )
+    return lines
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def write(out: Path, comparison: Comparison, rows: Sequence[Row], report: Report) -> None:
+    """results.csv, table.csv, table.md and differences.csv; the plot where matplotlib is there."""
+    before = _bytes(out)
+    results.write_rows(out / "results.csv", results.COLUMNS, rows)
+    results.write_rows(out / "table.csv", TABLE, report.table)
+    results.write_rows(out / "differences.csv", DIFFERENCES, report.differences)
+    write_text(out / "table.md", markdown(report))
+    from counterpoise.studies import plotting
+
+    if before != _bytes(out) or not (out / "plot.svg").exists():
+        plotting.draw(out, comparison, report)
+
+
+def _bytes(out: Path) -> list[bytes]:
+    """What a plot shows."""
+    files = [out / name for name in ("results.csv", "table.csv", "differences.csv")]
+    return [file.read_bytes() for file in files if file.exists()]
+
+
+def markdown(report: Report) -> str:
+    """Both tables as Markdown."""
+    lines = [
+        f"| pair | method | {report.metric}, last epoch | best epoch | n | parameters | seconds a run |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in report.table:
+        cells = [row["pair"], row["method"], *(plus_minus(row, when) for when in ("last", "best")), counted(row)]
+        lines.append(f"| {' | '.join([*cells, row['params'], _number(row['seconds'], 0)])} |")
+    lines += [
+        "",
+        "Mean ± standard deviation over seeds.",
+        "",
+        f"| pair | method | difference to the baseline, {report.metric} | 95% interval | p | n | |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in report.differences:
+        mark = " (primary)" if row["primary"] == "yes" else ""
+        cells = [row["pair"], f"{row['method']}{mark} - {row['baseline']}", _signed(row["difference"]), interval(row)]
+        lines.append(f"| {' | '.join([*cells, p_value(row), str(row['n']), row['verdict']])} |")
+    lines += ["", METHOD]
+    lines += [f"\n{note}" for note in report.notes]
+    return "\n".join(lines) + "\n"
+
+
+METHOD = (
+    "Paired differences of the last epoch over common seeds, Student's t. p of the primary comparison stands as it is; "
+    "the others are corrected by Holm, their intervals are not."
+)
+
+
+def tables(report: Report, out: Path) -> Iterator[Any]:
+    """The same for a terminal."""
+    apart = len({row["origin"] for row in report.table}) > 1
+    origin = texts("origin") if apart else []
+    scores = numbers("last epoch", "best epoch", "n", "seconds a run")
+    grid = Grid(f"{report.metric}, mean ± standard deviation over seeds", [*names("pair", "method"), *scores, *origin])
+    for row in report.table:
+        cells = [row["pair"], row["method"], plus_minus(row, "last"), plus_minus(row, "best"), counted(row)]
+        grid.add(*cells, _number(row["seconds"], 1), *([row["origin"]] if apart else []))
+    yield grid
+    if report.differences:
+        yield _differences_table(report, apart)
+        yield METHOD
+    yield from report.notes
+    yield f"Rows, tables and plot are in {out}."
+
+
+def _differences_table(report: Report, apart: bool) -> Grid:
+    columns = [*numbers("difference", "95% interval", "p", "n"), *texts("verdict", *(["origin"] if apart else []))]
+    grid = Grid(f"differences to {report.differences[0]['baseline']}", [*names("pair", "method"), *columns])
+    for row in report.differences:
+        name = f"{row['method']} (primary)" if row["primary"] == "yes" else row["method"]
+        cells = [row["pair"], name, _signed(row["difference"]), interval(row), p_value(row), str(row["n"])]
+        grid.add(*cells, row["verdict"], *([row["origin"]] if apart else []))
+    return grid
+
+
+def plus_minus(row: dict[str, Any], when: str) -> str:
+    """Mean and standard deviation of a cell."""
+    mean, std = row[f"{when}_mean"], row[f"{when}_std"]
+    return "-" if mean is None else f"{mean:.2f}" + ("" if std is None else f" ± {std:.2f}")
+
+
+def counted(row: dict[str, Any]) -> str:
+    """Seeds of a cell, and how many of them diverged."""
+    return str(row["n"]) + (f" ({row['diverged']} diverged)" if row["diverged"] else "")
+
+
+def interval(row: dict[str, Any]) -> str:
+    """The confidence interval of a difference."""
+    return "-" if row["low"] is None else f"{_signed(row['low'])} to {_signed(row['high'])}"
+
+
+def p_value(row: dict[str, Any]) -> str:
+    """p, as corrected."""
+    p = row["p_corrected"]
+    return "-" if p is None else "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _signed(value: float | None) -> str:
+    return "-" if value is None else f"{value:+.2f}"
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"

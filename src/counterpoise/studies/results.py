@@ -1,0 +1,260 @@
+"""Results as rows, one a run: read from run folders, kept in results.csv, summed up by cell.
+
+A row outlives its run folder: where the folder is gone, the row stands for it, if it is of the same run and origin.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from counterpoise import config
+from counterpoise.config.keys import asked, flatten
+from counterpoise.errors import ConfigError, RunError
+from counterpoise.studies import origin, standing
+from counterpoise.studies.plan import Job, term_listens
+from counterpoise.studies.running import folder_of, note, started, state
+from counterpoise.studies.standing import Present
+from counterpoise.system import documents
+from counterpoise.system.files import write_text
+
+Row = dict[str, str]
+OLD_DEFAULTS = {"train.schedule.milestones": [150.0, 180.0, 210.0]}
+"""What was left out as a default when rows were first written: of another value now, and the hash stays."""
+CLOCK = ("seconds", "images_per_second")
+"""Columns that another day would fill otherwise; all others come back."""
+COLUMNS = (
+    "pair", "method", "task", "student", "teacher", "seed", "status", "metric", "last", "best", "best_epoch",
+    "teacher_metric", "epochs", "batch_size", "learning_rate", "weight_decay", "total_weight", "weights",
+    "temperatures", "objective", "params", "bytes", *CLOCK, "precision", "device", "threads", "versions",
+    "commit", "code", "origin", "data", "teacher_sha256", "identity", "run_sha256", "plan_sha256",
+)  # fmt: skip
+
+
+def row_of(job: Job, metric: str) -> Row | None:
+    """The row of a job; None where it is not done."""
+    status = state(job)
+    if status not in ("done", "diverged"):
+        return None
+    folder = folder_of(job)
+    kept = note(folder)
+    run = started(folder / "run.yaml")
+    sitting = kept["sittings"][-1] if kept["sittings"] else {}
+    values: dict[str, Any] = {
+        "pair": job.cell[0],
+        "method": job.cell[1],
+        "task": run.task,
+        "student": run.student.model or run.student.checkpoint,
+        "teacher": "" if run.teacher is None else run.teacher.model or run.teacher.checkpoint or run.teacher.store,
+        "seed": run.seed,
+        "status": status,
+        "metric": metric,
+        **_objective(run),
+        "epochs": run.train.epochs,
+        "batch_size": run.train.batch_size,
+        "learning_rate": run.train.optimizer.learning_rate,
+        "weight_decay": run.train.optimizer.weight_decay,
+        "precision": run.train.precision,
+        "device": sitting.get("device", ""),
+        "threads": sitting.get("threads", ""),
+        "commit": sitting.get("commit") or "",
+        "code": sitting.get("code", "")[:12],
+        "versions": " ".join(f"{name} {version}" for name, version in sitting.get("versions", {}).items()),
+        "origin": origin.key(kept["sittings"]),
+        "plan_sha256": plan_hash(job.run),
+        **_identity(folder),
+    }
+    if status == "done":
+        try:
+            values |= _scores(folder, metric)
+        except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
+            raise RunError(f"The summary or the student.json of {folder} is damaged: {error!r}.") from None
+    return {column: _text(values.get(column, "")) for column in COLUMNS}
+
+
+def value(row: Row) -> float:
+    """The metric of a run that is done. Raises ConfigError where its data gives none, such as top-5 of five classes."""
+    if not row["last"]:
+        raise ConfigError(f"metric: {row['metric']} is not told of these data, so nothing can be chosen by it.")
+    return float(row["last"])
+
+
+def _scores(folder: Path, metric: str) -> dict[str, Any]:
+    summary = documents.read_json(folder / "summary.json", within=folder)
+    found: dict[str, Any] = {
+        "last": summary["last"].get(metric, ""),  # top-5 of five classes or fewer is none
+        "best": summary["best"].get(metric, ""),
+        "best_epoch": summary["best"].get("epoch", ""),
+        "teacher_metric": summary["teacher"].get(metric, ""),
+        "params": summary["parameters"],
+        **{key: summary[key] for key in ("bytes", "seconds", "images_per_second")},
+    }
+    student = folder / "student" / "student.json"
+    if student.is_file():
+        provenance = documents.read_json(student, within=folder)["provenance"]
+        found["run_sha256"] = provenance["run_sha256"]
+    return found
+
+
+def _identity(folder: Path) -> dict[str, str]:
+    from counterpoise.engine.run_folder import RunFolder
+
+    kept = RunFolder(folder).identity()
+    return {"data": kept.get("data", ""), "teacher_sha256": kept.get("teacher", ""), "identity": standing.digest(kept)}
+
+
+def _objective(run: config.Run) -> dict[str, Any]:
+    terms = {name: term.model_dump(mode="json", exclude_none=True) for name, term in run.objective.items()}
+    numbers = {f"{name}.{key}": value for name, term in terms.items() for key, value in term.items()}
+    return {
+        "objective": json.dumps(terms),
+        "total_weight": total_weight(run.objective),
+        **{
+            f"{kind}s": json.dumps({key: value for key, value in numbers.items() if key.endswith(kind)})
+            for kind in ("weight", "temperature")
+        },
+    }
+
+
+def total_weight(objective: Mapping[str, config.Term]) -> float | None:
+    """What all terms that listen to the teacher weigh together; of Balance, both sides. None where one is scheduled."""
+    total = 0.0
+    for name, term in objective.items():
+        if not term_listens(name, term):
+            continue
+        arguments = term.arguments
+        inner: list[Any] = [1.0]
+        if (term.objective or name) in ("balance", "binary_balance"):
+            inner = [arguments.get(f"{side}_weight", 1.0) for side in ("forward", "reverse")]
+        if not isinstance(term.weight, int | float) or not all(isinstance(value, int | float) for value in inner):
+            return None
+        total += term.weight * sum(inner)
+    return total
+
+
+def plan_hash(run: config.Run) -> str:
+    """sha256 of a run as it was asked for, without what may move, and without defaults: a new option moves no hash."""
+    defaults = flatten(config.Run())
+    kept = {
+        key: value
+        for key, value in flatten(run).items()
+        if asked(key) and value not in (defaults.get(key), OLD_DEFAULTS.get(key, defaults.get(key)))
+    }
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+
+
+def _text(value: Any) -> str:
+    return "" if value is None else repr(value) if isinstance(value, float) else str(value)
+
+
+def read_csv(path: Path) -> list[Row]:
+    """The rows of an older results.csv; none where there is no file. Raises ConfigError where it is something else."""
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    if rows and not {"pair", "method", "seed", "last", "origin", "plan_sha256"} <= rows[0].keys():
+        raise ConfigError(f"{path} is no table of counterpoise compare: give another --out.")
+    return [{column: row.get(column) or "" for column in COLUMNS} for row in rows]
+
+
+def write_rows(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """A CSV, whole or not at all."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(columns), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({column: _text(row.get(column)) for column in columns} for row in rows)
+    write_text(path, text.getvalue())
+
+
+def settled(jobs: Sequence[Job], older: Sequence[Row], pool: bool, present: Present) -> set[str]:
+    """Names of the jobs that have no folder, and need none: a row of the same run and origin is there.
+
+    With `pool`, of any origin. Where data or teacher cannot be looked at, the rows are taken for theirs.
+    """
+    found = set()
+    rows: dict[str, list[Row]] = {}
+    for row in older:
+        rows.setdefault(row["plan_sha256"], []).append(row)
+    for job in jobs:
+        if state(job) == "new":
+            own = [row for row in rows.get(plan_hash(job.run), []) if _stands(row, job, present)]
+            if own and (pool or any(row["origin"] == origin.key([origin.here(job.run)]) for row in own)):
+                found.add(job.name)
+    return found
+
+
+def _stands(row: Row, job: Job, present: Present) -> bool:
+    said = present.stands(row, job.run)
+    return said is True or (said is None and (present.of(job.run) is None))
+
+
+def gather(jobs: Sequence[Job], older: Sequence[Row], metric: str) -> list[Row]:
+    """Rows of all jobs that are done, in their order, and older rows that no folder here stands for."""
+    here = [row for job in jobs if (row := row_of(job, metric)) is not None]
+    known = {_told(row) for row in here}
+    known |= {(*told[:2], "", "") for told in known}  # a run that diverged, as an earlier version told it
+    kept = [row for row in older if _told(row) not in known]
+    order = {plan_hash(job.run): index for index, job in enumerate(jobs)}
+    return sorted([*here, *kept], key=lambda row: order.get(row["plan_sha256"], len(order)))
+
+
+def _told(row: Row) -> tuple[str, ...]:
+    """What tells a row from others."""
+    return row["plan_sha256"], row["origin"], row["data"], row["teacher_sha256"]
+
+
+def asked_for(rows: Sequence[Row], jobs: Sequence[Job], metric: str, present: Present) -> list[Row]:
+    """The rows that are runs of this compare file: results.csv may hold those of an older one, or of other data."""
+    wanted = {plan_hash(job.run): job for job in jobs}
+    return [
+        row
+        for row in rows
+        if row["metric"] == metric
+        and (job := wanted.get(row["plan_sha256"])) is not None
+        and present.stands(row, job.run) is not False
+    ]
+
+
+def once(rows: Sequence[Row]) -> list[Row]:
+    """The first row of each run, whatever its origin."""
+    return list({row["plan_sha256"]: row for row in reversed(rows)}.values())[::-1]
+
+
+def origins(rows: Iterable[Row]) -> dict[str, str]:
+    """What the origins of rows are, in words."""
+    return {
+        row["origin"]: f"{row['device']}, {row['versions']}, commit {row['commit'][:12] or 'unknown'}"
+        for row in sorted(rows, key=lambda row: row["origin"])
+    }
+
+
+def by_seed(rows: Iterable[Row], pair: str, method: str, when: str = "last") -> dict[int, float]:
+    """The metric of a cell's runs that did not diverge."""
+    return {
+        int(row["seed"]): float(row[when])
+        for row in rows
+        if row["pair"] == pair and row["method"] == method and row["status"] == "done" and row[when]
+    }
+
+
+def spread(values: Iterable[float]) -> tuple[float | None, float | None]:
+    """Mean, and standard deviation (n - 1), of what there is of them."""
+    found = list(values)
+    return (
+        statistics.fmean(found) if found else None,
+        statistics.stdev(found) if len(found) > 1 else None,
+    )
+
+
+def dump_yaml(values: Any) -> str:
+    """Values as a YAML file has them, in their order."""
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)

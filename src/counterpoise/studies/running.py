@@ -1,0 +1,256 @@
+"""Runs as jobs: what is done, what is left, and one of them trained, wherever that is.
+
+A finished run folder is the state. Beside it, FOLDER.origin.json says where its sittings were, and whether it diverged.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from filelock import FileLock, Timeout
+
+from counterpoise import config
+from counterpoise.config import keys
+from counterpoise.errors import ConfigError, CounterpoiseError, DivergedError, RunError
+from counterpoise.studies import origin
+from counterpoise.studies.plan import Job
+from counterpoise.studies.standing import Present
+from counterpoise.system import documents
+
+State = Literal["done", "diverged", "begun", "new"]
+RELEASED_SECONDS = 60
+"""How long to wait for a folder that a dying worker may still hold."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a job: `done`, `diverged`, `left` for another call, or an error to be mended."""
+
+    kind: Literal["done", "diverged", "left", "error"]
+    message: str = ""
+
+
+class Backend(Protocol):
+    """Trains jobs somewhere, each by `work`; calls `told` in this process as they end, in any order."""
+
+    def __call__(self, jobs: Sequence[Job], until: float | None, told: Callable[[Job, Outcome], None]) -> None: ...
+
+
+def beside(folder: Path) -> Path:
+    """The file that says where the sittings of a run were."""
+    return folder.with_name(f"{folder.name}.origin.json")
+
+
+def folder_of(job: Job) -> Path:
+    """The folder of its run."""
+    assert job.run.out is not None
+    return job.run.out
+
+
+def note(folder: Path) -> dict[str, Any]:
+    """What is noted beside a run: its `sittings`, and the message where it `diverged`."""
+    try:
+        found = documents.read_json(beside(folder))
+    except (OSError, ValueError):
+        found = {}
+    return {"sittings": [], "diverged": None, **(found if isinstance(found, dict) else {})}
+
+
+def state(job: Job) -> State:
+    """Where a job stands. Raises RunError where its folder holds another run."""
+    from counterpoise.engine.run_folder import RunFolder
+
+    folder = RunFolder(folder_of(job))
+    if not folder.run_file.is_file():
+        return "new"
+    _refuse(job, differences(started(folder.run_file), job.run))
+    if folder.summary.is_file():
+        return "done"
+    return "diverged" if note(folder.path)["diverged"] else "begun"
+
+
+def check(jobs: Sequence[Job], present: Present) -> None:
+    """Raises RunError where a run that has ended was trained on other data, or by another teacher, than is asked for.
+
+    Of one that goes on this is seen when it does.
+    """
+    from counterpoise.engine.run_folder import RunFolder
+
+    for job in jobs:
+        if state(job) in ("done", "diverged"):
+            folder = RunFolder(folder_of(job))
+            _refuse(job, present.differences(started(folder.run_file), folder.identity(), job.run))
+
+
+def _refuse(job: Job, differing: Sequence[str]) -> None:
+    if differing:
+        raise RunError(
+            f"{folder_of(job)} holds another run than {job.name} of this file:\n"
+            + "\n".join(f"  {line}" for line in differing)
+            + "\nGive another 'out' (--out), or move that folder away."
+        )
+
+
+def started(run_file: Path) -> config.Run:
+    """The run file of a run folder. Raises ConfigError where it is damaged."""
+    return _started(run_file, run_file.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=10_000)
+def _started(run_file: Path, written: int) -> config.Run:
+    return config.kept(run_file)
+
+
+def differences(there: config.Run, wanted: config.Run) -> list[str]:
+    """In which keys a run that was started differs; an `auto` is whatever its machine, or its data, made of it."""
+    found = keys.differences(there, wanted)
+    return [f"{key}: {old!r} there, {new!r} here" for key, (old, new) in found.items()]
+
+
+def found_in(jobs: Sequence[Job]) -> list[str]:
+    """What the data of these runs is, as lines to print."""
+    from counterpoise.data.checking import told
+
+    return told(job.run.data for job in jobs)
+
+
+def work(job: Job, until: float | None, threads: int | None = None, cwd: Path | None = None) -> Outcome:
+    """Train a job in this process to its end, or until time.time() is at `until`; go on with what is there.
+
+    Args:
+        threads: of torch on the CPU; None: as they are.
+        cwd: folder that relative paths in the run start from.
+    """
+    import torch
+
+    if until is not None and time.time() >= until:
+        return Outcome("left")
+    before = torch.get_num_threads()
+    if threads is not None:
+        torch.set_num_threads(threads)
+    try:
+        with contextlib.chdir(cwd or Path.cwd()):
+            return _work(job, until)
+    except CounterpoiseError as error:
+        return Outcome("error", str(error))
+    except OSError as error:
+        return Outcome("error", f"{error.filename}: {error.strerror}" if error.filename else str(error))
+    finally:
+        torch.set_num_threads(before)
+
+
+def _work(job: Job, until: float | None) -> Outcome:
+    from counterpoise.engine import runs
+    from counterpoise.engine.trainer import Interrupted
+    from counterpoise.system.files import write_text
+
+    folder = folder_of(job)
+    _wait_for(folder)
+    found = state(job)
+    if found in ("done", "diverged"):
+        return Outcome(found, note(folder)["diverged"] or "")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    kept = note(folder) if found == "begun" else {"sittings": [], "diverged": None}
+    sitting = origin.here(job.run)
+    if sitting not in kept["sittings"]:
+        kept["sittings"].append(sitting)
+    write_text(beside(folder), json.dumps(kept, indent=1) + "\n")
+    deadline = None if until is None else time.monotonic() + until - time.time()
+    verb = runs.distill if job.distils else runs.train
+    try:
+        verb(job.run, resume=folder.is_dir(), deadline=deadline)
+    except DivergedError as error:
+        write_text(beside(folder), json.dumps({**kept, "diverged": str(error)}, indent=1) + "\n")
+        return Outcome("diverged", str(error))
+    except Interrupted:
+        if until is not None and time.time() >= until:
+            return Outcome("left")
+        raise KeyboardInterrupt from None  # a plain one: it may have to travel out of a worker
+    return Outcome("done")
+
+
+def _wait_for(folder: Path) -> None:
+    """Let a process that is about to end, and held this run before, let go of it."""
+    lock = folder / ".lock"
+    if lock.exists():
+        with contextlib.suppress(Timeout), FileLock(lock, timeout=RELEASED_SECONDS):
+            pass
+
+
+@contextlib.contextmanager
+def alone_in(out: Path) -> Iterator[None]:
+    """Hold the folder of a comparison. Raises RunError where another process does."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"{out} cannot be made: {error.strerror}.") from None
+    lock = FileLock(out / ".lock")
+    try:
+        lock.acquire(timeout=2)
+    except Timeout:
+        raise RunError(f"Another process is at work in {out}. Wait for it, or give another --out.") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def run_all(
+    jobs: Sequence[Job],
+    backend: Backend,
+    until: float | None,
+    say: Callable[[str], None],
+    present: Present | None = None,
+) -> tuple[list[Job], dict[str, str]]:
+    """Train all jobs that are not done; `present`: what their data and teachers are, where that was looked at before.
+
+    Returns:
+        Jobs that are left for another call, and the errors, by name, of those that cannot go on.
+
+    Raises:
+        RunError: a folder holds another run. ConfigError: one that has not begun would never reach its milestones.
+        KeyboardInterrupt: asked to stop; what was begun is saved.
+    """
+    from counterpoise.engine.optimization import never_reached
+
+    check(jobs, present or Present(say))
+    states = {job.name: state(job) for job in jobs}
+    waiting = [job for job in jobs if states[job.name] in ("begun", "new")]
+    # What is half done comes first, so that a table grows by whole runs.
+    waiting.sort(key=lambda job: states[job.name] != "begun")
+    done = len(jobs) - len(waiting)
+    left: dict[str, Job] = {job.name: job for job in waiting}
+    errors: dict[str, str] = {}
+    started = time.perf_counter()
+    for job in waiting:
+        if states[job.name] == "new" and (late := never_reached(job.run.train)) is not None:
+            raise ConfigError(f"The run of {job.name}: {late}")
+
+    def told(job: Job, outcome: Outcome) -> None:
+        nonlocal done
+        if outcome.kind == "left":
+            return
+        left.pop(job.name, None)
+        if outcome.kind == "error":
+            known = outcome.message in errors.values()
+            errors[job.name] = outcome.message
+            say(f"{job.name}: {'the same' if known else outcome.message}")
+            return
+        done += 1
+        seconds = time.perf_counter() - started
+        why = f". {outcome.message}" if outcome.message else ""
+        say(f"{done}/{len(jobs)}  {job.name}  {outcome.kind}  ({seconds:.0f} s){why}")
+
+    if waiting:
+        try:
+            backend(waiting, until, told)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt("Stopped; what was begun is saved, and the same command goes on.") from None
+    return list(left.values()), errors

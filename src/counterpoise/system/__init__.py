@@ -1,0 +1,1 @@
+"""What is between us and the machine: files, documents, code of the user's own, servers."""

@@ -1,0 +1,173 @@
+"""Files are the old ones or the new ones, whole, also where the disk fills: the kernel itself refuses to write."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from counterpoise.errors import RunError
+from counterpoise.system import files
+from counterpoise.system.files import (
+    UnfitFileError,
+    exchange,
+    named,
+    regular,
+    replacing_folder,
+    standing,
+    write_tensors,
+    write_text,
+)
+
+LIMITED = """
+import resource, sys, torch
+from pathlib import Path
+from counterpoise.system.files import write_tensors
+from counterpoise.errors import RunError
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+try:
+    write_tensors(Path(sys.argv[1]), {"weight": torch.ones(1_000_000)})
+except RunError as error:
+    print(error)
+    sys.exit(2)
+"""
+
+
+def test_a_disk_that_fills_leaves_the_older_file(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.safetensors"
+    write_tensors(path, {"weight": torch.zeros(10)})
+    before = path.read_bytes()
+    done = subprocess.run([sys.executable, "-c", LIMITED, str(path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    assert "could not be written" in done.stdout
+    assert "The older checkpoint.safetensors is intact" in done.stdout
+    assert path.read_bytes() == before
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint.safetensors"]
+
+
+def test_equal_tensors_give_equal_bytes(tmp_path: Path) -> None:
+    tensors = {"b": torch.arange(6.0).reshape(2, 3).t(), "a": torch.tensor(3)}
+    write_tensors(tmp_path / "one", tensors, {"format": "pt"})
+    write_tensors(tmp_path / "two", dict(reversed(tensors.items())), {"format": "pt"})
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+    torch.testing.assert_close(load_file(tmp_path / "one")["b"], tensors["b"])
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="nowhere"):
+        write_text(tmp_path / "nowhere" / "file.txt", "text")
+
+
+def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
+    place = tmp_path / "site"
+    for text in ("one", "two"):
+        with replacing_folder(place) as new:
+            (new / "below").mkdir()
+            (new / "below" / "file").write_text(text)
+        assert (place / "below" / "file").read_text() == text
+    with pytest.raises(ZeroDivisionError), replacing_folder(place) as new:
+        (new / "file").write_text(str(1 / 0))
+    with (
+        pytest.raises(RunError, match=r"could not be written: .*The older site is intact"),
+        replacing_folder(place) as new,
+    ):
+        (new / "no" / "file").write_text("three")
+    assert (place / "below" / "file").read_text() == "two"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["site"]
+
+
+REPLACES = """
+import sys
+from pathlib import Path
+from counterpoise.system import files
+if sys.argv[2] == "renames":
+    files.exchange = lambda one, other: False
+number = 0
+while True:
+    number += 1
+    with files.replacing_folder(Path(sys.argv[1])) as new:
+        for name in ("a", "b"):
+            (new / name).write_text(str(number))
+    print(number, flush=True)
+"""
+
+
+@pytest.mark.parametrize("how", ["exchange", "renames"])
+def test_a_folder_whose_writer_is_killed_is_the_old_or_the_new_one(tmp_path: Path, how: str) -> None:
+    place = tmp_path / "student"
+    for moment in range(3):
+        with subprocess.Popen([sys.executable, "-c", REPLACES, place, how], stdout=subprocess.PIPE, text=True) as child:
+            assert child.stdout is not None
+            assert child.stdout.readline() == "1\n"
+            for _ in range(200 * (moment + 1)):
+                if how == "exchange":  # at no moment is there nothing
+                    assert place.is_dir()
+            child.kill()
+        assert standing(place) == place
+        assert (place / "a").read_text() == (place / "b").read_text()
+    with replacing_folder(place) as new:
+        (new / "a").write_text("after")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["student"]
+    assert [entry.name for entry in place.iterdir()] == ["a"]
+
+
+def test_what_a_kill_between_two_renames_leaves_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".student.old").mkdir()
+    (tmp_path / ".student.old" / "a").write_text("old")
+    (tmp_path / ".student.partial").mkdir()
+    assert (standing(tmp_path / "student") / "a").read_text() == "old"
+    (tmp_path / "student").rename(tmp_path / ".student.old")
+    monkeypatch.setattr(files, "exchange", lambda one, other: False)
+    with replacing_folder(tmp_path / "student") as new:
+        (new / "a").write_text("new")
+    assert (tmp_path / "student" / "a").read_text() == "new"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["student"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="renameat2 is a call of Linux")
+def test_folders_change_names_at_once(tmp_path: Path) -> None:
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / name).touch()
+    assert exchange(tmp_path / "one", tmp_path / "other")
+    assert (tmp_path / "one" / "other").exists()
+    assert not exchange(tmp_path / "one", tmp_path / "absent")
+
+
+def test_only_regular_files_inside_their_folder_are_read(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    (folder / "below").mkdir(parents=True)
+    (folder / "below" / "file").write_text("12345")
+    (tmp_path / "outside").write_text("secret")
+    (folder / "link").symlink_to(tmp_path / "outside")
+    (folder / "inner").symlink_to(folder / "below" / "file")
+    os.mkfifo(folder / "pipe")
+    assert named(folder, "below/file").read_text() == named(folder, "inner").read_text() == "12345"
+    for name in ("../outside", "/etc/passwd", "below/../../outside", "", ".", "below\\..\\file", "a\0b", "C:/x\0"):
+        with pytest.raises(UnfitFileError, match="leads out"):
+            named(folder, name)
+    for path, why in (
+        (folder / "link", "leads out of its folder"),
+        (folder / "pipe", "is a pipe, expected a file"),
+        (folder / "below", "is a folder, expected a file"),
+        (Path("/dev/zero"), "is a device, expected a file"),
+        (Path("a\0b"), "null character"),
+    ):
+        with pytest.raises(UnfitFileError, match=why):
+            regular(path, within=folder if path.is_relative_to(folder) else None)
+    with pytest.raises(UnfitFileError, match="has 5 bytes, expected at most 4"):
+        regular(folder / "below" / "file", limit=4)
+
+
+def test_the_cache_of_the_hub_is_one_folder(tmp_path: Path) -> None:
+    (tmp_path / "blobs").mkdir()
+    (tmp_path / "blobs" / "abc").write_text("weights")
+    (tmp_path / "snapshots" / "main").mkdir(parents=True)
+    link = tmp_path / "snapshots" / "main" / "model.safetensors"
+    link.symlink_to(Path("..", "..", "blobs", "abc"))
+    assert regular(link, within=link.parent) == link
