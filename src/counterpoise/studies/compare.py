@@ -13,7 +13,7 @@ from rich.console import Console
 from counterpoise.errors import ConfigError
 from counterpoise.studies import backends, plan, report, results
 from counterpoise.studies.plan import Comparison
-from counterpoise.studies.report import Report
+from counterpoise.studies.summary import Report, summarize
 from counterpoise.studies.running import Backend, alone_in, found_in, run_all, state
 from counterpoise.studies.standing import Present
 
@@ -100,7 +100,7 @@ def conduct(comparison: Comparison, fanout: Fanout, backend: Backend, until: flo
             left, errors = run_all(jobs, backend, until, say, present)
         finally:  # whatever ends this call, what is done is told
             rows = results.gather(comparison.jobs, older, comparison.metric)
-            told = report.summarize(comparison, rows, fanout.pool, present)
+            told = summarize(comparison, rows, fanout.pool, present)
             if rows:
                 report.write(place, comparison, rows, told)
     return Result(place, told, [job.name for job in left], errors)

@@ -12,7 +12,7 @@ from counterpoise.system.files import replacing
 
 if TYPE_CHECKING:
     from counterpoise.studies.plan import Comparison
-    from counterpoise.studies.report import Report
+    from counterpoise.studies.summary import Report
 
 INK, GREY, CLAIM = "#24425c", "#9aa5ae", "#b5502c"
 

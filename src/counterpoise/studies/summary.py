@@ -1,0 +1,140 @@
+"""What a comparison found, as plain values: a row a method, and each pair of methods beside one another."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from counterpoise.studies import results, running, statistics
+from counterpoise.studies.plan import Comparison
+from counterpoise.studies.results import Row
+from counterpoise.studies.standing import Present
+
+TABLE = ("pair", "method", "n", "diverged", "last_mean", "last_std", "best_mean", "best_std", "params", "origin")
+DIFFERENCES = (
+    "pair", "method", "baseline", "primary", "n", "difference", "low", "high", "p", "p_corrected", "correction",
+    "verdict", "origin",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Report:
+    """The tables of a comparison, as rows; `asked`: those of the runs that they sum up."""
+
+    table: list[dict[str, Any]]
+    differences: list[dict[str, Any]]
+    metric: str
+    notes: list[str]
+    asked: list[Row]
+
+
+def summarize(comparison: Comparison, rows: Sequence[Row], pool: bool, present: Present) -> Report:
+    """Tables of the rows that the compare file asks for; each origin apart, unless they are pooled."""
+    asked = results.asked_for(rows, comparison.jobs, comparison.metric, present)
+    found = results.origins(asked)
+    groups = (
+        {"": results.once(asked)}
+        if pool or len(found) < 2
+        else {key: [r for r in asked if r["origin"] == key] for key in found}
+    )
+    table: list[dict[str, Any]] = []
+    differences: list[dict[str, Any]] = []
+    for key, group in groups.items():
+        name = key or "+".join(found)
+        table += [{**cell, "origin": name} for cell in _cells(comparison, group) if not key or cell["n"]]
+        differences += [{**line, "origin": name} for line in _differences(comparison, group) if not key or line["n"]]
+    notes = []
+    if len(found) > 1:
+        told = "\n".join(f"  {key}: {words}" for key, words in found.items())
+        notes.append(
+            f"Runs of {len(found)} origins are pooled, as asked:\n{told}"
+            if pool
+            else f"Runs are of {len(found)} origins, which are kept apart (--pool mixes them):\n{told}"
+        )
+    if len({row["data"] for row in asked if row["data"]}) > len(comparison.plan.pairs):
+        notes.append("Runs of one pair were trained on different data: see the column 'data' of results.csv.")
+    notes += _diverged(comparison)
+    other = len(rows) - len(asked)
+    if other:
+        notes.append(
+            f"results.csv holds {other} runs that this compare file does not ask for, as its data and teacher are now; "
+            "no table counts them."
+        )
+    return Report(table, differences, comparison.metric, notes, asked)
+
+
+def _diverged(comparison: Comparison) -> Iterator[str]:
+    """Why runs diverged, as `distill` says it, where their folders are here; the same reason once."""
+    reasons: dict[str, list[str]] = {}
+    for job in comparison.jobs:
+        why = running.note(running.folder_of(job))["diverged"]
+        if why:
+            reasons.setdefault(str(why), []).append(job.name)
+    for why, runs in reasons.items():
+        yield f"{'; '.join(runs)} diverged. {why}"
+
+
+def _cells(comparison: Comparison, rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
+    for pair in comparison.plan.pairs:
+        for method in comparison.plan.methods:
+            own = [row for row in rows if row["pair"] == pair and row["method"] == method]
+            last, best = (results.by_seed(own, pair, method, when) for when in ("last", "best"))
+            means = {
+                f"{when}_{name}": value
+                for when, values in (("last", last), ("best", best))
+                for name, value in zip(("mean", "std"), results.spread(values.values()), strict=True)
+            }
+            diverged = sum(row["status"] == "diverged" for row in own)
+            params = next((row["params"] for row in own if row["params"]), "")
+            seconds = results.spread(float(row["seconds"]) for row in own if row["seconds"])[0]
+            yield {
+                "pair": pair,
+                "method": method,
+                "n": len(last),
+                "diverged": diverged,
+                **means,
+                "params": params,
+                "seconds": seconds,
+            }
+
+
+def _differences(comparison: Comparison, rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """The claim as it is; all others of the file are corrected together, whether they are in yet or not."""
+    plan = comparison.plan
+    cells = [(pair, method) for pair in plan.pairs for method in plan.methods if method != plan.baseline]
+    found = {
+        (pair, method): statistics.paired(
+            results.by_seed(rows, pair, method), results.by_seed(rows, pair, plan.baseline)
+        )
+        for pair, method in cells
+    }
+    others = [cell for cell in cells if cell != comparison.primary]
+    corrected = dict(zip(others, statistics.holm([found[cell].p for cell in others]), strict=True))
+    lines = []
+    for cell in sorted(cells, key=lambda cell: cell != comparison.primary):
+        difference = found[cell]
+        primary = cell == comparison.primary
+        p = difference.p if primary else corrected[cell]
+        lines.append(
+            {
+                "pair": cell[0],
+                "method": cell[1],
+                "baseline": plan.baseline,
+                "primary": "yes" if primary else "no",
+                "n": difference.count,
+                "difference": _known(difference.mean),
+                "low": _known(difference.low),
+                "high": _known(difference.high),
+                "p": _known(difference.p),
+                "p_corrected": _known(p),
+                "correction": "none" if primary else f"Holm, {len(others)}",
+                "verdict": statistics.verdict(difference, p),
+            }
+        )
+    return lines
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value
