@@ -28,7 +28,7 @@ import harness
 import store as stores
 from counterpoise import config
 from counterpoise.data.sources.base import ArraySet, Splits
-from counterpoise.engine.assemble import assemble, settle
+from counterpoise.engine.assemble import assemble, resolve_auto
 from counterpoise.engine.interrupt import Interrupt
 from counterpoise.engine.processes import join
 from counterpoise.engine.progress import Display
@@ -56,7 +56,7 @@ def make_trainer(data: Splits, folder: Path, student: str, store: Path | None, s
         values["teacher"] = {"store": str(store)}
     run = config.resolve(values)
     with join("auto") as processes:
-        run = settle(run, processes.device)
+        run = resolve_auto(run, processes.device)
         parts = assemble(run, processes, data=data)
         folder.mkdir(parents=True)
         run_folder = RunFolder(folder)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 import harness
 from counterpoise import config
 from counterpoise.data.sources.base import ArraySet, Splits
-from counterpoise.engine.assemble import assemble, settle
+from counterpoise.engine.assemble import assemble, resolve_auto
 from counterpoise.engine.interrupt import Interrupt
 from counterpoise.engine.processes import join
 from counterpoise.engine.progress import Display
@@ -53,7 +53,7 @@ def make_trainer(teacher: nn.Module, student: nn.Module, steps: int, folder: Pat
         }
     )
     with join("auto") as processes:
-        run = settle(run, processes.device)
+        run = resolve_auto(run, processes.device)
         data = Splits(random_images(BATCH * steps), random_images(BATCH))
         parts = assemble(run, processes, student=student, teacher=teacher, data=data)
         run_folder = RunFolder(folder)

@@ -29,7 +29,7 @@ from counterpoise import config
 from counterpoise.data import sources
 from counterpoise.data.epochs import Batch
 from counterpoise.data.sources.base import ArraySet, Splits
-from counterpoise.engine.assemble import assemble, settle
+from counterpoise.engine.assemble import assemble, resolve_auto
 from counterpoise.engine.processes import join
 from counterpoise.engine.run_folder import RunFolder
 from counterpoise.engine.trainer import Trainer
@@ -65,7 +65,7 @@ def make_trainer(data: Splits, folder: Path, student: str, teacher: Any = None, 
         values["teacher"] = section
     run = config.resolve(values)
     with join("auto") as processes:
-        run = settle(run, processes.device)
+        run = resolve_auto(run, processes.device)
         parts = assemble(run, processes, teacher=teacher, data=data)
         folder.mkdir(parents=True)
         run_folder = RunFolder(folder)

@@ -15,7 +15,7 @@ from PIL import Image
 
 import counterpoise
 from counterpoise import config
-from counterpoise.data.legend import read_legend
+from counterpoise.data.label_map import read_label_map
 from counterpoise.models import catalog
 from counterpoise.objectives.base import find
 from counterpoise.objectives.composite import WeightedSum
@@ -188,7 +188,7 @@ def test_features_are_modules_of_both_networks(path: Path) -> None:
 
 
 def test_cityscapes_has_its_19_classes() -> None:
-    legend = read_legend(ROOT / "recipes" / "cityscapes" / "classes.txt", 255)
+    legend = read_label_map(ROOT / "recipes" / "cityscapes" / "classes.txt", 255)
     assert len(legend.classes) == 19
     assert legend.classes[0] == "road"
     assert legend.classes[18] == "bicycle"

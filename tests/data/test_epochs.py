@@ -13,7 +13,7 @@ from counterpoise import config
 from counterpoise.data.epochs import Epochs
 from counterpoise.data.loader import TrainLoader
 from counterpoise.data.scene_loader import SceneLoader
-from counterpoise.data.scenes import plan_scenes
+from counterpoise.data.segmentation_views import plan_scenes
 from counterpoise.data.sources import ArraySet, Subset
 from counterpoise.data.sources.masks import MaskedArraySet, MaskedSubset
 from counterpoise.system import torchvision_guard

@@ -11,14 +11,14 @@ from PIL import Image, ImageDraw
 
 from counterpoise.data.decoding import Reading
 from counterpoise.data.images import CorruptImage
-from counterpoise.data.legend import Legend, read_legend
+from counterpoise.data.label_map import LabelMap, read_label_map
 from counterpoise.data.mask_file import mask_size, read_mask, resized
 from counterpoise.errors import ConfigError, DataError
 
 
-def legend(folder: Path, text: str, ignore: int | None = None, lossy: bool = False) -> Legend:
+def label_map(folder: Path, text: str, ignore: int | None = None, lossy: bool = False) -> LabelMap:
     (folder / "classes.txt").write_text(text)
-    return read_legend(folder / "classes.txt", ignore, lossy)
+    return read_label_map(folder / "classes.txt", ignore, lossy)
 
 
 def lesion(value: int = 255) -> Image.Image:
@@ -42,21 +42,21 @@ def test_value_that_no_class_has_is_taken_for_a_class_first(tmp_path: Path) -> N
         r"holds the value 255 .* If it is a class, write the value behind every name .*: 'background 0', 'lesion 255'"
     )
     with pytest.raises(DataError, match=wanted + r".* If 255 is void instead.*set data.options.ignore to 255"):
-        read_mask(path, legend(tmp_path, "background\nlesion\n"))
-    assert torch.equal(read_mask(path, legend(tmp_path, "background 0\nlesion 255\n")), expected())
+        read_mask(path, label_map(tmp_path, "background\nlesion\n"))
+    assert torch.equal(read_mask(path, label_map(tmp_path, "background 0\nlesion 255\n")), expected())
 
 
 def test_value_beyond_as_many_names_asks_for_a_name(tmp_path: Path) -> None:
     path = save(tmp_path, Image.fromarray(np.array([[0, 1, 2]], dtype=np.uint8)))
     with pytest.raises(DataError, match=r"value 2 .* If 2 is a class, name it in .*classes.txt"):
-        read_mask(path, legend(tmp_path, "background\nlesion\n"))
+        read_mask(path, label_map(tmp_path, "background\nlesion\n"))
     path = save(tmp_path, Image.fromarray(np.array([[255, 255]], dtype=np.uint8)))
     with pytest.raises(DataError, match=r"behind every name in .*'background 255' and so on"):
-        read_mask(path, legend(tmp_path, "background\nlesion\n"))
+        read_mask(path, label_map(tmp_path, "background\nlesion\n"))
 
 
 def test_numbers_behind_all_names_are_values_and_void_may_have_one(tmp_path: Path) -> None:
-    meaning = legend(tmp_path, "background 0\nedge of it; 128\nvoid 7\nlesion 255\n")
+    meaning = label_map(tmp_path, "background 0\nedge of it; 128\nvoid 7\nlesion 255\n")
     assert meaning.classes == ("background", "edge of it", "lesion")
     path = save(tmp_path, Image.fromarray(np.array([[0, 128, 7, 255]], dtype=np.uint8)))
     assert read_mask(path, meaning).tolist() == [[0, 1, 255, 2]]
@@ -67,27 +67,27 @@ def test_numbers_behind_all_names_are_values_and_void_may_have_one(tmp_path: Pat
 
 @pytest.mark.parametrize("text", ["class 0\nclass 1\n", "road\nlane 2\n", "year 2020\nyear 2021\n", "a 1\nb 300\n"])
 def test_numbers_that_are_part_of_names_stay_so(tmp_path: Path, text: str) -> None:
-    assert legend(tmp_path, text).classes == tuple(text.splitlines())
-    assert legend(tmp_path, text).values == [0, 1]
+    assert label_map(tmp_path, text).classes == tuple(text.splitlines())
+    assert label_map(tmp_path, text).values == [0, 1]
 
 
 def test_names_that_are_other_numbers_than_their_index_have_two_readings(tmp_path: Path) -> None:
-    assert legend(tmp_path, "0\n1\n2\n").classes == ("0", "1", "2")
+    assert label_map(tmp_path, "0\n1\n2\n").classes == ("0", "1", "2")
     with pytest.raises(DataError, match=r"Line 2 of .* is the class '255', and its index is 1: .*'255 255' or '255 1'"):
-        legend(tmp_path, "0\n255\n")
+        label_map(tmp_path, "0\n255\n")
     with pytest.raises(DataError, match="is the class '10', and its index is 2"):
-        legend(tmp_path, "0\n1\n10\n2\n")
+        label_map(tmp_path, "0\n1\n10\n2\n")
     path = save(tmp_path, lesion())
-    assert torch.equal(read_mask(path, legend(tmp_path, "0 0\n255 255\n")), expected())
+    assert torch.equal(read_mask(path, label_map(tmp_path, "0 0\n255 255\n")), expected())
 
 
 def test_two_classes_of_one_value_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="'b 1': this value is that of 'a'"):
-        legend(tmp_path, "a 1\nb 1\n")
+        label_map(tmp_path, "a 1\nb 1\n")
 
 
 def test_values_are_found_in_palettes_bits_and_grays_saved_as_rgb(tmp_path: Path) -> None:
-    meaning = legend(tmp_path, "background 0\nlesion 255\n")
+    meaning = label_map(tmp_path, "background 0\nlesion 255\n")
     indices = Image.frombytes("P", (80, 60), expected().numpy().tobytes())
     indices.putpalette([0, 0, 0, 255, 255, 255])
     for image, name in (
@@ -99,7 +99,7 @@ def test_values_are_found_in_palettes_bits_and_grays_saved_as_rgb(tmp_path: Path
         assert torch.equal(read_mask(save(tmp_path, image, name), meaning), expected())
         assert mask_size(tmp_path / name) == (60, 80)
     gray = save(tmp_path, Image.fromarray(expected().numpy()).convert("RGB"))
-    assert torch.equal(read_mask(gray, legend(tmp_path, "background\nlesion\n")), expected())
+    assert torch.equal(read_mask(gray, label_map(tmp_path, "background\nlesion\n")), expected())
 
 
 @pytest.mark.parametrize("text", ["background\nlesion\n", "background 0\nlesion 255\n", "a 0 0 0\nb 255 255 255\n"])
@@ -109,12 +109,12 @@ def test_mask_that_was_a_jpeg_is_called_so_and_never_void(tmp_path: Path, text: 
     with Image.open(tmp_path / "mask.jpg") as damaged:
         path = save(tmp_path, damaged)
     with pytest.raises(DataError, match=r"saved as JPEG.*None of them is void.*data.options.lossy to true") as error:
-        read_mask(path, legend(tmp_path, text))
+        read_mask(path, label_map(tmp_path, text))
     assert "ignore" not in str(error.value)
     jpeg = tmp_path / "named.png"
     jpeg.write_bytes((tmp_path / "mask.jpg").read_bytes())
     with pytest.raises(CorruptImage, match=r"it is a JPEG file, whatever its name says"):
-        read_mask(jpeg, legend(tmp_path, text))
+        read_mask(jpeg, label_map(tmp_path, text))
 
 
 def test_ids_of_objects_are_not_called_a_jpeg(tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ def test_ids_of_objects_are_not_called_a_jpeg(tmp_path: Path) -> None:
         left, top = 30 * (number % 6), 40 * (number // 7)
         ImageDraw.Draw(mask).ellipse((left, top, left + 18, top + 14), fill=number)
     with pytest.raises(DataError, match="holds the value 30"):
-        read_mask(save(tmp_path, mask), legend(tmp_path, "background\nnucleus\n"))
+        read_mask(save(tmp_path, mask), label_map(tmp_path, "background\nnucleus\n"))
 
 
 @pytest.mark.parametrize("text", ["background 0\nlesion 255\n", "a 20 20 200\nb 250 250 20\n"])
@@ -133,15 +133,15 @@ def test_lossy_masks_are_read_by_the_nearest_class(tmp_path: Path, text: str) ->
         clean = np.array([[20, 20, 200], [250, 250, 20]], dtype=np.uint8)
     image = Image.fromarray(clean[expected().numpy()].squeeze())
     path = save(tmp_path, image, "mask.jpg", quality=85)
-    found = read_mask(path, legend(tmp_path, text, lossy=True))
+    found = read_mask(path, label_map(tmp_path, text, lossy=True))
     assert (found != expected()).float().mean() < 0.02
     with pytest.raises(DataError):
-        read_mask(path, legend(tmp_path, text))
+        read_mask(path, label_map(tmp_path, text))
 
 
 def test_classes_that_are_alike_cannot_be_read_by_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"'background' \(0 0 0\) and 'lesion' \(1 1 1\) .* too near for that"):
-        legend(tmp_path, "background\nlesion\n", lossy=True)
+        label_map(tmp_path, "background\nlesion\n", lossy=True)
 
 
 def test_masks_are_resized_to_the_nearest_pixel() -> None:
@@ -150,7 +150,7 @@ def test_masks_are_resized_to_the_nearest_pixel() -> None:
 
 
 def test_masks_keep_to_the_limit_of_megapixels(tmp_path: Path) -> None:
-    path, meaning = save(tmp_path, lesion()), legend(tmp_path, "background 0\nlesion 255\n")
+    path, meaning = save(tmp_path, lesion()), label_map(tmp_path, "background 0\nlesion 255\n")
     with pytest.raises(CorruptImage, match=r"more pixels than max_megapixels 0.004 allows"):
         read_mask(path, meaning, Reading(max_megapixels=0.004))
     assert mask_size(path, Reading(max_megapixels=0.0048)) == (60, 80)

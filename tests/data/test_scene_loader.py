@@ -15,7 +15,7 @@ from counterpoise.data import sources
 from counterpoise.data.epochs import Batch
 from counterpoise.data.images import CorruptImage
 from counterpoise.data.scene_loader import SceneEvalLoader, SceneLoader
-from counterpoise.data.scenes import plan_scenes, shrink, view
+from counterpoise.data.segmentation_views import plan_scenes, shrink, view
 from counterpoise.data.sources.base import IGNORE
 from counterpoise.data.sources.masks import MaskedArraySet, MaskedSet
 from counterpoise.data.sources.photos import collect

@@ -15,9 +15,9 @@ import counterpoise
 from counterpoise import config
 from counterpoise.data.loader import TrainLoader
 from counterpoise.data.sources.base import ArraySet, Splits
-from counterpoise.engine.assemble import Parts, assemble, settle
+from counterpoise.engine.assemble import Parts, assemble, resolve_auto
+from counterpoise.engine.fast.capturability import moves, numbers, obstacle
 from counterpoise.engine.fast.capture import WARM_UP, Capture, kept
-from counterpoise.engine.fast.obstacles import moves, numbers, obstacle
 from counterpoise.engine.processes import Processes, join
 from counterpoise.engine.run_folder import RunFolder
 from counterpoise.engine.trainer import Interrupted, Trainer
@@ -82,7 +82,7 @@ def trainer(run: dict[str, Any], folder: Path, **changed: Any) -> Trainer:
     """A trainer as `distill` makes one."""
     resolved = config.resolve(run)
     with join(resolved.train.device) as processes:
-        resolved = settle(resolved, processes.device)
+        resolved = resolve_auto(resolved, processes.device)
         parts = assemble(resolved, processes, **{"data": splits(), **changed})
         run_folder = RunFolder(folder)
         if not folder.exists():
@@ -191,7 +191,7 @@ def test_a_loss_that_is_not_finite_names_its_step(tmp_path: Path) -> None:
 def parts_of(run: dict[str, Any], **changed: Any) -> Parts:
     resolved = config.resolve(run)
     with join("cpu") as processes:
-        return assemble(settle(resolved, processes.device), processes, **{"data": splits(), **changed})
+        return assemble(resolve_auto(resolved, processes.device), processes, **{"data": splits(), **changed})
 
 
 def test_on_a_cpu_it_is_taken_only_where_it_is_asked_for(tmp_path: Path) -> None:

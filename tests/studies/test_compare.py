@@ -19,7 +19,7 @@ from PIL import Image
 import counterpoise
 from counterpoise.engine import interrupt
 from counterpoise.studies import compare as studies_compare
-from counterpoise.studies import origin, results, running
+from counterpoise.studies import provenance, results, running
 
 Values = dict[str, Any]
 Run = Callable[..., tuple[int, str, str]]
@@ -174,9 +174,9 @@ def test_rows_of_another_machine_are_pooled_when_asked(
 
 def test_code_of_another_commit_is_another_origin(finished: Path) -> None:
     sitting = {"device": "cpu", "versions": {"torch": "2"}, "code": "a", "commit": "x", "threads": 1}
-    assert origin.key([sitting]) == origin.key([{**sitting, "threads": 8, "commit": "y"}])
-    assert origin.key([sitting]) != origin.key([{**sitting, "code": "b"}])
-    assert "+" in origin.key([sitting, {**sitting, "device": "cuda"}])
+    assert provenance.key([sitting]) == provenance.key([{**sitting, "threads": 8, "commit": "y"}])
+    assert provenance.key([sitting]) != provenance.key([{**sitting, "code": "b"}])
+    assert "+" in provenance.key([sitting, {**sitting, "device": "cuda"}])
 
 
 def test_rows_that_the_file_no_longer_asks_for_stay_and_count_nowhere(

@@ -213,12 +213,12 @@ def test_a_damaged_chunk_stops_the_run_and_is_named(recorded: Path, tmp_path: Pa
 
 def test_no_logits_of_a_batch_are_another_s(recorded: Path) -> None:
     """What the trainer is handed is what the store holds for the batch's samples and views."""
-    from counterpoise.engine.assemble import assemble, settle
+    from counterpoise.engine.assemble import assemble, resolve_auto
     from counterpoise.engine.processes import join
 
     run = config.resolve(from_store(values(), recorded))
     with join("cpu") as processes:
-        parts = assemble(settle(run, processes.device), processes, data=splits())
+        parts = assemble(resolve_auto(run, processes.device), processes, data=splits())
         assert parts.stored is not None
         seen = 0
         with Store.open(recorded) as store:

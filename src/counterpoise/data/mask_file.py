@@ -15,7 +15,7 @@ from torch import Tensor
 from counterpoise.data import decoding
 from counterpoise.data.decoding import Reading, Unreadable
 from counterpoise.data.images import AS_USUAL, CorruptImage
-from counterpoise.data.legend import UNKNOWN, Legend, pack
+from counterpoise.data.label_map import UNKNOWN, LabelMap, pack
 from counterpoise.data.sources.base import IGNORE
 from counterpoise.errors import DataError
 from counterpoise.system.files import UnfitFileError, regular
@@ -33,22 +33,22 @@ class UnfitMask(CorruptImage):
         self.args = (f"Mask {name} {reason}",)
 
 
-def read_mask(path: Path, legend: Legend, reading: Reading = AS_USUAL) -> Tensor:
+def read_mask(path: Path, label_map: LabelMap, reading: Reading = AS_USUAL) -> Tensor:
     """Read a mask file into classes: uint8 [H, W], IGNORE where void. Of `reading`, its limit of megapixels counts.
 
     Raises:
         CorruptImage: the file cannot be read, or is all void.
         DataError: it is no 8-bit mask, or holds a value or color that is no class.
     """
-    values = _pixels(path, legend, reading)
+    values = _pixels(path, label_map, reading)
     if values.ndim == 2:
-        classes = legend.of_values[values]
+        classes = label_map.of_values[values]
         if (classes == UNKNOWN).any():
-            raise _beyond(path, values, legend)
+            raise _beyond(path, values, label_map)
     else:
-        if not legend.colors:
-            raise _no_colors(path, values, legend)
-        classes = _nearest_color(values, legend) if legend.lossy else _by_color(path, values, legend)
+        if not label_map.colors:
+            raise _no_colors(path, values, label_map)
+        classes = _nearest_color(values, label_map) if label_map.lossy else _by_color(path, values, label_map)
     if (classes == IGNORE).all():
         raise UnfitMask(os.fspath(path), "is all void: no pixel has a class. Leave the image out, or mend its mask.")
     return torch.from_numpy(classes)
@@ -128,13 +128,13 @@ SAVED_WITH_LOSS = (
 """What to do about a mask that was saved as JPEG."""
 
 
-def _pixels(path: Path, legend: Legend, reading: Reading) -> NDArray[np.uint8]:
+def _pixels(path: Path, label_map: LabelMap, reading: Reading) -> NDArray[np.uint8]:
     """What a mask file holds: uint8 [H, W], indices or values, or uint8 [H, W, 3], colors.
 
     A palette mask holds indices, unless all colors that it shows are among those of the classes: programs that
     shrink files turn colors into palettes of any order.
     """
-    with _opened(path, reading, ("JPEG",) if legend.lossy else ()) as image:
+    with _opened(path, reading, ("JPEG",) if label_map.lossy else ()) as image:
         raw = decoding.raw_mode(image)
         values = _loaded(image, path)
         mode, palette = image.mode, image.getpalette("RGB")
@@ -146,58 +146,60 @@ def _pixels(path: Path, legend: Legend, reading: Reading) -> NDArray[np.uint8]:
             raise DataError(f"Mask {path} has transparent pixels; a mask has a class or void in every one.")
         mode, values = mode[:-1], values[..., 0] if mode == "LA" else values[..., :3]
     if mode == "P":
-        return _of_palette(values, palette or [], legend)
+        return _of_palette(values, palette or [], label_map)
     if mode == "1":
-        return values.astype(np.uint8) * (255 if legend.by_value and 255 in legend.values else 1)
+        return values.astype(np.uint8) * (255 if label_map.by_value and 255 in label_map.values else 1)
     if mode == "L":
         # Pillow spreads grays of 2 and 4 bits over 0 to 255.
-        spread = legend.colored_gray or (legend.given and _known(values, legend))
+        spread = label_map.colored_gray or (label_map.given and _known(values, label_map))
         return values if spread else values // {"L;2": 85, "L;4": 17}.get(raw, 1)
     if mode == "RGB":
-        if not legend.colors and legend.lossy:
+        if not label_map.colors and label_map.lossy:
             return np.asarray(np.rint(values.mean(2)), dtype=np.uint8)
-        gray = not legend.colors and (values[..., :1] == values).all()
+        gray = not label_map.colors and (values[..., :1] == values).all()
         return values[..., 0] if gray else values
     raise DataError(f"Mask {path} is of the mode {mode}; masks hold class indices (gray or palette PNG) or RGB colors.")
 
 
-def _of_palette(values: NDArray[np.uint8], palette: list[int], legend: Legend) -> NDArray[np.uint8]:
+def _of_palette(values: NDArray[np.uint8], palette: list[int], label_map: LabelMap) -> NDArray[np.uint8]:
     table = np.zeros((256, 3), dtype=np.uint8)
     table.flat[: len(palette)] = palette
     shown = {tuple(color) for color in table[np.unique(values)].tolist()}
-    if legend.colors and palette and shown <= set(legend.colors):
+    if label_map.colors and palette and shown <= set(label_map.colors):
         return table[values]
     gray = all(len(set(color)) == 1 for color in shown)
-    if legend.given and palette and gray and not _known(values, legend):
+    if label_map.given and palette and gray and not _known(values, label_map):
         return table[values][..., 0]
     return values
 
 
-def _known(values: NDArray[np.uint8], legend: Legend) -> bool:
-    return bool(np.isin(values, legend.values if legend.ignore is None else [*legend.values, legend.ignore]).all())
+def _known(values: NDArray[np.uint8], label_map: LabelMap) -> bool:
+    return bool(
+        np.isin(values, label_map.values if label_map.ignore is None else [*label_map.values, label_map.ignore]).all()
+    )
 
 
-def _by_color(path: Path, values: NDArray[np.uint8], legend: Legend) -> NDArray[np.uint8]:
-    keys, targets = legend.by_color
+def _by_color(path: Path, values: NDArray[np.uint8], label_map: LabelMap) -> NDArray[np.uint8]:
+    keys, targets = label_map.by_color
     packed = pack(values)
     at = np.searchsorted(keys, packed).clip(max=len(keys) - 1)
     if not (keys[at] == packed).all():
-        raise _unknown_color(path, values, keys[at] == packed, legend)
+        raise _unknown_color(path, values, keys[at] == packed, label_map)
     found: NDArray[np.uint8] = targets[at]
     return found
 
 
-def _nearest_color(values: NDArray[np.uint8], legend: Legend) -> NDArray[np.uint8]:
+def _nearest_color(values: NDArray[np.uint8], label_map: LabelMap) -> NDArray[np.uint8]:
     best, rows = np.full(values.shape[:2], 2**31 - 1), np.zeros(values.shape[:2], dtype=np.int64)
-    for row, color in enumerate(legend.colors):
+    for row, color in enumerate(label_map.colors):
         distance = ((values.astype(np.int32) - np.array(color, dtype=np.int32)) ** 2).sum(2)
         rows[distance < best] = row
         best = np.minimum(best, distance)
-    found: NDArray[np.uint8] = legend.targets[rows]
+    found: NDArray[np.uint8] = label_map.targets[rows]
     return found
 
 
-def _scattered(values: NDArray[Any], strange: NDArray[np.bool_], legend: Legend) -> bool:
+def _scattered(values: NDArray[Any], strange: NDArray[np.bool_], label_map: LabelMap) -> bool:
     """Whether many of the strange values [H, W] have hardly a neighbor alike, as after JPEG or smooth resizing."""
     alike = np.zeros(values.shape, dtype=bool)
     alike[:, 1:] |= values[:, 1:] == values[:, :-1]
@@ -207,7 +209,7 @@ def _scattered(values: NDArray[Any], strange: NDArray[np.bool_], legend: Legend)
     found, inverse, counts = np.unique(values[strange], return_inverse=True, return_counts=True)
     together = np.bincount(inverse.ravel(), weights=alike[strange])
     specks = int((together < 0.75 * counts).sum())
-    return specks >= _SPECKS and specks > len(found) / 2 and len(found) > 2 * len(legend.names)
+    return specks >= _SPECKS and specks > len(found) / 2 and len(found) > 2 * len(label_map.names)
 
 
 def _lossy(path: Path, count: int, what: str) -> DataError:
@@ -217,68 +219,67 @@ def _lossy(path: Path, count: int, what: str) -> DataError:
     )
 
 
-def _beyond(path: Path, values: NDArray[np.uint8], legend: Legend) -> DataError:
+def _beyond(path: Path, values: NDArray[np.uint8], label_map: LabelMap) -> DataError:
     counts = np.bincount(values.ravel(), minlength=256)
-    if _scattered(values, legend.of_values[values] == UNKNOWN, legend):
+    if _scattered(values, label_map.of_values[values] == UNKNOWN, label_map):
         return _lossy(path, int((counts > 0).sum()), "values")
     found = np.flatnonzero(counts)
-    strange = [int(value) for value in found if legend.of_values[value] == UNKNOWN]
+    strange = [int(value) for value in found if label_map.of_values[value] == UNKNOWN]
     first = strange[-1]
-    if legend.colored_gray:
-        expected = f"the grays of {legend.file} are {', '.join(map(str, legend.values))}"
-    elif legend.given:
-        expected = f"the values in {legend.file} are {', '.join(map(str, legend.values))}"
+    if label_map.colored_gray:
+        expected = f"the grays of {label_map.file} are {', '.join(map(str, label_map.values))}"
+    elif label_map.given:
+        expected = f"the values in {label_map.file} are {', '.join(map(str, label_map.values))}"
     else:
-        expected = f"{legend.file} names the classes 0 to {len(legend.names) - 1}"
+        expected = f"{label_map.file} names the classes 0 to {len(label_map.names) - 1}"
     return DataError(
         f"Mask {path} holds the value {first} ({counts[first]} pixels), and {expected}. "
-        f"{_as_class(found, strange, legend)} If {first} is void instead, "
+        f"{_as_class(found, strange, label_map)} If {first} is void instead, "
         f"and counts nowhere, set data.options.ignore to {first}."
     )
 
 
-def _as_class(found: NDArray[np.int64], strange: list[int], legend: Legend) -> str:
+def _as_class(found: NDArray[np.int64], strange: list[int], label_map: LabelMap) -> str:
     """How to say that a value is a class: with the names that do not occur, where there are as many."""
-    rows = range(len(legend.names))
-    left = [row for row in rows if row not in legend.void and legend.values[row] not in found]
+    rows = range(len(label_map.names))
+    left = [row for row in rows if row not in label_map.void and label_map.values[row] not in found]
     if not left:
-        return (
-            f"If {strange[-1]} is a class, name it in {legend.file}: the first line is 0, or a value follows each name."
-        )
-    values = list(legend.values)
+        lines = "the first line is 0, or a value follows each name"
+        return f"If {strange[-1]} is a class, name it in {label_map.file}: {lines}."
+    values = list(label_map.values)
     if len(left) == len(strange):
         for row, value in zip(left, strange, strict=True):
             values[row] = value
-        shown = [f"'{legend.names[row]} {values[row]}'" for row in rows]
+        shown = [f"'{label_map.names[row]} {values[row]}'" for row in rows]
         lines = ", ".join(shown if len(shown) <= 6 else [*shown[:3], "...", *shown[-2:]])
     else:
-        lines = f"'{legend.names[left[0]]} {strange[0]}' and so on"
-    return f"If it is a class, write the value behind every name in {legend.file}: {lines}."
+        lines = f"'{label_map.names[left[0]]} {strange[0]}' and so on"
+    return f"If it is a class, write the value behind every name in {label_map.file}: {lines}."
 
 
-def _no_colors(path: Path, values: NDArray[np.uint8], legend: Legend) -> DataError:
-    if _scattered(pack(values), np.ones(values.shape[:2], dtype=bool), legend):
+def _no_colors(path: Path, values: NDArray[np.uint8], label_map: LabelMap) -> DataError:
+    if _scattered(pack(values), np.ones(values.shape[:2], dtype=bool), label_map):
         return _lossy(path, len(np.unique(pack(values))), "colors")
     found, counts = np.unique(values.reshape(-1, 3), axis=0, return_counts=True)
     shown = [" ".join(map(str, found[at])) for at in counts.argsort()[::-1][:6]]
     rest = f" and {len(found) - len(shown)} more" if len(found) > len(shown) else ""
     return DataError(
-        f"Mask {path} holds colors ({', '.join(shown)}{rest}), and {legend.file} names none: write the color behind "
-        f"each class, as in '{legend.names[0]} {shown[0]}'."
+        f"Mask {path} holds colors ({', '.join(shown)}{rest}), and {label_map.file} names none: write the color behind "
+        f"each class, as in '{label_map.names[0]} {shown[0]}'."
     )
 
 
-def _unknown_color(path: Path, values: NDArray[np.uint8], known: NDArray[np.bool_], legend: Legend) -> DataError:
-    if _scattered(pack(values), ~known, legend):
+def _unknown_color(path: Path, values: NDArray[np.uint8], known: NDArray[np.bool_], label_map: LabelMap) -> DataError:
+    if _scattered(pack(values), ~known, label_map):
         return _lossy(path, len(np.unique(pack(values))), "colors")
     found, counts = np.unique(values[~known], axis=0, return_counts=True)
     most = found[counts.argmax()]
-    distances = ((np.array(legend.colors) - most.astype(np.int64)) ** 2).sum(1)
+    distances = ((np.array(label_map.colors) - most.astype(np.int64)) ** 2).sum(1)
     row = int(distances.argmin())
     red, green, blue = most.tolist()
     others = f" and {len(found) - 1} more" if len(found) > 1 else ""
     return DataError(
         f"Mask {path} holds the color {red} {green} {blue} ({counts.max()} pixels){others}, unknown to "
-        f"{legend.file}. The nearest is '{legend.names[row]}', {' '.join(map(str, legend.colors[row]))}. "
+        f"{label_map.file}. The nearest is '{label_map.names[row]}', {' '.join(map(str, label_map.colors[row]))}. "
         f"If it is a class, add its line, 'NAME {red} {green} {blue}'; where it counts nowhere, NAME is void."
     )

@@ -17,7 +17,7 @@ from counterpoise.data.epochs import Epochs
 from counterpoise.data.images import as_told
 from counterpoise.data.sources.base import ArraySet, ImageSet, Splits
 from counterpoise.data.summary import Found
-from counterpoise.engine.fast.obstacles import obstacle
+from counterpoise.engine.fast.capturability import obstacle
 from counterpoise.engine.identify import identify
 from counterpoise.engine.processes import Processes, half_precision_helps
 from counterpoise.errors import ConfigError, MissingExtraError, ModelError
@@ -66,7 +66,7 @@ class Parts:
     obstacle: str | None = None
 
 
-def settle(run: config.Run, device: torch.device) -> config.Run:
+def resolve_auto(run: config.Run, device: torch.device) -> config.Run:
     """The run with every `auto` that depends on the machine decided, as it is kept in the run folder."""
     train = run.train
     if train.precision == "auto":

@@ -25,7 +25,7 @@ from counterpoise.system.machine import device_name
 from counterpoise.teachers.identity import WEIGHTS
 
 
-def finish(trainer: Trainer) -> Result:
+def export_student(trainer: Trainer) -> Result:
     """Write the student of a trained run, and sum it up. Only the first process writes."""
     run, parts, progress, folder = trainer.run, trainer.parts, trainer.progress, trainer.folder
     student = parts.student

@@ -14,8 +14,8 @@ from counterpoise import config
 from counterpoise.data.images import skipping_advised
 from counterpoise.data.sources.base import Splits
 from counterpoise.engine import inputs, recording
-from counterpoise.engine.assemble import assemble, settle
-from counterpoise.engine.export_student import finish, finished
+from counterpoise.engine.assemble import assemble, resolve_auto
+from counterpoise.engine.export_student import export_student, finished
 from counterpoise.engine.inputs import RunLike
 from counterpoise.engine.optimization import never_reached
 from counterpoise.engine.processes import join
@@ -117,7 +117,7 @@ def _train_student(
     if resume and run.out is None:
         raise ConfigError("--resume needs --out: the run folder to go on with.")
     with join(run.train.device) as processes, ExitStack() as ending:
-        run = settle(run, processes.device)
+        run = resolve_auto(run, processes.device)
         folder = RunFolder(run.out or default_path(run.student.model or type(student).__name__))
         resume = resume and folder.started()
         processes.barrier()
@@ -154,7 +154,7 @@ def _train_student(
                 folder.tell(parts.found)
             processes.barrier()
             trainer.fit(resume, deadline)
-            result = finish(trainer)
+            result = export_student(trainer)
             processes.barrier()
             return result
 
@@ -206,7 +206,7 @@ def record(
     if views == "plain":
         resolved = recording.plain(resolved)
     with join(resolved.train.device) as processes:
-        resolved = settle(resolved, processes.device)
+        resolved = resolve_auto(resolved, processes.device)
         parts = assemble(resolved, processes, student=student, teacher=teacher, data=data)
         finished = recording.record(
             resolved,

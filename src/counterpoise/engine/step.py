@@ -48,7 +48,7 @@ class StudentLoss(nn.Module):
         return total, parts
 
 
-class Learner:
+class Optimization:
     """Student, objective and optimizer of a run.
 
     Attributes:

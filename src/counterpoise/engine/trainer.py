@@ -24,7 +24,7 @@ from counterpoise.engine.interrupt import Interrupt
 from counterpoise.engine.processes import Processes, errors_explained
 from counterpoise.engine.progress import Display, tell
 from counterpoise.engine.run_folder import RunFolder
-from counterpoise.engine.step import Learner
+from counterpoise.engine.step import Optimization
 from counterpoise.errors import DivergedError
 from counterpoise.objectives.composite import answers_by_sigmoid
 from counterpoise.objectives.kernels.compiling import Compiler
@@ -78,11 +78,11 @@ class Trainer:
         self.show = show and processes.first
         if processes.device.type == "cpu":
             keep_freed_memory()
-        self.learner = Learner(run, parts, processes)
+        self.optimization = Optimization(run, parts, processes)
         self.steps_per_epoch = parts.train.steps_per_epoch
         self.total_steps = self.steps_per_epoch * run.train.epochs
         self.notes = [] if parts.obstacle is None else [f"general steps: {parts.obstacle}"]
-        self.fast = FastSteps(run, parts, self.learner, self.notes.append) if parts.fast else None
+        self.fast = FastSteps(run, parts, self.optimization, self.notes.append) if parts.fast else None
         self.progress = state.Progress()
         self.unchecked: list[tuple[int, list[str], Tensor]] = []
         # Reading a loss waits for a GPU, so there it is read at log lines; the exact step is still named.
@@ -101,8 +101,8 @@ class Trainer:
         """
         origin = self.parts.identity
         if resume and self.folder.checkpoint.exists():
-            modules = self.learner.saved_modules()
-            self.progress = state.load(self.folder.checkpoint, modules, self.learner.optimizer)
+            modules = self.optimization.saved_modules()
+            self.progress = state.load(self.folder.checkpoint, modules, self.optimization.optimizer)
             state.check_origin(self.folder.checkpoint, self.progress.origin, origin, self.parts.classes)
             if self.show and "teacher" in origin and "teacher.normalization" not in self.progress.origin:
                 tell([WEIGHTS_ALONE])
@@ -200,15 +200,15 @@ class Trainer:
 
     def step(self, batch: Batch, recorded: Read | None = None) -> tuple[list[str], Tensor]:
         """One step; the names of the terms and their values."""
-        self.learner.begin(self.progress.step)
+        self.optimization.begin(self.progress.step)
         self.parts.objective.set_batch(batch.indices)
         images = batch.images.to(self.processes.device, non_blocking=True)
         target = batch.target.to(self.processes.device, non_blocking=True)
         teacher = self._ask_teacher(images, recorded)
         with errors_explained():
-            total, parts = self.learner.loss(images, teacher, target)
-            self.learner.update(total)
-        self.learner.update_average()
+            total, parts = self.optimization.loss(images, teacher, target)
+            self.optimization.update(total)
+        self.optimization.update_average()
         return list(parts), torch.stack([value.detach() for value in parts.values()])
 
     def _ask_teacher(self, images: Tensor, recorded: Read | None) -> Outputs | None:
@@ -244,7 +244,7 @@ class Trainer:
             "epoch": epoch,
             "loss": sum(terms.values()),
             "terms": terms,
-            "learning_rate": self.learner.rate,
+            "learning_rate": self.optimization.rate,
             **({"moving": moving} if (moving := self.parts.objective.moving()) else {}),
             "images_per_second": speed,
         }
@@ -255,7 +255,7 @@ class Trainer:
 
     def _evaluate(self, epoch: int, display: Display) -> None:
         """Score the student as it would be shipped; keep it where it is the best so far."""
-        with self.learner.shipped():
+        with self.optimization.shipped():
             scores = quick_score(
                 self.parts.student,
                 self.parts.val,
@@ -299,8 +299,8 @@ class Trainer:
         self.progress.corrupt = sorted(self.parts.train.corrupt)
         if self.processes.first:
             self.progress.metrics_bytes = self.folder.metrics_size()
-            modules = self.learner.saved_modules()
-            state.save(self.folder.checkpoint, self.progress, modules, self.learner.optimizer)
+            modules = self.optimization.saved_modules()
+            state.save(self.folder.checkpoint, self.progress, modules, self.optimization.optimizer)
         self.saved_at = time.perf_counter()
 
     def meet_teacher(self) -> None:
@@ -339,7 +339,7 @@ class Trainer:
 
     def shipped_weights(self) -> dict[str, Tensor]:
         """The weights of the student: the moving average where there is one."""
-        return self.learner.shipped_weights()
+        return self.optimization.shipped_weights()
 
     def _log(self, line: Mapping[str, Any]) -> None:
         if not self.processes.first:

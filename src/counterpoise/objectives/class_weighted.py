@@ -17,7 +17,7 @@ from counterpoise.objectives.base import (
     sums_of,
     weigh_by_class,
 )
-from counterpoise.objectives.wrapping import Wrapper
+from counterpoise.objectives.wrappers import Wrapper
 from counterpoise.outputs import Outputs
 
 

@@ -18,7 +18,7 @@ from counterpoise.errors import ConfigError, ObjectiveError, unknown
 from counterpoise.objectives.base import Objective, Sum, Terms, find, sums_of
 from counterpoise.objectives.kernels.compiling import Compiler
 from counterpoise.objectives.kernels.dense import upsample
-from counterpoise.objectives.kernels.fusing import counted, fuse
+from counterpoise.objectives.kernels.fused_terms import counted, fuse
 from counterpoise.objectives.schedule import value_at
 from counterpoise.outputs import Outputs
 

@@ -7,7 +7,7 @@ import torch
 from counterpoise.errors import ConfigError, ObjectiveError
 from counterpoise.objectives.base import Objective
 from counterpoise.objectives.composite import WeightedSum
-from counterpoise.objectives.wrapping import Wrapper
+from counterpoise.objectives.wrappers import Wrapper
 from counterpoise.outputs import Outputs
 
 WAY_OUT = "Leave out that argument, or data.views.mixup and data.views.cutmix."

@@ -11,7 +11,7 @@ from torch import Tensor
 from counterpoise.errors import ObjectiveError
 from counterpoise.objectives.base import Sum, check_logits, find, may_be_out, register, sums_of, widen
 from counterpoise.objectives.divergence import check_temperature
-from counterpoise.objectives.wrapping import Wrapper
+from counterpoise.objectives.wrappers import Wrapper
 from counterpoise.outputs import Outputs
 
 SMALLEST_DEVIATION = 1e-2  # the gradient grows without bound where a student's logits are all alike

@@ -13,9 +13,9 @@ from rich.console import Console
 from counterpoise.errors import ConfigError
 from counterpoise.studies import backends, plan, report, results
 from counterpoise.studies.plan import Comparison
-from counterpoise.studies.summary import Report, summarize
 from counterpoise.studies.running import Backend, alone_in, found_in, run_all, state
 from counterpoise.studies.standing import Present
+from counterpoise.studies.summary import Report, summarize
 
 
 @dataclass(frozen=True)
@@ -81,10 +81,10 @@ def compare(file: str | Path, *, out: str | Path | None = None, fanout: Fanout |
     fanout = fanout or Fanout()
     until = fanout.until()
     comparison = plan.read(Path(file), None if out is None else Path(out))
-    return conduct(comparison, fanout, fanout.backend(), until)
+    return run_comparison(comparison, fanout, fanout.backend(), until)
 
 
-def conduct(comparison: Comparison, fanout: Fanout, backend: Backend, until: float | None) -> Result:
+def run_comparison(comparison: Comparison, fanout: Fanout, backend: Backend, until: float | None) -> Result:
     """The same from a comparison that was read."""
     place = comparison.plan.out
     say = fanout.console().print

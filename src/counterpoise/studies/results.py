@@ -19,7 +19,7 @@ import yaml
 from counterpoise import config
 from counterpoise.config.keys import asked, flatten
 from counterpoise.errors import ConfigError, RunError
-from counterpoise.studies import origin, standing
+from counterpoise.studies import provenance, standing
 from counterpoise.studies.plan import Job, term_listens
 from counterpoise.studies.running import folder_of, note, started, state
 from counterpoise.studies.standing import Present
@@ -68,7 +68,7 @@ def row_of(job: Job, metric: str) -> Row | None:
         "commit": sitting.get("commit") or "",
         "code": sitting.get("code", "")[:12],
         "versions": " ".join(f"{name} {version}" for name, version in sitting.get("versions", {}).items()),
-        "origin": origin.key(kept["sittings"]),
+        "origin": provenance.key(kept["sittings"]),
         "plan_sha256": plan_hash(job.run),
         **_identity(folder),
     }
@@ -187,7 +187,7 @@ def settled(jobs: Sequence[Job], older: Sequence[Row], pool: bool, present: Pres
     for job in jobs:
         if state(job) == "new":
             own = [row for row in rows.get(plan_hash(job.run), []) if _stands(row, job, present)]
-            if own and (pool or any(row["origin"] == origin.key([origin.here(job.run)]) for row in own)):
+            if own and (pool or any(row["origin"] == provenance.key([provenance.here(job.run)]) for row in own)):
                 found.add(job.name)
     return found
 

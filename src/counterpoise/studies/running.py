@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 from counterpoise import config
 from counterpoise.config import keys
 from counterpoise.errors import ConfigError, CounterpoiseError, DivergedError, RunError
-from counterpoise.studies import origin
+from counterpoise.studies import provenance
 from counterpoise.studies.plan import Job
 from counterpoise.studies.standing import Present
 from counterpoise.system import documents
@@ -158,7 +158,7 @@ def _work(job: Job, until: float | None) -> Outcome:
         return Outcome(found, note(folder)["diverged"] or "")
     folder.parent.mkdir(parents=True, exist_ok=True)
     kept = note(folder) if found == "begun" else {"sittings": [], "diverged": None}
-    sitting = origin.here(job.run)
+    sitting = provenance.here(job.run)
     if sitting not in kept["sittings"]:
         kept["sittings"].append(sitting)
     write_text(beside(folder), json.dumps(kept, indent=1) + "\n")

@@ -20,7 +20,7 @@ from typing import Any
 
 from counterpoise.errors import MissingExtraError, RunError
 from counterpoise.studies import plan, ranges, results, search_plan
-from counterpoise.studies.compare import Fanout, Result, conduct
+from counterpoise.studies.compare import Fanout, Result, run_comparison
 from counterpoise.studies.plan import Job
 from counterpoise.studies.ranges import Point, Range
 from counterpoise.studies.running import Backend, alone_in, folder_of, run_all, state
@@ -88,7 +88,7 @@ def search(
     if not final:
         return SearchResult(found.plan.out, found.metric, budget, told)
     comparison = plan.resolve(values, f"compare file {found.plan.out / 'final.yaml'}", Path(file).parent)
-    ended = conduct(comparison, fanout, backend, until)
+    ended = run_comparison(comparison, fanout, backend, until)
     return SearchResult(found.plan.out, found.metric, budget, told, ended, ended.left, ended.errors)
 
 

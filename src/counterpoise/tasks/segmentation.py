@@ -13,7 +13,7 @@ from counterpoise import config
 from counterpoise.data.class_weights import with_class_weights
 from counterpoise.data.problems import raise_first
 from counterpoise.data.scene_loader import SceneEvalLoader, SceneLoader
-from counterpoise.data.scenes import plan_scenes, shrink
+from counterpoise.data.segmentation_views import plan_scenes, shrink
 from counterpoise.data.sources.base import IGNORE
 from counterpoise.data.sources.masks import MaskedSet
 from counterpoise.data.sources.masks_census import problems_of

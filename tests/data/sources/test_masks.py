@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from counterpoise.data.images import CorruptImage
-from counterpoise.data.legend import read_legend
+from counterpoise.data.label_map import read_label_map
 from counterpoise.data.sources import ArraySet, split_by_fraction
 from counterpoise.data.sources.masks import (
     IGNORE,
@@ -44,7 +44,7 @@ def files(tmp_path: Path) -> MaskFiles:
         names = [f"{number}.png" for number in range(len(whole))]
         for name, one in zip(names, pixels, strict=True):
             Image.fromarray(one.numpy()).save(tmp_path / folder / name)
-    return MaskFiles(tmp_path / "images", names, tmp_path / "masks", names, read_legend(tmp_path / "classes.txt"))
+    return MaskFiles(tmp_path / "images", names, tmp_path / "masks", names, read_label_map(tmp_path / "classes.txt"))
 
 
 def masks_of(images: MaskedSet) -> Tensor:
@@ -75,8 +75,8 @@ def test_masks_count_for_the_fingerprint(files: MaskFiles) -> None:
     changed = MaskedArraySet(whole.images, other, whole.classes)
     assert whole.fingerprint() == arrays().fingerprint()
     assert whole.fingerprint() != changed.fingerprint()
-    legend = read_legend(files.mask_root.parent / "classes.txt", ignore=2)
-    ignoring = MaskFiles(files.root, files.files, files.mask_root, files.mask_files, legend)
+    label_map = read_label_map(files.mask_root.parent / "classes.txt", ignore=2)
+    ignoring = MaskFiles(files.root, files.files, files.mask_root, files.mask_files, label_map)
     assert files.fingerprint() != ignoring.fingerprint()
 
 

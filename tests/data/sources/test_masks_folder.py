@@ -16,7 +16,7 @@ from PIL import Image
 from counterpoise import config
 from counterpoise.data import sources
 from counterpoise.data.images import CorruptImage
-from counterpoise.data.legend import read_legend
+from counterpoise.data.label_map import read_label_map
 from counterpoise.data.mask_file import read_mask
 from counterpoise.data.scene_loader import SceneEvalLoader
 from counterpoise.data.sources.base import IGNORE
@@ -188,7 +188,7 @@ def test_jpeg_masks_are_refused_unless_read_by_the_nearest_class(flat: Path) -> 
         mask.save(flat / "masks" / "0.jpg", quality=100)
         mask.save(flat / "masks" / "0.png", "JPEG", quality=100)
     with pytest.raises(CorruptImage, match="is a JPEG file, whatever its name says, and that changes values"):
-        read_mask(flat / "masks" / "0.png", read_legend(flat / "classes.txt"))
+        read_mask(flat / "masks" / "0.png", read_label_map(flat / "classes.txt"))
     (flat / "masks" / "0.png").unlink()
     with pytest.raises(DataError, match=r"0.jpg is of a format that may change values; masks are PNG.*lossy to true"):
         load(flat)

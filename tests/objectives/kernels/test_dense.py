@@ -21,7 +21,7 @@ from counterpoise.objectives.kernels import blocks, compiling, dense, dense_stri
 from counterpoise.objectives.kernels.compiling import Compiler
 from counterpoise.objectives.kernels.dense import covered, dense_loss, dense_reference
 from counterpoise.objectives.kernels.function import fused
-from counterpoise.objectives.kernels.fusing import fuse
+from counterpoise.objectives.kernels.fused_terms import fuse
 from counterpoise.objectives.kernels.mixture import Divergence, Labels, Mixture, reference
 
 FULL = Mixture(Divergence(0.7, 4.0), Divergence(1.3, 2.0), Labels(0.5, -1, 0.1), ignore_index=-1)

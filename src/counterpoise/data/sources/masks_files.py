@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from counterpoise.data.images import CorruptImage
-from counterpoise.data.legend import Legend
+from counterpoise.data.label_map import LabelMap
 from counterpoise.data.mask_file import UnfitMask, mask_size, read_mask, resized
 from counterpoise.data.sources.base import FileSet
 from counterpoise.data.sources.masks import MaskedSet
@@ -29,7 +29,7 @@ class MaskFiles(FileSet, MaskedSet):
     Args:
         root, files: folder of the images, and their paths relative to it.
         mask_root, mask_files: the same for the masks.
-        legend: what their values mean.
+        label_map: what their values mean.
         resize: bring masks of another size to that of their image, by the nearest pixel.
     """
 
@@ -39,13 +39,13 @@ class MaskFiles(FileSet, MaskedSet):
         files: Sequence[str],
         mask_root: Path,
         mask_files: Sequence[str],
-        legend: Legend,
+        label_map: LabelMap,
         resize: bool = False,
     ) -> None:
-        super().__init__(root, files, torch.zeros(len(files), dtype=torch.int64), legend.classes)
+        super().__init__(root, files, torch.zeros(len(files), dtype=torch.int64), label_map.classes)
         self.mask_root = mask_root
         self.mask_files = tuple(mask_files)
-        self.legend = legend
+        self.label_map = label_map
         self.resize = resize
 
     def mask_file(self, index: int) -> Path:
@@ -55,7 +55,7 @@ class MaskFiles(FileSet, MaskedSet):
     def read_mask(self, index: int) -> Tensor:
         path = self.mask_file(index)
         size = self.extent(index)
-        mask = read_mask(path, self.legend, self.reading)
+        mask = read_mask(path, self.label_map, self.reading)
         found = mask.shape[0], mask.shape[1]
         if found != size and not (self.resize and _of_one_shape(found, size)):
             raise UnfitMask(os.fspath(path), f"{self._misfit(index, found, size)}. {WAYS_OUT}")
@@ -88,10 +88,10 @@ class MaskFiles(FileSet, MaskedSet):
 
     @cached_property
     def _meaning(self) -> str:
-        legend = self.legend
-        later = [("given", legend.given), ("lossy", legend.lossy), ("resize", self.resize)]
+        label_map = self.label_map
+        later = [("given", label_map.given), ("lossy", label_map.lossy), ("resize", self.resize)]
         marks = [mark for mark in later if mark[1]]  # sets that have none of them keep their fingerprint
-        return repr((legend.names, legend.colors, sorted(legend.void), legend.ignore, *marks))
+        return repr((label_map.names, label_map.colors, sorted(label_map.void), label_map.ignore, *marks))
 
 
 def _of_one_shape(mask: tuple[int, int], image: tuple[int, int]) -> bool:

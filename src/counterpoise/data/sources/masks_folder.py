@@ -13,7 +13,7 @@ from counterpoise import config
 from counterpoise.data.decoding import Reading
 from counterpoise.data.halves import TRAIN, Halves, find, is_split_name
 from counterpoise.data.images import CorruptImage
-from counterpoise.data.legend import Legend, read_legend
+from counterpoise.data.label_map import LabelMap, read_label_map
 from counterpoise.data.mask_file import LOSSLESS
 from counterpoise.data.problems import Problem, fault, raise_first, warning
 from counterpoise.data.sources.base import Splits, split_by_fraction
@@ -64,10 +64,10 @@ class _Survey:
         if not self.divided and not self._has_folders():
             return
         self.problems += mask_of_view(self.root, options.masks)
-        legend = self._read_legend()
+        label_map = self._read_label_map()
         pairs = [part for part in self._pairs() if part[2].keys]
-        if legend is not None:
-            self.parts = [self._files(images, masks, found.keys, legend) for images, masks, found in pairs]
+        if label_map is not None:
+            self.parts = [self._files(images, masks, found.keys, label_map) for images, masks, found in pairs]
             self._look_at_sizes()
         if self.halves is not None and len(self.parts) == len(self.halves.names):
             _say_halves(self.parts, self.halves, self.root)
@@ -81,11 +81,11 @@ class _Survey:
                 return False
         return True
 
-    def _read_legend(self) -> Legend | None:
+    def _read_label_map(self) -> LabelMap | None:
         file = expanded(self.options.classes)
         file = file if file.is_file() else self.root / file
         try:
-            return read_legend(file, self.options.ignore, self.options.lossy)
+            return read_label_map(file, self.options.ignore, self.options.lossy)
         except DataError as error:
             held = "" if file.exists() else found_in_masks(self._mask_folder())
             self.problems.append(fault(str(error), held))
@@ -146,9 +146,9 @@ class _Survey:
             both = [warning(problem.what, "data.options.shared says that it is meant so.") for problem in both]
         self.problems += both
 
-    def _files(self, images: Side, masks: Side, keys: Sequence[str], legend: Legend) -> MaskFiles:
+    def _files(self, images: Side, masks: Side, keys: Sequence[str], label_map: LabelMap) -> MaskFiles:
         files = [[side.files[key] for key in keys] for side in (images, masks)]
-        part = MaskFiles(images.folder, files[0], masks.folder, files[1], legend, self.options.resize_masks)
+        part = MaskFiles(images.folder, files[0], masks.folder, files[1], label_map, self.options.resize_masks)
         part.read_as(Reading("white", self.data.white_level, self.data.max_megapixels))
         return part
 

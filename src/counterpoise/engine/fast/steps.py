@@ -15,11 +15,11 @@ from torch import Tensor
 
 from counterpoise import config
 from counterpoise.data.loader import Drawn, TrainLoader
+from counterpoise.engine.fast.capturability import moves, numbers
 from counterpoise.engine.fast.capture import Capture
-from counterpoise.engine.fast.obstacles import moves, numbers
 from counterpoise.engine.optimization import capturable
 from counterpoise.engine.processes import errors_explained
-from counterpoise.engine.step import Learner
+from counterpoise.engine.step import Optimization
 from counterpoise.errors import ConfigError
 from counterpoise.outputs import Outputs
 from counterpoise.teachers.resident import ResidentTeacher
@@ -35,13 +35,13 @@ class FastSteps:
         tell: is told, once, why steps are not captured after all. With train.fast: true that is a ConfigError.
     """
 
-    def __init__(self, run: config.Run, parts: Parts, learner: Learner, tell: Callable[[str], None]) -> None:
+    def __init__(self, run: config.Run, parts: Parts, optimization: Optimization, tell: Callable[[str], None]) -> None:
         assert isinstance(parts.train, TrainLoader)
         self.loader = parts.train
-        self.learner = learner
+        self.optimization = optimization
         self.live = parts.teacher
         self.stored = None if parts.stored is None else ResidentTeacher(parts.stored)
-        self.device = learner.processes.device
+        self.device = optimization.processes.device
         self.demanded = run.train.fast is True
         self.tell = tell
         self.moves = moves(parts.objective, self.loader.steps_per_epoch * run.train.epochs)
@@ -54,7 +54,9 @@ class FastSteps:
         self._names: list[str] = []
         self._values: Tensor | None = None
         self.capture = (
-            Capture(self._whole_step, learner.loss, self.device, self._clear) if self.device.type == "cuda" else None
+            Capture(self._whole_step, optimization.loss, self.device, self._clear)
+            if self.device.type == "cuda"
+            else None
         )
 
     def epoch(self, epoch: int, first: int) -> Iterator[tuple[list[str], Tensor, int]]:
@@ -66,11 +68,11 @@ class FastSteps:
         self._load(epoch)
         for number in range(first, loader.steps_per_epoch):
             size = min(loader.batch_size, len(loader.images) - number * loader.batch_size)
-            self.learner.begin(epoch * loader.steps_per_epoch + number)
+            self.optimization.begin(epoch * loader.steps_per_epoch + number)
             self.number.fill_(number)
             with errors_explained():
                 self._run(size)
-            self.learner.update_average()
+            self.optimization.update_average()
             assert self._values is not None
             yield self._names, self._values[number], size
 
@@ -93,14 +95,14 @@ class FastSteps:
             self._step(size)
             return
         known = self.capture.obstacle
-        self.capture(numbers(self.learner.objective) if self.moves else None)
+        self.capture(numbers(self.optimization.objective) if self.moves else None)
         if self.capture.obstacle != known:
             if self.demanded:
                 raise ConfigError(f"train.fast: {self.capture.obstacle}. Leave it at auto.")
             self.tell(f"steps are not captured: {self.capture.obstacle}")
 
     def _whole_step(self) -> None:
-        with capturable(self.learner.optimizer):
+        with capturable(self.optimization.optimizer):
             self._step(self.loader.batch_size)
 
     def _step(self, size: int) -> None:
@@ -113,9 +115,9 @@ class FastSteps:
             assert self._rows is not None
             teacher = Outputs(self.stored.logits(self._rows.index_select(0, places[:size])))
         elif self.live is not None:
-            teacher = self.live(images, self.learner.objective.teacher_features)
-        total, parts = self.learner.loss(images, teacher, target)
-        self.learner.update(total)
+            teacher = self.live(images, self.optimization.objective.teacher_features)
+        total, parts = self.optimization.loss(images, teacher, target)
+        self.optimization.update(total)
         values = torch.stack([value.detach() for value in parts.values()])
         if self._values is None:
             self._names = list(parts)
@@ -123,4 +125,4 @@ class FastSteps:
         self._values.index_copy_(0, self.number.view(1), values.unsqueeze(0))
 
     def _clear(self) -> None:
-        self.learner.optimizer.zero_grad(set_to_none=True)
+        self.optimization.optimizer.zero_grad(set_to_none=True)

@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from counterpoise.data import random, scenes
+from counterpoise.data import random, segmentation_views
 from counterpoise.data.sources.base import IGNORE
 from counterpoise.errors import ConfigError, DataError
 from counterpoise.system import torchvision_guard
@@ -19,9 +19,9 @@ from counterpoise.system import torchvision_guard
 SIZES = st.integers(1, 70)
 
 
-def plan_for(**values: object) -> scenes.ScenePlan:
+def plan_for(**values: object) -> segmentation_views.ScenePlan:
     arguments = {"seed": 3, "count": 100, "size": (24, 32), "jitter": 0.5} | values
-    return scenes.plan_scenes(**arguments)  # type: ignore[arg-type]
+    return segmentation_views.plan_scenes(**arguments)  # type: ignore[arg-type]
 
 
 def scene(height: int = 40, width: int = 56, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -41,7 +41,7 @@ def test_view_has_its_size_and_holds_only_classes_of_the_scene(
 ) -> None:
     plan = plan_for(seed=seed, size=(down, across), scale=(scale / 2, scale))
     image, mask = scene(height, width)
-    pixels, classes = scenes.view(plan, epoch, 7, image, mask)
+    pixels, classes = segmentation_views.view(plan, epoch, 7, image, mask)
     assert (pixels.dtype, pixels.shape) == (torch.uint8, (3, down, across))
     assert (classes.dtype, classes.shape) == (torch.uint8, (down, across))
     assert set(classes.unique().tolist()) <= {*mask.unique().tolist(), IGNORE}
@@ -52,23 +52,23 @@ def test_view_has_its_size_and_holds_only_classes_of_the_scene(
 def test_view_is_a_function_of_seed_epoch_and_index() -> None:
     plan = plan_for()
     image, mask = scene()
-    first = scenes.view(plan, 4, 9, image, mask)
-    again = scenes.render(plan, image, mask, scenes.draw(plan, 4, torch.tensor([2, 9, 5]))[1])
+    first = segmentation_views.view(plan, 4, 9, image, mask)
+    again = segmentation_views.render(plan, image, mask, segmentation_views.draw(plan, 4, torch.tensor([2, 9, 5]))[1])
     assert torch.equal(first[0], again[0])
     assert torch.equal(first[1], again[1])
     others = [(plan, 5, 9), (plan, 4, 8), (replace(plan, seed=4), 4, 9)]
-    assert all(not torch.equal(first[0], scenes.view(*other, image, mask)[0]) for other in others)
+    assert all(not torch.equal(first[0], segmentation_views.view(*other, image, mask)[0]) for other in others)
     assert torch.equal(image, scene()[0])
     assert torch.equal(mask, scene()[1])
 
 
 def test_draws_of_one_augmentation_do_not_depend_on_the_others() -> None:
     indices = torch.arange(50)
-    full = scenes.draw(plan_for(), 1, indices)
-    still = scenes.draw(plan_for(jitter=0.0, flip=False), 1, indices)
+    full = segmentation_views.draw(plan_for(), 1, indices)
+    still = segmentation_views.draw(plan_for(jitter=0.0, flip=False), 1, indices)
     assert [draw.place for draw in full] == [draw.place for draw in still]
     assert [draw.scale for draw in full] == [draw.scale for draw in still]
-    fixed = scenes.draw(plan_for(scale=(1.0, 1.0)), 1, indices)
+    fixed = segmentation_views.draw(plan_for(scale=(1.0, 1.0)), 1, indices)
     assert [draw.flip for draw in full] == [draw.flip for draw in fixed]
     assert [draw.factors for draw in full] == [draw.factors for draw in fixed]
     assert {draw.flip for draw in still} == {False}
@@ -76,7 +76,7 @@ def test_draws_of_one_augmentation_do_not_depend_on_the_others() -> None:
 
 
 def test_draws_fill_their_ranges_evenly() -> None:
-    draws = scenes.draw(plan_for(), 0, torch.arange(4000))
+    draws = segmentation_views.draw(plan_for(), 0, torch.arange(4000))
     scales = torch.tensor([draw.scale for draw in draws])
     assert 0.5 <= scales.min() < 0.51
     assert 1.99 < scales.max() < 2.0
@@ -99,7 +99,7 @@ def test_image_and_mask_stay_together() -> None:
     image, mask = scene()
     colors = {int(number): image[:, mask == number][:, 0] for number in mask.unique()}
     for epoch in range(20):
-        pixels, classes = scenes.view(plan, epoch, 0, image, mask)
+        pixels, classes = segmentation_views.view(plan, epoch, 0, image, mask)
         agree = torch.zeros_like(classes, dtype=torch.bool)
         for number, color in colors.items():
             agree |= (classes == number) & ((pixels.int() - color.int().view(3, 1, 1)).abs().amax(0) <= 2)
@@ -114,8 +114,8 @@ def test_unscaled_crop_is_cut_out_and_mirrored() -> None:
     image, mask = scene()
     image = torch.randint(0, 256, image.shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
     seen = set()
-    for draw in scenes.draw(plan, 0, torch.arange(300)):
-        pixels, classes = scenes.render(plan, image, mask, draw)
+    for draw in segmentation_views.draw(plan, 0, torch.arange(300)):
+        pixels, classes = segmentation_views.render(plan, image, mask, draw)
         top, left = draw.place[0] * 17 >> 32, draw.place[1] * 25 >> 32
         expected, of_mask = image[:, top : top + 24, left : left + 32], mask[top : top + 24, left : left + 32]
         if draw.flip:
@@ -136,9 +136,9 @@ def test_view_equals_torchvision_crop_and_resize() -> None:
     image, mask = scene()
     image = torch.randint(0, 256, image.shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
     for epoch in range(5):
-        (draw,) = scenes.draw(plan, epoch, torch.tensor([0]))
+        (draw,) = segmentation_views.draw(plan, epoch, torch.tensor([0]))
         box = (draw.place[0] * (40 - 15 + 1) >> 32, draw.place[1] * (56 - 20 + 1) >> 32, 15, 20)
-        pixels, classes = scenes.render(plan, image, mask, draw)
+        pixels, classes = segmentation_views.render(plan, image, mask, draw)
         assert torch.equal(pixels, functional.resized_crop(tv_tensors.Image(image), *box, size=[30, 40]))
         exact = functional.InterpolationMode.NEAREST_EXACT
         expected = functional.resize(functional.crop(mask[None], *box), [30, 40], interpolation=exact)[0]
@@ -149,8 +149,8 @@ def test_scene_smaller_than_the_window_lies_anywhere_in_it_on_black_void() -> No
     plan = plan_for(size=(32, 32), scale=(0.5, 0.5), flip=False, jitter=0.0)
     image, mask = scene(40, 24)
     places = set()
-    for draw in scenes.draw(plan, 0, torch.arange(100)):
-        pixels, classes = scenes.render(plan, image, mask, draw)
+    for draw in segmentation_views.draw(plan, 0, torch.arange(100)):
+        pixels, classes = segmentation_views.render(plan, image, mask, draw)
         rows, columns = (torch.nonzero((classes != IGNORE).any(side)).flatten() for side in (1, 0))
         assert (len(rows), len(columns)) == (20, 12)
         assert (pixels[:, classes != IGNORE] > 0).all()
@@ -165,19 +165,19 @@ def test_jitter_equals_torchvision_within_rounding() -> None:
 
     plan = plan_for(size=(40, 56), scale=(1.0, 1.0), flip=False, jitter=0.8)
     image = torch.randint(0, 256, (3, 40, 56), dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
-    for draw in scenes.draw(plan, 0, torch.arange(20)):
+    for draw in segmentation_views.draw(plan, 0, torch.arange(20)):
         brightness, contrast, saturation = (factor / (1 << 16) for factor in draw.factors)
         expected = functional.adjust_brightness(image / 255, brightness)  # in floats, where nothing is cut off
         expected = functional.adjust_saturation(functional.adjust_contrast(expected, contrast), saturation)
-        found = scenes.render(plan, image, None, draw)[0]
+        found = segmentation_views.render(plan, image, None, draw)[0]
         assert (found - 255 * expected).abs().max() <= 3
         assert (found - 255 * expected).abs().mean() < 0.75
 
 
 def test_jitter_leaves_the_mask_and_padding_alone() -> None:
     image, mask = scene(12, 12)
-    plain = scenes.view(plan_for(jitter=0.0), 0, 0, image, mask)
-    varied = scenes.view(plan_for(jitter=1.0), 0, 0, image, mask)
+    plain = segmentation_views.view(plan_for(jitter=0.0), 0, 0, image, mask)
+    varied = segmentation_views.view(plan_for(jitter=1.0), 0, 0, image, mask)
     assert torch.equal(plain[1], varied[1])
     assert not torch.equal(plain[0], varied[0])
     assert varied[0][:, varied[1] == IGNORE].sum() == 0
@@ -185,15 +185,15 @@ def test_jitter_leaves_the_mask_and_padding_alone() -> None:
 
 def test_scene_without_a_mask_is_all_void() -> None:
     image, mask = scene()
-    pixels, classes = scenes.view(plan_for(), 2, 3, image, None)
-    assert torch.equal(pixels, scenes.view(plan_for(), 2, 3, image, mask)[0])
+    pixels, classes = segmentation_views.view(plan_for(), 2, 3, image, None)
+    assert torch.equal(pixels, segmentation_views.view(plan_for(), 2, 3, image, mask)[0])
     assert (classes == IGNORE).all()
 
 
 def test_mask_of_another_size_is_refused() -> None:
     image, mask = scene()
     with pytest.raises(DataError, match="The mask is 55 x 40 pixels and its image 56 x 40"):
-        scenes.view(plan_for(), 0, 0, image, mask[:, 1:])
+        segmentation_views.view(plan_for(), 0, 0, image, mask[:, 1:])
 
 
 def test_plan_is_checked_and_recorded() -> None:
@@ -207,7 +207,7 @@ def test_plan_is_checked_and_recorded() -> None:
     ):
         with pytest.raises(ConfigError, match=message):
             plan_for(**values)
-    specification = scenes.scene_specification(plan_for())
+    specification = segmentation_views.scene_specification(plan_for())
     assert json.loads(json.dumps(specification)) == specification
     assert specification["scale"] == [0.5, 2.0]
 
@@ -220,7 +220,7 @@ def test_bits_do_not_depend_on_the_number_of_threads() -> None:
     try:
         for threads in (1, 2):
             torch.set_num_threads(threads)
-            views.append(scenes.view(plan, 0, 0, image, mask)[0])
+            views.append(segmentation_views.view(plan, 0, 0, image, mask)[0])
     finally:
         torch.set_num_threads(before)
     assert torch.equal(*views)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from counterpoise.data.images import CorruptImage
-from counterpoise.data.legend import Legend, read_legend
+from counterpoise.data.label_map import LabelMap, read_label_map
 from counterpoise.data.mask_file import read_mask
 from counterpoise.data.sources.base import IGNORE
 from counterpoise.errors import DataError
@@ -23,9 +23,9 @@ ROWS = np.array([[0, 1, 2, 2], [3, 2, 1, 1], [0, 0, 3, 0]], dtype=np.uint8)
 EXPECTED = torch.tensor([[0, 1, 2, 2], [IGNORE, 2, 1, 1], [0, 0, IGNORE, 0]], dtype=torch.uint8)
 
 
-def legend(folder: Path, text: str, ignore: int | None = None) -> Legend:
+def label_map(folder: Path, text: str, ignore: int | None = None) -> LabelMap:
     (folder / "classes.txt").write_text(text)
-    return read_legend(folder / "classes.txt", ignore)
+    return read_label_map(folder / "classes.txt", ignore)
 
 
 def save(folder: Path, image: Image.Image | NDArray[np.uint8], name: str = "mask.png", **options: object) -> Path:
@@ -42,7 +42,7 @@ def palette_image(rows: NDArray[np.uint8], colors: NDArray[np.uint8]) -> Image.I
 
 
 def test_names_may_have_colors_and_void_is_no_class(tmp_path: Path) -> None:
-    plain, colored = legend(tmp_path, PLAIN), legend(tmp_path, "\ufeff" + COLORED)
+    plain, colored = label_map(tmp_path, PLAIN), label_map(tmp_path, "\ufeff" + COLORED)
     assert plain.classes == colored.classes == ("sky", "road", "brick wall")
     assert plain.palette == ()
     assert colored.palette == ((0, 0, 128), (128, 64, 128), (64, 0, 0))
@@ -52,7 +52,7 @@ def test_names_may_have_colors_and_void_is_no_class(tmp_path: Path) -> None:
 def test_gray_masks_hold_indices_even_where_classes_have_colors(tmp_path: Path, name: str) -> None:
     path = save(tmp_path, ROWS, name)
     for text in (PLAIN, COLORED):
-        assert torch.equal(read_mask(path, legend(tmp_path, text)), EXPECTED)
+        assert torch.equal(read_mask(path, label_map(tmp_path, text)), EXPECTED)
 
 
 def test_palette_masks_hold_indices(tmp_path: Path) -> None:
@@ -60,19 +60,19 @@ def test_palette_masks_hold_indices(tmp_path: Path) -> None:
     for colors in (COLORS, COLORS // 2 + 1, grays):
         path = save(tmp_path, palette_image(ROWS, colors))
         for text in (PLAIN, COLORED):
-            assert torch.equal(read_mask(path, legend(tmp_path, text)), EXPECTED)
+            assert torch.equal(read_mask(path, label_map(tmp_path, text)), EXPECTED)
 
 
 def test_palette_in_another_order_is_read_by_its_colors(tmp_path: Path) -> None:
     path = save(tmp_path, palette_image(3 - ROWS, COLORS[::-1].copy()))
-    assert torch.equal(read_mask(path, legend(tmp_path, COLORED)), EXPECTED)
+    assert torch.equal(read_mask(path, label_map(tmp_path, COLORED)), EXPECTED)
 
 
 def test_color_masks_are_read_by_the_classes_file(tmp_path: Path) -> None:
     rgb = COLORS[ROWS]
     opaque = np.concatenate([rgb, np.full((3, 4, 1), 255, dtype=np.uint8)], axis=2)
     for pixels in (rgb, opaque):
-        assert torch.equal(read_mask(save(tmp_path, pixels), legend(tmp_path, COLORED)), EXPECTED)
+        assert torch.equal(read_mask(save(tmp_path, pixels), label_map(tmp_path, COLORED)), EXPECTED)
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4])
@@ -80,9 +80,9 @@ def test_masks_of_few_bits_hold_indices(tmp_path: Path, bits: int) -> None:
     rows = ROWS % 2 if bits == 1 else ROWS
     expected = torch.from_numpy(rows % 2) if bits == 1 else EXPECTED
     path = save(tmp_path, palette_image(rows, COLORS), bits=bits)
-    assert torch.equal(read_mask(path, legend(tmp_path, PLAIN)), expected)
+    assert torch.equal(read_mask(path, label_map(tmp_path, PLAIN)), expected)
     path.write_bytes(_gray_png(rows, bits))
-    assert torch.equal(read_mask(path, legend(tmp_path, PLAIN)), expected)
+    assert torch.equal(read_mask(path, label_map(tmp_path, PLAIN)), expected)
 
 
 def _gray_png(rows: NDArray[np.uint8], bits: int) -> bytes:
@@ -101,21 +101,21 @@ def _gray_png(rows: NDArray[np.uint8], bits: int) -> bytes:
 
 
 def test_masks_of_0_and_255_are_read_by_gray_colors(tmp_path: Path) -> None:
-    meaning = legend(tmp_path, "background 0 0 0\ntumor 255 255 255\n")
+    meaning = label_map(tmp_path, "background 0 0 0\ntumor 255 255 255\n")
     on = ROWS == 2
     gray = np.where(on, 255, 0).astype(np.uint8)
     for image in (gray, np.repeat(gray[..., None], 3, axis=2), Image.fromarray(gray).convert("1")):
         assert torch.equal(read_mask(save(tmp_path, image), meaning), torch.from_numpy(on.astype(np.uint8)))
     with pytest.raises(DataError, match=r"holds the value 9 \(1 pixels\), and the grays of .*classes.txt are 0, 255"):
         read_mask(save(tmp_path, np.array([[9, 0, 255]], dtype=np.uint8)), meaning)
-    assert legend(tmp_path, "background 0 0 0\ntumor 255 255 255\n", ignore=255).classes == ("background",)
+    assert label_map(tmp_path, "background 0 0 0\ntumor 255 255 255\n", ignore=255).classes == ("background",)
 
 
 def test_ignored_value_becomes_void(tmp_path: Path) -> None:
     path = save(tmp_path, np.array([[0, 1, 200]], dtype=np.uint8))
-    assert read_mask(path, legend(tmp_path, "a\nb\n", ignore=200)).tolist() == [[0, 1, IGNORE]]
+    assert read_mask(path, label_map(tmp_path, "a\nb\n", ignore=200)).tolist() == [[0, 1, IGNORE]]
     path = save(tmp_path, np.array([[0, 1, 2]], dtype=np.uint8))
-    meaning = legend(tmp_path, "a\nb\nc\n", ignore=1)
+    meaning = label_map(tmp_path, "a\nb\nc\n", ignore=1)
     assert meaning.classes == ("a", "c")
     assert read_mask(path, meaning).tolist() == [[0, IGNORE, 1]]
 
@@ -124,7 +124,7 @@ def test_value_beyond_the_classes_is_named(tmp_path: Path) -> None:
     path = save(tmp_path, np.array([[0, 4, 255, 255]], dtype=np.uint8))
     expected = r"mask.png holds the value 255 \(2 pixels\), and .*classes.txt names the classes 0 to 3.*ignore to 255"
     with pytest.raises(DataError, match=expected):
-        read_mask(path, legend(tmp_path, PLAIN))
+        read_mask(path, label_map(tmp_path, PLAIN))
 
 
 def test_unknown_color_is_named_with_the_nearest_class(tmp_path: Path) -> None:
@@ -132,18 +132,18 @@ def test_unknown_color_is_named_with_the_nearest_class(tmp_path: Path) -> None:
     rgb[0, 0] = (128, 60, 120)
     expected = r"mask.png holds the color 128 60 120 \(1 pixels\), unknown to .*The nearest is 'road', 128 64 128"
     with pytest.raises(DataError, match=expected):
-        read_mask(save(tmp_path, rgb), legend(tmp_path, COLORED))
+        read_mask(save(tmp_path, rgb), label_map(tmp_path, COLORED))
     with pytest.raises(DataError, match=r"holds colors \(128 64 128, .*\), and .* names none.*'sky 128 64 128'"):
-        read_mask(save(tmp_path, rgb), legend(tmp_path, PLAIN))
+        read_mask(save(tmp_path, rgb), label_map(tmp_path, PLAIN))
 
 
 def test_all_void_mask_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"mask.png is all void"):
-        read_mask(save(tmp_path, np.full((2, 2), 3, dtype=np.uint8)), legend(tmp_path, PLAIN))
+        read_mask(save(tmp_path, np.full((2, 2), 3, dtype=np.uint8)), label_map(tmp_path, PLAIN))
 
 
 def test_masks_of_more_than_8_bits_and_transparent_ones_are_refused(tmp_path: Path) -> None:
-    meaning = legend(tmp_path, PLAIN)
+    meaning = label_map(tmp_path, PLAIN)
     with pytest.raises(DataError, match=r"deep.png is 16-bit; masks are 8-bit"):
         read_mask(save(tmp_path, Image.fromarray(ROWS.astype(np.uint16)), "deep.png"), meaning)
     with pytest.raises(DataError, match=r"deep.tif is 32-bit"):
@@ -155,14 +155,14 @@ def test_masks_of_more_than_8_bits_and_transparent_ones_are_refused(tmp_path: Pa
 def test_what_is_no_picture_is_corrupt(tmp_path: Path) -> None:
     path = tmp_path / "mask.png"
     with pytest.raises(CorruptImage, match="No such file"):
-        read_mask(path, legend(tmp_path, PLAIN))
+        read_mask(path, label_map(tmp_path, PLAIN))
     path.write_bytes(b"nothing of the kind")
     with pytest.raises(CorruptImage, match="not a picture"):
-        read_mask(path, legend(tmp_path, PLAIN))
+        read_mask(path, label_map(tmp_path, PLAIN))
     save(tmp_path, np.random.default_rng(0).integers(0, 3, (60, 60), dtype=np.uint8))
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(CorruptImage, match=r"mask.png cannot be read"):
-        read_mask(path, legend(tmp_path, PLAIN))
+        read_mask(path, label_map(tmp_path, PLAIN))
 
 
 @pytest.mark.parametrize(
@@ -180,18 +180,18 @@ def test_what_is_no_picture_is_corrupt(tmp_path: Path) -> None:
 )
 def test_malformed_classes_file_is_explained(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
-        legend(tmp_path, text)
+        label_map(tmp_path, text)
 
 
 def test_no_text_is_no_classes_file(tmp_path: Path) -> None:
     (tmp_path / "classes.txt").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(DataError, match="it is not text"):
-        read_legend(tmp_path / "classes.txt")
+        read_label_map(tmp_path / "classes.txt")
 
 
 def test_254_classes_and_void_fit(tmp_path: Path) -> None:
     many = "".join(f"class {number}\n" for number in range(254))
     path = save(tmp_path, np.array([[253, 254]], dtype=np.uint8))
-    assert read_mask(path, legend(tmp_path, many + "void\n")).tolist() == [[253, IGNORE]]
+    assert read_mask(path, label_map(tmp_path, many + "void\n")).tolist() == [[253, IGNORE]]
     with pytest.raises(DataError, match="names 255 classes besides void; expected 1 to 254"):
-        legend(tmp_path, many + "one more\n")
+        label_map(tmp_path, many + "one more\n")

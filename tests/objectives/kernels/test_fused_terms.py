@@ -12,7 +12,7 @@ from counterpoise.config import Term
 from counterpoise.objectives import composite
 from counterpoise.objectives.balance import BalanceDivergence
 from counterpoise.objectives.composite import WeightedSum
-from counterpoise.objectives.kernels import blocks, fusing
+from counterpoise.objectives.kernels import blocks, fused_terms
 from counterpoise.objectives.kernels.mixture import Mixture
 from counterpoise.outputs import Outputs
 
@@ -56,14 +56,14 @@ def test_fused_terms_have_the_names_values_and_gradient_of_single_terms(
         return  # an ignore index beside probabilities is an error of the user's
     student = STUDENT.clone().requires_grad_()
     sizes = []
-    plain = fusing.fused
+    plain = fused_terms.fused
 
     def spy(mixture: Mixture, *arguments: Tensor) -> tuple[Tensor, Tensor] | None:
         result = plain(mixture, *arguments)
         sizes.append(0 if result is None else mixture.size)
         return result
 
-    monkeypatch.setattr(fusing, "fused", spy)
+    monkeypatch.setattr(fused_terms, "fused", spy)
     fast = WeightedSum(terms)(Outputs(student), Outputs(TEACHER), target, weight)
     (gradient,) = torch.autograd.grad(fast.total, student)
     assert sum(sizes) == expected_sizes[target.is_floating_point()]
@@ -83,4 +83,4 @@ def test_a_subclass_that_computes_otherwise_is_not_mistaken_for_its_parent() -> 
             return {name: 2 * value for name, value in super().values(*arguments).items()}  # type: ignore[arg-type]
 
     torch.testing.assert_close(Doubled()(STUDENT, TEACHER), 2 * BalanceDivergence()(STUDENT, TEACHER))
-    assert fusing.mixture_of(Doubled()) is None
+    assert fused_terms.mixture_of(Doubled()) is None

@@ -26,7 +26,7 @@ _NEAREST = 20  # grays that classes must lie apart where a value stands for the 
 
 
 @dataclass(frozen=True)
-class Legend:
+class LabelMap:
     """What the values of mask files mean: a row for each line of the classes file.
 
     Attributes:
@@ -99,7 +99,7 @@ class Legend:
         return packed[order], self.targets[order]
 
 
-def read_legend(file: Path, ignore: int | None = None, lossy: bool = False) -> Legend:
+def read_label_map(file: Path, ignore: int | None = None, lossy: bool = False) -> LabelMap:
     """Read a classes file: a class a line, by its name, by its name and its value, or by its name and its RGB color.
 
     A number behind every name is its value in gray and palette masks, unless names would then be there twice (class 0,
@@ -107,7 +107,7 @@ def read_legend(file: Path, ignore: int | None = None, lossy: bool = False) -> L
 
     Args:
         ignore: value in the masks that is void; a class of this value becomes void.
-        lossy: as for `Legend`.
+        lossy: as for `LabelMap`.
 
     Raises:
         DataError: the file is missing or malformed, or can be understood in two ways.
@@ -137,7 +137,7 @@ def read_legend(file: Path, ignore: int | None = None, lossy: bool = False) -> L
         if name in rows:
             raise DataError(f"{where}: class '{name}' is there twice.")
         rows[name] = marks
-    legend = Legend(
+    label_map = LabelMap(
         tuple(rows),
         tuple((marks[0], marks[1], marks[2]) for marks in rows.values() if len(marks) == 3),
         frozenset(),
@@ -146,7 +146,7 @@ def read_legend(file: Path, ignore: int | None = None, lossy: bool = False) -> L
         tuple(marks[0] for marks in rows.values() if len(marks) == 1),
         lossy,
     )
-    return _checked(legend)
+    return _checked(label_map)
 
 
 def _lines(file: Path) -> list[str]:
@@ -167,16 +167,16 @@ def _hold_values(lines: Sequence[str]) -> bool:
     return len(names) == len(lines) > 0 and all(int(match[2]) <= 255 for match in matches)
 
 
-def _checked(every: Legend) -> Legend:
-    """The legend with its void rows marked. Raises DataError or ConfigError for what cannot be."""
+def _checked(every: LabelMap) -> LabelMap:
+    """The label map with its void rows marked. Raises DataError or ConfigError for what cannot be."""
     names, file = every.names, every.file
     void = frozenset(
         row for row in range(len(names)) if names[row].lower() in VOID_NAMES or every.values[row] == every.ignore
     )
     if not 0 < len(names) - len(void) <= UNKNOWN or len(names) > 256:
         raise DataError(f"{file} names {len(names) - len(void)} classes besides void; expected 1 to {UNKNOWN}.")
-    legend = replace(every, void=void)
-    if not (every.given or every.colors) and all(name.isdecimal() for name in legend.classes):
+    label_map = replace(every, void=void)
+    if not (every.given or every.colors) and all(name.isdecimal() for name in label_map.classes):
         odd = next((row for row, name in enumerate(names) if name.isdecimal() and int(name) != row), None)
         if odd is not None:
             raise DataError(
@@ -184,20 +184,24 @@ def _checked(every: Legend) -> Legend:
                 f"masks hold. Write the value behind every name: '{names[odd]} {names[odd]}' or '{names[odd]} {odd}'."
             )
     if every.lossy:
-        _check_apart(legend)
-    return legend
+        _check_apart(label_map)
+    return label_map
 
 
-def _check_apart(legend: Legend) -> None:
+def _check_apart(label_map: LabelMap) -> None:
     """Raises ConfigError where two classes are too much alike to take what lies between them for either."""
-    marks = np.array(legend.colors or [[value] * 3 for value in legend.values], dtype=np.float64)
+    marks = np.array(label_map.colors or [[value] * 3 for value in label_map.values], dtype=np.float64)
     apart = np.sqrt(((marks[:, None] - marks[None]) ** 2).mean(2)) + np.eye(len(marks)) * 1000
     one, other = (int(row) for row in np.unravel_index(apart.argmin(), apart.shape))
     if apart[one, other] < _NEAREST:
-        shown = [f"'{legend.names[row]}' ({' '.join(str(int(mark)) for mark in marks[row])})" for row in (one, other)]
-        values = "" if legend.given or legend.colors else " If masks hold other values, write them behind the names."
+        shown = [
+            f"'{label_map.names[row]}' ({' '.join(str(int(mark)) for mark in marks[row])})" for row in (one, other)
+        ]
+        values = (
+            "" if label_map.given or label_map.colors else " If masks hold other values, write them behind the names."
+        )
         raise ConfigError(
-            f"data.options.lossy takes the nearest class, and {' and '.join(shown)} of {legend.file} are too near "
+            f"data.options.lossy takes the nearest class, and {' and '.join(shown)} of {label_map.file} are too near "
             f"for that: make the masks anew, without loss (PNG).{values}"
         )
 

@@ -12,7 +12,7 @@ from counterpoise.data.loader import TrainLoader
 from counterpoise.engine.processes import Processes
 from counterpoise.objectives.base import Objective
 from counterpoise.objectives.composite import WeightedSum
-from counterpoise.objectives.wrapping import Wrapper
+from counterpoise.objectives.wrappers import Wrapper
 from counterpoise.teachers import resident
 from counterpoise.teachers.store import Resident
 from counterpoise.teachers.stored import StoredTeacher
