@@ -10,7 +10,8 @@ import torch
 
 from counterpoise import config
 from counterpoise.data.loader import TrainLoader
-from counterpoise.data.sources.base import ArraySet, split
+from counterpoise.data.sources.base import ArraySet
+from counterpoise.data.sources.division import split
 from counterpoise.teachers import resident
 from counterpoise.teachers.store import Header, Resident, Store, StoreError, StoreWriter
 from counterpoise.teachers.stored import StoredTeacher

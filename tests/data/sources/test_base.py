@@ -13,16 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from counterpoise.data.images import CorruptImage
-from counterpoise.data.sources.base import (
-    UNLABELED,
-    ArraySet,
-    Concatenation,
-    FileSet,
-    concatenate,
-    in_memory,
-    split,
-    split_by_fraction,
-)
+from counterpoise.data.sources.base import UNLABELED, ArraySet, Concatenation, FileSet, concatenate, in_memory
+from counterpoise.data.sources.division import split, split_by_fraction
 from counterpoise.errors import DataError
 
 

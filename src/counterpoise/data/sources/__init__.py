@@ -10,9 +10,8 @@ from counterpoise.data.sources.base import (
     Subset,
     concatenate,
     in_memory,
-    split,
-    split_by_fraction,
 )
+from counterpoise.data.sources.division import split, split_by_fraction
 from counterpoise.data.sources.loading import has_option, load, options, source_of
 from counterpoise.data.sources.registry import names, register, summaries
 

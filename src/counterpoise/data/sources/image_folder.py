@@ -11,7 +11,8 @@ import torch
 from counterpoise import config
 from counterpoise.data.halves import TEST, VAL, find, is_split_name, named
 from counterpoise.data.problems import SHOWN, Problem, fault, raise_first, warning
-from counterpoise.data.sources.base import FileSet, Splits, split_by_fraction
+from counterpoise.data.sources.base import FileSet, Splits
+from counterpoise.data.sources.division import split_by_fraction
 from counterpoise.data.sources.registry import register
 from counterpoise.data.walking import entries, image_files, leftovers, loose_images, ordered, subfolders
 from counterpoise.errors import DataError, nearest

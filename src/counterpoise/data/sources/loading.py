@@ -13,7 +13,8 @@ from counterpoise import config
 from counterpoise.data.decoding import Reading
 from counterpoise.data.problems import Problem
 from counterpoise.data.sources import photos
-from counterpoise.data.sources.base import UNLABELED, Splits, split
+from counterpoise.data.sources.base import UNLABELED, Splits
+from counterpoise.data.sources.division import split
 from counterpoise.data.sources.registry import Source, registered
 from counterpoise.data.walking import as_text
 from counterpoise.errors import ConfigError, DataError, nearest, unknown

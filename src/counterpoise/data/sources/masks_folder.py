@@ -16,7 +16,8 @@ from counterpoise.data.images import CorruptImage
 from counterpoise.data.label_map import LabelMap, read_label_map
 from counterpoise.data.mask_file import LOSSLESS
 from counterpoise.data.problems import Problem, fault, raise_first, warning
-from counterpoise.data.sources.base import Splits, split_by_fraction
+from counterpoise.data.sources.base import Splits
+from counterpoise.data.sources.division import split_by_fraction
 from counterpoise.data.sources.masks_files import WAYS_OUT, MaskFiles
 from counterpoise.data.sources.masks_layouts import described, found_in_masks, is_divided, mask_of_view
 from counterpoise.data.sources.masks_pairing import Pairs, Side, listed, matching, shared
