@@ -17,9 +17,10 @@ import yaml
 import counterpoise
 import harness
 from counterpoise.deploy.measuring import measure
+from counterpoise.errors import NothingFits
 from counterpoise.studies.fitting import costing
 from counterpoise.studies.fitting.budget import costs_of
-from counterpoise.studies.fitting.fit import NothingFits, fit
+from counterpoise.studies.fitting.fit import fit
 from counterpoise.studies.fitting.plan import resolve
 
 STUDENTS = tuple(f"digits/cnn_{n}_{2 * n}" for n in (8, 32, 64, 96, 128, 256))

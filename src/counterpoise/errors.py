@@ -1,10 +1,38 @@
-"""What a user can get wrong, said so that they can mend it: what was given, what was expected, the nearest choice."""
+"""Every kind of error, and how errors are worded: what was given, what was expected, the nearest choice.
+
+CounterpoiseError               meant for the person at the keyboard: printed without a traceback, exit code 2
++-- ConfigError                 the run file or a flag
+|   +-- RunFileError
++-- DataError                   pictures, masks and folders of them
+|   +-- CorruptImage
+|       +-- UnfitMask
++-- ModelError                  networks and their weights
++-- ObjectiveError              also a ValueError
++-- StoreError                  recorded teachers
++-- RunError                    a run, its folder, the disk
+|   +-- DivergedError
++-- ExportError                 from a student to a device
+|   +-- DisagreementError
++-- MeasureError
++-- PushError
++-- NothingFits
++-- RuntimeMissingError
++-- MissingExtraError
+KeyboardInterrupt
++-- Interrupted                 a run that was stopped, and saved; exit code 130
+ValueError
++-- DocumentError               of a text; whoever knows what the text is for says so in one of the above
+OSError
++-- UnfitFileError              of a path; as above
+"""
 
 from __future__ import annotations
 
 import difflib
+import errno
 import re
 from collections.abc import Iterable
+from pathlib import Path
 
 SHOWN = 80
 """Letters of a value that was given which a message shows."""
@@ -36,8 +64,36 @@ class ConfigError(CounterpoiseError):
     """The run file or a flag says something impossible: unknown key, wrong type, value out of range."""
 
 
+class RunFileError(ConfigError):
+    """What stands in the place of the run file is neither there nor named like one."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"Run file {path} does not exist.")
+        self.path = path
+
+
 class DataError(CounterpoiseError):
     """Data is missing, unreadable or not of the kind that was asked for."""
+
+
+class CorruptImage(DataError):  # noqa: N818 - named by what it says about the file
+    """A picture that cannot be read: missing, empty, truncated, not a picture, or absurdly large."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"Image {name} cannot be read: {reason}.")
+        self.name = name
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type[CorruptImage], tuple[str, str]]:
+        return type(self), (self.name, self.reason)  # workers send it to the main process
+
+
+class UnfitMask(CorruptImage):
+    """A mask that can be read and is of no use: of another size than its image, or all void. It may be skipped."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(name, reason)
+        self.args = (f"Mask {name} {reason}",)
 
 
 class ModelError(CounterpoiseError):
@@ -48,6 +104,10 @@ class ObjectiveError(CounterpoiseError, ValueError):
     """An objective was given tensors or arguments that do not fit."""
 
 
+class StoreError(CounterpoiseError):
+    """A store of teacher logits cannot be written or read, is damaged, or does not fit the run."""
+
+
 class RunError(CounterpoiseError):
     """A run cannot start, go on or be saved: folder in use, disk full, loss not finite."""
 
@@ -56,11 +116,65 @@ class DivergedError(RunError):
     """The loss or a weight of a run is no longer finite."""
 
 
+class ExportError(CounterpoiseError):
+    """A student cannot be exported: an operator that a format lacks, an export that disagrees, a full disk."""
+
+
+class DisagreementError(ExportError):
+    """An export answers otherwise than the student. why: by how much."""
+
+    def __init__(self, message: str, why: str) -> None:
+        super().__init__(message)
+        self.why = why
+
+
+class MeasureError(CounterpoiseError):
+    """Something cannot be opened or run by its runtime. name: what was measured."""
+
+    def __init__(self, name: str, runtime: str, why: str) -> None:
+        super().__init__(f"{name} cannot be measured with {runtime}: {why}")
+        self.name = name
+
+
+class PushError(CounterpoiseError):
+    """The Hub did not take it."""
+
+
+class NothingFits(CounterpoiseError):  # noqa: N818 - it is what was found, not a fault
+    """No candidate keeps the budget, or the trained one does not."""
+
+
+class RuntimeMissingError(CounterpoiseError):
+    """onnxruntime-web is not here and cannot be fetched."""
+
+
 class MissingExtraError(CounterpoiseError):
     """An optional package is needed; says which extra brings it."""
 
     def __init__(self, what: str, extra: str) -> None:
         super().__init__(f"{what} needs the extra '{extra}': pip install 'counterpoise[{extra}]'")
+
+
+class Interrupted(KeyboardInterrupt):
+    """The run was asked to stop, and stopped with a checkpoint."""
+
+    def __init__(self, verb: str, folder: Path, step: int, code: str = "") -> None:
+        again = " ".join(filter(None, (f"counterpoise {verb} --out {folder} --resume", code)))
+        super().__init__(f"Stopped at step {step}, saved. Go on with: {again}")
+
+
+class DocumentError(ValueError):
+    """A text that is no YAML or JSON, or holds more than it should."""
+
+
+class UnfitFileError(OSError):
+    """Something that stands where a file is expected, and is not read."""
+
+    def __init__(self, path: Path, why: str) -> None:
+        super().__init__(errno.EINVAL, why, str(path))
+
+    def __str__(self) -> str:
+        return f"{self.filename} {self.strerror}"
 
 
 INSTEAD = {

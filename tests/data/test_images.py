@@ -15,8 +15,8 @@ import torch
 from PIL import Image, ImageOps
 
 from counterpoise.data.decoding import Reading
-from counterpoise.data.images import CorruptImage, decode, extensions, header_size, prepare, to_tensor
-from counterpoise.errors import DataError
+from counterpoise.data.images import decode, extensions, header_size, prepare, to_tensor
+from counterpoise.errors import CorruptImage, DataError
 
 
 def upright() -> np.ndarray:

@@ -10,11 +10,10 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from counterpoise.data.images import CorruptImage
 from counterpoise.data.label_map import LabelMap, read_label_map
 from counterpoise.data.mask_file import read_mask
 from counterpoise.data.sources.base import IGNORE
-from counterpoise.errors import DataError
+from counterpoise.errors import CorruptImage, DataError
 
 PLAIN = "sky\nroad\nbrick wall\nvoid\n"
 COLORED = "sky 0 0 128\nroad 128 64 128\nbrick wall 64,0,0\nVoid; 0; 0; 0\n"

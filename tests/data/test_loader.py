@@ -14,10 +14,9 @@ from hypothesis import strategies as st
 
 from counterpoise import config
 from counterpoise.data import images, mixing, random, sources
-from counterpoise.data.images import CorruptImage
 from counterpoise.data.loader import EvalLoader, TrainLoader
 from counterpoise.data.sources import ArraySet, Concatenation, ImageSet, Subset
-from counterpoise.errors import ConfigError, DataError, RunError
+from counterpoise.errors import ConfigError, CorruptImage, DataError, RunError
 
 CLASSES = ("a", "b", "c")
 SETTINGS = {

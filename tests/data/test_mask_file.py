@@ -10,10 +10,9 @@ import torch
 from PIL import Image, ImageDraw
 
 from counterpoise.data.decoding import Reading
-from counterpoise.data.images import CorruptImage
 from counterpoise.data.label_map import LabelMap, read_label_map
 from counterpoise.data.mask_file import mask_size, read_mask, resized
-from counterpoise.errors import ConfigError, DataError
+from counterpoise.errors import ConfigError, CorruptImage, DataError
 
 
 def label_map(folder: Path, text: str, ignore: int | None = None, lossy: bool = False) -> LabelMap:

@@ -14,9 +14,9 @@ from PIL import Image
 from counterpoise import config
 from counterpoise.data import sources
 from counterpoise.data.checking import check
-from counterpoise.data.images import CorruptImage, decode, header_size
+from counterpoise.data.images import decode, header_size
 from counterpoise.data.noticing import look_at
-from counterpoise.errors import DataError
+from counterpoise.errors import CorruptImage, DataError
 from counterpoise.pages.report.comparison import _rows
 from counterpoise.pages.report.deployment import _candidates
 

@@ -13,13 +13,12 @@ from torch import Tensor
 from counterpoise import config
 from counterpoise.data import sources
 from counterpoise.data.epochs import Batch
-from counterpoise.data.images import CorruptImage
 from counterpoise.data.scene_loader import SceneEvalLoader, SceneLoader
 from counterpoise.data.segmentation_views import plan_scenes, shrink, view
 from counterpoise.data.sources.base import IGNORE
 from counterpoise.data.sources.masks import MaskedArraySet, MaskedSet
 from counterpoise.data.sources.photos import collect
-from counterpoise.errors import ConfigError, DataError
+from counterpoise.errors import ConfigError, CorruptImage, DataError
 from counterpoise.system import torchvision_guard
 
 COUNT, EDGE = 11, 20

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 import counterpoise
 from counterpoise.deploy import base, folder
-from counterpoise.deploy.base import ExportError, Request
+from counterpoise.deploy.base import Request
+from counterpoise.errors import ExportError
 from counterpoise.models import catalog
 
 # Not imported before a test of it runs: that takes seconds.

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from counterpoise.deploy import base
-from counterpoise.deploy.base import Calibration, ExportError, Request
+from counterpoise.deploy.base import Calibration, Request
 from counterpoise.deploy.formats.executorch import FORMAT
 from counterpoise.deploy.measuring.subjects import source_of
+from counterpoise.errors import ExportError
 from counterpoise.models import catalog
 from counterpoise.models.padding import Padded
 

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 import counterpoise
 from counterpoise.deploy import base, environments, folder, litert_worker
-from counterpoise.deploy.base import Calibration, ExportError, Request
+from counterpoise.deploy.base import Calibration, Request
 from counterpoise.deploy.formats.litert import FORMAT
-from counterpoise.errors import CounterpoiseError, RunError
+from counterpoise.errors import CounterpoiseError, ExportError, RunError
 from counterpoise.models import catalog
 
 Run = Callable[..., tuple[int, str, str]]

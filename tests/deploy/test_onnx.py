@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 import counterpoise
 from counterpoise.deploy import base, folder
-from counterpoise.deploy.base import ExportError, Request
-from counterpoise.errors import ConfigError, RunError
+from counterpoise.deploy.base import Request
+from counterpoise.errors import ConfigError, ExportError, RunError
 
 Run = Callable[..., tuple[int, str, str]]
 

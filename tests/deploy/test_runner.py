@@ -16,6 +16,7 @@ from PIL import Image
 from counterpoise.data import images
 from counterpoise.data.decoding import Reading, Unreadable
 from counterpoise.deploy import base, pictures, runner
+from counterpoise.errors import CorruptImage
 
 KINDS = (
     *("turned.jpg", "gray.jpg", "cmyk.jpg", "alpha.png", "palette.png", "deep.png", "animated.gif", "float.tif"),
@@ -98,7 +99,7 @@ def test_what_is_wrong_with_a_file_is_said_and_further_pages_are(
         (tmp_path / name).write_bytes(content)
         with pytest.raises(alone["Unreadable"]) as caught:
             alone["loaded"](tmp_path / name, alone["Reading"]())
-        with pytest.raises(images.CorruptImage, match=re.escape(str(caught.value))):
+        with pytest.raises(CorruptImage, match=re.escape(str(caught.value))):
             images.decode(tmp_path / name)
     save("pages.tif", make_picture("circle", 1), tmp_path / "pages.tif")
     runner.loaded(tmp_path / "pages.tif", Reading())

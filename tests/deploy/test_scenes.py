@@ -18,10 +18,9 @@ import counterpoise
 from counterpoise.data.decoding import cut, letterbox
 from counterpoise.data.images import to_tensor
 from counterpoise.deploy import base, sizes
-from counterpoise.deploy.base import ExportError
 from counterpoise.deploy.network import Deployed
 from counterpoise.deploy.pictures import data_of, generated
-from counterpoise.errors import ConfigError
+from counterpoise.errors import ConfigError, ExportError
 from counterpoise.models import padding
 from counterpoise.models.network import SceneView, VisionModel
 from counterpoise.models.padding import Padded

@@ -18,6 +18,7 @@ from counterpoise.deploy import base, pictures, sensitivity
 from counterpoise.deploy.fake_quantization import fake_quantized, layers_of
 from counterpoise.deploy.job import calibrated, prepare
 from counterpoise.deploy.network import Deployed
+from counterpoise.errors import DisagreementError
 from counterpoise.students.student import load_student
 
 Run = Callable[..., tuple[int, str, str]]
@@ -92,7 +93,7 @@ def test_the_layer_that_rounding_hurts_most_is_the_first_to_stay_in_float(digits
     assert choice.calibration.keep[0] == "student.net.features.stage2.0"
     assert choice.trials[0].kept == 0
     assert choice.trials[0].loss > 0.5 >= choice.trials[-1].loss
-    relieved, found = sensitivity.relieved(job, calibration, base.DisagreementError("no", "60.00% of the answers"))
+    relieved, found = sensitivity.relieved(job, calibration, DisagreementError("no", "60.00% of the answers"))
     assert found["without"] == "60.00% of the answers"
     assert found["trials"][-1]["same"] >= sensitivity.AIMED_AT
     assert len(relieved.keep) == found["trials"][-1]["kept"]

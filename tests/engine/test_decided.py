@@ -12,8 +12,7 @@ from PIL import Image
 
 import counterpoise
 from counterpoise import config
-from counterpoise.engine.trainer import Interrupted
-from counterpoise.errors import ConfigError, RunError
+from counterpoise.errors import ConfigError, Interrupted, RunError
 
 SHAPES = ("circle", "square", "stripes")
 Draw = Callable[..., Image.Image]

@@ -20,8 +20,8 @@ from counterpoise.engine.fast.capturability import moves, numbers, obstacle
 from counterpoise.engine.fast.capture import WARM_UP, Capture, kept
 from counterpoise.engine.processes import Processes, join
 from counterpoise.engine.run_folder import RunFolder
-from counterpoise.engine.trainer import Interrupted, Trainer
-from counterpoise.errors import ConfigError
+from counterpoise.engine.trainer import Trainer
+from counterpoise.errors import ConfigError, Interrupted
 from counterpoise.models import catalog
 from counterpoise.objectives.composite import WeightedSum
 from counterpoise.outputs import Outputs

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import counterpoise
-from counterpoise.data.images import CorruptImage
+from counterpoise.errors import CorruptImage
 
 Run = Callable[..., tuple[int, str, str]]
 Draw = Callable[..., Any]

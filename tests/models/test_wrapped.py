@@ -17,11 +17,10 @@ from torch import Tensor, nn
 import counterpoise
 from counterpoise.data.images import decode, to_tensor
 from counterpoise.deploy import base, runner
-from counterpoise.errors import ModelError
+from counterpoise.errors import ModelError, StoreError
 from counterpoise.models import catalog, digits
 from counterpoise.models.network import VisionModel
 from counterpoise.models.wrapped import Which
-from counterpoise.teachers.store import StoreError
 
 Command = Callable[..., tuple[int, str, str]]
 State = dict[str, Tensor]

@@ -15,10 +15,10 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from counterpoise.errors import RunError
+from counterpoise.errors import DocumentError, RunError
 from counterpoise.studies.fitting.costing import Ledger
 from counterpoise.system import documents
-from counterpoise.system.documents import DocumentError, parse_json, parse_yaml
+from counterpoise.system.documents import parse_json, parse_yaml
 
 Command = Callable[..., tuple[int, str, str]]
 LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(

@@ -11,18 +11,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from counterpoise.errors import RunError
+from counterpoise.errors import RunError, UnfitFileError
 from counterpoise.system import files
-from counterpoise.system.files import (
-    UnfitFileError,
-    exchange,
-    named,
-    regular,
-    replacing_folder,
-    standing,
-    write_tensors,
-    write_text,
-)
+from counterpoise.system.files import exchange, named, regular, replacing_folder, standing, write_tensors, write_text
 
 LIMITED = """
 import resource, sys, torch

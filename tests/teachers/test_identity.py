@@ -14,10 +14,8 @@ from safetensors.torch import load_file, save_file
 
 import counterpoise
 from counterpoise import config
-from counterpoise.engine.trainer import Interrupted
-from counterpoise.errors import RunError
+from counterpoise.errors import Interrupted, RunError, StoreError
 from counterpoise.teachers import store as stores
-from counterpoise.teachers.store import StoreError
 
 DATA = {"source": "digits", "options": {"train_size": 60}, "views": {"crop": "pad", "padding": 1}, "workers": 0}
 TRAIN = {"epochs": 2, "batch_size": 20, "precision": "fp32", "device": "cpu"}

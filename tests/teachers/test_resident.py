@@ -12,8 +12,9 @@ from counterpoise import config
 from counterpoise.data.loader import TrainLoader
 from counterpoise.data.sources.base import ArraySet
 from counterpoise.data.sources.division import split
+from counterpoise.errors import StoreError
 from counterpoise.teachers import resident
-from counterpoise.teachers.store import Header, Resident, Store, StoreError, StoreWriter
+from counterpoise.teachers.store import Header, Resident, Store, StoreWriter
 from counterpoise.teachers.stored import StoredTeacher
 
 COUNT, CLASSES = 30, 40

@@ -20,10 +20,10 @@ import counterpoise
 from counterpoise import config
 from counterpoise.data.sources.base import IGNORE, ArraySet, Splits
 from counterpoise.data.sources.masks import MaskedArraySet
-from counterpoise.errors import ConfigError, CounterpoiseError
+from counterpoise.errors import ConfigError, CounterpoiseError, StoreError
 from counterpoise.models import catalog
 from counterpoise.teachers import store as stores
-from counterpoise.teachers.store import Store, StoreError
+from counterpoise.teachers.store import Store
 
 COUNT = 48
 CLASSES = tuple("abcdef")

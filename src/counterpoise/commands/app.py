@@ -22,7 +22,7 @@ from counterpoise.commands.report import report
 from counterpoise.commands.site import try_
 from counterpoise.commands.store import app as store_app
 from counterpoise.commands.watch import watch
-from counterpoise.errors import CounterpoiseError
+from counterpoise.errors import CounterpoiseError, RunFileError
 
 # Flags are spelled as the run file spells its keys.
 app = App(
@@ -368,7 +368,7 @@ def run(arguments: list[str]) -> int:
             f"{error.doc[:80]!r} is no JSON, which a flag with a whole mapping takes: {error}. Put names and texts in "
             "double quotes, or give each key its own flag, such as --data.views.crop none."
         )
-    except flags.RunFileError as error:
+    except RunFileError as error:
         return flags.fail(f"{error}{flags.why_taken(str(error.path), arguments)}")
     except CounterpoiseError as error:
         return flags.fail(str(error))

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from counterpoise import config
 from counterpoise.config import validation_errors
-from counterpoise.errors import ConfigError, job_of, nearest, shortened
+from counterpoise.errors import ConfigError, DocumentError, RunFileError, job_of, nearest, shortened
 from counterpoise.system import documents, own_code
 
 Options = Annotated[config.Run | None, Parameter(name="*")]
@@ -44,14 +44,6 @@ def data_of(data: Path, options: config.Run | None) -> config.Run:
     values = config.read(data) if data.suffix in {".yaml", ".yml"} else {"data": {"path": data}}
     flags = given(options) if options is not None else {}
     return config.resolve(config.merge(values, flags), "command line")
-
-
-class RunFileError(ConfigError):
-    """What stands in the place of the run file is neither there nor named like one."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(f"Run file {path} does not exist.")
-        self.path = path
 
 
 def with_truth_values(arguments: list[str]) -> list[str]:
@@ -107,7 +99,7 @@ def parse(value: Any) -> Any:
         return value
     try:
         return documents.parse_yaml(value)
-    except documents.DocumentError:  # '@x', or a date that does not exist: text
+    except DocumentError:  # '@x', or a date that does not exist: text
         return value
 
 

@@ -10,7 +10,7 @@ from cyclopts import App
 
 from counterpoise.commands import flags
 from counterpoise.commands.flags import Options
-from counterpoise.errors import ConfigError
+from counterpoise.errors import ConfigError, StoreError
 
 app = App(name="store", help="Look at, check, extend, make smaller and join teacher stores.")
 
@@ -51,7 +51,7 @@ def verify(store: Path, /, *, discard: bool = False, json: bool = False) -> None
         stores.discard(store, damages)
     listed = "".join(f"\n  - chunk {damage.chunk} {damage.problem}" for damage in damages)
     advice = "They are removed: record again." if discard else "Remove them with --discard, and record again."
-    raise stores.StoreError(f"Store {store} is damaged:{listed}\n{advice}")
+    raise StoreError(f"Store {store} is damaged:{listed}\n{advice}")
 
 
 @app.command

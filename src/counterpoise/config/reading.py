@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from counterpoise.config.run import Run
 from counterpoise.config.validation_errors import explain
-from counterpoise.errors import ConfigError
+from counterpoise.errors import ConfigError, DocumentError
 from counterpoise.system import documents
 
 BASES = 16
@@ -69,7 +69,7 @@ def _contents(path: Path, within: Path | None = None) -> dict[str, Any]:
         raise ConfigError(f"Run file {path} does not exist.") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"Run file {path} cannot be read: {error}.") from None
-    except documents.DocumentError as error:
+    except DocumentError as error:
         raise ConfigError(f"Run file {path} is not YAML as it should be: {error}.") from None
     if values is None:
         return {}

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from counterpoise import config
 from counterpoise.data import doubles, sources
-from counterpoise.data.images import CorruptImage
 from counterpoise.data.noticing import cut_off
 from counterpoise.data.problems import Problem, fault, warning
 from counterpoise.data.sources import loading
@@ -21,7 +20,7 @@ from counterpoise.data.sources.masks import MaskedSet
 from counterpoise.data.sources.masks_census import problems_of
 from counterpoise.data.summary import Found, of_splits
 from counterpoise.data.views import SMALL
-from counterpoise.errors import CounterpoiseError
+from counterpoise.errors import CorruptImage, CounterpoiseError
 
 FEW = 5
 """Training images a class below which that is worth a word."""

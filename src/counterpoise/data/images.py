@@ -18,24 +18,12 @@ from torch import Tensor
 
 from counterpoise.data import decoding
 from counterpoise.data.decoding import Reading, Unreadable
-from counterpoise.errors import DataError
-from counterpoise.system.files import UnfitFileError, regular
+from counterpoise.errors import CorruptImage, DataError, UnfitFileError
+from counterpoise.system.files import regular
 
 Picture: TypeAlias = str | os.PathLike[str] | bytes | Image.Image | NDArray[Any]
 
 AS_USUAL = Reading()
-
-
-class CorruptImage(DataError):  # noqa: N818 - named by what it says about the file
-    """A picture that cannot be read: missing, empty, truncated, not a picture, or absurdly large."""
-
-    def __init__(self, name: str, reason: str) -> None:
-        super().__init__(f"Image {name} cannot be read: {reason}.")
-        self.name = name
-        self.reason = reason
-
-    def __reduce__(self) -> tuple[type[CorruptImage], tuple[str, str]]:
-        return type(self), (self.name, self.reason)  # workers send it to the main process
 
 
 @contextmanager

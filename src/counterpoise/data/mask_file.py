@@ -14,23 +14,15 @@ from torch import Tensor
 
 from counterpoise.data import decoding
 from counterpoise.data.decoding import Reading, Unreadable
-from counterpoise.data.images import AS_USUAL, CorruptImage
+from counterpoise.data.images import AS_USUAL
 from counterpoise.data.label_map import UNKNOWN, LabelMap, pack
 from counterpoise.data.sources.base import IGNORE
-from counterpoise.errors import DataError
-from counterpoise.system.files import UnfitFileError, regular
+from counterpoise.errors import CorruptImage, DataError, UnfitFileError, UnfitMask
+from counterpoise.system.files import regular
 
 LOSSLESS = (".png", ".bmp", ".gif", ".tif", ".tiff")
 _FORMATS = ("PNG", "BMP", "GIF", "TIFF")
 _SPECKS = 4  # values that are scattered over a mask, from which on it is taken for one that was saved with loss
-
-
-class UnfitMask(CorruptImage):
-    """A mask that can be read and is of no use: of another size than its image, or all void. It may be skipped."""
-
-    def __init__(self, name: str, reason: str) -> None:
-        super().__init__(name, reason)
-        self.args = (f"Mask {name} {reason}",)
 
 
 def read_mask(path: Path, label_map: LabelMap, reading: Reading = AS_USUAL) -> Tensor:

@@ -13,9 +13,10 @@ import numpy as np
 
 from counterpoise.data import decoding
 from counterpoise.data.decoding import Reading
-from counterpoise.data.images import AS_USUAL, CorruptImage, as_told
+from counterpoise.data.images import AS_USUAL, as_told
 from counterpoise.data.sources.base import ImageSet
 from counterpoise.data.sources.masks import MaskedSet
+from counterpoise.errors import CorruptImage
 from counterpoise.system.files import regular
 
 LOOKED_AT = 48

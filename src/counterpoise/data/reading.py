@@ -15,10 +15,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from counterpoise.data import mixing, random
-from counterpoise.data.images import CorruptImage, prepare, resize
+from counterpoise.data.images import prepare, resize
 from counterpoise.data.sources.base import ImageSet
 from counterpoise.data.views import ViewPlan, augment, crop_words, draw, draw_mix, frame, numbered
-from counterpoise.errors import DataError, RunError
+from counterpoise.errors import CorruptImage, DataError, RunError
 from counterpoise.system import torchvision_guard
 
 OnCorrupt: TypeAlias = Literal["stop", "skip"]

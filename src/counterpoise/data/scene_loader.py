@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from counterpoise.data.epochs import Batch, Epochs
-from counterpoise.data.images import CorruptImage, as_told
+from counterpoise.data.images import as_told
 from counterpoise.data.reading import Made, OnCorrupt, Place, Places, Reader, data_loader, made
 from counterpoise.data.segmentation_views import ScenePlan, draw, render, scene_specification, shrink
 from counterpoise.data.sources.masks import MaskedArraySet, MaskedSet
+from counterpoise.errors import CorruptImage
 
 _PIXELS_AT_ONCE = 2**20  # of scenes that are evaluated together
 

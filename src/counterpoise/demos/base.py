@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from counterpoise import config
-from counterpoise.errors import ConfigError, RunError
+from counterpoise.errors import ConfigError, Interrupted, RunError
 
 if TYPE_CHECKING:
     from counterpoise.data.sources.base import Splits
@@ -53,7 +53,6 @@ def run(demo: Demo, out: Path, seeds: int, overwrite: bool, show: bool) -> dict[
 
     from counterpoise.data import sources
     from counterpoise.engine.run_folder import REPORT
-    from counterpoise.engine.trainer import Interrupted
     from counterpoise.pages.report import write
     from counterpoise.system.files import write_text
 

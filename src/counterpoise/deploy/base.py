@@ -18,25 +18,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from counterpoise.errors import ConfigError, CounterpoiseError, MissingExtraError, unknown
+from counterpoise.errors import ConfigError, ExportError, MissingExtraError, unknown
 
 PRECISIONS = ("float32", "float16", "int8")
 Pixels = NDArray[np.uint8]
 """[N, 3, H, W], RGB in [0, 255], as `prepare` of data/images.py leaves them."""
 Logits = NDArray[np.float32]
 """[N, C] or, of scenes, [N, C, h, w]."""
-
-
-class ExportError(CounterpoiseError):
-    """A student cannot be exported: an operator that a format lacks, an export that disagrees, a full disk."""
-
-
-class DisagreementError(ExportError):
-    """An export answers otherwise than the student. why: by how much."""
-
-    def __init__(self, message: str, why: str) -> None:
-        super().__init__(message)
-        self.why = why
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ import torch
 from safetensors.torch import save_file
 
 from counterpoise.deploy import agreement, base, folder, pictures, runner
-from counterpoise.deploy.base import Calibration, DisagreementError
+from counterpoise.deploy.base import Calibration
 from counterpoise.deploy.job import Job, calibrated, check_choices, compared, make, prepare, settled, taken
 from counterpoise.deploy.measuring.counting import multiply_adds
 from counterpoise.engine.inputs import RunLike
-from counterpoise.errors import ConfigError
+from counterpoise.errors import ConfigError, DisagreementError
 
 if TYPE_CHECKING:
     from counterpoise.data.sources.base import Splits

@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from counterpoise.deploy.base import ExportError, find
-from counterpoise.errors import ModelError, RunError
+from counterpoise.deploy.base import find
+from counterpoise.errors import ExportError, ModelError, RunError
 from counterpoise.system import documents
 from counterpoise.system.files import named, reason, replacing_folder, standing
 

@@ -14,13 +14,13 @@ from torch import Tensor
 
 from counterpoise import tasks
 from counterpoise.deploy import agreement, base, folder, pictures, sizes
-from counterpoise.deploy.base import Calibration, DisagreementError, Format, Request
+from counterpoise.deploy.base import Calibration, Format, Request
 from counterpoise.deploy.fake_quantization import kept_layers
 from counterpoise.deploy.network import Deployed
 from counterpoise.engine import inputs
 from counterpoise.engine.inputs import RunLike
 from counterpoise.engine.progress import Pace
-from counterpoise.errors import ConfigError, DataError, unknown
+from counterpoise.errors import ConfigError, DataError, DisagreementError, unknown
 from counterpoise.students.student import Student, load_student
 
 if TYPE_CHECKING:

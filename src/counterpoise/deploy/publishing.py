@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from counterpoise.deploy import card, folder
-from counterpoise.errors import ConfigError, CounterpoiseError, RunError
+from counterpoise.errors import ConfigError, PushError, RunError
 from counterpoise.models import folder as student_folder
 from counterpoise.students import epochs
 from counterpoise.students.epochs import Epoch
@@ -19,10 +19,6 @@ from counterpoise.system import documents
 from counterpoise.system.files import reason, regular
 
 EXPORTS = "exports"
-
-
-class PushError(CounterpoiseError):
-    """The Hub did not take it."""
 
 
 def push(

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from counterpoise import tasks
 from counterpoise.data.sources.base import ImageSet
 from counterpoise.deploy import agreement, pictures
-from counterpoise.deploy.base import Calibration, DisagreementError, ExportError
+from counterpoise.deploy.base import Calibration
 from counterpoise.deploy.fake_quantization import fake_quantized, layers_of
 from counterpoise.deploy.job import Job, make
 from counterpoise.engine import inputs
-from counterpoise.errors import ConfigError, MissingExtraError
+from counterpoise.errors import ConfigError, DisagreementError, ExportError, MissingExtraError
 
 RANKED_ON = 64
 """Images behind the ranking of layers."""

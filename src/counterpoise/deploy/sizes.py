@@ -11,8 +11,8 @@ import torch
 
 from counterpoise.deploy import agreement, pictures
 from counterpoise.deploy.any_size import stride_of
-from counterpoise.deploy.base import ExportError, Format, Request, first_line
-from counterpoise.errors import ConfigError
+from counterpoise.deploy.base import Format, Request, first_line
+from counterpoise.errors import ConfigError, ExportError
 
 if TYPE_CHECKING:
     from counterpoise.data.sources.base import ImageSet

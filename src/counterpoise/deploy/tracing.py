@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from counterpoise.deploy.base import ExportError
+from counterpoise.errors import ExportError
 
 
 def trace(network: nn.Module, example: Tensor, batch: Mapping[int, Any] | None = None) -> torch.export.ExportedProgram:

@@ -11,10 +11,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from counterpoise.deploy import agreement, base, folder, pictures
-from counterpoise.deploy.base import ExportError
 from counterpoise.engine import inputs
 from counterpoise.engine.inputs import RunLike
-from counterpoise.errors import ModelError
+from counterpoise.errors import ExportError, ModelError
 from counterpoise.system.files import regular
 
 if TYPE_CHECKING:

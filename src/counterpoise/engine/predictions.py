@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from counterpoise import tasks
-from counterpoise.errors import DataError
+from counterpoise.errors import CorruptImage, DataError
 from counterpoise.tasks import Picture
 
 if TYPE_CHECKING:
@@ -82,7 +82,6 @@ def answers(
     A picture that cannot be read has an "error" in place of an answer; with `skip` it is left out, as in training.
     Raises CorruptImage where no picture can be read.
     """
-    from counterpoise.data.images import CorruptImage
 
     student = list(models.values())[-1]
     task = tasks.get(student.task)

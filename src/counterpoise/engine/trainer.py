@@ -25,7 +25,7 @@ from counterpoise.engine.processes import Processes, errors_explained
 from counterpoise.engine.progress import Display, tell
 from counterpoise.engine.run_folder import RunFolder
 from counterpoise.engine.step import Optimization
-from counterpoise.errors import DivergedError
+from counterpoise.errors import DivergedError, Interrupted
 from counterpoise.objectives.composite import answers_by_sigmoid
 from counterpoise.objectives.kernels.compiling import Compiler
 from counterpoise.outputs import Outputs
@@ -37,14 +37,6 @@ WEIGHTS_ALONE = (
     "an earlier version kept of this run's teacher the weights alone: whether its normalization and classes are those "
     "of then is not known"
 )
-
-
-class Interrupted(KeyboardInterrupt):
-    """The run was asked to stop, and stopped with a checkpoint."""
-
-    def __init__(self, verb: str, folder: Path, step: int, code: str = "") -> None:
-        again = " ".join(filter(None, (f"counterpoise {verb} --out {folder} --resume", code)))
-        super().__init__(f"Stopped at step {step}, saved. Go on with: {again}")
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from counterpoise.errors import ModelError, nearest
+from counterpoise.errors import DocumentError, ModelError, nearest
 from counterpoise.models import imagenet
 from counterpoise.models.network import VisionModel
 from counterpoise.system import documents
@@ -176,7 +176,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise ModelError(f"teacher.classes: {path} does not exist.") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ModelError(f"teacher.classes: {path} cannot be read: {error}.") from None
-    except documents.DocumentError as error:
+    except DocumentError as error:
         raise ModelError(f"teacher.classes: {path} is not YAML: {error}") from None
     if not isinstance(values, dict) or not values:
         raise ModelError(f"teacher.classes: {path} must hold {{class: index, name, or a list of them}}.")

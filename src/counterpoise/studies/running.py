@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 
 from counterpoise import config
 from counterpoise.config import keys
-from counterpoise.errors import ConfigError, CounterpoiseError, DivergedError, RunError
+from counterpoise.errors import ConfigError, CounterpoiseError, DivergedError, Interrupted, RunError
 from counterpoise.studies import provenance
 from counterpoise.studies.plan import Job
 from counterpoise.studies.standing import Present
@@ -148,7 +148,6 @@ def work(job: Job, until: float | None, threads: int | None = None, cwd: Path | 
 
 def _work(job: Job, until: float | None) -> Outcome:
     from counterpoise.engine import runs
-    from counterpoise.engine.trainer import Interrupted
     from counterpoise.system.files import write_text
 
     folder = folder_of(job)

@@ -9,7 +9,8 @@ from typing import Any
 
 import yaml
 
-from counterpoise.system.files import UnfitFileError, regular
+from counterpoise.errors import DocumentError, UnfitFileError
+from counterpoise.system.files import regular
 
 RUN_FILE_BYTES = 2**20
 """Of a run file, a compare file and the like at most."""
@@ -21,10 +22,6 @@ DEPTH = 64
 VALUES = 100_000
 """Most values of a run file, aliases counted as often as they are referred to."""
 _STREAM = re.compile(r"/dev/(fd/\d+|stdin)")  # a shell's <(...), which the user typed
-
-
-class DocumentError(ValueError):
-    """A text that is no YAML or JSON, or holds more than it should."""
 
 
 def read_text(path: Path, *, within: Path | None = None, limit: int = RUN_FILE_BYTES, errors: str = "strict") -> str:

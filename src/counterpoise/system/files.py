@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError
 
-from counterpoise.errors import RunError
+from counterpoise.errors import RunError, UnfitFileError
 
 if TYPE_CHECKING:  # run files are read without waiting for torch
     from torch import Tensor
@@ -33,16 +33,6 @@ FULL = {
     errno.EDQUOT: "the quota is used up",
     errno.EFBIG: "the file size limit is reached",
 }
-
-
-class UnfitFileError(OSError):
-    """Something that stands where a file is expected, and is not read."""
-
-    def __init__(self, path: Path, why: str) -> None:
-        super().__init__(errno.EINVAL, why, str(path))
-
-    def __str__(self) -> str:
-        return f"{self.filename} {self.strerror}"
 
 
 def regular(path: Path, *, within: Path | None = None, limit: int | None = None) -> Path:

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from counterpoise.data.epochs import Epochs
+from counterpoise.errors import StoreError
 from counterpoise.models.network import are_probabilities
 from counterpoise.teachers import identity
 from counterpoise.teachers.live import LiveTeacher
-from counterpoise.teachers.store import Header, Store, StoreError
+from counterpoise.teachers.store import Header, Store
 from counterpoise.teachers.store.format import CHUNKS, present
 
 ASKED = 8

@@ -7,7 +7,8 @@ import os
 import torch
 from torch import Tensor
 
-from counterpoise.teachers.store import Resident, Store, StoreError
+from counterpoise.errors import StoreError
+from counterpoise.teachers.store import Resident, Store
 from counterpoise.teachers.stored import StoredTeacher
 
 SHARE = 0.5

@@ -13,11 +13,11 @@ from torch import Tensor
 
 from counterpoise.data.epochs import Batch, Epochs
 from counterpoise.data.sources.base import ImageSet
-from counterpoise.errors import ConfigError
+from counterpoise.errors import ConfigError, StoreError
 from counterpoise.outputs import Outputs
 from counterpoise.teachers.identity import Identity
 from counterpoise.teachers.live import LiveTeacher
-from counterpoise.teachers.store import Header, Resident, Store, StoreError
+from counterpoise.teachers.store import Header, Resident, Store
 from counterpoise.teachers.store.format import words
 
 AHEAD = 2

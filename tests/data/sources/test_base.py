@@ -12,10 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from counterpoise.data.images import CorruptImage
 from counterpoise.data.sources.base import UNLABELED, ArraySet, Concatenation, FileSet, concatenate, in_memory
 from counterpoise.data.sources.division import split, split_by_fraction
-from counterpoise.errors import DataError
+from counterpoise.errors import CorruptImage, DataError
 
 
 def arrays(labels: list[int], edge: int = 4) -> ArraySet:

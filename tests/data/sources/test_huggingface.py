@@ -16,8 +16,7 @@ from PIL import Image
 
 from counterpoise import config
 from counterpoise.data import sources
-from counterpoise.data.images import CorruptImage
-from counterpoise.errors import ConfigError, DataError, MissingExtraError
+from counterpoise.errors import ConfigError, CorruptImage, DataError, MissingExtraError
 
 datasets = pytest.importorskip("datasets", reason="needs the extra hf")
 CLASSES = ["square", "circle"]  # not in alphabetical order

@@ -13,8 +13,7 @@ from PIL import Image
 
 from counterpoise import config, evaluate, load_student, train
 from counterpoise.data import sources
-from counterpoise.data.images import CorruptImage
-from counterpoise.errors import DataError
+from counterpoise.errors import CorruptImage, DataError
 from counterpoise.models import catalog
 
 Run = Callable[..., tuple[int, str, str]]

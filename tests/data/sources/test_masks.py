@@ -9,7 +9,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from counterpoise.data.images import CorruptImage
 from counterpoise.data.label_map import read_label_map
 from counterpoise.data.sources import ArraySet, split_by_fraction
 from counterpoise.data.sources.masks import (
@@ -23,7 +22,7 @@ from counterpoise.data.sources.masks import (
     in_memory,
 )
 from counterpoise.data.sources.masks_folder import MaskFiles
-from counterpoise.errors import DataError
+from counterpoise.errors import CorruptImage, DataError
 
 
 def arrays(count: int = 6, height: int = 4, width: int = 5) -> MaskedArraySet:

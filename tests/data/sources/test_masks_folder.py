@@ -15,13 +15,12 @@ from PIL import Image
 
 from counterpoise import config
 from counterpoise.data import sources
-from counterpoise.data.images import CorruptImage
 from counterpoise.data.label_map import read_label_map
 from counterpoise.data.mask_file import read_mask
 from counterpoise.data.scene_loader import SceneEvalLoader
 from counterpoise.data.sources.base import IGNORE
 from counterpoise.data.sources.masks import MaskedSet
-from counterpoise.errors import ConfigError, DataError
+from counterpoise.errors import ConfigError, CorruptImage, DataError
 
 NAMES = ("ground", "void", "circle", "square")
 

@@ -9,8 +9,8 @@ import pytest
 
 from counterpoise.deploy.measuring import timing, worker
 from counterpoise.deploy.measuring.subjects import Subject
-from counterpoise.deploy.measuring.timing import MeasureError, Settings
-from counterpoise.errors import ConfigError
+from counterpoise.deploy.measuring.timing import Settings
+from counterpoise.errors import ConfigError, MeasureError
 
 QUICK = {"rounds": 6, "seconds": 0.0001, "warm_up": 0.0, "calls": 3}
 SLEEPS = "def load(path, threads):\n    import time\n    return lambda pixels: time.sleep({seconds} * len(pixels))\n"
@@ -108,7 +108,7 @@ def test_what_cannot_be_run_is_named(source: str, told: str) -> None:
     good = subject(SLEEPS.format(seconds=0), name="good")
     with pytest.raises(MeasureError, match=f"bad cannot be measured with python: .*{told}") as caught:
         timing.time_all([good, subject(source, name="bad")], Settings(**QUICK))
-    assert caught.value.subject.name == "bad"
+    assert caught.value.name == "bad"
 
 
 @pytest.mark.parametrize("wrong", [{"rounds": 5}, {"threads": (0,)}, {"batches": ()}, {"seconds": 0.0}])

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from counterpoise import tasks
+from counterpoise.errors import RuntimeMissingError
 from counterpoise.models import folder
 from counterpoise.pages.site import runtime, samples, site
 from counterpoise.system.server import Server, from_folder
@@ -120,7 +121,7 @@ def make_site(tmp_path_factory: pytest.TempPathFactory) -> Sites:
         student = folder.Description.model_validate(values)
         try:
             runtime.files()
-        except runtime.RuntimeMissingError as error:
+        except RuntimeMissingError as error:
             if "cannot be reached" in str(error):
                 pytest.skip(str(error))
             raise

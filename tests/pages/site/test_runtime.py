@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from counterpoise.errors import RuntimeMissingError
 from counterpoise.pages.site import runtime
 from counterpoise.system.server import Answer, Server
 
@@ -78,7 +79,7 @@ def test_anything_else_than_what_was_published_is_refused(cache: Path, monkeypat
     with Server(lambda path: Answer(package(), "application/octet-stream")) as registry:
         registry.start()
         monkeypatch.setenv("NPM_CONFIG_REGISTRY", registry.address)
-        with pytest.raises(runtime.RuntimeMissingError, match="SHA-512 differs"):
+        with pytest.raises(RuntimeMissingError, match="SHA-512 differs"):
             runtime.files()
         registry.shutdown()
     assert not any(cache.rglob("*.wasm"))
@@ -86,7 +87,7 @@ def test_anything_else_than_what_was_published_is_refused(cache: Path, monkeypat
 
 def test_without_a_network_it_says_what_to_put_where(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NPM_CONFIG_REGISTRY", "http://127.0.0.1:9")
-    with pytest.raises(runtime.RuntimeMissingError) as refused:
+    with pytest.raises(RuntimeMissingError) as refused:
         runtime.files()
     said = str(refused.value)
     assert "cannot be reached" in said

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from counterpoise.errors import StoreError
 from counterpoise.objectives.divergence import forward_kl_values, reverse_kl_values
-from counterpoise.teachers.store import StoreError, codecs
+from counterpoise.teachers.store import codecs
 
 PRECISIONS = (*codecs.PRECISIONS, "top3")
 quick = settings(max_examples=40, deadline=None)

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from counterpoise.teachers.store import Store, StoreError, format, merge, verify
+from counterpoise.errors import StoreError
+from counterpoise.teachers.store import Store, format, merge, verify
 
 
 def test_an_index_comes_back_as_it_was(kit: Any) -> None:

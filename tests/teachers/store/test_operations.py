@@ -11,7 +11,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from counterpoise.teachers.store import Store, StoreError, discard, info, merge, prune, verify
+from counterpoise.errors import StoreError
+from counterpoise.teachers.store import Store, discard, info, merge, prune, verify
 
 
 def test_a_sound_store_has_no_damage(store_path: Path) -> None:

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import torch
 
-from counterpoise.teachers.store import Store, StoreError, reader
+from counterpoise.errors import StoreError
+from counterpoise.teachers.store import Store, reader
 
 
 def resident_bytes() -> int:

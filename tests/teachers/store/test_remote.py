@@ -15,8 +15,8 @@ import fsspec
 import pytest
 import torch
 
-from counterpoise.errors import CounterpoiseError
-from counterpoise.teachers.store import Store, StoreError, remote
+from counterpoise.errors import CounterpoiseError, StoreError
+from counterpoise.teachers.store import Store, remote
 
 
 class Handler(http.server.SimpleHTTPRequestHandler):

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 import torch
 
-from counterpoise.teachers.store import Store, StoreError, StoreWriter, verify
+from counterpoise.errors import StoreError
+from counterpoise.teachers.store import Store, StoreWriter, verify
 
 KILLED = """
 import signal

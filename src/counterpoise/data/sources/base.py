@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from counterpoise.data.decoding import Reading
-from counterpoise.data.images import AS_USUAL, CorruptImage, decode, header_size, to_tensor
-from counterpoise.errors import DataError
+from counterpoise.data.images import AS_USUAL, decode, header_size, to_tensor
+from counterpoise.errors import CorruptImage, DataError
 
 UNLABELED = -1
 IGNORE = 255

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from counterpoise import config
 from counterpoise.data.halves import Halves, find
-from counterpoise.data.images import CorruptImage, decode, header_size_of_bytes, to_tensor
+from counterpoise.data.images import decode, header_size_of_bytes, to_tensor
 from counterpoise.data.sources.base import UNLABELED, ImageSet, Splits
 from counterpoise.data.sources.division import split_by_fraction
 from counterpoise.data.sources.registry import register
 from counterpoise.data.walking import ordered
-from counterpoise.errors import ConfigError, DataError, MissingExtraError, nearest, unknown
+from counterpoise.errors import ConfigError, CorruptImage, DataError, MissingExtraError, nearest, unknown
 from counterpoise.system.files import expanded
 
 _LABEL_NAMES = ("label", "labels", "class", "target")  # what a column of plain numbers or strings is usually called

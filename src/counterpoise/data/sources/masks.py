@@ -11,7 +11,6 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from counterpoise.data.images import CorruptImage
 from counterpoise.data.sources.base import (
     IGNORE,
     UNLABELED,
@@ -22,7 +21,7 @@ from counterpoise.data.sources.base import (
     extent_in_memory,
 )
 from counterpoise.data.sources.masks_census import Census, census
-from counterpoise.errors import DataError
+from counterpoise.errors import CorruptImage, DataError
 
 
 class MaskedSet(ImageSet):

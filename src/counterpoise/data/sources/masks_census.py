@@ -9,9 +9,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from counterpoise.data.images import CorruptImage
 from counterpoise.data.problems import Problem, fault, warning
 from counterpoise.data.sources.base import IGNORE, UNLABELED
+from counterpoise.errors import CorruptImage
 
 LOOKED_AT = 100
 """Masks of a set, spread evenly; more only where a class has not been met in them."""

@@ -10,11 +10,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from counterpoise.data.images import CorruptImage
 from counterpoise.data.label_map import LabelMap
-from counterpoise.data.mask_file import UnfitMask, mask_size, read_mask, resized
+from counterpoise.data.mask_file import mask_size, read_mask, resized
 from counterpoise.data.sources.base import FileSet
 from counterpoise.data.sources.masks import MaskedSet
+from counterpoise.errors import CorruptImage, UnfitMask
 
 WAYS_OUT = (
     "Bring masks to the size of their images, by the nearest pixel, with --data.options.resize_masks true, or leave "

@@ -6,12 +6,11 @@ from collections import Counter
 from pathlib import Path
 
 from counterpoise.data.halves import TRAIN, is_split_name
-from counterpoise.data.images import CorruptImage
 from counterpoise.data.mask_file import contents
 from counterpoise.data.problems import Problem, fault, warning
 from counterpoise.data.sources.masks_pairing import stem_of, suffixes
 from counterpoise.data.walking import image_files, subfolders
-from counterpoise.errors import DataError
+from counterpoise.errors import CorruptImage, DataError
 
 _IMAGES = ("images", "image", "imgs", "img", "jpegimages", "leftimg8bit", "pictures", "photos", "frames", "inputs")
 _MASKS = (

@@ -17,8 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from counterpoise.deploy.base import ExportError, Format, Request, Runtime
+from counterpoise.deploy.base import Format, Request, Runtime
 from counterpoise.deploy.tracing import lacking, trace
+from counterpoise.errors import ExportError
 
 PACKAGE = "model.mlpackage"
 

@@ -16,8 +16,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from counterpoise.deploy.base import Calibration, ExportError, Format, Request, Runtime
+from counterpoise.deploy.base import Calibration, Format, Request, Runtime
 from counterpoise.deploy.tracing import lacking, layer_of, trace
+from counterpoise.errors import ExportError
 from counterpoise.system.files import replacing
 
 LARGEST = 32

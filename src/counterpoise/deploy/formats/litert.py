@@ -17,10 +17,10 @@ import torch
 from torch import nn
 
 from counterpoise.deploy import litert_worker
-from counterpoise.deploy.base import Calibration, ExportError, Format, Logits, Pixels, Request, Runtime
+from counterpoise.deploy.base import Calibration, Format, Logits, Pixels, Request, Runtime
 from counterpoise.deploy.environments import Environment, here, outside
 from counterpoise.deploy.tracing import trace
-from counterpoise.errors import CounterpoiseError, RunError
+from counterpoise.errors import CounterpoiseError, ExportError, RunError
 
 
 class LiteRT(Format):

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from counterpoise.deploy import any_size
-from counterpoise.deploy.base import Calibration, ExportError, Format, Pixels, Request, Runtime
+from counterpoise.deploy.base import Calibration, Format, Pixels, Request, Runtime
 from counterpoise.deploy.tracing import lacking, trace
-from counterpoise.errors import ConfigError
+from counterpoise.errors import ConfigError, ExportError
 
 if TYPE_CHECKING:
     from counterpoise.models.network import VisionModel

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from counterpoise.deploy.base import Format
-from counterpoise.errors import ConfigError, MissingExtraError
-from counterpoise.system.files import UnfitFileError, named, regular
+from counterpoise.errors import ConfigError, MissingExtraError, UnfitFileError
+from counterpoise.system.files import named, regular
 
 if TYPE_CHECKING:
     from counterpoise.students.epochs import Epoch

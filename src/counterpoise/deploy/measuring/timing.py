@@ -23,7 +23,7 @@ import numpy as np
 
 from counterpoise.deploy.environments import outside
 from counterpoise.deploy.measuring.subjects import Subject
-from counterpoise.errors import ConfigError, CounterpoiseError
+from counterpoise.errors import ConfigError, MeasureError
 
 LEVEL = 0.95
 FEWEST_ROUNDS = 6
@@ -31,14 +31,6 @@ FEWEST_ROUNDS = 6
 WORKER = Path(__file__).with_name("worker.py")
 PAUSE = 0.02
 """Seconds before a turn, in which the threads of the one before fall asleep."""
-
-
-class MeasureError(CounterpoiseError):
-    """Something cannot be opened or run by its runtime."""
-
-    def __init__(self, subject: Subject, message: str) -> None:
-        super().__init__(f"{subject.name} cannot be measured with {subject.runtime}: {message}")
-        self.subject = subject
 
 
 @dataclass(frozen=True)
@@ -225,11 +217,14 @@ class _Worker:
         except BrokenPipeError:
             line = ""
         if not line:
-            raise MeasureError(self.subject, f"its process ended with {self.process.wait()}, perhaps out of memory.")
+            raise self._failed(f"its process ended with {self.process.wait()}, perhaps out of memory.")
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
-            raise MeasureError(self.subject, answer["error"])
+            raise self._failed(answer["error"])
         return answer
+
+    def _failed(self, why: str) -> MeasureError:
+        return MeasureError(self.subject.name, self.subject.runtime, why)
 
     def __exit__(self, *_: object) -> None:
         self.process.kill()

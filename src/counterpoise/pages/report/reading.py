@@ -12,11 +12,11 @@ from typing import Any
 
 from counterpoise import config
 from counterpoise.engine.run_folder import METRICS, RUN_FILE, STUDENT, SUMMARY
-from counterpoise.errors import CounterpoiseError
+from counterpoise.errors import CounterpoiseError, DocumentError, UnfitFileError
 from counterpoise.models.folder import shipped_epoch
 from counterpoise.students.epochs import Epoch
 from counterpoise.system import documents
-from counterpoise.system.files import UnfitFileError, regular
+from counterpoise.system.files import regular
 
 LARGEST = 400_000_000
 """Bytes of a file that is read; a log of a million lines is half of it."""
@@ -118,7 +118,7 @@ def read(folder: Path, epoch: Epoch | None = None) -> Reading:
                 reading.run = config.resolve(values, f"run file {RUN_FILE}")
             else:
                 reading.missing.append(f"{RUN_FILE} does not hold the sections of a run.")
-        except documents.DocumentError as error:
+        except DocumentError as error:
             reading.missing.append(f"{RUN_FILE} is not YAML: {error}")
         except CounterpoiseError as error:
             reading.missing.append(f"{RUN_FILE} is of another version or damaged, and is shown as it stands. {error}")

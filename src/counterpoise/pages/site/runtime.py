@@ -17,7 +17,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from counterpoise.errors import CounterpoiseError
+from counterpoise.errors import RuntimeMissingError
 
 VERSION = "1.30.0"
 _INTEGRITY = "q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ=="  # SHA-512
@@ -27,10 +27,6 @@ EVERYWHERE = ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm")
 """What every browser needs: it computes on the CPU."""
 FOR_GPUS = ("ort.webgpu.bundle.min.mjs", "ort-wasm-simd-threaded.asyncify.wasm")
 """What a browser needs on top where it is told to compute on the GPU."""
-
-
-class RuntimeMissingError(CounterpoiseError):
-    """onnxruntime-web is not here and cannot be fetched."""
 
 
 def files() -> Mapping[str, Path]:

@@ -28,7 +28,7 @@ from counterpoise.deploy.base import Request
 from counterpoise.deploy.measuring import counting, subjects, timing
 from counterpoise.deploy.measuring.subjects import Subject
 from counterpoise.deploy.network import Deployed
-from counterpoise.errors import ConfigError, CounterpoiseError, RunError
+from counterpoise.errors import ConfigError, CounterpoiseError, MeasureError, RunError
 from counterpoise.studies.fitting.candidates import Candidate
 from counterpoise.studies.fitting.plan import Plan, with_student
 from counterpoise.system import documents
@@ -116,9 +116,9 @@ def timed(plan: Plan, found: list[Subject], keys: Mapping[str, str]) -> Iterator
     while found:
         try:
             cases = timing.time_all(found, settings)
-        except timing.MeasureError as error:
-            yield {"key": keys[error.subject.name], "name": error.subject.name, "failed": str(error)}
-            found = [subject for subject in found if subject is not error.subject]
+        except MeasureError as error:
+            yield {"key": keys[error.name], "name": error.name, "failed": str(error)}
+            found = [subject for subject in found if subject.name != error.name]
             continue
         for subject, own in zip(found, cases, strict=True):
             values = {**subject.values(), "cases": [timing.as_values(case) for case in own]}

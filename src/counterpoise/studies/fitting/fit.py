@@ -18,7 +18,7 @@ from counterpoise.data.checking import told
 from counterpoise.deploy import folder as deployed
 from counterpoise.deploy.export import export
 from counterpoise.deploy.measuring import measure as measuring
-from counterpoise.errors import ConfigError, CounterpoiseError, RunError
+from counterpoise.errors import ConfigError, NothingFits, RunError
 from counterpoise.models import folder as student_folder
 from counterpoise.studies import results
 from counterpoise.studies.compare import Fanout
@@ -39,10 +39,6 @@ SHARE_HELD_OUT = 0.1
 
 FINAL = "final-"
 AGAIN = "The promise rests on the untrained network so far. To see that the export keeps it, measure that, too:"
-
-
-class NothingFits(CounterpoiseError):  # noqa: N818 - it is what was found, not a fault
-    """No candidate keeps the budget, or the trained one does not."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """The teacher, asked once: logits of all classes for exactly the views that a student sees, kept on disk."""
 
-from counterpoise.teachers.store.codecs import PRECISIONS, StoreError
+from counterpoise.teachers.store.codecs import PRECISIONS
 from counterpoise.teachers.store.format import Chunk, Header
 from counterpoise.teachers.store.operations import Damage, discard, info, merge, prune, verify
 from counterpoise.teachers.store.reader import Resident, Store
@@ -13,7 +13,6 @@ __all__ = [
     "Header",
     "Resident",
     "Store",
-    "StoreError",
     "StoreWriter",
     "discard",
     "info",

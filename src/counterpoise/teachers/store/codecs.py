@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from counterpoise.errors import CounterpoiseError, unknown
+from counterpoise.errors import StoreError, unknown
 
 PRECISIONS = ("float32", "float16", "int8", "int4")
 FORMAT = 2
@@ -39,10 +39,6 @@ _TORCH = {
     "<i2": torch.int16,
     "<i4": torch.int32,
 }
-
-
-class StoreError(CounterpoiseError):
-    """A store of teacher logits cannot be written or read, is damaged, or does not fit the run."""
 
 
 class Codec(ABC):

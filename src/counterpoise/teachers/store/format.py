@@ -25,10 +25,10 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 from counterpoise.data.walking import of_earlier
-from counterpoise.errors import CounterpoiseError
+from counterpoise.errors import CounterpoiseError, StoreError
 from counterpoise.system.documents import parse_json, read_text
 from counterpoise.teachers import identity
-from counterpoise.teachers.store.codecs import FORMAT, Codec, StoreError, find
+from counterpoise.teachers.store.codecs import FORMAT, Codec, find
 
 INDEX, RECORDING, CHUNKS = "index.json", "recording.json", "chunks"
 CHUNK_BYTES = 32 * 2**20

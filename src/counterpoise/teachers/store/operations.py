@@ -11,10 +11,10 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
-from counterpoise.errors import RunError
+from counterpoise.errors import RunError, StoreError
 from counterpoise.system.files import write_text
 from counterpoise.teachers import identity
-from counterpoise.teachers.store.codecs import FORMAT, StoreError
+from counterpoise.teachers.store.codecs import FORMAT
 from counterpoise.teachers.store.format import (
     CHUNKS,
     INDEX,

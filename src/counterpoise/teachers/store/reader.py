@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from counterpoise.errors import StoreError
 from counterpoise.system.files import expanded
-from counterpoise.teachers.store.codecs import StoreError
 from counterpoise.teachers.store.format import CHUNKS, Chunk, Header, Index, checksum, load, present, words
 from counterpoise.teachers.store.remote import Cache, is_address
 

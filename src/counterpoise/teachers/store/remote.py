@@ -11,8 +11,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from counterpoise.errors import MissingExtraError
-from counterpoise.teachers.store.codecs import StoreError
+from counterpoise.errors import MissingExtraError, StoreError
 from counterpoise.teachers.store.format import CHUNKS, INDEX, INDEX_BYTES, RECORDING, Chunk, checksum, parse
 
 EXTRA = "remote"

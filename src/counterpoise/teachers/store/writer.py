@@ -15,10 +15,9 @@ from types import TracebackType
 from filelock import FileLock, Timeout
 from torch import Tensor
 
-from counterpoise.errors import RunError
+from counterpoise.errors import RunError, StoreError
 from counterpoise.system.documents import read_text
 from counterpoise.system.files import reason, sync_folder, write_text
-from counterpoise.teachers.store.codecs import StoreError
 from counterpoise.teachers.store.format import (
     CHUNKS,
     INDEX,
