@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from counterpoise.commands.listing import listing as list
     from counterpoise.config import Run
+    from counterpoise.data.sources.base import Splits
     from counterpoise.demos import demo
     from counterpoise.deploy.export import export
     from counterpoise.deploy.finetune import finetune
@@ -22,8 +23,11 @@ if TYPE_CHECKING:
     from counterpoise.deploy.verify import verify
     from counterpoise.engine.answers import check, evaluate, gauge, predict
     from counterpoise.engine.runs import distill, record, train
-    from counterpoise.errors import CounterpoiseError
+    from counterpoise.errors import CounterpoiseError, Interrupted
     from counterpoise.objectives.balance import BalanceDivergence, balance_divergence
+    from counterpoise.objectives.composite import WeightedSum, objective
+    from counterpoise.objectives.gauge import Gauge
+    from counterpoise.pages.report.writing import report
     from counterpoise.pages.site.making import try_
     from counterpoise.pages.watching import watch
     from counterpoise.students.student import load_student
@@ -36,7 +40,11 @@ __version__ = "0.1.0"
 __all__ = [
     "BalanceDivergence",
     "CounterpoiseError",
+    "Gauge",
+    "Interrupted",
     "Run",
+    "Splits",
+    "WeightedSum",
     "__version__",
     "balance_divergence",
     "check",
@@ -51,9 +59,11 @@ __all__ = [
     "list",
     "load_student",
     "measure",
+    "objective",
     "predict",
     "push",
     "record",
+    "report",
     "search",
     "train",
     "try_",
@@ -64,7 +74,11 @@ __all__ = [
 _HOMES = {
     "BalanceDivergence": "objectives.balance",
     "CounterpoiseError": "errors",
+    "Gauge": "objectives.gauge",
+    "Interrupted": "errors",
     "Run": "config",
+    "Splits": "data.sources.base",
+    "WeightedSum": "objectives.composite",
     "balance_divergence": "objectives.balance",
     "check": "engine.answers",
     "compare": "studies.compare",
@@ -78,9 +92,11 @@ _HOMES = {
     "list": "commands.listing",
     "load_student": "students.student",
     "measure": "deploy.measuring.measure",
+    "objective": "objectives.composite",
     "predict": "engine.answers",
     "push": "deploy.publishing",
     "record": "engine.runs",
+    "report": "pages.report",
     "search": "studies.search",
     "train": "engine.runs",
     "try_": "pages.site.making",

@@ -30,9 +30,9 @@ def report(
         overwrite: replace the file
         epoch: whose students it is about, last or best; default: those that ship
     """
-    from counterpoise.pages.report import write
+    import counterpoise
 
-    written = write(
+    written = counterpoise.report(
         paths, out, predictions=predictions, images=images, device=device, model=model, overwrite=overwrite, epoch=epoch
     )
     print(f"open {written}")

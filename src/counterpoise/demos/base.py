@@ -53,7 +53,7 @@ def run(demo: Demo, out: Path, seeds: int, overwrite: bool, show: bool) -> dict[
 
     from counterpoise.data import sources
     from counterpoise.engine.run_folder import REPORT
-    from counterpoise.pages.report import write
+    from counterpoise.pages.report import report
     from counterpoise.system.files import write_text
 
     if seeds < 2:
@@ -75,7 +75,7 @@ def run(demo: Demo, out: Path, seeds: int, overwrite: bool, show: bool) -> dict[
         torch.set_num_threads(threads)
     summary = {kind: _row(demo.metric, rows) for kind, rows in results.items()}
     write_text(out / "summary.json", json.dumps(summary, indent=2) + "\n")
-    write([out], overwrite=True)
+    report([out], overwrite=True)
     console.print(f"{time.perf_counter() - started:.0f} s in all", highlight=False)
     return summary
 

@@ -12,7 +12,7 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
-from counterpoise.config import Run, Schedule, Term
+from counterpoise.config import Run, Schedule, Term, resolve
 from counterpoise.config.validation_errors import explain
 from counterpoise.errors import ConfigError, ObjectiveError, unknown
 from counterpoise.objectives.base import Objective, Sum, Terms, find, sums_of
@@ -37,7 +37,8 @@ def described(terms: Mapping[str, Term]) -> str:
 class WeightedSum(nn.Module):
     """sum_i weight_i(progress) * objective_i(progress)."""
 
-    def __init__(self, terms: Mapping[str, Term]) -> None:
+    def __init__(self, terms: Mapping[str, Term | Mapping[str, Any]]) -> None:
+        """Terms by name, as the section `objective` of a run file has them: `{"balance": {"weight": 2}}`."""
         super().__init__()
         self.terms = nn.ModuleDict()
         self._weights: dict[str, float | Schedule] = {}
@@ -45,8 +46,8 @@ class WeightedSum(nn.Module):
         self.weights: dict[str, float] = {}
         self.compiler: Compiler | None = None
         """Set by whoever trains long enough for compiled code to pay; a loss does not compile by itself."""
-        for name, term in terms.items():
-            objective, schedules = _build(name, term)
+        for name, term in _as_terms(terms).items():
+            objective, schedules = _build(name, term.objective or name, term.arguments, ("weight", "objective"))
             try:
                 self.terms[name] = objective
             except KeyError:  # 'type', say: modules have an attribute of this name
@@ -263,18 +264,39 @@ def answers_by_sigmoid(objective: Mapping[str, Term]) -> bool:
     )
 
 
-def _build(name: str, term: Term) -> tuple[Objective, dict[str, Schedule]]:
-    entry = find(term.objective or name)
+def objective(name: str, /, **arguments: Any) -> Objective:
+    """The objective called `name`, or the class at `path/to/file.py:Class`, with these arguments.
+
+    Raises ConfigError for an unknown name or argument, with the nearest, and for a value that does not fit.
+    """
+    built, schedules = _build(name, name, arguments)
+    for key in schedules:
+        raise ConfigError(f"objective.{name}.{key}: a schedule moves in a WeightedSum; here goes a value.")
+    return built
+
+
+def _as_terms(terms: Mapping[str, Term | Mapping[str, Any]]) -> dict[str, Term]:
+    given = {name: term for name, term in terms.items() if isinstance(term, Term)}
+    plain = {name: term for name, term in terms.items() if name not in given}
+    read = resolve({"objective": plain}, "objective").objective if plain else {}
+    return {name: given.get(name) or read[name] for name in terms}
+
+
+def _build(
+    name: str, kind: str, given: Mapping[str, Any], others: Sequence[str] = ()
+) -> tuple[Objective, dict[str, Schedule]]:
+    """The objective of a term, and its arguments that move. others: what else may stand beside the arguments."""
+    entry = find(kind)
     parameters = inspect.signature(entry.kind).parameters
     free = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     hints = _hints(entry.kind)
     arguments: dict[str, Any] = {}
     schedules: dict[str, Schedule] = {}
-    for key, value in term.arguments.items():
+    for key, value in given.items():
         where = f"objective.{name}.{key}"
         known = key in parameters and parameters[key].kind is not inspect.Parameter.VAR_KEYWORD
         if not known and not free:
-            raise ConfigError(f"{where}: {unknown('Argument', key, [*parameters, 'weight', 'objective'])}")
+            raise ConfigError(f"{where}: {unknown('Argument', key, [*parameters, *others])}")
         default = parameters[key].default if known else inspect.Parameter.empty
         hint = hints.get(key, type(default) if isinstance(default, bool | int | float | str) else Any) if known else Any
         if isinstance(value, Mapping) and {"start"} <= set(value) <= {"shape", "start", "end"}:

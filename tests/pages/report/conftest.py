@@ -79,17 +79,17 @@ def scene_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def digit_page(digit_runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The page of all runs of digits."""
-    from counterpoise.pages.report import write
+    from counterpoise.pages.report import report
 
-    return write([digit_runs], tmp_path_factory.mktemp("page") / "digits.html")
+    return report([digit_runs], tmp_path_factory.mktemp("page") / "digits.html")
 
 
 @pytest.fixture(scope="session")
 def scene_page(scene_runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The page of the runs that segment."""
-    from counterpoise.pages.report import write
+    from counterpoise.pages.report import report
 
-    return write([scene_runs], tmp_path_factory.mktemp("page") / "scenes.html")
+    return report([scene_runs], tmp_path_factory.mktemp("page") / "scenes.html")
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from torch import Tensor
 from counterpoise.data.epochs import Batch
 from counterpoise.data.sources.base import ImageSet
 from counterpoise.objectives.gauge import Gauge
-from counterpoise.pages.report import render, write
+from counterpoise.pages.report import render, report
 from counterpoise.pages.report.charts import POINTS, thinned
 from counterpoise.pages.report.findings.base import STUDENT, TEACHER
 from counterpoise.pages.report.findings.classification import Classification
@@ -155,12 +155,12 @@ def test_runs_without_data_or_teacher_say_so_and_show_the_rest(copied: Copy) -> 
     teacher = re.search(r"checkpoint: (\S+teacher)", text)
     assert teacher is not None
     (folder / "run.yaml").write_text(text.replace(teacher[1], "/nowhere/teacher"))
-    page = write([folder]).read_text(encoding="utf-8")
+    page = report([folder]).read_text(encoding="utf-8")
     assert "What the teacher answers is left out" in page
     assert {"classes", "reliability"} <= set(charts(page))
     assert "masses" not in charts(page)
     (folder / "run.yaml").write_text(text.replace("source: digits", "source: image_folder\n  path: /nowhere"))
-    page = write([folder], overwrite=True).read_text(encoding="utf-8")
+    page = report([folder], overwrite=True).read_text(encoding="utf-8")
     assert "Pictures, confusions and the gauge are left out" in page
     assert "scores" in charts(page)
 
@@ -171,7 +171,7 @@ def test_classes_that_do_not_match_are_told(copied: Copy) -> None:
     student = json.loads(path.read_text())
     student["classes"][3] = "three"
     path.write_text(json.dumps(student))
-    page = write([folder]).read_text(encoding="utf-8")
+    page = report([folder]).read_text(encoding="utf-8")
     assert "only in the data: 3; only in the student: three" in page
     assert "scores" in charts(page)
 
@@ -194,7 +194,7 @@ def test_exports_measurements_and_candidates_are_in_the_table(copied: Copy) -> N
         writer.writerow(["wide", "winner", "3.5", "4.0", "70.1", "80.5"])
         writer.writerow(["wider", "over budget", "30.5", "14.0", "", ""])
     (folder / "exports" / "measure-broken.json").write_text("{")
-    page = write([folder], predictions=False).read_text(encoding="utf-8")
+    page = report([folder], predictions=False).read_text(encoding="utf-8")
     shown = charts(page)
     points = {point["name"]: (point["x"], point["y"]) for point in shown["latency"]["points"]}
     assert points == {"onnx 8 bits": (1.25, 69.25), "wide": (3.5, 80.5)}

@@ -5,6 +5,6 @@ findings: what the student answers to the evaluation images, where it is asked
 """
 
 from counterpoise.pages.report.page import render
-from counterpoise.pages.report.writing import write
+from counterpoise.pages.report.writing import report
 
-__all__ = ["render", "write"]
+__all__ = ["render", "report"]

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from counterpoise.students.epochs import Epoch
 
 
-def write(
-    paths: Sequence[str | Path],
+def report(
+    paths: str | Path | Sequence[str | Path],
     out: str | Path | None = None,
     *,
     predictions: bool = True,
@@ -33,7 +33,8 @@ def write(
     """Write the page of runs.
 
     Args:
-        paths: run folders, folders of runs such as those of `compare` or a demo, exports, files of `measure` and `fit`.
+        paths: run folders, folders of runs such as those of `compare` or a demo, exports, files of `measure` and
+            `fit`; one or several.
         out: the file; default: report.html in the folder, where one is given, else in the working folder.
         predictions: ask the student, its teacher, and the students beside it about the run's evaluation images.
         images: ask about so many of them; default: all.
@@ -48,6 +49,7 @@ def write(
     Raises:
         ConfigError: a path that holds no run. RunError: the file exists, and not `overwrite`; it cannot be written.
     """
+    paths = [paths] if isinstance(paths, str | Path) else paths
     places = [Path(path) for path in paths]
     if not places:
         raise ConfigError("report needs a run: counterpoise report runs/mine")
