@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from counterpoise.studies.compare import compare
     from counterpoise.studies.fitting.fit import fit
     from counterpoise.studies.search import search
+    from counterpoise.teachers.stored import StoredTeacher
 
 __version__ = "0.1.0"
 
@@ -44,6 +45,7 @@ __all__ = [
     "Interrupted",
     "Run",
     "Splits",
+    "StoredTeacher",
     "WeightedSum",
     "__version__",
     "balance_divergence",
@@ -78,6 +80,7 @@ _HOMES = {
     "Interrupted": "errors",
     "Run": "config",
     "Splits": "data.sources.base",
+    "StoredTeacher": "teachers.stored",
     "WeightedSum": "objectives.composite",
     "balance_divergence": "objectives.balance",
     "check": "engine.answers",

@@ -15,7 +15,7 @@ from counterpoise.data.sources.division import split
 from counterpoise.errors import StoreError
 from counterpoise.teachers import resident
 from counterpoise.teachers.store import Header, Resident, Store, StoreWriter
-from counterpoise.teachers.stored import StoredTeacher
+from counterpoise.teachers.stored import LoaderTeacher, StoredTeacher
 
 COUNT, CLASSES = 30, 40
 EPOCH = 1
@@ -31,7 +31,7 @@ def images() -> ArraySet:
     return ArraySet(pixels, torch.arange(COUNT) % 3, tuple(map(str, range(CLASSES))))
 
 
-def stored(folder: Path, kind: Any, precision: str, device: str, part: bool = False, **changed: Any) -> StoredTeacher:
+def stored(folder: Path, kind: Any, precision: str, device: str, part: bool = False, **changed: Any) -> LoaderTeacher:
     """A teacher of views of `images()`, or of some of them, from a store of random logits."""
     whole = images()
     views = config.Views(crop="pad", padding=1) if kind != "plain" else config.Views(crop="none", flip=False)
@@ -60,7 +60,7 @@ def stored(folder: Path, kind: Any, precision: str, device: str, part: bool = Fa
             writer.write(chunk, [logits])
         writer.finish()
     chosen = split(whole, 12, seed=2).train if part else whole
-    return StoredTeacher(Store.open(folder), loader(chosen), torch.device(device), data=chosen, classes=whole.classes)
+    return LoaderTeacher(Store.open(folder), loader(chosen), torch.device(device), data=chosen, classes=whole.classes)
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -110,3 +110,26 @@ def test_views_that_are_not_in_the_store_are_refused(tmp_path: Path) -> None:
     assert held.rows(2, torch.arange(4)).tolist() == [30, 31, 32, 33]
     with pytest.raises(StoreError, match="lacks views that epoch 1 shows"):
         held.rows(1, torch.arange(4))
+
+
+def test_a_store_answers_by_sample_and_view_without_a_loader(tmp_path: Path) -> None:
+    ours = stored(tmp_path / "store", "complete", "float32", "cpu")
+    teacher = StoredTeacher(tmp_path / "store")
+    samples = torch.tensor([3, 1, 4])
+    views = ours.slots(epoch=2)[samples]
+    expected = ours.store.logits(samples, views)
+    assert teacher(samples, views).equal(expected)
+    assert teacher(samples.int()[None], views[None]).equal(expected[None])
+    assert teacher(3, int(views[0])).equal(expected[0])
+    assert teacher([1, 1], 5).equal(teacher(1, view=5).expand(2, -1))
+    assert teacher.views == tuple(range(18))
+
+
+@pytest.mark.parametrize(
+    ("index", "view", "told"),
+    [([0, COUNT], 0, "store"), ([0], 18, "store"), ([0, 1], [0], "one shape"), ([0.5], 0, "whole numbers")],
+)
+def test_what_was_not_recorded_is_refused(tmp_path: Path, index: Any, view: Any, told: str) -> None:
+    stored(tmp_path / "store", "complete", "float32", "cpu")
+    with pytest.raises(StoreError, match=told):
+        StoredTeacher(tmp_path / "store")(index, view)

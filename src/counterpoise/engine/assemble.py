@@ -30,7 +30,7 @@ from counterpoise.teachers import asking, resident
 from counterpoise.teachers import identity as teacher_identity
 from counterpoise.teachers.live import LiveTeacher, refusal_of_probabilities
 from counterpoise.teachers.store import Store
-from counterpoise.teachers.stored import StoredTeacher
+from counterpoise.teachers.stored import LoaderTeacher
 
 
 @dataclass
@@ -53,7 +53,7 @@ class Parts:
     student: VisionModel
     teacher: LiveTeacher | None
     objective: WeightedSum
-    stored: StoredTeacher | None
+    stored: LoaderTeacher | None
     train: Epochs
     val: tasks.Evaluation
     fingerprint: str
@@ -163,7 +163,7 @@ def assemble(
     own = None if live is None else teacher_identity.of(live.model, live.precision)
     stored = None
     if store is not None:
-        stored = StoredTeacher(
+        stored = LoaderTeacher(
             store,
             loader,
             processes.device,

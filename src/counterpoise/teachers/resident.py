@@ -9,13 +9,13 @@ from torch import Tensor
 
 from counterpoise.errors import StoreError
 from counterpoise.teachers.store import Resident, Store
-from counterpoise.teachers.stored import StoredTeacher
+from counterpoise.teachers.stored import LoaderTeacher
 
 SHARE = 0.5
 """Of a device's free memory, what a store may take at most: the rest is for the training itself."""
 
 
-def hold(stored: StoredTeacher) -> bool:
+def hold(stored: LoaderTeacher) -> bool:
     """Let a teacher read from a copy of its store in the memory of its device, where that has room for one.
 
     Records lie there as on disk, in the store's own precision; the logits of a batch are decoded as they are needed.
@@ -44,7 +44,7 @@ class ResidentTeacher:
         stored: after `hold`.
     """
 
-    def __init__(self, stored: StoredTeacher) -> None:
+    def __init__(self, stored: LoaderTeacher) -> None:
         assert isinstance(stored.source, Resident)
         self.stored = stored
         self.resident = stored.source

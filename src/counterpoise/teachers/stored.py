@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import NamedTuple
@@ -32,6 +33,48 @@ class Read(NamedTuple):
 
 
 class StoredTeacher:
+    """A recorded teacher for any training loop: logits by sample and view.
+
+    Args:
+        store: a store, its folder, or an address that fsspec knows.
+        device: where logits are needed.
+
+    Attributes:
+        views: the numbers of the views that are there. Of a store by epochs they are the epochs, of a plain one 0
+            alone, of a complete one ((2 * padding + 1) * top + left) * 2 + mirrored, where top and left are the first
+            row and column of the padded image that are seen; without `flip`, the same without "* 2 + mirrored".
+
+    Raises:
+        StoreError: no finished store is there.
+    """
+
+    def __init__(self, store: Store | str | os.PathLike[str], device: torch.device | str = "cpu") -> None:
+        self.store = store if isinstance(store, Store) else Store.open(store)
+        self.device = torch.device(device)
+        self.views = self.store.header.slots
+
+    def __call__(self, index: Tensor | Sequence[int] | int, view: Tensor | Sequence[int] | int = 0) -> Tensor:
+        """float32 [*, C], or [*, C, h, w] of scenes: logits of samples, numbered as the source lists them.
+
+        Args:
+            index: int64 [*], the samples.
+            view: int64 [*], the view of each, or one for all.
+
+        Raises:
+            StoreError: a view is not in the store; no whole numbers; a chunk is damaged or cannot be read.
+        """
+        samples, views = (torch.as_tensor(given).cpu() for given in (index, view))
+        if any(given.dtype == torch.bool or given.is_floating_point() for given in (samples, views)):
+            raise StoreError(f"index and view must be whole numbers, got {samples.dtype} and {views.dtype}.")
+        if views.ndim == 0:
+            views = views.expand(samples.shape)
+        if samples.shape != views.shape:
+            raise StoreError(f"index and view must be of one shape, got {list(samples.shape)} and {list(views.shape)}.")
+        logits = self.store.logits(samples.flatten().long(), views.flatten().long())
+        return logits.reshape(*samples.shape, *logits.shape[1:]).to(self.device)
+
+
+class LoaderTeacher:
     """Logits from a store for the views of a loader.
 
     Args:

@@ -15,7 +15,7 @@ from counterpoise.objectives.composite import WeightedSum
 from counterpoise.objectives.wrappers import Wrapper
 from counterpoise.teachers import resident
 from counterpoise.teachers.store import Resident
-from counterpoise.teachers.stored import StoredTeacher
+from counterpoise.teachers.stored import LoaderTeacher
 
 MOMENTS = 64
 """Moments of training at which an objective is asked whether it has moved."""
@@ -28,7 +28,7 @@ def obstacle(
     student: nn.Module,
     objective: WeightedSum,
     loader: Epochs,
-    stored: StoredTeacher | None,
+    stored: LoaderTeacher | None,
     epochs: int,
 ) -> str | None:
     """What is in the way of the fast step, None where nothing is."""
