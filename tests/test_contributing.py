@@ -22,7 +22,9 @@ def test_an_objective_is_one_file_its_test_and_a_line(tmp_path: Path, monkeypatc
     method, test = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
     (tmp_path / "logit_distance.py").write_text(method)
     monkeypatch.setattr(objectives, "__path__", [*objectives.__path__, str(tmp_path)])
-    monkeypatch.setattr(base, "_entries", dict(base._entries))
+    for state in ("_entries", "_origins"):
+        monkeypatch.setattr(base.OBJECTIVES, state, dict(getattr(base.OBJECTIVES, state)))
+    monkeypatch.setattr(base.OBJECTIVES, "_complete", False)
     try:
         assert base.entries()["logit_distance"].year == 2014
         space: dict[str, object] = {}

@@ -9,9 +9,7 @@ and how much was counted. Whoever trains adds up the counts of all processes, an
 
 from __future__ import annotations
 
-import importlib
 import inspect
-import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,9 +19,10 @@ from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 
-from counterpoise.errors import ConfigError, ObjectiveError, nearest, unknown
+from counterpoise.errors import ConfigError, ObjectiveError, nearest
 from counterpoise.outputs import Outputs
 from counterpoise.system import own_code
+from counterpoise.system.registry import Registry
 
 Reduction = Literal["mean", "sum", "none"]
 Kind = TypeVar("Kind", bound="type[Objective]")
@@ -380,35 +379,29 @@ class Entry:
         }
 
 
-_entries: dict[str, Entry] = {}
+OBJECTIVES: Registry[Entry] = Registry("Objective", "counterpoise.objectives", "counterpoise.objectives")
 
 
 def register(name: str, *, summary: str, paper: str = "", year: int | None = None) -> Callable[[Kind], Kind]:
     """Class decorator that makes an objective known under `name`."""
 
     def enter(kind: Kind) -> Kind:
-        _entries[name] = Entry(name, kind, summary, paper, year)
+        OBJECTIVES.add(name, Entry(name, kind, summary, paper, year), kind.__module__)
         return kind
 
     return enter
 
 
 def entries() -> Mapping[str, Entry]:
-    """All objectives of this folder by name."""
-    package = importlib.import_module("counterpoise.objectives")
-    for module in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f"{package.__name__}.{module.name}")
-    return dict(sorted(_entries.items()))
+    """All objectives by name."""
+    return dict(sorted(OBJECTIVES.entries().items()))
 
 
 def find(name: str) -> Entry:
     """The objective called `name`, or the class at `path/to/file.py:Class`. Raises ConfigError where there is none."""
     if own_code.is_file(name):
         return _from_file(name)
-    known = entries()
-    if name not in known:
-        raise ConfigError(unknown("Objective", name, known))
-    return known[name]
+    return OBJECTIVES.get(name)
 
 
 def _from_file(name: str) -> Entry:

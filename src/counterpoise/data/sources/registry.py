@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
 from counterpoise.data.problems import Problem
 from counterpoise.data.sources.base import Splits
+from counterpoise.system.registry import Registry
 
 Load = TypeVar("Load", bound=Callable[..., Splits])
 
@@ -36,7 +34,7 @@ class Source:
     check: Callable[..., Iterable[Problem]] | None = None
 
 
-_SOURCES: dict[str, Source] = {}
+SOURCES: Registry[Source] = Registry("Source", "counterpoise.data.sources", "counterpoise.sources")
 
 
 def register(
@@ -50,7 +48,8 @@ def register(
     """Decorator that makes a function a source of data; the arguments are those of `Source`."""
 
     def keep(function: Load) -> Load:
-        _SOURCES[name] = Source(name, summary, function, recognizes, needs_path, check)
+        source = Source(name, summary, function, recognizes, needs_path, check)
+        SOURCES.add(name, source, function.__module__)
         return function
 
     return keep
@@ -66,10 +65,6 @@ def summaries() -> dict[str, str]:
     return {name: source.summary for name, source in sorted(registered().items())}
 
 
-@cache
 def registered() -> dict[str, Source]:
     """All sources by name."""
-    package = importlib.import_module(__name__.rpartition(".")[0])
-    for module in pkgutil.iter_modules(package.__path__, package.__name__ + "."):
-        importlib.import_module(module.name)
-    return _SOURCES
+    return SOURCES.entries()

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
 from counterpoise.models.checkpoint import Weights
+from counterpoise.system.registry import Registry
 
 
 @dataclass(frozen=True)
@@ -75,7 +73,7 @@ class Family:
     convert: Callable[[str, Request, State], State | None] | None
 
 
-_FAMILIES: dict[str, Family] = {}
+FAMILIES: Registry[Family] = Registry("Family", "counterpoise.models.families", "counterpoise.families")
 _Build = TypeVar("_Build", bound=Build)
 
 
@@ -90,16 +88,12 @@ def register(
     """Decorator that makes a function the builder of a family; the arguments are those of `Family`."""
 
     def keep(build: _Build) -> _Build:
-        _FAMILIES[name] = Family(name, summary, build, names, published, convert)
+        FAMILIES.add(name, Family(name, summary, build, names, published, convert), build.__module__)
         return build
 
     return keep
 
 
-@cache
 def families() -> dict[str, Family]:
     """All families by name."""
-    package = importlib.import_module(__name__.rpartition(".")[0])
-    for module in pkgutil.iter_modules(package.__path__, package.__name__ + "."):
-        importlib.import_module(module.name)
-    return _FAMILIES
+    return FAMILIES.entries()

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
-import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,6 +13,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from counterpoise.errors import ObjectiveError, nearest, unknown
+from counterpoise.system.registry import Registry
 
 
 class Side(NamedTuple):
@@ -164,31 +163,31 @@ class RuleEntry:
 
 
 RuleKind = TypeVar("RuleKind", bound="type[Rule]")
-_weighings: dict[str, RuleEntry] = {}
-_temperatures: dict[str, RuleEntry] = {}
+WEIGHINGS: Registry[RuleEntry] = Registry("rule", "counterpoise.objectives.weighing", "counterpoise.weighings")
+TEMPERATURE_RULES: Registry[RuleEntry] = Registry(
+    "temperature_rule", "counterpoise.objectives.weighing", "counterpoise.temperature_rules"
+)
 
 
 def register(name: str, *, summary: str, paper: str = "", year: int | None = None) -> Callable[[RuleKind], RuleKind]:
     """Class decorator that makes a rule known under `name`: of the balance, or of the temperature."""
 
     def enter(kind: RuleKind) -> RuleKind:
-        known = _weighings if issubclass(kind, Weighing) else _temperatures
-        known[name] = RuleEntry(name, kind, summary, paper, year)
+        known = WEIGHINGS if issubclass(kind, Weighing) else TEMPERATURE_RULES
+        known.add(name, RuleEntry(name, kind, summary, paper, year), kind.__module__)
         return kind
 
     return enter
 
 
 def weighings() -> Mapping[str, RuleEntry]:
-    """All balance rules of this folder by name."""
-    _load()
-    return dict(sorted(_weighings.items()))
+    """All balance rules by name."""
+    return dict(sorted(WEIGHINGS.entries().items()))
 
 
 def temperature_rules() -> Mapping[str, RuleEntry]:
-    """All temperature rules of this folder by name."""
-    _load()
-    return dict(sorted(_temperatures.items()))
+    """All temperature rules by name."""
+    return dict(sorted(TEMPERATURE_RULES.entries().items()))
 
 
 def build(what: str, name: str, arguments: Mapping[str, Any] | None, known: Mapping[str, RuleEntry]) -> Any:
@@ -216,9 +215,3 @@ def build(what: str, name: str, arguments: Mapping[str, Any] | None, known: Mapp
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise ObjectiveError(f"{what}_arguments.{key} must be a number, got {value!r}.")
     return known[name].kind(**(arguments or {}))
-
-
-def _load() -> None:
-    package = importlib.import_module("counterpoise.objectives.weighing")
-    for module in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f"{package.__name__}.{module.name}")

@@ -1,0 +1,60 @@
+"""Things by name: each a file of its package here, or of another package that names itself by an entry point."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import warnings
+from importlib.metadata import entry_points
+from typing import Generic, TypeVar
+
+from counterpoise.errors import ConfigError, unknown
+
+Entry = TypeVar("Entry")
+
+
+class Registry(Generic[Entry]):
+    """What modules register while they are imported, which happens when it is first asked for.
+
+    Args:
+        what: as messages call one of them.
+        package: whose modules are imported.
+        group: of the entry points of other packages, each of which names a module.
+    """
+
+    def __init__(self, what: str, package: str, group: str) -> None:
+        self.what, self.package, self.group = what, package, group
+        self._entries: dict[str, Entry] = {}
+        self._origins: dict[str, str] = {}
+        self._complete = False
+
+    def add(self, name: str, entry: Entry, module: str) -> None:
+        """Enter what `module` defines. Raises ConfigError where another module has the name."""
+        origin = self._origins.setdefault(name, module)
+        if origin != module:
+            raise ConfigError(f"{self.what} '{name}' is given twice, by {origin} and by {module}: remove one of them.")
+        self._entries[name] = entry
+
+    def entries(self) -> dict[str, Entry]:
+        """All by name, in the order of their modules. A module of another package that fails is told, and left out."""
+        if not self._complete:
+            package = importlib.import_module(self.package)
+            for module in pkgutil.iter_modules(package.__path__, self.package + "."):
+                importlib.import_module(module.name)
+            for point in entry_points(group=self.group):
+                try:
+                    point.load()
+                except ConfigError:
+                    raise
+                except Exception as error:  # another's code may raise anything
+                    told = f"{type(error).__name__}: {error}"
+                    warnings.warn(f"Entry point '{point.name} = {point.value}' of {self.group}: {told}", stacklevel=2)
+            self._complete = True
+        return dict(self._entries)
+
+    def get(self, name: str) -> Entry:
+        """The one called `name`. Raises ConfigError with the nearest name where there is none."""
+        known = self.entries()
+        if name not in known:
+            raise ConfigError(unknown(self.what, name, known))
+        return known[name]
