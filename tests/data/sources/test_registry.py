@@ -36,7 +36,8 @@ def own_source() -> Iterator[Callable[..., None]]:
 
     sources.names()
     yield add
-    registry._SOURCES.pop("own", None)
+    registry.SOURCES._entries.pop("own", None)
+    registry.SOURCES._origins.pop("own", None)
 
 
 def test_every_source_has_a_name_and_one_line() -> None:
