@@ -86,6 +86,7 @@ def test_flags_are_laid_over_the_file_section_by_section() -> None:
         ("a: [", "is not YAML"),
         ("\x00", "is not YAML"),
         ("a: 2024-13-45", "is not YAML"),
+        ('base: "a\\0b"', "base in .* has a null character"),
     ],
 )
 def test_files_that_are_no_run_files(tmp_path: Path, text: str, message: str) -> None:

@@ -167,3 +167,5 @@ def test_what_cannot_be_pushed_is_told(
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     told = refused(digits_run, "--to", "acme/ducks")
     assert "http://127.0.0.1:9 cannot be reached" in told
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://hub.invalid")
+    assert "http://hub.invalid cannot be reached" in refused(digits_run, "--to", "acme/ducks")

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 import counterpoise
+from counterpoise import config
 from counterpoise.commands import app
 from counterpoise.errors import ConfigError, ModelError
 from counterpoise.models import catalog
@@ -207,3 +208,9 @@ def test_what_names_code_is_found_at_any_depth() -> None:
     assert own_code.flags(values) == "--a.of x.py:Y --objective.mine.objective b/mine.py:Mine"
     with pytest.raises(ConfigError, match=r"run\.yaml names code, x\.py:Y"):
         own_code.require(values, "run.yaml")
+
+
+def test_a_name_that_no_file_can_have_is_left_to_the_check_of_the_run_file() -> None:
+    own_code.name({"student": {"model": "a\0b.py:f"}})
+    with pytest.raises(ConfigError, match=r"null character in student\.model"):
+        config.resolve({"student": {"model": "a\0b.py:f"}})

@@ -56,6 +56,8 @@ def over_base(values: Mapping[str, Any], beside: Path, origin: str, above: tuple
     bases = [bases] if isinstance(bases, str) else bases
     if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
         raise ConfigError(f"base in {origin} must be the name of a run file, or a list of names, got {bases!r:.80}.")
+    if any("\0" in base for base in bases):
+        raise ConfigError(f"base in {origin} has a null character, which no name of a file can have.")
     merged: dict[str, Any] = {}
     for base in bases:
         merged = merge(merged, _read(beside / base, above))

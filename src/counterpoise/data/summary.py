@@ -11,7 +11,7 @@ from torch import Tensor
 
 from counterpoise.data.problems import Problem
 from counterpoise.data.sources.base import UNLABELED, ArraySet, ImageSet, Splits
-from counterpoise.data.walking import is_number
+from counterpoise.data.walking import is_number, ordered
 
 _NAMED = 6  # classes that are named one by one
 _WIDTH = 9
@@ -91,7 +91,8 @@ def _classes(found: Found, classes: Sequence[str]) -> None:
         found.add("classes", "none: images without labels", classes=[])
         return
     shown = classes if len(classes) <= _NAMED else [*classes[: _NAMED - 1], "...", classes[-1]]
-    order = " in the order of numbers" if all(map(is_number, classes)) else ""
+    numbers = "numbers" if list(classes) == ordered(classes) else "text"
+    order = f" in the order of {numbers}" if all(map(is_number, classes)) else ""
     found.add("classes", f"{len(classes):,}{order}: {', '.join(shown)}", classes=list(classes))
 
 

@@ -169,7 +169,8 @@ def _upload(place: Path, to: str, private: bool) -> str:
         hint = " Log in with hf auth login, as somebody who may write there." if status in (401, 403) else ""
         raise PushError(f"{hub.endpoint} did not take {to}: {str(error).splitlines()[0]}{hint}") from error
     except Exception as error:  # of whatever the library reaches the network with
-        if not isinstance(error, OSError) and "connect" not in str(error).lower():
+        kinds = {kind.__name__ for kind in type(error).__mro__}
+        if not kinds & {"OSError", "TransportError", "RequestException"}:
             raise
         raise PushError(f"{hub.endpoint} cannot be reached: {error}.") from error
     return str(url)

@@ -126,4 +126,5 @@ def _imported(file: Path) -> Iterator[str]:
 
 
 def _key(name: str) -> Path:
-    return Path(name.rpartition(":")[0]).resolve()
+    path = Path(name.rpartition(":")[0])
+    return path if "\0" in name else path.resolve()  # no name of a file has that, and the run file is refused for it

@@ -265,7 +265,8 @@ def test_what_was_made_with_numbers_in_the_order_of_text_stays_of_use(
     pictures = ["--data.path", image_folder, "--data.size", "8", "--data.workers", "0", "--data.views.padding", "0"]
     common = [*pictures, "--student.model", "digits/cnn_4_8", "--train.epochs", "1"]
     older = ["--data.class_order", "text"]
-    assert run("train", *common, *older, "--out", begun)[0] == 0
+    code, _, said = run("train", *common, *older, "--out", begun)
+    assert (code, "3 in the order of text: 1, 10, 9" in said) == (0, True)
     assert load_student(begun).classes == ("1", "10", "9")
     taught = ["--teacher.checkpoint", begun, "--teacher.accept_chance"]
     assert run("record", *common, *older, *taught, "--out", store)[0] == 0
