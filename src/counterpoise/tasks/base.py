@@ -202,9 +202,10 @@ class Task(ABC):
 
 
 def get(name: str) -> Task:
-    """The task called `name`. Each file of this folder holds one. Raises ConfigError for an unknown name."""
+    """The task called `name`. Each other file of this folder holds one. Raises ConfigError for an unknown name."""
     package = importlib.import_module("counterpoise.tasks")
-    names = [module.name for module in pkgutil.iter_modules(package.__path__) if module.name != "base"]
+    others = ("base", "overlays")  # what tasks share
+    names = [module.name for module in pkgutil.iter_modules(package.__path__) if module.name not in others]
     if name not in names:
         raise ConfigError(unknown("Task", name, names))
     task: Task = importlib.import_module(f"counterpoise.tasks.{name}").TASK
