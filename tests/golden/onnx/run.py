@@ -1,0 +1,374 @@
+"""What a student says of pictures: python run.py PICTURE_OR_FOLDER ... (--help tells the rest).
+
+Needs numpy, Pillow and onnxruntime.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+import io
+import threading
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+# What Pillow decodes by itself. Left out: EPS and WMF, which start other programs, and formats that it only recognizes.
+FORMATS = (
+    *("JPEG", "PNG", "WEBP", "AVIF", "HEIF", "GIF", "BMP", "DIB", "TIFF", "JPEG2000", "PPM", "QOI", "ICO", "CUR"),
+    *("ICNS", "DDS", "PSD", "PCX", "DCX", "SGI", "SUN", "IM", "MSP", "XBM", "XPM", "BLP", "TGA"),
+)
+LONGEST = 4  # sides; what lies farther out along a sliver cannot reach the central square
+FITS = ("crop", "squash", "pad")
+EXTRA_SAMPLES, TRANSPARENCY = 338, (1, 2)  # a tag of TIFF, and which of its values say that the last band is alpha
+SCALED = ("PPM", "JPEG2000")  # formats that say what is white, and are opened as 16 bits of it
+LOCK = threading.Lock()
+
+
+class Reading(NamedTuple):
+    """How pictures are read where their files leave it open.
+
+    Attributes:
+        alpha: "white" composites transparency over white; "ignore" leaves its band out, for files in which it is data.
+        white_level: the value that is white in gray files of 16 bits; None: 65535.
+        max_megapixels: larger pictures are refused.
+    """
+
+    alpha: str = "white"
+    white_level: int | None = None
+    max_megapixels: float = 179.0
+
+
+class Unreadable(Exception):  # noqa: N818 - named by what it says about the file
+    """A picture that cannot be read; the text says why."""
+
+
+def read(content: bytes, reading: Reading = Reading()) -> Any:  # noqa: B008 - a tuple does not change
+    """The first picture of a file as 8-bit RGB, upright. Raises Unreadable, MemoryError."""
+    if not content:
+        raise Unreadable("it is empty (0 bytes)")
+    try:
+        image = opened(io.BytesIO(content), reading)
+        raw, transparent = raw_mode(image), is_transparent(image)
+        image.load()
+        return rgb(upright(image), reading, raw, transparent, image.format)
+    except (Unreadable, MemoryError):
+        raise
+    except Exception as error:  # Pillow's many decoders raise many kinds of errors for damaged files
+        raise Unreadable(why(error)) from error
+
+
+def opened(file: Any, reading: Reading = Reading(), formats: Any = None) -> Any:  # noqa: B008
+    """A Pillow image of a path or file, its header read. Raises Unreadable where it is too large, and what Pillow does.
+
+    Pillow's own limit would warn from half of ours on, and refuse what the user has allowed.
+    """
+    with LOCK:
+        wall, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            image = Image.open(file, formats=formats or known_formats())
+        finally:
+            Image.MAX_IMAGE_PIXELS = wall
+    megapixels = image.width * image.height / 1e6
+    if megapixels > reading.max_megapixels:
+        image.close()
+        raise Unreadable(
+            f"it has {megapixels:,.0f} megapixels, more pixels than max_megapixels {reading.max_megapixels:g} allows"
+        )
+    return image
+
+
+def pages(image: Any) -> int:
+    """How many pages or frames the opened file has; only the first is read."""
+    if image.format not in ("TIFF", "GIF", "WEBP", "PNG", "AVIF"):  # in a JPEG, previews
+        return 1
+    return int(getattr(image, "n_frames", 1))
+
+
+@cache
+def known_formats() -> tuple[str, ...]:
+    """Pillow's names of the formats that are read here."""
+    Image.init()
+    return tuple(kind for kind in FORMATS if kind in Image.OPEN)
+
+
+def raw_mode(image: Any) -> str:
+    """How Pillow's decoder calls the layout of the pixels in an opened file, or nothing."""
+    tiles = getattr(image, "tile", None)
+    arguments = tiles[0][3] if tiles else ""
+    return str(arguments[0] if isinstance(arguments, tuple) and arguments else arguments)
+
+
+def is_transparent(image: Any) -> bool:
+    """Whether an opened picture has transparency as its format defines it; in TIFF a tag says what the band is."""
+    tags = getattr(image, "tag_v2", None)
+    if tags is not None and image.mode in ("RGBA", "LA", "PA"):
+        extra = tags.get(EXTRA_SAMPLES, ())
+        return any(kind in TRANSPARENCY for kind in (extra if isinstance(extra, tuple) else (extra,)))
+    return bool(image.has_transparency_data)
+
+
+def upright(image: Any) -> Any:
+    """The picture turned as its EXIF data say."""
+    try:
+        # In place, so that damage in other EXIF fields, which are rewritten afterwards, cannot undo the turn.
+        ImageOps.exif_transpose(image, in_place=True)
+    except Exception:  # whatever is damaged in the metadata, the pixels are there
+        return image
+    return image
+
+
+def rgb(image: Any, reading: Reading, raw: str, transparent: bool, kind: str | None) -> Any:
+    """A loaded picture as 8-bit RGB.
+
+    Args:
+        raw, transparent, kind: `raw_mode`, `is_transparent` and format of the opened one.
+    """
+    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
+        return gray(np.asarray(image), image.mode, white_of(reading, raw, kind))
+    if reading.white_level is not None and ";16" in raw:
+        raise Unreadable(
+            f"it has {len(image.getbands())} bands of 16 bits, and white_level is for gray pictures: save its colors "
+            "in 8 bits"
+        )
+    if transparent and reading.alpha == "white":
+        layer = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+    image.info.pop("transparency", None)  # of palettes: Pillow would warn that it is left out
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def white_of(reading: Reading, raw: str, kind: str | None) -> int:
+    """The value that is white in a gray file of more than 8 bits."""
+    if raw.startswith("I;12"):
+        return 4095
+    return 65535 if kind in SCALED else reading.white_level or 65535
+
+
+def gray(values: Any, mode: str, white: int) -> Any:
+    """Grays of more than 8 bits, in 8; what lies above `white` is white."""
+    if mode in ("I", "F"):
+        # Some formats and Pillow versions open 16-bit greys as 32-bit integers; floats are taken as shares of white.
+        low, high, most = values.min(), values.max(), 65535 if mode == "I" else 1
+        if not (low >= 0 and high <= most):
+            raise Unreadable(f"its 32-bit values {low} to {high} are not within 0 to {most}; save 8 or 16 bits")
+        if mode == "F":
+            values, white = np.rint(values * 65535), 65535
+    scaled = (np.minimum(values.astype(np.uint32), white) * 255 + white // 2) // white
+    return Image.fromarray(scaled.astype(np.uint8)).convert("RGB")
+
+
+def placing(
+    width: int, height: int, size: tuple[int, int], crop_share: float | None, fit: str
+) -> tuple[tuple[int, int, int, int], tuple[int, int], tuple[int, int]]:
+    """How a picture is brought to the size (height, width) that a network takes.
+
+    crop: the shorter side is resized to `size / crop_share` and the center is cut out, as published evaluations do.
+    squash, and without a crop_share: all of it is resized to that size. pad: all of it is resized, its shape kept, and
+    lies in the middle of black.
+
+    Returns:
+        Left, top, right and bottom of the part that is used; width and height to which that is resized; left and top
+        of where it then lies on the network's input, less than 0 where it is cut.
+    """
+    high, wide = size
+    whole = (0, 0, width, height)
+    if fit == "pad" and crop_share is not None:
+        longer = max(width * high, height * wide)  # of width / wide and height / high, over wide * high
+        across, down = (max(1, (2 * side * wide * high + longer) // (2 * longer)) for side in (width, height))
+        return whole, (across, down), ((wide - across) // 2, (high - down) // 2)
+    if fit == "squash" or crop_share is None:
+        return whole, (wide, high), (0, 0)
+    longest = LONGEST * min(width, height)  # the ends of a sliver (1 x 10000 pixels) would take gigabytes
+    left, top = max(0, (width - longest) // 2), max(0, (height - longest) // 2)
+    width, height = min(width, longest), min(height, longest)
+    shorter, edge = min(width, height), max(high, round(high / crop_share))
+    across, down = (edge if side == shorter else int(edge * side / shorter) for side in (width, height))
+    # rounded as torchvision's center_crop
+    return (
+        (left, top, left + width, top + height),
+        (across, down),
+        (round((wide - across) / 2), round((high - down) / 2)),
+    )
+
+
+def show(image: Any, size: tuple[int, int], crop_share: float | None = 1.0, fit: str = "crop") -> Any:
+    """An RGB picture as a network of this input size (height, width) is shown it: see `placing`.
+
+    Resized by Pillow, bilinear and antialiased, whose integer arithmetic gives the same pixels on every machine. A
+    picture of that size stays as it is.
+    """
+    high, wide = size
+    if image.size == (wide, high):
+        return image
+    part, scaled, (left, top) = placing(image.width, image.height, size, crop_share, fit)
+    if part != (0, 0, *image.size):
+        image = Image.fromarray(np.asarray(image)[part[1] : part[3], part[0] : part[2]])
+    if image.size != scaled:
+        image = image.resize(scaled, Image.Resampling.BILINEAR)
+    if scaled == (wide, high):
+        return image
+    if left < 0 or top < 0:
+        return image.crop((-left, -top, wide - left, high - top))
+    board = Image.new("RGB", (wide, high))
+    board.paste(image, (left, top))
+    return board
+
+
+def letterbox(image: Any, size: tuple[int, int], color: tuple[int, int, int]) -> tuple[Any, tuple[int, int]]:
+    """An RGB scene for a network of this size (height, width) that answers every pixel, and the part it then covers.
+
+    Resized by one factor, so that it fits, into the upper left; the rest is of the color. The part: height, width.
+    """
+    high, wide = size
+    scale = min(high / image.height, wide / image.width)
+    covered = min(high, max(1, round(image.height * scale))), min(wide, max(1, round(image.width * scale)))
+    if image.size != covered[::-1]:
+        image = image.resize(covered[::-1], Image.Resampling.BILINEAR)
+    board = Image.new("RGB", (wide, high), color)
+    board.paste(image, (0, 0))
+    return board, covered
+
+
+def cut(logits: Any, covered: tuple[int, int], size: tuple[int, int]) -> Any:
+    """Of logits [..., h, w] of a network of this size, those of the part from the upper left, as models/padding.py."""
+    for axis, edge, whole in ((-2, covered[0], size[0]), (-1, covered[1], size[1])):
+        cells = logits.shape[axis]
+        kept = -(-cells * edge // whole)
+        places = np.arange(kept)
+        held = logits.take(places, axis)
+        back = ((places + 0.5) * (1 - cells * edge / (whole * kept))).astype(logits.dtype)
+        before = held.take(np.maximum(places - 1, 0), axis)
+        logits = held + (before - held) * (back[:, None] if axis == -2 else back)
+    return logits
+
+
+def why(error: Exception) -> str:
+    """What an error of Pillow's says of the file."""
+    if isinstance(error, UnidentifiedImageError):
+        return "it is not a picture of a known format"
+    if isinstance(error, FileNotFoundError):
+        return "the file does not exist"
+    return (str(error).splitlines() or [""])[0].rstrip(".") or type(error).__name__
+
+def load(path: str, threads: int | None) -> Runtime:
+    """The logits of pixels, by onnxruntime on the CPU."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or 0
+    options.log_severity_level = 4  # errors are raised
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return lambda pixels: session.run(None, {"pixels": pixels})[0]
+
+
+def asked(about: Any, arguments: Any) -> Any:
+    """What the command line says."""
+    parser = argparse.ArgumentParser(
+        prog="run.py",
+        description=f"What a student ({about['architecture']}, {len(about['classes'])} classes) says of pictures.",
+    )
+    parser.add_argument("pictures", nargs="+", type=Path, help="picture files, or folders of them")
+    parser.add_argument(
+        "--max_megapixels", type=float, default=Reading().max_megapixels, help="larger ones are refused"
+    )
+    if about["task"] == "segmentation":
+        parser.add_argument("--out", type=Path, help="file of the mask, PNG; of several pictures, folder of the masks")
+        parser.add_argument("--overwrite", action="store_true", help="replace masks that are there")
+    return parser.parse_args(arguments)
+
+
+def pictures_in(given: Any) -> Any:
+    """The picture files among paths and in folders, at any depth, hidden ones left out; each with a name of its own."""
+    Image.init()
+    endings = {ending for ending, kind in Image.registered_extensions().items() if kind in known_formats()}
+    found, names = [], set()
+    for path in given:
+        files = [path]
+        if path.is_dir():
+            inside = (file for file in sorted(path.rglob("*")) if file.is_file() and file.suffix.lower() in endings)
+            files = [file for file in inside if not any(part[0] == "." for part in file.relative_to(path).parts)]
+            if not files:
+                print(f"{path} holds no pictures", file=sys.stderr)
+        for file in files:
+            name = "-".join(file.relative_to(path).with_suffix("").parts) if path.is_dir() else file.stem
+            while name in names:
+                name += "-"
+            names.add(name)
+            found.append((file, name))
+    return found
+
+
+def loaded(path: Any, reading: Any) -> Any:
+    """A picture as RGB; further pages are said. Raises Unreadable."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise Unreadable("the file does not exist") from None
+    except OSError as error:
+        raise Unreadable(error.strerror or str(error)) from None
+    picture = read(content, reading)
+    count = pages(opened(path, reading))
+    if count > 1:
+        print(f"{path} has {count} pages or frames: only the first is read", file=sys.stderr)
+    return picture
+
+
+def pixels_of(picture: Any, about: Any) -> Any:
+    """uint8 [1, 3, H, W], as the network takes them, and height and width of the part that the picture covers."""
+    size, reduction = tuple(about["size"]), about.get("reduction", 1)
+    own = tuple(max(1, round(side / reduction)) for side in (picture.height, picture.width))
+    if about.get("any_size"):
+        size = own
+    if about.get("around") is None or own == size:
+        shown, covered = show(picture, size, about["crop_share"], about.get("fit", "crop")), size
+    else:
+        shown, covered = letterbox(picture, size, tuple(about["around"]))
+    return np.ascontiguousarray(np.asarray(shown).transpose(2, 0, 1)[None]), covered
+
+
+def top_five(logits: Any, about: Any, picture: Any, out: Any) -> Any:
+    """The five likeliest classes with their probabilities, a line each."""
+    shares = logits
+    if about.get("outputs", "logits") == "logits":
+        shares = np.exp(logits - logits.max())
+        shares = shares / shares.sum()
+    best = np.argsort(-logits, kind="stable")[:5]
+    return [f"{shares[index]:8.4f}  {about['classes'][index]}" for index in best]
+
+
+def main(here: Any, description: str, file: str, answer: Any, load: Any, arguments: Any = None) -> int:
+    """Answer every picture; one that cannot be read is named, and the others are answered. The exit code."""
+    about = json.loads((here / description).read_text(encoding="utf-8"))
+    given, takes = asked(about, arguments), about["input"]
+    reading = Reading(takes.get("alpha", "white"), takes.get("white_level"), given.max_megapixels)
+    found, dense, failed = pictures_in(given.pictures), about["task"] == "segmentation", 0
+    several = len(found) > 1 or any(path.is_dir() for path in given.pictures)
+    run = load(str(here / file), None)
+    for path, name in found:
+        out = None
+        try:
+            if dense:
+                out = (given.out or Path("masks")) / f"{name}-mask.png" if several else given.out or Path("mask.png")
+                if out.exists() and not given.overwrite:
+                    raise FileExistsError(f"{out} is there already: give --overwrite, or another --out")
+            picture = loaded(path, reading)
+            pixels, covered = pixels_of(picture, takes)
+            logits = run(np.repeat(pixels, takes["batch"] or 1, 0))[0]
+            if covered != pixels.shape[2:]:
+                logits = cut(logits, covered, pixels.shape[2:])
+            lines = answer(logits, about, picture, out)
+        except (Unreadable, OSError) as error:
+            failed += 1
+            print(f"Error: {path} is not answered: {error}", file=sys.stderr)
+            continue
+        print("\n".join([f"{path}"] * several + lines))
+    return 2 if failed or not found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(__file__).parent, "export.json", "model.onnx", top_five, load))
