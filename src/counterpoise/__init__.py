@@ -9,9 +9,11 @@ The loss alone:
 from __future__ import annotations
 
 import importlib
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    __version__: str
     from counterpoise.commands.listing import listing as list
     from counterpoise.config import Run
     from counterpoise.data.sources.base import Splits
@@ -35,8 +37,6 @@ if TYPE_CHECKING:
     from counterpoise.studies.fitting.fit import fit
     from counterpoise.studies.search import search
     from counterpoise.teachers.stored import StoredTeacher
-
-__version__ = "0.1.0"
 
 __all__ = [
     "BalanceDivergence",
@@ -111,6 +111,8 @@ _NAMES = {"list": "listing"}  # a module that defined `list` would hide Python's
 
 def __getattr__(name: str) -> Any:
     """Import on first use: `counterpoise --help` must not wait for torch."""
+    if name == "__version__":
+        return version("counterpoise")
     if name not in _HOMES:
         raise AttributeError(f"module 'counterpoise' has no attribute '{name}'")
     return getattr(importlib.import_module(f"counterpoise.{_HOMES[name]}"), _NAMES.get(name, name))

@@ -6,12 +6,13 @@ import json as json_format
 import os
 import re
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Literal, NoReturn
 
 from cyclopts import App, CycloptsError, Parameter
 
-from counterpoise import __version__, config
+from counterpoise import config
 from counterpoise.commands import flags
 from counterpoise.commands.compare import compare, search
 from counterpoise.commands.deploy import export, finetune, push, verify
@@ -28,7 +29,7 @@ from counterpoise.errors import CounterpoiseError, RunFileError
 app = App(
     name="counterpoise",
     help="Distil a large vision model into a small one with Balance Divergence, and ship the small one.",
-    version=__version__,
+    version=version("counterpoise"),
     default_parameter=Parameter(
         name_transform=lambda name: name.strip("_"), negative_iterable=(), negative_none=(), consume_multiple=True
     ),

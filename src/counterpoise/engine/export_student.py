@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 
-import counterpoise
 from counterpoise import config
 from counterpoise.engine.run_folder import RunFolder, run_hash
 from counterpoise.engine.shipping import epoch_of, shipment
@@ -122,7 +121,7 @@ def _teacher(trainer: Trainer) -> dict[str, Any] | None:
 
 def versions() -> dict[str, str]:
     """Versions of what a result depends on."""
-    found = {"counterpoise": counterpoise.__version__, "python": platform.python_version(), "torch": torch.__version__}
+    found = {"counterpoise": version("counterpoise"), "python": platform.python_version(), "torch": torch.__version__}
     for package in ("torchvision", "timm", "numpy", "pillow", "safetensors"):
         try:
             found[package] = version(package)
