@@ -11,6 +11,7 @@ import torch
 
 import counterpoise
 from counterpoise import objectives
+from counterpoise.commands import answers, flags, pages, store
 from counterpoise.commands.app import app
 from counterpoise.config import Term
 from counterpoise.errors import ConfigError
@@ -28,6 +29,24 @@ def test_every_command_is_a_function_of_the_same_name() -> None:
     beside = {"balance_divergence", "load_student", "objective"}
     assert verbs == functions.keys() - beside
     assert all(functions[verb].__name__.rstrip("_") in {verb, "listing"} for verb in verbs)
+
+
+@pytest.mark.parametrize(
+    ("verb", "section"),
+    [
+        ("evaluate", answers.Evaluate),
+        ("gauge", answers.Gauge),
+        ("predict", answers.Predict),
+        ("record", store.Record),
+        ("report", pages.Report),
+        ("try_", pages.Try),
+    ],
+)
+def test_the_help_of_a_flag_tells_the_default_that_the_function_has(verb: str, section: type[flags.Flags]) -> None:
+    parameters = inspect.signature(getattr(counterpoise, verb)).parameters
+    for name, field in section.model_fields.items():
+        if not field.is_required():
+            assert field.default == (parameters[name].default or field.default)
 
 
 def test_every_exported_name_is_there() -> None:

@@ -284,7 +284,7 @@ def test_text_that_looks_like_something_else_is_refused_as_what_it_is(
 def test_text_under_free_keys_means_what_it_does_in_a_run_file() -> None:
     def options(*arguments: str) -> dict[str, Any]:
         _, bound, _ = app.app.parse_args(["train", *arguments], exit_on_error=False, print_error=False)
-        return flags.given(bound.arguments["options"])
+        return flags.values_of(bound.arguments["options"])
 
     assert options("--data.options.a", "no", "--data.options.b", "@x", "--data.source", "no") == {
         "data": {"options": {"a": False, "b": "@x"}, "source": "no"}

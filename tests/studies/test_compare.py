@@ -18,8 +18,7 @@ from PIL import Image
 
 import counterpoise
 from counterpoise.engine import interrupt
-from counterpoise.studies import compare as studies_compare
-from counterpoise.studies import provenance, results, running
+from counterpoise.studies import fanout, provenance, results, running
 
 Values = dict[str, Any]
 Run = Callable[..., tuple[int, str, str]]
@@ -82,7 +81,7 @@ def test_time_that_is_up_leaves_the_rest_for_the_next_call(
     file = write({**comparison, "seeds": 1})
     assert run("compare", file, "--out", "whole", "--quiet")[0] == 0
     clock = Clock()
-    for module in (interrupt, running, studies_compare):
+    for module in (interrupt, running, fanout):
         monkeypatch.setattr(module, "time", clock)
     half = 0
     while (done := run("compare", file, "--minutes", "5", "--quiet"))[0] != 0:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json as json_format
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
 from counterpoise.commands import flags
+from counterpoise.commands.flags import EACH
 from counterpoise.errors import CounterpoiseError
+from counterpoise.studies.fanout import Fanout, Spread
 
 LEFT = 3
 """Exit code where time was up before the work was done, so that a loop knows whether to call again."""
@@ -19,11 +20,7 @@ def compare(
     /,
     *,
     out: Path | None = None,
-    minutes: float | None = None,
-    jobs: int = 1,
-    on: str = "processes",
-    cluster: dict[str, str] | None = None,
-    pool: bool = False,
+    spread: Annotated[Spread | None, EACH] = None,
     json: bool = False,
     quiet: bool = False,
 ) -> int:
@@ -34,27 +31,22 @@ def compare(
     Args:
         compare_file: YAML: run, methods, pairs, seeds, baseline, primary
         out: folder of runs and tables, instead of the file's
-        minutes: stop at a checkpoint after this time, and say what is left
-        jobs: runs at once
-        on: processes of this machine, ray or slurm
-        cluster: options of Ray or Slurm, such as --cluster.num_gpus 0.25
-        pool: take runs of several machines or versions of the code as one table
         json: print the tables as JSON
         quiet: no progress
     """
     from counterpoise.studies import report
     from counterpoise.studies.compare import compare as run
 
-    result = run(compare_file, out=out, fanout=_fanout(minutes, jobs, on, cluster, pool, quiet))
+    result = run(compare_file, out=out, fanout=_fanout(spread, quiet))
     values = {
-        "out": str(result.out),
+        "out": result.out,
         "metric": result.report.metric,
         "table": result.report.table,
         "differences": result.report.differences,
         "notes": result.report.notes,
         "left": result.left,
     }
-    _show(values, json, report.tables(result.report, result.out))
+    flags.show(values, json, lambda: report.tables(result.report, result.out))
     return ended(result.left, result.errors, json, said=not quiet)
 
 
@@ -63,12 +55,8 @@ def search(
     /,
     *,
     out: Path | None = None,
-    minutes: float | None = None,
-    jobs: int = 1,
-    on: str = "processes",
-    cluster: dict[str, str] | None = None,
     final: bool = True,
-    pool: bool = False,
+    spread: Annotated[Spread | None, EACH] = None,
     json: bool = False,
     quiet: bool = False,
 ) -> int:
@@ -79,12 +67,7 @@ def search(
     Args:
         search_file: YAML: run, ranges, methods, trials, rungs, seeds, val_images, final
         out: folder of trials and tables, instead of the file's
-        minutes: stop at a checkpoint after this time, and say what is left
-        jobs: runs at once
-        on: processes of this machine, ray or slurm
-        cluster: options of Ray or Slurm, such as --cluster.num_gpus 0.25
         final: train each method's winner on all training images and test it; --no-final stops before
-        pool: take final runs of several machines or versions of the code as one table
         json: print the tables as JSON
         quiet: no progress
     """
@@ -92,37 +75,24 @@ def search(
     from counterpoise.studies.search import search as run
     from counterpoise.studies.search import tables
 
-    result = run(search_file, out=out, final=final, fanout=_fanout(minutes, jobs, on, cluster, pool, quiet))
+    result = run(search_file, out=out, final=final, fanout=_fanout(spread, quiet))
     finals = result.final
     values = {
-        "out": str(result.out),
+        "out": result.out,
         "budget": result.budget,
         "winners": result.winners,
         "table": [] if finals is None else finals.report.table,
         "differences": [] if finals is None else finals.report.differences,
         "left": result.left,
     }
-    shown = list(tables(result)) + ([] if finals is None else list(report.tables(finals.report, finals.out)))
-    _show(values, json, shown)
+    shown = [*tables(result), *([] if finals is None else report.tables(finals.report, finals.out))]
+    flags.show(values, json, lambda: shown)
     return ended(result.left, result.errors, json, said=not quiet)
 
 
-def _fanout(
-    minutes: float | None, jobs: int, on: str, cluster: Mapping[str, str] | None, pool: bool, quiet: bool
-) -> Any:
-    from counterpoise.studies.compare import Fanout
-
-    options = {key: flags.parse(value) for key, value in (cluster or {}).items()}
-    return Fanout(minutes, jobs, on, options, pool, show=not quiet)
-
-
-def _show(values: Any, as_json: bool, tables: Iterable[Any]) -> None:
-    if as_json:
-        print(json_format.dumps(values, indent=2, default=str))
-        return
-    from counterpoise.commands.tables import print_all
-
-    print_all(tables)
+def _fanout(spread: Spread | None, quiet: bool) -> Fanout:
+    given = flags.given(spread)
+    return Fanout(**{**given, "cluster": flags.parse(given.get("cluster"))}, show=not quiet)
 
 
 def ended(left: Sequence[str], errors: Mapping[str, str], as_json: bool, said: bool) -> int:

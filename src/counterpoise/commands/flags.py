@@ -12,19 +12,39 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from cyclopts import CycloptsError, Parameter, UnknownOptionError
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from counterpoise import config
 from counterpoise.config import validation_errors
-from counterpoise.errors import ConfigError, DocumentError, RunFileError, job_of, nearest, shortened
+from counterpoise.errors import DocumentError, RunFileError, job_of, nearest, shortened
 from counterpoise.system import documents, own_code
 
-Options = Annotated[config.Run | None, Parameter(name="*")]
+EACH = Parameter(name="*")
+"""Of a section: each of its fields is a flag, and the field's description its help."""
+Options = Annotated[config.Run | None, EACH]
+RunFile = Annotated[Path | None, Parameter(help="YAML run file, written before the flags, which override it")]
+
+
+@EACH
+class Flags(config.Section):
+    """Base of the flags of a verb, by the names that its Python function has for them."""
+
+
+DataPath = Annotated[
+    Path | None,
+    Field(description="data folder or run file; default: the data of the run that the student lies in"),
+]
+Device = Annotated[str, Field(description="auto, cpu, cuda, cuda:1 or mps")]
+Epoch = Annotated[
+    Literal["last", "best"] | None,
+    Field(description="of a run: the student of its last or of its best epoch; default: the one that ships"),
+]
+Model = Annotated[str | None, Field(description="the student's network where it is code of your own, file.py:function")]
 
 
 def resolved(run_file: Path | None, options: config.Run | None, resume: bool = False) -> config.Run:
     """The run file with the flags laid over it. A term that is named by flag replaces the default, as in a file."""
-    flags = given(options) if options is not None else {}
+    flags = values_of(options)
     own_code.name(flags)
     if resume and run_file is None and "out" in flags and Path(flags["out"], "run.yaml").is_file():
         kept = Path(flags["out"], "run.yaml")
@@ -42,7 +62,7 @@ def resolved(run_file: Path | None, options: config.Run | None, resume: bool = F
 def data_of(data: Path, options: config.Run | None) -> config.Run:
     """A run of a data folder, or a run file, with the flags laid over it."""
     values = config.read(data) if data.suffix in {".yaml", ".yml"} else {"data": {"path": data}}
-    flags = given(options) if options is not None else {}
+    flags = values_of(options)
     return config.resolve(config.merge(values, flags), "command line")
 
 
@@ -72,23 +92,20 @@ def why_taken(word: str, arguments: list[str]) -> str:
     return f"{follows}{'' if name.startswith('no-') else f', which is switched off with --{section}{dot}no-{name}'}."
 
 
-def part_of(text: str) -> tuple[int, int]:
-    """2/8 as (1, 8)."""
-    found = re.fullmatch(r"(\d+)/(\d+)", text)
-    if found is None or not 1 <= int(found[1]) <= int(found[2]):
-        raise ConfigError(f"--part is such as 2/8, the second of eight parts, got '{text}'.")
-    return int(found[1]) - 1, int(found[2])
+def given(options: config.Section | None) -> dict[str, Any]:
+    """The flags that were given, by name. What the others are is said by the function that takes them."""
+    return {} if options is None else {name: getattr(options, name) for name in options.model_fields_set}
 
 
-def given(options: config.Run) -> dict[str, Any]:
-    """The options that were given. Those under free keys arrive as text, and mean what they do in a run file."""
-    flags = options.model_dump(exclude_unset=True)
+def values_of(options: config.Run | None) -> dict[str, Any]:
+    """The values of a run that were given. Those of free keys arrive as text, and mean what they do in a run file."""
+    values = {} if options is None else options.model_dump(exclude_unset=True)
     for section, key in (("data", "options"), ("student", "arguments"), ("teacher", "arguments")):
-        if key in (flags.get(section) or {}):
-            flags[section][key] = parse(flags[section][key])
-    for term in flags.get("objective", {}).values():
+        if key in (values.get(section) or {}):
+            values[section][key] = parse(values[section][key])
+    for term in values.get("objective", {}).values():
         term |= {key: parse(value) for key, value in term.items() if key not in config.Term.model_fields}
-    return flags
+    return values
 
 
 def parse(value: Any) -> Any:
@@ -158,30 +175,3 @@ def fail(message: str, code: int = 2) -> int:
     if is_first():
         print(f"Error: {message}" if code == 2 else message, file=sys.stderr)
     return code
-
-
-def record(
-    run_file: Path | None,
-    options: config.Run | None,
-    views: Literal["auto", "complete", "epochs", "plain"],
-    epochs: int | None,
-    precision: str,
-    part: str | None,
-    json: bool,
-    quiet: bool,
-) -> None:
-    """Record a store and say what it holds."""
-    import counterpoise
-    from counterpoise.commands.tables import facts_table
-
-    run = resolved(run_file, options)
-    found = counterpoise.record(
-        run,
-        views=views,
-        epochs=epochs,
-        precision=precision,
-        part=None if part is None else part_of(part),
-        show=not quiet and is_first(),
-    )
-    if is_first():
-        show(found, json, lambda: facts_table(found))

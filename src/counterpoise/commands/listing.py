@@ -1,10 +1,24 @@
-"""What there is to choose from."""
+"""`counterpoise list`: what there is to choose from."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from counterpoise.commands import flags
 from counterpoise.errors import ConfigError, unknown
+
+
+def list_(what: str, /, *, json: bool = False) -> None:
+    """Show what there is to choose from.
+
+    Args:
+        what: objectives, models or sources
+        json: print JSON
+    """
+    from counterpoise.commands.tables import listing_table
+
+    rows = listing(what)
+    flags.show(rows, json, lambda: listing_table(what, rows))
 
 
 def listing(what: str) -> list[dict[str, Any]]:

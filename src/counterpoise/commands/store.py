@@ -1,15 +1,18 @@
-"""`counterpoise store`: what is done to whole teacher stores."""
+"""`counterpoise record`, and `counterpoise store`: what is done to whole teacher stores."""
 
 from __future__ import annotations
 
 import json as json_format
+import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from cyclopts import App
+from pydantic import Field
 
+from counterpoise import config
 from counterpoise.commands import flags
-from counterpoise.commands.flags import Options
+from counterpoise.commands.flags import Flags, Options, RunFile
 from counterpoise.errors import ConfigError, StoreError
 
 app = App(name="store", help="Look at, check, extend, make smaller and join teacher stores.")
@@ -23,9 +26,7 @@ def info(store: Path, /, *, json: bool = False) -> None:
         store: its folder
         json: print JSON
     """
-    from counterpoise.teachers import store as stores
-
-    _show(stores.info(store), json)
+    _show(store, json)
 
 
 @app.command
@@ -78,7 +79,7 @@ def extend(
     if run.out is None:
         raise ConfigError("extend needs --out: the folder of the store.")
     header = Store.open(run.out).header
-    flags.record(run_file, options, header.kind, epochs, header.precision, None, json, quiet)
+    _record(run, {"views": header.kind, "epochs": epochs, "precision": header.precision}, json, quiet)
 
 
 @app.command
@@ -106,7 +107,7 @@ def prune(
         raise ConfigError("prune needs --keep, which views to keep, or --precision, in how many bits.")
     slots = None if keep is None else _numbers(keep)
     stores.prune(store, slots=slots, precision=precision, out=out)
-    _show(stores.info(out or store), json)
+    _show(out or store, json)
 
 
 @app.command
@@ -121,7 +122,63 @@ def merge(*sources: Path, out: Path, json: bool = False) -> None:
     from counterpoise.teachers import store as stores
 
     stores.merge(out, sources)
-    _show(stores.info(out), json)
+    _show(out, json)
+
+
+class Record(Flags):
+    """Flags of `record`, beside the run file's keys."""
+
+    views: Literal["auto", "complete", "epochs", "plain"] = Field(
+        "auto",
+        description="complete, every view where they can be counted; epochs, those of some epochs; plain, images as "
+        "they are",
+    )
+    epochs: int | None = Field(None, description="of how many epochs views are recorded; default: train.epochs")
+    precision: str = Field("float16", description="float16, int8, int4, float32, or topK for the K largest logits")
+    part: str | None = Field(
+        None,
+        description="which of several parts to record, such as 2/8; merge folders with `counterpoise store merge`",
+    )
+
+
+def record(
+    run_file: RunFile = None,
+    /,
+    *,
+    options: Options = None,
+    how: Record | None = None,
+    json: bool = False,
+    quiet: bool = False,
+) -> None:
+    """Record what a teacher says of the views that students will see; train from it with --teacher.store.
+
+    The same command goes on with a recording that was stopped. --out is the folder of the store.
+
+    Args:
+        json: print what was recorded as JSON
+        quiet: no progress
+    """
+    given = flags.given(how)
+    if (part := given.get("part")) is not None:
+        given["part"] = _part(part)
+    _record(flags.resolved(run_file, options), given, json, quiet)
+
+
+def _record(run: config.Run, how: dict[str, Any], json: bool, quiet: bool) -> None:
+    from counterpoise.commands.tables import facts_table
+    from counterpoise.engine import runs
+
+    found = runs.record(run, **how, show=not quiet and flags.is_first())
+    if flags.is_first():
+        flags.show(found, json, lambda: facts_table(found))
+
+
+def _part(text: str) -> tuple[int, int]:
+    """2/8 as (1, 8)."""
+    found = re.fullmatch(r"(\d+)/(\d+)", text)
+    if found is None or not 1 <= int(found[1]) <= int(found[2]):
+        raise ConfigError(f"--part is such as 2/8, the second of eight parts, got '{text}'.")
+    return int(found[1]) - 1, int(found[2])
 
 
 def _numbers(text: str) -> list[int]:
@@ -136,10 +193,9 @@ def _numbers(text: str) -> list[int]:
     return found
 
 
-def _show(values: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        print(json_format.dumps(values, indent=2))
-        return
-    from counterpoise.commands.tables import facts_table, print_all
+def _show(store: Path, json: bool) -> None:
+    from counterpoise.commands.tables import facts_table
+    from counterpoise.teachers import store as stores
 
-    print_all(facts_table(values))
+    facts = stores.info(store)
+    flags.show(facts, json, lambda: facts_table(facts))

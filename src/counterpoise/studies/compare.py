@@ -2,57 +2,15 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from rich.console import Console
-
-from counterpoise.errors import ConfigError
-from counterpoise.studies import backends, plan, report, results
+from counterpoise.studies import plan, report, results
+from counterpoise.studies.fanout import Fanout as Fanout  # documented to be found here, too
 from counterpoise.studies.plan import Comparison
 from counterpoise.studies.running import Backend, alone_in, found_in, run_all, state
 from counterpoise.studies.standing import Present
 from counterpoise.studies.summary import Report, summarize
-
-
-@dataclass(frozen=True)
-class Fanout:
-    """How jobs are trained.
-
-    Attributes:
-        minutes: stop at a checkpoint after this time; None: when all is done.
-        jobs: runs at once.
-        on: processes, ray or slurm.
-        cluster: options of Ray or Slurm.
-        pool: take runs of several machines or versions together.
-        show: progress on stderr, a line a run.
-    """
-
-    minutes: float | None = None
-    jobs: int = 1
-    on: str = "processes"
-    cluster: Mapping[str, Any] | None = None
-    pool: bool = False
-    show: bool = False
-
-    def backend(self) -> Backend:
-        """The backend of that name. Raises ConfigError, MissingExtraError."""
-        return backends.find(self.on, self.jobs, self.cluster or {})
-
-    def until(self) -> float | None:
-        """The moment of time.time() to stop at. Raises ConfigError for a time that is none."""
-        if self.minutes is None:
-            return None
-        if not self.minutes > 0:
-            raise ConfigError(f"--minutes must be more than 0, got {self.minutes}.")
-        return time.time() + 60 * self.minutes
-
-    def console(self) -> Console:
-        """Where progress is told."""
-        return Console(stderr=True, quiet=not self.show, highlight=False, markup=False, soft_wrap=True)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,8 @@ from typing import Any
 
 from counterpoise.errors import MissingExtraError, RunError
 from counterpoise.studies import plan, ranges, results, search_plan
-from counterpoise.studies.compare import Fanout, Result, run_comparison
+from counterpoise.studies.compare import Result, run_comparison
+from counterpoise.studies.fanout import Fanout
 from counterpoise.studies.plan import Job
 from counterpoise.studies.ranges import Point, Range
 from counterpoise.studies.running import Backend, alone_in, folder_of, run_all, state

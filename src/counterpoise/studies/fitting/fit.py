@@ -21,7 +21,7 @@ from counterpoise.deploy.measuring import measure as measuring
 from counterpoise.errors import ConfigError, NothingFits, RunError
 from counterpoise.models import folder as student_folder
 from counterpoise.studies import results
-from counterpoise.studies.compare import Fanout
+from counterpoise.studies.fanout import Fanout
 from counterpoise.studies.fitting import costing, frontier, phone, scoring
 from counterpoise.studies.fitting.budget import Cost, Costs, costs_of, shown
 from counterpoise.studies.fitting.candidates import Candidate

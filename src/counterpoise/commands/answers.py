@@ -1,0 +1,150 @@
+"""`counterpoise evaluate`, `check`, `gauge` and `predict`."""
+
+from __future__ import annotations
+
+import json as json_format
+from pathlib import Path
+
+from pydantic import Field
+
+from counterpoise import config
+from counterpoise.commands import flags
+from counterpoise.commands.flags import DataPath, Device, Epoch, Flags, Model, Options
+from counterpoise.errors import CounterpoiseError
+
+
+class Evaluate(Flags):
+    """Flags of `evaluate`."""
+
+    data: DataPath = None
+    split: str | None = Field(None, description="which split to score on where the data has several, such as test")
+    model: Model = None
+    batch_size: int | None = Field(
+        None, description="images at once; default: as in the run that the student lies in, else 250"
+    )
+    device: Device = "auto"
+    epoch: Epoch = None
+
+
+def evaluate(student: Path, /, *, options: Evaluate | None = None, json: bool = False) -> None:
+    """Score a student on the validation part of a data set.
+
+    Args:
+        student: student folder, or a run's folder
+        json: print the report as JSON
+    """
+    from counterpoise.commands.tables import report_tables
+    from counterpoise.engine import answers
+
+    report = answers.evaluate(student, **flags.given(options), show=True)
+    flags.show(report, json, lambda: report_tables(report))
+
+
+def check(data: Path, /, *, options: Options = None, json: bool = False) -> int:
+    """Look a data set through before training: all that is wrong with it, and the way out of each.
+
+    The exit code is 2 where something stops training.
+
+    Args:
+        data: data folder or run file; flags of the data section override it
+        json: print what was found as JSON
+    """
+    from counterpoise.commands.tables import check_lines
+    from counterpoise.engine import answers
+
+    checked = answers.check(flags.data_of(data, options))
+    flags.show(checked, json, lambda: check_lines(checked))
+    return 2 if checked["errors"] else 0
+
+
+class Gauge(Flags):
+    """Flags of `gauge`."""
+
+    data: DataPath = None
+    teacher: config.Teacher | None = Field(
+        None, description="as in a run file; default: the teacher of the run that the student lies in"
+    )
+    model: Model = None
+    temperature: float = Field(1.0, description="of both softmaxes")
+    batch_size: int = Field(250, description="images at once")
+    device: Device = "auto"
+    epoch: Epoch = None
+
+
+def gauge(student: Path, /, *, options: Gauge | None = None, out: Path | None = None, json: bool = False) -> None:
+    """See whether a student misses what its teacher believes, or believes what its teacher rules out.
+
+    Args:
+        student: student folder, or a run's folder
+        out: file to write the gauge to, as JSON
+        json: print the gauge as JSON
+    """
+    from counterpoise.commands.tables import gauge_table
+    from counterpoise.engine import answers
+    from counterpoise.system.files import write_text
+
+    given = flags.given(options)
+    if (teacher := given.get("teacher")) is not None:
+        given["teacher"] = teacher.model_copy(update={"arguments": flags.parse(teacher.arguments)})
+    result = answers.gauge(student, **given, show=True)
+    if out is not None:
+        write_text(out, json_format.dumps(result, indent=2) + "\n")
+    flags.show(result, json, lambda: gauge_table(result))
+
+
+class Predict(Flags):
+    """Flags of `predict`."""
+
+    student: Path = Field(description="student folder, or a run's folder")
+    out: Path | None = Field(
+        None,
+        description="folder for colored masks, and for sheets of picture, truth and answers side by side "
+        "(segmentation)",
+    )
+    beside: dict[str, Path] | None = Field(
+        None, description="further students for those sheets, by title: --beside.teacher runs/teacher"
+    )
+    data: Path | None = Field(
+        None, description="data folder or run file to take pictures and their classes or masks from"
+    )
+    split: str | None = Field(None, description="which split of it, where there are several")
+    first: int | None = Field(None, description="how many of them; default: all, and 8 with --out")
+    model: Model = None
+    overwrite: bool = Field(False, description="replace files in --out")
+    max_megapixels: float | None = Field(None, description="larger pictures are refused; default: 179")
+    epoch: Epoch = None
+
+
+def predict(*images: Path, options: Predict, csv: bool = False, json: bool = False) -> int:
+    """Say what is on pictures, or paint it.
+
+    Args:
+        images: picture files, or folders of them
+        csv: print the answers as CSV
+        json: print the answers as JSON
+    """
+    from counterpoise.commands.tables import prediction_table
+    from counterpoise.data.noticing import look_at
+    from counterpoise.engine import answers, predictions
+    from counterpoise.engine.inputs import reading_of
+    from counterpoise.engine.progress import tell
+
+    if not images and options.data is None:
+        raise CounterpoiseError(
+            "predict needs pictures: counterpoise predict PHOTO.jpg --student runs/mine, a folder, or --data PATH"
+        )
+    if csv and json:
+        raise CounterpoiseError("--csv and --json are both given: the answers are printed as one of them.")
+    found = answers.predict(images, **flags.given(options))
+    answered = [answer for answer in found if "error" not in answer]
+    if options.data is None:
+        reading = reading_of(options.student)
+        tell(look_at([answer["image"] for answer in answered], reading).notes(reading))
+    if csv:
+        flags.print_csv(predictions.as_rows(found))
+    else:
+        flags.show(found, json, lambda: prediction_table(answered))
+    if len(answered) == len(found):
+        return 0
+    lines = "".join(f"\n  {answer['image']}: {answer['error']}" for answer in found if "error" in answer)
+    return flags.fail(f"{len(found) - len(answered)} of {len(found)} pictures cannot be read:{lines}")

@@ -1,0 +1,34 @@
+"""`counterpoise demo`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from counterpoise.commands import flags
+
+
+def demo(
+    what: str = "digits",
+    /,
+    *,
+    out: Path | None = None,
+    seeds: int | None = None,
+    overwrite: bool = False,
+    json: bool = False,
+) -> None:
+    """See it work on embedded images: a teacher, and a student alone, with plain distillation and with Balance.
+
+    Args:
+        what: digits, or segmentation: digits on photographs
+        out: folder for the runs, summary.json, report.html and overlays; default: runs/demo or runs/demo-segmentation
+        seeds: students of each kind; default: 5, for segmentation 3
+        overwrite: replace an older demo in that folder
+        json: print the summary as JSON
+    """
+    from counterpoise import demos
+    from counterpoise.commands.tables import demo_table
+
+    chosen = demos.find(what)
+    folder = Path(chosen.out) if out is None else out
+    summary = demos.demo(what, out=folder, seeds=seeds, overwrite=overwrite, show=True)
+    flags.show(summary, json, lambda: demo_table(summary, folder, chosen.title, chosen.unit))

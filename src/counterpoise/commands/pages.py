@@ -1,0 +1,115 @@
+"""`counterpoise report`, `watch` and `try`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from counterpoise.commands import flags
+from counterpoise.commands.flags import Device, Epoch, Flags, Model
+from counterpoise.errors import ConfigError
+
+
+class Report(Flags):
+    """Flags of `report`."""
+
+    out: Path | None = Field(
+        None, description="the file; default: report.html in the folder, where one is given, else in this one"
+    )
+    predictions: bool = Field(
+        True,
+        description="ask student and teacher about the evaluation images; --no-predictions tells what the folders hold",
+    )
+    images: int | None = Field(None, description="ask about so many of them; default: all")
+    device: Device = "auto"
+    model: Model = None
+    overwrite: bool = Field(False, description="replace the file")
+    epoch: Literal["last", "best"] | None = Field(
+        None, description="whose students it is about, last or best; default: those that ship"
+    )
+
+
+def report(*paths: Path, options: Report | None = None) -> None:
+    """Make a page to look at: is the student good, where does it fail, what does it cost. One file, without a network.
+
+    A run that is still being written, or lacks something, gets a page of what there is.
+
+    Args:
+        paths: run folders; folders of runs, as of compare or a demo; exports; files of measure and fit
+    """
+    from counterpoise.pages.report import report
+
+    print(f"open {report(paths, **flags.given(options))}")
+
+
+def watch(run: Path, /, *, terminal: bool | None = None, port: int = 0) -> None:
+    """See a run while it goes on: its report in a browser, or its curves in the terminal.
+
+    It only reads, and may be started and stopped whenever one likes.
+
+    Args:
+        run: the run's folder
+        terminal: in the terminal; default: where no browser can be opened here
+        port: of the page, on this machine alone; default: any free one
+    """
+    from counterpoise.pages.watching import watch as show
+
+    show(run, terminal=terminal, port=port)
+
+
+class Try(Flags):
+    """Flags of `try` that say what the site is."""
+
+    samples: list[Path] | None = Field(
+        None, description="pictures, or folders of them, that the page offers; default: drawn ones"
+    )
+    evaluation_pictures: int = Field(
+        0, description="how many pictures of the student's evaluation data the page offers"
+    )
+    data: Path | None = Field(
+        None,
+        description="data folder or run file to calibrate 8 bits with; default: the data of the run that the student "
+        "lies in",
+    )
+    model: Model = None
+    overwrite: bool = Field(False, description="replace an older site in that folder")
+    epoch: Epoch = None
+
+
+def try_(
+    student: Path,
+    /,
+    *,
+    out: Path | None = None,
+    serve: bool = False,
+    port: int | None = None,
+    options: Try | None = None,
+    json: bool = False,
+) -> None:
+    """Make a page on which anyone can show the student a picture; it answers in their own browser.
+
+    The folder is a static site: it works on any web host, and with --serve on this machine.
+
+    Args:
+        student: student folder, or a run's folder; with --serve also a site that was made before
+        out: folder of the site; default: sites/NAME
+        serve: show it from this machine until Ctrl-C
+        port: of --serve; default: one of the site's own
+        json: print what was made as JSON
+    """
+    from counterpoise.commands.tables import site_lines
+    from counterpoise.pages.site import making, site
+
+    place = student
+    if not site.is_site(student):
+        made = making.try_(student, out=out, **flags.given(options))
+        flags.show(made, json, lambda: site_lines(made))
+        place = Path(made["site"])
+    elif not serve:
+        raise ConfigError(f"{student} is a site already; show it with --serve.")
+    if serve:
+        from counterpoise.pages.site.serving import serve_site
+
+        serve_site(place, port)

@@ -1,0 +1,40 @@
+"""What a fit may be asked for: the flags of `counterpoise fit` and the keyword arguments of `counterpoise.fit`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from counterpoise.config import Section
+
+
+class FitOptions(Section):
+    """Budget, candidates, and how they are measured and chosen."""
+
+    budget: str = Field(
+        description='such as "latency<=15ms, size<=4MB"; of latency, size, memory, multiply_adds and parameters'
+    )
+    runtime: str = Field(description="onnx, openvino, executorch or another format of exports")
+    students: list[str] | None = Field(
+        None, description="networks to try, by name or pattern, such as 'timm/mobilenetv3_small_*'"
+    )
+    sizes: list[int] | None = Field(None, description="input sizes in pixels; default: each network's own")
+    precisions: list[str] | None = Field(None, description="float32, float16, int8; default: float32")
+    candidates: Path | None = Field(
+        None, description="YAML file of students (with arguments to vary), sizes, precisions"
+    )
+    out: Path | None = Field(None, description="folder of measurements, runs and frontier; default: the run file's")
+    threads: int = Field(1, description="of the runtime")
+    rounds: int = Field(9, description="turns of each candidate, 6 or more")
+    seconds: float = Field(0.2, description="of calls in each turn")
+    keep: float = Field(0.5, description="share of the candidates that goes on from each rung to the next")
+    rungs: list[int] | None = Field(
+        None,
+        description="epochs of each rung; default: halves of halves of train.epochs, for as many as there are "
+        "candidates",
+    )
+    val_images: int | None = Field(None, description="training images held out to choose by; default: a tenth")
+    within: float = Field(
+        0.5, description="points that the final export in 8 bits may lose before layers are kept in float"
+    )
