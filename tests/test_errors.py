@@ -10,7 +10,7 @@ from pathlib import Path
 from counterpoise import errors
 
 PRIVATE = {
-    ("data/decoding.py", "Unreadable"): "stands in the run.py beside an export, too, which imports nothing of ours",
+    ("decoding.py", "Unreadable"): "stands in the run.py beside an export, too, which imports nothing of ours",
     ("teachers/store/writer.py", "_TeacherFailed"): "is raised and caught within one function",
 }
 """Exceptions outside errors.py, by file and name, and why."""

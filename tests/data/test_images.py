@@ -14,8 +14,8 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from counterpoise.data.decoding import Reading
 from counterpoise.data.images import decode, extensions, header_size, prepare, to_tensor
+from counterpoise.decoding import Reading
 from counterpoise.errors import CorruptImage, DataError
 
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from counterpoise.data.decoding import Reading
 from counterpoise.data.label_map import LabelMap, read_label_map
 from counterpoise.data.mask_file import mask_size, read_mask, resized
+from counterpoise.decoding import Reading
 from counterpoise.errors import ConfigError, CorruptImage, DataError
 
 

@@ -16,12 +16,12 @@ import yaml
 from PIL import Image
 
 import counterpoise
-from counterpoise import config
-from counterpoise.data import decoding, sources
-from counterpoise.data.decoding import Reading
+from counterpoise import config, decoding
+from counterpoise.data import sources
 from counterpoise.data.loader import TrainLoader
 from counterpoise.data.noticing import cut_off, look_at, of_evaluation
 from counterpoise.data.sources.base import ArraySet
+from counterpoise.decoding import Reading
 
 Run = Callable[..., tuple[int, str, str]]
 

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from counterpoise.data import images
-from counterpoise.data.decoding import Reading, Unreadable
+from counterpoise.decoding import Reading, Unreadable
 from counterpoise.deploy import base, pictures, runner
 from counterpoise.errors import CorruptImage
 

@@ -15,8 +15,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 import counterpoise
-from counterpoise.data.decoding import cut, letterbox
 from counterpoise.data.images import to_tensor
+from counterpoise.decoding import cut, letterbox
 from counterpoise.deploy import base, sizes
 from counterpoise.deploy.network import Deployed
 from counterpoise.deploy.pictures import data_of, generated

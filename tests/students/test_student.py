@@ -15,7 +15,7 @@ from PIL import Image
 from safetensors import safe_open
 from torch import Tensor
 
-from counterpoise.data.decoding import Reading
+from counterpoise.decoding import Reading
 from counterpoise.errors import ModelError, RunError
 from counterpoise.models import catalog, digits
 from counterpoise.models.classmap import map_teacher

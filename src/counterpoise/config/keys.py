@@ -184,5 +184,8 @@ def differences(there: Run, wanted: Run, *, resume: bool = False) -> dict[str, t
 
 
 # Rooms and modules that trained weights depend on, and those that start runs or tell of them.
-MAKING = ("config", "data", "engine", "models", "objectives", "outputs.py", "students", "system", "tasks", "teachers")
+MAKING = (
+    *("config", "data", "decoding.py", "engine", "models", "objectives", "outputs.py"),
+    *("students", "system", "tasks", "teachers"),
+)
 TELLING = ("__init__.py", "__main__.py", "commands", "demos", "deploy", "errors.py", "pages", "studies")

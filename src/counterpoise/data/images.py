@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from counterpoise.data import decoding
-from counterpoise.data.decoding import Reading, Unreadable
+from counterpoise import decoding
+from counterpoise.decoding import Reading, Unreadable
 from counterpoise.errors import CorruptImage, DataError, UnfitFileError
 from counterpoise.system.files import regular
 

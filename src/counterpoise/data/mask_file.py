@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from counterpoise.data import decoding
-from counterpoise.data.decoding import Reading, Unreadable
+from counterpoise import decoding
 from counterpoise.data.images import AS_USUAL
 from counterpoise.data.label_map import UNKNOWN, LabelMap, pack
 from counterpoise.data.sources.base import IGNORE
+from counterpoise.decoding import Reading, Unreadable
 from counterpoise.errors import CorruptImage, DataError, UnfitFileError, UnfitMask
 from counterpoise.system.files import regular
 

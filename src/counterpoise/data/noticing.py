@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from counterpoise.data import decoding
-from counterpoise.data.decoding import Reading
+from counterpoise import decoding
 from counterpoise.data.images import AS_USUAL, as_told
 from counterpoise.data.sources.base import ImageSet
 from counterpoise.data.sources.masks import MaskedSet
+from counterpoise.decoding import Reading
 from counterpoise.errors import CorruptImage
 from counterpoise.system.files import regular
 

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from counterpoise import config
 from counterpoise.data import mixing, randaugment, random
-from counterpoise.data.decoding import placing
 from counterpoise.data.images import prepare, resize
 from counterpoise.data.sources.base import ImageSet
+from counterpoise.decoding import placing
 from counterpoise.errors import ConfigError
 from counterpoise.system import torchvision_guard
 

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from counterpoise import config, tasks
-from counterpoise.data.decoding import cut, letterbox
 from counterpoise.data.images import prepare, resize, to_picture, to_tensor
 from counterpoise.data.sources.base import ImageSet, Splits
+from counterpoise.decoding import cut, letterbox
 from counterpoise.deploy.base import Request
 from counterpoise.engine import inputs
 from counterpoise.engine.inputs import RunLike

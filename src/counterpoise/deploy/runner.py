@@ -1,6 +1,6 @@
 """run.py beside an export: pictures in, answers out, by numpy, Pillow and the runtime alone.
 
-What data/decoding.py holds, and the functions here up to `main`, go into run.py as they stand: what is tested here is
+What decoding.py holds, and the functions here up to `main`, go into run.py as they stand: what is tested here is
 what runs there.
 """
 
@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from counterpoise.data import decoding
-from counterpoise.data.decoding import Reading, Unreadable, cut, known_formats, letterbox, opened, pages, read, show
+from counterpoise import decoding
+from counterpoise.decoding import Reading, Unreadable, cut, known_formats, letterbox, opened, pages, read, show
 from counterpoise.deploy import folder
 from counterpoise.deploy.base import Format
 

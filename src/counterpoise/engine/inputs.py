@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from counterpoise import config
-from counterpoise.data.decoding import Reading
+from counterpoise.decoding import Reading
 from counterpoise.errors import ConfigError, CounterpoiseError, ModelError
 from counterpoise.system import own_code
 from counterpoise.system.files import expanded

@@ -11,8 +11,8 @@ from counterpoise.errors import CorruptImage, DataError
 from counterpoise.tasks import Picture
 
 if TYPE_CHECKING:
-    from counterpoise.data.decoding import Reading
     from counterpoise.data.sources.base import ImageSet
+    from counterpoise.decoding import Reading
     from counterpoise.models.network import VisionModel
 
 SHEETS = 8

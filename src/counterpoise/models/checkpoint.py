@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_bytes
 from torch import Tensor, nn
 
-from counterpoise.data.decoding import Reading
+from counterpoise.decoding import Reading
 from counterpoise.errors import ModelError, nearest
 from counterpoise.models import folder, wrapped
 from counterpoise.models.wrapped import Which

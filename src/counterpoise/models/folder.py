@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from counterpoise.config import LARGEST_EDGE, MOST_REDUCED
-from counterpoise.data.decoding import Reading
+from counterpoise.decoding import Reading
 from counterpoise.errors import ModelError, nearest
 from counterpoise.system import documents
 from counterpoise.system.files import regular, standing

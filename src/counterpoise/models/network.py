@@ -14,7 +14,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from counterpoise.config import LARGEST_EDGE
-from counterpoise.data.decoding import Reading, placing
+from counterpoise.decoding import Reading, placing
 from counterpoise.errors import ModelError, nearest
 from counterpoise.models.padding import Padded
 from counterpoise.outputs import Outputs
@@ -49,7 +49,7 @@ class VisionModel(nn.Module):
         mean, std: of the channels of pixels in [0, 1].
         input_size: edge in pixels; images of another size are resized to it. None takes images as they come.
         crop_share: part of the shorter side that the central crop keeps for evaluation.
-        fit: how pictures are brought to its square input: see `data.decoding.placing`.
+        fit: how pictures are brought to its square input: see `decoding.placing`.
         whole: whether it was trained on whole pictures, and so is evaluated on them: its crop_share is then 1.
         scenes: how scenes are shown to it, where it segments them.
         reading: how picture files are read for it, where they leave it open.

@@ -14,8 +14,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from counterpoise.data.decoding import Reading
 from counterpoise.data.images import decode
+from counterpoise.decoding import Reading
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

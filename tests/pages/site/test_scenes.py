@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from counterpoise.data.decoding import cut
+from counterpoise.decoding import cut
 from counterpoise.deploy import runner
 from counterpoise.tasks.segmentation import upsample
 

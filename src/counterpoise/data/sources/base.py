@@ -16,8 +16,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from counterpoise.data.decoding import Reading
 from counterpoise.data.images import AS_USUAL, decode, header_size, to_tensor
+from counterpoise.decoding import Reading
 from counterpoise.errors import CorruptImage, DataError
 
 UNLABELED = -1

@@ -10,13 +10,13 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from counterpoise import config
-from counterpoise.data.decoding import Reading
 from counterpoise.data.problems import Problem
 from counterpoise.data.sources import photos
 from counterpoise.data.sources.base import UNLABELED, Splits
 from counterpoise.data.sources.division import split
 from counterpoise.data.sources.registry import Source, registered
 from counterpoise.data.walking import as_text
+from counterpoise.decoding import Reading
 from counterpoise.errors import ConfigError, DataError, nearest, unknown
 from counterpoise.system.files import expanded
 

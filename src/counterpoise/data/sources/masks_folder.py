@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from counterpoise import config
-from counterpoise.data.decoding import Reading
 from counterpoise.data.halves import TRAIN, Halves, find, is_split_name
 from counterpoise.data.label_map import LabelMap, read_label_map
 from counterpoise.data.mask_file import LOSSLESS
@@ -22,6 +21,7 @@ from counterpoise.data.sources.masks_layouts import described, found_in_masks, i
 from counterpoise.data.sources.masks_pairing import Pairs, Side, listed, matching, shared
 from counterpoise.data.sources.registry import register
 from counterpoise.data.walking import leftovers, subfolders
+from counterpoise.decoding import Reading
 from counterpoise.errors import CorruptImage, CounterpoiseError, DataError, nearest
 from counterpoise.system.files import expanded
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from counterpoise import tasks
-from counterpoise.data.decoding import Reading
+from counterpoise.decoding import Reading
 from counterpoise.engine import inputs
 from counterpoise.engine.inputs import RunLike
 from counterpoise.errors import ConfigError, CounterpoiseError, RunError

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFilter
 from torch import Tensor
 
 from counterpoise.data import images, walking
-from counterpoise.data.decoding import Reading
+from counterpoise.decoding import Reading
 from counterpoise.errors import DataError
 
 MOST = 24

@@ -1,5 +1,5 @@
 // From a file to pixels: upright as its EXIF data says, transparency over white, color profiles ignored, as in
-// data/decoding.py. What a file promises is read before anything is decoded, so that no picture can fill the memory.
+// decoding.py. What a file promises is read before anything is decoded, so that no picture can fill the memory.
 
 import { decodePng } from "./png.js";
 

@@ -4,7 +4,7 @@ const CHANNELS = { 0: 1, 2: 3, 3: 1, 4: 2, 6: 4 }; // by the kind that the heade
 const ADAM7 = [[0, 0, 8, 8], [4, 0, 8, 8], [0, 4, 4, 8], [2, 0, 4, 4], [0, 2, 2, 4], [1, 0, 2, 2], [0, 1, 1, 2]];
 
 /**
- * Decode a PNG as data/decoding.py does, its alpha left out.
+ * Decode a PNG as decoding.py does, its alpha left out.
  * @param {Uint8Array} bytes of the whole file
  * @param {number} white the value that is white in gray of 16 bits
  * @returns {Promise<{width: number, height: number, data: Uint8ClampedArray}>} RGBA, opaque, upright.

@@ -8,7 +8,7 @@ const MOST_SEEN_PIXELS = 2e6; // by an export of any size, which would take giga
 
 /**
  * How a picture is shown: reduced as the student was told where the export takes any size or just that, else resized by
- * one factor into the upper left of what it takes (data/decoding.py, letterbox).
+ * one factor into the upper left of what it takes (decoding.py, letterbox).
  * @param {{size: [number, number], any_size: boolean, reduction: number, around: ?number[]}} input of the student; size:
  *   height and width; around: the color beside a picture that is fitted in; without one it is resized whole.
  * @returns {{width: number, height: number, exact: boolean, rows: number, columns: number}} width, height: of the
@@ -68,7 +68,7 @@ function boxed(picture, width, height, color) {
   return { width, height, data };
 }
 
-/** Of the logits of a board, those of the picture in its upper left: data/decoding.py, cut. */
+/** Of the logits of a board, those of the picture in its upper left: decoding.py, cut. */
 function cut({ data, classes, height, width }, view) {
   const down = kept(height, view.height, view.rows), across = kept(width, view.width, view.columns);
   const result = new Float32Array(classes * down.count * across.count);
