@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from counterpoise.deploy import base
 from counterpoise.deploy.base import Calibration, Request
-from counterpoise.deploy.formats.executorch import FORMAT
 from counterpoise.deploy.measuring.subjects import source_of
 from counterpoise.errors import ExportError
 from counterpoise.models import catalog
@@ -52,7 +51,7 @@ def test_any_number_of_pictures_is_answered_as_by_the_student(tmp_path: Path) ->
     exec(compile(source_of(type(chosen).load), "load", "exec", __future__.annotations.compiler_flag), alone)
     assert alone["load"](str(tmp_path / "model.pte"), 1)(pixels(2, 8, 8).numpy()).shape == (2, 10)
     with pytest.raises(ExportError, match="cannot run what it makes of this network at 64 x 64 in float32"):
-        FORMAT._try(Request("float32", (64, 64)), tmp_path)
+        base.find("executorch")._try(Request("float32", (64, 64)), tmp_path)
     # taken: two each of convolution, batch normalization and ReLU; the pixels' normalization, the classifier
     assert (told["xnnpack"], told["portable"]["aten_mean_dim"]) == (11, 1)
     assert told["xnnpack_share"] == told["xnnpack"] / told["operators"]

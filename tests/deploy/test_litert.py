@@ -17,9 +17,10 @@ from torch import Tensor, nn
 import counterpoise
 from counterpoise.deploy import base, environments, folder, litert_worker
 from counterpoise.deploy.base import Calibration, Request
-from counterpoise.deploy.formats.litert import FORMAT
 from counterpoise.errors import CounterpoiseError, ExportError, RunError
 from counterpoise.models import catalog
+
+LITERT = base.FORMATS.get("litert")
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -28,10 +29,10 @@ Run = Callable[..., tuple[int, str, str]]
 def environment(tmp_path_factory: pytest.TempPathFactory) -> None:
     """LiteRT's environment: the one of this user, or one made now."""
     try:
-        FORMAT.check()
+        LITERT.check()
     except CounterpoiseError:
         os.environ[environments.VARIABLE] = str(tmp_path_factory.mktemp("environments"))
-        FORMAT.make_environment()
+        LITERT.make_environment()
 
 
 def pixels(count: int, height: int, width: int) -> Tensor:
@@ -85,7 +86,7 @@ def test_students_of_both_tasks_are_exported_and_verified(digits_run: Path, scen
     Image.fromarray(pixels(1, 8, 8)[0].permute(1, 2, 0).numpy()).save(picture)
     (measured,) = counterpoise.measure([export], threads=[1], rounds=6, seconds=0.01)["measured"]
     assert measured["cases"][0]["median_ms"] > 0
-    command = [FORMAT.python, export / "run.py", picture]
+    command = [LITERT.python, export / "run.py", picture]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environments.outside())
     assert done.stdout.split()[1] in set("0123456789")
 
@@ -98,8 +99,8 @@ def test_eight_bits_keep_what_they_are_told_to(tmp_path: Path) -> None:
         expected = net(shown).numpy()
     sizes = {}
     for keep in ((), ("net.features.stage2.0",), ("net.classifier",)):
-        FORMAT.quantize(net, Request("int8", (8, 8), 2), {}, tmp_path, Calibration(shown, keep=keep))
-        runtime = FORMAT.open(tmp_path, threads=1)
+        LITERT.quantize(net, Request("int8", (8, 8), 2), {}, tmp_path, Calibration(shown, keep=keep))
+        runtime = LITERT.open(tmp_path, threads=1)
         found = np.concatenate([runtime(shown[start : start + 2].numpy()) for start in (0, 2, 4, 6)])
         assert 0 < np.abs(found - expected).max() < 0.05 * np.abs(expected).max()
         content = (tmp_path / "model.tflite").read_bytes()
@@ -108,7 +109,7 @@ def test_eight_bits_keep_what_they_are_told_to(tmp_path: Path) -> None:
         assert (classifier in content) == (keep == ("net.classifier",))
     assert sizes[("net.features.stage2.0",)] > sizes[()] + 2 * 8 * 16 * 9  # three bytes more a weight, less its scales
     with pytest.raises(ExportError, match="A batch of 16 is calibrated on as many images at least, got 8"):
-        FORMAT.quantize(net, Request("int8", (8, 8), 16), {}, tmp_path, Calibration(shown))
+        LITERT.quantize(net, Request("int8", (8, 8), 16), {}, tmp_path, Calibration(shown))
 
 
 @pytest.mark.slow
@@ -117,11 +118,11 @@ def test_what_does_not_fit_is_told(tmp_path: Path) -> None:
     net = network("digits/cnn_4_8", 10, 8)
     base.find("litert").convert(net, Request("float32", (8, 8), 2), {}, tmp_path)
     with pytest.raises(RunError, match=r"LiteRT stopped: ValueError: .*Dimension mismatch"):
-        FORMAT.open(tmp_path)(pixels(3, 8, 8).numpy())
+        LITERT.open(tmp_path)(pixels(3, 8, 8).numpy())
 
     class Odd(nn.Module):
         def forward(self, shown: Tensor) -> Tensor:
             return torch.special.airy_ai(shown.float()).mean((2, 3))
 
     with pytest.raises(ExportError, match=r"litert cannot hold this network: .*airy_ai"):
-        FORMAT.convert(Odd().eval(), Request("float32", (8, 8), 2), {}, tmp_path)
+        LITERT.convert(Odd().eval(), Request("float32", (8, 8), 2), {}, tmp_path)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
-import pkgutil
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -18,7 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from counterpoise.errors import ConfigError, ExportError, MissingExtraError, unknown
+from counterpoise.errors import ConfigError, ExportError, MissingExtraError
+from counterpoise.system.registry import Registry
 
 PRECISIONS = ("float32", "float16", "int8")
 Pixels = NDArray[np.uint8]
@@ -178,25 +176,22 @@ class Format(ABC):
         return None
 
 
-@cache
-def names() -> tuple[str, ...]:
-    """Of all formats, whether their packages are here or not."""
-    package = importlib.import_module("counterpoise.deploy.formats")
-    return tuple(module.name for module in pkgutil.iter_modules(package.__path__))
+FORMATS: Registry[Format] = Registry("Format", "counterpoise.deploy.formats", "counterpoise.formats")
+
+
+def register(kind: type[Format]) -> type[Format]:
+    """Make a format known by its name."""
+    FORMATS.add(kind.name, kind(), kind.__module__)
+    return kind
 
 
 def largest_weight() -> int:
     """The least `largest_weight` of all formats: what bears it bears the others."""
-    return min(int(_format(name).largest_weight) for name in names())
-
-
-def _format(name: str) -> Format:
-    found: Format = importlib.import_module(f"counterpoise.deploy.formats.{name}").FORMAT
-    return found
+    return min(known.largest_weight for known in FORMATS.entries().values())
 
 
 def find(name: str, *, make_environment: bool = False) -> Format:
-    """The format called `name`.
+    """The format called `name`, whose packages are here.
 
     Args:
         name: as in `--to`.
@@ -206,9 +201,7 @@ def find(name: str, *, make_environment: bool = False) -> Format:
         ConfigError: there is no such format, or it needs no environment.
         MissingExtraError: its packages are missing.
     """
-    if name not in names():
-        raise ConfigError(unknown("Format", name, names()))
-    found = _format(name)
+    found = FORMATS.get(name)
     if make_environment:
         found.make_environment()
     found.check()

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from counterpoise.deploy.base import Format, Request, Runtime
+from counterpoise.deploy.base import Format, Request, Runtime, register
 from counterpoise.deploy.tracing import lacking, trace
 from counterpoise.errors import ExportError
 
@@ -39,6 +39,7 @@ def load(path: str, threads: int | None) -> Runtime:
     return run
 
 
+@register
 class CoreML(Format):
     """ML programs that take one RGB image, as Vision and a camera give it."""
 
@@ -109,6 +110,3 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(disabled)
-
-
-FORMAT = CoreML()

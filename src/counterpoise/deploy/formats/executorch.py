@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from counterpoise.deploy.base import Calibration, Format, Request, Runtime
+from counterpoise.deploy.base import Calibration, Format, Request, Runtime, register
 from counterpoise.deploy.tracing import lacking, layer_of, trace
 from counterpoise.errors import ExportError
 from counterpoise.system.files import replacing
@@ -47,6 +47,7 @@ def load(path: str, threads: int | None) -> Runtime:
     return run
 
 
+@register
 class ExecuTorch(Format):
     """Programs that XNNPACK computes; operators that it does not take run in ExecuTorch's portable kernels."""
 
@@ -184,6 +185,3 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(level)
-
-
-FORMAT = ExecuTorch()

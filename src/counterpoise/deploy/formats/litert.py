@@ -17,12 +17,13 @@ import torch
 from torch import nn
 
 from counterpoise.deploy import litert_worker
-from counterpoise.deploy.base import Calibration, Format, Logits, Pixels, Request, Runtime
+from counterpoise.deploy.base import Calibration, Format, Logits, Pixels, Request, Runtime, register
 from counterpoise.deploy.environments import Environment, here, outside
 from counterpoise.deploy.tracing import trace
 from counterpoise.errors import CounterpoiseError, ExportError, RunError
 
 
+@register
 class LiteRT(Format):
     """Converted by litert-torch, in 8 bits by ai-edge-quantizer, run by ai-edge-litert.
 
@@ -150,6 +151,3 @@ def _patterns(keep: tuple[str, ...], program: torch.export.ExportedProgram) -> l
 def _reason(words: str) -> str:
     lines = [line for line in words.strip().splitlines() if re.match(r"\w*(\.\w+)*(Error|Exception)\b", line)]
     return (lines or words.strip().splitlines() or ["it said nothing"])[-1]
-
-
-FORMAT = LiteRT()

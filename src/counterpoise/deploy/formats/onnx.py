@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from counterpoise.deploy import any_size
-from counterpoise.deploy.base import Calibration, Format, Pixels, Request, Runtime
+from counterpoise.deploy.base import Calibration, Format, Pixels, Request, Runtime, register
 from counterpoise.deploy.tracing import lacking, trace
 from counterpoise.errors import ConfigError, ExportError
 
@@ -50,6 +50,7 @@ def load(path: str, threads: int | None) -> Runtime:
     return lambda pixels: session.run(None, {"pixels": pixels})[0]
 
 
+@register
 class Onnx(Format):
     """One .onnx file."""
 
@@ -349,6 +350,3 @@ def quiet() -> Iterator[None]:
         finally:
             for logger, level in zip(loggers, levels, strict=True):
                 logger.setLevel(level)
-
-
-FORMAT = Onnx()

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from counterpoise.deploy import any_size
-from counterpoise.deploy.base import Calibration, Format, Pixels, Request, Runtime
+from counterpoise.deploy.base import Calibration, Format, Pixels, Request, Runtime, register
 from counterpoise.deploy.formats import onnx
 from counterpoise.errors import ConfigError
 
@@ -34,6 +34,7 @@ def load(path: str, threads: int | None) -> Runtime:
     return lambda pixels: model(pixels)[0]
 
 
+@register
 class OpenVino(Format):
     """model.xml and model.bin. float32 is float32: weights are halved where float16 is asked for, and only there."""
 
@@ -175,6 +176,3 @@ def _estimator(method: str) -> Any:
         return StatisticsCollectorParameters(StatisticsType.QUANTILE, AggregatorType.MEAN, quantile_outlier_prob=share)
 
     return RangeEstimatorParameters(min=at(1e-4), max=at(1e-4))
-
-
-FORMAT = OpenVino()
