@@ -11,7 +11,6 @@ import pytest
 
 from counterpoise import config
 from counterpoise.studies import plan
-from counterpoise.studies.ranges import set_key
 from counterpoise.studies.results import plan_hash
 
 Values = dict[str, Any]
@@ -22,7 +21,11 @@ Write = Callable[..., Path]
 def changed(values: Values, changes: Values) -> Values:
     values = copy.deepcopy(values)
     for key, value in changes.items():
-        set_key(values, key, value)
+        *sections, last = key.split(".")
+        inner = values
+        for section in sections:
+            inner = inner.setdefault(section, {})
+        inner[last] = value
     return values
 
 

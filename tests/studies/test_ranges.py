@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import pytest
@@ -8,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from counterpoise.errors import ConfigError
-from counterpoise.studies.ranges import Range, draw, fill, halve, names_in, set_key
+from counterpoise.studies.ranges import Range, draw, fill, names_in
 
 
 @pytest.mark.parametrize(
@@ -78,24 +77,3 @@ def test_points_fill_every_range_evenly_and_come_back() -> None:
         assert sorted(int(16 * point[name]) for point in points) == list(range(16))
     assert draw(ranges, 16, seed=0) == points != draw(ranges, 16, seed=1)
     assert draw(ranges, 5, seed=0) == draw(ranges, 8, seed=0)[:5]
-
-
-@given(st.dictionaries(st.integers(0, 99), st.floats(0, 100) | st.just(math.nan), min_size=1), st.floats(0.01, 1))
-def test_halving_keeps_the_best_share(scores: dict[int, float], keep: float) -> None:
-    kept = halve(scores, keep)
-    assert len(kept) == max(1, math.ceil(len(scores) * keep - 1e-9))
-    dropped = [scores[trial] for trial in scores if trial not in kept]
-    for score in dropped:
-        assert math.isnan(score) or all(scores[trial] >= score for trial in kept)
-
-
-def test_of_equal_trials_the_earlier_goes_on() -> None:
-    assert halve({3: 1.0, 1: 1.0, 2: 1.0, 0: math.nan}, 0.5) == [1, 2]
-
-
-def test_a_dotted_key_leaves_what_it_was_copied_from() -> None:
-    inner = {"epochs": 3}
-    values = {"train": inner}
-    set_key(values, "train.optimizer.learning_rate", 0.1)
-    assert values == {"train": {"epochs": 3, "optimizer": {"learning_rate": 0.1}}}
-    assert inner == {"epochs": 3}

@@ -122,7 +122,7 @@ KEYS: dict[str, Key] = {
     "train.channels_last": _BY_MACHINE,
     "train.compile": _RUN,
     "train.ship": Key(resume=True),  # which of the weights that the run has anyway are the student
-    # Where a run was trained is noted beside it, and tables keep it apart (studies/origin.py).
+    # Where a run was trained is noted beside it, and tables keep it apart (studies/provenance.py).
     "train.fast": Key(resume=True, bits="rounding", auto="machine"),
     "train.device": Key(resume=True, bits="rounding", auto="machine"),
     "train.evaluate_every": _RUN,  # which epochs can be the best one
@@ -162,6 +162,13 @@ def flatten(run: Run) -> dict[str, Any]:
     walk(run.model_dump(mode="json"), "")
     flat["train.schedule.milestones"] = list(run.train.schedule.milestone_epochs(run.train.epochs))
     return flat
+
+
+def nested(key: str, value: Any) -> dict[str, Any]:
+    """A value at a dotted key, as a run file has it."""
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    return dict(value)
 
 
 def differences(there: Run, wanted: Run, *, resume: bool = False) -> dict[str, tuple[Any, Any]]:

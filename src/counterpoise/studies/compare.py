@@ -14,7 +14,7 @@ from counterpoise.studies.summary import Report, summarize
 
 
 @dataclass(frozen=True)
-class Result:
+class CompareResult:
     """What a call came to.
 
     Attributes:
@@ -28,7 +28,7 @@ class Result:
     errors: dict[str, str]
 
 
-def compare(file: str | Path, *, out: str | Path | None = None, fanout: Fanout | None = None) -> Result:
+def compare(file: str | Path, *, out: str | Path | None = None, fanout: Fanout | None = None) -> CompareResult:
     """Train what a compare file asks for, and sum it up in `out`.
 
     Raises:
@@ -42,7 +42,7 @@ def compare(file: str | Path, *, out: str | Path | None = None, fanout: Fanout |
     return run_comparison(comparison, fanout, fanout.backend(), until)
 
 
-def run_comparison(comparison: Comparison, fanout: Fanout, backend: Backend, until: float | None) -> Result:
+def run_comparison(comparison: Comparison, fanout: Fanout, backend: Backend, until: float | None) -> CompareResult:
     """The same from a comparison that was read."""
     place = comparison.plan.out
     say = fanout.console().print
@@ -61,4 +61,4 @@ def run_comparison(comparison: Comparison, fanout: Fanout, backend: Backend, unt
             told = summarize(comparison, rows, fanout.pool, present)
             if rows:
                 report.write(place, comparison, rows, told)
-    return Result(place, told, [job.name for job in left], errors)
+    return CompareResult(place, told, [job.name for job in left], errors)

@@ -22,7 +22,7 @@ Values = dict[str, Any] | str
 """Values of a run file, or the path of one, beside the file that names it."""
 
 
-class Plan(config.Section):
+class CompareFile(config.Section):
     """A compare file."""
 
     out: Path = Field(description="folder of the runs and of the tables")
@@ -51,7 +51,7 @@ class Plan(config.Section):
 
 
 @dataclass(frozen=True)
-class Job:
+class TrainingJob:
     """One run: a cell of a table and its seed.
 
     Attributes:
@@ -74,9 +74,9 @@ class Job:
 class Comparison:
     """A compare file, checked: every run that it asks for, all methods on seed after seed."""
 
-    plan: Plan
+    plan: CompareFile
     metric: str
-    jobs: tuple[Job, ...]
+    jobs: tuple[TrainingJob, ...]
 
     @property
     def primary(self) -> tuple[str, str] | None:
@@ -98,7 +98,7 @@ def read(path: Path, out: Path | None = None) -> Comparison:
 
 def resolve(values: Mapping[str, Any], origin: str, beside: Path) -> Comparison:
     """The same from its values; run files in it are looked for in the folder `beside`."""
-    plan = validated(Plan, values, origin)
+    plan: CompareFile = validated(CompareFile, values, origin)
     for key, name, choices in (
         ("baseline", plan.baseline, plan.methods),
         ("primary", plan.primary, plan.methods),
@@ -119,7 +119,7 @@ def resolve(values: Mapping[str, Any], origin: str, beside: Path) -> Comparison:
     for pair in pairs:
         check_alike({method: cells[pair, method][0] for method in methods}, plan.differs, origin)
     jobs = tuple(
-        Job(cell, placed(run, plan.out / "runs" / cell[0] / cell[1] / f"seed-{seed}", seed), distils)
+        TrainingJob(cell, placed(run, plan.out / "runs" / cell[0] / cell[1] / f"seed-{seed}", seed), distils)
         for seed in plan.seeds
         for cell, (run, distils) in cells.items()
     )
@@ -178,13 +178,12 @@ def term_listens(name: str, term: config.Term) -> bool:
 def shortened(values: Mapping[str, Any], epochs: int) -> dict[str, Any]:
     """The values of a run of so many epochs instead: milestones that are given in epochs keep their part of the run."""
     given = values.get("train") or {}
-    schedule = given.get("schedule") or {}
-    milestones = schedule.get("milestones") or ()
+    milestones = (given.get("schedule") or {}).get("milestones") or ()
     whole = given.get("epochs", config.Train().epochs)
+    train: dict[str, Any] = {"epochs": epochs}
     if epochs != whole and any(milestone >= 1 for milestone in milestones):
-        milestones = [milestone / whole for milestone in milestones]
-        given = {**given, "schedule": {**schedule, "milestones": milestones}}
-    return {**values, "train": {**given, "epochs": epochs}}
+        train["schedule"] = {"milestones": [milestone / whole for milestone in milestones]}
+    return config.merge(values, {"train": train})
 
 
 def placed(run: config.Run, folder: Path, seed: int) -> config.Run:
@@ -199,20 +198,12 @@ def metric_of(run: config.Run, wanted: str | None, origin: str, largest: bool = 
     """
     from counterpoise import tasks
 
-    known = [name for name in tasks.get(run.task).metrics if not largest or name != "loss"]
-    if wanted is None:
-        return headline(run)
-    if wanted not in known:
+    task = tasks.get(run.task)
+    known = [name for name in task.metrics if not largest or name != "loss"]
+    if wanted is not None and wanted not in known:
         why = " A search keeps what is largest." if largest and wanted == "loss" else ""
         raise ConfigError(f"metric in the {origin}: {unknown(f'Metric of {run.task}', wanted, known)}{why}")
-    return wanted
-
-
-def headline(run: config.Run) -> str:
-    """The metric that picks the best epoch."""
-    from counterpoise import tasks
-
-    return tasks.get(run.task).headline
+    return wanted or task.headline
 
 
 def check_alike(runs: Mapping[str, config.Run], allowed: Sequence[str], origin: str) -> None:

@@ -6,7 +6,7 @@ import ast
 import math
 import operator
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from pydantic import Field, model_validator
@@ -139,22 +139,3 @@ def names_in(values: Any) -> set[str]:
     if isinstance(values, list):
         return set().union(*map(names_in, values))
     return set(_NAME.findall(values)) if isinstance(values, str) else set()
-
-
-def set_key(values: dict[str, Any], key: str, value: Any) -> None:
-    """Put a value at a dotted key of nested mappings."""
-    *sections, last = key.split(".")
-    for section in sections:
-        inner = values.get(section)
-        values[section] = dict(inner) if isinstance(inner, Mapping) else {}
-        values = values[section]
-    values[last] = value
-
-
-def halve(scores: Mapping[int, float], keep: float) -> list[int]:
-    """The best share `keep` of the trials, at least one, in their order; the earlier of equals. nan is the worst."""
-    count = max(math.ceil(len(scores) * keep - 1e-9), 1)
-    ranked: Sequence[int] = sorted(
-        scores, key=lambda trial: (math.isnan(scores[trial]), 0 if math.isnan(scores[trial]) else -scores[trial], trial)
-    )
-    return sorted(ranked[:count])

@@ -9,6 +9,7 @@ import csv
 import hashlib
 import io
 import json
+import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -20,7 +21,7 @@ from counterpoise import config
 from counterpoise.config.keys import asked, flatten
 from counterpoise.errors import ConfigError, RunError
 from counterpoise.studies import provenance, standing
-from counterpoise.studies.plan import Job, term_listens
+from counterpoise.studies.plan import TrainingJob, term_listens
 from counterpoise.studies.running import folder_of, note, started, state
 from counterpoise.studies.standing import Present
 from counterpoise.system import documents
@@ -39,7 +40,7 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def row_of(job: Job, metric: str) -> Row | None:
+def row_of(job: TrainingJob, metric: str) -> Row | None:
     """The row of a job; None where it is not done."""
     status = state(job)
     if status not in ("done", "diverged"):
@@ -81,10 +82,19 @@ def row_of(job: Job, metric: str) -> Row | None:
 
 
 def value(row: Row) -> float:
-    """The metric of a run that is done. Raises ConfigError where its data gives none, such as top-5 of five classes."""
+    """The metric of a run; nan where it diverged. Raises ConfigError where its data gives none: top-5 of 5 classes."""
+    if row["status"] == "diverged":
+        return math.nan
     if not row["last"]:
         raise ConfigError(f"metric: {row['metric']} is not told of these data, so nothing can be chosen by it.")
     return float(row["last"])
+
+
+def score(job: TrainingJob, metric: str) -> float:
+    """The same of a job that is done."""
+    row = row_of(job, metric)
+    assert row is not None
+    return value(row)
 
 
 def _scores(folder: Path, metric: str) -> dict[str, Any]:
@@ -175,7 +185,7 @@ def write_rows(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, A
     write_text(path, text.getvalue())
 
 
-def settled(jobs: Sequence[Job], older: Sequence[Row], pool: bool, present: Present) -> set[str]:
+def settled(jobs: Sequence[TrainingJob], older: Sequence[Row], pool: bool, present: Present) -> set[str]:
     """Names of the jobs that have no folder, and need none: a row of the same run and origin is there.
 
     With `pool`, of any origin. Where data or teacher cannot be looked at, the rows are taken for theirs.
@@ -192,12 +202,12 @@ def settled(jobs: Sequence[Job], older: Sequence[Row], pool: bool, present: Pres
     return found
 
 
-def _stands(row: Row, job: Job, present: Present) -> bool:
+def _stands(row: Row, job: TrainingJob, present: Present) -> bool:
     said = present.stands(row, job.run)
     return said is True or (said is None and (present.of(job.run) is None))
 
 
-def gather(jobs: Sequence[Job], older: Sequence[Row], metric: str) -> list[Row]:
+def gather(jobs: Sequence[TrainingJob], older: Sequence[Row], metric: str) -> list[Row]:
     """Rows of all jobs that are done, in their order, and older rows that no folder here stands for."""
     here = [row for job in jobs if (row := row_of(job, metric)) is not None]
     known = {_told(row) for row in here}
@@ -212,7 +222,7 @@ def _told(row: Row) -> tuple[str, ...]:
     return row["plan_sha256"], row["origin"], row["data"], row["teacher_sha256"]
 
 
-def asked_for(rows: Sequence[Row], jobs: Sequence[Job], metric: str, present: Present) -> list[Row]:
+def asked_for(rows: Sequence[Row], jobs: Sequence[TrainingJob], metric: str, present: Present) -> list[Row]:
     """The rows that are runs of this compare file: results.csv may hold those of an older one, or of other data."""
     wanted = {plan_hash(job.run): job for job in jobs}
     return [

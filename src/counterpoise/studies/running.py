@@ -20,7 +20,7 @@ from counterpoise import config
 from counterpoise.config import keys
 from counterpoise.errors import ConfigError, CounterpoiseError, DivergedError, Interrupted, RunError
 from counterpoise.studies import provenance
-from counterpoise.studies.plan import Job
+from counterpoise.studies.plan import TrainingJob
 from counterpoise.studies.standing import Present
 from counterpoise.system import documents
 
@@ -40,7 +40,9 @@ class Outcome:
 class Backend(Protocol):
     """Trains jobs somewhere, each by `work`; calls `told` in this process as they end, in any order."""
 
-    def __call__(self, jobs: Sequence[Job], until: float | None, told: Callable[[Job, Outcome], None]) -> None: ...
+    def __call__(
+        self, jobs: Sequence[TrainingJob], until: float | None, told: Callable[[TrainingJob, Outcome], None]
+    ) -> None: ...
 
 
 def beside(folder: Path) -> Path:
@@ -48,7 +50,7 @@ def beside(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.origin.json")
 
 
-def folder_of(job: Job) -> Path:
+def folder_of(job: TrainingJob) -> Path:
     """The folder of its run."""
     assert job.run.out is not None
     return job.run.out
@@ -63,7 +65,7 @@ def note(folder: Path) -> dict[str, Any]:
     return {"sittings": [], "diverged": None, **(found if isinstance(found, dict) else {})}
 
 
-def state(job: Job) -> State:
+def state(job: TrainingJob) -> State:
     """Where a job stands. Raises RunError where its folder holds another run."""
     from counterpoise.engine.run_folder import RunFolder
 
@@ -76,7 +78,7 @@ def state(job: Job) -> State:
     return "diverged" if note(folder.path)["diverged"] else "begun"
 
 
-def check(jobs: Sequence[Job], present: Present) -> None:
+def check(jobs: Sequence[TrainingJob], present: Present) -> None:
     """Raises RunError where a run that has ended was trained on other data, or by another teacher, than is asked for.
 
     Of one that goes on this is seen when it does.
@@ -89,7 +91,7 @@ def check(jobs: Sequence[Job], present: Present) -> None:
             _refuse(job, present.differences(started(folder.run_file), folder.identity(), job.run))
 
 
-def _refuse(job: Job, differing: Sequence[str]) -> None:
+def _refuse(job: TrainingJob, differing: Sequence[str]) -> None:
     if differing:
         raise RunError(
             f"{folder_of(job)} holds another run than {job.name} of this file:\n"
@@ -114,14 +116,14 @@ def differences(there: config.Run, wanted: config.Run) -> list[str]:
     return [f"{key}: {old!r} there, {new!r} here" for key, (old, new) in found.items()]
 
 
-def found_in(jobs: Sequence[Job]) -> list[str]:
+def found_in(jobs: Sequence[TrainingJob]) -> list[str]:
     """What the data of these runs is, as lines to print."""
     from counterpoise.data.checking import told
 
     return told(job.run.data for job in jobs)
 
 
-def work(job: Job, until: float | None, threads: int | None = None, cwd: Path | None = None) -> Outcome:
+def work(job: TrainingJob, until: float | None, threads: int | None = None, cwd: Path | None = None) -> Outcome:
     """Train a job in this process to its end, or until time.time() is at `until`; go on with what is there.
 
     Args:
@@ -146,7 +148,7 @@ def work(job: Job, until: float | None, threads: int | None = None, cwd: Path | 
         torch.set_num_threads(before)
 
 
-def _work(job: Job, until: float | None) -> Outcome:
+def _work(job: TrainingJob, until: float | None) -> Outcome:
     from counterpoise.engine import runs
     from counterpoise.system.files import write_text
 
@@ -202,12 +204,12 @@ def alone_in(out: Path) -> Iterator[None]:
 
 
 def run_all(
-    jobs: Sequence[Job],
+    jobs: Sequence[TrainingJob],
     backend: Backend,
     until: float | None,
     say: Callable[[str], None],
     present: Present | None = None,
-) -> tuple[list[Job], dict[str, str]]:
+) -> tuple[list[TrainingJob], dict[str, str]]:
     """Train all jobs that are not done; `present`: what their data and teachers are, where that was looked at before.
 
     Returns:
@@ -225,14 +227,14 @@ def run_all(
     # What is half done comes first, so that a table grows by whole runs.
     waiting.sort(key=lambda job: states[job.name] != "begun")
     done = len(jobs) - len(waiting)
-    left: dict[str, Job] = {job.name: job for job in waiting}
+    left: dict[str, TrainingJob] = {job.name: job for job in waiting}
     errors: dict[str, str] = {}
     started = time.perf_counter()
     for job in waiting:
         if states[job.name] == "new" and (late := never_reached(job.run.train)) is not None:
             raise ConfigError(f"The run of {job.name}: {late}")
 
-    def told(job: Job, outcome: Outcome) -> None:
+    def told(job: TrainingJob, outcome: Outcome) -> None:
         nonlocal done
         if outcome.kind == "left":
             return

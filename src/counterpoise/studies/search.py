@@ -12,27 +12,29 @@ epochs of the lower rungs once more, for every method alike, and they are counte
 from __future__ import annotations
 
 import math
-import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from counterpoise.errors import MissingExtraError, RunError
-from counterpoise.studies import plan, ranges, results, search_plan
-from counterpoise.studies.compare import Result, run_comparison
+from counterpoise.studies import halving, plan, results, search_plan
+from counterpoise.studies.compare import CompareResult, run_comparison
 from counterpoise.studies.fanout import Fanout
-from counterpoise.studies.plan import Job
-from counterpoise.studies.ranges import Point, Range
-from counterpoise.studies.running import Backend, alone_in, folder_of, run_all, state
+from counterpoise.studies.halving import Race
+from counterpoise.studies.ranges import Range
+from counterpoise.studies.results import Row
+from counterpoise.studies.running import alone_in, folder_of, run_all
 from counterpoise.studies.search_plan import Search
 from counterpoise.studies.standing import Present
 from counterpoise.system.files import write_text
 from counterpoise.system.grid import Grid, names, numbers, texts
 
 STUDIES = "optuna.journal"
-Scores = dict[str, dict[int, dict[int, float]]]
-"""Mean over seeds of the metric on held-out images, by method, trial and epochs; nan where a run diverged."""
+Trials = Race[int]
+"""By method and trial; scores are means over seeds."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class SearchResult:
     metric: str
     budget: list[dict[str, Any]]
     winners: dict[str, dict[str, Any]]
-    final: Result | None = None
+    final: CompareResult | None = None
     left: list[str] = field(default_factory=list)
     errors: dict[str, str] = field(default_factory=dict)
 
@@ -73,19 +75,37 @@ def search(
         raise MissingExtraError("search", "search") from None
     found = search_plan.read(Path(file), None if out is None else Path(out))
     backend = fanout.backend()
+    say = fanout.console().print
     with alone_in(found.plan.out):
-        scores, left, errors = _climb(found, fanout, backend, until)
-        write_rows(found, scores)
+        present = Present(say)
+        trials: Trials = halving.race(
+            {method: range(found.plan.trials) for method in found.plan.methods},
+            found.rungs,
+            found.plan.keep,
+            jobs_of=lambda method, trial, epochs: [found.job(method, trial, epochs, seed) for seed in found.plan.seeds],
+            score=lambda method, trial, jobs: fmean(results.score(job, found.metric) for job in jobs),
+            train=lambda jobs: run_all(jobs, backend, until, say, present),
+            tell=say,
+            decided=lambda trials: hand_over(found, trials),
+        )
+        write_rows(found, trials)
         budget = spent(found)
-        if left or errors:
-            return SearchResult(found.plan.out, found.metric, budget, {}, None, left, errors)
-        won = winners(found, scores)
-        values = found.final(won)
+        if not trials.over:
+            return SearchResult(found.plan.out, found.metric, budget, {}, None, trials.left, trials.errors)
+        winners = {method: trial for method, (trial,) in trials.kept.items()}
+        told = {
+            method: {
+                "trial": trial,
+                "score": trials.scores[method][trial][found.rungs[-1]],
+                **found.design[method][trial],
+            }
+            for method, trial in winners.items()
+        }
+        for method, row in told.items():
+            if math.isnan(row["score"]):
+                raise RunError(f"All trials of method {method} diverged: its ranges reach too far.")
+        values = found.final(winners)
         write_text(found.plan.out / "final.yaml", results.dump_yaml(values))
-    told = {
-        method: {"trial": trial, "score": scores[method][trial][found.rungs[-1]], **found.design[method][trial]}
-        for method, trial in won.items()
-    }
     if not final:
         return SearchResult(found.plan.out, found.metric, budget, told)
     comparison = plan.resolve(values, f"compare file {found.plan.out / 'final.yaml'}", Path(file).parent)
@@ -93,59 +113,7 @@ def search(
     return SearchResult(found.plan.out, found.metric, budget, told, ended, ended.left, ended.errors)
 
 
-def _climb(
-    found: Search, fanout: Fanout, backend: Backend, until: float | None
-) -> tuple[Scores, list[str], dict[str, str]]:
-    """Rung after rung, as far as time allows; scores, and what is left or cannot go on."""
-    say = fanout.console().print
-    present = Present(say)
-    scores: Scores = {method: {trial: {} for trial in range(found.plan.trials)} for method in found.plan.methods}
-    kept = {method: list(range(found.plan.trials)) for method in found.plan.methods}
-    for rung, epochs in enumerate(found.rungs):
-        jobs = rung_jobs(found, kept, epochs)
-        every = [job for cell in jobs.values() for job in cell]
-        say(f"rung {rung + 1} of {len(found.rungs)}: {epochs} epochs, {len(every)} runs")
-        left, errors = run_all(every, backend, until, say, present)
-        if left or errors:
-            return scores, [job.name for job in left], errors
-        for (method, trial), cell in jobs.items():
-            scores[method][trial][epochs] = statistics.fmean(_score(job, found.metric) for job in cell)
-        if rung + 1 < len(found.rungs):
-            kept = {
-                method: ranges.halve({trial: scores[method][trial][epochs] for trial in trials}, found.plan.keep)
-                for method, trials in kept.items()
-            }
-        hand_over(found, scores, kept, last=rung + 1 == len(found.rungs))
-    return scores, [], {}
-
-
-def rung_jobs(found: Search, kept: Mapping[str, Sequence[int]], epochs: int) -> dict[tuple[str, int], list[Job]]:
-    """The runs of a rung, by method and trial."""
-    return {
-        (method, trial): [found.job(method, trial, epochs, seed) for seed in found.plan.seeds]
-        for method, trials in kept.items()
-        for trial in trials
-    }
-
-
-def _score(job: Job, metric: str) -> float:
-    row = results.row_of(job, metric)
-    assert row is not None
-    return results.value(row) if row["status"] == "done" else math.nan
-
-
-def winners(found: Search, scores: Scores) -> dict[str, int]:
-    """The best trial of each method on the last rung. Raises RunError where all of them diverged."""
-    chosen = {}
-    for method, trials in scores.items():
-        reached = {trial: by[found.rungs[-1]] for trial, by in trials.items() if found.rungs[-1] in by}
-        if all(map(math.isnan, reached.values())):
-            raise RunError(f"All trials of method {method} diverged: its ranges reach too far.")
-        chosen[method] = ranges.halve(reached, 1e-9)[0]
-    return chosen
-
-
-def hand_over(found: Search, scores: Scores, kept: Mapping[str, Sequence[int]], last: bool) -> None:
+def hand_over(found: Search, trials: Trials) -> None:
     """Put trials that are decided into Optuna's storage, a study a method, for its dashboard and analyses."""
     import optuna
     from optuna.storages import JournalStorage
@@ -156,16 +124,16 @@ def hand_over(found: Search, scores: Scores, kept: Mapping[str, Sequence[int]], 
     path = found.plan.out / f".{STUDIES}.partial"
     path.unlink(missing_ok=True)
     storage = JournalStorage(JournalFileBackend(str(path)))
-    for method, trials in scores.items():
+    states = optuna.trial.TrialState
+    for method, scores in trials.scores.items():
         study = optuna.create_study(storage=storage, study_name=method, direction="maximize")
         distributions = {name: _distribution(chosen) for name, chosen in found.ranges[method].items()}
-        for trial, by_epochs in trials.items():
-            if trial in kept[method] and not last:
-                continue
+        for trial, by_epochs in scores.items():
             reached = max(by_epochs)
-            diverged = math.isnan(by_epochs[reached])
-            states = optuna.trial.TrialState
-            done = reached == found.rungs[-1] and not diverged
+            last, diverged = reached == found.rungs[-1], math.isnan(by_epochs[reached])
+            if trial in trials.kept[method] and not last:
+                continue
+            done = last and not diverged
             study.add_trial(
                 optuna.trial.create_trial(
                     state=states.FAIL if diverged else states.COMPLETE if done else states.PRUNED,
@@ -189,7 +157,7 @@ def _distribution(chosen: Range) -> Any:
     return FloatDistribution(chosen.low, chosen.high, log=chosen.log)
 
 
-def write_rows(found: Search, scores: Scores) -> None:
+def write_rows(found: Search, trials: Trials) -> None:
     """search.csv: one line a trial, its values and its score at each rung; trials.csv: one line a run."""
     names = sorted(set().union(*found.ranges.values()))
     columns = ["method", "trial", *names, *(f"{found.metric}_{epochs}_epochs" for epochs in found.rungs)]
@@ -200,51 +168,44 @@ def write_rows(found: Search, scores: Scores) -> None:
             **found.design[method][trial],
             **{f"{found.metric}_{epochs}_epochs": score for epochs, score in by_epochs.items()},
         }
-        for method, trials in scores.items()
-        for trial, by_epochs in trials.items()
+        for method, scores in trials.scores.items()
+        for trial, by_epochs in scores.items()
     ]
     results.write_rows(found.plan.out / "search.csv", columns, rows)
-    runs = [
-        {**row, "pair": "search", "method": job.cell[0], "trial": job.cell[1]}
-        for job in begun(found)
-        if (row := results.row_of(job, found.metric)) is not None
-    ]
-    results.write_rows(found.plan.out / "trials.csv", ["trial", *results.COLUMNS], runs)
+    results.write_rows(found.plan.out / "trials.csv", ["trial", *results.COLUMNS], runs(found))
 
 
-def begun(found: Search) -> Iterator[Job]:
-    """The runs of this search that have a folder."""
-    for method in found.plan.methods:
-        for epochs in found.rungs:
-            for trial in range(found.plan.trials):
-                for seed in found.plan.seeds:
-                    job = found.job(method, trial, epochs, seed)
-                    if folder_of(job).is_dir() and state(job) != "new":
-                        yield job
+def runs(found: Search) -> Iterator[Row]:
+    """The runs of this search that have ended, as rows."""
+    plan = found.plan
+    for method, epochs, trial, seed in product(plan.methods, found.rungs, range(plan.trials), plan.seeds):
+        job = found.job(method, trial, epochs, seed)
+        if folder_of(job).is_dir() and (row := results.row_of(job, found.metric)) is not None:
+            yield {**row, "pair": "search", "method": method, "trial": job.cell[1]}
 
 
 def spent(found: Search) -> list[dict[str, Any]]:
     """What each method got: trials, runs, epochs, images seen in training, and seconds."""
     from counterpoise.data import sources
 
-    jobs = list(begun(found))
-    images = len(sources.load(jobs[0].run.data).train) if jobs else 0
+    rows = list(runs(found))
+    data = found.job(next(iter(found.plan.methods)), 0, found.rungs[0], found.plan.seeds[0]).run.data
+    images = len(sources.load(data).train) if rows else 0
     budget = []
     for method in found.plan.methods:
-        own = [job for job in jobs if job.cell[0] == method]
-        rows = [row for job in own if (row := results.row_of(job, found.metric)) is not None]
-        epochs = sum(int(row["epochs"]) for row in rows)
+        own = [row for row in rows if row["method"] == method]
+        epochs = sum(int(row["epochs"]) for row in own)
         budget.append(
             {
                 "method": method,
                 "ranges": len(found.ranges[method]),
                 "trials": found.plan.trials,
                 "seeds": len(found.plan.seeds),
-                "runs": len(rows),
-                "diverged": sum(row["status"] == "diverged" for row in rows),
+                "runs": len(own),
+                "diverged": sum(row["status"] == "diverged" for row in own),
                 "epochs": epochs,
                 "images": epochs * images,
-                "seconds": sum(float(row["seconds"]) for row in rows if row["seconds"]),
+                "seconds": sum(float(row["seconds"]) for row in own if row["seconds"]),
             }
         )
     return budget
@@ -252,29 +213,20 @@ def spent(found: Search) -> list[dict[str, Any]]:
 
 def tables(result: SearchResult) -> Iterator[Any]:
     """Budgets and winners for a terminal."""
-    grid = Grid("what each method got", [*names("method"), *numbers(*(c for c in result.budget[0] if c != "method"))])
+    _, *columns = result.budget[0]
+    grid = Grid("what each method got", [*names("method"), *numbers(*columns)])
     for row in result.budget:
-        grid.add(
-            row["method"],
-            *(
-                f"{value:,.1f}" if isinstance(value, float) else f"{value:,}"
-                for key, value in row.items()
-                if key != "method"
-            ),
-        )
+        method, *counts = row.values()
+        grid.add(method, *(f"{count:,.1f}" if isinstance(count, float) else f"{count:,}" for count in counts))
     yield grid
     if result.winners:
         title = "what was chosen on held-out training images"
         chosen = Grid(title, [*names("method"), *numbers("trial", result.metric), *texts("values")])
         for method, row in result.winners.items():
-            values = ", ".join(f"{name} {_shown(value)}" for name, value in _values(row).items())
-            chosen.add(method, str(row["trial"]), f"{row['score']:.2f}", values)
+            values = (f"{name} {_shown(value)}" for name, value in row.items() if name not in {"trial", "score"})
+            chosen.add(method, str(row["trial"]), f"{row['score']:.2f}", ", ".join(values))
         yield chosen
     yield f"Trials are in {result.out}/search.csv, Optuna's studies in {result.out}/{STUDIES}."
-
-
-def _values(row: Mapping[str, Any]) -> Point:
-    return {name: value for name, value in row.items() if name not in {"trial", "score"}}
 
 
 def _shown(value: Any) -> str:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
 
 from counterpoise import config
 from counterpoise.config import Section, Share
+from counterpoise.config.keys import nested
 from counterpoise.errors import ConfigError, unknown
 from counterpoise.studies import plan, ranges, results
-from counterpoise.studies.plan import Job, Values
+from counterpoise.studies.halving import Rungs
+from counterpoise.studies.plan import TrainingJob, Values
 from counterpoise.studies.ranges import Point, Range
 
 EVERYWHERE = ("train.optimizer.learning_rate", "train.optimizer.weight_decay")
@@ -23,7 +24,7 @@ SHARE = (0.1, 0.9)
 """A side of a divided total has at least a tenth of it."""
 
 
-class Method(Section):
+class SearchMethod(Section):
     """What a method has of its own."""
 
     objective: dict[str, Any] = Field(description="terms, with expressions of ranges such as $total * $share")
@@ -44,16 +45,16 @@ class Final(Section):
         return seeds
 
 
-class SearchPlan(Section):
+class SearchFile(Section):
     """A search file."""
 
     out: Path = Field(description="folder of trials and tables")
     run: Values = Field(default_factory=dict, description="what all runs have in common")
     ranges: dict[str, Range] = Field(default_factory=dict, description="ranges of all methods")
-    methods: dict[str, Method] = Field(description="what each method has of its own, by name")
+    methods: dict[str, SearchMethod] = Field(description="what each method has of its own, by name")
     trials: int = Field(16, ge=1, description="points a method")
     seeds: list[int] = Field(1, validate_default=True, description="how many a trial, counted from 0, or a list")
-    rungs: list[int] | None = Field(None, description="epochs at which trials are compared; default: train.epochs")
+    rungs: Rungs | None = Field(None, description="epochs at which trials are compared; default: train.epochs")
     keep: Share = Field(0.5, gt=0, description="share of the trials that goes on from each rung to the next")
     val_images: int = Field(5000, ge=1, description="training images that are held out to choose by")
     design_seed: int = Field(0, ge=0, lt=2**31, description="seed of the points")
@@ -67,16 +68,9 @@ class SearchPlan(Section):
 
     @field_validator("methods")
     @classmethod
-    def _names_are_folders(cls, methods: dict[str, Method]) -> dict[str, Method]:
+    def _names_are_folders(cls, methods: dict[str, SearchMethod]) -> dict[str, SearchMethod]:
         plan.check_names(methods)
         return methods
-
-    @model_validator(mode="after")
-    def _rungs_rise(self) -> SearchPlan:
-        rungs = self.rungs
-        if rungs is not None and (not rungs or rungs[0] < 1 or any(a >= b for a, b in pairwise(rungs))):
-            raise ValueError(f"rungs are epochs that rise from 1 on, got {rungs}")
-        return self
 
 
 @dataclass(frozen=True)
@@ -89,7 +83,7 @@ class Search:
         design: the points of each method.
     """
 
-    plan: SearchPlan
+    plan: SearchFile
     common: dict[str, Any]
     metric: str
     rungs: tuple[int, ...]
@@ -97,50 +91,39 @@ class Search:
     design: dict[str, list[Point]]
     origin: str
 
-    def values(self, method: str, point: Point) -> dict[str, Any]:
-        """The run file's values of a method at a point."""
+    def chosen(self, method: str, point: Point) -> dict[str, Any]:
+        """The run file's values that a method has of its own at a point."""
         where = f"methods.{method}.objective in the {self.origin}"
-        objective = ranges.fill(self.plan.methods[method].objective, point, where)
-        values = config.merge(self.common, {"objective": objective})
-        for name, chosen in self.ranges[method].items():
-            if chosen.key is not None:
-                ranges.set_key(values, chosen.key, point[name])
+        values = {"objective": ranges.fill(self.plan.methods[method].objective, point, where)}
+        for name, choice in self.ranges[method].items():
+            if choice.key is not None:
+                values = config.merge(values, nested(choice.key, point[name]))
         return values
 
-    def job(self, method: str, trial: int, epochs: int, seed: int) -> Job:
+    def keys(self) -> list[str]:
+        """The keys of the run file that are chosen."""
+        return sorted({r.key for named in self.ranges.values() for r in named.values() if r.key is not None})
+
+    def job(self, method: str, trial: int, epochs: int, seed: int) -> TrainingJob:
         """One run of a trial, on what is left of the training images."""
-        values = self.values(method, self.design[method][trial])
-        values = plan.shortened(values, epochs)
-        data = values.get("data", {})
-        values["data"] = {
-            **({"path": data} if isinstance(data, str | Path) else data),
-            "held_out": self.plan.val_images,
-        }
+        values = config.merge(self.common, self.chosen(method, self.design[method][trial]))
+        values = config.merge(plan.shortened(values, epochs), {"data": {"held_out": self.plan.val_images}})
         name = f"trial-{trial:03d}"
         run, distils = plan.complete(values, f"{name} of method {method} of the {self.origin}")
         folder = self.plan.out / "trials" / method / name / f"epochs-{epochs}" / f"seed-{seed}"
-        return Job((method, name, f"{epochs} epochs"), plan.placed(run, folder, seed), distils)
+        return TrainingJob((method, name, f"{epochs} epochs"), plan.placed(run, folder, seed), distils)
 
     def final(self, winners: Mapping[str, int]) -> dict[str, Any]:
         """The compare file of the winners: all training images, the data's own val, seeds that no trial has seen."""
-        chosen = sorted({r.key for named in self.ranges.values() for r in named.values() if r.key is not None})
-        methods = {}
-        for method, trial in winners.items():
-            point = self.design[method][trial]
-            own: dict[str, Any] = {"objective": ranges.fill(self.plan.methods[method].objective, point, method)}
-            for name, choice in self.ranges[method].items():
-                if choice.key is not None:
-                    ranges.set_key(own, choice.key, point[name])
-            methods[method] = own
         final = self.plan.final
         return {
             "out": str(self.plan.out / "final"),
             "run": self.common,
-            "methods": methods,
+            "methods": {method: self.chosen(method, self.design[method][trial]) for method, trial in winners.items()},
             "seeds": self.fresh_seeds(),
-            "baseline": final.baseline or next(iter(methods)),
+            "baseline": final.baseline or next(iter(winners)),
             **({} if final.primary is None else {"primary": final.primary}),
-            "differs": chosen,
+            "differs": self.keys(),
             "metric": self.metric,
         }
 
@@ -157,7 +140,7 @@ def read(path: Path, out: Path | None = None) -> Search:
     if out is not None:
         values = {**values, "out": out}
     origin = f"search file {path}"
-    found: SearchPlan = plan.validated(SearchPlan, values, origin)
+    found: SearchFile = plan.validated(SearchFile, values, origin)
     for key, name in (("final.baseline", found.final.baseline), ("final.primary", found.final.primary)):
         if name is not None and name not in found.methods:
             raise ConfigError(f"{key} in the {origin}: {unknown('Method', name, found.methods)}")
@@ -181,7 +164,7 @@ def read(path: Path, out: Path | None = None) -> Search:
     return search
 
 
-def _ranges_of(method: str, found: SearchPlan, origin: str) -> dict[str, Range]:
+def _ranges_of(method: str, found: SearchFile, origin: str) -> dict[str, Range]:
     """All ranges of a method. Raises ConfigError where one is missing or of no use."""
     own = found.methods[method]
     used = ranges.names_in(own.objective)
@@ -240,5 +223,4 @@ def _check_chances(search: Search) -> None:
                     f"The teacher's terms of method {method} in the {origin} weigh {weight} together where $total is "
                     f"{point['total']}: all of $total is to be divided among them, no more and no less."
                 )
-    keys = [chosen.key for named in search.ranges.values() for chosen in named.values() if chosen.key is not None]
-    plan.check_alike(runs, keys, origin)
+    plan.check_alike(runs, search.keys(), origin)

@@ -54,7 +54,6 @@ def test_the_upper_end_of_the_interval_keeps_the_budget() -> None:
     small = {"size": Cost(3.0, 3.0)}
     assert budget.excess({**small, "latency": Cost(9.0, 10.0)}) == {}
     assert budget.excess({**small, "latency": Cost(9.0, 10.5)}) == {"latency": 1.05}
-    assert budget.missing(small) == ["latency"]
 
 
 def test_what_it_would_take_is_kept_by_what_came_nearest() -> None:

@@ -155,7 +155,7 @@ def test_wrong_arguments_are_said_before_anything_is_done(run: Run, run_file: Pa
         (("--budget", "latency=5ms", "--runtime", "onnx", *STUDENTS), "write latency<=5ms"),
         (("--budget", "size<=1MB", "--runtime", "onxx", *STUDENTS), "Did you mean 'onnx'?"),
         ((*BUDGET, *STUDENTS, "--rounds", "3"), "rounds must be 6 or more"),
-        ((*BUDGET, *STUDENTS, "--keep", "1"), "keep must be a share between 0 and 1"),
+        ((*BUDGET, *STUDENTS, "--keep", "1"), "keep: input should be less than 1"),
         ((*BUDGET, *STUDENTS, "--rungs", "4", "2"), "rungs are epochs that rise"),
         ((*BUDGET, *STUDENTS, "--val-images", "100"), "fewer than the 100 training images"),
     ):

@@ -12,7 +12,7 @@ import pytest
 
 from counterpoise.errors import ConfigError, RunError
 from counterpoise.studies.fitting import phone
-from counterpoise.studies.fitting.plan import Plan, resolve
+from counterpoise.studies.fitting.plan import FitPlan, resolve
 
 Run = Callable[..., tuple[int, str, str]]
 SMALL, LARGE = "digits-cnn_4_8-float32", "digits-cnn_16_32-float32"
@@ -33,7 +33,7 @@ def results(folder: Path, latency: Mapping[str, float], rounds: int = 6) -> Path
 
 
 @pytest.fixture
-def plan(run_file: Path) -> Plan:
+def plan(run_file: Path) -> FitPlan:
     """As it is asked for."""
     return resolve(run_file, budget=BUDGET, runtime="executorch", students=STUDENTS, out="fit")
 
@@ -49,7 +49,7 @@ def bundle(tmp_path: Path) -> Path:
     return folder
 
 
-def test_what_the_phone_said_stands_for_measurements(plan: Plan, bundle: Path) -> None:
+def test_what_the_phone_said_stands_for_measurements(plan: FitPlan, bundle: Path) -> None:
     entries, others = phone.read(plan, [results(bundle, {SMALL: 1.0, LARGE: 2.0})])
     assert [entry["cases"][0]["median_ms"] for entry in entries.values()] == pytest.approx([1.025, 2.025])
     assert entries[LARGE]["cases"][0]["high_ms"] == 2.05
@@ -57,7 +57,7 @@ def test_what_the_phone_said_stands_for_measurements(plan: Plan, bundle: Path) -
     assert not others
 
 
-def test_measurements_of_something_else_are_refused(plan: Plan, bundle: Path, tmp_path: Path) -> None:
+def test_measurements_of_something_else_are_refused(plan: FitPlan, bundle: Path, tmp_path: Path) -> None:
     file = results(bundle, {SMALL: 1.0})
     with pytest.raises(ConfigError, match=f"has no measurement of {LARGE}: write the candidates anew"):
         phone.read(plan, [file])
@@ -71,7 +71,7 @@ def test_measurements_of_something_else_are_refused(plan: Plan, bundle: Path, tm
         phone.read(plan, [tmp_path / "results.txt"])
 
 
-def test_other_files_are_not_taken_for_the_final_export(plan: Plan, tmp_path: Path) -> None:
+def test_other_files_are_not_taken_for_the_final_export(plan: FitPlan, tmp_path: Path) -> None:
     from counterpoise.deploy.measuring.subjects import Subject
 
     (tmp_path / "model.pte").write_bytes(b"trained again")

@@ -13,7 +13,7 @@ from multiprocessing.connection import wait
 from unittest.mock import patch
 
 from counterpoise.errors import RunError
-from counterpoise.studies.plan import Job
+from counterpoise.studies.plan import TrainingJob
 from counterpoise.studies.running import Outcome, work
 
 
@@ -26,7 +26,9 @@ class Processes:
     def __init__(self, jobs: int) -> None:
         self.jobs = jobs
 
-    def __call__(self, jobs: Sequence[Job], until: float | None, told: Callable[[Job, Outcome], None]) -> None:
+    def __call__(
+        self, jobs: Sequence[TrainingJob], until: float | None, told: Callable[[TrainingJob, Outcome], None]
+    ) -> None:
         count = min(self.jobs, len(jobs))
         if self.jobs == 1:
             for job in jobs:

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from counterpoise.config import Section
 from counterpoise.errors import MissingExtraError, RunError
-from counterpoise.studies.plan import Job
+from counterpoise.studies.plan import TrainingJob
 from counterpoise.studies.running import Outcome, work
 
 
@@ -35,7 +35,9 @@ class Ray:
         self.jobs = jobs
         self.options = options
 
-    def __call__(self, jobs: Sequence[Job], until: float | None, told: Callable[[Job, Outcome], None]) -> None:
+    def __call__(
+        self, jobs: Sequence[TrainingJob], until: float | None, told: Callable[[TrainingJob, Outcome], None]
+    ) -> None:
         import ray
 
         options = self.options
@@ -48,7 +50,7 @@ class Ray:
         task: Any = ray.remote(num_cpus=options.num_cpus, num_gpus=options.num_gpus, max_retries=options.retries)(work)
         threads = max(int(options.num_cpus), 1)
         waiting = list(jobs)
-        running: dict[object, Job] = {}
+        running: dict[object, TrainingJob] = {}
         try:
             while waiting or running:
                 while waiting and (self.jobs == 1 or len(running) < self.jobs):

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from counterpoise.config import Section
 from counterpoise.errors import MissingExtraError, RunError
-from counterpoise.studies.plan import Job
+from counterpoise.studies.plan import TrainingJob
 from counterpoise.studies.running import Outcome, work
 
 POLL_SECONDS = 1.0
@@ -33,7 +33,7 @@ class Options(Section):
 class Sitting:
     """`work` as submitit wants it: asked for a checkpoint, it is to be queued again as it is."""
 
-    def __call__(self, job: Job, until: float | None, threads: int) -> Outcome:
+    def __call__(self, job: TrainingJob, until: float | None, threads: int) -> Outcome:
         return work(job, until, threads)
 
     def checkpoint(self, *arguments: Any) -> Any:
@@ -54,7 +54,9 @@ class Slurm:
         self.jobs = jobs
         self.options = options
 
-    def __call__(self, jobs: Sequence[Job], until: float | None, told: Callable[[Job, Outcome], None]) -> None:
+    def __call__(
+        self, jobs: Sequence[TrainingJob], until: float | None, told: Callable[[TrainingJob, Outcome], None]
+    ) -> None:
         import submitit
 
         options = self.options

@@ -49,10 +49,6 @@ class Budget:
             if name in costs and costs[name].high > limit
         }
 
-    def missing(self, costs: Costs) -> list[str]:
-        """The quantities of the budget that are not known."""
-        return [name for name in self.limits if name not in costs]
-
     def loosened(self, costs: Costs) -> Budget:
         """The smallest budget above this one that such costs keep: what it would take."""
         return Budget(

@@ -49,7 +49,7 @@ class Candidate:
     model: str
     precision: str
     size: int | None = None
-    arguments: Mapping[str, Any] = field(default_factory=dict)
+    arguments: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     @property
     def student(self) -> str:

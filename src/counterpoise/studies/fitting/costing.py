@@ -30,7 +30,7 @@ from counterpoise.deploy.measuring.subjects import Subject
 from counterpoise.deploy.network import Deployed
 from counterpoise.errors import ConfigError, CounterpoiseError, MeasureError, RunError
 from counterpoise.studies.fitting.candidates import Candidate
-from counterpoise.studies.fitting.plan import Plan, with_student
+from counterpoise.studies.fitting.plan import FitPlan, with_student
 from counterpoise.system import documents
 from counterpoise.system.machine import processor
 
@@ -79,7 +79,7 @@ class Ledger:
             os.fsync(file.fileno())
 
 
-def measure(plan: Plan, ledger: Ledger, tell: Callable[[str], None]) -> dict[str, Entry]:
+def measure(plan: FitPlan, ledger: Ledger, tell: Callable[[str], None]) -> dict[str, Entry]:
     """An entry for each candidate by name, measured where the ledger has none from this machine."""
     keys = {candidate.name: key(plan, candidate) for candidate in plan.candidates}
     left = [candidate for candidate in plan.candidates if keys[candidate.name] not in ledger.entries]
@@ -98,7 +98,7 @@ def measure(plan: Plan, ledger: Ledger, tell: Callable[[str], None]) -> dict[str
 
 
 def exports(
-    plan: Plan, wanted: Sequence[Candidate], data: Splits, folder: Path
+    plan: FitPlan, wanted: Sequence[Candidate], data: Splits, folder: Path
 ) -> tuple[list[Subject], dict[str, str]]:
     """Untrained candidates as exports in folders of their own; and why others cannot be exported, by name."""
     found, failed = [], {}
@@ -110,9 +110,9 @@ def exports(
     return found, failed
 
 
-def timed(plan: Plan, found: list[Subject], keys: Mapping[str, str]) -> Iterator[Entry]:
+def timed(plan: FitPlan, found: list[Subject], keys: Mapping[str, str]) -> Iterator[Entry]:
     """Entries of exports, measured in turn; one that fails is left out of the next attempt."""
-    settings = timing.Settings((plan.threads,), (1,), plan.rounds, plan.seconds)
+    settings = timing.Settings((plan.asked.threads,), (1,), plan.asked.rounds, plan.asked.seconds)
     while found:
         try:
             cases = timing.time_all(found, settings)
@@ -126,7 +126,7 @@ def timed(plan: Plan, found: list[Subject], keys: Mapping[str, str]) -> Iterator
         return
 
 
-def measure_final(plan: Plan, winner: Candidate, subject: Subject, ledger: Ledger) -> Entry:
+def measure_final(plan: FitPlan, winner: Candidate, subject: Subject, ledger: Ledger) -> Entry:
     """The entry of the winner's export: measured in a fresh process, where these very files were not."""
     content = hashlib.sha256(b"".join(file.read_bytes() for file in subject.files)).hexdigest()
     found = key(plan, winner, content)
@@ -138,7 +138,7 @@ def measure_final(plan: Plan, winner: Candidate, subject: Subject, ledger: Ledge
     return entry
 
 
-def untrained(plan: Plan, candidate: Candidate, data: Splits, folder: Path) -> Subject:
+def untrained(plan: FitPlan, candidate: Candidate, data: Splits, folder: Path) -> Subject:
     """Export a candidate with weights of chance. Raises whatever is wrong with it."""
     from counterpoise.engine.assemble import build_student
 
@@ -179,7 +179,7 @@ def as_if_trained(network: nn.Module) -> None:
     network.eval()
 
 
-def config_of(plan: Plan, candidate: Candidate) -> Any:
+def config_of(plan: FitPlan, candidate: Candidate) -> Any:
     """The run of a candidate whose weights are left to chance."""
     from counterpoise.studies.plan import complete
 
@@ -187,7 +187,7 @@ def config_of(plan: Plan, candidate: Candidate) -> Any:
     return run.model_copy(update={"student": run.student.model_copy(update={"pretrained": False})})
 
 
-def key(plan: Plan, candidate: Candidate, weights: str = "") -> str:
+def key(plan: FitPlan, candidate: Candidate, weights: str = "") -> str:
     """What a measurement depends on, as a short hash: the candidate, the runtime, how it is measured, the machine."""
     found = [
         candidate.section(),
@@ -195,7 +195,7 @@ def key(plan: Plan, candidate: Candidate, weights: str = "") -> str:
         plan.run.data.model_dump(mode="json", include={"path", "source", "options", "size", "scenes"}),
         plan.format.name,
         plan.format.versions(),
-        (plan.threads, plan.rounds, plan.seconds),
+        (plan.asked.threads, plan.asked.rounds, plan.asked.seconds),
         (processor(), timing.cores()),
         weights,
     ]

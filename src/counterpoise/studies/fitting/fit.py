@@ -13,12 +13,11 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from counterpoise.data import sources
 from counterpoise.data.checking import told
 from counterpoise.deploy import folder as deployed
 from counterpoise.deploy.export import export
 from counterpoise.deploy.measuring import measure as measuring
-from counterpoise.errors import ConfigError, NothingFits, RunError
+from counterpoise.errors import ConfigError, NothingFits
 from counterpoise.models import folder as student_folder
 from counterpoise.studies import results
 from counterpoise.studies.fanout import Fanout
@@ -26,16 +25,12 @@ from counterpoise.studies.fitting import costing, frontier, phone, scoring
 from counterpoise.studies.fitting.budget import Cost, Costs, costs_of, shown
 from counterpoise.studies.fitting.candidates import Candidate
 from counterpoise.studies.fitting.costing import Entry, Ledger
-from counterpoise.studies.fitting.plan import Plan, resolve
-from counterpoise.studies.plan import Job
+from counterpoise.studies.fitting.plan import FitPlan, resolve
+from counterpoise.studies.plan import TrainingJob
 from counterpoise.studies.running import Backend, alone_in, folder_of, run_all
 from counterpoise.system import documents
 from counterpoise.system.files import write_text
 from counterpoise.system.grid import Grid, names, numbers, texts
-
-SHARE_HELD_OUT = 0.1
-"""Of the training images, to choose by, unless told otherwise."""
-
 
 FINAL = "final-"
 AGAIN = "The promise rests on the untrained network so far. To see that the export keeps it, measure that, too:"
@@ -79,8 +74,6 @@ class FitResult:
 def fit(
     run_file: str | Path,
     *,
-    budget: str,
-    runtime: str,
     measured: Sequence[str | Path] = (),
     fanout: Fanout | None = None,
     **options: Any,
@@ -89,11 +82,8 @@ def fit(
 
     Args:
         run_file: data, teacher or store, objective and training; its student is chosen here.
-        budget: such as "latency<=15ms, size<=4MB"; of latency, size, memory, multiply_adds, parameters.
-        runtime: onnx, openvino, executorch, ...
         measured: instead of measuring here, outputs of the benchmark tools on a phone for `candidates_to`'s bundle.
-        options: students, sizes, precisions, candidates, out, threads, rounds, seconds, keep, val_images, rungs,
-            within; see `plan.resolve`.
+        options: further ones by the names of `FitOptions`, which are the command's.
 
     Raises:
         ConfigError: whatever is wrong with budget, candidates, run file or measurements.
@@ -104,70 +94,60 @@ def fit(
     """
     fanout = fanout or Fanout()
     until = fanout.until()
-    plan = _with_held_out(resolve(run_file, budget=budget, runtime=runtime, **options))
+    plan = resolve(run_file, **options)
     backend = fanout.backend()
     with alone_in(plan.out):
         costing.clear(plan.out)
         if fanout.show:
-            for line in told([plan.run.data.model_copy(update={"held_out": plan.val_images or 0})]):
+            for line in told([plan.run.data.model_copy(update={"held_out": plan.held_out})]):
                 fanout.console().print(line)
         return _fit(plan, [Path(file) for file in measured], backend, until, fanout.console().print)
 
 
-def candidates_to(run_file: str | Path, folder: str | Path, *, budget: str, runtime: str, **options: Any) -> list[Path]:
-    """Write the untrained candidates into a folder, to be measured on a phone; raises as `fit` does."""
-    plan = _with_held_out(resolve(run_file, budget=budget, runtime=runtime, **options))
+def candidates_to(run_file: str | Path, folder: str | Path, **options: Any) -> list[Path]:
+    """Write the untrained candidates into a folder, to be measured on a phone; options and errors as of `fit`."""
+    plan = resolve(run_file, **options)
     with alone_in(plan.out):
         return phone.bundle(plan, Path(folder))
 
 
 def _fit(
-    plan: Plan, measured: Sequence[Path], backend: Backend, until: float | None, tell: Callable[[str], None]
+    plan: FitPlan, measured: Sequence[Path], backend: Backend, until: float | None, tell: Callable[[str], None]
 ) -> FitResult:
     ledger = Ledger(plan.out / costing.MEASUREMENTS)
-    if measured:
-        entries, finals = phone.read(plan, measured)
-    else:
-        entries, finals = costing.measure(plan, ledger, tell), {}
-    costs = {name: {} if "failed" in entry else costs_of(entry, plan.threads) for name, entry in entries.items()}
-    status = {name: frontier.FAILED for name, entry in entries.items() if "failed" in entry}
-    for candidate in plan.candidates:
-        if candidate.name not in status:
-            _require(plan, costs[candidate.name])
-            if plan.budget.excess(costs[candidate.name]):
-                status[candidate.name] = frontier.OVER
+    entries, finals = phone.read(plan, measured) if measured else (costing.measure(plan, ledger, tell), {})
+    costs: dict[str, Costs] = {}
+    status: dict[str, str] = {}
     for name, entry in entries.items():
         if "failed" in entry:
+            status[name] = frontier.FAILED
             tell(f"{name} is left out: {entry['failed']}")
+            continue
+        costs[name] = _known(plan, entry)
+        if plan.budget.excess(costs[name]):
+            status[name] = frontier.OVER
     keeping = [candidate for candidate in plan.candidates if candidate.name not in status]
-    keeping.sort(
-        key=lambda candidate: costs[candidate.name].get("latency", Cost(0.0, 0.0)).value
-    )  # of equals, the faster
-
-    def tabled(scores: Mapping[str, Mapping[int, float]], kept: Sequence[Candidate], won: bool) -> list[dict[str, Any]]:
-        names = {candidate.name for candidate in kept}
-        known = {candidate.name: f"after {max(scores.get(candidate.name) or [0])} epochs" for candidate in keeping}
-        known |= dict.fromkeys(names, frontier.WINNER if won else "in the race")
-        rows = frontier.rows(plan, entries, scores, {**known, **status})
-        frontier.write(plan, rows)
-        return rows
-
     if not keeping:
-        tabled({}, [], False)
+        frontier.write(plan, entries, {}, status)
         raise NothingFits(nothing_fits(plan, entries, costs))
+    # Of equals, the faster.
+    keeping.sort(key=lambda candidate: costs[candidate.name].get("latency", Cost(0.0, 0.0)).value)
     tell(f"{len(keeping)} of {len(plan.candidates)} candidates keep {plan.budget}")
-    race = scoring.climb(plan, keeping, ledger, backend, until, tell)
-    done = not race.left and not race.errors
-    if done and race.epochs and math.isnan(race.scores[race.kept[0].name][race.epochs[-1]]):
+    race = scoring.race(plan, keeping, ledger, backend, until, tell)
+    scores, kept = race.scores[""], race.kept[""]
+    if race.over and math.isnan(next(reversed(scores[kept[0]].values()), 0.0)):
         raise NothingFits("All candidates that keep the budget diverged: lower train.optimizer.learning_rate.")
-    rows = tabled(race.scores, race.kept, done)
+    for candidate in keeping:
+        status[candidate.name] = f"after {max(scores[candidate], default=0)} epochs"
+    status |= dict.fromkeys((candidate.name for candidate in kept), frontier.WINNER if race.over else "in the race")
+    rows = frontier.write(plan, entries, {candidate.name: reached for candidate, reached in scores.items()}, status)
     result = FitResult(
         plan.out, str(plan.budget), plan.format.name, plan.metric, rows, left=race.left, errors=race.errors
     )
-    if not done:
+    if not race.over:
         return result
-    winner = race.kept[0]
-    result = replace(result, winner=winner.name, promised=_told(plan, costs[winner.name]))
+    winner = kept[0]
+    result = replace(result, winner=winner.name, promised=_values(plan, costs[winner.name]))
     tell(f"{winner.name} is chosen, and trained in full")
     job = plan.final(winner)
     left, errors = run_all([job], backend, until, tell)
@@ -187,34 +167,20 @@ def _fit(
         bundle = phone.bundle_of_final(plan, subject)
         result = replace(result, next_step=f"{AGAIN} sh {bundle}/measure.sh, and add --measured {bundle}/results.txt")
         return _written(result)
-    costs_now = costs_of(entry, plan.threads)
-    _require(plan, costs_now)
-    excess = plan.budget.excess(costs_now)
-    return _written(replace(result, measured=_told(plan, costs_now), holds=not excess))
+    final = _known(plan, entry)
+    return _written(replace(result, measured=_values(plan, final), holds=not plan.budget.excess(final)))
 
 
-def _summary(path: Path) -> dict[str, Any]:
-    """What a finished run says of itself. Raises RunError where that is gone or damaged."""
-    try:
-        values = documents.read_json(path, within=path.parent)
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} cannot be read: {error}.") from None
-    if not isinstance(values, dict):
-        raise RunError(f"{path} is damaged: it is no summary of a run.")
-    return values
-
-
-def _shipped(plan: Plan, winner: Candidate, job: Job, result: FitResult) -> FitResult:
+def _shipped(plan: FitPlan, winner: Candidate, job: TrainingJob, result: FitResult) -> FitResult:
     """Export the winner's run, where that is not done yet."""
     run = folder_of(job)
     row = results.row_of(job, plan.metric)
     if row is None or row["status"] != "done":
         raise NothingFits(f"{winner.name}, the best after few epochs, diverged when it was trained in full, in {run}.")
-    summary = _summary(run / "summary.json")
     place = plan.out / "final" / f"{winner.name}-{plan.format.name}"
     sha256 = student_folder.read(run / "student")[0].weights_sha256
     if not deployed.is_export(place) or deployed.read(place).student_sha256 != sha256:
-        within = plan.within if winner.precision == "int8" else None
+        within = plan.asked.within if winner.precision == "int8" else None
         export(
             run,
             to=plan.format.name,
@@ -225,44 +191,38 @@ def _shipped(plan: Plan, winner: Candidate, job: Job, result: FitResult) -> FitR
             within=within,
         )
     agreement = deployed.read(place).agreement
-    return replace(result, student=run / "student", export=place, metrics=summary["last"], agreement=agreement)
+    metrics = documents.read_json(run / "summary.json", within=run)["last"]
+    return replace(result, student=run / "student", export=place, metrics=metrics, agreement=agreement)
 
 
-def _with_held_out(plan: Plan) -> Plan:
-    """The plan with as many images held out as are to choose by."""
-    images = len(sources.load(plan.run.data).train)
-    count = plan.val_images if plan.val_images is not None else max(1, round(SHARE_HELD_OUT * images))
-    if not 1 <= count < images:
-        raise ConfigError(f"val_images must be 1 or more, and fewer than the {images} training images, got {count}.")
-    return replace(plan, val_images=count)
-
-
-def _require(plan: Plan, costs: Costs) -> None:
-    """Raises ConfigError where a quantity of the budget is not known."""
-    for name in plan.budget.missing(costs):
-        if name == "latency":
+def _known(plan: FitPlan, entry: Entry) -> Costs:
+    """The costs of an entry. Raises ConfigError where a quantity of the budget is not among them."""
+    costs = costs_of(entry, plan.asked.threads)
+    for name in plan.budget.limits:
+        if name not in costs and name == "latency":
             raise ConfigError("The measured latencies have no interval: the benchmark tool must have run 6 times each.")
-        raise ConfigError(f"The budget limits {name}, which is not known of what was measured: leave it out.")
+        if name not in costs:
+            raise ConfigError(f"The budget limits {name}, which is not known of what was measured: leave it out.")
+    return costs
 
 
-def nothing_fits(plan: Plan, entries: Mapping[str, Entry], costs: Mapping[str, Costs]) -> str:
+def nothing_fits(plan: FitPlan, entries: Mapping[str, Entry], costs: Mapping[str, Costs]) -> str:
     """Which candidate comes nearest, and what it would take."""
-    measured = {name: found for name, found in costs.items() if found}
     failed = [f"{name}: {entry['failed']}" for name, entry in entries.items() if "failed" in entry]
     also = "".join(f"\n  {line}" for line in failed[:5])
-    if not measured:
+    if not costs:
         return f"No candidate can be exported to {plan.format.name} and run:{also}"
-    nearest = min(measured, key=lambda name: max(plan.budget.excess(measured[name]).values()))
-    excess = plan.budget.excess(measured[nearest])
+    nearest = min(costs, key=lambda name: max(plan.budget.excess(costs[name]).values()))
+    excess = plan.budget.excess(costs[nearest])
     over = ", ".join(
-        f"{quantity} {_between(quantity, measured[nearest])}, {_times(times)} {shown(quantity, limit)}"
+        f"{quantity} {_between(quantity, costs[nearest])}, {_times(times)} {shown(quantity, limit)}"
         for quantity, times in excess.items()
         for limit in [plan.budget.limits[quantity]]
     )
     return (
-        f"No candidate keeps {plan.budget} on {plan.format.name} with {plan.threads} "
-        f"thread{'s' if plan.threads > 1 else ''}. Nearest is {nearest}: {over}. It would take a candidate that costs "
-        f'less, or --budget "{plan.budget.loosened(measured[nearest])}". All are in {plan.out}/frontier.csv.'
+        f"No candidate keeps {plan.budget} on {plan.format.name} with {plan.asked.threads} "
+        f"thread{'s' if plan.asked.threads > 1 else ''}. Nearest is {nearest}: {over}. It would take a candidate that "
+        f'costs less, or --budget "{plan.budget.loosened(costs[nearest])}". All are in {plan.out}/frontier.csv.'
         + (f"\nLeft out:{also}" if failed else "")
     )
 
@@ -278,7 +238,7 @@ def _times(excess: float) -> str:
     return f"{100 * (excess - 1):.2g}% over" if excess < 2 else f"{excess:,.3g} times"
 
 
-def _told(plan: Plan, costs: Costs) -> dict[str, list[float]]:
+def _values(plan: FitPlan, costs: Costs) -> dict[str, list[float]]:
     return {name: [costs[name].value, costs[name].high] for name in plan.budget.limits}
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from counterpoise.studies import plotting, results
 from counterpoise.studies.fitting.budget import Budget
-from counterpoise.studies.fitting.plan import Plan
+from counterpoise.studies.fitting.plan import FitPlan
 from counterpoise.system.files import replacing
 
 OVER, FAILED, WINNER = "over budget", "failed", "winner"
@@ -20,7 +20,7 @@ Row = dict[str, Any]
 
 
 def rows(
-    plan: Plan,
+    plan: FitPlan,
     entries: Mapping[str, Mapping[str, Any]],
     scores: Mapping[str, Mapping[int, float]],
     status: Mapping[str, str],
@@ -33,7 +33,9 @@ def rows(
     for candidate in plan.candidates:
         entry = entries[candidate.name]
         reached = scores.get(candidate.name, {})
-        case: Mapping[str, Any] = next((case for case in entry.get("cases", ()) if case["threads"] == plan.threads), {})
+        case: Mapping[str, Any] = next(
+            (case for case in entry.get("cases", ()) if case["threads"] == plan.asked.threads), {}
+        )
         size = entry.get("size") or ["", ""]
         found.append(
             {
@@ -79,13 +81,20 @@ def _beats(other: Row, row: Row, column: str) -> bool:
     return all(a >= b for a, b in pairs) and any(a > b for a, b in pairs)
 
 
-def write(plan: Plan, found: Sequence[Row]) -> None:
-    """frontier.csv, and where matplotlib is there frontier.png and frontier.svg."""
+def write(
+    plan: FitPlan,
+    entries: Mapping[str, Mapping[str, Any]],
+    scores: Mapping[str, Mapping[int, float]],
+    status: Mapping[str, str],
+) -> list[Row]:
+    """frontier.csv, and where matplotlib is there frontier.png and frontier.svg; the rows, as `rows` has them."""
+    found = rows(plan, entries, scores, status)
     known = list(dict.fromkeys(key for row in found for key in row if key not in COLUMNS))
     scored = sorted(known, key=epochs_of)
     results.write_rows(plan.out / "frontier.csv", [*COLUMNS, *scored], found)
     if scored and plotting.available():
         draw(plan.out, found, scored[0], plan.budget)
+    return found
 
 
 def draw(out: Path, found: Sequence[Row], column: str, budget: Budget) -> None:

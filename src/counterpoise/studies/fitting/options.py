@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import Field
 
 from counterpoise.config import Section
+from counterpoise.studies.halving import Rungs
 
 
 class FitOptions(Section):
@@ -28,8 +29,8 @@ class FitOptions(Section):
     threads: int = Field(1, description="of the runtime")
     rounds: int = Field(9, description="turns of each candidate, 6 or more")
     seconds: float = Field(0.2, description="of calls in each turn")
-    keep: float = Field(0.5, description="share of the candidates that goes on from each rung to the next")
-    rungs: list[int] | None = Field(
+    keep: float = Field(0.5, gt=0, lt=1, description="share of the candidates that goes on from each rung to the next")
+    rungs: Rungs | None = Field(
         None,
         description="epochs of each rung; default: halves of halves of train.epochs, for as many as there are "
         "candidates",

@@ -12,29 +12,31 @@ from counterpoise.deploy.measuring.subjects import Subject
 from counterpoise.errors import ConfigError, RunError
 from counterpoise.studies.fitting import costing
 from counterpoise.studies.fitting.costing import Entry
-from counterpoise.studies.fitting.plan import Plan
+from counterpoise.studies.fitting.plan import FitPlan
 from counterpoise.system import documents
 
 
-def bundle(plan: Plan, folder: Path) -> list[Path]:
+def bundle(plan: FitPlan, folder: Path) -> list[Path]:
     """Write untrained candidates and the commands that measure them; those that cannot be exported are noted."""
     with tempfile.TemporaryDirectory(dir=plan.out, prefix=".measuring-") as place:
         found, failed = costing.exports(plan, plan.candidates, sources.load(plan.run.data), Path(place))
         if not found:
             lines = "".join(f"\n  {name}: {why}" for name, why in failed.items())
             raise ConfigError(f"No candidate can be exported to {plan.format.name}:{lines}")
-        return phones.write_bundle(found, folder, threads=(plan.threads,), rounds=plan.rounds, more={"failed": failed})
+        return phones.write_bundle(
+            found, folder, threads=(plan.asked.threads,), rounds=plan.asked.rounds, more={"failed": failed}
+        )
 
 
-def bundle_of_final(plan: Plan, subject: Subject) -> Path:
+def bundle_of_final(plan: FitPlan, subject: Subject) -> Path:
     """The bundle of the winner's export, in the fit's folder."""
     place = plan.out / "final" / f"{subject.name}-bundle"
     if not (place / phones.CONTENTS).is_file():
-        phones.write_bundle([subject], place, threads=(plan.threads,), rounds=plan.rounds)
+        phones.write_bundle([subject], place, threads=(plan.asked.threads,), rounds=plan.asked.rounds)
     return place
 
 
-def read(plan: Plan, files: Sequence[Path]) -> tuple[dict[str, Entry], dict[str, Entry]]:
+def read(plan: FitPlan, files: Sequence[Path]) -> tuple[dict[str, Entry], dict[str, Entry]]:
     """Entries of the candidates, and of others such as a final export, by name.
 
     Raises ConfigError where a candidate is missing or was measured otherwise.
@@ -64,9 +66,11 @@ def read(plan: Plan, files: Sequence[Path]) -> tuple[dict[str, Entry], dict[str,
                 f"{entry['name']} was measured with {entry['runtime']}, and --runtime is {plan.format.name}."
             )
         known = [case["threads"] for case in entry["cases"]]
-        if plan.threads not in known:
+        if plan.asked.threads not in known:
             told = ", ".join(map(str, known))
-            raise ConfigError(f"{entry['name']} was measured with {told} threads, and --threads is {plan.threads}.")
+            raise ConfigError(
+                f"{entry['name']} was measured with {told} threads, and --threads is {plan.asked.threads}."
+            )
     return {name: every[name] for name in names}, {name: every[name] for name in every.keys() - set(names)}
 
 
