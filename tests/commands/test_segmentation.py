@@ -16,7 +16,6 @@ from counterpoise import config
 from counterpoise.commands import app
 from counterpoise.data import sources
 from counterpoise.data.sources.digit_scenes import CLASSES
-from counterpoise.data.sources.masks import MaskedSet
 
 Run = Callable[..., tuple[int, str, str]]
 FAST = ["--train.epochs", "1", "--train.batch_size", "4", "--train.precision", "fp32", "--train.device", "cpu"]
@@ -31,7 +30,7 @@ def write(root: Path) -> Path:
     for folder in ("images", "masks"):
         (root / folder).mkdir(parents=True)
     for half in sources.load(section):
-        assert isinstance(half, MaskedSet)
+        assert half.masked
         for index in range(len(half)):
             Image.fromarray(half.read(index).permute(1, 2, 0).numpy()).save(root / "images" / f"{number:02d}.png")
             Image.fromarray(half.read_mask(index).numpy()).save(root / "masks" / f"{number:02d}.png")

@@ -206,7 +206,7 @@ def damaged(image_folder):
     """24 training images of which two are cut off, by their places in the set."""
     pixels = sources.load(config.Data(path=image_folder)).train
     for index in (3, 10):
-        path = pixels.paths[index]
+        path = pixels.file(index)
         path.write_bytes(path.read_bytes()[:-200])
     return pixels
 
@@ -216,7 +216,7 @@ def test_a_corrupt_image_stops_with_its_name_also_out_of_a_worker(damaged, worke
     names = "|".join(re.escape(damaged.name(index)) for index in (3, 10))
     with pytest.raises(CorruptImage, match=rf"^Image ({names}) cannot be read: [^\n]*$"):  # no traceback of a worker
         list(train(damaged, workers=workers, batch_size=4).epoch(0))
-    with pytest.raises(CorruptImage, match=damaged.paths[3].name):
+    with pytest.raises(CorruptImage, match=damaged.file(3).name):
         list(EvalLoader(damaged, size=16, workers=workers))
 
 
@@ -257,7 +257,7 @@ def test_images_left_out_earlier_are_counted(damaged):
 
 
 def test_a_set_without_a_readable_image_is_an_error(damaged):
-    for path in damaged.paths:
+    for path in map(damaged.file, range(len(damaged))):
         path.write_bytes(b"")
     with pytest.raises(DataError, match="None of the 24 images can be read"):
         list(train(damaged, on_corrupt="skip").epoch(0))

@@ -15,8 +15,8 @@ from counterpoise.data import sources
 from counterpoise.data.epochs import Batch
 from counterpoise.data.scene_loader import SceneEvalLoader, SceneLoader
 from counterpoise.data.segmentation_views import plan_scenes, shrink, view
-from counterpoise.data.sources.base import IGNORE
-from counterpoise.data.sources.masks import MaskedArraySet, MaskedSet
+from counterpoise.data.sources.base import IGNORE, ArraySet, ImageSet
+from counterpoise.data.sources.memory import concatenate
 from counterpoise.data.sources.photos import collect
 from counterpoise.errors import ConfigError, CorruptImage, DataError
 from counterpoise.system import torchvision_guard
@@ -31,16 +31,16 @@ def _imports() -> None:
     import torchvision.transforms.v2  # noqa: F401
 
 
-def memory(height: int = EDGE, width: int = EDGE + 4, count: int = COUNT) -> MaskedArraySet:
+def memory(height: int = EDGE, width: int = EDGE + 4, count: int = COUNT) -> ArraySet:
     """Scenes whose image says what their mask is: a class is 40 times as bright."""
     masks = torch.randint(0, 5, (count, height // 4, width // 4), generator=torch.Generator().manual_seed(height))
     masks = masks.repeat_interleave(4, 1).repeat_interleave(4, 2)
     images = (40 * masks + torch.arange(count).view(-1, 1, 1)).to(torch.uint8)[:, None].expand(-1, 3, -1, -1)
     masks[:, 0] = IGNORE
-    return MaskedArraySet(images.contiguous(), masks.to(torch.uint8), [*"abcde"])
+    return ArraySet.of_scenes(images.contiguous(), masks.to(torch.uint8), [*"abcde"])
 
 
-def write(scenes: MaskedSet, root: Path, start: int = 0) -> Path:
+def write(scenes: ImageSet, root: Path, start: int = 0) -> Path:
     for folder in ("images", "masks"):
         (root / folder).mkdir(parents=True, exist_ok=True)
     (root / "classes.txt").write_text("a\nb\nc\nd\ne\n")
@@ -51,10 +51,10 @@ def write(scenes: MaskedSet, root: Path, start: int = 0) -> Path:
     return root
 
 
-def files(root: Path) -> MaskedSet:
+def files(root: Path) -> ImageSet:
     section = config.Data(path=root, options={"ignore": IGNORE}, on_corrupt="skip")
     whole = sources.load(section).train.split_from
-    assert isinstance(whole, MaskedSet)
+    assert whole.masked
     return whole
 
 
@@ -63,7 +63,7 @@ def folder(tmp_path: Path) -> Path:
     return write(memory(), tmp_path / "scenes")
 
 
-def loader(scenes: MaskedSet, **changed: object) -> SceneLoader:
+def loader(scenes: ImageSet, **changed: object) -> SceneLoader:
     plan = plan_scenes(seed=3, count=len(scenes), size=(12, 16), scale=(0.5, 2.0), flip=True, jitter=0.2)
     return SceneLoader(scenes, plan, **({"batch_size": 4, "workers": 0} | changed))  # type: ignore[arg-type]
 
@@ -207,8 +207,8 @@ def test_photos_without_masks_follow_and_are_void(tmp_path: Path) -> None:
     folder = tmp_path / "photos"
     folder.mkdir()
     Image.new("RGB", (30, 18), (200, 10, 10)).save(folder / "red.jpg")
-    scenes = memory().followed_by(collect(folder))
-    assert isinstance(scenes, MaskedSet)
+    scenes = concatenate(memory(), collect(folder))
+    assert scenes.masked
     assert len(scenes) == COUNT + 1
     images, target, indices = joined(loader(scenes).epoch(0))
     assert (target[indices == COUNT] == IGNORE).all()

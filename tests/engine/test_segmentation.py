@@ -18,8 +18,8 @@ from torch import Tensor, nn
 import counterpoise
 from counterpoise import config, tasks
 from counterpoise.data import sources
-from counterpoise.data.sources.base import IGNORE, Splits
-from counterpoise.data.sources.masks import MaskedArraySet, class_weights
+from counterpoise.data.class_weights import frequency_weights
+from counterpoise.data.sources.base import IGNORE, ArraySet, Splits
 from counterpoise.engine.trainer import Result
 from counterpoise.errors import ConfigError, CounterpoiseError, DataError, ModelError, ObjectiveError
 from counterpoise.models.network import SceneView
@@ -221,11 +221,11 @@ def test_photos_without_masks_follow_the_teachers_word(teacher: dict[str, Any], 
 
 def test_class_weights_by_frequency_are_those_of_the_training_masks(tmp_path: Path) -> None:
     train = scenes().train
-    assert isinstance(train, MaskedArraySet)
+    assert isinstance(train, ArraySet)
     run = config.resolve(values(tmp_path / "run", objective={"cross_entropy": {"class_weight": "frequency"}}))
     term = tasks.get("segmentation").objective(run, train).objective("cross_entropy")
     assert isinstance(term, CrossEntropy)
-    assert term.class_weight == tuple(class_weights(train).tolist())
+    assert term.class_weight == tuple(frequency_weights(train).tolist())
     assert len(set(term.class_weight)) > 5
     weighted = lines(counterpoise.train(run).folder, "step")[0]["loss"]
     plain = lines(counterpoise.train(values(tmp_path / "plain")).folder, "step")[0]["loss"]
@@ -235,7 +235,7 @@ def test_class_weights_by_frequency_are_those_of_the_training_masks(tmp_path: Pa
 
 def test_void_is_not_scored_by_the_teacher_where_there_are_masks(teacher: dict[str, Any], tmp_path: Path) -> None:
     train, val = scenes()
-    assert isinstance(val, MaskedArraySet)
+    assert isinstance(val, ArraySet)
     val.masks[1:] = IGNORE
     run = values(tmp_path / "run", teacher=teacher, train={"batch_size": 1, "epochs": 1})
     run["data"] = {"workers": 0}
@@ -246,7 +246,7 @@ def test_void_is_not_scored_by_the_teacher_where_there_are_masks(teacher: dict[s
 
 def test_masks_that_are_all_void_are_refused_before_training(teacher: dict[str, Any], tmp_path: Path) -> None:
     train, val = scenes()
-    assert isinstance(train, MaskedArraySet)
+    assert isinstance(train, ArraySet)
     train.masks[:] = IGNORE
     run = values(tmp_path / "run")
     run["data"] = {"workers": 0}
@@ -295,9 +295,9 @@ def few_classes() -> Splits:
     """The scenes with ground and, of all digits, sevens and others."""
     halves = []
     for half in scenes():
-        assert isinstance(half, MaskedArraySet)
+        assert isinstance(half, ArraySet)
         masks = torch.where(half.masks == 0, 0, torch.where(half.masks == 8, 1, 2)).to(torch.uint8)
-        halves.append(MaskedArraySet(half.images, masks, ("ground", "7", "other")))
+        halves.append(ArraySet.of_scenes(half.images, masks, ("ground", "7", "other")))
     return Splits(*halves)
 
 

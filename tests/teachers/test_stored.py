@@ -19,7 +19,6 @@ from torch import Tensor, nn
 import counterpoise
 from counterpoise import config
 from counterpoise.data.sources.base import IGNORE, ArraySet, Splits
-from counterpoise.data.sources.masks import MaskedArraySet
 from counterpoise.errors import ConfigError, CounterpoiseError, StoreError
 from counterpoise.models import catalog
 from counterpoise.teachers import store as stores
@@ -274,7 +273,9 @@ def test_segmentation_is_stored_at_the_teacher_s_own_resolution(tmp_path: Path) 
     images = torch.randint(0, 256, (14, 3, 32, 32), dtype=torch.uint8, generator=generator)
     masks = (images.float().mean(1) / 86).to(torch.uint8)
     masks[:, 0] = IGNORE
-    data = Splits(MaskedArraySet(images[:10], masks[:10], "abc"), MaskedArraySet(images[10:], masks[10:], "abc"))
+    data = Splits(
+        ArraySet.of_scenes(images[:10], masks[:10], "abc"), ArraySet.of_scenes(images[10:], masks[10:], "abc")
+    )
     torch.manual_seed(5)
     teacher, start = Quarter(8), Quarter(4).state_dict()
     run = {

@@ -16,8 +16,7 @@ from counterpoise.data.noticing import cut_off
 from counterpoise.data.problems import Problem, fault, warning
 from counterpoise.data.sources import loading
 from counterpoise.data.sources.base import UNLABELED, ImageSet, Splits
-from counterpoise.data.sources.masks import MaskedSet
-from counterpoise.data.sources.masks_census import problems_of
+from counterpoise.data.sources.masks_census import counted, problems_of
 from counterpoise.data.summary import Found, of_splits
 from counterpoise.data.views import SMALL
 from counterpoise.errors import CorruptImage, CounterpoiseError
@@ -54,12 +53,12 @@ def check(data: config.Data) -> Checked:
             problems.append(fault(str(error)))
         return Checked(loading.source_of(data), None, problems)
     problems += [*_of_masks(splits), *_of_labels(splits)]
-    if not isinstance(splits.train, MaskedSet):
+    if not splits.train.masked:
         problems += doubles.in_two_classes(splits)
     problems += doubles.between(splits)
     problems += unreadable(splits, data.on_corrupt)
     found = of_splits(splits)
-    if data.fit == "crop" and not isinstance(splits.train, MaskedSet) and splits.train.small_extent(SMALL) is None:
+    if data.fit == "crop" and not splits.train.masked and splits.train.small_extent(SMALL) is None:
         for note in cut_off(splits.train):
             found.note(note)
     return Checked(loading.source_of(data), found, problems)
@@ -106,8 +105,8 @@ def unreadable(splits: Splits, on_corrupt: str) -> Iterator[Problem]:
 def _of_masks(splits: Splits) -> Iterator[Problem]:
     """Classes that no mask of a half holds."""
     for half, name in zip(splits, ("train", "val"), strict=True):
-        if isinstance(half, MaskedSet):
-            yield from problems_of(half.counted, half.origin or name)
+        if half.masked:
+            yield from problems_of(counted(half), half.origin or name)
 
 
 def _of_labels(splits: Splits) -> Iterator[Problem]:

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from counterpoise import config
-from counterpoise.data.sources.base import ImageSet
-from counterpoise.data.sources.masks import MaskedSet, class_weights
-from counterpoise.errors import ConfigError, DataError, nearest
+from counterpoise.data.sources.base import IGNORE, UNLABELED, ImageSet
+from counterpoise.errors import ConfigError, CorruptImage, DataError, nearest
 
 KEY = "class_weight"
 
@@ -25,23 +24,47 @@ def with_class_weights(terms: Mapping[str, config.Term], images: ImageSet | None
 
 
 def frequency_weights(images: ImageSet) -> Tensor:
-    """Weights by which rare classes count more: median frequency balancing.
+    """Weights by which rare classes count more in cross-entropy: median frequency balancing.
 
-    weight[c] = median(count) / count[c] over images, a class without any having weight 1; of masks see
-    `masks.class_weights`.
+    weight[c] = median(frequency) / frequency[c], where frequency[c] is how many images are of c, or of scenes the share
+    of c among the pixels (void left out) of those in which c occurs. The median is over the classes that occur; one
+    that never does has weight 1. Of an even number of frequencies the median is the mean of the middle two.
+
+    Paper: Eigen and Fergus 2015, "Predicting depth, surface normals and semantic labels", arXiv:1411.4734.
 
     Returns:
         float32 [C].
     """
-    if isinstance(images, MaskedSet):
-        return class_weights(images)
-    counts = torch.tensor(images.per_class() or [], dtype=torch.float64)
-    occurs = counts > 0
+    own, around = class_counts(images)
+    occurs = own > 0
     if not occurs.any():
-        raise DataError(f"None of the {len(images)} images has a class, so that class weights mean nothing.")
-    weights = torch.ones(len(counts))
-    weights[occurs] = (counts[occurs].quantile(0.5) / counts[occurs]).float()
+        none = "masks holds" if images.masked else "images has"
+        raise DataError(f"None of the {len(images)} {none} a class, so that class weights mean nothing.")
+    frequency = own[occurs].double() / around[occurs]
+    weights = torch.ones(len(own))
+    weights[occurs] = (frequency.quantile(0.5) / frequency).float()
     return weights
+
+
+def class_counts(images: ImageSet) -> tuple[Tensor, Tensor]:
+    """How often each class occurs, and among how many: int64 [C] each.
+
+    Of scenes, pixels of each class, and pixels that are not void in those where it occurs: reads every mask once. One
+    that cannot be read tells nothing; it is named later. Else images of each class, and 1.
+    """
+    if (counted := images.per_class()) is not None:
+        own = torch.tensor(counted, dtype=torch.int64)
+        return own, torch.ones_like(own)
+    classes = len(images.classes)
+    own, around = torch.zeros(2, classes, dtype=torch.int64)
+    for index in torch.nonzero(images.labels != UNLABELED).flatten().tolist():
+        try:
+            counts = torch.bincount(images.read_mask(index).flatten(), minlength=IGNORE + 1)[:classes]
+        except CorruptImage:
+            continue
+        own += counts
+        around += counts.sum() * (counts > 0)
+    return own, around
 
 
 def _with_weights(name: str, term: config.Term, images: ImageSet | None) -> config.Term:

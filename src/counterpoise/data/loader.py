@@ -116,7 +116,7 @@ class TrainLoader(Epochs):
         fit: Literal["crop", "squash", "pad"] = "crop",
     ) -> None:
         undecided = views.crop != "resized" or (size is None and views.size is None)
-        native = images.common_extent() if undecided else None  # of many large images not every header is read in vain
+        native = images.common_extent if undecided else None  # of many large images not every header is read in vain
         self.plan = plan_views(views, seed=seed, count=len(images), size=size, native=native, fit=fit)
         super().__init__(
             images, batch_size=batch_size, seed=seed, drop_last=drop_last, rank=rank, world=world, device=device
@@ -126,7 +126,7 @@ class TrainLoader(Epochs):
         if (
             isinstance(images, ArraySet)
             and self.plan.crop != "resized"
-            and images.common_extent() == (self.plan.height, self.plan.width)
+            and images.common_extent == (self.plan.height, self.plan.width)
         ):
             self._pixels = images.images.to(self.device)
             self._labels = images.labels.to(self.device)
@@ -249,7 +249,7 @@ class EvalLoader:
         world: int = 1,
         on_corrupt: OnCorrupt = "stop",
     ) -> None:
-        native = images.common_extent() if size is None or isinstance(images, ArraySet) else None
+        native = images.common_extent if size is None or isinstance(images, ArraySet) else None
         if size is None and native is None:
             raise ConfigError(
                 "data.size is missing: images differ in size, so say which edge in pixels a network is given."

@@ -14,7 +14,6 @@ import numpy as np
 from counterpoise import decoding
 from counterpoise.data.images import AS_USUAL, as_told
 from counterpoise.data.sources.base import ImageSet
-from counterpoise.data.sources.masks import MaskedSet
 from counterpoise.decoding import Reading
 from counterpoise.errors import CorruptImage
 from counterpoise.system.files import regular
@@ -142,13 +141,13 @@ class Seen:
 
 def look(images: ImageSet, count: int = LOOKED_AT) -> Seen:
     """Look at some pictures of a set, spread evenly; those that lie in memory are what they are."""
-    seen = Seen(masks=Seen() if isinstance(images, MaskedSet) else None)
+    seen = Seen(masks=Seen() if images.masked else None)
     number = min(count, len(images))
     for place in range(number):
         try:
             index = place * len(images) // number
             file = images.file(index)
-            mask = images.mask_file(index) if isinstance(images, MaskedSet) else None
+            mask = images.mask_file(index)
         except Exception:  # a picture that is missing is named where it is read
             continue
         if file is not None:

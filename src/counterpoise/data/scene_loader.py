@@ -12,7 +12,7 @@ from counterpoise.data.epochs import Batch, Epochs
 from counterpoise.data.images import as_told
 from counterpoise.data.reading import Made, OnCorrupt, Place, Places, Reader, data_loader, made
 from counterpoise.data.segmentation_views import ScenePlan, draw, render, scene_specification, shrink
-from counterpoise.data.sources.masks import MaskedArraySet, MaskedSet
+from counterpoise.data.sources.base import ArraySet, ImageSet
 from counterpoise.errors import CorruptImage
 
 _PIXELS_AT_ONCE = 2**20  # of scenes that are evaluated together
@@ -30,7 +30,7 @@ class SceneLoader(Epochs):
 
     def __init__(
         self,
-        images: MaskedSet,
+        images: ImageSet,
         plan: ScenePlan,
         *,
         batch_size: int,
@@ -80,7 +80,7 @@ class SceneEvalLoader:
 
     def __init__(
         self,
-        images: MaskedSet,
+        images: ImageSet,
         *,
         reduction: float = 1.0,
         window: tuple[int, int] | None = None,
@@ -92,13 +92,12 @@ class SceneEvalLoader:
     ) -> None:
         self.images = images
         self.corrupt = list(images.corrupt)
-        self._masked = images
         self._indices = range(len(images) * rank // world, len(images) * (rank + 1) // world)
         self._batch_size = batch_size
         self._window = window
         self._reader = _WholeScenes(images, reduction, on_corrupt)
         # What lies in memory is not worth a process.
-        self._workers = 0 if isinstance(images, MaskedArraySet) else workers
+        self._workers = 0 if isinstance(images, ArraySet) else workers
 
     def shown(self) -> str:
         """How scenes are shown, in a few words."""
@@ -120,7 +119,7 @@ class SceneEvalLoader:
         size: tuple[int, int] | None = None
         for index in self._indices:
             try:
-                found = self._masked.extent(index)
+                found = self.images.extent(index)
             except CorruptImage:  # said, or left out, when it is read
                 found = (0, 0)
             full = (
@@ -138,17 +137,13 @@ class SceneEvalLoader:
 
 
 class _SceneReader(Reader):
-    def __init__(self, images: MaskedSet, on_corrupt: OnCorrupt) -> None:
-        super().__init__(images, on_corrupt)
-        self.masked = images
-
     def read_both(self, index: int, corrupt: list[str]) -> tuple[Tensor, Tensor] | None:
         """Image and mask, or None where either is corrupt and may be skipped."""
         image = self.read(index, corrupt)
         if image is None:
             return None
         try:
-            return image, self.masked.read_mask(index)
+            return image, self.images.read_mask(index)
         except CorruptImage as error:
             if self.on_corrupt == "stop":
                 raise
@@ -159,7 +154,7 @@ class _SceneReader(Reader):
 class _SceneViews(_SceneReader):
     """Makes batches of views. A corrupt scene's place is taken by the next readable one, with the view of that one."""
 
-    def __init__(self, images: MaskedSet, plan: ScenePlan, on_corrupt: OnCorrupt) -> None:
+    def __init__(self, images: ImageSet, plan: ScenePlan, on_corrupt: OnCorrupt) -> None:
         super().__init__(images, on_corrupt)
         self.plan = plan
 
@@ -187,7 +182,7 @@ class _SceneViews(_SceneReader):
 class _WholeScenes(_SceneReader):
     """Makes batches of whole scenes of one size; corrupt ones are left out."""
 
-    def __init__(self, images: MaskedSet, reduction: float, on_corrupt: OnCorrupt) -> None:
+    def __init__(self, images: ImageSet, reduction: float, on_corrupt: OnCorrupt) -> None:
         super().__init__(images, on_corrupt)
         self.reduction = reduction
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from counterpoise.data.problems import Problem
 from counterpoise.data.sources.base import UNLABELED, ArraySet, ImageSet, Splits
+from counterpoise.data.sources.masks_census import counted
 from counterpoise.data.walking import is_number, ordered
 
 _NAMED = 6  # classes that are named one by one
@@ -97,7 +98,7 @@ def _classes(found: Found, classes: Sequence[str]) -> None:
 
 
 def _images(found: Found, name: str, images: ImageSet) -> None:
-    parts = [f"{len(images):,} {images.kind}", images.census()]
+    parts = [f"{len(images):,} {'scenes' if images.masked else 'images'}", census(images)]
     said = ", ".join(part for part in parts if part)
     labels = images.labels[images.labels != UNLABELED]
     values = {
@@ -107,6 +108,23 @@ def _images(found: Found, name: str, images: ImageSet) -> None:
         "per_class": images.per_class(),
     }
     found.add(name, f"{said}; {images.origin}" if images.origin else said, **{name: values})
+
+
+def census(images: ImageSet) -> str:
+    """How many there are of what, in a few words; empty where there is nothing to say."""
+    unlabeled = int((images.labels == UNLABELED).sum())
+    if images.masked:
+        missing = f"{unlabeled:,} without a mask" if unlabeled else ""
+        return ", ".join(part for part in (missing, counted(images).text()) if part)
+    if unlabeled == len(images):
+        return "without labels"
+    counts = images.per_class() or [0]
+    low, high = min(counts), max(counts)
+    said = f"{low:,}"
+    if low < high:
+        classes = images.classes
+        said = f"{low:,} ({classes[counts.index(low)]}) to {high:,} ({classes[counts.index(high)]})"
+    return f"{said} a class, {unlabeled:,} without a label" if unlabeled else f"{said} a class"
 
 
 def _sizes(found: Found, sets: Iterable[ImageSet]) -> None:
@@ -121,10 +139,10 @@ def _sizes(found: Found, sets: Iterable[ImageSet]) -> None:
 def _extents(images: ImageSet) -> Tensor:
     """Heights and widths of the images that can be read; of very many, of some spread evenly."""
     if len(images) <= _HEADERS or isinstance(images, ArraySet):
-        found = images.extents()
+        found = images.extents
     else:
         some = torch.arange(_HEADERS) * len(images) // _HEADERS
-        found = images.subset(some).extents()
+        found = images.subset(some).extents
     return found[found[:, 0] > 0]
 
 

@@ -43,12 +43,10 @@ OBJECTIVES: Mapping[str, Mapping[str, Any]] = {
 
 def overlays(out: Path, data: Splits, results: Results) -> None:
     """Draw the first scenes of val as overlays/N.png: image, truth, teacher, and a student of each kind, of seed 1."""
-    from counterpoise.data.sources.masks import MaskedSet
     from counterpoise.students.student import load_student
     from counterpoise.tasks.overlays import overlay
     from counterpoise.tasks.segmentation import segment
 
-    assert isinstance(data.val, MaskedSet)
     titles = {"teacher": "teacher", "alone": "student alone", "kd": "KD", "balance": "Balance"}
     networks = {titles[kind]: load_student(rows[0].folder) for kind, rows in results.items()}
     (out / "overlays").mkdir(exist_ok=True)

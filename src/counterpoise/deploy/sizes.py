@@ -35,7 +35,7 @@ def settled(
     student = network.student
     if asked is False or (student.task != "segmentation" and not asked):
         return request, ""
-    if not asked and (images is None or images.common_extent() is not None):
+    if not asked and (images is None or images.common_extent is not None):
         return request, ""
     why = ""
     if student.task != "segmentation":

@@ -99,7 +99,7 @@ def assemble(
     for part in splits:
         task.check(part)
     limit = int(run.data.memory_limit_gb * 1e9)
-    train, val = (part.held(limit, run.data.on_corrupt) for part in splits)
+    train, val = (sources.in_memory(part, limit, run.data.on_corrupt) for part in splits)
     if run.train.tensorboard and importlib.util.find_spec("tensorboard") is None:
         raise MissingExtraError("train.tensorboard", "tensorboard")
     objective = task.objective(run, train)

@@ -8,7 +8,6 @@ from contextlib import suppress
 from pathlib import Path
 
 from counterpoise.data.sources.base import ImageSet
-from counterpoise.data.sources.masks import MaskedSet
 from counterpoise.errors import CounterpoiseError
 from counterpoise.system.files import regular
 from counterpoise.teachers.identity import PRECISION, WEIGHTS, Identity
@@ -63,7 +62,7 @@ def _sample(images: ImageSet) -> str | None:
             if file is not None:
                 seen = True
                 digest.update(_head(file))
-                if isinstance(images, MaskedSet):
+                if images.masked:
                     digest.update(images.read_mask(index).numpy().tobytes())
         digest.update(b"\0")
     return digest.hexdigest() if seen else None

@@ -56,9 +56,7 @@ def given(images: Sequence[Any], reading: Reading) -> Iterator[Asked]:
 def of_data(images: ImageSet, count: int | None) -> Iterator[Asked]:
     """The first pictures of a set, or all, with their classes or masks."""
     from counterpoise.data.sources.base import UNLABELED
-    from counterpoise.data.sources.masks import MaskedSet
 
-    masked = isinstance(images, MaskedSet)
     taken: set[str] = set()
     for index in range(len(images) if count is None else min(count, len(images))):
         word = _distinct(Path(images.name(index)).stem.replace("#", "").replace(" ", "-"), index, taken)
@@ -67,10 +65,10 @@ def of_data(images: ImageSet, count: int | None) -> Iterator[Asked]:
             return images.read(index).permute(1, 2, 0).numpy()
 
         def draw(index: int = index, word: str = word) -> Picture:
-            return Picture(word, images.read(index), images.read_mask(index) if masked else None)  # type: ignore[attr-defined]
+            return Picture(word, images.read(index), images.read_mask(index) if images.masked else None)
 
         label = int(images.labels[index])
-        known = not masked and label != UNLABELED
+        known = not images.masked and label != UNLABELED
         yield Asked(images.name(index), word, read, draw, images.classes[label] if known else None)
 
 

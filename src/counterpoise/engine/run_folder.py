@@ -197,7 +197,7 @@ class RunFolder:
                 + "\nGive the data back as they were, or start a run with another --out."
             )
         # Earlier versions left `auto` in the run file, and padded only what they held in memory.
-        extent, limit = images.common_extent(), started.data.memory_limit_gb
+        extent, limit = images.common_extent, started.data.memory_limit_gb
         if run.task == "classification" and started.data.views.crop == "auto" and views.crop == "pad" and extent:
             gigabytes = len(images) * 3 * extent[0] * extent[1] / 1e9
             if not in_arrays and gigabytes > limit:

@@ -13,7 +13,6 @@ from counterpoise import config
 from counterpoise.data.class_weights import with_class_weights
 from counterpoise.data.loader import EvalLoader, TrainLoader
 from counterpoise.data.sources.base import UNLABELED, ImageSet
-from counterpoise.data.sources.masks import MaskedSet
 from counterpoise.data.views import SMALL, ViewPlan, decided
 from counterpoise.errors import ConfigError
 from counterpoise.objectives.composite import WeightedSum
@@ -135,7 +134,7 @@ class Classification(Task):
     metrics = ("top1", "top5", "loss")
 
     def check(self, images: ImageSet) -> None:
-        if isinstance(images, MaskedSet):
+        if images.masked:
             raise ConfigError("The data holds masks, a class for every pixel; classification learns one a picture.")
 
     def objective(self, run: config.Run, images: ImageSet | None) -> WeightedSum:

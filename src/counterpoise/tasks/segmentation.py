@@ -15,8 +15,7 @@ from counterpoise.data.problems import raise_first
 from counterpoise.data.scene_loader import SceneEvalLoader, SceneLoader
 from counterpoise.data.segmentation_views import plan_scenes, shrink
 from counterpoise.data.sources.base import IGNORE
-from counterpoise.data.sources.masks import MaskedSet
-from counterpoise.data.sources.masks_census import problems_of
+from counterpoise.data.sources.masks_census import counted, problems_of
 from counterpoise.errors import ConfigError, DataError, ModelError, RunError
 from counterpoise.models.network import SceneView
 from counterpoise.objectives.composite import resample
@@ -200,7 +199,7 @@ class Segmentation(Task):
     metrics = ("miou", "dice", "pixel_accuracy")
 
     def check(self, images: ImageSet) -> None:
-        raise_first(problems_of(_masked(images).counted, images.origin or "the data"))
+        raise_first(problems_of(counted(_masked(images)), images.origin or "the data"))
 
     def objective(self, run: config.Run, images: ImageSet | None) -> WeightedSum:
         terms = with_class_weights(run.objective, images)
@@ -215,7 +214,7 @@ class Segmentation(Task):
         scenes = run.data.scenes
         if scenes.size is not None or run.data.size is not None:
             return run
-        extent = images.common_extent()
+        extent = images.common_extent
         if extent is None:
             raise ConfigError(
                 "data.scenes.size is missing: scenes differ in size, so say the height and width of a view."
@@ -361,8 +360,8 @@ def _described(model: VisionModel, mask: Tensor) -> dict[str, Any]:
     return {"height": mask.shape[0], "width": mask.shape[1], "classes": found}
 
 
-def _masked(images: ImageSet) -> MaskedSet:
-    if not isinstance(images, MaskedSet):
+def _masked(images: ImageSet) -> ImageSet:
+    if not images.masked:
         raise ConfigError("Task segmentation learns from masks, and the data holds none: see source masks_folder.")
     return images
 

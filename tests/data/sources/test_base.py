@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from counterpoise.data.sources.base import UNLABELED, ArraySet, Concatenation, FileSet, concatenate, in_memory
+from counterpoise.data.sources.base import UNLABELED, ArraySet, Concatenation, FileSet
 from counterpoise.data.sources.division import split, split_by_fraction
+from counterpoise.data.sources.memory import concatenate, in_memory
 from counterpoise.errors import CorruptImage, DataError
 
 
@@ -81,7 +82,7 @@ def test_images_of_one_size_are_decoded_into_memory(files: FileSet) -> None:
     assert held.images.shape == (6, 3, 16, 20)
     for index in range(6):
         assert torch.equal(held.images[index], files.read(index))
-        assert held.name(index) == files.name(index) == str(files.paths[index])
+        assert held.name(index) == files.name(index) == str(files.file(index))
     assert torch.equal(held.labels, files.labels)
     assert held.fingerprint() == files.fingerprint()
     assert held.corrupt == []
@@ -89,13 +90,13 @@ def test_images_of_one_size_are_decoded_into_memory(files: FileSet) -> None:
 
 def test_images_stay_files_where_they_do_not_fit_or_differ_in_size(files: FileSet) -> None:
     assert in_memory(files, 6 * 3 * 16 * 20 - 1) is files
-    Image.new("RGB", (16, 20)).save(files.paths[4])
+    Image.new("RGB", (16, 20)).save(files.file(4))
     assert in_memory(files, 1e9) is files
 
 
 def test_images_stay_files_without_reading_further_than_needed(files: FileSet) -> None:
-    Image.new("RGB", (5, 5)).save(files.paths[1])
-    files.paths[5].write_bytes(b"never looked at")
+    Image.new("RGB", (5, 5)).save(files.file(1))
+    files.file(5).write_bytes(b"never looked at")
     assert in_memory(files, 1e9) is files
 
 
@@ -110,34 +111,34 @@ def test_rotated_photos_of_one_shown_size_fit_into_memory(tmp_path: Path) -> Non
 
 
 def test_corrupt_image_stops_or_leaves_the_set_to_those_who_read_it(files: FileSet) -> None:
-    whole = files.paths[2].read_bytes()
-    files.paths[2].write_bytes(whole[: len(whole) // 2])  # a good header
-    files.paths[4].write_bytes(b"")
+    whole = files.file(2).read_bytes()
+    files.file(2).write_bytes(whole[: len(whole) // 2])  # a good header
+    files.file(4).write_bytes(b"")
     for index in (2, 4):
         part = files.subset(torch.tensor([0, index]))
         with pytest.raises(CorruptImage) as caught:
             in_memory(part, 1e9, "stop")
-        assert caught.value.name == str(files.paths[index])
+        assert caught.value.name == str(files.file(index))
         assert in_memory(part, 1e9, "skip") is part  # as it is where it does not fit: another image takes the place
     assert in_memory(files, 1e9, "skip") is files
 
 
 def test_extents_are_those_of_the_headers_whoever_asks(files: FileSet) -> None:
-    assert files.common_extent() == files.small_extent(20) == (16, 20)
+    assert files.common_extent == files.small_extent(20) == (16, 20)
     assert files.small_extent(19) is None
-    Image.new("RGB", (7, 5)).save(files.paths[3])
-    files.paths[4].write_bytes(b"")
+    Image.new("RGB", (7, 5)).save(files.file(3))
+    files.file(4).write_bytes(b"")
     fresh = FileSet(files.root, files.files, files.labels, files.classes)
-    assert fresh.common_extent() is None
-    assert fresh.extents().tolist() == [[16, 20]] * 3 + [[5, 7], [0, 0], [16, 20]]
+    assert fresh.common_extent is None
+    assert fresh.extents.tolist() == [[16, 20]] * 3 + [[5, 7], [0, 0], [16, 20]]
     part = fresh.subset(torch.tensor([4, 5, 0]))
-    assert part.extents().tolist() == [[0, 0], [16, 20], [16, 20]]
-    assert part.common_extent() == (16, 20)
+    assert part.extents.tolist() == [[0, 0], [16, 20], [16, 20]]
+    assert part.common_extent == (16, 20)
     held = in_memory(fresh.subset(torch.tensor([0, 1])), 1e9)
     assert isinstance(held, ArraySet)
-    assert held.extents().tolist() == [[16, 20]] * 2
+    assert held.extents.tolist() == [[16, 20]] * 2
     both = concatenate(arrays([0, 1]), fresh)
-    assert both.extents().tolist() == [[4, 4]] * 2 + fresh.extents().tolist()
+    assert both.extents.tolist() == [[4, 4]] * 2 + fresh.extents.tolist()
 
 
 def test_unlabeled_images_follow_the_labeled_ones(files: FileSet) -> None:
@@ -190,7 +191,7 @@ def test_fingerprint_tells_contents_labels_classes_and_order_apart(files: FileSe
         FileSet(files.root, names, labels, classes[::-1]).fingerprint(),
         FileSet(files.root, names[1:], labels[1:], classes).fingerprint(),
     }
-    files.paths[0].write_bytes(files.paths[0].read_bytes() + b" ")
+    files.file(0).write_bytes(files.file(0).read_bytes() + b" ")
     found.add(FileSet(files.root, names, labels, classes).fingerprint())
     one, other = arrays([0, 1]), arrays([0, 1])
     assert one.fingerprint() == other.fingerprint()

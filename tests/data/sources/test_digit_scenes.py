@@ -11,17 +11,17 @@ import torch
 
 from counterpoise import config
 from counterpoise.data import sources
-from counterpoise.data.sources.masks import MaskedArraySet
+from counterpoise.data.sources.base import ArraySet
 from counterpoise.errors import ConfigError, MissingExtraError
 
 Bunch = pytest.importorskip("sklearn.utils", reason="needs the extra demo").Bunch
 
 
-def load(seed: int = 0, **options: Any) -> tuple[MaskedArraySet, MaskedArraySet]:
+def load(seed: int = 0, **options: Any) -> tuple[ArraySet, ArraySet]:
     options = {"train_size": 40, "val_size": 20} | options
     train, val = sources.load(config.Data(source="digit_scenes", split_seed=seed, options=options))
-    assert isinstance(train, MaskedArraySet)
-    assert isinstance(val, MaskedArraySet)
+    assert isinstance(train, ArraySet)
+    assert isinstance(val, ArraySet)
     return train, val
 
 
@@ -89,7 +89,7 @@ def test_fingerprint_sees_the_mask() -> None:
     train, _ = load()
     masks = train.masks.clone()
     masks[0, 0, 0] = 255
-    assert MaskedArraySet(train.images, masks, train.classes).fingerprint() != train.fingerprint()
+    assert ArraySet.of_scenes(train.images, masks, train.classes).fingerprint() != train.fingerprint()
 
 
 @pytest.mark.parametrize(("option", "value"), [("train_size", 0), ("val_size", -1), ("edge", 15), ("edge", 257)])

@@ -9,27 +9,20 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from counterpoise.data.class_weights import class_counts, frequency_weights
 from counterpoise.data.label_map import read_label_map
-from counterpoise.data.sources import ArraySet, split_by_fraction
-from counterpoise.data.sources.masks import (
-    IGNORE,
-    MaskedArraySet,
-    MaskedSet,
-    MaskedSubset,
-    class_counts,
-    class_weights,
-    concatenate,
-    in_memory,
-)
+from counterpoise.data.sources import split_by_fraction
+from counterpoise.data.sources.base import IGNORE, ArraySet, ImageSet, Subset
 from counterpoise.data.sources.masks_folder import MaskFiles
+from counterpoise.data.sources.memory import concatenate, in_memory
 from counterpoise.errors import CorruptImage, DataError
 
 
-def arrays(count: int = 6, height: int = 4, width: int = 5) -> MaskedArraySet:
+def arrays(count: int = 6, height: int = 4, width: int = 5) -> ArraySet:
     generator = torch.Generator().manual_seed(count)
     images = torch.randint(0, 256, (count, 3, height, width), generator=generator, dtype=torch.uint8)
     masks = torch.randint(0, 3, (count, height, width), generator=generator, dtype=torch.uint8)
-    return MaskedArraySet(images, masks, ["sky", "road", "car"], names="scene")
+    return ArraySet.of_scenes(images, masks, ["sky", "road", "car"], names="scene")
 
 
 @pytest.fixture
@@ -46,7 +39,7 @@ def files(tmp_path: Path) -> MaskFiles:
     return MaskFiles(tmp_path / "images", names, tmp_path / "masks", names, read_label_map(tmp_path / "classes.txt"))
 
 
-def masks_of(images: MaskedSet) -> Tensor:
+def masks_of(images: ImageSet) -> Tensor:
     return torch.stack([images.read_mask(index) for index in range(len(images))])
 
 
@@ -57,13 +50,13 @@ def test_subset_keeps_image_and_mask_together(files: MaskFiles) -> None:
         assert torch.equal(masks_of(images), whole.masks[indices])
         assert torch.equal(torch.stack([images.read(index) for index in range(3)]), whole.images[indices])
         assert images.classes == ("sky", "road", "car")
-    assert isinstance(files.subset(indices), MaskedSubset)
+    assert isinstance(files.subset(indices), Subset)
 
 
 def test_split_halves_have_masks() -> None:
     train, val = split_by_fraction(arrays(10), 0.3, seed=1)
-    assert isinstance(train, MaskedSet)
-    assert isinstance(val, MaskedSet)
+    assert train.masked
+    assert val.masked
     assert (len(train), len(val)) == (7, 3)
 
 
@@ -71,7 +64,7 @@ def test_masks_count_for_the_fingerprint(files: MaskFiles) -> None:
     whole = arrays()
     other = whole.masks.clone()
     other[0, 0, 0] = (other[0, 0, 0] + 1) % 3
-    changed = MaskedArraySet(whole.images, other, whole.classes)
+    changed = ArraySet.of_scenes(whole.images, other, whole.classes)
     assert whole.fingerprint() == arrays().fingerprint()
     assert whole.fingerprint() != changed.fingerprint()
     label_map = read_label_map(files.mask_root.parent / "classes.txt", ignore=2)
@@ -81,7 +74,7 @@ def test_masks_count_for_the_fingerprint(files: MaskFiles) -> None:
 
 def test_memory_holds_what_files_hold(files: MaskFiles) -> None:
     held = in_memory(files, 6 * 4 * 20)
-    assert isinstance(held, MaskedArraySet)
+    assert isinstance(held, ArraySet)
     assert torch.equal(held.images, arrays().images)
     assert torch.equal(held.masks, arrays().masks)
     assert held.fingerprint() == files.fingerprint()
@@ -121,22 +114,22 @@ def test_images_without_masks_are_unlabeled_and_void() -> None:
 def test_masks_of_another_size_or_type_are_refused() -> None:
     images = torch.zeros(2, 3, 4, 5, dtype=torch.uint8)
     with pytest.raises(DataError, match=r"\[2, 5, 4\] for images \[2, 3, 4, 5\]"):
-        MaskedArraySet(images, torch.zeros(2, 5, 4, dtype=torch.uint8), ["a", "b"])
+        ArraySet.of_scenes(images, torch.zeros(2, 5, 4, dtype=torch.uint8), ["a", "b"])
     with pytest.raises(DataError, match="int64"):
-        MaskedArraySet(images, torch.zeros(2, 4, 5, dtype=torch.int64), ["a", "b"])
+        ArraySet.of_scenes(images, torch.zeros(2, 4, 5, dtype=torch.int64), ["a", "b"])
 
 
 def test_class_weights_are_by_median_frequency() -> None:
     masks = torch.tensor([[[0, 0, 0, 1]], [[0, 0, 2, 2]], [[0, 0, IGNORE, 1]]], dtype=torch.uint8)
-    images = MaskedArraySet(torch.zeros(3, 3, 1, 4, dtype=torch.uint8), masks, ["a", "b", "c", "never"])
+    images = ArraySet.of_scenes(torch.zeros(3, 3, 1, 4, dtype=torch.uint8), masks, ["a", "b", "c", "never"])
     own, around = class_counts(images)
     assert own.tolist() == [7, 2, 2, 0]
     assert around.tolist() == [11, 7, 4, 0]
     frequency = torch.tensor([7 / 11, 2 / 7, 2 / 4])
-    assert torch.allclose(class_weights(images), torch.cat([0.5 / frequency, torch.ones(1)]))
+    assert torch.allclose(frequency_weights(images), torch.cat([0.5 / frequency, torch.ones(1)]))
 
 
 def test_class_weights_need_a_class() -> None:
     void = torch.full((1, 2, 2), IGNORE, dtype=torch.uint8)
     with pytest.raises(DataError, match="None of the 1 masks"):
-        class_weights(MaskedArraySet(torch.zeros(1, 3, 2, 2, dtype=torch.uint8), void, ["a", "b"]))
+        frequency_weights(ArraySet.of_scenes(torch.zeros(1, 3, 2, 2, dtype=torch.uint8), void, ["a", "b"]))

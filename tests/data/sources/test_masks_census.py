@@ -10,30 +10,31 @@ import torch
 from PIL import Image
 
 from counterpoise import config
-from counterpoise.data import sources
+from counterpoise.data import sources, summary
 from counterpoise.data.checking import cheap, check
-from counterpoise.data.sources.base import IGNORE, Splits
-from counterpoise.data.sources.masks import MaskedArraySet, class_counts, concatenate
-from counterpoise.data.sources.masks_census import census, problems_of
+from counterpoise.data.class_weights import class_counts
+from counterpoise.data.sources.base import IGNORE, ArraySet, Splits
+from counterpoise.data.sources.masks_census import census, counted, problems_of
+from counterpoise.data.sources.memory import concatenate
 from counterpoise.errors import DataError
 from counterpoise.tasks import get
 
 CLASSES = ("sky", "road", "car")
 
 
-def scenes(values: list[int], classes: tuple[str, ...] = CLASSES) -> MaskedArraySet:
+def scenes(values: list[int], classes: tuple[str, ...] = CLASSES) -> ArraySet:
     """A scene a value, its upper half of class 0, its lower half of that value."""
     masks = torch.zeros(len(values), 8, 10, dtype=torch.uint8)
     for mask, value in zip(masks, values, strict=True):
         mask[4:] = value
-    return MaskedArraySet(torch.randint(256, (len(values), 3, 8, 10)).to(torch.uint8), masks, classes)
+    return ArraySet.of_scenes(torch.randint(256, (len(values), 3, 8, 10)).to(torch.uint8), masks, classes)
 
 
 def test_shares_are_counted_and_told() -> None:
     found = census(scenes([1, 2, IGNORE, 1]))
     assert (found.pixels, found.void, found.read, found.total) == ((160, 80, 40), 40, 4, 4)
     assert found.text() == "pixels: sky 50%, road 25%, car 12%, void 12%"
-    assert scenes([1, 2]).census() == "pixels: sky 50%, road 25%, car 25%"
+    assert summary.census(scenes([1, 2])) == "pixels: sky 50%, road 25%, car 25%"
 
 
 def test_some_masks_are_enough_unless_a_class_is_not_met() -> None:
@@ -50,7 +51,7 @@ def test_some_masks_are_enough_unless_a_class_is_not_met() -> None:
 def test_images_without_masks_and_masks_that_cannot_be_read_count_nowhere(tmp_path: Path) -> None:
     labeled = scenes([1, 2])
     both = concatenate(labeled, scenes([2, 2, 2]))
-    assert (both.counted.total, both.counted.pixels) == (2, (80, 40, 40))
+    assert (counted(both).total, counted(both).pixels) == (2, (80, 40, 40))
     for number in range(3):
         for side in ("images", "masks"):
             (tmp_path / side).mkdir(exist_ok=True)
@@ -62,8 +63,8 @@ def test_images_without_masks_and_masks_that_cannot_be_read_count_nowhere(tmp_pa
     (tmp_path / "train.txt").write_text("1\n2\n")
     (tmp_path / "val.txt").write_text("0\n1\n")
     train, _ = sources.load(config.Data(path=tmp_path, on_corrupt="skip", options={"shared": True}))
-    assert (train.counted.read, train.counted.pixels) == (1, (10, 70))  # type: ignore[attr-defined]
-    assert class_counts(train)[0].tolist() == [10, 70]  # type: ignore[arg-type]
+    assert (counted(train).read, counted(train).pixels) == (1, (10, 70))
+    assert class_counts(train)[0].tolist() == [10, 70]
 
 
 def test_class_without_a_pixel_is_named_for_either_half() -> None:

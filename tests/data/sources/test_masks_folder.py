@@ -18,17 +18,17 @@ from counterpoise.data import sources
 from counterpoise.data.label_map import read_label_map
 from counterpoise.data.mask_file import read_mask
 from counterpoise.data.scene_loader import SceneEvalLoader
-from counterpoise.data.sources.base import IGNORE
-from counterpoise.data.sources.masks import MaskedSet
+from counterpoise.data.sources.base import IGNORE, ImageSet
+from counterpoise.data.sources.memory import in_memory
 from counterpoise.errors import ConfigError, CorruptImage, DataError
 
 NAMES = ("ground", "void", "circle", "square")
 
 
-def load(path: Path, source: str = "auto", **options: Any) -> tuple[MaskedSet, MaskedSet]:
+def load(path: Path, source: str = "auto", **options: Any) -> tuple[ImageSet, ImageSet]:
     train, val = sources.load(config.Data(path=path, source=source, val_fraction=0.25, options=options))
-    assert isinstance(train, MaskedSet)
-    assert isinstance(val, MaskedSet)
+    assert train.masked
+    assert val.masked
     return train, val
 
 
@@ -221,9 +221,9 @@ def test_all_masks_of_another_size_are_counted_at_once(scenes: Path) -> None:
 def test_masks_of_another_size_are_skipped_where_asked(scenes: Path) -> None:
     shrink(scenes, ("train/1", "val/1"))
     train, val = sources.load(config.Data(path=scenes, on_corrupt="skip"))
-    assert isinstance(train, MaskedSet)
+    assert train.masked
     assert any("2 of 6 masks are of another size" in note and "left out" in note for note in train.notes)
-    loader = SceneEvalLoader(train.held(1e9, "skip"), workers=0, on_corrupt="skip")
+    loader = SceneEvalLoader(in_memory(train, 1e9, "skip"), workers=0, on_corrupt="skip")
     assert [index for batch in loader for index in batch.indices.tolist()] == [0, 2, 3]
     assert [Path(name).name for name in loader.corrupt] == ["1.png"]
     assert val.name(1).endswith("val/1.jpg")

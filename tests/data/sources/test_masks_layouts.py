@@ -12,7 +12,6 @@ from counterpoise import config
 from counterpoise.data import sources
 from counterpoise.data.checking import check
 from counterpoise.data.sources import source_of
-from counterpoise.data.sources.masks import MaskedSet
 from counterpoise.errors import DataError
 
 
@@ -94,7 +93,7 @@ def test_lines_of_the_docs_bring_masks_of_objects(tmp_path: Path, monkeypatch: p
     monkeypatch.chdir(tmp_path)
     exec(compile(block, "block", "exec"), {})
     train, _ = sources.load(config.Data(path=tmp_path / "nuclei", val_fraction=0.4))
-    assert isinstance(train, MaskedSet)
+    assert train.masked
     assert train.classes == ("background", "nucleus")
     assert train.read_mask(0).sum() == 2 * 16
 
@@ -106,7 +105,7 @@ def test_images_and_masks_within_the_halves_are_read(tmp_path: Path) -> None:
             mask(tmp_path / half / "masks" / f"{number}.png", 1)
     (tmp_path / "classes.txt").write_text("background\nlesion\n")
     train, val = sources.load(config.Data(path=tmp_path))
-    assert isinstance(train, MaskedSet)
+    assert train.masked
     assert (len(train), len(val)) == (3, 2)
     assert train.name(0) == str(tmp_path / "Train" / "images" / "0.png")
     assert train.read_mask(0).sum() == 8 * 12

@@ -8,11 +8,10 @@ from counterpoise.data.sources.base import (
     ImageSet,
     Splits,
     Subset,
-    concatenate,
-    in_memory,
 )
 from counterpoise.data.sources.division import split, split_by_fraction
 from counterpoise.data.sources.loading import has_option, load, options, source_of
+from counterpoise.data.sources.memory import concatenate, in_memory
 from counterpoise.data.sources.registry import names, register, summaries
 
 __all__ = [

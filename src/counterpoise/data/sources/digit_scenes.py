@@ -17,7 +17,6 @@ from counterpoise import config
 from counterpoise.data import random
 from counterpoise.data.sources import digits
 from counterpoise.data.sources.base import ArraySet, Splits
-from counterpoise.data.sources.masks import MaskedArraySet
 from counterpoise.data.sources.registry import register
 from counterpoise.errors import ConfigError
 
@@ -70,7 +69,7 @@ def load(data: config.Data, *, train_size: int = 600, val_size: int = 200, edge:
         scenes = [_scene(draw, grounds, shapes, edge) for draw in draws]
         images = torch.from_numpy(np.stack([image for image, _ in scenes])).permute(0, 3, 1, 2).contiguous()
         masks = torch.from_numpy(np.stack([mask for _, mask in scenes]))
-        halves.append(MaskedArraySet(images, masks, CLASSES, names=("train scene", "val scene")[half]))
+        halves.append(ArraySet.of_scenes(images, masks, CLASSES, names=("train scene", "val scene")[half]))
     return Splits(*halves)
 
 

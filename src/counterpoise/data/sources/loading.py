@@ -14,6 +14,7 @@ from counterpoise.data.problems import Problem
 from counterpoise.data.sources import photos
 from counterpoise.data.sources.base import UNLABELED, Splits
 from counterpoise.data.sources.division import split
+from counterpoise.data.sources.memory import concatenate
 from counterpoise.data.sources.registry import Source, registered
 from counterpoise.data.walking import as_text
 from counterpoise.decoding import Reading
@@ -49,7 +50,7 @@ def load(data: config.Data) -> Splits:
         splits = split(splits.train, data.held_out, data.split_seed)
     if data.unlabeled is not None:
         unlabeled = photos.collect(_folder(data.unlabeled, "data.unlabeled"))
-        splits = splits._replace(train=splits.train.followed_by(unlabeled))
+        splits = splits._replace(train=concatenate(splits.train, unlabeled))
     _read_alike(splits, data)
     return splits
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor
 
 from counterpoise.data.problems import Problem, fault, warning
-from counterpoise.data.sources.base import IGNORE, UNLABELED
+from counterpoise.data.sources.base import IGNORE, UNLABELED, ArraySet, ImageSet
 from counterpoise.errors import CorruptImage
 
 LOOKED_AT = 100
@@ -20,16 +19,6 @@ _WAY_OUT = (
     "If data.options.ignore makes void what is a class, take it away, and write the value behind every name in the "
     "classes file (lesion 255); else bring masks that hold it."
 )
-
-
-class Masked(Protocol):
-    """What of a set of images with masks is looked at; see `masks.MaskedSet`."""
-
-    classes: tuple[str, ...]
-    labels: Tensor
-
-    def read_mask(self, index: int) -> Tensor:
-        """Classes, and IGNORE where void, uint8 [H, W]."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +63,18 @@ class Census:
         return f"pixels{where}: {', '.join(shown)}"
 
 
-def census(images: Masked, looked_at: int = LOOKED_AT) -> Census:
+_COUNTED: WeakKeyDictionary[ImageSet, Census] = WeakKeyDictionary()
+
+
+def counted(images: ImageSet) -> Census:
+    """`census` of scenes; masks that lie in files are read once."""
+    # What lies in memory may have been changed, and is soon counted.
+    if images not in _COUNTED or isinstance(images, ArraySet):
+        _COUNTED[images] = census(images)
+    return _COUNTED[images]
+
+
+def census(images: ImageSet, looked_at: int = LOOKED_AT) -> Census:
     """Count the pixels of some masks, spread evenly, and of all others until each class is met.
 
     Masks that cannot be read are said, or left out, where they are trained on.

@@ -13,7 +13,6 @@ from torch import Tensor
 from counterpoise.data.label_map import LabelMap
 from counterpoise.data.mask_file import mask_size, read_mask, resized
 from counterpoise.data.sources.base import FileSet
-from counterpoise.data.sources.masks import MaskedSet
 from counterpoise.errors import CorruptImage, UnfitMask
 
 WAYS_OUT = (
@@ -23,7 +22,7 @@ WAYS_OUT = (
 """What to do about masks of another size."""
 
 
-class MaskFiles(FileSet, MaskedSet):
+class MaskFiles(FileSet):
     """Image files with a mask file each, read when asked.
 
     Args:
@@ -32,6 +31,8 @@ class MaskFiles(FileSet, MaskedSet):
         label_map: what their values mean.
         resize: bring masks of another size to that of their image, by the nearest pixel.
     """
+
+    masked = True
 
     def __init__(
         self,

@@ -59,7 +59,8 @@ def gather(
         return {"missing": ["Pictures, confusions and the gauge need a finished run: there is no student to ask yet."]}
     try:
         student: VisionModel = load_student(reading.folder, model=model, epoch=reading.epoch)
-        found = sources.load(run.data).val.held(run.data.memory_limit_gb * 1e9, run.data.on_corrupt)
+        found = sources.load(run.data).val
+        found = sources.in_memory(found, run.data.memory_limit_gb * 1e9, run.data.on_corrupt)
         if found.classes:
             found = in_classes_of(student, found)
         tasks.get(student.task).check(found)

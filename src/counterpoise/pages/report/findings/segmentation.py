@@ -13,7 +13,6 @@ from torch import Tensor
 
 from counterpoise.data.epochs import Batch
 from counterpoise.data.sources.base import IGNORE
-from counterpoise.data.sources.masks import MaskedSet
 from counterpoise.errors import CounterpoiseError
 from counterpoise.pages.report.findings.base import STUDENT, TEACHER, Gathering
 from counterpoise.pages.report.pictures import SCENE, drawn, photo
@@ -114,7 +113,6 @@ class Segmentation(Gathering):
 
     def _scene(self, place: int) -> dict[str, Any] | None:
         index = self.indices[place]
-        assert isinstance(self.images, MaskedSet)
         try:
             image, truth = self.images.read(index), self.images.read_mask(index).numpy()
         except CounterpoiseError:  # it could be read a minute ago
