@@ -19,8 +19,8 @@ import harness
 from counterpoise import tasks
 from counterpoise.deploy.base import Calibration
 from counterpoise.deploy.export import export
+from counterpoise.deploy.site import samples, site
 from counterpoise.models import catalog, folder
-from counterpoise.pages.site import samples, site
 from counterpoise.students.student import save_student
 from counterpoise.system.server import Server, from_folder
 

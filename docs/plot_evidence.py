@@ -12,7 +12,8 @@ from typing import NamedTuple
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from counterpoise.studies import plotting, results, statistics
+from counterpoise import statistics
+from counterpoise.studies import plotting, results
 
 ROOT = Path(__file__).resolve().parents[1]
 

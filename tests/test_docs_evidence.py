@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from counterpoise.studies import results, statistics
+from counterpoise import statistics
+from counterpoise.studies import results
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from counterpoise.deploy.finetune import finetune
     from counterpoise.deploy.measuring.measure import measure
     from counterpoise.deploy.publishing import push
+    from counterpoise.deploy.site.making import try_
     from counterpoise.deploy.verify import verify
     from counterpoise.engine.answers import check, evaluate, gauge, predict
     from counterpoise.engine.runs import distill, record, train
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from counterpoise.objectives.composite import WeightedSum, objective
     from counterpoise.objectives.gauge import Gauge
     from counterpoise.pages.report.writing import report
-    from counterpoise.pages.site.making import try_
     from counterpoise.pages.watching import watch
     from counterpoise.students.student import load_student
     from counterpoise.studies.compare import compare
@@ -102,7 +102,7 @@ _HOMES = {
     "report": "pages.report",
     "search": "studies.search",
     "train": "engine.runs",
-    "try_": "pages.site.making",
+    "try_": "deploy.site.making",
     "verify": "deploy.verify",
     "watch": "pages.watching",
 }

@@ -16,9 +16,9 @@ from PIL import Image
 import counterpoise
 from counterpoise.commands import app
 from counterpoise.deploy.measuring import measure
+from counterpoise.deploy.site import making
 from counterpoise.errors import ConfigError, ModelError
 from counterpoise.models import folder
-from counterpoise.pages.site import making
 
 Run = Callable[..., tuple[int, str, str]]
 NAMES = ("top1", "top5", "loss")

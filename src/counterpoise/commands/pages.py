@@ -100,7 +100,7 @@ def try_(
         json: print what was made as JSON
     """
     from counterpoise.commands.tables import site_lines
-    from counterpoise.pages.site import making, site
+    from counterpoise.deploy.site import making, site
 
     place = student
     if not site.is_site(student):
@@ -110,6 +110,6 @@ def try_(
     elif not serve:
         raise ConfigError(f"{student} is a site already; show it with --serve.")
     if serve:
-        from counterpoise.pages.site.serving import serve_site
+        from counterpoise.deploy.site.serving import serve_site
 
         serve_site(place, port)

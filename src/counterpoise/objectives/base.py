@@ -404,6 +404,11 @@ def find(name: str) -> Entry:
     return OBJECTIVES.get(name)
 
 
+def needs_teacher(name: str) -> bool:
+    """Whether the objective looks at the teacher."""
+    return "teacher" in find(name).kind.needs
+
+
 def _from_file(name: str) -> Entry:
     path, _, attribute = name.rpartition(":")
     try:

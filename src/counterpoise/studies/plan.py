@@ -14,6 +14,7 @@ from counterpoise import config
 from counterpoise.config import validation_errors
 from counterpoise.config.keys import flatten
 from counterpoise.errors import ConfigError, CounterpoiseError, nearest, unknown
+from counterpoise.objectives.base import needs_teacher
 from counterpoise.system import own_code
 from counterpoise.system.files import expanded
 
@@ -165,14 +166,7 @@ def complete(values: Mapping[str, Any], origin: str) -> tuple[config.Run, bool]:
 
 def listens(run: config.Run) -> bool:
     """Whether a term of the objective looks at the teacher."""
-    return any(term_listens(name, term) for name, term in run.objective.items())
-
-
-def term_listens(name: str, term: config.Term) -> bool:
-    """Whether this term looks at the teacher."""
-    from counterpoise.objectives.base import find
-
-    return "teacher" in find(term.objective or name).kind.needs
+    return any(needs_teacher(term.objective or name) for name, term in run.objective.items())
 
 
 def shortened(values: Mapping[str, Any], epochs: int) -> dict[str, Any]:

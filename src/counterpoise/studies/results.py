@@ -20,8 +20,9 @@ import yaml
 from counterpoise import config
 from counterpoise.config.keys import asked, flatten
 from counterpoise.errors import ConfigError, RunError
+from counterpoise.objectives.base import needs_teacher
 from counterpoise.studies import provenance, standing
-from counterpoise.studies.plan import TrainingJob, term_listens
+from counterpoise.studies.plan import TrainingJob
 from counterpoise.studies.running import folder_of, note, started, state
 from counterpoise.studies.standing import Present
 from counterpoise.system import documents
@@ -138,7 +139,7 @@ def total_weight(objective: Mapping[str, config.Term]) -> float | None:
     """What all terms that listen to the teacher weigh together; of Balance, both sides. None where one is scheduled."""
     total = 0.0
     for name, term in objective.items():
-        if not term_listens(name, term):
+        if not needs_teacher(term.objective or name):
             continue
         arguments = term.arguments
         inner: list[Any] = [1.0]

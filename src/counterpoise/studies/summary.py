@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from counterpoise.studies import results, running, statistics
+from counterpoise import statistics
+from counterpoise.studies import results, running
 from counterpoise.studies.plan import Comparison
 from counterpoise.studies.results import Row
 from counterpoise.studies.standing import Present

@@ -12,7 +12,7 @@ from counterpoise.pages.report import render
 from counterpoise.pages.report.answer import between
 from counterpoise.pages.report.methods import different, group, main
 from counterpoise.pages.report.reading import find, read
-from counterpoise.studies.statistics import paired
+from counterpoise.statistics import paired
 
 
 def test_seeds_of_one_method_are_together_and_roles_are_known(digit_runs: Path) -> None:

@@ -6,12 +6,12 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from counterpoise import statistics
 from counterpoise.pages.report import charts
 from counterpoise.pages.report.methods import Claim, Method
 from counterpoise.pages.report.reading import Reading, numbers
 from counterpoise.pages.report.words import MINUS, number, signed
 from counterpoise.pages.report.words import metric as in_words
-from counterpoise.studies import statistics
 
 Words = list[tuple[str, bool]]
 """Parts of a sentence, each with whether it is stressed."""

@@ -10,8 +10,8 @@ from typing import Any, Literal
 from counterpoise import config
 from counterpoise.config.keys import asked, flatten
 from counterpoise.errors import CounterpoiseError
+from counterpoise.objectives.base import needs_teacher
 from counterpoise.pages.report.reading import Reading
-from counterpoise.studies.plan import term_listens
 from counterpoise.system import own_code
 
 Claim = tuple[str, str, str] | None
@@ -158,7 +158,7 @@ def _listens(name: str, term: config.Term) -> bool:
     if own_code.is_file(term.objective or name):
         return True  # code of the user's own, which is not run for a page
     try:
-        return term_listens(name, term)
+        return needs_teacher(term.objective or name)
     except CounterpoiseError:
         return False
 

@@ -15,7 +15,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from counterpoise.pages.site import site
+from counterpoise.deploy.site import site
 from counterpoise.system.server import Server, from_folder
 from counterpoise.tasks.overlays import palette
 

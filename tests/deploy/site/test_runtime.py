@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from counterpoise.deploy.site import runtime
 from counterpoise.errors import RuntimeMissingError
-from counterpoise.pages.site import runtime
 from counterpoise.system.server import Answer, Server
 
 ARCHIVE = f"onnxruntime-web-{runtime.VERSION}.tgz"

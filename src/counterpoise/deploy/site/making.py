@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from counterpoise import tasks
 from counterpoise.decoding import Reading
+from counterpoise.deploy.site import runtime, samples, site
+from counterpoise.deploy.site.samples import Sample
 from counterpoise.engine import inputs
 from counterpoise.engine.inputs import RunLike
 from counterpoise.errors import ConfigError, CounterpoiseError, RunError
 from counterpoise.models import folder
-from counterpoise.pages.site import runtime, samples, site
-from counterpoise.pages.site.samples import Sample
 from counterpoise.students import epochs
 
 if TYPE_CHECKING:

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image, ImageDraw
 
-from counterpoise.pages.site import runtime
+from counterpoise.deploy.site import runtime
 
 if TYPE_CHECKING:  # a site is served without waiting for torch
+    from counterpoise.deploy.site.samples import Sample
     from counterpoise.models.folder import Description
-    from counterpoise.pages.site.samples import Sample
     from counterpoise.tasks.base import Task
 
 CONTENT_SECURITY_POLICY = (
@@ -68,7 +68,7 @@ def write(
 
     engines = {f"runtime/{file}": place for file, place in runtime.files().items()}
     texts: dict[str, bytes] = {
-        item.name: item.read_bytes() for item in resources.files("counterpoise.pages.site").joinpath("page").iterdir()
+        item.name: item.read_bytes() for item in resources.files("counterpoise.deploy.site").joinpath("page").iterdir()
     }
     worker = texts.pop(_WORKER)
     texts["runtime/LICENSE.txt"] = texts.pop("LICENSE.onnxruntime.txt")

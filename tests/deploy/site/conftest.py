@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from counterpoise import tasks
+from counterpoise.deploy.site import runtime, samples, site
 from counterpoise.errors import RuntimeMissingError
 from counterpoise.models import folder
-from counterpoise.pages.site import runtime, samples, site
 from counterpoise.system.server import Server, from_folder
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ EDGE = 8
 @pytest.fixture(scope="session")
 def modules(chromium: Browser) -> Iterator[Page]:
     """A page of the origin from which the site's modules can be imported: `await import("./resampling.js")`."""
-    with Server(from_folder(Path(str(resources.files("counterpoise.pages.site") / "page")))) as server:
+    with Server(from_folder(Path(str(resources.files("counterpoise.deploy.site") / "page")))) as server:
         server.start()
         page = chromium.new_page()
         page.goto(f"{server.address}LICENSE.onnxruntime.txt")

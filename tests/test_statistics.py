@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from counterpoise.studies.statistics import Difference, holm, paired, verdict
+from counterpoise.statistics import Difference, holm, paired, verdict
 
 probabilities = st.lists(st.floats(0, 1), min_size=1, max_size=12)
 scores = st.floats(0, 100).map(lambda value: round(value, 2))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from counterpoise.deploy.site import site
 from counterpoise.errors import ConfigError
-from counterpoise.pages.site import site
 from counterpoise.system.server import Server, from_folder
 
 

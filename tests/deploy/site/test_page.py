@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 from PIL import Image
 
-from counterpoise.pages.site import site
+from counterpoise.deploy.site import site
 from counterpoise.system.server import Server, from_folder
 
 if TYPE_CHECKING:

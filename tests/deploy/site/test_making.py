@@ -15,8 +15,8 @@ import pytest
 from PIL import Image
 
 from counterpoise.commands import app
+from counterpoise.deploy.site import samples, site
 from counterpoise.errors import DataError
-from counterpoise.pages.site import samples, site
 
 Run = Callable[..., tuple[int, str, str]]
 Sites = Callable[..., Path]
