@@ -1,1 +1,1 @@
-"""From a student folder to a device: exports, eight bits, what they cost, and the best that a budget allows."""
+"""From a student folder to a device or a browser: exports, eight bits, what they cost."""

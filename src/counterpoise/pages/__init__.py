@@ -1,1 +1,1 @@
-"""Pages that a person looks at: the report of runs, a run while it goes on, the student in a browser."""
+"""Pages that a person looks at: the report of runs, and a run while it goes on."""
