@@ -195,4 +195,14 @@ MAKING = (
     *("config", "data", "decoding.py", "engine", "models", "objectives", "outputs.py"),
     *("students", "system", "tasks", "teachers"),
 )
-TELLING = ("__init__.py", "__main__.py", "commands", "demos", "deploy", "errors.py", "pages", "studies")
+TELLING = (
+    "__init__.py",
+    "__main__.py",
+    "commands",
+    "demos",
+    "deploy",
+    "errors.py",
+    "pages",
+    "statistics.py",
+    "studies",
+)
