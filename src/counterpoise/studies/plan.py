@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 
 from counterpoise import config
 from counterpoise.config import validation_errors
@@ -23,32 +23,51 @@ Values = dict[str, Any] | str
 """Values of a run file, or the path of one, beside the file that names it."""
 
 
+def check_seeds(seeds: list[int]) -> list[int]:
+    """Raises ValueError where there is none, or one twice."""
+    if not seeds:
+        raise ValueError("needs at least one seed")
+    if len(set(seeds)) < len(seeds):
+        raise ValueError(f"names a seed twice: {seeds}")
+    if not all(0 <= seed < 2**63 for seed in seeds):
+        raise ValueError(f"seeds are 0 or more, got {seeds}")
+    return seeds
+
+
+def _folders(named: dict[str, Any]) -> dict[str, Any]:
+    """Raises ValueError unless each name can be that of a folder, and there is one."""
+    if not named:
+        raise ValueError("needs at least one entry")
+    for name in named:
+        if re.fullmatch(r"[A-Za-z0-9_][\w.+-]*", name, re.ASCII) is None:
+            raise ValueError(f"names become folders: letters, digits and _ . + - only, got {name!r}")
+    return named
+
+
+def counted(seeds: Any) -> Any:
+    """5 as 0, 1, 2, 3, 4."""
+    return list(range(seeds)) if isinstance(seeds, int) and not isinstance(seeds, bool) else seeds
+
+
+Seeds = Annotated[list[int], BeforeValidator(counted), AfterValidator(check_seeds)]
+FoldersByName = AfterValidator(_folders)
+
+
 class CompareFile(config.Section):
     """A compare file."""
 
     out: Path = Field(description="folder of the runs and of the tables")
     run: Values = Field(default_factory=dict, description="what all runs have in common")
-    pairs: dict[str, Values] = Field(
+    pairs: Annotated[dict[str, Values], FoldersByName] = Field(
         {ONLY_PAIR: {}}, description="teacher, student and whatever goes with them, by name"
     )
-    methods: dict[str, Values] = Field(description="what each method has of its own, by name")
-    seeds: list[int] = Field(5, validate_default=True, description="how many, counted from 0, or a list")
+    methods: Annotated[dict[str, Values], FoldersByName] = Field(description="what each method has of its own, by name")
+    seeds: Seeds = Field(5, validate_default=True, description="how many, counted from 0, or a list")
     baseline: str = Field(description="the method that others are compared with")
     primary: str | None = Field(None, description="the one method whose difference is the claim; others are corrected")
     primary_pair: str | None = Field(None, description="the pair of that claim; default: the first")
     differs: list[str] = Field(default_factory=list, description="keys, beside objective, in which methods may differ")
     metric: str | None = Field(None, description="default: the headline of the task")
-
-    @field_validator("seeds", mode="before")
-    @classmethod
-    def _seeds_may_be_a_number(cls, seeds: Any) -> Any:
-        return seed_list(seeds)
-
-    @field_validator("methods", "pairs")
-    @classmethod
-    def _names_are_folders(cls, named: dict[str, Values]) -> dict[str, Values]:
-        check_names(named)
-        return named
 
 
 @dataclass(frozen=True)
@@ -69,6 +88,12 @@ class TrainingJob:
     def name(self) -> str:
         """What a person calls it."""
         return f"{'/'.join(self.cell)}, seed {self.run.seed}"
+
+    @property
+    def folder(self) -> Path:
+        """Of its run."""
+        assert self.run.out is not None
+        return self.run.out
 
 
 @dataclass(frozen=True)
@@ -152,7 +177,7 @@ def complete(values: Mapping[str, Any], origin: str) -> tuple[config.Run, bool]:
     run = config.resolve(values, origin)
     own_code.name(run)
     try:
-        distils = listens(run)
+        distils = any(needs_teacher(term.objective or name) for name, term in run.objective.items())
         tasks.get(run.task).objective(run, None)
     except CounterpoiseError as error:
         raise ConfigError(f"The {origin}: {error}") from None
@@ -162,11 +187,6 @@ def complete(values: Mapping[str, Any], origin: str) -> tuple[config.Run, bool]:
         raise ConfigError(f"The {origin} has terms that listen to a teacher, and no teacher.")
     # As a run file, so that all keys count as given.
     return config.resolve(run.model_dump()), distils
-
-
-def listens(run: config.Run) -> bool:
-    """Whether a term of the objective looks at the teacher."""
-    return any(needs_teacher(term.objective or name) for name, term in run.objective.items())
 
 
 def shortened(values: Mapping[str, Any], epochs: int) -> dict[str, Any]:
@@ -211,7 +231,7 @@ def check_alike(runs: Mapping[str, config.Run], allowed: Sequence[str], origin: 
     lines = []
     for key in every:
         section = key.partition(".")[0]
-        if section in {"objective", "out", "seed"} or _below(key, allowed):
+        if section in {"objective", "out", "seed"} or any(f"{key}.".startswith(f"{other}.") for other in allowed):
             continue
         # A method without a teacher has none of its keys.
         values = {
@@ -227,32 +247,3 @@ def check_alike(runs: Mapping[str, config.Run], allowed: Sequence[str], origin: 
             + "\n".join(lines)
             + "\nMake them equal, or name these keys under 'differs'."
         )
-
-
-def _below(key: str, sections: Iterable[str]) -> bool:
-    return any(key == section or key.startswith(f"{section}.") for section in sections)
-
-
-def seed_list(seeds: Any) -> Any:
-    """5 as 0, 1, 2, 3, 4; a list as it is. Raises ValueError where there is none, or one twice."""
-    if isinstance(seeds, bool):
-        raise ValueError("must be a number of seeds or a list of them")
-    if isinstance(seeds, int):
-        seeds = list(range(seeds))
-    if isinstance(seeds, list):
-        if not seeds:
-            raise ValueError("needs at least one seed")
-        if len(set(map(str, seeds))) < len(seeds):
-            raise ValueError(f"names a seed twice: {seeds}")
-        if any(isinstance(seed, int) and not 0 <= seed < 2**63 for seed in seeds):
-            raise ValueError(f"seeds are 0 or more, got {seeds}")
-    return seeds
-
-
-def check_names(named: Mapping[str, Any]) -> None:
-    """Raises ValueError unless each name can be that of a folder, and there is one."""
-    if not named:
-        raise ValueError("needs at least one entry")
-    for name in named:
-        if re.fullmatch(r"[A-Za-z0-9_][\w.+-]*", name, re.ASCII) is None:
-            raise ValueError(f"names become folders: letters, digits and _ . + - only, got {name!r}")

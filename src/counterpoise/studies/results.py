@@ -15,15 +15,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from counterpoise import config
 from counterpoise.config.keys import asked, flatten
 from counterpoise.errors import ConfigError, RunError
 from counterpoise.objectives.base import needs_teacher
 from counterpoise.studies import provenance, standing
 from counterpoise.studies.plan import TrainingJob
-from counterpoise.studies.running import folder_of, note, started, state
+from counterpoise.studies.running import note, started, state
 from counterpoise.studies.standing import Present
 from counterpoise.system import documents
 from counterpoise.system.files import write_text
@@ -46,7 +44,7 @@ def row_of(job: TrainingJob, metric: str) -> Row | None:
     status = state(job)
     if status not in ("done", "diverged"):
         return None
-    folder = folder_of(job)
+    folder = job.folder
     kept = note(folder)
     run = started(folder / "run.yaml")
     sitting = kept["sittings"][-1] if kept["sittings"] else {}
@@ -264,8 +262,3 @@ def spread(values: Iterable[float]) -> tuple[float | None, float | None]:
         statistics.fmean(found) if found else None,
         statistics.stdev(found) if len(found) > 1 else None,
     )
-
-
-def dump_yaml(values: Any) -> str:
-    """Values as a YAML file has them, in their order."""
-    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)

@@ -50,12 +50,6 @@ def beside(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.origin.json")
 
 
-def folder_of(job: TrainingJob) -> Path:
-    """The folder of its run."""
-    assert job.run.out is not None
-    return job.run.out
-
-
 def note(folder: Path) -> dict[str, Any]:
     """What is noted beside a run: its `sittings`, and the message where it `diverged`."""
     try:
@@ -69,7 +63,7 @@ def state(job: TrainingJob) -> State:
     """Where a job stands. Raises RunError where its folder holds another run."""
     from counterpoise.engine.run_folder import RunFolder
 
-    folder = RunFolder(folder_of(job))
+    folder = RunFolder(job.folder)
     if not folder.run_file.is_file():
         return "new"
     _refuse(job, differences(started(folder.run_file), job.run))
@@ -87,14 +81,14 @@ def check(jobs: Sequence[TrainingJob], present: Present) -> None:
 
     for job in jobs:
         if state(job) in ("done", "diverged"):
-            folder = RunFolder(folder_of(job))
+            folder = RunFolder(job.folder)
             _refuse(job, present.differences(started(folder.run_file), folder.identity(), job.run))
 
 
 def _refuse(job: TrainingJob, differing: Sequence[str]) -> None:
     if differing:
         raise RunError(
-            f"{folder_of(job)} holds another run than {job.name} of this file:\n"
+            f"{job.folder} holds another run than {job.name} of this file:\n"
             + "\n".join(f"  {line}" for line in differing)
             + "\nGive another 'out' (--out), or move that folder away."
         )
@@ -152,7 +146,7 @@ def _work(job: TrainingJob, until: float | None) -> Outcome:
     from counterpoise.engine import runs
     from counterpoise.system.files import write_text
 
-    folder = folder_of(job)
+    folder = job.folder
     _wait_for(folder)
     found = state(job)
     if found in ("done", "diverged"):

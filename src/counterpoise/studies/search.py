@@ -19,6 +19,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import yaml
+
 from counterpoise.errors import MissingExtraError, RunError
 from counterpoise.studies import halving, plan, results, search_plan
 from counterpoise.studies.compare import CompareResult, run_comparison
@@ -26,7 +28,7 @@ from counterpoise.studies.fanout import Fanout
 from counterpoise.studies.halving import Race
 from counterpoise.studies.ranges import Range
 from counterpoise.studies.results import Row
-from counterpoise.studies.running import alone_in, folder_of, run_all
+from counterpoise.studies.running import alone_in, run_all
 from counterpoise.studies.search_plan import Search
 from counterpoise.studies.standing import Present
 from counterpoise.system.files import write_text
@@ -105,7 +107,7 @@ def search(
             if math.isnan(row["score"]):
                 raise RunError(f"All trials of method {method} diverged: its ranges reach too far.")
         values = found.final(winners)
-        write_text(found.plan.out / "final.yaml", results.dump_yaml(values))
+        write_text(found.plan.out / "final.yaml", yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
     if not final:
         return SearchResult(found.plan.out, found.metric, budget, told)
     comparison = plan.resolve(values, f"compare file {found.plan.out / 'final.yaml'}", Path(file).parent)
@@ -180,7 +182,7 @@ def runs(found: Search) -> Iterator[Row]:
     plan = found.plan
     for method, epochs, trial, seed in product(plan.methods, found.rungs, range(plan.trials), plan.seeds):
         job = found.job(method, trial, epochs, seed)
-        if folder_of(job).is_dir() and (row := results.row_of(job, found.metric)) is not None:
+        if job.folder.is_dir() and (row := results.row_of(job, found.metric)) is not None:
             yield {**row, "pair": "search", "method": method, "trial": job.cell[1]}
 
 

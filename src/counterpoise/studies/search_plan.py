@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field
 
 from counterpoise import config
 from counterpoise.config import Section, Share
@@ -15,7 +15,7 @@ from counterpoise.config.keys import nested
 from counterpoise.errors import ConfigError, unknown
 from counterpoise.studies import plan, ranges, results
 from counterpoise.studies.halving import Rungs
-from counterpoise.studies.plan import TrainingJob, Values
+from counterpoise.studies.plan import FoldersByName, Seeds, TrainingJob, Values
 from counterpoise.studies.ranges import Point, Range
 
 EVERYWHERE = ("train.optimizer.learning_rate", "train.optimizer.weight_decay")
@@ -31,18 +31,17 @@ class SearchMethod(Section):
     ranges: dict[str, Range] = Field(default_factory=dict, description="ranges beside those of all methods")
 
 
+def _fresh(seeds: int | list[int]) -> int | list[int]:
+    plan.check_seeds(plan.counted(seeds))
+    return seeds
+
+
 class Final(Section):
     """The comparison of the winners."""
 
     baseline: str | None = Field(None, description="default: the first method")
     primary: str | None = Field(None, description="the method whose difference is the claim")
-    seeds: int | list[int] = Field(5, description="how many fresh ones, or a list")
-
-    @field_validator("seeds")
-    @classmethod
-    def _some(cls, seeds: int | list[int]) -> int | list[int]:
-        plan.seed_list(seeds)
-        return seeds
+    seeds: Annotated[int | list[int], AfterValidator(_fresh)] = Field(5, description="how many fresh ones, or a list")
 
 
 class SearchFile(Section):
@@ -51,26 +50,17 @@ class SearchFile(Section):
     out: Path = Field(description="folder of trials and tables")
     run: Values = Field(default_factory=dict, description="what all runs have in common")
     ranges: dict[str, Range] = Field(default_factory=dict, description="ranges of all methods")
-    methods: dict[str, SearchMethod] = Field(description="what each method has of its own, by name")
+    methods: Annotated[dict[str, SearchMethod], FoldersByName] = Field(
+        description="what each method has of its own, by name"
+    )
     trials: int = Field(16, ge=1, description="points a method")
-    seeds: list[int] = Field(1, validate_default=True, description="how many a trial, counted from 0, or a list")
+    seeds: Seeds = Field(1, validate_default=True, description="how many a trial, counted from 0, or a list")
     rungs: Rungs | None = Field(None, description="epochs at which trials are compared; default: train.epochs")
     keep: Share = Field(0.5, gt=0, description="share of the trials that goes on from each rung to the next")
     val_images: int = Field(5000, ge=1, description="training images that are held out to choose by")
     design_seed: int = Field(0, ge=0, lt=2**31, description="seed of the points")
     metric: str | None = Field(None, description="larger is better; default: the headline of the task")
     final: Final = Field(default_factory=Final, description="the comparison of the winners")
-
-    @field_validator("seeds", mode="before")
-    @classmethod
-    def _seeds_may_be_a_number(cls, seeds: Any) -> Any:
-        return plan.seed_list(seeds)
-
-    @field_validator("methods")
-    @classmethod
-    def _names_are_folders(cls, methods: dict[str, SearchMethod]) -> dict[str, SearchMethod]:
-        plan.check_names(methods)
-        return methods
 
 
 @dataclass(frozen=True)
@@ -168,11 +158,7 @@ def _ranges_of(method: str, found: SearchFile, origin: str) -> dict[str, Range]:
     """All ranges of a method. Raises ConfigError where one is missing or of no use."""
     own = found.methods[method]
     used = ranges.names_in(own.objective)
-    named = {**found.ranges, **own.ranges}
-    named = {
-        **{name: chosen for name, chosen in ranges.STANDARD.items() if name in used and name not in named},
-        **named,
-    }
+    named = {**ranges.STANDARD, **found.ranges, **own.ranges}
     keys = [chosen.key for chosen in named.values() if chosen.key is not None]
     for key in EVERYWHERE:
         if key not in keys:

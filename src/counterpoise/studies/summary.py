@@ -13,12 +13,6 @@ from counterpoise.studies.plan import Comparison
 from counterpoise.studies.results import Row
 from counterpoise.studies.standing import Present
 
-TABLE = ("pair", "method", "n", "diverged", "last_mean", "last_std", "best_mean", "best_std", "params", "origin")
-DIFFERENCES = (
-    "pair", "method", "baseline", "primary", "n", "difference", "low", "high", "p", "p_corrected", "correction",
-    "verdict", "origin",
-)  # fmt: skip
-
 
 @dataclass(frozen=True)
 class Report:
@@ -70,7 +64,7 @@ def _diverged(comparison: Comparison) -> Iterator[str]:
     """Why runs diverged, as `distill` says it, where their folders are here; the same reason once."""
     reasons: dict[str, list[str]] = {}
     for job in comparison.jobs:
-        why = running.note(running.folder_of(job))["diverged"]
+        why = running.note(job.folder)["diverged"]
         if why:
             reasons.setdefault(str(why), []).append(job.name)
     for why, runs in reasons.items():

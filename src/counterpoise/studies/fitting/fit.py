@@ -27,7 +27,7 @@ from counterpoise.studies.fitting.candidates import Candidate
 from counterpoise.studies.fitting.costing import Entry, Ledger
 from counterpoise.studies.fitting.plan import FitPlan, resolve
 from counterpoise.studies.plan import TrainingJob
-from counterpoise.studies.running import Backend, alone_in, folder_of, run_all
+from counterpoise.studies.running import Backend, alone_in, run_all
 from counterpoise.system import documents
 from counterpoise.system.files import write_text
 from counterpoise.system.grid import Grid, names, numbers, texts
@@ -173,7 +173,7 @@ def _fit(
 
 def _shipped(plan: FitPlan, winner: Candidate, job: TrainingJob, result: FitResult) -> FitResult:
     """Export the winner's run, where that is not done yet."""
-    run = folder_of(job)
+    run = job.folder
     row = results.row_of(job, plan.metric)
     if row is None or row["status"] != "done":
         raise NothingFits(f"{winner.name}, the best after few epochs, diverged when it was trained in full, in {run}.")

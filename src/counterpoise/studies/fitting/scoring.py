@@ -13,7 +13,7 @@ from counterpoise.studies.fitting.costing import CALIBRATION, Ledger
 from counterpoise.studies.fitting.plan import FitPlan
 from counterpoise.studies.halving import Race
 from counterpoise.studies.plan import TrainingJob
-from counterpoise.studies.running import Backend, folder_of, run_all
+from counterpoise.studies.running import Backend, run_all
 from counterpoise.studies.standing import Present
 
 
@@ -47,7 +47,7 @@ def score(plan: FitPlan, candidate: Candidate, job: TrainingJob, ledger: Ledger)
     known = ("score", candidate.name, row["run_sha256"], str(plan.format.versions()), row["identity"])
     key = " ".join(filter(None, known))  # runs of earlier versions did not note whose they are
     if key not in ledger.entries:
-        ledger.keep([{"key": key, "name": candidate.name, "score": exported_score(plan, candidate, folder_of(job))}])
+        ledger.keep([{"key": key, "name": candidate.name, "score": exported_score(plan, candidate, job.folder)}])
     return float(ledger.entries[key]["score"])
 
 
