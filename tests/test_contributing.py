@@ -22,10 +22,7 @@ def test_an_objective_is_one_file_its_test_and_a_line(tmp_path: Path, monkeypatc
     method, test = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
     (tmp_path / "logit_distance.py").write_text(method)
     monkeypatch.setattr(objectives, "__path__", [*objectives.__path__, str(tmp_path)])
-    for state in ("_entries", "_origins"):
-        monkeypatch.setattr(base.OBJECTIVES, state, dict(getattr(base.OBJECTIVES, state)))
-    monkeypatch.setattr(base.OBJECTIVES, "_complete", False)
-    try:
+    with base.OBJECTIVES.trial():
         assert base.entries()["logit_distance"].year == 2014
         space: dict[str, object] = {}
         exec(compile(test, "example", "exec"), space)
@@ -36,5 +33,4 @@ def test_an_objective_is_one_file_its_test_and_a_line(tmp_path: Path, monkeypatc
         student, teacher = torch.randn(2, 4, 3)
         terms = WeightedSum(run.objective)(Outputs(student), Outputs(teacher), None)
         torch.testing.assert_close(terms.total, 2 * (student - teacher).square().mean())
-    finally:
-        sys.modules.pop("counterpoise.objectives.logit_distance", None)
+    sys.modules.pop("counterpoise.objectives.logit_distance", None)

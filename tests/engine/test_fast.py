@@ -248,7 +248,7 @@ def test_a_store_that_lacks_views_or_room_is_refused(
     from counterpoise.teachers import resident
     from counterpoise.teachers import store as stores
 
-    stores.prune(store, slots=[0, 2, 3], out=tmp_path / "some")
+    stores.prune(store, keep=[0, 2, 3], out=tmp_path / "some")
     section = {"store": str(tmp_path / "some"), "missing": "live", "checkpoint": str(teacher)}
     with pytest.raises(ConfigError, match="the store lacks views"):
         parts_of(values(teacher=section, train={"fast": True}))

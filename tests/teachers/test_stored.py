@@ -171,7 +171,7 @@ def test_missing_views_are_refused_or_asked_of_the_teacher(
     recorded: Path, live: dict[str, Tensor], teacher: Path, tmp_path: Path
 ) -> None:
     smaller = tmp_path / "smaller"
-    stores.prune(recorded, slots=[0, 2, 3, 17], out=smaller)
+    stores.prune(recorded, keep=[0, 2, 3, 17], out=smaller)
     refused(from_store(values(), smaller), tmp_path / "run", "lacks views that the run needs: 1, 4-16.")
     refused(from_store(values(), smaller, missing="live"), tmp_path / "run", "missing: live needs the teacher itself")
     some = from_store(values(), smaller, missing="live", checkpoint=str(teacher))

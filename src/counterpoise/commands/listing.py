@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from counterpoise.commands import flags
@@ -17,11 +18,11 @@ def list_(what: str, /, *, json: bool = False) -> None:
     """
     from counterpoise.commands.tables import listing_table
 
-    rows = listing(what)
+    rows = list(what)
     flags.show(rows, json, lambda: listing_table(what, rows))
 
 
-def listing(what: str) -> list[dict[str, Any]]:
+def list(what: str) -> Sequence[dict[str, Any]]:
     """Rows of `list objectives|models|sources`."""
     if what == "objectives":
         from counterpoise.objectives.base import entries

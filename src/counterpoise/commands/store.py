@@ -10,7 +10,6 @@ from typing import Any, Literal
 from cyclopts import App
 from pydantic import Field
 
-from counterpoise import config
 from counterpoise.commands import flags
 from counterpoise.commands.flags import Flags, Options, RunFile
 from counterpoise.errors import ConfigError, StoreError
@@ -26,7 +25,9 @@ def info(store: Path, /, *, json: bool = False) -> None:
         store: its folder
         json: print JSON
     """
-    _show(store, json)
+    from counterpoise import store as stores
+
+    _show(stores.info(store), json)
 
 
 @app.command
@@ -38,9 +39,9 @@ def verify(store: Path, /, *, discard: bool = False, json: bool = False) -> None
         discard: remove damaged chunks, so that recording again makes these and no others
         json: print JSON
     """
-    from counterpoise.teachers import store as stores
+    from counterpoise import store as stores
 
-    damages = stores.verify(store)
+    damages = stores.verify(store, discard=discard)
     if json:
         print(json_format.dumps([damage._asdict() for damage in damages], indent=2))
     if not damages:
@@ -48,8 +49,6 @@ def verify(store: Path, /, *, discard: bool = False, json: bool = False) -> None
             state = stores.info(store)["state"]
             print(f"{store} is whole." if state == "finished" else f"{store} ({state}): what is there is whole.")
         return
-    if discard:
-        stores.discard(store, damages)
     listed = "".join(f"\n  - chunk {damage.chunk} {damage.problem}" for damage in damages)
     advice = "They are removed: record again." if discard else "Remove them with --discard, and record again."
     raise StoreError(f"Store {store} is damaged:{listed}\n{advice}")
@@ -73,13 +72,10 @@ def extend(
         json: print what the store holds as JSON
         quiet: no progress
     """
-    from counterpoise.teachers.store import Store
+    from counterpoise import store as stores
 
     run = flags.resolved(run_file, options)
-    if run.out is None:
-        raise ConfigError("extend needs --out: the folder of the store.")
-    header = Store.open(run.out).header
-    _record(run, {"views": header.kind, "epochs": epochs, "precision": header.precision}, json, quiet)
+    _show(stores.extend(run, epochs=epochs, show=not quiet and flags.is_first()), json)
 
 
 @app.command
@@ -101,13 +97,12 @@ def prune(
         out: folder of the smaller store; without one, views are dropped in place
         json: print JSON
     """
-    from counterpoise.teachers import store as stores
+    from counterpoise import store as stores
 
     if keep is None and precision is None:
         raise ConfigError("prune needs --keep, which views to keep, or --precision, in how many bits.")
-    slots = None if keep is None else _numbers(keep)
-    stores.prune(store, slots=slots, precision=precision, out=out)
-    _show(out or store, json)
+    kept = None if keep is None else _numbers(keep)
+    _show(stores.prune(store, keep=kept, precision=precision, out=out), json)
 
 
 @app.command
@@ -119,10 +114,9 @@ def merge(*sources: Path, out: Path, json: bool = False) -> None:
         out: folder of the whole store
         json: print JSON
     """
-    from counterpoise.teachers import store as stores
+    from counterpoise import store as stores
 
-    stores.merge(out, sources)
-    _show(out, json)
+    _show(stores.merge(*sources, out=out), json)
 
 
 class Record(Flags):
@@ -161,16 +155,10 @@ def record(
     given = flags.given(how)
     if (part := given.get("part")) is not None:
         given["part"] = _part(part)
-    _record(flags.resolved(run_file, options), given, json, quiet)
-
-
-def _record(run: config.Run, how: dict[str, Any], json: bool, quiet: bool) -> None:
-    from counterpoise.commands.tables import facts_table
     from counterpoise.engine import runs
 
-    found = runs.record(run, **how, show=not quiet and flags.is_first())
-    if flags.is_first():
-        flags.show(found, json, lambda: facts_table(found))
+    run = flags.resolved(run_file, options)
+    _show(runs.record(run, **given, show=not quiet and flags.is_first()), json)
 
 
 def _part(text: str) -> tuple[int, int]:
@@ -193,9 +181,8 @@ def _numbers(text: str) -> list[int]:
     return found
 
 
-def _show(store: Path, json: bool) -> None:
+def _show(facts: dict[str, Any], json: bool) -> None:
     from counterpoise.commands.tables import facts_table
-    from counterpoise.teachers import store as stores
 
-    facts = stores.info(store)
-    flags.show(facts, json, lambda: facts_table(facts))
+    if flags.is_first():
+        flags.show(facts, json, lambda: facts_table(facts))

@@ -188,7 +188,7 @@ def record(
         student, teacher, data, show: as for `distill`.
 
     Returns:
-        What `store_info` says of the store.
+        What `counterpoise.store.info` says of the store.
 
     Raises:
         StoreError: the folder holds something else, or the disk has no room.

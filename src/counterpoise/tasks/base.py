@@ -5,8 +5,6 @@ Nothing outside this room asks which task it is.
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,7 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 from torch import Tensor
 
-from counterpoise.errors import ConfigError, unknown
+from counterpoise.errors import ConfigError
+from counterpoise.system.registry import Registry
 
 if TYPE_CHECKING:
     import torch
@@ -201,12 +200,5 @@ class Task(ABC):
         raise ConfigError(f"Task {self.name} answers in words; --out and --beside are for masks.")
 
 
-def get(name: str) -> Task:
-    """The task called `name`. Each other file of this folder holds one. Raises ConfigError for an unknown name."""
-    package = importlib.import_module("counterpoise.tasks")
-    others = ("base", "overlays")  # what tasks share
-    names = [module.name for module in pkgutil.iter_modules(package.__path__) if module.name not in others]
-    if name not in names:
-        raise ConfigError(unknown("Task", name, names))
-    task: Task = importlib.import_module(f"counterpoise.tasks.{name}").TASK
-    return task
+TASKS: Registry[Task] = Registry("Task", "counterpoise.tasks", "counterpoise.tasks")
+get = TASKS.get

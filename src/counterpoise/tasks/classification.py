@@ -18,7 +18,7 @@ from counterpoise.errors import ConfigError
 from counterpoise.objectives.composite import WeightedSum
 from counterpoise.objectives.mixed import check_mixed
 from counterpoise.system.machine import as_double
-from counterpoise.tasks.base import Report, Score, Task
+from counterpoise.tasks.base import TASKS, Report, Score, Task
 
 if TYPE_CHECKING:
     from counterpoise.data.epochs import Epochs
@@ -262,4 +262,4 @@ def as_trained(model: VisionModel, plan: ViewPlan) -> None:
         model.crop_share = 1.0
 
 
-TASK = Classification()
+TASKS.add("classification", Classification(), __name__)

@@ -21,7 +21,7 @@ from counterpoise.models.network import SceneView
 from counterpoise.objectives.composite import resample
 from counterpoise.objectives.dense import DenseSum, reduced
 from counterpoise.system.machine import as_double
-from counterpoise.tasks.base import Picture, Report, Score, Task
+from counterpoise.tasks.base import TASKS, Picture, Report, Score, Task
 
 if TYPE_CHECKING:
     from counterpoise.data.sources.base import ImageSet
@@ -400,3 +400,4 @@ def _percent(share: Tensor) -> float | None:
 
 
 TASK = Segmentation()
+TASKS.add("segmentation", TASK, __name__)

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from counterpoise.errors import StoreError
-from counterpoise.teachers.store import Store, discard, info, merge, prune, verify
+from counterpoise.teachers.store import Store, info, merge, prune, verify
 
 
 def test_a_sound_store_has_no_damage(store_path: Path) -> None:
@@ -45,7 +45,7 @@ def test_all_damage_is_told_and_mended(kit: Any, store_path: Path, flip: Callabl
         (files[5].name, "is missing"),
         (files[8].name, "has 4 bytes more"),
     ]
-    discard(store_path, found)
+    assert verify(store_path, discard=True) == found
     assert kit.record(store_path, kit.header())
     assert kit.contents(store_path) == before
 
@@ -76,21 +76,21 @@ def test_parts_of_several_machines_merge(kit: Any, tmp_path: Path) -> None:
     for k in (0, 2):
         kit.record(parts[k], header, (k, 3))
     with pytest.raises(StoreError, match=r"3 chunks are in none of .*: 000001-000000\.bin, .*Record the parts"):
-        merge(tmp_path / "merged", [parts[0], parts[2]])
+        merge(parts[0], parts[2], out=tmp_path / "merged")
     kit.record(parts[1], header, (1, 3))
     before = [kit.contents(part) for part in parts]
-    merge(tmp_path / "merged", parts)
+    merge(*parts, out=tmp_path / "merged")
     assert [kit.contents(part) for part in parts] == before
     kit.record(tmp_path / "whole", header)
     assert kit.contents(tmp_path / "merged") == kit.contents(tmp_path / "whole")
-    merge(parts[0], parts)
+    merge(*parts, out=parts[0])
     assert kit.contents(parts[0]) == kit.contents(tmp_path / "whole")
 
 
 def test_stores_of_different_epochs_merge(kit: Any, tmp_path: Path) -> None:
     kit.record(tmp_path / "a", kit.header(slots=(0, 2)))
     kit.record(tmp_path / "b", kit.header(slots=(1, 2)))
-    assert merge(tmp_path / "both", [tmp_path / "a", tmp_path / "b"]).slots == (0, 1, 2)
+    assert merge(tmp_path / "a", tmp_path / "b", out=tmp_path / "both")["views"] == "epochs, 0-2"
     kit.record(tmp_path / "whole", kit.header())
     assert kit.contents(tmp_path / "both") == kit.contents(tmp_path / "whole")
 
@@ -99,15 +99,15 @@ def test_what_does_not_belong_together_is_not_merged(kit: Any, tmp_path: Path, f
     for name, changes in (("a", {}), ("b", {"teacher": "f" * 64}), ("c", {"precision": "int8"})):
         kit.record(tmp_path / name, kit.header(**changes))
     with pytest.raises(StoreError, match="other teacher"):
-        merge(tmp_path / "out", [tmp_path / "a", tmp_path / "b"])
+        merge(tmp_path / "a", tmp_path / "b", out=tmp_path / "out")
     with pytest.raises(StoreError, match="precision: float32 in the store, int8 given"):
-        merge(tmp_path / "out", [tmp_path / "a", tmp_path / "c"])
+        merge(tmp_path / "a", tmp_path / "c", out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
     flip(tmp_path / "a" / "chunks" / "000001-000001.bin", 3)
     with pytest.raises(StoreError, match=r"a: Chunk 000001-000001\.bin is damaged"):
-        merge(tmp_path / "out", [tmp_path / "a"])
+        merge(tmp_path / "a", out=tmp_path / "out")
     kit.record(tmp_path / "d", kit.header())
-    merge(tmp_path / "out", [tmp_path / "a", tmp_path / "d"])  # the other one is sound
+    merge(tmp_path / "a", tmp_path / "d", out=tmp_path / "out")  # the other one is sound
     assert kit.contents(tmp_path / "out") == kit.contents(tmp_path / "d")
 
 
@@ -115,7 +115,7 @@ def test_what_does_not_belong_together_is_not_merged(kit: Any, tmp_path: Path, f
 def test_views_are_dropped(kit: Any, store_path: Path, tmp_path: Path, elsewhere: bool) -> None:
     before = kit.contents(store_path)
     out = tmp_path / "out" if elsewhere else None
-    assert prune(store_path, slots=[2, 0], out=out).slots == (0, 2)
+    assert prune(store_path, keep=[2, 0], out=out)["views"] == "epochs, 0, 2"
     kit.record(tmp_path / "whole", kit.header(slots=(0, 2)))
     assert kit.contents(out or store_path) == kit.contents(tmp_path / "whole")
     if elsewhere:
@@ -123,16 +123,16 @@ def test_views_are_dropped(kit: Any, store_path: Path, tmp_path: Path, elsewhere
 
 
 def test_fewer_bits_are_those_of_a_store_recorded_so(kit: Any, store_path: Path, tmp_path: Path) -> None:
-    prune(store_path, slots=[1], precision="int8", out=tmp_path / "small")
+    prune(store_path, keep=[1], precision="int8", out=tmp_path / "small")
     kit.record(tmp_path / "whole", kit.header(slots=(1,), precision="int8"))
     assert kit.contents(tmp_path / "small") == kit.contents(tmp_path / "whole")
 
 
 def test_what_cannot_be_pruned_is_said(kit: Any, store_path: Path, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"holds views 0-2; 7-8 cannot be kept"):
-        prune(store_path, slots=[0, 7, 8])
+        prune(store_path, keep=[0, 7, 8])
     with pytest.raises(StoreError, match="none cannot be kept"):
-        prune(store_path, slots=[])
+        prune(store_path, keep=[])
     with pytest.raises(StoreError, match="folder of its own"):
         prune(store_path, precision="int8")
     kit.record(tmp_path / "small", kit.header(precision="int8"))
@@ -145,7 +145,7 @@ def test_what_cannot_be_pruned_is_said(kit: Any, store_path: Path, tmp_path: Pat
 
 def test_a_dropped_view_is_missing_and_can_be_recorded_again(kit: Any, store_path: Path) -> None:
     before = kit.contents(store_path)
-    prune(store_path, slots=[0, 1])
+    prune(store_path, keep=[0, 1])
     one = torch.tensor([1])
     with Store.open(store_path) as store:
         assert store.has(one.repeat(2), torch.tensor([1, 2])).tolist() == [True, False]

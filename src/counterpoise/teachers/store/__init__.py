@@ -2,7 +2,7 @@
 
 from counterpoise.teachers.store.codecs import PRECISIONS
 from counterpoise.teachers.store.format import Chunk, Header
-from counterpoise.teachers.store.operations import Damage, discard, info, merge, prune, verify
+from counterpoise.teachers.store.operations import Damage, info, merge, prune, verify
 from counterpoise.teachers.store.reader import Resident, Store
 from counterpoise.teachers.store.writer import StoreWriter
 
@@ -14,7 +14,6 @@ __all__ = [
     "Resident",
     "Store",
     "StoreWriter",
-    "discard",
     "info",
     "merge",
     "prune",

@@ -1,9 +1,10 @@
-"""What is done to whole stores: looked at, checked, mended, joined, made smaller."""
+"""What is done to whole stores, as `counterpoise store` does it: looked at, checked, joined, made smaller."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,6 +33,7 @@ from counterpoise.teachers.store.reader import Store
 from counterpoise.teachers.store.writer import LOCK, StoreWriter, checksums
 
 _BLOCK = 2**20  # bytes copied at once
+Folder = str | PathLike[str]
 
 
 class Damage(NamedTuple):
@@ -41,12 +43,13 @@ class Damage(NamedTuple):
     problem: str
 
 
-def info(path: Path) -> dict[str, Any]:
-    """What a store, or an unfinished recording, holds: words and numbers for a table.
+def info(store: Folder) -> dict[str, Any]:
+    """What the store in a folder, or an unfinished recording, holds: words and numbers for a table.
 
     Raises:
         StoreError: there is neither, or its index is damaged.
     """
+    path = Path(store)
     header, known = _look(path)
     chunks = len(header.slots) * header.parts
     state = "finished" if (path / INDEX).exists() else f"recording, {len(known)} of {chunks} chunks"
@@ -70,12 +73,17 @@ def info(path: Path) -> dict[str, Any]:
     }
 
 
-def verify(path: Path) -> list[Damage]:
+def verify(store: Folder, *, discard: bool = False) -> list[Damage]:
     """Compare every chunk with its size and checksum; of an unfinished recording those that are there.
 
+    Args:
+        store: its folder.
+        discard: remove damaged chunks, so that recording again makes these and no others.
+
     Raises:
-        StoreError: there is no store, or its index is damaged.
+        StoreError: there is no store, its index is damaged, or a chunk cannot be removed.
     """
+    path = Path(store)
     finished = (path / INDEX).exists()
     header, known = _look(path)
     sizes = present(path)
@@ -97,23 +105,19 @@ def verify(path: Path) -> list[Damage]:
                 problem = f"cannot be read: {error}"
         if problem:
             found.append(Damage(chunk.name, problem))
+    if discard:
+        _remove(path, [damage.chunk for damage in found])
     return found
 
 
-def discard(path: Path, damages: Sequence[Damage]) -> None:
-    """Remove damaged chunks, so that recording again makes these and no others. Raises StoreError."""
-    for damage in damages:
-        try:
-            (path / CHUNKS / damage.chunk).unlink(missing_ok=True)
-        except OSError as error:
-            raise StoreError(f"{path / CHUNKS / damage.chunk} could not be removed: {error}.") from None
-
-
-def merge(out: Path, sources: Sequence[Path]) -> Header:
+def merge(*sources: Folder, out: Folder) -> dict[str, Any]:
     """Join what was recorded in several folders into a store in `out`, which may be one of them.
 
     Parts of one recording, finished stores of different views, or both. Sources stay as they are. Where it is stopped,
     it goes on when it is called again.
+
+    Returns:
+        What `info` says of the store.
 
     Raises:
         StoreError: sources do not fit together or differ in a chunk, a chunk is damaged in all that hold it, or chunks
@@ -121,7 +125,7 @@ def merge(out: Path, sources: Sequence[Path]) -> Header:
     """
     if not sources:
         raise StoreError("Nothing to merge: name the folders that were recorded to.")
-    looked = {source: _look(source) for source in sources}
+    looked = {source: _look(source) for source in map(Path, sources)}
     first, (header, _) = next(iter(looked.items()))
     for source, (other, _) in looked.items():
         if found := header.difference(other, layout=True):
@@ -140,7 +144,7 @@ def merge(out: Path, sources: Sequence[Path]) -> Header:
         for name, value in known.items():
             if values.setdefault(name, value) != value:
                 raise StoreError(f"Chunk {name} was recorded twice with different logits; {source} has the second.")
-    with StoreWriter.create(out, header) as writer:
+    with StoreWriter.create(Path(out), header) as writer:
         for chunk in writer.missing():
             holders = [source for source, (_, known) in looked.items() if chunk.name in known]
             for last, source in enumerate(holders, 1 - len(holders)):
@@ -158,30 +162,49 @@ def merge(out: Path, sources: Sequence[Path]) -> Header:
                 f"Record the parts that are missing, then merge again; what was joined is in {out}."
             )
         writer.finish()
-    return writer.header
+    return info(out)
 
 
 def prune(
-    path: Path, *, slots: Sequence[int] | None = None, precision: str | None = None, out: Path | None = None
-) -> Header:
+    store: Folder,
+    *,
+    keep: Sequence[int] | None = None,
+    precision: str | None = None,
+    out: Folder | None = None,
+) -> dict[str, Any]:
     """Make a store smaller: keep some views only, or fewer bits.
 
     Args:
-        slots: the views to keep; None keeps all.
+        store: its folder.
+        keep: the views or epochs to keep; None keeps all.
         precision: a smaller one than the store's, from float32 or float16.
         out: folder of the smaller store; None drops views in place.
+
+    Returns:
+        What `info` says of the smaller store.
 
     Raises:
         StoreError: a view is not there, the precision is no smaller, or `out` is missing where it is needed.
     """
+    path = Path(store)
     index = load(path)
     header = index.header
-    absent = sorted(set(slots or ()) - set(header.slots))
-    if absent or (slots is not None and not slots):
+    absent = sorted(set(keep or ()) - set(header.slots))
+    if absent or (keep is not None and not keep):
         raise StoreError(f"Store {path} holds views {words(header.slots)}; {words(absent) or 'none'} cannot be kept.")
-    smaller = header if slots is None else header.with_slots(slots)
+    smaller = header if keep is None else header.with_slots(keep)
     if precision in (None, header.precision):
-        return _keep(path, index, smaller) if out is None else _copy(path, index, smaller, out)
+        if out is None:
+            _drop_views(path, index, smaller)
+        else:
+            _rewrite(
+                smaller,
+                Path(out),
+                lambda writer, chunk: writer.write_records(
+                    chunk, _blocks(path / CHUNKS / chunk.name), index.checksums[chunk.name]
+                ),
+            )
+        return info(out or path)
     if out is None:
         raise StoreError("Another precision needs a folder of its own: say where, and delete the old store then.")
     if not header.precision.startswith("float"):
@@ -189,11 +212,9 @@ def prune(
     target = replace(smaller, precision=str(precision), format=FORMAT)
     if target.codec.row_bytes >= header.codec.row_bytes:
         raise StoreError(f"{precision} is no smaller than {header.precision}, in which store {path} is.")
-    with Store.open(path) as store, StoreWriter.create(out, target) as writer:
-        for chunk in writer.missing():
-            writer.write(chunk, _logits(store, chunk))
-        writer.finish()
-    return writer.header
+    with Store.open(path) as source:
+        _rewrite(target, Path(out), lambda writer, chunk: writer.write(chunk, _logits(source, chunk)))
+    return info(out)
 
 
 def _look(path: Path) -> tuple[Header, dict[str, str]]:
@@ -204,7 +225,8 @@ def _look(path: Path) -> tuple[Header, dict[str, str]]:
     return recording, checksums(path, recording, {})
 
 
-def _keep(path: Path, index: Index, header: Header) -> Header:
+def _drop_views(path: Path, index: Index, header: Header) -> None:
+    """Leave the views of `header` in a store, by its index first."""
     with FileLock(path / LOCK):
         if load_recording(path) is not None:
             raise StoreError(f"A recording in {path} is not finished; finish it before views are dropped.")
@@ -212,17 +234,22 @@ def _keep(path: Path, index: Index, header: Header) -> Header:
             write_text(path / INDEX, dump(header, index.checksums))
         except RunError as error:
             raise StoreError(str(error)) from None
-        kept = {chunk.name for chunk in header.chunks()}
-        discard(path, [Damage(name, "dropped") for name in present(path) if name not in kept])
-    return header
+        _remove(path, present(path).keys() - {chunk.name for chunk in header.chunks()})
 
 
-def _copy(path: Path, index: Index, header: Header, out: Path) -> Header:
+def _remove(path: Path, chunks: Iterable[str]) -> None:
+    for name in chunks:
+        try:
+            (path / CHUNKS / name).unlink(missing_ok=True)
+        except OSError as error:
+            raise StoreError(f"{path / CHUNKS / name} could not be removed: {error}.") from None
+
+
+def _rewrite(header: Header, out: Path, write: Callable[[StoreWriter, Chunk], None]) -> None:
     with StoreWriter.create(out, header) as writer:
         for chunk in writer.missing():
-            writer.write_records(chunk, _blocks(path / CHUNKS / chunk.name), index.checksums[chunk.name])
+            write(writer, chunk)
         writer.finish()
-    return writer.header
 
 
 def _logits(store: Store, chunk: Chunk) -> Iterator[Tensor]:
