@@ -133,5 +133,6 @@ TELLING = (
     "errors.py",
     "pages",
     "statistics.py",
+    "store.py",
     "studies",
 )
