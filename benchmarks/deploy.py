@@ -21,7 +21,7 @@ import harness
 from counterpoise import config
 from counterpoise.deploy import base
 from counterpoise.deploy.base import Calibration, Request
-from counterpoise.deploy.job import Job, make
+from counterpoise.deploy.job import ExportJob, make
 from counterpoise.deploy.measuring import counting, measure, phones, subjects, timing
 from counterpoise.deploy.measuring.subjects import Subject
 from counterpoise.deploy.network import Deployed
@@ -53,7 +53,7 @@ def exported(name: str, to: str, precision: str, folder: Path) -> Subject:
     batch = None if form.dynamic_batch else 1
     pixels = torch.randint(0, 256, (CALIBRATION_IMAGES, 3, *size), dtype=torch.uint8)
     request = Request(precision, size, batch)
-    job = Job(cast(Student, network), deployed, form, request, None, config.Data(), 1)
+    job = ExportJob(cast(Student, network), deployed, form, request, None, config.Data(), 1)
     if not folder.exists():
         new = folder.with_name(f".{folder.name}")
         shutil.rmtree(new, ignore_errors=True)

@@ -23,7 +23,8 @@ import counterpoise
 import rounding
 from counterpoise.deploy import base, export
 from counterpoise.deploy.finetune import finetune
-from counterpoise.deploy.job import Job, prepare
+from counterpoise.deploy.job import ExportJob, prepare
+from counterpoise.deploy.options import Export
 from counterpoise.students.student import load_student
 from harness import report
 
@@ -92,7 +93,7 @@ def cases(student: Path | None, seeds: int, epochs: int, work: Path) -> Iterator
         held = work / f"seed-{seed}"
         first = train(held / "first", code, seed) if code is not None else student
         assert first is not None
-        job = prepare(first, base.find("onnx"), "int8", model=code, images=10**6)
+        job = prepare(first, base.find("onnx"), Export(to="onnx", precision="int8", model=code, images=10**6))
         original = rounding.agreement.Remembered(job.network)
         options = {"seed": seed, "train": {"device": "cpu", "batch_size": 32, "evaluate_every": epochs}}
         yield case(first, seed, "as it is", job, None, original)
@@ -110,7 +111,7 @@ def case(
     student: Path,
     seed: int,
     way: str,
-    job: Job,
+    job: ExportJob,
     within: float | None,
     original: rounding.agreement.Remembered,
 ) -> dict[str, Any]:

@@ -26,7 +26,8 @@ import torch
 from counterpoise import tasks
 from counterpoise.data.sources.base import Splits
 from counterpoise.deploy import agreement, base, folder, pictures, sensitivity
-from counterpoise.deploy.job import Job, calibrated, make, prepare
+from counterpoise.deploy.job import ExportJob, calibrated, make, prepare
+from counterpoise.deploy.options import Export
 from counterpoise.engine import inputs
 from counterpoise.objectives.gauge import Gauge
 from harness import report
@@ -63,7 +64,7 @@ def once(runtime: base.Runtime) -> base.Runtime:
     return ask
 
 
-def gauge(job: Job, runtime: base.Runtime, student: agreement.Remembered) -> dict[str, Any]:
+def gauge(job: ExportJob, runtime: base.Runtime, student: agreement.Remembered) -> dict[str, Any]:
     """The gauge of an export beside its student in float."""
     task = tasks.get(job.student.task)
     found = Gauge(job.student.num_classes)
@@ -101,7 +102,17 @@ def cases(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
             if arguments.within is not None:
                 plans.append(("int8", methods[0], arguments.within))
             for precision, method, within in plans:
-                job = prepare(student, chosen, precision, arguments.batch, data=arguments.data, images=arguments.images)
+                job = prepare(
+                    student,
+                    chosen,
+                    Export(
+                        to=to,
+                        precision=precision,
+                        batch=arguments.batch,
+                        data=arguments.data,
+                        images=arguments.images,
+                    ),
+                )
                 if data is not None:
                     job = job._replace(data=data, section=place)
                 remembered = remembered or agreement.Remembered(job.network)
@@ -109,7 +120,7 @@ def cases(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 
 def case(
-    student: Path, job: Job, method: str, within: float | None, remembered: agreement.Remembered
+    student: Path, job: ExportJob, method: str, within: float | None, remembered: agreement.Remembered
 ) -> dict[str, Any]:
     calibration = None
     if job.request.precision == "int8":

@@ -18,6 +18,7 @@ from counterpoise.deploy import base, pictures, sensitivity
 from counterpoise.deploy.fake_quantization import fake_quantized, layers_of
 from counterpoise.deploy.job import calibrated, prepare
 from counterpoise.deploy.network import Deployed
+from counterpoise.deploy.options import Export
 from counterpoise.errors import DisagreementError
 from counterpoise.students.student import load_student
 
@@ -74,7 +75,7 @@ def test_all_images_judge_where_all_are_for_calibration() -> None:
 
 @pytest.mark.slow
 def test_the_layer_that_rounding_hurts_most_is_the_first_to_stay_in_float(digits_run: Path, tmp_path: Path) -> None:
-    job = prepare(digits_run, base.find("onnx"), "int8")
+    job = prepare(digits_run, base.find("onnx"), Export(to="onnx", precision="int8"))
     # One channel a thousand times larger than the others, undone behind it: weights by channel do not mind, but all
     # channels of what the next layer is given share one step.
     convolution, normalization = (job.student.net.get_submodule(f"features.stage1.{index}") for index in (0, 1))

@@ -19,7 +19,6 @@ from counterpoise.commands import (
     fit,
     flags,
     listing,
-    measure,
     pages,
     store,
     train,
@@ -39,7 +38,7 @@ app = App(
 
 app.command(store.app)
 for verb in (
-    compare.compare, compare.search, deploy.export, deploy.finetune, deploy.verify, deploy.push, measure.measure,
+    compare.compare, compare.search, deploy.export, deploy.finetune, deploy.verify, deploy.push, deploy.measure,
     fit.fit, demo.demo, train.train, train.distill, store.record, answers.evaluate, answers.check, answers.gauge,
     answers.predict, pages.report, pages.watch,
 ):  # fmt: skip

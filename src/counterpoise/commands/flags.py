@@ -9,16 +9,18 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from cyclopts import CycloptsError, Parameter, UnknownOptionError
 from pydantic import Field, ValidationError
 
 from counterpoise import config
 from counterpoise.config import validation_errors
+from counterpoise.config.options import DataPath, Epoch, Model
 from counterpoise.errors import DocumentError, RunFileError, job_of, nearest, shortened
 from counterpoise.system import documents, own_code
 
+__all__ = ["DataPath", "Epoch", "Model"]
 EACH = Parameter(name="*")
 """Of a section: each of its fields is a flag, and the field's description its help."""
 Options = Annotated[config.Run | None, EACH]
@@ -30,16 +32,7 @@ class Flags(config.Section):
     """Base of the flags of a verb, by the names that its Python function has for them."""
 
 
-DataPath = Annotated[
-    Path | None,
-    Field(description="data folder or run file; default: the data of the run that the student lies in"),
-]
 Device = Annotated[str, Field(description="auto, cpu, cuda, cuda:1 or mps")]
-Epoch = Annotated[
-    Literal["last", "best"] | None,
-    Field(description="of a run: the student of its last or of its best epoch; default: the one that ships"),
-]
-Model = Annotated[str | None, Field(description="the student's network where it is code of your own, file.py:function")]
 
 
 def resolved(run_file: Path | None, options: config.Run | None, resume: bool = False) -> config.Run:

@@ -4,49 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import nn
 
 from counterpoise import config
+from counterpoise.config.options import keywords
 from counterpoise.deploy import base
 from counterpoise.deploy.fake_quantization import INSIDE, fake_quantized, kept_layers, layers_of, resting
 from counterpoise.deploy.network import Deployed
+from counterpoise.deploy.options import Finetune
 from counterpoise.engine import inputs, runs
-from counterpoise.engine.inputs import RunLike
+from counterpoise.engine.trainer import Result
+from counterpoise.errors import ConfigError
 from counterpoise.students.student import load_student
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
-    from counterpoise.data.sources.base import Splits
-    from counterpoise.engine.trainer import Result
-    from counterpoise.models.catalog import Model
-
-EPOCHS = 2
-LEARNING_RATE = 1e-4
-
-
-def finetune(
-    student: str | Path,
-    *,
-    out: str | Path,
-    epochs: int = EPOCHS,
-    learning_rate: float = LEARNING_RATE,
-    objective: Mapping[str, Any] | None = None,
-    keep: Sequence[str] = (),
-    teacher: Mapping[str, Any] | str | Path | None = None,
-    data: RunLike | None = None,
-    data_set: Splits | None = None,
-    options: Mapping[str, Any] | None = None,
-    resume: bool = False,
-    overwrite: bool = False,
-    show: bool = False,
-    model: Model | None = None,
-) -> Result:
+@keywords(Finetune)
+def finetune(student: str | Path, asked: Finetune) -> Result:
     """Train a student for some epochs with its weights and its layers' inputs rounded to 8 bits.
 
     Batch normalization keeps the statistics it has (arXiv:1806.08342): those of small batches are not those that the
@@ -57,16 +35,6 @@ def finetune(
 
     Args:
         student: student folder, or a run's folder.
-        out: folder of the new run.
-        epochs, learning_rate: a few, and small; AdamW with a cosine schedule.
-        objective: terms as in a run file; default: cross_entropy and balance, each with weight 1.
-        keep: layers that will stay in float, as for `export`.
-        teacher: values of a run file's `teacher` section, such as {"store": ...}, a student folder or a run.
-        data: a data folder, or a run whose `data` section is used; default: that of the run which `student` lies in.
-        data_set: `Splits(train, val)` instead of `data`.
-        options: further values of the run file, such as {"seed": 1, "train": {"batch_size": 32}}.
-        resume, overwrite, show: as for `distill`.
-        model: the student's network, where that is code of one's own.
 
     Returns:
         As `distill`; its scores, by which the best epoch is chosen, are those of the student in float, as it ships.
@@ -75,29 +43,34 @@ def finetune(
         MissingExtraError: torchao is missing.
         KeyboardInterrupt: it was asked to stop; a checkpoint has been written.
     """
-    network = load_student(Path(student), model=model)
+    if asked.teacher is not None and asked.store is not None:
+        raise ConfigError("--teacher and --store are both given: the student learns from either of them.")
+    network = load_student(Path(student), model=asked.model)
     original = copy.deepcopy(network)
-    section = config.Data() if data_set is not None and data is None else inputs.data_section(Path(student), data)
+    section = config.Data()
+    if asked.data is not None or asked.data_set is None:
+        section = inputs.data_section(Path(student), asked.data)
     if "fit" not in section.model_fields_set and network.task == "classification":
         section = section.model_copy(update={"fit": network.fit})
+    teacher = asked.teacher if asked.store is None else {"store": str(asked.store)}
     named = None if teacher is None else inputs.teacher_section(Path(student), teacher)
     values: dict[str, Any] = {
         "task": network.task,
         "data": section.model_dump(exclude_unset=True),
-        "objective": dict(objective or {"cross_entropy": {"weight": 1.0}, "balance": {"weight": 1.0}}),
+        "objective": dict(asked.objective or {"cross_entropy": {"weight": 1.0}, "balance": {"weight": 1.0}}),
         "train": {
-            "epochs": epochs,
-            "optimizer": {"name": "adamw", "learning_rate": learning_rate, "weight_decay": 0.0},
+            "epochs": asked.epochs,
+            "optimizer": {"name": "adamw", "learning_rate": asked.learning_rate, "weight_decay": 0.0},
             "schedule": {"name": "cosine"},
             "precision": "fp32",  # rounding twice, to 8 bits and to bfloat16, is not what runtimes do
             "fast": False,
         },
-        "out": str(out),
+        "out": str(asked.out),
     }
-    run = config.resolve(config.merge(values, dict(options or {})))
+    run = config.resolve(config.merge(values, dict(asked.options or {})))
     scenes = run.data.scenes.model_copy(update=network.scenes._asdict())  # shown as it is used to
     run = run.model_copy(update={"teacher": named, "data": run.data.model_copy(update={"scenes": scenes})})
-    names = [name.removeprefix(INSIDE) for name in kept_layers(Deployed(network), keep)]
+    names = [name.removeprefix(INSIDE) for name in kept_layers(Deployed(network), asked.keep or ())]
     layers = layers_of(network.net)
     try:
         rounded = [layer for layer in layers if not any(f"{layer}.".startswith(f"{name}.") for name in names)]
@@ -107,12 +80,12 @@ def finetune(
             network.shipping = partial(resting, roundings)
             return runs.distill(
                 run,
-                resume=resume,
+                resume=asked.resume,
                 student=network,
                 teacher=original if named is None else None,
-                data=data_set,
-                overwrite=overwrite,
-                show=show,
+                data=asked.data_set,
+                overwrite=asked.overwrite,
+                show=asked.show,
             )
     except KeyboardInterrupt as stop:  # distill would go on without rounding
         raise KeyboardInterrupt(str(stop).replace("counterpoise distill", f"counterpoise finetune {student}")) from None

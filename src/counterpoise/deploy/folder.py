@@ -129,6 +129,15 @@ def read(folder: Path) -> Description:
     return description
 
 
+def check_student(folder: Path, description: Description, student: Path, weights_sha256: str) -> None:
+    """Raises ModelError where an export was made from another student than one with these weights."""
+    if description.student_sha256 != weights_sha256:
+        raise ModelError(
+            f"{folder} was made from another student: its weights are {description.student_sha256[:12]}..., those of "
+            f"{student} {weights_sha256[:12]}..."
+        )
+
+
 def _check_listed(folder: Path, description: Description) -> None:
     """Raises ModelError where a file that the runtime opens is not among those with a hash."""
     first, *more = find(description.format).files

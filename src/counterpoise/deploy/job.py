@@ -17,8 +17,8 @@ from counterpoise.deploy import agreement, base, folder, pictures, sizes
 from counterpoise.deploy.base import Calibration, Format, Request
 from counterpoise.deploy.fake_quantization import kept_layers
 from counterpoise.deploy.network import Deployed
+from counterpoise.deploy.options import CALIBRATION_IMAGES, Export
 from counterpoise.engine import inputs
-from counterpoise.engine.inputs import RunLike
 from counterpoise.engine.progress import Pace
 from counterpoise.errors import ConfigError, DataError, DisagreementError, unknown
 from counterpoise.students.student import Student, load_student
@@ -26,13 +26,9 @@ from counterpoise.students.student import Student, load_student
 if TYPE_CHECKING:
     from counterpoise import config
     from counterpoise.data.sources.base import Splits
-    from counterpoise.models.catalog import Model
-    from counterpoise.students.epochs import Epoch
-
-CALIBRATION_IMAGES = 256
 
 
-class Job(NamedTuple):
+class ExportJob(NamedTuple):
     """A student, and what its export is to be.
 
     Attributes:
@@ -79,23 +75,10 @@ def check_choices(
         )
 
 
-def prepare(
-    student: str | Path,
-    chosen: Format,
-    precision: str = "float32",
-    batch: int | None = None,
-    size: tuple[int, int] | None = None,
-    data: RunLike | None = None,
-    data_set: Splits | None = None,
-    images: int | None = None,
-    model: Model | None = None,
-    min_same: float | None = None,
-    opset: int | None = None,
-    epoch: Epoch | None = None,
-) -> Job:
-    """Load what an export is made of and compared with; arguments as for `export`."""
-    network = load_student(Path(student), model=model, epoch=epoch)
-    splits, section = pictures.data_of(Path(student), data, data_set)
+def prepare(student: str | Path, chosen: Format, asked: Export) -> ExportJob:
+    """Load what an export is made of and compared with."""
+    network = load_student(Path(student), model=asked.model, epoch=asked.epoch)
+    splits, section = pictures.data_of(Path(student), asked.data, asked.data_set)
     if splits is not None:
         from counterpoise.data.sources.base import Splits
         from counterpoise.engine.evaluator import in_classes_of
@@ -103,27 +86,37 @@ def prepare(
         if splits.val.classes:
             splits = Splits(*(in_classes_of(network, part) for part in splits))
         tasks.get(network.task).check(splits.val)
-    found = pictures.size_of(network, size, None if splits is None else splits.val, section)
-    if batch is None and not chosen.dynamic_batch:
-        batch = 1
+    size = pictures.size_of(network, asked.size, None if splits is None else splits.val, section)
+    batch = 1 if asked.batch is None and not chosen.dynamic_batch else asked.batch
     around = pictures.mean_color(network) if network.task == "segmentation" else None
-    request = Request(precision, found, batch, opset, around=around)
-    if images is not None:
-        inputs.positive("images", images)
+    request = Request(asked.precision, size, batch, asked.opset, around=around)
+    if asked.images is not None:
+        inputs.positive("images", asked.images)
     seen = 0
-    if splits is not None and data_set is None:
-        seen = inputs.trained_on(Path(student), pictures.spread(splits.val, images), section)
-    return Job(network, Deployed(network), chosen, request, splits, section, images, min_same, trained_on=seen)
+    if splits is not None and asked.data_set is None:
+        seen = inputs.trained_on(Path(student), pictures.spread(splits.val, asked.images), section)
+    return ExportJob(
+        network,
+        Deployed(network),
+        chosen,
+        request,
+        splits,
+        section,
+        asked.images,
+        asked.min_same,
+        trained_on=seen,
+        show=asked.show,
+    )
 
 
-def settled(job: Job, any_size: bool | None = None) -> Job:
+def settled(job: ExportJob, any_size: bool | None = None) -> ExportJob:
     """The job, with what was decided on sizes: see `sizes.settled`."""
     shown = None if job.data is None else job.data.val
     request, note = sizes.settled(job.network, job.format, job.request, shown, any_size)
     return job._replace(request=request, notes={"size": note} if note else {})
 
 
-def calibrated(job: Job, given: Calibration | Mapping[str, Any] | None) -> Calibration:
+def calibrated(job: ExportJob, given: Calibration | Mapping[str, Any] | None) -> Calibration:
     """Training images as the export is fed, and how ranges are drawn from them."""
     if isinstance(given, Calibration):
         settings = given
@@ -156,7 +149,7 @@ def calibrated(job: Job, given: Calibration | Mapping[str, Any] | None) -> Calib
     return replace(settings, keep=kept_layers(job.network, settings.keep))
 
 
-def make(job: Job, out: Path, calibration: Calibration | None) -> dict[str, Any]:
+def make(job: ExportJob, out: Path, calibration: Calibration | None) -> dict[str, Any]:
     """The format's files in the folder `out`."""
     metadata = {
         "task": job.student.task,
@@ -169,7 +162,7 @@ def make(job: Job, out: Path, calibration: Calibration | None) -> dict[str, Any]
     return job.format.quantize(job.network, job.request, metadata, out, calibration)
 
 
-def compared(job: Job, runtime: base.Runtime, out: Path) -> agreement.Agreement | None:
+def compared(job: ExportJob, runtime: base.Runtime, out: Path) -> agreement.Agreement | None:
     """The agreement on validation images. Raises ExportError where there is too little of it, with the layer."""
     if job.data is None:
         samples = [(pictures.generated(8, job.request.size), None)]
@@ -199,7 +192,7 @@ def compared(job: Job, runtime: base.Runtime, out: Path) -> agreement.Agreement 
     return found
 
 
-def _first_look(job: Job, runtime: base.Runtime, pixels: torch.Tensor) -> str:
+def _first_look(job: ExportJob, runtime: base.Runtime, pixels: torch.Tensor) -> str:
     """Without data: whether logits of generated pictures differ by more than rounding."""
     expected = agreement.student_answer(job.network, pixels)
     answered = torch.from_numpy(agreement.answer(runtime, pixels.numpy(), job.request.batch)).float()
@@ -210,7 +203,7 @@ def _first_look(job: Job, runtime: base.Runtime, pixels: torch.Tensor) -> str:
     return "" if largest <= bound * scale else f"logits of generated pictures differ by up to {largest:.3g}"
 
 
-def _refusal(job: Job, out: Path, pixels: torch.Tensor, why: str) -> DisagreementError:
+def _refusal(job: ExportJob, out: Path, pixels: torch.Tensor, why: str) -> DisagreementError:
     count = job.request.batch or min(8, len(pixels))
     shown = pixels.repeat(-(-count // len(pixels)), 1, 1, 1)[:count]
     where = agreement.first_apart(job.format.layers(job.network, out, shown.numpy()), job.request.precision)
@@ -223,7 +216,7 @@ def _refusal(job: Job, out: Path, pixels: torch.Tensor, why: str) -> Disagreemen
     return DisagreementError(f"The {job.format.name} export disagrees with the student: {why}.{where}{hint}", why)
 
 
-def taken(job: Job) -> folder.Input:
+def taken(job: ExportJob) -> folder.Input:
     """What pictures the export takes, for export.json and for what it holds of itself."""
     size = job.request.size
     share = tasks.get(job.student.task).crop_share(job.student, size)

@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from counterpoise.config.options import keywords
 from counterpoise.deploy import card, folder
+from counterpoise.deploy.options import Push
 from counterpoise.errors import ConfigError, PushError, RunError
 from counterpoise.models import folder as student_folder
 from counterpoise.students import epochs
-from counterpoise.students.epochs import Epoch
 from counterpoise.students.student import as_json, retold
 from counterpoise.system import documents
 from counterpoise.system.files import reason, regular
@@ -21,30 +22,15 @@ from counterpoise.system.files import reason, regular
 EXPORTS = "exports"
 
 
-def push(
-    student: str | Path,
-    *,
-    to: str | None = None,
-    out: str | Path | None = None,
-    exports: Sequence[str | Path] | None = None,
-    measured: Sequence[str | Path] | None = None,
-    license_id: str | None = None,
-    private: bool = False,
-    epoch: Epoch | None = None,
-) -> dict[str, Any]:
+@keywords(Push)
+def push(student: str | Path, asked: Push) -> dict[str, Any]:
     """Put a student with its exports and a card that tells of them onto the Hugging Face Hub, or into a folder for it.
 
-    Hashes are checked first. The student folder itself stays as it is.
+    Hashes are checked first. The student folder itself stays as it is. By default exports made from this student are
+    taken.
 
     Args:
         student: student folder, or a run's folder.
-        to: org/name on the Hub; made where it is not there.
-        out: a new folder, ready for `huggingface_hub.upload_folder`.
-        exports: export folders; default: those in the run, or beside the student folder, made from this student.
-        measured: files that `measure` wrote; default: measure*.json in the run, or beside the student folder.
-        license_id: of the whole, as the Hub knows it, such as apache-2.0.
-        private: make the repository a private one.
-        epoch: of a run, "last" or "best": the student of that epoch; default: the one that ships.
 
     Returns:
         The `files` that it consists of, and the `folder` or the `url`.
@@ -53,47 +39,36 @@ def push(
         ModelError: a file is missing, damaged or changed; an export was made from another student.
         PushError: the Hub did not take it.
     """
-    if (to is None) == (out is None):
+    if asked.out is not None and asked.to is None:
+        return {"folder": str(asked.out), "files": _gather(Path(student), Path(asked.out), asked)}
+    if asked.out is not None or asked.to is None:
         raise ConfigError("push needs --to org/name or --out FOLDER, one of them.")
-    if to is not None and not re.fullmatch(r"[\w.-]+/[\w.-]+", to):
-        raise ConfigError(f"--to is org/name, such as acme/ducks, got '{to}'.")
-    if out is not None:
-        files = _gather(Path(student), Path(out), exports, measured, license_id, epoch)
-        return {"folder": str(out), "files": files}
-    assert to is not None
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", asked.to):
+        raise ConfigError(f"--to is org/name, such as acme/ducks, got '{asked.to}'.")
     with tempfile.TemporaryDirectory() as temporary:
-        place = Path(temporary) / to.partition("/")[2]
-        files = _gather(Path(student), place, exports, measured, license_id, epoch)
-        return {"url": _upload(place, to, private), "files": files}
+        place = Path(temporary) / asked.to.partition("/")[2]
+        files = _gather(Path(student), place, asked)
+        return {"url": _upload(place, asked.to, asked.private), "files": files}
 
 
-def _gather(
-    student: Path,
-    out: Path,
-    exports: Sequence[str | Path] | None,
-    measured: Sequence[str | Path] | None,
-    license_id: str | None,
-    epoch: Epoch | None,
-) -> list[str]:
+def _gather(student: Path, out: Path, asked: Push) -> list[str]:
     """Write the folder `out`; the files in it."""
     source = student_folder.find(student)
     shipped, _ = student_folder.read(source)
-    described, weights = epochs.read(source, epoch)
+    described, weights = epochs.read(source, asked.epoch)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"{out} is there already: give another --out.")
-    chosen = _exports(student, source, described.weights_sha256) if exports is None else [Path(one) for one in exports]
+    own = _exports(student, source, described.weights_sha256) if asked.exports is None else asked.exports
+    chosen = [Path(one) for one in own]
     found = {}
     for place in chosen:
         export = folder.read(place)
-        if export.student_sha256 != described.weights_sha256:
-            raise ConfigError(
-                f"{place} was made from another student: its weights are {export.student_sha256[:12]}..., those of "
-                f"{source} {described.weights_sha256[:12]}..."
-            )
+        folder.check_student(place, export, source, described.weights_sha256)
         if f"{EXPORTS}/{place.name}" in found:
             raise ConfigError(f"Two of the exports are called {place.name}: rename one of their folders.")
         found[f"{EXPORTS}/{place.name}"] = export
-    told = [_json(Path(file)) for file in (_measurements(student, source) if measured is None else measured)]
+    measurements = _measurements(student, source) if asked.measured is None else asked.measured
+    measured = [_json(Path(file)) for file in measurements]
     _check_files((source, *chosen))
     text = retold(_card(source), shipped, described)
     parts = card.parts_of(described.architecture, described.provenance)
@@ -104,7 +79,7 @@ def _gather(
         if described != shipped:
             (out / student_folder.WEIGHTS).write_bytes(weights)
             (out / student_folder.DESCRIPTION).write_bytes(as_json(described.model_dump()))
-        text = card.with_exports(text, found, told, parts, license_id)
+        text = card.with_exports(text, found, measured, parts, asked.license_id)
         (out / student_folder.CARD).write_text(text, encoding="utf-8")
     except (OSError, shutil.Error) as error:
         raise RunError(f"{out} could not be written: {reason(error)}.") from error

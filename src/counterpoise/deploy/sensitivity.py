@@ -17,7 +17,7 @@ from counterpoise.data.sources.base import ImageSet
 from counterpoise.deploy import agreement, pictures
 from counterpoise.deploy.base import Calibration
 from counterpoise.deploy.fake_quantization import fake_quantized, layers_of
-from counterpoise.deploy.job import Job, make
+from counterpoise.deploy.job import ExportJob, make
 from counterpoise.engine import inputs
 from counterpoise.errors import ConfigError, DisagreementError, ExportError, MissingExtraError
 
@@ -69,7 +69,7 @@ def sensitivities(network: nn.Module, pixels: Tensor | Sequence[Tensor], largest
     return sorted(found, key=lambda item: -item[1])
 
 
-def choose(job: Job, calibration: Calibration, within: float) -> Choice:
+def choose(job: ExportJob, calibration: Calibration, within: float) -> Choice:
     """The fewest layers kept in float, of a ranking by sensitivity, with which the loss is at most `within` points, and
     as many answers are the same as an export must have (`job.min_same`).
 
@@ -114,7 +114,9 @@ def choose(job: Job, calibration: Calibration, within: float) -> Choice:
     return Choice(settings(high), trials)
 
 
-def relieved(job: Job, calibration: Calibration, refusal: DisagreementError) -> tuple[Calibration, dict[str, Any]]:
+def relieved(
+    job: ExportJob, calibration: Calibration, refusal: DisagreementError
+) -> tuple[Calibration, dict[str, Any]]:
     """The calibration with the layers in float that it takes, and how they were found. Raises the refusal if none."""
     within = agreement.LIMITS["int8"].loss
     try:
@@ -124,7 +126,7 @@ def relieved(job: Job, calibration: Calibration, refusal: DisagreementError) -> 
     return settings, {"within": within, "without": refusal.why, "trials": [trial._asdict() for trial in trials]}
 
 
-def _judged(job: Job, calibrated: int) -> Iterator[pictures.Pair]:
+def _judged(job: ExportJob, calibrated: int) -> Iterator[pictures.Pair]:
     if job.data is None:
         raise ConfigError("within is judged on labeled training images, and none are given: --data PATH.")
     size = job.request.size
@@ -142,7 +144,9 @@ def _others(images: ImageSet, count: int, calibrated: int) -> ImageSet:
     return images.subset(rest[pictures.places(len(rest), count)])
 
 
-def _judge(job: Job, calibration: Calibration, student: nn.Module, judged: list[pictures.Pair]) -> tuple[float, float]:
+def _judge(
+    job: ExportJob, calibration: Calibration, student: nn.Module, judged: list[pictures.Pair]
+) -> tuple[float, float]:
     """Loss, and percent of the answers that are the same."""
     task = tasks.get(job.student.task)
     with tempfile.TemporaryDirectory() as folder:

@@ -3,34 +3,28 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from counterpoise.config.options import keywords
 from counterpoise.deploy import agreement, base, folder, pictures
+from counterpoise.deploy.job import compared, prepare
+from counterpoise.deploy.options import Export, Verify
 from counterpoise.engine import inputs
-from counterpoise.engine.inputs import RunLike
+from counterpoise.engine.evaluator import full_report
 from counterpoise.errors import ExportError, ModelError
+from counterpoise.models import folder as student_folder
+from counterpoise.students import epochs
+from counterpoise.students.student import load_student
 from counterpoise.system.files import regular
 
-if TYPE_CHECKING:
-    from counterpoise.data.sources.base import Splits
-    from counterpoise.models.catalog import Model
 
-
-def verify(
-    what: str | Path,
-    *,
-    student: str | Path | None = None,
-    data: RunLike | None = None,
-    data_set: Splits | None = None,
-    images: int | None = None,
-    model: Model | None = None,
-    show: bool = False,
-) -> dict[str, Any]:
+@keywords(Verify)
+def verify(what: str | Path, asked: Verify) -> dict[str, Any]:
     """Check hashes and answers again, such as on the machine that received a folder.
 
     An export answers generated pictures and must agree with the logits that lie beside it, of the student and of itself
@@ -39,8 +33,6 @@ def verify(
 
     Args:
         what: an export folder, a student folder, or a run's folder.
-        student: of an export: its student folder or run.
-        data, data_set, images, model, show: as for `export`.
 
     Returns:
         What was found: `files` and their hashes, `reference` and `agreement` of an export, `report` of a student.
@@ -51,7 +43,7 @@ def verify(
     """
     place = Path(what)
     if not folder.is_export(place):
-        return _verify_student(place, data, data_set, images, model)
+        return _verify_student(place, asked)
     described = folder.read(place)
     chosen = base.find(described.format)
     reason = chosen.unavailable()
@@ -67,10 +59,8 @@ def verify(
     }
     if not described.verified:  # made where its runtime does not run
         folder.describe(place, described.model_copy(update={"verified": True}))
-    if student is not None:
-        found["agreement"] = _against_student(
-            place, described, chosen, Path(student), data, data_set, images, model, show
-        )
+    if asked.student is not None:
+        found["agreement"] = _against_student(place, described, chosen, Path(asked.student), asked)
     return found
 
 
@@ -112,47 +102,25 @@ def _apart(one: Tensor, other: Tensor) -> float:
 
 
 def _against_student(
-    place: Path,
-    described: folder.Description,
-    chosen: base.Format,
-    student: Path,
-    data: RunLike | None,
-    data_set: Splits | None,
-    images: int | None,
-    model: Model | None,
-    show: bool,
+    place: Path, described: folder.Description, chosen: base.Format, student: Path, asked: Verify
 ) -> dict[str, Any] | None:
-    from counterpoise.deploy.job import compared, prepare
-    from counterpoise.students import epochs
-
-    batch = described.input.batch
-    epoch = epochs.made_from(student, described.student_sha256)
-    job = prepare(student, chosen, described.precision, batch, None, data, data_set, images, model, epoch=epoch)
-    own = job.student.weights_hash()
-    if own != described.student_sha256:
-        raise ModelError(
-            f"{place} was made from another student: its weights are {described.student_sha256[:12]}..., those of "
-            f"{student} {own[:12]}..."
-        )
-    job = job._replace(request=_request(described), show=show)
-    found = compared(job, chosen.open(place), place)
+    given = described.input
+    wanted = Export(
+        to=described.format,
+        precision=described.precision,
+        batch=given.batch,
+        epoch=epochs.made_from(student, described.student_sha256),
+        **{name: getattr(asked, name) for name in ("data", "data_set", "images", "model", "show")},
+    )
+    job = prepare(student, chosen, wanted)
+    folder.check_student(place, described, student, job.student.weights_hash())
+    request = base.Request(described.precision, given.size, given.batch, any_size=given.any_size, around=given.around)
+    found = compared(job._replace(request=request), chosen.open(place), place)
     return None if found is None else found.values()
 
 
-def _request(described: folder.Description) -> base.Request:
-    """What an export was asked to be."""
-    given = described.input
-    return base.Request(described.precision, given.size, given.batch, any_size=given.any_size, around=given.around)
-
-
-def _verify_student(
-    place: Path, data: RunLike | None, data_set: Splits | None, images: int | None, model: Model | None
-) -> dict[str, Any]:
-    from counterpoise.engine.evaluator import full_report
-    from counterpoise.models import folder as student_folder
-    from counterpoise.students.student import load_student
-
-    loaded = load_student(place, model=model)
+def _verify_student(place: Path, asked: Verify) -> dict[str, Any]:
+    loaded = load_student(place, model=asked.model)
     own = student_folder.find(place)
     found: dict[str, Any] = {
         "folder": str(own),
@@ -163,14 +131,14 @@ def _verify_student(
         },
         "stated": loaded.description.metrics,
     }
-    splits, section = pictures.data_of(place, data, data_set)
+    splits, section = pictures.data_of(place, asked.data, asked.data_set)
     if splits is not None:
-        scored = pictures.spread(splits.val, images)
+        scored = pictures.spread(splits.val, asked.images)
         report = full_report(loaded, scored, section, torch.device("cpu"), 64)
         found["report"] = {key: value for key, value in report.items() if isinstance(value, int | float)}
         if "notes" in report:
             found["notes"] = report["notes"]
-        seen = 0 if data_set is not None else inputs.trained_on(place, scored, section)
+        seen = 0 if asked.data_set is not None else inputs.trained_on(place, scored, section)
         if seen:
             found["trained_on"] = seen
     return found

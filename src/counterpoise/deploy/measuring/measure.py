@@ -5,46 +5,28 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from counterpoise.config.options import Epoch, keywords
 from counterpoise.deploy.measuring import phones, subjects, timing
 from counterpoise.deploy.measuring.subjects import Subject
+from counterpoise.deploy.options import Measure
 from counterpoise.errors import ConfigError
 from counterpoise.system.grid import Grid, names, numbers, texts
 from counterpoise.system.machine import processor
-
-if TYPE_CHECKING:
-    from counterpoise.students.epochs import Epoch
 
 BUSY = 1.15
 """Where latency with one thread is so many times the processor's own time, somebody else was at work."""
 
 
-def measure(
-    paths: Sequence[str | Path],
-    *,
-    threads: Sequence[int] | None = None,
-    batches: Sequence[int] = (1, 8),
-    rounds: int = 9,
-    seconds: float = 0.2,
-    size: tuple[int, int] | None = None,
-    model: str | None = None,
-    epoch: Epoch | None = None,
-    tell: Callable[[str], None] = lambda text: None,
-) -> dict[str, Any]:
+@keywords(Measure)
+def measure(paths: Sequence[str | Path], asked: Measure) -> dict[str, Any]:
     """What students and exports cost on this machine, measured in turn, each in a fresh process.
 
     Args:
         paths: student folders (run by PyTorch), runs, exports, and ONNX files of any origin.
-        threads: default: one, and all processors.
-        batches: pictures at once; an export for a fixed number is measured with that.
-        rounds: turns of each; the median's interval is that over them. At least 6.
-        seconds: of timed calls in each turn, which are at least five.
-        size: height and width of pictures, for what takes any.
-        model: the network of student folders, where that is code of one's own: file.py:function.
-        epoch: of runs, "last" or "best": the students of that epoch; default: those that ship.
 
     Returns:
         {"machine", "settings", "measured"}: of each thing name, runtime, versions, precision, bytes, files, parameters,
@@ -57,17 +39,17 @@ def measure(
         MeasureError: what its runtime cannot open or run.
     """
     settings = timing.Settings(
-        threads=tuple(dict.fromkeys(threads or (1, timing.cores()))),
-        batches=tuple(dict.fromkeys(batches)),
-        rounds=rounds,
-        seconds=seconds,
+        threads=tuple(dict.fromkeys(asked.threads or (1, timing.cores()))),
+        batches=tuple(dict.fromkeys(asked.batches)),
+        rounds=asked.rounds,
+        seconds=asked.seconds,
     )
-    found = find(paths, size, model, epoch)
+    found = find(paths, asked.size, asked.model, asked.epoch)
     load = busy()
-    cases = timing.time_all(found, settings, tell)
+    cases = timing.time_all(found, settings, asked.tell)
     return {
         "machine": {**machine(), "load_before": load, "load_after": busy()},
-        "settings": {"rounds": rounds, "seconds": seconds, "warm_up": settings.warm_up},
+        "settings": {"rounds": asked.rounds, "seconds": asked.seconds, "warm_up": settings.warm_up},
         "measured": [
             {**subject.values(), "cases": [timing.as_values(case) for case in own]}
             for subject, own in zip(found, cases, strict=True)
@@ -92,7 +74,7 @@ def find(
     paths: Sequence[str | Path],
     size: tuple[int, int] | None,
     model: str | None = None,
-    epoch: Epoch | None = None,
+    epoch: Epoch = None,
 ) -> list[Subject]:
     """What is meant by paths. Raises as `measure` does."""
     from counterpoise.deploy import base, folder

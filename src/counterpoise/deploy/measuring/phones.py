@@ -99,6 +99,15 @@ def write_bundle(
     return [out / name for name in (*contents, CONTENTS, SCRIPT)]
 
 
+def way_on(bundle: Path) -> list[str]:
+    """What is to be done with a bundle, for a terminal."""
+    return [
+        (bundle / SCRIPT).read_text(encoding="utf-8"),
+        f"These commands are in {bundle}/{SCRIPT}. With the phone at hand: sh {bundle}/{SCRIPT}, and then "
+        f"counterpoise measure --from {bundle}/{RESULTS}",
+    ]
+
+
 def plain(name: str) -> str:
     """A name as that of a file, without what a shell reads."""
     return re.sub(r"[^A-Za-z0-9_.+-]+", "-", name).strip("-.") or "export"

@@ -153,7 +153,7 @@ def untrained(plan: FitPlan, candidate: Candidate, data: Splits, folder: Path) -
     size = pictures.size_of(network, None, data.val, run.data)
     deployed = Deployed(network)
     request = Request(candidate.precision, size, BATCH)
-    job = exporting.Job(cast("Student", network), deployed, plan.format, request, data, run.data, 1)
+    job = exporting.ExportJob(cast("Student", network), deployed, plan.format, request, data, run.data, 1)
     folder.mkdir(parents=True)
     exporting.make(job, folder, exporting.calibrated(job, CALIBRATION) if candidate.precision == "int8" else None)
     return subjects.export(

@@ -57,8 +57,10 @@ def exported_score(plan: FitPlan, candidate: Candidate, run: Path) -> float:
 
     from counterpoise.deploy import agreement, pictures
     from counterpoise.deploy import job as exporting
+    from counterpoise.deploy.options import Export
 
-    job = exporting.settled(exporting.prepare(run, plan.format, candidate.precision))
+    wanted = Export(to=plan.format.name, precision=candidate.precision)
+    job = exporting.settled(exporting.prepare(run, plan.format, wanted))
     settings = exporting.calibrated(job, CALIBRATION) if candidate.precision == "int8" else None
     assert job.data is not None
     with tempfile.TemporaryDirectory(dir=plan.out, prefix=".measuring-") as folder:

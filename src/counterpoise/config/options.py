@@ -1,0 +1,82 @@
+"""What a verb may be asked for, said once: the keywords of its Python function, its flags, and the help of both."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Concatenate, Literal, ParamSpec, TypeVar, cast
+
+from cyclopts import Parameter
+from pydantic import Field, SkipValidation, ValidationError
+
+from counterpoise.config.run import Section
+from counterpoise.config.validation_errors import explain
+from counterpoise.errors import ConfigError
+
+Given = ParamSpec("Given")
+Asked = TypeVar("Asked", bound=Section)
+Thing = TypeVar("Thing")
+Result = TypeVar("Result")
+
+if TYPE_CHECKING:
+    from counterpoise.data.sources.base import Splits
+    from counterpoise.engine.inputs import RunLike
+    from counterpoise.models.catalog import Model as Network
+
+    Place = Path | str
+else:  # what a flag holds of it
+    Place, RunLike, Network, Splits = Path, Path, str, object
+
+NO_FLAG = Parameter(parse=False)
+"""Of a field that Python alone can give."""
+DataPath = Annotated[
+    RunLike | None,
+    SkipValidation,
+    Field(description="data folder or run file; default: the data of the run that the student lies in"),
+]
+DataSet = Annotated[Splits | None, SkipValidation, NO_FLAG, Field(description="Splits(train, val), instead of data")]
+Model = Annotated[
+    Network | None,
+    SkipValidation,
+    Field(description="the student's network where it is code of your own, file.py:function"),
+]
+Epoch = Annotated[
+    Literal["last", "best"] | None,
+    Field(description="of a run: the student of its last or of its best epoch; default: the one that ships"),
+]
+Show = Annotated[bool, NO_FLAG, Field(description="now and then, on stderr, how far it is")]
+
+
+def keywords(
+    section: Callable[Given, Asked],
+) -> Callable[[Callable[[Thing, Asked], Result]], Callable[Concatenate[Thing, Given], Result]]:
+    """Make a function of (thing, options) one of (thing, *, option=value, ...), with the fields' descriptions as help.
+
+    It raises ConfigError, with all mistakes, for values that the section refuses.
+    """
+    kind = cast("type[Asked]", section)
+
+    def decorate(function: Callable[[Thing, Asked], Result]) -> Callable[Concatenate[Thing, Given], Result]:
+        first = next(iter(inspect.signature(function).parameters.values()))
+        written = inspect.get_annotations(kind)
+        taken = (each.replace(annotation=written[name]) for name, each in inspect.signature(kind).parameters.items())
+        signature = inspect.Signature([first, *taken])
+
+        @functools.wraps(function)
+        def call(*args: Any, **values: Any) -> Result:
+            given = signature.bind(*args, **values).arguments
+            thing = given.pop(first.name)
+            try:
+                options = kind(**given)
+            except ValidationError as error:
+                raise ConfigError(explain(error, f"call of {function.__name__}", kind)) from None
+            return function(thing, options)
+
+        call.__signature__ = signature  # type: ignore[attr-defined]
+        told = (f"    {name}: {field.description}" for name, field in kind.model_fields.items())
+        call.__doc__ = "\n".join([f"{inspect.getdoc(function)}", "", "Options:", *told])
+        return call
+
+    return decorate
