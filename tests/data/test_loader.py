@@ -384,9 +384,9 @@ def test_ctrl_c_reaches_the_main_process_alone_and_leaves_no_worker():
 
 
 def put_where_nobody_takes(items):
-    from counterpoise.data import reading
+    from counterpoise.data import workers
 
-    reading._start_worker(0)
+    workers._start_worker(0)
     for item in items:
         queue = multiprocessing.Queue()
         queue._reader.close()

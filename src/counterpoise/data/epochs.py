@@ -1,9 +1,9 @@
-"""What all loaders of training views share: the order of an epoch, steps, and each process's share of a batch."""
+"""What loaders share: the order of an epoch, steps, each process's share; a set in order, as evaluated."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from counterpoise.data import random
-from counterpoise.data.reading import Place, Places, Reader, data_loader, made
 from counterpoise.data.sources.base import ImageSet
+from counterpoise.data.workers import BatchPlan, BatchPlans, Reader, data_loader, read_batches
 from counterpoise.errors import ConfigError, DataError
 
 
@@ -118,28 +118,64 @@ class Epochs(ABC):
 
     def _read_by(self, reader: Reader, workers: int) -> None:
         """Let `reader` make the batches, in worker processes."""
-        self._places = Places()
+        self._plans = BatchPlans()
         pin = self.device.type == "cuda"
-        self._reader = data_loader(reader, self._places, workers, pin_memory=pin, persistent=True)
+        self._reader = data_loader(reader, self._plans, workers, pin_memory=pin, persistent=True)
 
     def close(self) -> None:
         """End the processes that read, where there are some; nothing is read afterwards."""
         vars(self).pop("_reader", None)
 
-    def _views_from_workers(self, places: Iterable[Place]) -> Iterator[Tensor]:
-        self._places.next = places
-        for item in made(self._reader, self.corrupt):
+    def _views_from_workers(self, plans: Iterable[BatchPlan]) -> Iterator[Tensor]:
+        self._plans.next = plans
+        for item in read_batches(self._reader, self.corrupt):
             yield item.images.to(self.device, non_blocking=True)
 
     def _from_workers(self, epoch: int, order: Tensor, partners: Tensor, first_step: int) -> Iterator[Batch]:
         shares = [self._share(step) for step in range(first_step, self.steps_per_epoch)]
-        self._places.next = (
-            Place(epoch, order[start:stop].tolist(), partners[start:stop].tolist()) for start, stop, _ in shares
+        self._plans.next = (
+            BatchPlan(epoch, order[start:stop].tolist(), partners[start:stop].tolist()) for start, stop, _ in shares
         )
-        for item, (_, _, total) in zip(made(self._reader, self.corrupt), shares, strict=True):
+        for item, (_, _, total) in zip(read_batches(self._reader, self.corrupt), shares, strict=True):
             images, target = (value.to(self.device, non_blocking=True) for value in (item.images, item.target))
             # Masks travel as bytes and count as labels do.
             yield Batch(images, target.long() if target.dtype == torch.uint8 else target, item.indices, total)
+
+
+class InOrder(ABC):
+    """Every image of a set once, in order, as it is evaluated. `Batch.total` is the size of this process's batch.
+
+    Several processes take contiguous shares. Corrupt images are left out where `on_corrupt` is "skip", and named in
+    CorruptImage where it is "stop".
+
+    Attributes:
+        images: the set.
+        corrupt: names of the corrupt images seen so far.
+    """
+
+    def __init__(self, reader: Reader, *, batch_size: int, workers: int, rank: int, world: int) -> None:
+        self.images = reader.images
+        self.corrupt = list(reader.images.corrupt)
+        self._reader = reader
+        self._batch_size, self._workers = batch_size, workers
+        count = len(reader.images)
+        self._indices = range(count * rank // world, count * (rank + 1) // world)
+
+    @abstractmethod
+    def shown(self) -> str:
+        """How images are shown, in a few words."""
+
+    def _groups(self) -> Iterator[Sequence[int]]:
+        """The indices of each batch."""
+        for first in range(0, len(self._indices), self._batch_size):
+            yield self._indices[first : first + self._batch_size]
+
+    def __iter__(self) -> Iterator[Batch]:
+        plans = BatchPlans(BatchPlan(0, list(group), []) for group in self._groups())
+        loader = data_loader(self._reader, plans, self._workers, pin_memory=False, persistent=False)
+        for item in read_batches(loader, self.corrupt):
+            if len(item.indices):
+                yield Batch(item.images, item.target, item.indices, len(item.indices))
 
 
 def _steps(count: int, batch_size: int, drop_last: bool, world: int) -> int:

@@ -89,7 +89,7 @@ def header_size_of_bytes(data: bytes, name: str, reading: Reading = AS_USUAL) ->
     return _header_size(io.BytesIO(data), name, reading)
 
 
-def as_told(reading: Reading) -> dict[str, Any]:
+def reading_specification(reading: Reading) -> dict[str, Any]:
     """What of a reading changes pixels and is not as usual, as JSON holds it."""
     return {
         key: getattr(reading, key)

@@ -8,6 +8,7 @@ on.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -15,18 +16,8 @@ from torch import Tensor
 
 from counterpoise import config
 from counterpoise.data import mixing
-from counterpoise.data.epochs import Batch, Epochs
-from counterpoise.data.images import as_told
-from counterpoise.data.reading import (
-    OnCorrupt,
-    Place,
-    Places,
-    PlainReader,
-    ViewReader,
-    data_loader,
-    made,
-    partners_of_all,
-)
+from counterpoise.data.epochs import Batch, Epochs, InOrder
+from counterpoise.data.images import prepare, reading_specification, resize
 from counterpoise.data.sources.base import ArraySet, ImageSet
 from counterpoise.data.views import (
     Draws,
@@ -40,6 +31,7 @@ from counterpoise.data.views import (
     view_specification,
     words,
 )
+from counterpoise.data.workers import BatchPlan, EvalReader, OnCorrupt, ViewReader, partners_of_all
 from counterpoise.errors import ConfigError
 
 _DRAWN_AT_ONCE = 16384  # samples: drawing for one costs as much as for hundreds
@@ -164,7 +156,7 @@ class TrainLoader(Epochs):
 
     @property
     def specification(self) -> dict[str, Any]:
-        return {**view_specification(self.plan), **as_told(self.images.reading)}
+        return {**view_specification(self.plan), **reading_specification(self.images.reading)}
 
     def shown(self) -> str:
         return words(self.plan)
@@ -179,7 +171,7 @@ class TrainLoader(Epochs):
         plan = self.plan
         if self._pixels is None:
             yield from self._views_from_workers(
-                Place(epoch, group.tolist(), self._partners(epoch, group).tolist(), number) for group in groups
+                BatchPlan(epoch, group.tolist(), self._partners(epoch, group).tolist(), number) for group in groups
             )
             return
         for group in groups:
@@ -220,20 +212,13 @@ class TrainLoader(Epochs):
                 yield Batch(images, target, indices[start:stop], total)
 
 
-class EvalLoader:
-    """Every image once, in order, as it is evaluated: see `images.prepare`.
-
-    Several processes take contiguous shares. Corrupt images are left out where `on_corrupt` is "skip", and named in
-    CorruptImage where it is "stop". `Batch.total` is the number of images in this process's batch.
+class EvalLoader(InOrder):
+    """Every image once, in order, as it is evaluated: see `InOrder` and `images.prepare`.
 
     Args:
         size: edge of an image in pixels; None: the images' own size, where all have one.
         crop_share: part of the shorter side that the central crop keeps.
         fit: how a picture is brought to that size.
-
-    Attributes:
-        images: the set.
-        corrupt: names of the corrupt images seen so far.
     """
 
     def __init__(
@@ -254,35 +239,29 @@ class EvalLoader:
             raise ConfigError(
                 "data.size is missing: images differ in size, so say which edge in pixels a network is given."
             )
-        self.images = images
-        self.corrupt = list(images.corrupt)
-        self._in_memory = size is None or native == (size, size)
-        self._indices = torch.arange(len(images) * rank // world, len(images) * (rank + 1) // world)
-        self._batch_size = batch_size
-        self._reader = PlainReader(images, size, native or (0, 0), crop_share, fit, on_corrupt)
-        self._workers = workers
+        if size is not None:
+            show = partial(prepare, size=size, crop_share=crop_share, fit=fit)
+        else:
+            show = partial(resize, size=native or (0, 0))
+        super().__init__(
+            EvalReader(images, show, on_corrupt), batch_size=batch_size, workers=workers, rank=rank, world=world
+        )
+        self._size, self._native, self._crop_share, self._fit = size, native, crop_share, fit
+        self._as_they_are = size is None or native == (size, size)
 
     def shown(self) -> str:
-        """How images are shown, in a few words."""
-        if self._in_memory:
+        if self._size is None or self._as_they_are:
             return "as they are"
-        edge, share = self._reader.size, self._reader.crop_share
-        if edge is None:
-            return "all at {1} x {0}".format(*self._reader.native)
-        if self._reader.fit != "crop":
-            how = {"squash": "squashed", "pad": "padded"}[self._reader.fit]
-            return f"all of each picture, {how} to {edge} x {edge}"
-        return f"the middle {edge} x {edge} of a shorter side of {max(edge, round(edge / share))}"
+        edge = f"{self._size} x {self._size}"
+        if self._fit != "crop":
+            return f"all of each picture, {'squashed' if self._fit == 'squash' else 'padded'} to {edge}"
+        return f"the middle {edge} of a shorter side of {max(self._size, round(self._size / self._crop_share))}"
 
     def __iter__(self) -> Iterator[Batch]:
-        parts = torch.split(self._indices, self._batch_size) if len(self._indices) else ()
-        if self._in_memory and isinstance(self.images, ArraySet):
-            for part in parts:
-                first, last = int(part[0]), int(part[-1]) + 1
-                yield Batch(self.images.images[first:last], self.images.labels[first:last], part, len(part))
+        images = self.images
+        if not (self._as_they_are and isinstance(images, ArraySet)):
+            yield from super().__iter__()
             return
-        places = Places(Place(0, part.tolist(), []) for part in parts)
-        loader = data_loader(self._reader, places, self._workers, pin_memory=False, persistent=False)
-        for item in made(loader, self.corrupt):
-            if len(item.indices):
-                yield Batch(item.images, item.target, item.indices, len(item.indices))
+        for group in self._groups():
+            rows = slice(group[0], group[-1] + 1)
+            yield Batch(images.images[rows], images.labels[rows], torch.tensor(group), len(group))

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from counterpoise import decoding
-from counterpoise.data.images import AS_USUAL, as_told
+from counterpoise.data.images import AS_USUAL, reading_specification
 from counterpoise.data.sources.base import ImageSet
 from counterpoise.decoding import Reading
 from counterpoise.errors import CorruptImage
@@ -174,7 +174,7 @@ def of_evaluation(images: ImageSet, reading: Reading, cropped: bool) -> list[str
         cropped: whether it is shown their central squares.
     """
     found = look(images).notes(images.reading)
-    if as_told(images.reading) != as_told(reading):
+    if reading_specification(images.reading) != reading_specification(reading):
         own, given = (f"alpha {one.alpha}, white level {one.white_level or 65535}" for one in (reading, images.reading))
         found.append(f"The student was trained on pictures that were read with {own}, and these are read with {given}.")
     return [*found, *(cut_off(images) if cropped else [])]

@@ -14,7 +14,7 @@ from torch import nn
 from counterpoise import config, tasks
 from counterpoise.data import checking, noticing, sources, summary
 from counterpoise.data.epochs import Epochs
-from counterpoise.data.images import as_told
+from counterpoise.data.images import reading_specification
 from counterpoise.data.sources.base import ArraySet, ImageSet, Splits
 from counterpoise.data.summary import Found
 from counterpoise.engine.fast.capturability import obstacle
@@ -232,7 +232,7 @@ def _notes(splits: Splits, models: list[VisionModel], own_fits: list[str]) -> It
                 f"The teacher does not name its classes: its outputs 0 to {len(names) - 1} are taken for "
                 f"{', '.join(shown)}, in this order (teacher.classes gives another)."
             )
-        if as_told(model.reading) != as_told(reading):
+        if reading_specification(model.reading) != reading_specification(reading):
             own, given = (
                 f"alpha {one.alpha}, white level {one.white_level or 65535}" for one in (model.reading, reading)
             )

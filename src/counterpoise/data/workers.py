@@ -5,26 +5,26 @@ from __future__ import annotations
 import os
 import signal
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from multiprocessing.queues import Queue
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from counterpoise.data import mixing, random
-from counterpoise.data.images import prepare, resize
 from counterpoise.data.sources.base import ImageSet
 from counterpoise.data.views import ViewPlan, augment, crop_words, draw, draw_mix, frame, numbered
 from counterpoise.errors import CorruptImage, DataError, RunError
 from counterpoise.system import torchvision_guard
 
 OnCorrupt: TypeAlias = Literal["stop", "skip"]
+Shown = TypeVar("Shown")
 
 
-class Place(NamedTuple):
+class BatchPlan(NamedTuple):
     """What makes one batch of one process: its samples, and where samples are mixed their partners, by index.
 
     `number`: show each sample in this one of its countable views; None: in that of the epoch.
@@ -36,17 +36,17 @@ class Place(NamedTuple):
     number: int | None = None
 
 
-class Places:
+class BatchPlans:
     """The batches to make next, as the sampler of a DataLoader whose workers outlive an epoch."""
 
-    def __init__(self, places: Iterable[Place] = ()) -> None:
-        self.next = places
+    def __init__(self, plans: Iterable[BatchPlan] = ()) -> None:
+        self.next = plans
 
-    def __iter__(self) -> Iterator[Place]:
+    def __iter__(self) -> Iterator[BatchPlan]:
         return iter(self.next)
 
 
-class Made(NamedTuple):
+class ReadBatch(NamedTuple):
     """A batch as a worker sends it, with the names of the corrupt images met on the way."""
 
     images: Tensor
@@ -55,40 +55,50 @@ class Made(NamedTuple):
     corrupt: list[str]
 
 
-class Reader(Dataset[Made | DataError], ABC):
+class Reader(Dataset[ReadBatch | DataError], ABC):
     """Makes batches. Errors are handed over as values: raised, they would arrive as the traceback of a worker."""
 
     def __init__(self, images: ImageSet, on_corrupt: OnCorrupt) -> None:
         self.images = images
         self.on_corrupt = on_corrupt
 
-    def __getitem__(self, place: Place) -> Made | DataError:
+    def __getitem__(self, batch: BatchPlan) -> ReadBatch | DataError:
         try:
-            return self.make(place)
+            return self.make(batch)
         except DataError as error:
             return error
 
     @abstractmethod
-    def make(self, place: Place) -> Made:
+    def make(self, batch: BatchPlan) -> ReadBatch:
         """One batch."""
 
-    def read(self, index: int, corrupt: list[str]) -> Tensor | None:
-        """The image, or None where it is corrupt and may be skipped; its name is added to `corrupt`."""
+    def read(self, index: int, corrupt: list[str]) -> tuple[Tensor, Tensor] | None:
+        """The image and its label, or of scenes its mask.
+
+        None where either is corrupt and may be skipped; the name is then added to `corrupt`.
+        """
+        images = self.images
         try:
-            return self.images.read(index)
+            return images.read(index), images.read_mask(index) if images.masked else images.labels[index]
         except CorruptImage as error:
             if self.on_corrupt == "stop":
                 raise
             corrupt.append(error.name)
             return None
 
-    def readable(self, index: int, held: Container[int], keep: Callable[[int], bool]) -> int:
-        """The first index from this one on that is held, or that `keep` can read and hold."""
+    def readable(
+        self, index: int, shown: dict[int, Shown], show: Callable[[int, Tensor, Tensor], Shown], corrupt: list[str]
+    ) -> int:
+        """The first index from this one on that can be read: what is shown of it is then in `shown`."""
         count = len(self.images)
         for step in range(count):
             candidate = (index + step) % count
-            if candidate in held or keep(candidate):
-                return candidate
+            if candidate not in shown:
+                found = self.read(candidate, corrupt)
+                if found is None:
+                    continue
+                shown[candidate] = show(candidate, *found)
+            return candidate
         raise DataError(f"None of the {count} images can be read; the first is {self.images.name(0)}.")
 
 
@@ -100,35 +110,27 @@ class ViewReader(Reader):
         self.plan = plan
         self.num_classes = num_classes
 
-    def make(self, place: Place) -> Made:
-        plan, epoch = self.plan, place.epoch
-        wanted = list(dict.fromkeys(place.samples + place.partners))
+    def make(self, batch: BatchPlan) -> ReadBatch:
+        plan, epoch = self.plan, batch.epoch
+        wanted = list(dict.fromkeys(batch.samples + batch.partners))
         words = dict(zip(wanted, crop_words(plan, epoch, torch.tensor(wanted)), strict=True))
         framed: dict[int, Tensor] = {}
         corrupt: list[str] = []
 
-        def keep(index: int) -> bool:
-            image = self.read(index, corrupt)
-            if image is None:
-                return False
-            if index not in words:
-                words[index] = crop_words(plan, epoch, torch.tensor([index]))[0]
-            framed[index] = frame(plan, image, words[index])
-            return True
+        def show(index: int, image: Tensor, _: Tensor) -> Tensor:
+            own = words[index] if index in words else crop_words(plan, epoch, torch.tensor([index]))[0]
+            return frame(plan, image, own)
 
-        def readable(index: int) -> int:
-            return self.readable(index, framed, keep)
-
-        samples = [readable(index) for index in place.samples]
-        partners = place.partners
-        if plan.mixes and samples != place.samples:
+        samples = [self.readable(index, framed, show, corrupt) for index in batch.samples]
+        partners = batch.partners
+        if plan.mixes and samples != batch.samples:
             partners = partners_of_all(plan.seed, epoch, plan.count)[samples].tolist()
-        partners = [readable(index) for index in partners]
+        partners = [self.readable(index, framed, show, corrupt) for index in partners]
 
-        if place.number is None:
+        if batch.number is None:
             draws = draw(plan, epoch, torch.tensor(list(framed)))
         else:
-            draws = numbered(plan, place.number, len(framed))
+            draws = numbered(plan, batch.number, len(framed))
         views = augment(plan, torch.stack(list(framed.values())), draws)
         rows = {index: row for row, index in enumerate(framed)}
         images, target = views[[rows[index] for index in samples]], self.images.labels[samples]
@@ -136,47 +138,34 @@ class ViewReader(Reader):
             mix = draw_mix(plan, epoch, torch.tensor(samples))
             images = mixing.images(images, views[[rows[index] for index in partners]], mix)
             target = mixing.targets(target, self.images.labels[partners], mix.share, self.num_classes)
-        return Made(images, target, torch.tensor(samples), corrupt)
+        return ReadBatch(images, target, torch.tensor(samples), corrupt)
 
 
-class PlainReader(Reader):
-    """Makes batches of images as they are evaluated, of `size`, else of the `native` one; corrupt ones are left out."""
+class EvalReader(Reader):
+    """Makes batches of images as they are evaluated; corrupt ones are left out.
 
-    def __init__(
-        self,
-        images: ImageSet,
-        size: int | None,
-        native: tuple[int, int],
-        crop_share: float,
-        fit: str,
-        on_corrupt: OnCorrupt,
-    ) -> None:
+    Args:
+        show: what makes of an image that which is shown, of one size throughout a batch.
+    """
+
+    def __init__(self, images: ImageSet, show: Callable[[Tensor], Tensor], on_corrupt: OnCorrupt) -> None:
         super().__init__(images, on_corrupt)
-        self.size = size
-        self.native = native
-        self.crop_share = crop_share
-        self.fit = fit
+        self.show = show
 
-    def make(self, place: Place) -> Made:
+    def make(self, batch: BatchPlan) -> ReadBatch:
         corrupt: list[str] = []
-        found: list[int] = []
-        images = [torch.empty(0, 3, *((self.size,) * 2 if self.size else self.native), dtype=torch.uint8)]
-        for index in place.samples:
-            image = self.read(index, corrupt)
-            if image is not None:
-                found.append(index)
-                shown = (
-                    prepare(image, self.size, self.crop_share, self.fit) if self.size else resize(image, self.native)
-                )
-                images.append(shown.unsqueeze(0))
-        indices = torch.tensor(found, dtype=torch.int64)
-        return Made(torch.cat(images), self.images.labels[indices], indices, corrupt)
+        found = {index: both for index in batch.samples if (both := self.read(index, corrupt)) is not None}
+        indices = torch.tensor(list(found), dtype=torch.int64)
+        if not found:
+            return ReadBatch(torch.empty(0, dtype=torch.uint8), torch.empty(0), indices, corrupt)
+        images, targets = zip(*found.values(), strict=True)
+        return ReadBatch(torch.stack([*map(self.show, images)]), torch.stack(targets), indices, corrupt)
 
 
 def data_loader(
-    reader: Reader, places: Places, workers: int, *, pin_memory: bool, persistent: bool
-) -> DataLoader[Made | DataError]:
-    """A DataLoader of the batches at `places`, whenever it is iterated."""
+    reader: Reader, plans: BatchPlans, workers: int, *, pin_memory: bool, persistent: bool
+) -> DataLoader[ReadBatch | DataError]:
+    """A DataLoader of the batches that are planned, whenever it is iterated."""
     several: dict[str, Any] = {}
     if workers:
         torchvision_guard.ready()
@@ -185,8 +174,8 @@ def data_loader(
         several = {"persistent_workers": persistent, "worker_init_fn": _start_worker}
     return DataLoader(
         reader,
-        batch_size=None,  # a place is a whole batch
-        sampler=places,
+        batch_size=None,  # a plan is of a whole batch
+        sampler=plans,
         num_workers=workers,
         collate_fn=_unchanged,
         pin_memory=pin_memory,
@@ -195,7 +184,7 @@ def data_loader(
     )
 
 
-def made(loader: DataLoader[Made | DataError], corrupt: list[str]) -> Iterator[Made]:
+def read_batches(loader: DataLoader[ReadBatch | DataError], corrupt: list[str]) -> Iterator[ReadBatch]:
     """The batches that workers make, in order; names of corrupt images are added to `corrupt`, each once.
 
     Raises:
