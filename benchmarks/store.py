@@ -77,7 +77,7 @@ def write_random(path: Path, trainer: Trainer, slots: int, precision: str = "flo
     """A store of random logits for the views of a trainer; every view has the same, which takes no longer to read."""
     loader, parts = trainer.parts.train, trainer.parts
     header = Header.create(
-        data=parts.fingerprint,
+        data=parts.identity["data"],
         teacher="0" * 64,
         kind="complete",
         views=loader.specification,

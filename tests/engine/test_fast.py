@@ -16,7 +16,7 @@ from counterpoise import config
 from counterpoise.data.loader import TrainLoader
 from counterpoise.data.sources.base import ArraySet, Splits
 from counterpoise.engine.assemble import Parts, assemble, resolve_auto
-from counterpoise.engine.fast.capturability import moves, numbers, obstacle
+from counterpoise.engine.fast.capturability import find_obstacle, moves, numbers
 from counterpoise.engine.fast.capture import WARM_UP, Capture, kept
 from counterpoise.engine.processes import Processes, join
 from counterpoise.engine.run_folder import RunFolder
@@ -174,8 +174,8 @@ def test_a_run_goes_on_in_the_other_form_to_the_same_bits(
     assert (after.fast is not None) != first
     after.fit(resume=True)
     assert after.progress.step == whole.progress.step == 15
-    for name, value in whole.shipped_weights().items():
-        assert torch.equal(value, after.shipped_weights()[name]), name
+    for name, value in whole.optimization.shipped_weights().items():
+        assert torch.equal(value, after.optimization.shipped_weights()[name]), name
     logs = [[json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()] for folder in
             (tmp_path / "whole", changed)]  # fmt: skip
     for mine, other in zip(*logs, strict=True):
@@ -260,7 +260,9 @@ def test_a_store_that_lacks_views_or_room_is_refused(
 def test_several_processes_take_the_general_step() -> None:
     parts = parts_of(values(objective={"cross_entropy": {}}))
     two = Processes(0, 2, torch.device("cpu"))
-    assert obstacle(two, parts.student, parts.objective, parts.train, None, 3) == "several processes train together"
+    assert (
+        find_obstacle(two, parts.student, parts.objective, parts.train, None, 3) == "several processes train together"
+    )
 
 
 def objective(**terms: dict[str, Any]) -> WeightedSum:

@@ -1,12 +1,11 @@
-"""From a run file to the parts of a run: data, models, objective."""
+"""From a run file to the parts of a run: data, models, teacher, steps."""
 
 from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -17,7 +16,7 @@ from counterpoise.data.epochs import Epochs
 from counterpoise.data.images import reading_specification
 from counterpoise.data.sources.base import ArraySet, ImageSet, Splits
 from counterpoise.data.summary import Found
-from counterpoise.engine.fast.capturability import obstacle
+from counterpoise.engine.fast.capturability import find_obstacle
 from counterpoise.engine.identify import identify
 from counterpoise.engine.processes import Processes, half_precision_helps
 from counterpoise.errors import ConfigError, MissingExtraError, ModelError
@@ -26,8 +25,7 @@ from counterpoise.models.classmap import map_teacher
 from counterpoise.models.network import VisionModel
 from counterpoise.objectives.composite import WeightedSum
 from counterpoise.outputs import Outputs
-from counterpoise.teachers import asking, resident
-from counterpoise.teachers import identity as teacher_identity
+from counterpoise.teachers import asking, identity, resident
 from counterpoise.teachers.live import LiveTeacher, refusal_of_probabilities
 from counterpoise.teachers.store import Store
 from counterpoise.teachers.stored import LoaderTeacher
@@ -56,7 +54,6 @@ class Parts:
     stored: LoaderTeacher | None
     train: Epochs
     val: tasks.Evaluation
-    fingerprint: str
     identity: dict[str, str]
     teacher_identity: dict[str, str]
     labeled: bool
@@ -92,174 +89,227 @@ def assemble(
 
     Raises ConfigError, DataError or ModelError for whatever does not fit.
     """
-    if processes.device.type == "cuda" and processes.device.index is not None:
-        torch.cuda.set_device(processes.device)  # streams, graphs and Triton work on the current one
-    splits = data if data is not None else sources.load(run.data)
     task = tasks.get(run.task)
+    splits, train, val = load_data(run, task, data)
+    if run.train.tensorboard and importlib.util.find_spec("tensorboard") is None:
+        raise MissingExtraError("train.tensorboard", "tensorboard")
+    objective = task.objective(run, train)
+    models = build_models(run, task, splits, objective, processes.device, student, teacher)
+    networks = [network for network in (models.student, models.teacher) if network is not None]
+    run = task.decide(run, train, networks)
+    if run.data.alpha == "auto":
+        run = run.model_copy(update={"data": run.data.model_copy(update={"alpha": splits.train.reading.alpha})})
+    loader = task.train_loader(
+        train,
+        run,
+        networks,
+        num_classes=len(models.classes),
+        rank=processes.rank,
+        world=processes.world,
+        device=processes.device,
+    )
+    teacher_fit = None if models.teacher is None else models.teacher.fit
+    task.fit(networks, run.data, loader)
+    live, stored, teacher_identity = open_teacher(run, models, splits, loader)
+    if "features" in objective.needs:
+        _show_example(objective, loader, models.student, live)
+    fast, obstacle = choose_steps(run, processes, models.student, objective, loader, stored)
+
+    evaluated = evaluation_loader(val, models.student, run, processes)
+    found = summary.of_splits(Splits(train, val))
+    found.add("shown", f"in training {loader.shown()}; in evaluation {evaluated.shown()}")
+    for note in _notes(splits, networks, teacher_fit):
+        found.note(note)
+    for note in [] if models.store is None else asking.notes(models.store, asked=live is not None):
+        found.note(note)
+    found.corrupt([*train.corrupt, *val.corrupt])
+    found.warn(checking.cheap(splits))
+    return Parts(
+        run=run,
+        classes=models.classes,
+        task=task,
+        student=models.student,
+        teacher=live if stored is None else stored.live,
+        objective=objective.to(processes.device),
+        stored=stored,
+        train=loader,
+        val=evaluated,
+        identity=identify(*splits, teacher_identity or ({} if stored is None else stored.store.header.identity)),
+        teacher_identity=teacher_identity,
+        labeled=_labeled(splits),
+        in_arrays=isinstance(splits.train, ArraySet),
+        found=found,
+        fast=fast,
+        obstacle=obstacle,
+    )
+
+
+def load_data(run: config.Run, task: tasks.Task, given: Splits | None) -> tuple[Splits, ImageSet, ImageSet]:
+    """Both halves as their source gives them, and each decoded into memory where it fits."""
+    splits = given if given is not None else sources.load(run.data)
     for part in splits:
         task.check(part)
     limit = int(run.data.memory_limit_gb * 1e9)
     train, val = (sources.in_memory(part, limit, run.data.on_corrupt) for part in splits)
-    if run.train.tensorboard and importlib.util.find_spec("tensorboard") is None:
-        raise MissingExtraError("train.tensorboard", "tensorboard")
-    objective = task.objective(run, train)
+    return splits, train, val
+
+
+def _labeled(splits: Splits) -> bool:
+    return bool((splits.train.labels != sources.UNLABELED).any())
+
+
+class Models(NamedTuple):
+    """The student, the teacher as a network, as a store or as both, and the classes that all answer in."""
+
+    student: VisionModel
+    teacher: VisionModel | None
+    store: Store | None
+    classes: tuple[str, ...]
+
+
+def build_models(
+    run: config.Run,
+    task: tasks.Task,
+    splits: Splits,
+    objective: WeightedSum,
+    device: torch.device,
+    student: nn.Module | None,
+    teacher: nn.Module | None,
+) -> Models:
+    """The models of a run, on their device."""
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)  # streams, graphs and Triton work on the current one
     distils = "teacher" in objective.needs
     if not distils and (run.teacher is not None or teacher is not None):
         raise ConfigError("There is a teacher, and no term of the objective listens to it: add one, or use train.")
-    there = teacher is not None or has_weights(run)
-    store = _open_store(run, objective, there) if distils else None
-    asked = store is None or there
-    teacher_model = build_teacher(run, train.classes, teacher) if distils and asked else None
-    if teacher_model is not None and not train.classes and teacher_model.classes is None:
-        teacher_model.classes = tuple(str(index) for index in range(teacher_model.num_classes))
-    classes = train.classes or (teacher_model.classes if teacher_model is not None else None) or ()
+    has_network = teacher is not None or has_weights(run)
+    store = open_store(run, objective, has_network) if distils else None
+    classes = splits.train.classes
+    teacher_model = build_teacher(run, classes, teacher) if distils and (has_network or store is None) else None
+    if not classes and teacher_model is not None:
+        if teacher_model.classes is None:
+            teacher_model.classes = tuple(str(index) for index in range(teacher_model.num_classes))
+        classes = teacher_model.classes
     if not classes and store is not None:
         classes = store.header.classes
     if not classes:
         raise ConfigError("The data has no labels: only distill, with a teacher, learns from it.")
-    labeled = bool((train.labels != sources.UNLABELED).any())
-    if not labeled and not distils:
+    if not distils and not _labeled(splits):
         raise ConfigError("The data has no labels, and no term of the objective listens to a teacher.")
 
     torch.manual_seed(run.seed)
     student_model = build_student(run, classes, student)
     task.ready(student_model, run)
     student_model.reading = splits.train.reading
-    models = [student_model, *([teacher_model] if teacher_model is not None else [])]
-    for model in models:
+    memory = torch.channels_last if run.train.channels_last else torch.contiguous_format
+    for model in [student_model] if teacher_model is None else [student_model, teacher_model]:
         if catalog.is_code(model.name):  # one's own says nothing of its task
             model.task = run.task
         if model.task != run.task:
             raise ConfigError(
                 f"{model.name} is a network for {model.task}, and the run is for {run.task} (set task: {model.task})."
             )
-    memory = torch.channels_last if run.train.channels_last else torch.contiguous_format
-    for model in models:
         model.memory_format = memory
-        model.to(processes.device)
+        model.to(device)
         model.net.to(memory_format=memory)  # type: ignore[call-overload]
         if run.train.compile:
             model.compile()
-    live = None
-    if teacher_model is not None:
+    return Models(student_model, teacher_model, store, classes)
+
+
+def open_teacher(
+    run: config.Run, models: Models, splits: Splits, loader: Epochs
+) -> tuple[LiveTeacher | None, LoaderTeacher | None, dict[str, str]]:
+    """The teacher that answers live, the one that is read from a store, and who the first is; what there is of them."""
+    live, found = None, {}
+    if models.teacher is not None:
         half = run.teacher is not None and run.teacher.precision == "bf16"
-        live = LiveTeacher(teacher_model, processes.device, torch.bfloat16 if half else torch.float32)
-    run = task.decide(run, train, models)
-    if run.data.alpha == "auto":
-        decided = run.data.model_copy(update={"alpha": splits.train.reading.alpha})
-        run = run.model_copy(update={"data": decided})
-    loader = task.train_loader(
-        train,
-        run,
-        models,
-        num_classes=len(classes),
-        rank=processes.rank,
-        world=processes.world,
-        device=processes.device,
+        live = LiveTeacher(models.teacher, loader.device, torch.bfloat16 if half else torch.float32)
+        found = identity.of(live.model, live.precision)
+    if models.store is None:
+        return live, None, found
+    store = models.store
+    stored = LoaderTeacher(
+        store,
+        loader,
+        loader.device,
+        data=splits.train,
+        classes=models.classes,
+        teacher=found or None,
+        live=live if run.teacher is not None and run.teacher.missing == "live" else None,
     )
-    own_fits = [model.fit for model in models]
-    task.fit(models, run.data, loader)
-    fingerprint = train.fingerprint()
-    own = None if live is None else teacher_identity.of(live.model, live.precision)
-    stored = None
-    if store is not None:
-        stored = LoaderTeacher(
-            store,
-            loader,
-            processes.device,
-            data=splits.train,
-            classes=classes,
-            teacher=own,
-            live=live if run.teacher is not None and run.teacher.missing == "live" else None,
-        )
-        if live is not None and not teacher_identity.whole(store.header.identity):
-            asking.require_same(store.name, store.header, *asking.read(store, stored.positions), live, loader)
-        if run.teacher is not None and run.teacher.outputs == "auto":
-            asking.require_logits(store, stored.positions)
-        stored.require_epochs(run.train.epochs)
-    if "features" in objective.needs:
-        _show_example(objective, loader, student_model, live)
-    wanted = run.train.fast is True or (run.train.fast == "auto" and processes.device.type == "cuda")
-    if stored is not None and (wanted or processes.device.type == "cuda"):
+    if live is not None and not identity.whole(store.header.identity):
+        asking.require_same(store.name, store.header, *asking.read(store, stored.positions), live, loader)
+    if run.teacher is not None and run.teacher.outputs == "auto":
+        asking.require_logits(store, stored.positions)
+    stored.require_epochs(run.train.epochs)
+    return live, stored, found
+
+
+def choose_steps(
+    run: config.Run,
+    processes: Processes,
+    student: VisionModel,
+    objective: WeightedSum,
+    loader: Epochs,
+    stored: LoaderTeacher | None,
+) -> tuple[bool, str | None]:
+    """Whether the steps of a run are those of `engine.fast`, and what is in the way where these were looked for."""
+    on_cuda = processes.device.type == "cuda"
+    wanted = run.train.fast is True or (run.train.fast == "auto" and on_cuda)
+    if stored is not None and (wanted or on_cuda):
         resident.hold(stored)
-    why_not = obstacle(processes, student_model, objective, loader, stored, run.train.epochs) if wanted else None
-    if run.train.fast is True and why_not is not None:
-        raise ConfigError(f"train.fast: this run needs general steps: {why_not}. Leave it at auto.")
-
-    evaluated = evaluation_loader(val, student_model, run, processes)
-    found = summary.of_splits(Splits(train, val))
-    found.add("shown", f"in training {loader.shown()}; in evaluation {evaluated.shown()}")
-    notes = [] if store is None else asking.notes(store, asked=live is not None)
-    for note in [*_notes(splits, models, own_fits), *notes]:
-        found.note(note)
-    found.corrupt([*train.corrupt, *val.corrupt])
-    found.warn(checking.cheap(splits))
-    return Parts(
-        run=run,
-        classes=classes,
-        task=task,
-        student=student_model,
-        teacher=live if stored is None else stored.live,
-        objective=objective.to(processes.device),
-        stored=stored,
-        train=loader,
-        val=evaluated,
-        fingerprint=fingerprint,
-        identity=identify(*splits, own or ({} if store is None else store.header.identity)),
-        teacher_identity=own or {},
-        labeled=labeled,
-        in_arrays=isinstance(splits.train, ArraySet),
-        found=found,
-        fast=wanted and why_not is None,
-        obstacle=why_not,
-    )
+    if not wanted:
+        return False, None
+    obstacle = find_obstacle(processes, student, objective, loader, stored, run.train.epochs)
+    if run.train.fast is True and obstacle is not None:
+        raise ConfigError(f"train.fast: this run needs general steps: {obstacle}. Leave it at auto.")
+    return obstacle is None, obstacle
 
 
-def _notes(splits: Splits, models: list[VisionModel], own_fits: list[str]) -> Iterator[str]:
-    """What is to be said of the models beside the data; own_fits: how they fitted pictures before this run."""
-    for model in models:
+def _notes(splits: Splits, networks: list[VisionModel], teacher_fit: str | None) -> Iterator[str]:
+    """What is to be said of the networks beside the data; teacher_fit: how it fitted pictures before this run."""
+    for model in networks:
         yield from model.notes
-    if any(model.task == "classification" and model.fit == "crop" and model.input_size is not None for model in models):
+    if any(one.task == "classification" and one.fit == "crop" and one.input_size is not None for one in networks):
         yield from noticing.cut_off(splits.train)
-    reading = splits.train.reading
-    for model, fit in zip(models[1:], own_fits[1:], strict=True):
-        if fit not in ("crop", model.fit):
-            yield f"The teacher was trained with data.fit {fit}, and these pictures are shown to it with {model.fit}."
-        if model.by_position and model.classes:
-            names = model.classes
+    for teacher in networks[1:]:
+        if teacher_fit not in ("crop", teacher.fit):
+            yield (
+                f"The teacher was trained with data.fit {teacher_fit}, and these pictures are shown to it with "
+                f"{teacher.fit}."
+            )
+        if teacher.by_position and teacher.classes:
+            names = teacher.classes
             shown = names if len(names) <= 12 else [*names[:11], "...", names[-1]]
             yield (
                 f"The teacher does not name its classes: its outputs 0 to {len(names) - 1} are taken for "
                 f"{', '.join(shown)}, in this order (teacher.classes gives another)."
             )
-        if reading_specification(model.reading) != reading_specification(reading):
-            own, given = (
-                f"alpha {one.alpha}, white level {one.white_level or 65535}" for one in (model.reading, reading)
-            )
+        readings = teacher.reading, splits.train.reading
+        if reading_specification(readings[0]) != reading_specification(readings[1]):
+            own, given = (f"alpha {one.alpha}, white level {one.white_level or 65535}" for one in readings)
             yield f"The teacher was trained on pictures that were read with {own}, and these are read with {given}."
 
 
-def open_store(run: config.Run) -> Store | None:
-    """The store of a run that has one."""
-    if run.teacher is None or run.teacher.store is None:
-        return None
-    # Stores by epochs hold the views of one seed, and a comparison has several.
-    return Store.open(run.teacher.store.replace("{seed}", str(run.seed)))
+def open_store(run: config.Run, objective: WeightedSum | None = None, has_network: bool = True) -> Store | None:
+    """The store of a run that has one.
 
-
-def _open_store(run: config.Run, objective: WeightedSum, teacher: bool) -> Store | None:
-    """The same, checked; `teacher`: whether its network is there, too."""
+    Raises ConfigError where it has not what the objective looks at, or the teacher itself is wanted beside it and not
+    there.
+    """
     section = run.teacher
     if section is None or section.store is None:
         return None
-    if objective.teacher_features:
+    if objective is not None and objective.teacher_features:
         raise ConfigError(
             f"A store holds logits, and the objective looks at features of the teacher, too "
             f"({', '.join(objective.teacher_features)}): leave out teacher.store, or that term."
         )
-    if section.missing == "live" and not teacher:
+    if section.missing == "live" and not has_network:
         raise ConfigError("teacher.missing: live needs the teacher itself: give teacher.checkpoint or pretrained.")
-    return open_store(run)
+    # Stores by epochs hold the views of one seed, and a comparison has several.
+    return Store.open(section.store.replace("{seed}", str(run.seed)))
 
 
 def has_weights(run: config.Run) -> bool:
@@ -288,51 +338,40 @@ def evaluation_loader(images: ImageSet, model: VisionModel, run: config.Run, pro
 
 def build_student(run: config.Run, classes: tuple[str, ...], module: nn.Module | None = None) -> VisionModel:
     """The student of a run, with its weights to start from."""
-    section = run.student
-    if module is None and section.model is None and section.checkpoint is None:
+    if module is None and run.student.model is None and run.student.checkpoint is None:
         raise ConfigError(
             "student.model is missing: the network to train, such as cifar/resnet20 or timm/mobilenetv3_small_100."
         )
-    return catalog.build(
-        module if module is not None else section.model,
-        num_classes=len(classes),
-        classes=classes,
-        keep_head=False,
-        **_common(section),
-    )
+    return _build(run.student, module, num_classes=len(classes), classes=classes, keep_head=False)
 
 
 def build_teacher(run: config.Run, classes: tuple[str, ...], module: nn.Module | None = None) -> VisionModel:
     """The teacher of a run, answering in the classes of the data."""
     section = run.teacher or config.Teacher()
-    if module is None:
-        if section.model is None and section.checkpoint is None:
-            raise ConfigError(
-                "teacher.model is missing: the network to imitate, such as timm/resnet50, with its weights."
-            )
-        if section.checkpoint is None and not section.pretrained:
-            raise ConfigError(
-                "teacher has no weights: give teacher.checkpoint (a file, student folder or run) or teacher.pretrained."
-            )
-    model = catalog.build(
-        module if module is not None else section.model, num_classes=None, outputs=section.outputs, **_common(section)
-    )
+    if module is None and section.model is None and section.checkpoint is None:
+        raise ConfigError("teacher.model is missing: the network to imitate, such as timm/resnet50, with its weights.")
+    if module is None and section.checkpoint is None and not section.pretrained:
+        raise ConfigError(
+            "teacher has no weights: give teacher.checkpoint (a file, student folder or run) or teacher.pretrained."
+        )
+    model = _build(section, module, num_classes=None, outputs=section.outputs)
     if any(catalog.PROBABILITIES in note for note in model.notes):
         raise ModelError(refusal_of_probabilities(model.name))
     return map_teacher(model, classes, section.classes) if classes else model
 
 
-def _common(section: config.Model) -> dict[str, Any]:
-    checkpoint: Path | None = section.checkpoint
-    return {
-        "checkpoint": checkpoint,
-        "pretrained": section.pretrained,
-        "arguments": section.arguments,
-        "mean": section.mean,
-        "std": section.std,
-        "input_size": section.input_size,
-        "which": section.weights,
-    }
+def _build(section: config.Model, module: nn.Module | None, **options: Any) -> VisionModel:
+    return catalog.build(
+        module if module is not None else section.model,
+        checkpoint=section.checkpoint,
+        pretrained=section.pretrained,
+        arguments=section.arguments,
+        mean=section.mean,
+        std=section.std,
+        input_size=section.input_size,
+        which=section.weights,
+        **options,
+    )
 
 
 def present(run: config.Run) -> dict[str, str]:
@@ -341,10 +380,9 @@ def present(run: config.Run) -> dict[str, str]:
     Raises CounterpoiseError where they cannot be read.
     """
     splits = sources.load(run.data)
-    teacher: teacher_identity.Identity = {}
+    teacher: identity.Identity = {}
     if run.teacher is not None and (has_weights(run) or run.teacher.store is None):
-        teacher = teacher_identity.of(build_teacher(run, splits.train.classes), torch.float32)
-    elif run.teacher is not None:
-        store = open_store(run)
-        teacher = store.header.identity if store is not None else {}
+        teacher = identity.of(build_teacher(run, splits.train.classes), torch.float32)
+    elif (store := open_store(run)) is not None:
+        teacher = store.header.identity
     return identify(splits.train, splits.val, teacher)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -121,20 +121,8 @@ def judge(tally: Tally, teacher: VisionModel, classes: Sequence[str], accept: bo
     return f"{tally.images} validation images are too few to tell it from {nothing}" if verdict == "unsure" else None
 
 
-def teacher_line(scores: Mapping[str, float], doubt: str | None) -> str:
-    """What is printed of a teacher that was scored."""
-    shown = "  ".join(f"{name} {value:.2f}" for name, value in scores.items())
-    return f"teacher  {shown}{f' ({doubt})' if doubt else ''}"
-
-
 def _at_least(hits: int, count: int, share: float) -> float:
     """The probability of `hits` or more of `count` independent answers that are right in `share`."""
-    if hits <= 0 or share >= 1:
-        return 1.0
-    if share <= 0:
-        return 0.0
-    k = torch.arange(hits, count + 1, dtype=torch.float64)
-    n = torch.tensor(float(count), dtype=torch.float64)
-    logs = torch.lgamma(n + 1) - torch.lgamma(k + 1) - torch.lgamma(n - k + 1)
-    logs += k * math.log(share) + (n - k) * math.log1p(-share)
-    return min(1.0, torch.logsumexp(logs, 0).exp().item()) if len(k) else 0.0
+    from scipy.special import bdtrc
+
+    return float(bdtrc(hits - 1, count, share))

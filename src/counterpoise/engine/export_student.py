@@ -32,13 +32,13 @@ def export_student(trainer: Trainer) -> Result:
     student.net.load_state_dict(shipped.weights)
     parameters = sum(p.numel() for p in student.parameters())
     steps = progress.step
-    corrupt = trainer.corrupt()
+    corrupt = trainer.processes.union({*parts.train.corrupt, *parts.val.corrupt})
     images = steps / trainer.steps_per_epoch * len(parts.train.images)
     if trainer.processes.first:
         metrics = {"last": shipped.last, "best": shipped.best, "teacher": progress.teacher}
         provenance = {
             "teacher": _teacher(trainer),
-            "data_fingerprint": parts.fingerprint,
+            "data_fingerprint": parts.identity["data"],
             "objective": {
                 name: term.model_dump(mode="json", exclude_unset=True) for name, term in run.objective.items()
             },

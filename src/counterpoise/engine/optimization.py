@@ -23,6 +23,8 @@ def build_optimizer(
     On CUDA in one kernel, which reads the learning rate from a tensor: a CUDA graph of it may be used at any rate.
     """
     parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
+    # timm.optim.param_groups_weight_decay divides alike and puts these groups the other way round, so that the numbers
+    # which the checkpoints of today have for parameters would be those of others.
     groups = [
         {"params": [p for p in parameters if options.decay_norms or p.ndim > 1], "weight_decay": options.weight_decay},
         {"params": [p for p in parameters if not options.decay_norms and p.ndim <= 1], "weight_decay": 0.0},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from types import TracebackType
 
 from rich.console import Console
@@ -54,8 +54,7 @@ class Display:
     def step(self, done: int, epoch: str, speed: float, terms: dict[str, float]) -> None:
         """Move the bar to `done` steps."""
         if self.live:
-            text = "  ".join(f"{name} {value:.3f}" for name, value in terms.items())
-            self.bar.update(self.task, completed=done, epoch=epoch, speed=speed, terms=text)
+            self.bar.update(self.task, completed=done, epoch=epoch, speed=speed, terms=in_words(terms, 3))
 
     def left(self, done: int, total: int) -> str:
         """The time since this sitting began and what is left, as far as `done` steps tell; a live bar has its own."""
@@ -87,6 +86,11 @@ class Pace:
         self.said, spent = now, now - self.started
         left = duration(spent / done * (self.total - done))
         print(f"{self.what}: {done:,} of {self.total:,}  {duration(spent)}, {left} left", file=sys.stderr, flush=True)
+
+
+def in_words(values: Mapping[str, float], digits: int) -> str:
+    """Named numbers on one line."""
+    return "  ".join(f"{name} {value:.{digits}f}" for name, value in values.items())
 
 
 def duration(seconds: float) -> str:

@@ -15,8 +15,7 @@ from counterpoise.data.epochs import Epochs
 from counterpoise.data.images import skipping_advised
 from counterpoise.engine.allocation import keep_freed_memory
 from counterpoise.engine.assemble import Parts, evaluation_loader
-from counterpoise.engine.chance import Tally, judge, teacher_line
-from counterpoise.engine.evaluator import quick_score
+from counterpoise.engine.evaluator import score_teacher
 from counterpoise.engine.processes import Processes
 from counterpoise.engine.progress import Display, say
 from counterpoise.errors import ConfigError, CounterpoiseError
@@ -74,7 +73,7 @@ def record(
     slots = {"complete": count or 0, "epochs": epochs, "plain": 1}[views]
     first = next(loader.views_of([torch.arange(1)], 0, 0 if views == "complete" else None))
     header = Header.create(
-        data=parts.fingerprint,
+        data=parts.identity["data"],
         teacher="",
         kind=views,
         views=loader.specification,
@@ -86,7 +85,12 @@ def record(
     ).answered_by(parts.teacher_identity)
     _require_same_teacher(out, header, teacher, loader)
     say(parts.found, show and processes.first)
-    _meet(run, parts, processes, show)
+    if parts.labeled:
+        evaluated = evaluation_loader(parts.val.images, teacher.model, run, processes)
+        accept = run.teacher is not None and run.teacher.accept_chance
+        scores, line = score_teacher(teacher.model, evaluated, parts.task, processes, parts.classes, accept)
+        if show and processes.first and scores:
+            print(line, file=sys.stderr)
     problem: CounterpoiseError | None = None
     try:
         with StoreWriter.create(out, header, part) as writer:
@@ -106,20 +110,6 @@ def _require_same_teacher(out: Path, header: Header, teacher: LiveTeacher, loade
     found = asking.recorded(out, known)
     if found is not None:
         asking.require_same(out, known, *found, teacher, loader)
-
-
-def _meet(run: config.Run, parts: Parts, processes: Processes, show: bool) -> None:
-    """Score the teacher on the validation data. Raises ModelError where it answers as chance would."""
-    assert parts.teacher is not None
-    if not parts.labeled:
-        return
-    model = parts.teacher.model
-    tally = Tally(len(parts.classes), parts.task)
-    loader = evaluation_loader(parts.val.images, model, run, processes)
-    scores = quick_score(model, loader, parts.task, processes, tally=tally)
-    doubt = judge(tally, model, parts.classes, run.teacher is not None and run.teacher.accept_chance)
-    if show and processes.first and scores:
-        print(teacher_line(scores, doubt), file=sys.stderr)
 
 
 def _fill(writer: StoreWriter, parts: Parts, views: Views, show: bool) -> None:

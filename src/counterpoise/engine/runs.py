@@ -139,7 +139,7 @@ def _train_student(
             ending.callback(parts.train.close)  # not when the garbage collector comes, with whatever was inherited
             trainer = Trainer(parts.run, folder, parts, processes, show)
             if not resume:
-                trainer.meet_teacher()
+                trainer.score_teacher()
             if resume:
                 if done is not None or folder.checkpoint.exists():  # before anything in the folder is written
                     folder.check_identity(parts.identity, parts.classes)

@@ -39,7 +39,7 @@ def shipment(trainer: Trainer) -> Shipment:
     """
     progress = trainer.progress
     # Copies: below, the student gets other weights in their place.
-    weights = {name: value.clone() for name, value in trainer.shipped_weights().items()}
+    weights = {name: value.clone() for name, value in trainer.optimization.shipped_weights().items()}
     last = {**score(trainer, weights), "epoch": progress.last["epoch"]}
     if progress.best.get("epoch") == progress.last["epoch"]:
         return Shipment(weights, last, dict(last))

@@ -44,8 +44,8 @@ class StudentLoss(nn.Module):
         with torch.autocast(images.device.type, self.precision, enabled=self.precision != torch.float32):
             wanted = self.objective.student_features
             student = self.student(images, wanted) if wanted else Outputs(self.student(images))
-        total, parts = self.objective(student, teacher, target, together=self.together)
-        return total, parts
+        total, terms = self.objective(student, teacher, target, together=self.together)
+        return total, terms
 
 
 class Optimization:
@@ -71,9 +71,8 @@ class Optimization:
         if processes.world > 1:
             # A walk through the graph in each step: without logits, nothing depends on the classifier's parameters.
             self.loss = DistributedDataParallel(self.loss, find_unused_parameters=parts.objective.of_features_alone)
-        self.optimizer = optimization.build_optimizer(
-            [parts.student, parts.objective], run.train.optimizer, processes.device
-        )
+        modules = [parts.student, parts.objective]
+        self.optimizer = optimization.build_optimizer(modules, run.train.optimizer, processes.device)
         self.rate = 0.0
         self._reached = False
         self._trained = [p for group in self.optimizer.param_groups for p in group["params"]]

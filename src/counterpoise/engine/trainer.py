@@ -1,4 +1,4 @@
-"""The training loop."""
+"""The training loop: epochs, and the step that they are made of."""
 
 from __future__ import annotations
 
@@ -16,13 +16,12 @@ from counterpoise.data.epochs import Batch
 from counterpoise.engine import state
 from counterpoise.engine.allocation import keep_freed_memory
 from counterpoise.engine.assemble import Parts, evaluation_loader
-from counterpoise.engine.chance import Tally, judge, teacher_line
-from counterpoise.engine.evaluator import quick_score
+from counterpoise.engine.evaluator import quick_score, score_teacher
 from counterpoise.engine.fast.steps import FastSteps
 from counterpoise.engine.gauging import EvaluationGauge
 from counterpoise.engine.interrupt import Interrupt
 from counterpoise.engine.processes import Processes, errors_explained
-from counterpoise.engine.progress import Display, tell
+from counterpoise.engine.progress import Display, in_words, tell
 from counterpoise.engine.run_folder import RunFolder
 from counterpoise.engine.step import Optimization
 from counterpoise.errors import DivergedError, Interrupted
@@ -84,39 +83,37 @@ class Trainer:
         self.begun_at = 0  # the step that this sitting begins with
         self.writer: Any = None
         self.gauge: EvaluationGauge | None = None
-        self.met: str | None = None
+        self.teacher_line: str | None = None
 
     def fit(self, resume: bool, deadline: float | None = None) -> None:
         """Train to the end, from the checkpoint in the folder where there is one and `resume` is set.
 
         Raises Interrupted on a signal, or once time.monotonic() is at `deadline`.
         """
-        origin = self.parts.identity
         if resume and self.folder.checkpoint.exists():
-            modules = self.optimization.saved_modules()
-            self.progress = state.load(self.folder.checkpoint, modules, self.optimization.optimizer)
-            state.check_origin(self.folder.checkpoint, self.progress.origin, origin, self.parts.classes)
-            if self.show and "teacher" in origin and "teacher.normalization" not in self.progress.origin:
-                tell([WEIGHTS_ALONE])
-            self.parts.train.corrupt.extend(self.progress.corrupt)
-            if self.processes.first:
-                tell(self._of_resuming())
-        self.progress.origin = origin
+            self._load_checkpoint()
+        self.progress.origin = self.parts.identity
         self.begun_at = self.progress.step
         self.compiler.seconds = self.progress.compile_seconds
         if self.processes.first:
-            self.folder.note_identity(origin)
-        if resume and self.processes.first:
-            self.folder.cut_metrics(self.progress.metrics_bytes)
+            self.folder.note_identity(self.parts.identity)
+            if resume:
+                self.folder.cut_metrics(self.progress.metrics_bytes)
         self.processes.barrier()
-        self._open_tensorboard()
+        if self.run.train.tensorboard and self.processes.first:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self.writer = SummaryWriter(str(self.folder.path / "tensorboard"), purge_step=self.progress.step)
         self.started = time.perf_counter() - self.progress.seconds
         self.saved_at = time.perf_counter()
         epochs = self.run.train.epochs
         with Interrupt(deadline) as interrupt, Display(self.total_steps, self.progress.step, self.show) as display:
             # Not by a method of ours: the objective would keep the trainer, and with it the processes that read.
             self.compiler.tell = display.line
-            self._tell_teacher(display)
+            self.score_teacher()
+            if self.teacher_line is not None:
+                display.line(self.teacher_line)
+                self._log({"kind": "teacher", "val": self.progress.teacher})
             for epoch in range(self.progress.step // self.steps_per_epoch, epochs):
                 self.train_epoch(epoch, interrupt, display)
                 if (epoch + 1) % self.run.train.evaluate_every == 0 or epoch + 1 == epochs:
@@ -125,23 +122,12 @@ class Trainer:
                 if epoch + 1 < epochs and self.processes.any(interrupt.requested):
                     raise self._interrupted()
 
-    def _of_resuming(self) -> Iterator[str]:
-        """What a person must know of the checkpoint that a run goes on from, a sentence each."""
-        if not self.progress.checked:
-            yield f"{self.folder.checkpoint} has no checksum, as older ones had none: it is taken as it is."
-        kept = self.folder.metrics.stat().st_size if self.folder.metrics.is_file() else 0
-        if kept < self.progress.metrics_bytes:
-            what = "is missing" if not self.folder.metrics.is_file() else "is shorter than it was"
-            yield f"{self.folder.metrics} {what}: curves and reports of this run lack what was logged before."
-
     def train_epoch(self, epoch: int, interrupt: Interrupt, display: Display) -> None:
         """The steps of an epoch that are not done yet."""
         self.parts.student.train()
-        first = self.progress.step - epoch * self.steps_per_epoch
-        window = time.perf_counter()
+        window = entered = time.perf_counter()
         seen = 0
-        entered = window
-        for names, values, size in self._steps(epoch, first):
+        for names, values, size in self._steps(epoch, self.progress.step - epoch * self.steps_per_epoch):
             self.progress.step += 1
             seen += size
             self.unchecked.append((self.progress.step, names, values))
@@ -167,48 +153,40 @@ class Trainer:
         self._check_finite()
         self._count_time(entered)
 
-    def _interrupted(self) -> Interrupted:
-        verb = "train" if self.parts.teacher is None and self.parts.stored is None else "distill"
-        return Interrupted(verb, self.folder.path, self.progress.step, own_code.flags(self.run))
-
-    def _count_time(self, since: float) -> float:
-        now = time.perf_counter()
-        self.progress.train_seconds += now - since
-        return now
-
     def _steps(self, epoch: int, first: int) -> Iterator[tuple[list[str], Tensor, int]]:
         """The steps of an epoch from `first` on: names and values of the terms, and the size of the batch."""
-        if self.fast is not None:
+        if self.fast is None:
+            for batch, recorded in self._batches(epoch, first):
+                yield *self.step(batch, recorded), batch.total
+        else:  # the same steps on what lies in device memory, on CUDA as one graph
             yield from self.fast.epoch(epoch, first)
-            return
-        for batch, recorded in self._batches(epoch, first):
-            yield *self.step(batch, recorded), batch.total
+
+    def step(self, batch: Batch, recorded: Read | None = None) -> tuple[list[str], Tensor]:
+        """One step: images -> logits of teacher and student -> named terms -> their total -> update.
+
+        Returns the names of the terms and their values.
+        """
+        self.optimization.begin(self.progress.step)
+        self.parts.objective.set_batch(batch.indices)
+        images = batch.images.to(self.processes.device, non_blocking=True)
+        target = batch.target.to(self.processes.device, non_blocking=True)
+        if self.parts.stored is not None and recorded is not None:
+            teacher: Outputs | None = self.parts.stored.answer(images, recorded)
+        elif self.parts.teacher is not None:
+            teacher = self.parts.teacher(images, self.parts.objective.teacher_features)
+        else:
+            teacher = None
+        with errors_explained():
+            total, terms = self.optimization.loss(images, teacher, target)
+            self.optimization.update(total)
+        self.optimization.update_average()
+        return list(terms), torch.stack([value.detach() for value in terms.values()])
 
     def _batches(self, epoch: int, first: int) -> Iterator[tuple[Batch, Read | None]]:
         batches = self.parts.train.epoch(epoch, first)
         if self.parts.stored is None:
             return ((batch, None) for batch in batches)
         return self.parts.stored.follow(epoch, batches)
-
-    def step(self, batch: Batch, recorded: Read | None = None) -> tuple[list[str], Tensor]:
-        """One step; the names of the terms and their values."""
-        self.optimization.begin(self.progress.step)
-        self.parts.objective.set_batch(batch.indices)
-        images = batch.images.to(self.processes.device, non_blocking=True)
-        target = batch.target.to(self.processes.device, non_blocking=True)
-        teacher = self._ask_teacher(images, recorded)
-        with errors_explained():
-            total, parts = self.optimization.loss(images, teacher, target)
-            self.optimization.update(total)
-        self.optimization.update_average()
-        return list(parts), torch.stack([value.detach() for value in parts.values()])
-
-    def _ask_teacher(self, images: Tensor, recorded: Read | None) -> Outputs | None:
-        if self.parts.stored is not None and recorded is not None:
-            return self.parts.stored.answer(images, recorded)
-        if self.parts.teacher is None:
-            return None
-        return self.parts.teacher(images, self.parts.objective.teacher_features)
 
     def _check_finite(self) -> None:
         """Add the unchecked steps to the sums of the epoch. Raises DivergedError at the first that is not finite."""
@@ -219,9 +197,9 @@ class Trainer:
             self.last_terms = dict(zip(names, numbers, strict=False))
             for name, value in self.last_terms.items():
                 if not abs(value) < float("inf"):
-                    left = state.good(self.folder.checkpoint)
                     raise DivergedError(
-                        f"Loss is not finite at step {step}: term {name} is {value}. {left} "
+                        f"Loss is not finite at step {step}: term {name} is {value}. "
+                        f"{state.good(self.folder.checkpoint)} "
                         "A smaller learning rate, train.clip_gradient or train.precision fp32 may help."
                     )
                 self.progress.sums[name] = self.progress.sums.get(name, 0.0) + value
@@ -247,32 +225,26 @@ class Trainer:
 
     def _evaluate(self, epoch: int, display: Display) -> None:
         """Score the student as it would be shipped; keep it where it is the best so far."""
+        parts, progress = self.parts, self.progress
+        compare = None if self.gauge is None else self.gauge.compare
         with self.optimization.shipped():
-            scores = quick_score(
-                self.parts.student,
-                self.parts.val,
-                self.parts.task,
-                self.processes,
-                self.parts.teacher,
-                watch=None if self.gauge is None else self.gauge.compare,
-            )
+            scores = quick_score(parts.student, parts.val, parts.task, self.processes, parts.teacher, watch=compare)
         gauge = {} if self.gauge is None else self.gauge.values()
-        headline = self.parts.task.headline
-        steps = max(self.progress.step - epoch * self.steps_per_epoch, 1)
-        terms = self._over_processes({name: value / steps for name, value in self.progress.sums.items()})
-        self.progress.last = {**scores, "epoch": epoch + 1}
-        if scores.get(headline, 0.0) > self.progress.best.get(headline, float("-inf")):
-            self.progress.best = dict(self.progress.last)
+        headline = parts.task.headline
+        steps = max(progress.step - epoch * self.steps_per_epoch, 1)
+        terms = self._over_processes({name: value / steps for name, value in progress.sums.items()})
+        progress.last = {**scores, "epoch": epoch + 1}
+        if scores.get(headline, 0.0) > progress.best.get(headline, float("-inf")):
+            progress.best = dict(progress.last)
             if self.processes.first:
                 self.folder.best.parent.mkdir(exist_ok=True)
-                write_tensors(self.folder.best, self.shipped_weights(), {"format": "pt"})
-        line = {"kind": "epoch", "step": self.progress.step, "epoch": epoch, "terms": terms, "val": scores}
+                write_tensors(self.folder.best, self.optimization.shipped_weights(), {"format": "pt"})
+        line = {"kind": "epoch", "step": progress.step, "epoch": epoch, "terms": terms, "val": scores}
         self._log({**line, **({"gauge": gauge} if gauge else {})})
-        shown = "  ".join(f"{name} {value:.2f}" for name, value in scores.items())
-        best = self.progress.best.get(headline, float("nan"))
+        best = progress.best.get(headline, float("nan"))
         display.line(
-            f"epoch {epoch + 1}/{self.run.train.epochs}  {display.left(self.progress.step, self.total_steps)}"
-            f"{shown}  best {best:.2f}  " + "  ".join(f"{name} {value:.3f}" for name, value in terms.items())
+            f"epoch {epoch + 1}/{self.run.train.epochs}  {display.left(progress.step, self.total_steps)}"
+            f"{in_words(scores, 2)}  best {best:.2f}  {in_words(terms, 3)}"
         )
 
     def _over_processes(self, terms: dict[str, float]) -> dict[str, float]:
@@ -281,6 +253,15 @@ class Trainer:
             return terms
         total = self.processes.add(torch.tensor(list(terms.values()), dtype=torch.float64)) / self.processes.world
         return dict(zip(terms, total.tolist(), strict=True))
+
+    def _log(self, line: Mapping[str, Any]) -> None:
+        if not self.processes.first:
+            return
+        self.folder.log(dict(line))
+        if self.writer is not None and "step" in line:
+            for group in ("terms", "moving", "val", "gauge"):
+                for name, value in line.get(group, {}).items():
+                    self.writer.add_scalar(f"{line['kind']}/{name}", value, line["step"])
 
     def _save(self) -> None:
         """The first process writes a checkpoint of everything. At the end of an epoch, the sums start anew."""
@@ -295,55 +276,50 @@ class Trainer:
             state.save(self.folder.checkpoint, self.progress, modules, self.optimization.optimizer)
         self.saved_at = time.perf_counter()
 
-    def meet_teacher(self) -> None:
+    def _load_checkpoint(self) -> None:
+        """Go on where the run stood, and say what a person must know of that."""
+        folder, origin = self.folder, self.parts.identity
+        self.progress = state.load(folder.checkpoint, self.optimization.saved_modules(), self.optimization.optimizer)
+        state.check_origin(folder.checkpoint, self.progress.origin, origin, self.parts.classes)
+        self.parts.train.corrupt.extend(self.progress.corrupt)
+        notes = []
+        if self.show and "teacher" in origin and "teacher.normalization" not in self.progress.origin:
+            notes.append(WEIGHTS_ALONE)
+        if not self.progress.checked:
+            notes.append(f"{folder.checkpoint} has no checksum, as older ones had none: it is taken as it is.")
+        logged = folder.metrics.stat().st_size if folder.metrics.is_file() else 0
+        if logged < self.progress.metrics_bytes:
+            what = "is shorter than it was" if folder.metrics.is_file() else "is missing"
+            notes.append(f"{folder.metrics} {what}: curves and reports of this run lack what was logged before.")
+        if self.processes.first:
+            tell(notes)
+
+    def score_teacher(self) -> None:
         """Score the teacher, once: one that does not reach its score is best known before anything is written.
 
         Its answers are kept for the gauge, so a run that goes on asks it once more.
 
         Raises ModelError where it answers as chance would, unless the run accepts that.
         """
-        teacher = self.parts.teacher
+        parts, teacher = self.parts, self.parts.teacher
         if teacher is None or self.gauge is not None:
             return
-        loader = evaluation_loader(self.parts.val.images, teacher.model, self.run, self.processes)
-        sizes = len(loader.images), len(self.parts.classes)
-        self.gauge = EvaluationGauge(*sizes, self.parts.task, self.processes, answers_by_sigmoid(self.run.objective))
-        if self.progress.teacher or not self.parts.labeled:
+        loader = evaluation_loader(parts.val.images, teacher.model, self.run, self.processes)
+        sizes = len(loader.images), len(parts.classes)
+        self.gauge = EvaluationGauge(*sizes, parts.task, self.processes, answers_by_sigmoid(self.run.objective))
+        if self.progress.teacher or not parts.labeled:
             self.gauge.ask(teacher, loader)
             return
-        tally = Tally(len(self.parts.classes), self.parts.task)
-        self.progress.teacher = quick_score(
-            teacher.model, loader, self.parts.task, self.processes, watch=self.gauge.remember, tally=tally
-        )
         accept = self.run.teacher is not None and self.run.teacher.accept_chance
-        doubt = judge(tally, teacher.model, self.parts.classes, accept)
-        self.met = teacher_line(self.progress.teacher, doubt)
+        self.progress.teacher, self.teacher_line = score_teacher(
+            teacher.model, loader, parts.task, self.processes, parts.classes, accept, self.gauge.remember
+        )
 
-    def _tell_teacher(self, display: Display) -> None:
-        self.meet_teacher()
-        if self.met is not None:
-            display.line(self.met)
-            self._log({"kind": "teacher", "val": self.progress.teacher})
+    def _interrupted(self) -> Interrupted:
+        verb = "train" if self.parts.teacher is None and self.parts.stored is None else "distill"
+        return Interrupted(verb, self.folder.path, self.progress.step, own_code.flags(self.run))
 
-    def corrupt(self) -> list[str]:
-        """Names of the images that were left out, in training and evaluation."""
-        return self.processes.union({*self.parts.train.corrupt, *self.parts.val.corrupt})
-
-    def shipped_weights(self) -> dict[str, Tensor]:
-        """The weights of the student: the moving average where there is one."""
-        return self.optimization.shipped_weights()
-
-    def _log(self, line: Mapping[str, Any]) -> None:
-        if not self.processes.first:
-            return
-        self.folder.log(dict(line))
-        if self.writer is not None and "step" in line:
-            for group in ("terms", "moving", "val", "gauge"):
-                for name, value in line.get(group, {}).items():
-                    self.writer.add_scalar(f"{line['kind']}/{name}", value, line["step"])
-
-    def _open_tensorboard(self) -> None:
-        if self.run.train.tensorboard and self.processes.first:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self.writer = SummaryWriter(str(self.folder.path / "tensorboard"), purge_step=self.progress.step)
+    def _count_time(self, since: float) -> float:
+        now = time.perf_counter()
+        self.progress.train_seconds += now - since
+        return now

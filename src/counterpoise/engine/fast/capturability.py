@@ -23,7 +23,7 @@ LATEST = 0.5
 """Share of training after which an objective must not move any more: until then steps are not captured."""
 
 
-def obstacle(
+def find_obstacle(
     processes: Processes,
     student: nn.Module,
     objective: WeightedSum,

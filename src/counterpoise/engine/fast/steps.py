@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class FastSteps:
-    """The steps of a run that `obstacles.obstacle` finds nothing against.
+    """The steps of a run that `capturability.find_obstacle` finds nothing against.
 
     Args:
         tell: is told, once, why steps are not captured after all. With train.fast: true that is a ConfigError.
@@ -116,11 +116,11 @@ class FastSteps:
             teacher = Outputs(self.stored.logits(self._rows.index_select(0, places[:size])))
         elif self.live is not None:
             teacher = self.live(images, self.optimization.objective.teacher_features)
-        total, parts = self.optimization.loss(images, teacher, target)
+        total, terms = self.optimization.loss(images, teacher, target)
         self.optimization.update(total)
-        values = torch.stack([value.detach() for value in parts.values()])
+        values = torch.stack([value.detach() for value in terms.values()])
         if self._values is None:
-            self._names = list(parts)
+            self._names = list(terms)
             self._values = values.new_zeros(self.loader.steps_per_epoch, len(values))
         self._values.index_copy_(0, self.number.view(1), values.unsqueeze(0))
 
