@@ -20,8 +20,8 @@ from counterpoise import tasks
 from counterpoise.deploy.base import Calibration
 from counterpoise.deploy.export import export
 from counterpoise.deploy.site import samples, site
+from counterpoise.engine.student import save_student
 from counterpoise.models import catalog, folder
-from counterpoise.students.student import save_student
 from counterpoise.system.server import Server, from_folder
 
 NETWORKS = {"cifar/resnet8x4": 100, "timm/mobilenetv3_small_100": 1000}

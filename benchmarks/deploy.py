@@ -25,9 +25,9 @@ from counterpoise.deploy.job import ExportJob, make
 from counterpoise.deploy.measuring import counting, measure, phones, subjects, timing
 from counterpoise.deploy.measuring.subjects import Subject
 from counterpoise.deploy.network import Deployed
+from counterpoise.engine.student import Student
 from counterpoise.errors import CounterpoiseError
 from counterpoise.models import catalog
-from counterpoise.students.student import Student
 from counterpoise.studies.fitting.costing import as_if_trained
 
 # Classes, height and width.

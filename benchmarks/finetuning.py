@@ -25,7 +25,7 @@ from counterpoise.deploy import base, export
 from counterpoise.deploy.finetune import finetune
 from counterpoise.deploy.job import ExportJob, prepare
 from counterpoise.deploy.options import Export
-from counterpoise.students.student import load_student
+from counterpoise.engine.student import load_student
 from harness import report
 
 OBJECTIVES: dict[str, dict[str, Any]] = {

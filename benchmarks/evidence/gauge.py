@@ -25,10 +25,10 @@ from counterpoise.data import sources
 from counterpoise.data.sources.base import ArraySet
 from counterpoise.engine.allocation import keep_freed_memory
 from counterpoise.engine.recording import CPU_BATCH
+from counterpoise.engine.student import load_student
 from counterpoise.models import catalog
 from counterpoise.models.network import VisionModel
 from counterpoise.objectives.gauge import Gauge
-from counterpoise.students.student import load_student
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import harness

@@ -18,6 +18,7 @@ from .engine.answers import predict as predict
 from .engine.runs import distill as distill
 from .engine.runs import record as record
 from .engine.runs import train as train
+from .engine.student import load_student as load_student
 from .errors import CounterpoiseError as CounterpoiseError
 from .errors import Interrupted as Interrupted
 from .objectives.balance import BalanceDivergence as BalanceDivergence
@@ -27,7 +28,6 @@ from .objectives.composite import objective as objective
 from .objectives.gauge import Gauge as Gauge
 from .pages.report.writing import report as report
 from .pages.watching import watch as watch
-from .students.student import load_student as load_student
 from .studies.compare import compare as compare
 from .studies.fitting.fit import fit as fit
 from .studies.search import search as search

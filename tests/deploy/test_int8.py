@@ -21,7 +21,7 @@ Run = Callable[..., tuple[int, str, str]]
 @pytest.mark.parametrize("to", ["onnx", pytest.param("openvino", marks=pytest.mark.slow)])
 def test_layers_are_in_8_bits_and_kept_ones_are_not(digits_run: Path, tmp_path: Path, to: str) -> None:
     from counterpoise.deploy.network import Deployed
-    from counterpoise.students.student import load_student
+    from counterpoise.engine.student import load_student
 
     network = Deployed(load_student(digits_run))
     layers = [name for name, module in network.named_modules() if isinstance(module, torch.nn.Conv2d | torch.nn.Linear)]
@@ -80,7 +80,7 @@ def test_calibration_of_another_size_or_method_is_refused(digits_run: Path, run:
 def test_a_layer_is_kept_by_its_name_with_or_without_what_all_begin_with(digits_run: Path) -> None:
     from counterpoise.deploy.fake_quantization import kept_layers
     from counterpoise.deploy.network import Deployed
-    from counterpoise.students.student import load_student
+    from counterpoise.engine.student import load_student
 
     network = Deployed(load_student(digits_run))
     for name in ("classifier", "net.classifier", "student.net.classifier"):

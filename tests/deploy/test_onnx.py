@@ -311,8 +311,8 @@ def test_an_export_that_disagrees_is_refused_and_leaves_nothing(
 def test_a_picture_larger_than_the_input_is_seen_as_in_evaluation(
     make_picture: Callable[..., Image.Image], tmp_path: Path
 ) -> None:
+    from counterpoise.engine.student import save_student
     from counterpoise.models import catalog
-    from counterpoise.students.student import save_student
 
     torch.manual_seed(0)
     model = catalog.build("cifar/resnet8", num_classes=3, classes=["a", "b", "c"], input_size=24)

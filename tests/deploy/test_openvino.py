@@ -11,7 +11,7 @@ import torch
 
 import counterpoise
 from counterpoise.deploy import base, folder
-from counterpoise.students.student import load_student
+from counterpoise.engine.student import load_student
 
 
 class Deep(torch.nn.Module):

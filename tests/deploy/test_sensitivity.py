@@ -19,8 +19,8 @@ from counterpoise.deploy.fake_quantization import fake_quantized, layers_of
 from counterpoise.deploy.job import calibrated, prepare
 from counterpoise.deploy.network import Deployed
 from counterpoise.deploy.options import Export
+from counterpoise.engine.student import load_student
 from counterpoise.errors import DisagreementError
-from counterpoise.students.student import load_student
 
 Run = Callable[..., tuple[int, str, str]]
 

@@ -43,7 +43,7 @@ def splits(seed: int = 0, count: int = COUNT, classes: tuple[str, ...] = CLASSES
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A student folder of random weights that say something."""
-    from counterpoise.students.student import save_student
+    from counterpoise.engine.student import save_student
 
     torch.manual_seed(1)
     model = catalog.build("digits/cnn_8_16", num_classes=len(CLASSES), classes=CLASSES)

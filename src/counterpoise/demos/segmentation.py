@@ -43,7 +43,7 @@ OBJECTIVES: Mapping[str, Mapping[str, Any]] = {
 
 def overlays(out: Path, data: Splits, results: Results) -> None:
     """Draw the first scenes of val as overlays/N.png: image, truth, teacher, and a student of each kind, of seed 1."""
-    from counterpoise.students.student import load_student
+    from counterpoise.engine.student import load_student
     from counterpoise.tasks.overlays import overlay
     from counterpoise.tasks.segmentation import segment
 

@@ -18,9 +18,9 @@ from counterpoise.deploy.fake_quantization import INSIDE, fake_quantized, kept_l
 from counterpoise.deploy.network import Deployed
 from counterpoise.deploy.options import Finetune
 from counterpoise.engine import inputs, runs
+from counterpoise.engine.student import load_student
 from counterpoise.engine.trainer import Result
 from counterpoise.errors import ConfigError
-from counterpoise.students.student import load_student
 
 
 @keywords(Finetune)

@@ -20,8 +20,8 @@ from counterpoise.deploy.network import Deployed
 from counterpoise.deploy.options import CALIBRATION_IMAGES, Export
 from counterpoise.engine import inputs
 from counterpoise.engine.progress import Pace
+from counterpoise.engine.student import Student, load_student
 from counterpoise.errors import ConfigError, DataError, DisagreementError, unknown
-from counterpoise.students.student import Student, load_student
 
 if TYPE_CHECKING:
     from counterpoise import config

@@ -12,10 +12,10 @@ from typing import Any
 from counterpoise.config.options import keywords
 from counterpoise.deploy import card, folder
 from counterpoise.deploy.options import Push
+from counterpoise.engine.student import as_json, card_of_epoch
+from counterpoise.engine.student_epochs import read_epoch
 from counterpoise.errors import ConfigError, PushError, RunError
 from counterpoise.models import folder as student_folder
-from counterpoise.students import epochs
-from counterpoise.students.student import as_json, retold
 from counterpoise.system import documents
 from counterpoise.system.files import reason, regular
 
@@ -55,7 +55,7 @@ def _gather(student: Path, out: Path, asked: Push) -> list[str]:
     """Write the folder `out`; the files in it."""
     source = student_folder.find(student)
     shipped, _ = student_folder.read(source)
-    described, weights = epochs.read(source, asked.epoch)
+    described, weights = read_epoch(source, asked.epoch)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"{out} is there already: give another --out.")
     own = _exports(student, source, described.weights_sha256) if asked.exports is None else asked.exports
@@ -70,7 +70,7 @@ def _gather(student: Path, out: Path, asked: Push) -> list[str]:
     measurements = _measurements(student, source) if asked.measured is None else asked.measured
     measured = [_json(Path(file)) for file in measurements]
     _check_files((source, *chosen))
-    text = retold(_card(source), shipped, described)
+    text = card_of_epoch(_card(source), shipped, described)
     parts = card.parts_of(described.architecture, described.provenance)
     try:
         shutil.copytree(source, out, ignore=shutil.ignore_patterns(EXPORTS), dirs_exist_ok=True)

@@ -16,10 +16,10 @@ from counterpoise.deploy.job import compared, prepare
 from counterpoise.deploy.options import Export, Verify
 from counterpoise.engine import inputs
 from counterpoise.engine.evaluator import full_report
+from counterpoise.engine.student import load_student
+from counterpoise.engine.student_epochs import epoch_of_weights
 from counterpoise.errors import ExportError, ModelError
 from counterpoise.models import folder as student_folder
-from counterpoise.students import epochs
-from counterpoise.students.student import load_student
 from counterpoise.system.files import regular
 
 
@@ -109,7 +109,7 @@ def _against_student(
         to=described.format,
         precision=described.precision,
         batch=given.batch,
-        epoch=epochs.made_from(student, described.student_sha256),
+        epoch=epoch_of_weights(student, described.student_sha256),
         **{name: getattr(asked, name) for name in ("data", "data_set", "images", "model", "show")},
     )
     job = prepare(student, chosen, wanted)

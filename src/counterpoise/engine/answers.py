@@ -18,11 +18,11 @@ from counterpoise.engine.gauging import compare_models
 from counterpoise.engine.inputs import RunLike
 from counterpoise.engine.processes import choose_device
 from counterpoise.engine.progress import tell
+from counterpoise.engine.student import load_student
+from counterpoise.engine.student_epochs import Epoch
 from counterpoise.errors import ConfigError
 from counterpoise.models.catalog import Model
 from counterpoise.objectives.composite import answers_by_sigmoid
-from counterpoise.students.epochs import Epoch
-from counterpoise.students.student import load_student
 
 
 def evaluate(

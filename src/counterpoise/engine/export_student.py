@@ -15,9 +15,9 @@ import torch
 from counterpoise import config
 from counterpoise.engine.run_folder import RunFolder, run_hash
 from counterpoise.engine.shipping import epoch_of, shipment
+from counterpoise.engine.student import save_student
 from counterpoise.engine.trainer import Result, Trainer
 from counterpoise.models.folder import shipped_epoch
-from counterpoise.students.student import save_student
 from counterpoise.system import documents
 from counterpoise.system.files import write_text
 from counterpoise.system.machine import device_name

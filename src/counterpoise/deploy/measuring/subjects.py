@@ -15,7 +15,7 @@ from counterpoise.errors import ConfigError, MissingExtraError, UnfitFileError
 from counterpoise.system.files import named, regular
 
 if TYPE_CHECKING:
-    from counterpoise.students.epochs import Epoch
+    from counterpoise.engine.student_epochs import Epoch
 
 PYTORCH = "pytorch"
 """The runtime of a student folder."""
@@ -85,8 +85,8 @@ def student(
     Raises ModelError where there is none; ConfigError where it takes pictures of any size and none is given.
     """
     from counterpoise.deploy.measuring import counting
+    from counterpoise.engine.student import load_student
     from counterpoise.models import folder
-    from counterpoise.students.student import load_student
 
     place = folder.find(path)
     network = load_student(place, model=model, epoch=epoch)
@@ -206,7 +206,7 @@ def source_of(function: Callable[..., Any]) -> str:
 def _open_student(path: str, threads: int | None) -> Any:
     import torch
 
-    from counterpoise.students.student import load_student
+    from counterpoise.engine.student import load_student
 
     if threads is not None:
         torch.set_num_threads(threads)

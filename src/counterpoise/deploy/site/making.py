@@ -13,13 +13,13 @@ from counterpoise.deploy.site import runtime, samples, site
 from counterpoise.deploy.site.samples import Sample
 from counterpoise.engine import inputs
 from counterpoise.engine.inputs import RunLike
+from counterpoise.engine.student_epochs import read_epoch
 from counterpoise.errors import ConfigError, CounterpoiseError, RunError
 from counterpoise.models import folder
-from counterpoise.students import epochs
 
 if TYPE_CHECKING:
+    from counterpoise.engine.student_epochs import Epoch
     from counterpoise.models.catalog import Model
-    from counterpoise.students.epochs import Epoch
 
 
 def try_(
@@ -56,7 +56,7 @@ def try_(
     """
     path = Path(student)
     place = folder.find(path)
-    description, _ = epochs.read(place, epoch)
+    description, _ = read_epoch(place, epoch)
     name = _name(path, place)
     target = Path(out) if out is not None else Path("sites", name)
     _check_free(target, overwrite)

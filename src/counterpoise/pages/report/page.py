@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from counterpoise import tasks
+from counterpoise.engine.student_epochs import Epoch
 from counterpoise.errors import CounterpoiseError, MissingExtraError
 from counterpoise.pages.report import answer, comparison, curves, deployment, provenance, words
 from counterpoise.pages.report.charts import Chart, by_class, reliability
 from counterpoise.pages.report.methods import Claim, Method, group, main
 from counterpoise.pages.report.reading import Reading, read
-from counterpoise.students.epochs import Epoch
 
 GENERATOR = "counterpoise report"
 CLASSES = 24

@@ -12,9 +12,9 @@ from typing import Any
 
 from counterpoise import config
 from counterpoise.engine.run_folder import METRICS, RUN_FILE, STUDENT, SUMMARY
+from counterpoise.engine.student_epochs import Epoch
 from counterpoise.errors import CounterpoiseError, DocumentError, UnfitFileError
 from counterpoise.models.folder import shipped_epoch
-from counterpoise.students.epochs import Epoch
 from counterpoise.system import documents
 from counterpoise.system.files import regular
 

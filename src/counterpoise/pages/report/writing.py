@@ -14,9 +14,9 @@ from counterpoise.pages.report.page import render, subject
 from counterpoise.system.files import write_text
 
 if TYPE_CHECKING:
+    from counterpoise.engine.student_epochs import Epoch
     from counterpoise.models.catalog import Model
     from counterpoise.pages.report.methods import Claim
-    from counterpoise.students.epochs import Epoch
 
 
 def report(

@@ -35,7 +35,7 @@ from counterpoise.system import documents
 from counterpoise.system.machine import processor
 
 if TYPE_CHECKING:
-    from counterpoise.students.student import Student
+    from counterpoise.engine.student import Student
 
 MEASUREMENTS = "measurements.jsonl"
 TOGETHER = 6

@@ -15,6 +15,7 @@ from counterpoise.data import sources
 from counterpoise.data.sources.base import UNLABELED, ImageSet
 from counterpoise.engine.assemble import build_teacher
 from counterpoise.engine.evaluator import in_classes_of
+from counterpoise.engine.student import load_student
 from counterpoise.errors import CounterpoiseError, DataError, ModelError
 from counterpoise.models import catalog
 from counterpoise.models.network import VisionModel
@@ -23,7 +24,6 @@ from counterpoise.objectives.gauge import Gauge
 from counterpoise.pages.report.findings import base
 from counterpoise.pages.report.findings.base import STUDENT, TEACHER
 from counterpoise.pages.report.reading import Reading
-from counterpoise.students.student import load_student
 from counterpoise.system.machine import device_name
 
 BATCH = 250

@@ -16,7 +16,7 @@ from counterpoise.models import checkpoint, folder
 Epoch = Literal["last", "best"]
 
 
-def read(place: Path, epoch: str | None) -> tuple[folder.Description, bytes]:
+def read_epoch(place: Path, epoch: str | None) -> tuple[folder.Description, bytes]:
     """Description and weights file of a student folder, as `folder.read`; with `epoch`, those of that epoch of its run.
 
     Raises:
@@ -33,19 +33,19 @@ def read(place: Path, epoch: str | None) -> tuple[folder.Description, bytes]:
     content = save(_weights(place, epoch), metadata={"format": "pt"})
     update = {
         "weights_sha256": hashlib.sha256(content).hexdigest(),
-        "provenance": {**description.provenance, "epoch": _told(description, epoch)},
+        "provenance": {**description.provenance, "epoch": _epoch_provenance(description, epoch)},
     }
     return description.model_copy(update=update), content
 
 
-def made_from(student: Path, weights_sha256: str) -> Epoch | None:
+def epoch_of_weights(student: Path, weights_sha256: str) -> Epoch | None:
     """The epoch of a run that has these weights; None where the student that ships has them, or none has."""
     place = folder.find(student)
     if folder.read(place)[0].weights_sha256 == weights_sha256:
         return None
     for epoch in get_args(Epoch):
         with contextlib.suppress(ModelError):
-            if read(place, epoch)[0].weights_sha256 == weights_sha256:
+            if read_epoch(place, epoch)[0].weights_sha256 == weights_sha256:
                 return cast(Epoch, epoch)
     return None
 
@@ -61,8 +61,8 @@ def _weights(place: Path, epoch: str) -> dict[str, Tensor]:
     return {name: value.contiguous().clone() for name, value in checkpoint.read(file).state.items()}
 
 
-def _told(description: folder.Description, epoch: str) -> dict[str, Any]:
+def _epoch_provenance(description: folder.Description, epoch: str) -> dict[str, Any]:
     """What provenance says of the epoch, for the other one."""
-    told = description.provenance.get("epoch")
+    shipped = description.provenance.get("epoch")
     number = (description.metrics.get(epoch) or {}).get("epoch")
-    return {**(told if isinstance(told, dict) else {}), "ships": epoch, "number": number}
+    return {**(shipped if isinstance(shipped, dict) else {}), "ships": epoch, "number": number}

@@ -16,11 +16,11 @@ from safetensors import safe_open
 from torch import Tensor
 
 from counterpoise.decoding import Reading
+from counterpoise.engine.student import load_student, save_student
 from counterpoise.errors import ModelError, RunError
 from counterpoise.models import catalog, digits
 from counterpoise.models.classmap import map_teacher
 from counterpoise.models.network import VisionModel
-from counterpoise.students.student import load_student, save_student
 
 CLASSES = ("circle", "square", "stripes")
 METRICS = {"last": {"top1": 71.25, "top5": 100.0}, "best": {"top1": 72.5, "epoch": 3}}

@@ -10,10 +10,10 @@ from typing import Any
 
 from safetensors.torch import load as load_bytes
 
+from counterpoise.engine.student_epochs import Epoch, read_epoch
 from counterpoise.errors import ModelError
 from counterpoise.models import catalog, checkpoint, folder
 from counterpoise.models.network import VisionModel
-from counterpoise.students import epochs
 from counterpoise.system import own_code
 from counterpoise.system.files import replacing_folder
 
@@ -39,7 +39,7 @@ class Student(VisionModel):
         return tasks.get(self.task).predict(self, images)
 
 
-def load_student(path: str | Path, *, model: catalog.Model | None = None, epoch: epochs.Epoch | None = None) -> Student:
+def load_student(path: str | Path, *, model: catalog.Model | None = None, epoch: Epoch | None = None) -> Student:
     """The student in a student folder, or in a run folder, in eval mode on the CPU.
 
     Args:
@@ -54,7 +54,7 @@ def load_student(path: str | Path, *, model: catalog.Model | None = None, epoch:
     if isinstance(model, str):
         own_code.name(model)
     place = folder.find(Path(path))
-    description, content = epochs.read(place, epoch)
+    description, content = read_epoch(place, epoch)
     if model is None and catalog.is_code(description.architecture):
         raise ModelError(
             f"The network of {place} is {description.architecture}, code that a student folder does not bring. "
@@ -231,7 +231,7 @@ for answer in student.predict(["photo.jpg"]):
     return str(ModelCard(f"---\n{data.to_yaml()}\n---\n{body}"))
 
 
-def retold(card: str, before: folder.Description, after: folder.Description) -> str:
+def card_of_epoch(card: str, before: folder.Description, after: folder.Description) -> str:
     """The card of a student, for that of another epoch of its run."""
     if before == after:
         return card
