@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from counterpoise.data.checking import told
 from counterpoise.studies import plan, report, results
 from counterpoise.studies.fanout import Fanout as Fanout  # documented to be found here, too
 from counterpoise.studies.plan import Comparison
-from counterpoise.studies.running import Backend, alone_in, found_in, run_all, state
+from counterpoise.studies.running import Backend, alone_in, run_all, state
 from counterpoise.studies.standing import Present
 from counterpoise.studies.summary import Report, summarize
 
@@ -53,12 +54,12 @@ def run_comparison(comparison: Comparison, fanout: Fanout, backend: Backend, unt
         jobs = [job for job in comparison.jobs if job.name not in settled]
         try:
             if fanout.show:
-                for line in found_in([job for job in jobs if state(job) in ("begun", "new")]):
+                for line in told(job.run.data for job in jobs if state(job) in ("begun", "new")):
                     say(line)
             left, errors = run_all(jobs, backend, until, say, present)
         finally:  # whatever ends this call, what is done is told
             rows = results.gather(comparison.jobs, older, comparison.metric)
-            told = summarize(comparison, rows, fanout.pool, present)
+            tables = summarize(comparison, rows, fanout.pool, present)
             if rows:
-                report.write(place, comparison, rows, told)
-    return CompareResult(place, told, [job.name for job in left], errors)
+                report.write(place, comparison, rows, tables)
+    return CompareResult(place, tables, [job.name for job in left], errors)

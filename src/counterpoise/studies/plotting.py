@@ -26,24 +26,35 @@ def draw(out: Path, comparison: Comparison, report: Report) -> None:
     """plot.png and plot.svg; nothing where matplotlib is not there, or no run is done."""
     if not available() or not any(row["n"] for row in report.table):
         return
-    import matplotlib as mpl
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     plan = comparison.plan
-    height = 1.0 + len(plan.pairs) * (0.7 + 0.32 * len(plan.methods))
-    figure = Figure(figsize=(9, height), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = blank(9, 1.0 + len(plan.pairs) * (0.7 + 0.32 * len(plan.methods)))
     axes = figure.subplots(len(plan.pairs), 2, squeeze=False)
     for (left, right), pair in zip(axes, plan.pairs, strict=True):
         _runs(left, comparison, report.asked, pair)
         _differences(right, comparison, report, pair)
         left.set_title(pair if len(plan.pairs) > 1 else "runs", fontsize=9, loc="left")
         right.set_title(f"difference to {plan.baseline}, 95% interval", fontsize=9, loc="left")
-    with mpl.rc_context({"svg.hashsalt": "counterpoise"}):  # equal runs give equal files
-        for ending, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
-            with replacing(out / f"plot.{ending}") as temporary:
-                figure.savefig(temporary, format=ending, dpi=150, metadata=metadata)
+    save(figure, out / "plot")
+
+
+def blank(width: float, height: float) -> Any:
+    """A figure of so many inches."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def save(figure: Any, name: Path) -> None:
+    """Write NAME.png and NAME.svg; equal figures give equal files."""
+    import matplotlib as mpl
+
+    with mpl.rc_context({"svg.hashsalt": "counterpoise"}):
+        for ending, metadata in ((".png", {"Software": None}), (".svg", {"Date": None})):
+            with replacing(name.with_suffix(ending)) as temporary:
+                figure.savefig(temporary, format=ending[1:], dpi=150, metadata=metadata)
 
 
 def _runs(axes: Any, comparison: Comparison, rows: Sequence[results.Row], pair: str) -> None:
@@ -94,5 +105,4 @@ def dress(axes: Any, methods: Sequence[str]) -> None:
     axes.tick_params(labelsize=8)
     axes.grid(axis="x", color="#e4e7ea", linewidth=0.6)
     axes.set_axisbelow(True)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
+    axes.spines[["top", "right"]].set_visible(False)

@@ -22,21 +22,16 @@ DIFFERENCES = (
 
 def write(out: Path, comparison: Comparison, rows: Sequence[Row], report: Report) -> None:
     """results.csv, table.csv, table.md and differences.csv; the plot where matplotlib is there."""
-    before = _bytes(out)
+    from counterpoise.studies import plotting
+
+    plotted = [out / name for name in ("results.csv", "table.csv", "differences.csv")]
+    before = [file.read_bytes() for file in plotted if file.exists()]
     results.write_rows(out / "results.csv", results.COLUMNS, rows)
     results.write_rows(out / "table.csv", TABLE, report.table)
     results.write_rows(out / "differences.csv", DIFFERENCES, report.differences)
     write_text(out / "table.md", markdown(report))
-    from counterpoise.studies import plotting
-
-    if before != _bytes(out) or not (out / "plot.svg").exists():
+    if before != [file.read_bytes() for file in plotted] or not (out / "plot.svg").exists():
         plotting.draw(out, comparison, report)
-
-
-def _bytes(out: Path) -> list[bytes]:
-    """What a plot shows."""
-    files = [out / name for name in ("results.csv", "table.csv", "differences.csv")]
-    return [file.read_bytes() for file in files if file.exists()]
 
 
 def markdown(report: Report) -> str:
@@ -47,7 +42,7 @@ def markdown(report: Report) -> str:
     ]
     for row in report.table:
         cells = [row["pair"], row["method"], *(plus_minus(row, when) for when in ("last", "best")), counted(row)]
-        lines.append(f"| {' | '.join([*cells, row['params'], _number(row['seconds'], 0)])} |")
+        lines.append(f"| {' | '.join([*cells, row['params'], _number(row['seconds'], '.0f')])} |")
     lines += [
         "",
         "Mean ± standard deviation over seeds.",
@@ -57,7 +52,7 @@ def markdown(report: Report) -> str:
     ]
     for row in report.differences:
         mark = " (primary)" if row["primary"] == "yes" else ""
-        cells = [row["pair"], f"{row['method']}{mark} - {row['baseline']}", _signed(row["difference"]), interval(row)]
+        cells = [row["pair"], f"{row['method']}{mark} - {row['baseline']}", _number(row["difference"]), interval(row)]
         lines.append(f"| {' | '.join([*cells, p_value(row), str(row['n']), row['verdict']])} |")
     lines += ["", METHOD]
     lines += [f"\n{note}" for note in report.notes]
@@ -78,7 +73,7 @@ def tables(report: Report, out: Path) -> Iterator[Any]:
     grid = Grid(f"{report.metric}, mean ± standard deviation over seeds", [*names("pair", "method"), *scores, *origin])
     for row in report.table:
         cells = [row["pair"], row["method"], plus_minus(row, "last"), plus_minus(row, "best"), counted(row)]
-        grid.add(*cells, _number(row["seconds"], 1), *([row["origin"]] if apart else []))
+        grid.add(*cells, _number(row["seconds"], ".1f"), *([row["origin"]] if apart else []))
     yield grid
     if report.differences:
         yield _differences_table(report, apart)
@@ -92,7 +87,7 @@ def _differences_table(report: Report, apart: bool) -> Grid:
     grid = Grid(f"differences to {report.differences[0]['baseline']}", [*names("pair", "method"), *columns])
     for row in report.differences:
         name = f"{row['method']} (primary)" if row["primary"] == "yes" else row["method"]
-        cells = [row["pair"], name, _signed(row["difference"]), interval(row), p_value(row), str(row["n"])]
+        cells = [row["pair"], name, _number(row["difference"]), interval(row), p_value(row), str(row["n"])]
         grid.add(*cells, row["verdict"], *([row["origin"]] if apart else []))
     return grid
 
@@ -110,7 +105,7 @@ def counted(row: dict[str, Any]) -> str:
 
 def interval(row: dict[str, Any]) -> str:
     """The confidence interval of a difference."""
-    return "-" if row["low"] is None else f"{_signed(row['low'])} to {_signed(row['high'])}"
+    return "-" if row["low"] is None else f"{_number(row['low'])} to {_number(row['high'])}"
 
 
 def p_value(row: dict[str, Any]) -> str:
@@ -119,9 +114,5 @@ def p_value(row: dict[str, Any]) -> str:
     return "-" if p is None else "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def _signed(value: float | None) -> str:
-    return "-" if value is None else f"{value:+.2f}"
-
-
-def _number(value: float | None, digits: int) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"
+def _number(value: float | None, form: str = "+.2f") -> str:
+    return "-" if value is None else f"{value:{form}}"

@@ -12,6 +12,7 @@ import json
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +42,13 @@ COLUMNS = (
 
 def row_of(job: TrainingJob, metric: str) -> Row | None:
     """The row of a job; None where it is not done."""
+    from counterpoise.engine.run_folder import RunFolder
+
     status = state(job)
     if status not in ("done", "diverged"):
         return None
     folder = job.folder
-    kept = note(folder)
+    kept, identity = note(folder), RunFolder(folder).identity()
     run = started(folder / "run.yaml")
     sitting = kept["sittings"][-1] if kept["sittings"] else {}
     values: dict[str, Any] = {
@@ -70,7 +73,9 @@ def row_of(job: TrainingJob, metric: str) -> Row | None:
         "versions": " ".join(f"{name} {version}" for name, version in sitting.get("versions", {}).items()),
         "origin": provenance.key(kept["sittings"]),
         "plan_sha256": plan_hash(job.run),
-        **_identity(folder),
+        "data": identity.get("data", ""),
+        "teacher_sha256": identity.get("teacher", ""),
+        "identity": standing.digest(identity),
     }
     if status == "done":
         try:
@@ -104,20 +109,12 @@ def _scores(folder: Path, metric: str) -> dict[str, Any]:
         "best_epoch": summary["best"].get("epoch", ""),
         "teacher_metric": summary["teacher"].get(metric, ""),
         "params": summary["parameters"],
-        **{key: summary[key] for key in ("bytes", "seconds", "images_per_second")},
+        **{key: summary[key] for key in ("bytes", *CLOCK)},
     }
     student = folder / "student" / "student.json"
     if student.is_file():
-        provenance = documents.read_json(student, within=folder)["provenance"]
-        found["run_sha256"] = provenance["run_sha256"]
+        found["run_sha256"] = documents.read_json(student, within=folder)["provenance"]["run_sha256"]
     return found
-
-
-def _identity(folder: Path) -> dict[str, str]:
-    from counterpoise.engine.run_folder import RunFolder
-
-    kept = RunFolder(folder).identity()
-    return {"data": kept.get("data", ""), "teacher_sha256": kept.get("teacher", ""), "identity": standing.digest(kept)}
 
 
 def _objective(run: config.Run) -> dict[str, Any]:
@@ -189,36 +186,32 @@ def settled(jobs: Sequence[TrainingJob], older: Sequence[Row], pool: bool, prese
 
     With `pool`, of any origin. Where data or teacher cannot be looked at, the rows are taken for theirs.
     """
+
+    def stands(row: Row, job: TrainingJob) -> bool:
+        said = present.stands(row, job.run)
+        return said is True or (said is None and present.of(job.run) is None)
+
     found = set()
     rows: dict[str, list[Row]] = {}
     for row in older:
         rows.setdefault(row["plan_sha256"], []).append(row)
     for job in jobs:
         if state(job) == "new":
-            own = [row for row in rows.get(plan_hash(job.run), []) if _stands(row, job, present)]
+            own = [row for row in rows.get(plan_hash(job.run), []) if stands(row, job)]
             if own and (pool or any(row["origin"] == provenance.key([provenance.here(job.run)]) for row in own)):
                 found.add(job.name)
     return found
 
 
-def _stands(row: Row, job: TrainingJob, present: Present) -> bool:
-    said = present.stands(row, job.run)
-    return said is True or (said is None and (present.of(job.run) is None))
-
-
 def gather(jobs: Sequence[TrainingJob], older: Sequence[Row], metric: str) -> list[Row]:
     """Rows of all jobs that are done, in their order, and older rows that no folder here stands for."""
+    identity = itemgetter("plan_sha256", "origin", "data", "teacher_sha256")
     here = [row for job in jobs if (row := row_of(job, metric)) is not None]
-    known = {_told(row) for row in here}
-    known |= {(*told[:2], "", "") for told in known}  # a run that diverged, as an earlier version told it
-    kept = [row for row in older if _told(row) not in known]
+    known = {identity(row) for row in here}
+    known |= {(*each[:2], "", "") for each in known}  # a run that diverged, as an earlier version told it
+    kept = [row for row in older if identity(row) not in known]
     order = {plan_hash(job.run): index for index, job in enumerate(jobs)}
     return sorted([*here, *kept], key=lambda row: order.get(row["plan_sha256"], len(order)))
-
-
-def _told(row: Row) -> tuple[str, ...]:
-    """What tells a row from others."""
-    return row["plan_sha256"], row["origin"], row["data"], row["teacher_sha256"]
 
 
 def asked_for(rows: Sequence[Row], jobs: Sequence[TrainingJob], metric: str, present: Present) -> list[Row]:
@@ -258,7 +251,4 @@ def by_seed(rows: Iterable[Row], pair: str, method: str, when: str = "last") -> 
 def spread(values: Iterable[float]) -> tuple[float | None, float | None]:
     """Mean, and standard deviation (n - 1), of what there is of them."""
     found = list(values)
-    return (
-        statistics.fmean(found) if found else None,
-        statistics.stdev(found) if len(found) > 1 else None,
-    )
+    return statistics.fmean(found) if found else None, statistics.stdev(found) if len(found) > 1 else None

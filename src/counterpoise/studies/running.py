@@ -66,23 +66,11 @@ def state(job: TrainingJob) -> State:
     folder = RunFolder(job.folder)
     if not folder.run_file.is_file():
         return "new"
-    _refuse(job, differences(started(folder.run_file), job.run))
+    differing = keys.differences(started(folder.run_file), job.run)
+    _refuse(job, [f"{key}: {old!r} there, {new!r} here" for key, (old, new) in differing.items()])
     if folder.summary.is_file():
         return "done"
     return "diverged" if note(folder.path)["diverged"] else "begun"
-
-
-def check(jobs: Sequence[TrainingJob], present: Present) -> None:
-    """Raises RunError where a run that has ended was trained on other data, or by another teacher, than is asked for.
-
-    Of one that goes on this is seen when it does.
-    """
-    from counterpoise.engine.run_folder import RunFolder
-
-    for job in jobs:
-        if state(job) in ("done", "diverged"):
-            folder = RunFolder(job.folder)
-            _refuse(job, present.differences(started(folder.run_file), folder.identity(), job.run))
 
 
 def _refuse(job: TrainingJob, differing: Sequence[str]) -> None:
@@ -102,19 +90,6 @@ def started(run_file: Path) -> config.Run:
 @lru_cache(maxsize=10_000)
 def _started(run_file: Path, written: int) -> config.Run:
     return config.kept(run_file)
-
-
-def differences(there: config.Run, wanted: config.Run) -> list[str]:
-    """In which keys a run that was started differs; an `auto` is whatever its machine, or its data, made of it."""
-    found = keys.differences(there, wanted)
-    return [f"{key}: {old!r} there, {new!r} here" for key, (old, new) in found.items()]
-
-
-def found_in(jobs: Sequence[TrainingJob]) -> list[str]:
-    """What the data of these runs is, as lines to print."""
-    from counterpoise.data.checking import told
-
-    return told(job.run.data for job in jobs)
 
 
 def work(job: TrainingJob, until: float | None, threads: int | None = None, cwd: Path | None = None) -> Outcome:
@@ -147,7 +122,9 @@ def _work(job: TrainingJob, until: float | None) -> Outcome:
     from counterpoise.system.files import write_text
 
     folder = job.folder
-    _wait_for(folder)
+    if (lock := folder / ".lock").exists():  # a process that is about to end, and held this run before, lets go of it
+        with contextlib.suppress(Timeout), FileLock(lock, timeout=RELEASED_SECONDS):
+            pass
     found = state(job)
     if found in ("done", "diverged"):
         return Outcome(found, note(folder)["diverged"] or "")
@@ -169,14 +146,6 @@ def _work(job: TrainingJob, until: float | None) -> Outcome:
             return Outcome("left")
         raise KeyboardInterrupt from None  # a plain one: it may have to travel out of a worker
     return Outcome("done")
-
-
-def _wait_for(folder: Path) -> None:
-    """Let a process that is about to end, and held this run before, let go of it."""
-    lock = folder / ".lock"
-    if lock.exists():
-        with contextlib.suppress(Timeout), FileLock(lock, timeout=RELEASED_SECONDS):
-            pass
 
 
 @contextlib.contextmanager
@@ -214,22 +183,24 @@ def run_all(
         KeyboardInterrupt: asked to stop; what was begun is saved.
     """
     from counterpoise.engine.optimization import never_reached
+    from counterpoise.engine.run_folder import RunFolder
 
-    check(jobs, present or Present(say))
+    present = present or Present(say)
     states = {job.name: state(job) for job in jobs}
-    waiting = [job for job in jobs if states[job.name] in ("begun", "new")]
+    for job in jobs:  # of one that goes on this is seen when it does
+        if states[job.name] in ("done", "diverged"):
+            folder = RunFolder(job.folder)
+            _refuse(job, present.differences(started(folder.run_file), folder.identity(), job.run))
     # What is half done comes first, so that a table grows by whole runs.
-    waiting.sort(key=lambda job: states[job.name] != "begun")
-    done = len(jobs) - len(waiting)
-    left: dict[str, TrainingJob] = {job.name: job for job in waiting}
-    errors: dict[str, str] = {}
-    started = time.perf_counter()
+    waiting = [job for which in ("begun", "new") for job in jobs if states[job.name] == which]
     for job in waiting:
         if states[job.name] == "new" and (late := never_reached(job.run.train)) is not None:
             raise ConfigError(f"The run of {job.name}: {late}")
+    left = {job.name: job for job in waiting}
+    errors: dict[str, str] = {}
+    begin = time.perf_counter()
 
-    def told(job: TrainingJob, outcome: Outcome) -> None:
-        nonlocal done
+    def ended(job: TrainingJob, outcome: Outcome) -> None:
         if outcome.kind == "left":
             return
         left.pop(job.name, None)
@@ -238,14 +209,13 @@ def run_all(
             errors[job.name] = outcome.message
             say(f"{job.name}: {'the same' if known else outcome.message}")
             return
-        done += 1
-        seconds = time.perf_counter() - started
+        done = len(jobs) - len(left) - len(errors)
         why = f". {outcome.message}" if outcome.message else ""
-        say(f"{done}/{len(jobs)}  {job.name}  {outcome.kind}  ({seconds:.0f} s){why}")
+        say(f"{done}/{len(jobs)}  {job.name}  {outcome.kind}  ({time.perf_counter() - begin:.0f} s){why}")
 
-    if waiting:
-        try:
-            backend(waiting, until, told)
-        except KeyboardInterrupt:
-            raise KeyboardInterrupt("Stopped; what was begun is saved, and the same command goes on.") from None
+    try:
+        if waiting:
+            backend(waiting, until, ended)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("Stopped; what was begun is saved, and the same command goes on.") from None
     return list(left.values()), errors

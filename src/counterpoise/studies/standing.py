@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from counterpoise import config
 from counterpoise.errors import CounterpoiseError
@@ -59,24 +58,28 @@ class Present:
         from counterpoise.data import sources
         from counterpoise.data.walking import of_earlier
         from counterpoise.engine.identify import other_data
+        from counterpoise.engine.state import teacher_of
+        from counterpoise.teachers import identity
 
-        moved = [(key, str(old), str(new)) for key, old, new in _moved(there, wanted) if old != new]
-        now = self.of(wanted)
+        now, old, new = self.of(wanted), there.data, wanted.data
         if now is None or "data" not in kept:
-            if not moved:
-                if now is not None:
-                    self._once("Runs of an earlier version did not note their data: their paths are the same.")
-                return []
+            paths = (("data.path", old.path, new.path), ("data.unlabeled", old.unlabeled, new.unlabeled))
             why = "what lay there was not noted" if now is not None else "what lies there cannot be read"
-            return [f"{key}: {old} there, {new} here, and {why}" for key, old, new in moved]
+            moved = [f"{key}: {was} there, {is_now} here, and {why}" for key, was, is_now in paths if was != is_now]
+            if now is not None and not moved:
+                self._once("Runs of an earlier version did not note their data: their paths are the same.")
+            return moved
+        places = f"those in {new.path or new.source} are others than they were"
+        if old.path != new.path:
+            places = f"data.path is {old.path} there and {new.path} here, which hold others"
         found = []
         for half, (was, is_now) in other_data(kept, now).items():
-            places = _places(there.data, wanted.data)
-            hint = of_earlier(sources.load(wanted.data).train.classes)
+            hint = of_earlier(sources.load(new).train.classes)
             found.append(
                 f"{DATA[half]}: {places} (sha256 {was[:12]}... there, {is_now[:12]}... here){hint and f'.{hint}'}"
             )
-        return found + _teacher(kept, now)
+        differing = identity.differences(teacher_of(kept), teacher_of(now), but="input")
+        return found + [f"teacher, {name}: {was} there, {is_now} here" for name, was, is_now in differing]
 
     def stands(self, row: Mapping[str, str], run: config.Run) -> bool | None:
         """Whether a row of a table is of this run's data and teacher; None where nobody can say."""
@@ -99,22 +102,3 @@ def digest(identity: Mapping[str, str]) -> str:
         return ""
     seen = {key: value for key, value in identity.items() if key not in UNSEEN}
     return hashlib.sha256(json.dumps(seen, sort_keys=True).encode()).hexdigest()[:12]
-
-
-def _moved(there: config.Run, wanted: config.Run) -> list[tuple[str, Any, Any]]:
-    pairs: list[tuple[str, Any, Any]] = [("data.path", there.data.path, wanted.data.path)]
-    return [*pairs, ("data.unlabeled", there.data.unlabeled, wanted.data.unlabeled)]
-
-
-def _places(there: config.Data, wanted: config.Data) -> str:
-    if there.path != wanted.path:
-        return f"data.path is {there.path} there and {wanted.path} here, which hold others"
-    return f"those in {wanted.path or wanted.source} are others than they were"
-
-
-def _teacher(kept: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    from counterpoise.engine.state import teacher_of
-    from counterpoise.teachers import identity
-
-    found = identity.differences(teacher_of(kept), teacher_of(now), but="input")
-    return [f"teacher, {name}: {was} there, {given} here" for name, was, given in found]

@@ -42,12 +42,11 @@ def summarize(comparison: Comparison, rows: Sequence[Row], pool: bool, present: 
         differences += [{**line, "origin": name} for line in _differences(comparison, group) if not key or line["n"]]
     notes = []
     if len(found) > 1:
-        told = "\n".join(f"  {key}: {words}" for key, words in found.items())
-        notes.append(
-            f"Runs of {len(found)} origins are pooled, as asked:\n{told}"
-            if pool
-            else f"Runs are of {len(found)} origins, which are kept apart (--pool mixes them):\n{told}"
-        )
+        words = "\n".join(f"  {key}: {origin}" for key, origin in found.items())
+        head = f"Runs of {len(found)} origins are pooled, as asked"
+        if not pool:
+            head = f"Runs are of {len(found)} origins, which are kept apart (--pool mixes them)"
+        notes.append(f"{head}:\n{words}")
     if len({row["data"] for row in asked if row["data"]}) > len(comparison.plan.pairs):
         notes.append("Runs of one pair were trained on different data: see the column 'data' of results.csv.")
     notes += _diverged(comparison)
@@ -81,17 +80,14 @@ def _cells(comparison: Comparison, rows: Sequence[Row]) -> Iterator[dict[str, An
                 for when, values in (("last", last), ("best", best))
                 for name, value in zip(("mean", "std"), results.spread(values.values()), strict=True)
             }
-            diverged = sum(row["status"] == "diverged" for row in own)
-            params = next((row["params"] for row in own if row["params"]), "")
-            seconds = results.spread(float(row["seconds"]) for row in own if row["seconds"])[0]
             yield {
                 "pair": pair,
                 "method": method,
                 "n": len(last),
-                "diverged": diverged,
+                "diverged": sum(row["status"] == "diverged" for row in own),
                 **means,
-                "params": params,
-                "seconds": seconds,
+                "params": next((row["params"] for row in own if row["params"]), ""),
+                "seconds": results.spread(float(row["seconds"]) for row in own if row["seconds"])[0],
             }
 
 
@@ -112,6 +108,8 @@ def _differences(comparison: Comparison, rows: Sequence[Row]) -> list[dict[str, 
         difference = found[cell]
         primary = cell == comparison.primary
         p = difference.p if primary else corrected[cell]
+        numbers = {"difference": difference.mean, "low": difference.low, "high": difference.high, "p": difference.p}
+        numbers["p_corrected"] = p
         lines.append(
             {
                 "pair": cell[0],
@@ -119,17 +117,12 @@ def _differences(comparison: Comparison, rows: Sequence[Row]) -> list[dict[str, 
                 "baseline": plan.baseline,
                 "primary": "yes" if primary else "no",
                 "n": difference.count,
-                "difference": _known(difference.mean),
-                "low": _known(difference.low),
-                "high": _known(difference.high),
-                "p": _known(difference.p),
-                "p_corrected": _known(p),
+                **{
+                    name: None if math.isnan(number) else number
+                    for name, number in {**numbers, "p_corrected": p}.items()
+                },
                 "correction": "none" if primary else f"Holm, {len(others)}",
                 "verdict": statistics.verdict(difference, p),
             }
         )
     return lines
-
-
-def _known(value: float) -> float | None:
-    return None if math.isnan(value) else value

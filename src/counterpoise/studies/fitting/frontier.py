@@ -10,12 +10,12 @@ from typing import Any
 from counterpoise.studies import plotting, results
 from counterpoise.studies.fitting.budget import Budget
 from counterpoise.studies.fitting.plan import FitPlan
-from counterpoise.system.files import replacing
 
 OVER, FAILED, WINNER = "over budget", "failed", "winner"
 COLUMNS = ("candidate", "model", "size", "precision", "status", "frontier", "latency_ms", "latency_low_ms",
            "latency_high_ms", "p95_ms", "megabytes", "peak_mb", "parameters", "multiply_adds", "epochs",
            "score")  # fmt: skip
+LATENCY = {"ms": "median_ms", "low_ms": "low_ms", "high_ms": "high_ms"}
 Row = dict[str, Any]
 
 
@@ -44,31 +44,21 @@ def rows(
                 "size": "x".join(map(str, size)) if size[0] else "",
                 "precision": candidate.precision,
                 "status": status[candidate.name],
-                "latency_ms": case.get("median_ms"),
-                "latency_low_ms": case.get("low_ms"),
-                "latency_high_ms": case.get("high_ms"),
-                "p95_ms": case.get("p95_ms"),
+                **{f"latency_{column}": case.get(name) for column, name in LATENCY.items()},
+                **{name: case.get(name) for name in ("p95_ms", "peak_mb")},
                 "megabytes": None if entry.get("bytes") is None else entry["bytes"] / 1e6,
-                "peak_mb": case.get("peak_mb"),
-                "parameters": entry.get("parameters"),
-                "multiply_adds": entry.get("multiply_adds"),
+                **{name: entry.get(name) for name in ("parameters", "multiply_adds")},
                 "epochs": max(reached, default=None),
                 "score": reached[max(reached)] if reached else None,
                 **{f"{plan.metric}_{epochs}_epochs": value for epochs, value in reached.items()},
             }
         )
-    every = {epochs for by_epochs in scores.values() for epochs in by_epochs}
-    if every:
+    if every := set().union(*scores.values()):
         column = f"{plan.metric}_{min(every)}_epochs"
         compared = [row for row in found if _scored(row, column)]
         for row in compared:
             row["frontier"] = "no" if any(_beats(other, row, column) for other in compared) else "yes"
     return found
-
-
-def epochs_of(column: str) -> int:
-    """After how many."""
-    return int(column.removesuffix("_epochs").rpartition("_")[2])
 
 
 def _scored(row: Row, column: str) -> bool:
@@ -89,8 +79,7 @@ def write(
 ) -> list[Row]:
     """frontier.csv, and where matplotlib is there frontier.png and frontier.svg; the rows, as `rows` has them."""
     found = rows(plan, entries, scores, status)
-    known = list(dict.fromkeys(key for row in found for key in row if key not in COLUMNS))
-    scored = sorted(known, key=epochs_of)
+    scored = [f"{plan.metric}_{epochs}_epochs" for epochs in sorted(set().union(*scores.values()))]
     results.write_rows(plan.out / "frontier.csv", [*COLUMNS, *scored], found)
     if scored and plotting.available():
         draw(plan.out, found, scored[0], plan.budget)
@@ -99,12 +88,7 @@ def write(
 
 def draw(out: Path, found: Sequence[Row], column: str, budget: Budget) -> None:
     """Accuracy after the first rung against latency; the larger a mark, the larger the file."""
-    import matplotlib as mpl
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7.5, 4.5), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = plotting.blank(7.5, 4.5)
     axes = figure.subplots()
     timed = [row for row in found if row["latency_ms"] is not None]
     scored = [row for row in timed if _scored(row, column)]
@@ -126,10 +110,6 @@ def draw(out: Path, found: Sequence[Row], column: str, budget: Budget) -> None:
     axes.set_xlabel("latency of a picture, ms (bars: 95% interval; ticks below: not trained)", fontsize=8)
     axes.set_ylabel(column.replace("_", " "), fontsize=8)
     axes.tick_params(labelsize=8)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
+    axes.spines[["top", "right"]].set_visible(False)
     plotting.apart(figure, texts)
-    with mpl.rc_context({"svg.hashsalt": "counterpoise"}):  # equal measurements give equal files
-        for ending, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
-            with replacing(out / f"frontier.{ending}") as temporary:
-                figure.savefig(temporary, format=ending, dpi=150, metadata=metadata)
+    plotting.save(figure, out / "frontier")
