@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import torch
 
+from counterpoise import config
 from counterpoise.data import random
+from counterpoise.data.halves import Halves
 from counterpoise.data.sources.base import ImageSet, Splits
 from counterpoise.errors import DataError
 
@@ -43,3 +48,20 @@ def split(images: ImageSet, val_count: int, seed: int) -> Splits:
 def split_by_fraction(images: ImageSet, val_fraction: float, seed: int) -> Splits:
     """`split` with a share of the images, 0 to 1."""
     return split(images, round(val_fraction * len(images)), seed)
+
+
+def divided(data: config.Data, root: Path, halves: Halves, collect: Callable[[Path], ImageSet]) -> Splits:
+    """The halves that are folders below `root`, or `data.val_fraction` held out where there is one of them alone.
+
+    Args:
+        collect: the set of images in a folder.
+    """
+    train = collect(root / halves.train)
+    if halves.val is None:
+        splits = split_by_fraction(train, data.val_fraction, data.split_seed)
+    else:
+        splits = Splits(train, collect(root / halves.val))
+        splits.val.origin = f"{root / halves.val} ({halves.why})" if halves.why else str(root / halves.val)
+    if halves.unused:
+        splits.train.notes.append(f"not used: {', '.join(str(root / name) for name in halves.unused)}")
+    return splits

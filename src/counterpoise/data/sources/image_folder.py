@@ -3,64 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from counterpoise import config
-from counterpoise.data.halves import TEST, VAL, find, is_split_name, named
-from counterpoise.data.problems import SHOWN, Problem, fault, raise_first, warning
+from counterpoise.data.halves import TEST, VAL, Halves, find, is_split_name, named
+from counterpoise.data.problems import SHOWN, Problem, fault, raise_first
 from counterpoise.data.sources.base import FileSet, Splits
-from counterpoise.data.sources.division import split_by_fraction
+from counterpoise.data.sources.division import divided
 from counterpoise.data.sources.registry import register
-from counterpoise.data.walking import entries, image_files, leftovers, loose_images, ordered, subfolders
+from counterpoise.data.walking import entries, image_files, loose_images, ordered, subfolders
 from counterpoise.errors import DataError, nearest
 from counterpoise.system.files import expanded
-
-
-@dataclass(frozen=True)
-class Folders:
-    """The folders of a data set's parts.
-
-    Attributes:
-        val: None where it is not divided.
-        why: see `halves.Halves`.
-        unused: folders with images beside them that are not looked at.
-    """
-
-    train: Path
-    val: Path | None = None
-    why: str = ""
-    unused: tuple[Path, ...] = ()
-
-    @property
-    def notes(self) -> list[str]:
-        """What is to be said of them."""
-        return [f"not used: {', '.join(map(str, self.unused))}"] if self.unused else []
-
-    @property
-    def val_origin(self) -> str:
-        """Where the val half comes from, in words."""
-        return f"{self.val} ({self.why})" if self.why else str(self.val)
-
-
-def _check(
-    data: config.Data, *, train_split: str | None = None, val_split: str | None = None, nested: bool = False
-) -> Iterator[Problem]:
-    survey = _Survey(data, train_split, val_split, nested)
-    yield from survey.problems
-    left = leftovers(survey.root)
-    if left:
-        yield warning(
-            f"{len(left)} files or folders that other programs left there hold images; they are no data.", "", left
-        )
 
 
 @register(
     "image_folder",
     summary="PATH/train and PATH/val with a folder a class, or class folders alone, split by val_fraction",
-    check=_check,
+    check=lambda data, **options: _survey(data, **options)[1],
 )
 def load(
     data: config.Data, *, train_split: str | None = None, val_split: str | None = None, nested: bool = False
@@ -74,14 +36,14 @@ def load(
         val_split: folder to evaluate on; default: the first of val, valid, validation, dev, test, testing.
         nested: whether images may lie in folders within a class folder that holds nothing else.
     """
-    survey = _Survey(data, train_split, val_split, nested)
-    raise_first(survey.problems)
-    assert survey.splits is not None
-    return survey.splits
+    splits, problems = _survey(data, train_split, val_split, nested)
+    raise_first(problems)
+    assert splits is not None
+    return splits
 
 
-def find_folders(root: Path, train_split: str | None = None, val_split: str | None = None) -> Folders:
-    """The folders of train and val images; `root` alone where it is not divided.
+def find_folders(root: Path, train_split: str | None = None, val_split: str | None = None) -> Halves:
+    """The folders of train and val images below `root`; that alone (train "") where it is not divided.
 
     A folder 'train' beside others is a class (CIFAR-100 has one) where images lie directly in it, unless the user has
     called it a split.
@@ -100,68 +62,41 @@ def find_folders(root: Path, train_split: str | None = None, val_split: str | No
                 f"{root} has a folder '{there}', but no folder 'train'. To take it as a whole, give its own path, "
                 f"{root / there}; or name the folder to train on, --data.options.train_split NAME."
             )
-        return Folders(root)
+        return Halves("", None, "", ())
     apart = [name for name in names if not is_split_name(name)]
     if train_split is None and val_split is None and apart and loose_images(root / halves.train):
-        return Folders(root)
-    unused = [root / name for name in halves.unused if not any(part.startswith(f"{name}/") for part in given)]
-    return Folders(
-        root / halves.train,
-        None if halves.val is None else root / halves.val,
-        halves.why,
-        tuple(folder for folder in unused if image_files(folder)),
-    )
+        return Halves("", None, "", ())
+    unused = [name for name in halves.unused if not any(part.startswith(f"{name}/") for part in given)]
+    return replace(halves, unused=tuple(name for name in unused if image_files(root / name)))
 
 
-@dataclass
-class _Survey:
-    """A folder as it is: its splits, or all that is in the way of them."""
-
-    data: config.Data
-    train_split: str | None
-    val_split: str | None
-    nested: bool
-    splits: Splits | None = None
-    problems: list[Problem] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        assert self.data.path is not None  # the registry has seen to it
-        self.root = expanded(self.data.path)
-        try:
-            folders = find_folders(self.root, self.train_split, self.val_split)
-        except DataError as error:
-            self.problems.append(fault(str(error)))
-            return
-        files = self._files(folders.train)
-        others = {} if folders.val is None else self._files(folders.val)
-        self.problems += _of_classes(folders.train, files)
-        if folders.val is not None and files:
-            self.problems += _of_val(folders, files, others)
-        if any(problem.severity == "error" for problem in self.problems):
-            return
-        self.splits = self._splits(folders, files, others)
-
-    def _files(self, half: Path) -> dict[str, list[str]]:
-        """Images by class, relative to its folder."""
-        found = {name: image_files(half / name) for name in subfolders(half)}
-        if not self.nested:
-            deep = {name: files for name, files in found.items() if _only_folders(files)}
-            if deep:
-                self.problems.append(_meaning(self.root, half, deep, len(found)))
-        return found
-
-    def _splits(self, folders: Folders, files: Mapping[str, list[str]], others: Mapping[str, list[str]]) -> Splits:
-        # Images lie in the order of their paths, whatever the order of the classes.
-        names = sorted(files)
-        train = _collected(folders.train, files, names)
-        if folders.val is None:
-            splits = split_by_fraction(train, self.data.val_fraction, self.data.split_seed)
-        else:
-            splits = Splits(train, _collected(folders.val, others, names))
-            splits.val.origin = folders.val_origin
-        splits.train.notes += folders.notes
-        classes = ordered(names)
-        return Splits(*(part.in_order(classes) for part in splits))
+def _survey(
+    data: config.Data, train_split: str | None = None, val_split: str | None = None, nested: bool = False
+) -> tuple[Splits | None, list[Problem]]:
+    """The splits of a folder as it is, and all that is wrong with it; errors are in the way of splits."""
+    assert data.path is not None  # the registry has seen to it
+    root = expanded(data.path)
+    try:
+        halves = find_folders(root, train_split, val_split)
+    except DataError as error:
+        return None, [fault(str(error))]
+    folders = [root / name for name in halves.names]
+    images = {half: {name: image_files(half / name) for name in subfolders(half)} for half in folders}
+    problems = []
+    for half, found in images.items():
+        deep = {name: files for name, files in found.items() if _only_folders(files)}
+        if deep and not nested:
+            problems.append(_meaning(root, half, deep, len(found)))
+    train, val = folders[0], folders[-1]
+    problems += _of_classes(train, images[train])
+    if val != train and images[train]:
+        problems += _of_val(train, val, images)
+    if any(problem.severity == "error" for problem in problems):
+        return None, problems
+    # Images lie in the order of their paths, whatever the order of the classes.
+    names = sorted(images[train])
+    splits = divided(data, root, halves, lambda half: _collected(half, images[half], names))
+    return Splits(*(part.in_order(ordered(names)) for part in splits)), problems
 
 
 def _of_classes(folder: Path, files: Mapping[str, list[str]]) -> Iterator[Problem]:
@@ -180,17 +115,18 @@ def _of_classes(folder: Path, files: Mapping[str, list[str]]) -> Iterator[Proble
             )
 
 
-def _of_val(folders: Folders, files: Mapping[str, list[str]], others: Mapping[str, list[str]]) -> Iterator[Problem]:
+def _of_val(train: Path, val: Path, images: Mapping[Path, Mapping[str, list[str]]]) -> Iterator[Problem]:
     """What is wrong with the class folders of the val half, beside those of training."""
+    files, others = images[train], images[val]
     for name in others:
         if name not in files and others[name]:
             yield fault(
-                f"Class '{name}' of {folders.val} is unknown to {folders.train}.{nearest(name, files)}",
+                f"Class '{name}' of {val} is unknown to {train}.{nearest(name, files)}",
                 "Call both alike, or remove one.",
-                [f"{folders.val}/{name}"],
+                [f"{val}/{name}"],
             )
     if not any(others.get(name) for name in files):
-        yield fault(f"{folders.val} holds no images in class folders such as '{next(iter(files))}'.")
+        yield fault(f"{val} holds no images in class folders such as '{next(iter(files))}'.")
 
 
 def _collected(folder: Path, files: Mapping[str, list[str]], names: Sequence[str]) -> FileSet:

@@ -10,13 +10,13 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from counterpoise import config
-from counterpoise.data.problems import Problem
+from counterpoise.data.problems import Problem, warning
 from counterpoise.data.sources import photos
 from counterpoise.data.sources.base import UNLABELED, Splits
 from counterpoise.data.sources.division import split
 from counterpoise.data.sources.memory import concatenate
 from counterpoise.data.sources.registry import Source, registered
-from counterpoise.data.walking import as_text
+from counterpoise.data.walking import as_text, leftovers
 from counterpoise.decoding import Reading
 from counterpoise.errors import ConfigError, DataError, nearest, unknown
 from counterpoise.system.files import expanded
@@ -76,7 +76,13 @@ def problems(data: config.Data) -> list[Problem]:
         DataError, ConfigError: there is no such data, source or option.
     """
     source = _find(data)
-    return [] if source.check is None else list(source.check(data, **_options(source, data.options)))
+    if source.check is None:
+        return []
+    found = list(source.check(data, **_options(source, data.options)))
+    if data.path is not None and (left := leftovers(expanded(data.path))):
+        what = f"{len(left)} files or folders that other programs left there hold images; they are no data."
+        found.append(warning(what, "", left))
+    return found
 
 
 def has_option(data: config.Data, name: str) -> bool:

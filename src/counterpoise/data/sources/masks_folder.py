@@ -20,7 +20,7 @@ from counterpoise.data.sources.masks_files import WAYS_OUT, MaskFiles
 from counterpoise.data.sources.masks_layouts import described, found_in_masks, is_divided, mask_of_view
 from counterpoise.data.sources.masks_pairing import Pairs, Side, listed, matching, shared
 from counterpoise.data.sources.registry import register
-from counterpoise.data.walking import leftovers, subfolders
+from counterpoise.data.walking import subfolders
 from counterpoise.decoding import Reading
 from counterpoise.errors import CorruptImage, CounterpoiseError, DataError, nearest
 from counterpoise.system.files import expanded
@@ -28,10 +28,18 @@ from counterpoise.system.files import expanded
 _SHOWN = 3
 
 
-@dataclass(frozen=True)
-class Options:
-    """`data.options` of the source: see `load`."""
+@dataclass
+class _Survey:
+    """What a folder of images and masks holds, by names and headers, and what is wrong with that.
 
+    Fields are the options of the source, see `load`.
+
+    Attributes:
+        parts: the training scenes, and those to evaluate on where they are divided.
+        problems: errors keep the parts from being used.
+    """
+
+    data: config.Data
     ignore: int | None = None
     classes: Path = Path("classes.txt")
     val_split: str | None = None
@@ -44,48 +52,39 @@ class Options:
     lossy: bool = False
     shared: bool = False
 
-
-class _Survey:
-    """What a folder of images and masks holds, by names and headers, and what is wrong with that.
-
-    Attributes:
-        parts: the training scenes, and those to evaluate on where they are divided.
-        problems: errors keep the parts from being used.
-    """
-
-    def __init__(self, data: config.Data, options: Options) -> None:
-        assert data.path is not None  # the registry has seen to it
-        self.data, self.options = data, options
-        self.root = expanded(data.path)
+    def __post_init__(self) -> None:
+        assert self.data.path is not None  # the registry has seen to it
+        self.root = expanded(self.data.path)
         self.problems: list[Problem] = []
         self.parts: list[MaskFiles] = []
         self.halves: Halves | None = None
-        self.divided = is_divided(self.root, options.images, options.masks)
+        self.divided = is_divided(self.root, self.images, self.masks)
         if not self.divided and not self._has_folders():
             return
-        self.problems += mask_of_view(self.root, options.masks)
+        self.problems += mask_of_view(self.root, self.masks)
         label_map = self._read_label_map()
-        pairs = [part for part in self._pairs() if part[2].keys]
-        if label_map is not None:
-            self.parts = [self._files(images, masks, found.keys, label_map) for images, masks, found in pairs]
-            self._look_at_sizes()
+        for images, masks, found in self._pairs():
+            self.problems += found.problems
+            if found.keys and label_map is not None:
+                self.parts.append(self._files(images, masks, found.keys, label_map))
+        self._look_at_sizes()
         if self.halves is not None and len(self.parts) == len(self.halves.names):
             _say_halves(self.parts, self.halves, self.root)
 
     def _has_folders(self) -> bool:
-        for name in (self.options.images, self.options.masks):
+        for name in (self.images, self.masks):
             if not (self.root / name).is_dir():
-                expected = f"expected {self.root / self.options.images} and {self.root / self.options.masks}"
+                expected = f"expected {self.root / self.images} and {self.root / self.masks}"
                 hint = "" if (layout := described(self.root)) else nearest(name, subfolders(self.root))
                 self.problems.append(layout or fault(f"{self.root} has no folder '{name}'; {expected}.{hint}"))
                 return False
         return True
 
     def _read_label_map(self) -> LabelMap | None:
-        file = expanded(self.options.classes)
+        file = expanded(self.classes)
         file = file if file.is_file() else self.root / file
         try:
-            return read_label_map(file, self.options.ignore, self.options.lossy)
+            return read_label_map(file, self.ignore, self.lossy)
         except DataError as error:
             held = "" if file.exists() else found_in_masks(self._mask_folder())
             self.problems.append(fault(str(error), held))
@@ -93,62 +92,49 @@ class _Survey:
 
     def _mask_folder(self) -> Path:
         names = subfolders(self.root) if self.divided else []
-        return self.root / names[0] / self.options.masks if names else self.root / self.options.masks
-
-    def _side(self, folder: Path, masks: bool) -> Side:
-        suffix = self.options.mask_suffix if masks else self.options.image_suffix
-        side = Side(folder, suffix, masks, masks and self.options.lossy)
-        self.problems += side.problems
-        return side
+        return self.root / names[0] / self.masks if names else self.root / self.masks
 
     def _sides(self, below: Path) -> tuple[Side, Side]:
-        return self._side(below / self.options.images, False), self._side(below / self.options.masks, True)
+        images = Side(below / self.images, self.image_suffix)
+        masks = Side(below / self.masks, self.mask_suffix, masks=True, lossy=self.lossy)
+        self.problems += images.problems + masks.problems
+        return images, masks
 
     def _pairs(self) -> Iterator[tuple[Side, Side, Pairs]]:
-        """The images of each part, and which of them have a mask; what is wrong is kept."""
-        options = self.options
+        """The images of each part, and which of them have a mask."""
         if self.divided:
-            self.halves = find(subfolders(self.root), str(self.root), val=options.val_split)
+            self.halves = find(subfolders(self.root), str(self.root), val=self.val_split)
             for name in self.halves.names if self.halves else ():
                 images, masks = self._sides(self.root / name)
-                yield images, masks, self._keep(matching(images, masks, ""))
+                yield images, masks, matching(images, masks, "")
             return
         images, masks = self._sides(self.root)
-        self.halves = _halves(subfolders(images.folder), options.val_split, f"{images.folder}")
+        yield from ((images, masks, part) for part in self._parts_of(images, masks))
+
+    def _parts_of(self, images: Side, masks: Side) -> list[Pairs]:
+        """The parts that folders in those of images and masks divide them into, or lists; else all in one."""
+        self.halves = _halves(subfolders(images.folder), self.val_split, f"{images.folder}")
         if self.halves is not None:
-            for name in self.halves.names:
-                yield images, masks, self._keep(matching(images, masks, f"{name}/"))
-            return
-        folder = self.root / options.lists
+            return [matching(images, masks, f"{name}/") for name in self.halves.names]
+        folder = self.root / self.lists
         by_list = {entry.stem for entry in folder.glob("*.txt")} if folder.is_dir() else set()
-        self.halves = _halves(by_list, options.val_split, f"{folder}")
+        self.halves = _halves(by_list, self.val_split, f"{folder}")
         if self.halves is not None:
             files = [folder / f"{name}.txt" for name in self.halves.names]
-            found = [self._keep(listed(images, masks, file)) for file in files]
+            found = [listed(images, masks, file) for file in files]
             if len(found) == 2:
-                self._look_at_lists(found, files)
-            yield from ((images, masks, part) for part in found)
-            return
-        if options.val_split is not None:
+                found[1].problems.extend(shared([part.keys for part in found], files, meant=self.shared))
+            return found
+        if self.val_split is not None:
             raise DataError(
-                f"{self.root} has no split '{options.val_split}': neither {options.images}/train nor "
+                f"{self.root} has no split '{self.val_split}': neither {self.images}/train nor "
                 f"{folder / 'train.txt'} is there."
             )
-        yield images, masks, self._keep(matching(images, masks, ""))
-
-    def _keep(self, found: Pairs) -> Pairs:
-        self.problems += found.problems
-        return found
-
-    def _look_at_lists(self, found: Sequence[Pairs], files: Sequence[Path]) -> None:
-        both = shared([part.keys for part in found], files)
-        if self.options.shared:
-            both = [warning(problem.what, "data.options.shared says that it is meant so.") for problem in both]
-        self.problems += both
+        return [matching(images, masks, "")]
 
     def _files(self, images: Side, masks: Side, keys: Sequence[str], label_map: LabelMap) -> MaskFiles:
         files = [[side.files[key] for key in keys] for side in (images, masks)]
-        part = MaskFiles(images.folder, files[0], masks.folder, files[1], label_map, self.options.resize_masks)
+        part = MaskFiles(images.folder, files[0], masks.folder, files[1], label_map, self.resize_masks)
         part.read_as(Reading("white", self.data.white_level, self.data.max_megapixels))
         return part
 
@@ -181,7 +167,7 @@ class _Survey:
         for part in self.parts:
             for index in range(len(part)):
                 path = str(part.mask_file(index))
-                if not self.options.lossy and not path.lower().endswith(LOSSLESS):  # counted by its name
+                if not self.lossy and not path.lower().endswith(LOSSLESS):  # counted by its name
                     continue
                 try:
                     part.read_mask(index)
@@ -204,15 +190,10 @@ def _recognizes(path: Path) -> bool:
     return both or is_divided(path, "images", "masks") or described(path) is not None
 
 
-def _check(data: config.Data, **options: Any) -> Iterator[Problem]:
-    survey = _Survey(data, Options(**options))
+def _check(data: config.Data, **options: Any) -> list[Problem]:
+    survey = _Survey(data, **options)
     survey.look_at_masks()
-    yield from survey.problems
-    left = leftovers(survey.root)
-    if left:
-        yield warning(
-            f"{len(left)} files or folders that other programs left there hold images; they are no data.", "", left
-        )
+    return survey.problems
 
 
 @register(
@@ -257,10 +238,9 @@ def load(
             nearest.
         shared: let pictures stand in both lists.
     """
-    options = Options(
-        ignore, classes, val_split, images, masks, image_suffix, mask_suffix, lists, resize_masks, lossy, shared
+    survey = _Survey(
+        data, ignore, classes, val_split, images, masks, image_suffix, mask_suffix, lists, resize_masks, lossy, shared
     )
-    survey = _Survey(data, options)
     raise_first(survey.problems)
     parts = survey.parts
     for part in parts:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from counterpoise.data.mask_file import LOSSLESS, SAVED_WITH_LOSS
-from counterpoise.data.problems import Problem, fault
+from counterpoise.data.problems import Problem, fault, warning
 from counterpoise.data.walking import image_files
 from counterpoise.system.documents import read_lines, why_no_text
 
@@ -149,19 +149,19 @@ def _with_masks(images: Side, masks: Side, keys: Sequence[str]) -> Pairs:
     return Pairs([key for key in keys if key in masks.files], [fault(what, way_out, paths)])
 
 
-def shared(halves: Sequence[Sequence[str]], files: Sequence[Path]) -> list[Problem]:
-    """What is wrong where keys stand in both of two lists."""
+def shared(halves: Sequence[Sequence[str]], files: Sequence[Path], meant: bool) -> list[Problem]:
+    """What is wrong where keys stand in both of two lists; `meant`: the user has said that they shall."""
     both = sorted(set(halves[0]) & set(halves[1]))
     if not both:
         return []
-    return [
-        fault(
-            f"{files[0]} and {files[1]} share {len(both)} images, such as {', '.join(both[:SHOWN])}: a score on "
-            "pictures that were trained on says nothing.",
-            "Take them out of one list, or say that it is meant so: --data.options.shared true.",
-            both,
-        )
-    ]
+    what = (
+        f"{files[0]} and {files[1]} share {len(both)} images, such as {', '.join(both[:SHOWN])}: a score on "
+        "pictures that were trained on says nothing."
+    )
+    if meant:
+        return [warning(what, "data.options.shared says that it is meant so.")]
+    way_out = "Take them out of one list, or say that it is meant so: --data.options.shared true."
+    return [fault(what, way_out, both)]
 
 
 def suffixes(images: Iterable[str], masks: Iterable[str]) -> tuple[str, str] | None:

@@ -8,7 +8,7 @@ import torch
 
 from counterpoise import config
 from counterpoise.data.sources.base import UNLABELED, FileSet, Splits
-from counterpoise.data.sources.division import split_by_fraction
+from counterpoise.data.sources.division import divided
 from counterpoise.data.sources.image_folder import find_folders
 from counterpoise.data.sources.registry import register
 from counterpoise.data.walking import image_files, loose_images, subfolders
@@ -18,7 +18,7 @@ from counterpoise.system.files import expanded
 
 def _recognizes(path: Path) -> bool:
     try:
-        half = find_folders(path).train
+        half = path / find_folders(path).train
         return bool(loose_images(half)) and not any(image_files(half / name) for name in subfolders(half))
     except DataError:  # image_folder will say it
         return False
@@ -32,15 +32,8 @@ def load(data: config.Data, *, train_split: str | None = None, val_split: str | 
         train_split, val_split: as for image_folder.
     """
     assert data.path is not None  # the registry has seen to it
-    folders = find_folders(expanded(data.path), train_split, val_split)
-    train = collect(folders.train)
-    if folders.val is None:
-        splits = split_by_fraction(train, data.val_fraction, data.split_seed)
-    else:
-        splits = Splits(train, collect(folders.val))
-        splits.val.origin = folders.val_origin
-    splits.train.notes += folders.notes
-    return splits
+    root = expanded(data.path)
+    return divided(data, root, find_folders(root, train_split, val_split), collect)
 
 
 def collect(folder: Path) -> FileSet:
