@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from counterpoise import check, config
-from counterpoise.data.doubles import between
+from counterpoise.data.duplicates import between
 from counterpoise.data.sources import ArraySet, Splits, load
 
 Run = Callable[..., tuple[int, str, str]]

@@ -13,7 +13,7 @@ from counterpoise import config
 from counterpoise.data.epochs import Epochs
 from counterpoise.data.loader import TrainLoader
 from counterpoise.data.scene_loader import SceneLoader
-from counterpoise.data.segmentation_views import plan_scenes
+from counterpoise.data.segmentation_views import ScenePlan
 from counterpoise.data.sources.base import ArraySet, Subset
 from counterpoise.system import torchvision_guard
 
@@ -51,7 +51,7 @@ def scenes(held: bool, workers: int = 0, **changed: Any) -> SceneLoader:
     pixels = torch.randint(0, 256, (COUNT, 3, 20, 24), dtype=torch.uint8, generator=generator)
     masks = torch.randint(0, 3, (COUNT, 20, 24), dtype=torch.uint8, generator=generator)
     whole = ArraySet.of_scenes(pixels, masks, "abc")
-    plan = plan_scenes(seed=3, count=COUNT, size=(12, 16), scale=(0.5, 2.0), flip=True, jitter=0.2)
+    plan = ScenePlan(3, COUNT, height=12, width=16, scale=(0.5, 2.0), flip=True, jitter=0.2)
     images = whole if held else Subset(whole, torch.arange(COUNT))
     return SceneLoader(images, plan, **{"batch_size": 8, "workers": workers, **changed})
 

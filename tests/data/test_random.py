@@ -65,7 +65,7 @@ def test_seed_epoch_index_and_stream_each_change_the_words():
 
 
 def test_uniform_fills_the_unit_interval_evenly():
-    values = random.uniform(7, 0, torch.arange(20000), random.MIX, 3)
+    values = random.to_uniform(random.words(7, 0, torch.arange(20000), random.MIX, 3))
     assert values.dtype == torch.float32
     assert values.shape == (20000, 3)
     assert 0 <= values.min() < 1e-3

@@ -14,7 +14,7 @@ from counterpoise import config
 from counterpoise.data import sources
 from counterpoise.data.epochs import Batch
 from counterpoise.data.scene_loader import SceneEvalLoader, SceneLoader
-from counterpoise.data.segmentation_views import plan_scenes, shrink, view
+from counterpoise.data.segmentation_views import ScenePlan, draw, render, shrink
 from counterpoise.data.sources.base import IGNORE, ArraySet, ImageSet
 from counterpoise.data.sources.memory import concatenate
 from counterpoise.data.sources.photos import collect
@@ -64,7 +64,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def loader(scenes: ImageSet, **changed: object) -> SceneLoader:
-    plan = plan_scenes(seed=3, count=len(scenes), size=(12, 16), scale=(0.5, 2.0), flip=True, jitter=0.2)
+    plan = ScenePlan(3, len(scenes), height=12, width=16, scale=(0.5, 2.0), flip=True, jitter=0.2)
     return SceneLoader(scenes, plan, **({"batch_size": 4, "workers": 0} | changed))  # type: ignore[arg-type]
 
 
@@ -90,7 +90,8 @@ def test_views_are_those_of_their_plan_in_the_order_of_the_epoch() -> None:
     assert sorted(indices.tolist()) == list(range(COUNT))
     assert indices.tolist() != joined(training.epoch(3))[2].tolist()
     for row, index in enumerate(indices.tolist()):
-        image, mask = view(training.plan, 2, index, scenes.read(index), scenes.read_mask(index))
+        drawn = draw(training.plan, 2, torch.tensor([index]))[0]
+        image, mask = render(training.plan, scenes.read(index), scenes.read_mask(index), drawn)
         assert torch.equal(images[row], image)
         assert torch.equal(target[row], mask.long())
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from counterpoise import config
-from counterpoise.data import doubles, sources
+from counterpoise.data import duplicates, sources
 from counterpoise.data.noticing import cut_off
 from counterpoise.data.problems import Problem, fault, warning
 from counterpoise.data.sources import loading
@@ -54,8 +54,8 @@ def check(data: config.Data) -> Checked:
         return Checked(loading.source_of(data), None, problems)
     problems += [*_of_masks(splits), *_of_labels(splits)]
     if not splits.train.masked:
-        problems += doubles.in_two_classes(splits)
-    problems += doubles.between(splits)
+        problems += duplicates.in_two_classes(splits)
+    problems += duplicates.between(splits)
     problems += unreadable(splits, data.on_corrupt)
     found = of_splits(splits)
     if data.fit == "crop" and not splits.train.masked and splits.train.small_extent(SMALL) is None:
@@ -84,8 +84,8 @@ _WHAT = {"path", "source", "options", "class_order", "unlabeled", "val_fraction"
 
 def cheap(splits: Splits) -> list[Problem]:
     """What can be seen before training without decoding pictures; some masks are read."""
-    few = sum(map(len, splits)) <= doubles.MOST
-    return [*_of_masks(splits), *_of_labels(splits), *(doubles.between(splits) if few else ())]
+    few = sum(map(len, splits)) <= duplicates.MOST
+    return [*_of_masks(splits), *_of_labels(splits), *(duplicates.between(splits) if few else ())]
 
 
 def unreadable(splits: Splits, on_corrupt: str) -> Iterator[Problem]:

@@ -76,17 +76,25 @@ def to_tensor(image: Image.Image) -> Tensor:
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
 
 
-def header_size(path: str | os.PathLike[str], name: str | None = None, reading: Reading = AS_USUAL) -> tuple[int, int]:
-    """Height and width that a file's header promises, after its EXIF orientation. Decodes no pixels.
+def header_size(
+    file: str | os.PathLike[str] | bytes, name: str | None = None, reading: Reading = AS_USUAL
+) -> tuple[int, int]:
+    """Height and width that the header of a file, or of its bytes, promises, after its EXIF orientation.
 
-    Raises CorruptImage where the header cannot be read.
+    Decodes no pixels. Raises CorruptImage where the header cannot be read.
     """
-    return _header_size(path, name or os.fspath(path), reading)
-
-
-def header_size_of_bytes(data: bytes, name: str, reading: Reading = AS_USUAL) -> tuple[int, int]:
-    """`header_size` for the bytes of a file."""
-    return _header_size(io.BytesIO(data), name, reading)
+    name = name or os.fsdecode(file)
+    try:
+        with decoding.opened(io.BytesIO(file) if isinstance(file, bytes) else regular(Path(file)), reading) as image:
+            width, height = image.size
+            turned = image.format != "TIFF" and _orientation(image) in range(5, 9)  # TIFF sizes are reported as turned
+            return (width, height) if turned else (height, width)
+    except MemoryError:
+        raise
+    except UnfitFileError as error:
+        raise CorruptImage(name, f"it {error.strerror}") from None
+    except Exception as error:
+        raise CorruptImage(name, str(error) if isinstance(error, Unreadable) else decoding.why(error)) from error
 
 
 def reading_specification(reading: Reading) -> dict[str, Any]:
@@ -94,7 +102,7 @@ def reading_specification(reading: Reading) -> dict[str, Any]:
     return {
         key: getattr(reading, key)
         for key in ("alpha", "white_level")
-        if reading._asdict()[key] != AS_USUAL._asdict()[key]
+        if getattr(reading, key) != getattr(AS_USUAL, key)
     }
 
 
@@ -134,21 +142,6 @@ def _read(path: Path, name: str) -> bytes:
         raise CorruptImage(name, f"it {error.strerror}") from None
     except OSError as error:
         raise CorruptImage(name, error.strerror or str(error)) from error
-
-
-def _header_size(file: str | os.PathLike[str] | io.BytesIO, name: str, reading: Reading) -> tuple[int, int]:
-    try:
-        with decoding.opened(file if isinstance(file, io.BytesIO) else regular(Path(file)), reading) as image:
-            width, height = image.size
-            turned = image.format != "TIFF" and _orientation(image) in range(5, 9)  # TIFF sizes are reported as turned
-            return (width, height) if turned else (height, width)
-    except MemoryError:
-        raise
-    except UnfitFileError as error:
-        raise CorruptImage(name, f"it {error.strerror}") from None
-    except Exception as error:
-        reason = str(error) if isinstance(error, Unreadable) else decoding.why(error)
-        raise CorruptImage(name, reason) from error
 
 
 def _orientation(image: Image.Image) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
+from typing import TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -38,21 +39,16 @@ def apply(images: Tensor, operations: Tensor, negative: Tensor, magnitude: int) 
         uint8 [N, 3, H, W], the same bits for any batch, number of threads and device.
     """
     for kinds, signs in zip(operations.unbind(1), negative.unbind(1), strict=True):
-        images = _apply_one(images, kinds, signs, magnitude)
+        output = images.clone()
+        for names, change in _GROUPS.items():
+            first = OPERATIONS.index(names[0])
+            rows = torch.nonzero((kinds >= first) & (kinds < first + len(names))).flatten()
+            if len(rows):
+                there = rows.to(images.device)
+                changed = change(images.index_select(0, there), kinds[rows] - first, signs[rows], magnitude)
+                output.index_copy_(0, there, changed)
+        images = output
     return images
-
-
-def _apply_one(images: Tensor, kinds: Tensor, signs: Tensor, magnitude: int) -> Tensor:
-    output = images.clone()
-    for names, function in _GROUPS:
-        first = OPERATIONS.index(names[0])
-        rows = torch.nonzero((kinds >= first) & (kinds < first + len(names))).flatten()
-        if len(rows) == 0:
-            continue
-        there = rows.to(images.device)
-        changed = function(images.index_select(0, there), kinds[rows] - first, signs[rows], magnitude)
-        output.index_copy_(0, there, changed)
-    return output
 
 
 def _move(images: Tensor, kinds: Tensor, signs: Tensor, magnitude: int) -> Tensor:
@@ -68,9 +64,7 @@ def _sources(magnitude: int, height: int, width: int, device: torch.device) -> T
 
     torchvision moves an image of pixel numbers, so that coordinates are rounded once, whatever batch or device follows.
     """
-    torchvision_guard.ready()
-    from torchvision.transforms.v2 import functional
-
+    functional = torchvision_guard.functional()
     share = magnitude / STRONGEST
     shear = float(torch.rad2deg(torch.atan(torch.tensor(0.3 * share, dtype=torch.float64))))
     across, down = int(150 / 331 * width * share), int(150 / 331 * height * share)
@@ -96,9 +90,7 @@ def _look_up(images: Tensor, kinds: Tensor, signs: Tensor, magnitude: int) -> Te
 @lru_cache(maxsize=8)
 def _levels(magnitude: int, device: torch.device) -> Tensor:
     """What each of the 256 levels becomes: uint8 [6, 256], a row for each operation of LOOKUP and sign."""
-    torchvision_guard.ready()
-    from torchvision.transforms.v2 import functional
-
+    functional = torchvision_guard.functional()
     share = magnitude / STRONGEST
     levels = torch.arange(256, dtype=torch.uint8).view(1, 1, 256)
     posterized = functional.posterize(levels, bits=round(8 - 4 * share))
@@ -116,16 +108,16 @@ def _blend(images: Tensor, signs: Tensor, magnitude: int, other: Callable[[Tenso
     return blended.bitwise_right_shift_(16).clamp_(0, 255).to(torch.uint8)
 
 
-def _gray(pixels: Tensor) -> Tensor:
+def gray(pixels: Tensor) -> Tensor:
     """Luma (ITU-R 601-2) as Pillow rounds it: int32 [N, 3, H, W] -> [N, 1, H, W]."""
     red, green, blue = pixels.unbind(1)
     return ((19595 * red + 38470 * green + 7471 * blue + 32768) >> 16).unsqueeze(1)
 
 
-def _mean(pixels: Tensor) -> Tensor:
+def mean_gray(pixels: Tensor) -> Tensor:
     """The mean gray, rounded: int32 [N, 1, 1, 1]."""
     count = pixels.shape[2] * pixels.shape[3]
-    total = _gray(pixels).sum((1, 2, 3), keepdim=True, dtype=torch.int64)
+    total = gray(pixels).sum((1, 2, 3), keepdim=True, dtype=torch.int64)
     return torch.div(2 * total + count, 2 * count, rounding_mode="floor").to(torch.int32)
 
 
@@ -141,38 +133,21 @@ def _smooth(pixels: Tensor) -> Tensor:
     return smooth
 
 
-def _color(images: Tensor, kinds: Tensor, signs: Tensor, magnitude: int) -> Tensor:
-    return _blend(images, signs, magnitude, _gray)
+def _blends(other: Callable[[Tensor], Tensor]) -> _Change:
+    return lambda images, kinds, signs, magnitude: _blend(images, signs, magnitude, other)
 
 
-def _contrast(images: Tensor, kinds: Tensor, signs: Tensor, magnitude: int) -> Tensor:
-    return _blend(images, signs, magnitude, _mean)
+def _plain(name: str) -> _Change:
+    return lambda images, kinds, signs, magnitude: getattr(torchvision_guard.functional(), name)(images)
 
 
-def _sharpness(images: Tensor, kinds: Tensor, signs: Tensor, magnitude: int) -> Tensor:
-    return _blend(images, signs, magnitude, _smooth)
-
-
-def _auto_contrast(images: Tensor, kinds: Tensor, signs: Tensor, magnitude: int) -> Tensor:
-    torchvision_guard.ready()
-    from torchvision.transforms.v2 import functional
-
-    return functional.autocontrast(images)  # type: ignore[no-any-return]
-
-
-def _equalize(images: Tensor, kinds: Tensor, signs: Tensor, magnitude: int) -> Tensor:
-    torchvision_guard.ready()
-    from torchvision.transforms.v2 import functional
-
-    return functional.equalize(images)  # type: ignore[no-any-return]
-
-
-_GROUPS: tuple[tuple[tuple[str, ...], Callable[[Tensor, Tensor, Tensor, int], Tensor]], ...] = (
-    (GEOMETRY, _move),
-    (LOOKUP, _look_up),
-    (("color",), _color),
-    (("contrast",), _contrast),
-    (("sharpness",), _sharpness),
-    (("auto_contrast",), _auto_contrast),
-    (("equalize",), _equalize),
-)
+_Change: TypeAlias = Callable[[Tensor, Tensor, Tensor, int], Tensor]
+_GROUPS: dict[tuple[str, ...], _Change] = {
+    GEOMETRY: _move,
+    LOOKUP: _look_up,
+    ("color",): _blends(gray),
+    ("contrast",): _blends(mean_gray),
+    ("sharpness",): _blends(_smooth),
+    ("auto_contrast",): _plain("autocontrast"),
+    ("equalize",): _plain("equalize"),
+}

@@ -70,11 +70,6 @@ def to_integers(words: Tensor, bound: int) -> Tensor:
     return (words * bound) >> 32
 
 
-def uniform(seed: int, epoch: int, indices: Tensor, stream: int, count: int) -> Tensor:
-    """float32 [n, count] uniform in [0, 1); arguments as for `words`."""
-    return to_uniform(words(seed, epoch, indices, stream, count))
-
-
 def permutation(seed: int, epoch: int, n: int) -> Tensor:
     """The order of an epoch: int64 [n], every index below n once, sorted by a 63-bit key drawn for each index."""
     high, low = words(seed, epoch, torch.arange(n), ORDER, 2).unbind(1)

@@ -7,7 +7,7 @@ scene.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -16,7 +16,8 @@ from torch import Tensor
 from counterpoise.data import randaugment, random
 from counterpoise.data.images import resize
 from counterpoise.data.sources.base import IGNORE
-from counterpoise.errors import ConfigError, DataError
+from counterpoise.data.views import as_json
+from counterpoise.errors import DataError
 from counterpoise.system import torchvision_guard
 
 _ONE = 1 << 16  # fixed point
@@ -60,41 +61,9 @@ class Draw(NamedTuple):
     factors: tuple[int, int, int]
 
 
-def plan_scenes(
-    *,
-    seed: int,
-    count: int,
-    size: int | tuple[int, int] | None,
-    native: tuple[int, int] | None = None,
-    scale: tuple[float, float] = (0.5, 2.0),
-    flip: bool = True,
-    jitter: float = 0.0,
-) -> ScenePlan:
-    """A plan, checked.
-
-    Args:
-        size: height and width of a view, or the edge of a square one; None: the scenes' own size.
-        native: height and width of the scenes where all have one size.
-
-    Raises:
-        ConfigError: something is out of range, or no size is given where scenes differ in size.
-    """
-    height, width = (size, size) if isinstance(size, int) else size or native or (0, 0)
-    if size is None and native is None:
-        raise ConfigError("The size of a view is missing: scenes differ in size, so say its height and width.")
-    if min(height, width) < 1:
-        raise ConfigError(f"The size of a view must be 1 pixel or more, got {height} x {width}.")
-    if not 0 < scale[0] <= scale[1]:
-        raise ConfigError(f"The scale must be two positive numbers, the smaller one first, got {list(scale)}.")
-    if not 0 <= jitter <= 1:
-        raise ConfigError(f"The strength of the color jitter must be 0 to 1, got {jitter}.")
-    return ScenePlan(seed, count, height, width, scale, flip, jitter)
-
-
 def scene_specification(plan: ScenePlan) -> dict[str, Any]:
     """What determines the views, as JSON holds it: recorded answers of a teacher fit where this is equal."""
-    values = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(plan).items()}
-    return {"format": 1, "kind": "scenes", "generator": "philox4x32-10", **values}
+    return {"format": 1, "kind": "scenes", "generator": "philox4x32-10", **as_json(plan)}
 
 
 def draw(plan: ScenePlan, epoch: int, indices: Tensor) -> list[Draw]:
@@ -121,12 +90,7 @@ def draw(plan: ScenePlan, epoch: int, indices: Tensor) -> list[Draw]:
     return draws
 
 
-def view(plan: ScenePlan, epoch: int, index: int, image: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-    """The view of one sample: `draw` and `render`; drawing for many at once takes hardly longer than for one."""
-    return render(plan, image, mask, draw(plan, epoch, torch.tensor([index]))[0])
-
-
-def render(plan: ScenePlan, image: Tensor, mask: Tensor | None, draw: Draw) -> tuple[Tensor, Tensor]:
+def render(plan: ScenePlan, image: Tensor, mask: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
     """Make a view. Beyond the border of the scene the image is black and the mask void.
 
     The image is resized bilinearly with antialiasing, the mask to the nearest pixel. A scene that is smaller than the
@@ -134,24 +98,23 @@ def render(plan: ScenePlan, image: Tensor, mask: Tensor | None, draw: Draw) -> t
 
     Args:
         image: uint8 [3, H, W].
-        mask: uint8 [H, W]; None where the scene has none.
+        mask: uint8 [H, W].
 
     Returns:
-        uint8 [3, height, width]; uint8 [height, width], IGNORE everywhere where there is no mask.
+        uint8 [3, height, width]; uint8 [height, width].
 
     Raises:
         DataError: the mask is not as large as the image.
     """
-    if mask is not None and mask.shape != image.shape[1:]:
-        raise DataError(f"The mask is {_text(mask.shape)} pixels and its image {_text(image.shape[1:])}.")
+    if mask.shape != image.shape[1:]:
+        sizes = [f"{width} x {height}" for height, width in (mask.shape, image.shape[1:])]
+        raise DataError(f"The mask is {sizes[0]} pixels and its image {sizes[1]}.")
     rows = _span(image.shape[1], plan.height, draw.scale, draw.place[0])
     columns = _span(image.shape[2], plan.width, draw.scale, draw.place[1])
     pixels = torch.zeros(3, plan.height, plan.width, dtype=torch.uint8)
     classes = torch.full((plan.height, plan.width), IGNORE, dtype=torch.uint8)
     pixels[:, rows.to, columns.to] = _jitter(_resize(image[:, rows.of, columns.of], rows, columns, smooth=True), draw)
-    if mask is not None:
-        part = mask[None, rows.of, columns.of]
-        classes[rows.to, columns.to] = _resize(part, rows, columns, smooth=False)[0]
+    classes[rows.to, columns.to] = _resize(mask[None, rows.of, columns.of], rows, columns, smooth=False)[0]
     if draw.flip:
         pixels, classes = pixels.flip(2), classes.flip(1)
     return pixels, classes
@@ -193,12 +156,11 @@ def _resize(pixels: Tensor, rows: _Span, columns: _Span, *, smooth: bool) -> Ten
         return pixels
     if rows.length == columns.length == 1:  # a corner; torch fails an assertion of its own at resizing to one pixel
         return pixels[:, pixels.shape[1] // 2, pixels.shape[2] // 2].view(-1, 1, 1)
-    torchvision_guard.ready()
-    from torchvision.transforms.v2 import functional
-
+    functional = torchvision_guard.functional()
     mode = functional.InterpolationMode.BILINEAR if smooth else functional.InterpolationMode.NEAREST_EXACT
     size = [rows.length, columns.length]
-    return functional.resize(pixels, size, interpolation=mode, antialias=smooth)  # type: ignore[no-any-return]
+    resized: Tensor = functional.resize(pixels, size, interpolation=mode, antialias=smooth)
+    return resized
 
 
 def _jitter(image: Tensor, draw: Draw) -> Tensor:
@@ -210,8 +172,8 @@ def _jitter(image: Tensor, draw: Draw) -> Tensor:
     if draw.factors == (_ONE, _ONE, _ONE):
         return image
     pixels = _blend(image.to(torch.int32).unsqueeze(0), 0, brightness)
-    _blend(pixels, randaugment._mean(pixels), contrast)
-    _blend(pixels, randaugment._gray(pixels), saturation)
+    _blend(pixels, randaugment.mean_gray(pixels), contrast)
+    _blend(pixels, randaugment.gray(pixels), saturation)
     return pixels[0].to(torch.uint8)
 
 
@@ -219,7 +181,3 @@ def _blend(pixels: Tensor, other: Tensor | int, factor: int) -> Tensor:
     """`factor` (65536ths) of the pixels and the rest of `other`, in place: int32 [1, 3, H, W], within 0 to 255."""
     rest = other * (_ONE - factor) + _ONE // 2
     return pixels.mul_(factor).add_(rest).bitwise_right_shift_(16).clamp_(0, 255)
-
-
-def _text(size: torch.Size) -> str:
-    return f"{size[1]} x {size[0]}"

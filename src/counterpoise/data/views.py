@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +21,9 @@ from counterpoise.data.sources.base import ImageSet
 from counterpoise.decoding import placing
 from counterpoise.errors import ConfigError
 from counterpoise.system import torchvision_guard
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 SMALL = 64
 """Longest edge in pixels of images for which crop `auto` pads instead of zooming."""
@@ -171,10 +174,15 @@ def plan_views(
 
 def view_specification(plan: ViewPlan) -> dict[str, Any]:
     """What determines the views, as JSON holds it: recorded answers of a teacher fit where this is equal."""
-    values = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(plan).items()}
+    values = as_json(plan)
     if plan.fit == "crop":  # as before there was another fit
         del values["fit"]
     return {"format": 1, "generator": "philox4x32-10", **values}
+
+
+def as_json(plan: DataclassInstance) -> dict[str, Any]:
+    """The fields of a plan as JSON holds them."""
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(plan).items()}
 
 
 def words(plan: ViewPlan) -> str:
@@ -229,9 +237,7 @@ def frame(plan: ViewPlan, image: Tensor, words: Tensor) -> Tensor:
             return image
         square = plan.height == plan.width
         return prepare(image, plan.height, fit=plan.fit) if square else resize(image, extent)
-    torchvision_guard.ready()
-    from torchvision.transforms.v2 import functional
-
+    functional = torchvision_guard.functional()
     top, left, height, width = _resized_crop(plan, image.shape[1], image.shape[2], words.tolist())
     # What is cut out takes the place that the whole picture would.
     extent = image.shape[2], image.shape[1]

@@ -168,9 +168,7 @@ def data_loader(
     """A DataLoader of the batches that are planned, whenever it is iterated."""
     several: dict[str, Any] = {}
     if workers:
-        torchvision_guard.ready()
-        import torchvision.transforms.v2  # noqa: F401 - once here, not a second or two in every worker
-
+        torchvision_guard.functional()  # once here, not in every worker
         several = {"persistent_workers": persistent, "worker_init_fn": _start_worker}
     return DataLoader(
         reader,

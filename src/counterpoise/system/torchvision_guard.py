@@ -12,6 +12,7 @@ import importlib.machinery
 import importlib.util
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -31,6 +32,14 @@ def ready() -> None:
     for operator in _OPERATORS:
         if not hasattr(torch.ops.torchvision, operator):
             torch.library.define(f"torchvision::{operator}", _SCHEMA)
+
+
+def functional() -> Any:
+    """`torchvision.transforms.v2.functional`, which takes a second or two to import the first time."""
+    ready()
+    from torchvision.transforms.v2 import functional
+
+    return functional
 
 
 def _library_loads(folders: list[Path]) -> bool:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from counterpoise import config
 from counterpoise.data.halves import Halves, find
-from counterpoise.data.images import decode, header_size_of_bytes, to_tensor
+from counterpoise.data.images import decode, header_size, to_tensor
 from counterpoise.data.sources.base import UNLABELED, ImageSet, Splits
 from counterpoise.data.sources.division import split_by_fraction
 from counterpoise.data.sources.registry import register
@@ -54,7 +54,7 @@ class HuggingFaceSet(ImageSet):
         return self._picture(index)
 
     def extent(self, index: int) -> tuple[int, int]:
-        return header_size_of_bytes(self._picture(index), self.name(index), self.reading)
+        return header_size(self._picture(index), self.name(index), self.reading)
 
     @cached_property
     def _sizes(self) -> list[int | None]:

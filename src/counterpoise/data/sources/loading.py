@@ -15,7 +15,7 @@ from counterpoise.data.sources import photos
 from counterpoise.data.sources.base import UNLABELED, Splits
 from counterpoise.data.sources.division import split
 from counterpoise.data.sources.memory import concatenate
-from counterpoise.data.sources.registry import Source, registered
+from counterpoise.data.sources.registry import SOURCES, Source
 from counterpoise.data.walking import as_text, leftovers
 from counterpoise.decoding import Reading
 from counterpoise.errors import ConfigError, DataError, nearest, unknown
@@ -92,7 +92,7 @@ def has_option(data: config.Data, name: str) -> bool:
 
 def options() -> dict[str, list[str]]:
     """The names of each source's `data.options`, by the source's name."""
-    return {name: list(_keywords(source)) for name, source in sorted(registered().items())}
+    return {name: list(_keywords(source)) for name, source in sorted(SOURCES.entries().items())}
 
 
 def source_of(data: config.Data) -> str:
@@ -101,7 +101,7 @@ def source_of(data: config.Data) -> str:
 
 
 def _find(data: config.Data) -> Source:
-    sources = registered()
+    sources = SOURCES.entries()
     if data.source != AUTO and data.source not in sources:
         raise ConfigError(unknown("Data source", data.source, [AUTO, *sources]))
     without_path = [name for name, source in sources.items() if not source.needs_path]

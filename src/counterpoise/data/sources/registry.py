@@ -57,14 +57,9 @@ def register(
 
 def names() -> list[str]:
     """Names of all sources."""
-    return sorted(registered())
+    return sorted(SOURCES.entries())
 
 
 def summaries() -> dict[str, str]:
     """One line on each source, by name."""
-    return {name: source.summary for name, source in sorted(registered().items())}
-
-
-def registered() -> dict[str, Source]:
-    """All sources by name."""
-    return SOURCES.entries()
+    return {name: source.summary for name, source in sorted(SOURCES.entries().items())}

@@ -1,0 +1,90 @@
+"""Pictures that are there twice: on both sides of a split, or in two classes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from counterpoise.data.problems import Problem, warning
+from counterpoise.data.sources.base import UNLABELED, ImageSet, Splits
+from counterpoise.system.files import regular
+
+MOST = 100_000
+"""Images up to which doubles are looked for before training; `check` looks among any number."""
+_HEAD = 4096  # bytes that are compared first
+
+
+class _Picture(NamedTuple):
+    """An image of a set."""
+
+    images: ImageSet
+    at: int
+
+    @property
+    def name(self) -> str:
+        return self.images.name(self.at)
+
+
+def between(splits: Splits) -> Iterator[Problem]:
+    """Images of val that are in train, too, byte for byte (in memory: pixel for pixel)."""
+    groups = _alike((_Picture(part, index) for part in splits for index in range(len(part))), splits.val)
+    both = [group for group in groups if any(picture.images is splits.train for picture in group)]
+    shared = [picture.name for group in both for picture in group if picture.images is splits.val]
+    if shared:
+        yield warning(
+            f"{len(shared):,} of {len(splits.val):,} images of val are in train, too, byte for byte.",
+            "Scores are better than they should be: remove them from one side.",
+            sorted(shared),
+        )
+
+
+def in_two_classes(splits: Splits) -> Iterator[Problem]:
+    """Images of train that are there once more with another label."""
+    train = splits.train
+    groups = _alike((_Picture(train, index) for index in range(len(train))), train)
+    torn = [group for group in groups if len({int(train.labels[picture.at]) for picture in group} - {UNLABELED}) > 1]
+    if torn:
+        yield warning(
+            f"{len(torn):,} pictures are in more than one class of train.",
+            "Leave each in the class that it is of.",
+            [" and ".join(picture.name for picture in group) for group in torn],
+        )
+
+
+def _alike(pictures: Iterable[_Picture], needed: ImageSet) -> list[list[_Picture]]:
+    """Groups of two or more with the same content, one of `needed` among them."""
+    groups = [list(pictures)]
+    for key in (_size, partial(_digest, count=_HEAD), _digest):
+        finer: list[list[_Picture]] = []
+        for group in groups:
+            by: defaultdict[object, list[_Picture]] = defaultdict(list)
+            for picture in group:
+                with suppress(Exception):  # one that cannot be read is named where it is
+                    by[key(picture)].append(picture)
+            finer += [found for found in by.values() if len(found) > 1 and any(p.images is needed for p in found)]
+        groups = finer
+    return groups
+
+
+def _size(picture: _Picture) -> int:
+    """Bytes of its file, or of its pixels."""
+    content = _content(picture)
+    return content.stat().st_size if isinstance(content, Path) else len(content)
+
+
+def _digest(picture: _Picture, count: int = -1) -> bytes:
+    content = _content(picture)
+    if isinstance(content, Path):
+        with regular(content).open("rb") as opened:
+            content = opened.read(count)
+    return hashlib.blake2b(content if count < 0 else content[:count], digest_size=16).digest()
+
+
+def _content(picture: _Picture) -> Path | bytes:
+    file = picture.images.file(picture.at)
+    return picture.images.identity(picture.at) if file is None else file
