@@ -23,7 +23,7 @@ from counterpoise.objectives.base import (
 from counterpoise.objectives.divergence import check_temperature, forward_kl_values, reverse_kl_values
 from counterpoise.objectives.kernels.function import fused
 from counterpoise.objectives.kernels.mixture import Divergence, Mixture
-from counterpoise.objectives.weighing.base import Side, build, temperature_rules, weighings
+from counterpoise.objectives.weighting.base import Side, build, temperature_rules, weightings
 
 
 @register(
@@ -57,7 +57,7 @@ class BalanceDivergence(LogitObjective):
         ignore_index: positions whose target holds this value are not counted.
         reduction: "mean" over counted positions, "sum", or "none" for one value a position.
         rule: how a and b move while training: "fixed", "entropy" (by sample), "head_tail" (by sample), "class_ratio"
-            (by class) or "self_tuning" (b alone); see `objectives/weighing/`. Schedules of a run file need no rule.
+            (by class) or "self_tuning" (b alone); see `objectives/weighting/`. Schedules of a run file need no rule.
         rule_arguments: arguments of that rule, by name.
         temperature_rule: "fixed", or "per_sample", by the spread of the teacher's logits.
         temperature_arguments: arguments of that rule, by name.
@@ -86,7 +86,7 @@ class BalanceDivergence(LogitObjective):
         self.reverse_weight = reverse_weight
         self.forward_temperature = check_temperature("forward_temperature", forward_temperature)
         self.reverse_temperature = check_temperature("reverse_temperature", reverse_temperature)
-        self.rule = build("rule", rule, rule_arguments, weighings())
+        self.rule = build("rule", rule, rule_arguments, weightings())
         self.temperature_rule = build("temperature_rule", temperature_rule, temperature_arguments, temperature_rules())
         self.fixed = rule == temperature_rule == "fixed"
         """Whether weights and temperatures are the same for all classes and positions."""

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from counterpoise import BalanceDivergence
-from counterpoise.objectives.weighing.base import Side
-from counterpoise.objectives.weighing.head_tail import HeadTail
+from counterpoise.objectives.weighting.base import Side
+from counterpoise.objectives.weighting.head_tail import HeadTail
 
 
 def softmax(x: np.ndarray) -> np.ndarray:

@@ -7,14 +7,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from counterpoise.errors import ObjectiveError
-from counterpoise.objectives.weighing.base import MovingMean, Side, Weighing, check_range, register
+from counterpoise.objectives.weighting.base import MovingMean, Side, Weighting, check_range, register
 
 
 @register(
     "self_tuning",
     summary="the reverse weight that keeps the gradient on ruled-out and on believed classes in proportion",
 )
-class SelfTuning(Weighing):
+class SelfTuning(Weighting):
     r"""A reverse weight that needs no search. Counterpoise's own.
 
     The gradient by the student's logits, :math:`g = a g_f + b g_r`, falls on the classes that the teacher believes in
@@ -63,7 +63,7 @@ class SelfTuning(Weighing):
         self.weight = MovingMean(1, decay)  # its logarithm
         self.last: tuple[Tensor, Tensor] | None = None
 
-    def weigh(
+    def weights(
         self, student_logits: Tensor, teacher_logits: Tensor, forward: Side, reverse: Side, counted: Tensor | None
     ) -> tuple[float | Tensor, Tensor]:
         sums, count = self._moments(student_logits, teacher_logits, forward, reverse, counted)

@@ -7,8 +7,8 @@ import torch
 
 from counterpoise import BalanceDivergence
 from counterpoise.objectives.divergence import forward_kl_values, reverse_kl_values
-from counterpoise.objectives.weighing.base import Side
-from counterpoise.objectives.weighing.entropy import Entropy
+from counterpoise.objectives.weighting.base import Side
+from counterpoise.objectives.weighting.entropy import Entropy
 
 SHARP = torch.tensor([[8.0, 0.0, 0.0]])
 FLAT = torch.tensor([[0.5, 0.0, 0.0]])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from counterpoise.objectives.weighing.base import PositionWeighing, Side, check_range, register
+from counterpoise.objectives.weighting.base import PositionWeighting, Side, check_range, register
 
 
 @register(
@@ -14,7 +14,7 @@ from counterpoise.objectives.weighing.base import PositionWeighing, Side, check_
     paper="Wu et al., Rethinking Kullback-Leibler divergence in knowledge distillation for LLMs, arXiv 2404.02657",
     year=2024,
 )
-class HeadTail(PositionWeighing):
+class HeadTail(PositionWeighting):
     r"""Adaptive Kullback-Leibler divergence.
 
     .. math::

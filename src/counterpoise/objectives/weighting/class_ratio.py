@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from counterpoise.objectives.weighing.base import PositionWeighing, Side, check_range, register
+from counterpoise.objectives.weighting.base import PositionWeighting, Side, check_range, register
 
 
 @register(
@@ -14,7 +14,7 @@ from counterpoise.objectives.weighing.base import PositionWeighing, Side, check_
     paper="Jung et al., ToDi: Token-wise distillation via fine-grained divergence control, arXiv 2505.16297",
     year=2025,
 )
-class ClassRatio(PositionWeighing):
+class ClassRatio(PositionWeighting):
     r"""ToDi, with classes in the place of tokens.
 
     .. math::

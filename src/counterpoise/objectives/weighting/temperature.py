@@ -7,7 +7,7 @@ from torch import Tensor
 
 from counterpoise.errors import ObjectiveError
 from counterpoise.objectives.base import LEFT_OUT
-from counterpoise.objectives.weighing.base import MovingMean, Rule, check_range, masked_sum, mean_of_all, register
+from counterpoise.objectives.weighting.base import MovingMean, Rule, check_range, masked_sum, mean_of_all, register
 
 
 @register("fixed", summary="the temperatures as given; each may follow a schedule of the run file")

@@ -35,8 +35,8 @@ class Rule(nn.Module):
         return {}
 
 
-class Weighing(Rule, ABC):
-    """A balance rule. Subclasses implement `weigh`."""
+class Weighting(Rule, ABC):
+    """A balance rule. Subclasses implement `weights`."""
 
     def forward(
         self,
@@ -59,16 +59,16 @@ class Weighing(Rule, ABC):
             Two numbers, or tensors that broadcast against the classes' contributions [N, C, ...].
         """
         with torch.no_grad():
-            return self.weigh(student_logits.detach(), teacher_logits.detach(), forward, reverse, counted)
+            return self.weights(student_logits.detach(), teacher_logits.detach(), forward, reverse, counted)
 
     @abstractmethod
-    def weigh(
+    def weights(
         self, student_logits: Tensor, teacher_logits: Tensor, forward: Side, reverse: Side, counted: Tensor | None
     ) -> tuple[Tensor | float, Tensor | float]:
         """As `forward`, without gradients."""
 
 
-class PositionWeighing(Weighing):
+class PositionWeighting(Weighting):
     """A balance rule that decides for each position, or each class, by itself; subclasses implement `shares`."""
 
     def __init__(self) -> None:
@@ -81,7 +81,7 @@ class PositionWeighing(Weighing):
     ) -> tuple[Tensor, Tensor]:
         """Factors of the two weights, [N, 1, ...] or [N, C, ...]."""
 
-    def weigh(
+    def weights(
         self, student_logits: Tensor, teacher_logits: Tensor, forward: Side, reverse: Side, counted: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         factors = self.shares(student_logits, teacher_logits, forward, reverse)
@@ -163,9 +163,9 @@ class RuleEntry:
 
 
 RuleKind = TypeVar("RuleKind", bound="type[Rule]")
-WEIGHINGS: Registry[RuleEntry] = Registry("rule", "counterpoise.objectives.weighing", "counterpoise.weighings")
+WEIGHTINGS: Registry[RuleEntry] = Registry("rule", "counterpoise.objectives.weighting", "counterpoise.weightings")
 TEMPERATURE_RULES: Registry[RuleEntry] = Registry(
-    "temperature_rule", "counterpoise.objectives.weighing", "counterpoise.temperature_rules"
+    "temperature_rule", "counterpoise.objectives.weighting", "counterpoise.temperature_rules"
 )
 
 
@@ -173,16 +173,16 @@ def register(name: str, *, summary: str, paper: str = "", year: int | None = Non
     """Class decorator that makes a rule known under `name`: of the balance, or of the temperature."""
 
     def enter(kind: RuleKind) -> RuleKind:
-        known = WEIGHINGS if issubclass(kind, Weighing) else TEMPERATURE_RULES
+        known = WEIGHTINGS if issubclass(kind, Weighting) else TEMPERATURE_RULES
         known.add(name, RuleEntry(name, kind, summary, paper, year), kind.__module__)
         return kind
 
     return enter
 
 
-def weighings() -> Mapping[str, RuleEntry]:
+def weightings() -> Mapping[str, RuleEntry]:
     """All balance rules by name."""
-    return dict(sorted(WEIGHINGS.entries().items()))
+    return dict(sorted(WEIGHTINGS.entries().items()))
 
 
 def temperature_rules() -> Mapping[str, RuleEntry]:

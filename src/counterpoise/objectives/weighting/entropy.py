@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from counterpoise.objectives.weighing.base import PositionWeighing, Side, check_range, register
+from counterpoise.objectives.weighting.base import PositionWeighting, Side, check_range, register
 
 
 @register(
@@ -15,7 +15,7 @@ from counterpoise.objectives.weighing.base import PositionWeighing, Side, check_
     paper="Amara et al., BD-KD: Balancing the divergences for online knowledge distillation, arXiv 2212.12965",
     year=2022,
 )
-class Entropy(PositionWeighing):
+class Entropy(PositionWeighting):
     r"""The divergence that mends the student's confidence counts `emphasis` times, the other one once.
 
     With H the entropy of the softmax at temperature 1: where H(student) < H(teacher), the student is too sure, and

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from counterpoise import BalanceDivergence
-from counterpoise.objectives.weighing.base import Side
-from counterpoise.objectives.weighing.class_ratio import ClassRatio
+from counterpoise.objectives.weighting.base import Side
+from counterpoise.objectives.weighting.class_ratio import ClassRatio
 
 seeds = st.integers(0, 2**31)
 

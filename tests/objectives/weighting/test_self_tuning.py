@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from counterpoise import BalanceDivergence
-from counterpoise.objectives.weighing.base import Side
-from counterpoise.objectives.weighing.self_tuning import SelfTuning
+from counterpoise.objectives.weighting.base import Side
+from counterpoise.objectives.weighting.self_tuning import SelfTuning
 
 seeds = st.integers(0, 2**31)
 FORWARD, REVERSE = Side(1.0, 4.0), Side(1.0, 2.0)

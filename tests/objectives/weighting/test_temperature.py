@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from counterpoise import BalanceDivergence
-from counterpoise.objectives.weighing.temperature import PerSampleTemperature
+from counterpoise.objectives.weighting.temperature import PerSampleTemperature
 
 TEACHER = torch.tensor([[1.0, -1.0], [2.0, -2.0], [3.0, -3.0]])
 
