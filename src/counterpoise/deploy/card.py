@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, metadata
 from pathlib import Path
 from typing import Any
 
 from counterpoise.deploy.folder import Description
+from counterpoise.engine.card import table
 
 START, END = "<!-- counterpoise: exports -->", "<!-- counterpoise: end of exports -->"
 _MAKERS = {
@@ -97,7 +98,7 @@ def _table_of(exports: Mapping[str, Description]) -> str:
             )
         )
     head = ("folder", "format", "MB", "metric", "loss (95%)", "same answers", "calibration", "verified")
-    return "## Exports\n\nMetrics on validation images in each runtime, beside the PyTorch student's.\n\n" + _markdown(
+    return "## Exports\n\nMetrics on validation images in each runtime, beside the PyTorch student's.\n\n" + table(
         head, rows
     )
 
@@ -129,13 +130,8 @@ def _latency(exports: Mapping[str, Description], measured: Sequence[Mapping[str,
     if not rows:
         return ""
     head = ("runtime", "threads", "batch", "median ms (95%)", "p95 ms", "machine")
-    return "## Latency\n\nOf a whole batch, as `counterpoise measure` found it.\n\n" + _markdown(head, rows)
+    return "## Latency\n\nOf a whole batch, as `counterpoise measure` found it.\n\n" + table(head, rows)
 
 
 def _parts(parts: Mapping[str, str]) -> str:
-    return "## Licenses of its parts\n\n" + _markdown(("part", "whose, and under which license"), list(parts.items()))
-
-
-def _markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "/") for cell in row) + " |" for row in lines)
+    return "## Licenses of its parts\n\n" + table(("part", "whose, and under which license"), list(parts.items()))
