@@ -7,6 +7,7 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -164,9 +165,9 @@ class Format(ABC):
         except Exception as error:  # each runtime has errors of its own
             raise ExportError(f"{path} cannot be opened by {self.name}: {first_line(error)}") from error
 
-    @abstractmethod
     def versions(self) -> dict[str, str]:
         """The packages that make and run exports, by name."""
+        return {package: version(package) for package in self.packages}
 
     def layers(self, network: nn.Module, folder: Path, pixels: Pixels) -> Sequence[tuple[str, float]] | None:
         """By layer in order, how far the export's activations are from the student's, relative to their largest.

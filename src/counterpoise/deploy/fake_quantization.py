@@ -11,8 +11,6 @@ from __future__ import annotations
 import contextlib
 import difflib
 import importlib.util
-import logging
-import warnings
 from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -20,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from counterpoise.deploy.tracing import quiet
 from counterpoise.errors import ConfigError, MissingExtraError
 
 INSIDE = "student.net."
@@ -103,7 +102,7 @@ class _Rounding(nn.Module):
         super().__init__()
         if importlib.util.find_spec("torchao") is None:
             raise MissingExtraError("Fake quantization", "quantize")
-        with _silent():
+        with quiet():  # torchao speaks of its compiled parts for other processors
             from torchao.quantization.pt2e import FakeQuantize, MinMaxObserver, PerChannelMinMaxObserver
         self.weight: nn.Parameter | None = None
         self.rests = False
@@ -167,15 +166,3 @@ class _Rounding(nn.Module):
     def _after(self, layer: nn.Module, inputs: Any, output: Any) -> None:
         if self.weight is not None:
             layer._parameters["weight"], self.weight = self.weight, None
-
-
-@contextlib.contextmanager
-def _silent() -> Iterator[None]:
-    """Without what torchao says of its compiled parts for other processors."""
-    logging.disable(logging.WARNING)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            yield
-        finally:
-            logging.disable(logging.NOTSET)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import logging
 import re
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -22,6 +26,20 @@ def trace(network: nn.Module, example: Tensor, batch: Mapping[int, Any] | None =
         raise ExportError(
             f"The network's Python cannot be turned into a graph: {first[0] if first else type(error).__name__}{hint}"
         ) from error
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without what converters print, log and warn of their own insides; what goes wrong in them is raised."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    nothing = io.StringIO()
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(nothing), contextlib.redirect_stderr(nothing):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)
 
 
 def lacking(format_name: str, error: Exception, program: torch.export.ExportedProgram) -> ExportError:

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
 import re
 import sys
-import warnings
-from collections.abc import Callable, Iterator, Mapping
-from importlib.metadata import version
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from counterpoise.deploy.base import Format, Request, Runtime, register
-from counterpoise.deploy.tracing import lacking, trace
+from counterpoise.deploy.tracing import lacking, quiet, trace
 from counterpoise.errors import ExportError
 
 PACKAGE = "model.mlpackage"
@@ -56,7 +51,7 @@ class CoreML(Format):
     def convert(self, network: nn.Module, request: Request, metadata: Mapping[str, str], out: Path) -> dict[str, Any]:
         if request.batch != 1:
             raise ExportError(f"coreml takes one image at once, not {request.batch or 'any number'}: --batch 1.")
-        with _quiet():
+        with quiet():
             import coremltools
 
             program = trace(_Image(network), request.example.float())
@@ -83,9 +78,6 @@ class CoreML(Format):
             (out / PACKAGE / "executorch_debug_handle_mapping.json").unlink(missing_ok=True)  # of no use to Core ML
         return {"input": "one RGB image", "needs": "iOS 16 or macOS 13"}
 
-    def versions(self) -> dict[str, str]:
-        return {"coremltools": version("coremltools")}
-
 
 class _Image(nn.Module):
     """A network that takes pixels as Core ML holds them: floats in [0, 255]."""
@@ -97,16 +89,3 @@ class _Image(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         logits: Tensor = self.network(pixels / 255)
         return logits
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without progress bars, and without what coremltools says of versions and of the runtime that is not here."""
-    disabled = logging.root.manager.disable
-    logging.disable(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(disabled)

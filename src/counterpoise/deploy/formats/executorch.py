@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
-import logging
-import warnings
-from collections.abc import Callable, Iterator, Mapping
-from importlib.metadata import version
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,7 +13,7 @@ import torch
 from torch import nn
 
 from counterpoise.deploy.base import Calibration, Format, Request, Runtime, register
-from counterpoise.deploy.tracing import lacking, layer_of, trace
+from counterpoise.deploy.tracing import lacking, layer_of, quiet, trace
 from counterpoise.errors import ExportError
 from counterpoise.system.files import replacing
 
@@ -52,20 +48,20 @@ class ExecuTorch(Format):
     """Programs that XNNPACK computes; operators that it does not take run in ExecuTorch's portable kernels."""
 
     name = "executorch"
-    packages = ("torchao", "executorch")
+    packages = ("torchao", "torch", "executorch")
     files = ("model.pte",)
     precisions = ("float32", "int8")
     methods = ("minmax", "mse")
     load: ClassVar[Callable[[str, int | None], Runtime]] = staticmethod(load)
 
     def convert(self, network: nn.Module, request: Request, metadata: Mapping[str, str], out: Path) -> dict[str, Any]:
-        with _quiet():
+        with quiet():
             return self._write(_program(network, request), request, metadata, out)
 
     def quantize(
         self, network: nn.Module, request: Request, metadata: Mapping[str, str], out: Path, calibration: Calibration
     ) -> dict[str, Any]:
-        with _quiet():
+        with quiet():
             from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import XNNPACKQuantizer
             from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
@@ -80,9 +76,6 @@ class ExecuTorch(Format):
                 for pixels in calibration.batches(size):
                     prepared(pixels)
             return self._write(_program(convert_pt2e(prepared), request), request, metadata, out)
-
-    def versions(self) -> dict[str, str]:
-        return {package: version(package) for package in ("executorch", "torchao", "torch")}
 
     def _write(
         self, program: torch.export.ExportedProgram, request: Request, metadata: Mapping[str, str], out: Path
@@ -172,16 +165,3 @@ def _refuse_unknown(program: Any, graph: torch.fx.GraphModule) -> None:
                 short = operator.name.partition("::")[2].strip("_")
                 layers = sorted({layer_of(node) for node in graph.graph.nodes if short in node.name})
                 raise ExportError(f"executorch has no kernel for {name}, needed by {', '.join(layers)}.")
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without what torchao and the exporter say of each other's deprecations."""
-    level = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(level)

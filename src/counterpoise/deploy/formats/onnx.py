@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
 import tempfile
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from importlib.metadata import version
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 from weakref import WeakKeyDictionary
@@ -19,7 +14,7 @@ from torch import Tensor, nn
 
 from counterpoise.deploy import any_size
 from counterpoise.deploy.base import Calibration, Format, Pixels, Request, Runtime, register
-from counterpoise.deploy.tracing import lacking, trace
+from counterpoise.deploy.tracing import lacking, quiet, trace
 from counterpoise.errors import ConfigError, ExportError
 
 if TYPE_CHECKING:
@@ -109,9 +104,6 @@ class Onnx(Format):
         onnx.checker.check_model(model)
         (out / self.files[0]).write_bytes(model.SerializeToString())
         return {"opset": opset_of(model), **_shares(model)}
-
-    def versions(self) -> dict[str, str]:
-        return {package: version(package) for package in self.packages}
 
     def layers(self, network: nn.Module, folder: Path, pixels: Pixels) -> Sequence[tuple[str, float]]:
         import onnx
@@ -334,19 +326,3 @@ def activations(network: nn.Module, names: Sequence[str], pixels: Tensor) -> dic
         for hook in hooks:
             hook.remove()
     return {name: value for name, value in seen.items() if calls[name] == 1}
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Without the exporter's progress and warnings, which are about its own insides."""
-    loggers = [logging.getLogger(name) for name in ("", "torch.onnx", "nncf")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
-        try:
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)

@@ -7,7 +7,6 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,6 +16,7 @@ from torch import nn
 from counterpoise.deploy import any_size
 from counterpoise.deploy.base import Calibration, Format, Pixels, Request, Runtime, register
 from counterpoise.deploy.formats import onnx
+from counterpoise.deploy.tracing import quiet
 from counterpoise.errors import ConfigError
 
 LAYERS = ("Convolution", "GroupConvolution", "ConvolutionBackpropData", "GroupConvolutionBackpropData", "MatMul")
@@ -68,7 +68,7 @@ class OpenVino(Format):
         names = onnx.kept_nodes(translated, calibration.keep)
         around = [f"^{re.escape(any_size.PREFIX)}"] if request.any_size else []
         model = _read(translated, request)
-        with onnx.quiet(), _deeper(10 * len(model.get_ordered_ops())):
+        with quiet(), _deeper(10 * len(model.get_ordered_ops())):
             model = nncf.quantize(
                 model,
                 nncf.Dataset(batches, lambda pixels: pixels.numpy()),
@@ -88,9 +88,6 @@ class OpenVino(Format):
         _save(model, metadata, out / self.files[0], halved=False)
         fakes = sum(operator.get_type_name() == "FakeQuantize" for operator in model.get_ordered_ops())
         return {"operators": len(model.get_ordered_ops()), "fake_quantizers": fakes}
-
-    def versions(self) -> dict[str, str]:
-        return {package: version(package) for package in self.packages}
 
     def layers(self, network: nn.Module, folder: Path, pixels: Pixels) -> Sequence[tuple[str, float]]:
         import openvino
