@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -87,7 +87,7 @@ class Agreement:
     def objection(self, precision: str, same: float | None = None) -> str:
         """Why it is not to be trusted; empty where it is. same: percent asked for instead of the precision's."""
         limit = LIMITS[precision] if same is None else LIMITS[precision]._replace(same=same)
-        bound = None if limit.difference is None else limit.difference * max(1.0, self.largest_logit)
+        bound = rounding(precision, self.largest_logit)
         if bound is not None and not self.largest_difference <= bound:
             return f"logits differ by up to {self.largest_difference:.3g} (at most {bound:.3g} for {precision})"
         # What resizing costs is told, not refused: that is how the export is fed.
@@ -103,6 +103,19 @@ class Agreement:
         ):
             return f"{self.metric} falls from {self.student:.2f} to {self.export:.2f}"
         return ""
+
+
+def difference(found: Tensor, expected: Tensor) -> float:
+    """The largest one of logits; infinite where they differ in shape, or one is no number."""
+    if found.shape != expected.shape:
+        return float("inf")
+    return float((found - expected).abs().nan_to_num(float("inf")).max())
+
+
+def rounding(precision: str, largest_logit: float) -> float | None:
+    """By how much logits may differ for rounding alone; None where that is not bounded."""
+    limit = LIMITS[precision].difference
+    return None if limit is None else limit * max(1.0, largest_logit)
 
 
 def answer(runtime: Runtime, pixels: Pixels, batch: int | None) -> Logits:
@@ -160,37 +173,38 @@ def compare(
     """
     largest = scale = 0.0
     same = positions = images = resized = converted = 0
-    states: list[list[Tensor]] = [[], []]
+    states: tuple[list[Tensor], list[Tensor]] = ([], [])
     for shown in batches:
         pair = shown if isinstance(shown, Pair) else Pair(shown[0], *shown)
         seen, fed, target, _ = pair
         expected = student_answer(network, seen)
-        pixels = fed if fed is seen else fed.contiguous()
-        reference = expected if fed is seen else student_answer(network, pixels)
-        found = torch.from_numpy(np.ascontiguousarray(answer(runtime, pixels.numpy(), batch))).float()
+        reference = expected if fed is seen else student_answer(network, fed.contiguous())
+        found = torch.from_numpy(np.ascontiguousarray(answer(runtime, fed.contiguous().numpy(), batch))).float()
         if found.shape != reference.shape or not bool(found.isfinite().all()):
             found = torch.full_like(reference, float("nan"))
-        largest = max(largest, float((found - reference).abs().max().nan_to_num(float("inf"))))
+        largest = max(largest, difference(found, reference))
         scale = max(scale, float(reference.abs().max()))
         answers, references = pair.answers(found), pair.answers(reference)
         own = references if fed is seen else list(expected)
-        for row, logits in enumerate(answers):
-            known, truth = logits[None].nan_to_num(0.0), target[row : row + 1]
-            converted += task.agreeing(references[row][None], known, truth)[0]
-            hit, total = task.agreeing(own[row][None], known, truth)
+        for row, truth in enumerate(target.split(1)):
+            logits = answers[row][None]
+            converted += task.agreeing(references[row][None], logits.nan_to_num(0.0), truth)[0]
+            hit, total = task.agreeing(own[row][None], logits.nan_to_num(0.0), truth)
             same, positions = same + hit, positions + total
-        images += len(pixels)
-        watch(images)
-        resized += 0 if fed is seen else len(fed)
-        for side, rows in enumerate((own, answers)):
-            for row, logits in enumerate(rows):
+            for side, shown_logits in zip(states, (own[row][None], logits), strict=True):
                 score = task.score(classes)
-                score.update(logits[None], target[row : row + 1])
-                states[side].append(score.state.cpu().double())
+                score.update(shown_logits, truth)
+                side.append(score.state.cpu().double())
+        images += len(fed)
+        resized += 0 if fed is seen else len(fed)
+        watch(images)
     student, export = (torch.stack(side) for side in states)
-    metric = task.headline
     mine, other = (_metric(task, classes, side.sum(0)) for side in (student, export))
-    common = Agreement(
+    labeled: dict[str, Any] = {}
+    if mine is not None and other is not None:
+        interval = _interval(task, classes, student, export, resamples) if resamples else None
+        labeled = {"metric": task.headline, "student": mine, "export": other, "interval": interval}
+    return Agreement(
         images,
         largest,
         scale,
@@ -198,11 +212,8 @@ def compare(
         positions,
         resized=resized,
         converted=100 * converted / positions,
+        **labeled,
     )
-    if mine is None or other is None:
-        return common
-    interval = _interval(task, classes, student, export, resamples) if resamples else None
-    return replace(common, metric=metric, student=mine, export=other, interval=interval)
 
 
 def _metric(task: Task, classes: int, state: Tensor) -> float | None:

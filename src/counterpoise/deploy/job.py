@@ -165,10 +165,7 @@ def make(job: ExportJob, out: Path, calibration: Calibration | None) -> dict[str
 def compared(job: ExportJob, runtime: base.Runtime, out: Path) -> agreement.Agreement | None:
     """The agreement on validation images. Raises ExportError where there is too little of it, with the layer."""
     if job.data is None:
-        samples = [(pictures.generated(8, job.request.size), None)]
-        difference = _first_look(job, runtime, samples[0][0])
-        if difference:
-            raise _refusal(job, out, samples[0][0], difference)
+        _compare_generated(job, runtime, out)
         return None
     images = pictures.spread(job.data.val, job.images)
     pairs = pictures.pairs(images, job.student, job.section, job.request)
@@ -192,15 +189,15 @@ def compared(job: ExportJob, runtime: base.Runtime, out: Path) -> agreement.Agre
     return found
 
 
-def _first_look(job: ExportJob, runtime: base.Runtime, pixels: torch.Tensor) -> str:
-    """Without data: whether logits of generated pictures differ by more than rounding."""
-    expected = agreement.student_answer(job.network, pixels)
-    answered = torch.from_numpy(agreement.answer(runtime, pixels.numpy(), job.request.batch)).float()
-    limit = agreement.LIMITS[job.request.precision].difference
-    bound = 1.0 if limit is None else limit
-    largest = float((answered - expected).abs().max())
-    scale = max(1.0, float(expected.abs().max()))
-    return "" if largest <= bound * scale else f"logits of generated pictures differ by up to {largest:.3g}"
+def _compare_generated(job: ExportJob, runtime: base.Runtime, out: Path) -> None:
+    """Without data: raises ExportError where logits of generated pictures differ by more than rounding."""
+    shown = pictures.generated(8, job.request.size)
+    expected = agreement.student_answer(job.network, shown)
+    answered = torch.from_numpy(agreement.answer(runtime, shown.numpy(), job.request.batch)).float()
+    largest, scale = agreement.difference(answered, expected), float(expected.abs().max())
+    bound = agreement.rounding(job.request.precision, scale)
+    if not largest <= (max(1.0, scale) if bound is None else bound):
+        raise _refusal(job, out, shown, f"logits of generated pictures differ by up to {largest:.3g}")
 
 
 def _refusal(job: ExportJob, out: Path, pixels: torch.Tensor, why: str) -> DisagreementError:

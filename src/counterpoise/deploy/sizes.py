@@ -71,8 +71,8 @@ def _unlike(network: Deployed, chosen: Format, request: Request) -> str:
                 found = torch.from_numpy(agreement.answer(runtime, shown.numpy(), request.batch))
             except Exception as error:  # each runtime has errors of its own
                 return f"at {size[0]} x {size[1]} the runtime says {first_line(error)}"
-            bound = (agreement.LIMITS["float32"].difference or 0.0) * max(1.0, float(expected.abs().max()))
-            if found.shape != expected.shape or not float((found - expected).abs().max()) <= bound:
+            bound = agreement.rounding("float32", float(expected.abs().max())) or 0.0
+            if not agreement.difference(found, expected) <= bound:
                 return f"at {size[0]} x {size[1]} its graph answers otherwise than the student"
         del runtime
     return ""

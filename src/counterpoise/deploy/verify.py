@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
 
 from counterpoise.config.options import keywords
 from counterpoise.deploy import agreement, base, folder, pictures
@@ -80,12 +79,13 @@ def _against_reference(place: Path, described: folder.Description, runtime: base
             f"{place} does not answer pictures of {described.input.size[0]} x {described.input.size[1]}: "
             f"{base.first_line(error)}"
         ) from error
-    differences = {whose: _apart(answered, logits) for whose, logits in remembered.items()}
-    limit = agreement.LIMITS[described.precision].difference
-    scale = max(1.0, float(remembered["student"].abs().max()))
+    differences = {whose: agreement.difference(answered, logits) for whose, logits in remembered.items()}
+    scale = float(remembered["student"].abs().max())
     for whose, difference in differences.items():
-        # In 8 bits processors round unlike each other, and a student's logits are no bound for its export's.
-        bound = scale * (limit if limit is not None else 0.25 if whose == "export" else 1.0)
+        bound = agreement.rounding(described.precision, scale)
+        if bound is None:
+            # In 8 bits processors round unlike each other, and a student's logits are no bound for its export's.
+            bound = max(1.0, scale) * (0.25 if whose == "export" else 1.0)
         if not difference <= bound:
             there = "the student's" if whose == "student" else "its own where it was made"
             raise ExportError(
@@ -93,12 +93,6 @@ def _against_reference(place: Path, described: folder.Description, runtime: base
                 f"(at most {bound:.3g} for {described.precision})."
             )
     return differences
-
-
-def _apart(one: Tensor, other: Tensor) -> float:
-    if one.shape != other.shape:
-        return float("inf")
-    return float((one - other).abs().nan_to_num(float("inf")).max())
 
 
 def _against_student(
