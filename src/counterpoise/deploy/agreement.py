@@ -186,8 +186,8 @@ def compare(
         scale = max(scale, float(reference.abs().max()))
         answers, references = pair.answers(found), pair.answers(reference)
         own = references if fed is seen else list(expected)
-        for row, truth in enumerate(target.split(1)):
-            logits = answers[row][None]
+        for row in range(len(answers)):
+            logits, truth = answers[row][None], target[row : row + 1]
             converted += task.agreeing(references[row][None], logits.nan_to_num(0.0), truth)[0]
             hit, total = task.agreeing(own[row][None], logits.nan_to_num(0.0), truth)
             same, positions = same + hit, positions + total
