@@ -12,7 +12,7 @@ from typing import Any
 from counterpoise.config.options import keywords
 from counterpoise.deploy import card, folder
 from counterpoise.deploy.options import Push
-from counterpoise.engine.card import of_epoch
+from counterpoise.engine.card import for_epoch
 from counterpoise.engine.student import as_json
 from counterpoise.engine.student_epochs import read_epoch
 from counterpoise.errors import ConfigError, PushError, RunError
@@ -71,7 +71,7 @@ def _gather(student: Path, out: Path, asked: Push) -> list[str]:
     measurements = _measurements(student, source) if asked.measured is None else asked.measured
     measured = [_json(Path(file)) for file in measurements]
     _check_files((source, *chosen))
-    text = of_epoch(_card(source), shipped, described)
+    text = for_epoch(_card(source), shipped, described)
     parts = card.parts_of(described.architecture, described.provenance)
     try:
         shutil.copytree(source, out, ignore=shutil.ignore_patterns(EXPORTS), dirs_exist_ok=True)

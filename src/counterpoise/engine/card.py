@@ -64,7 +64,7 @@ for answer in student.predict(["photo.jpg"]):
     return str(ModelCard(f"---\n{data.to_yaml()}\n---\n{body}"))
 
 
-def of_epoch(card: str, before: folder.Description, after: folder.Description) -> str:
+def for_epoch(card: str, before: folder.Description, after: folder.Description) -> str:
     """The card of a student, for that of another epoch of its run."""
     if before == after:
         return card
