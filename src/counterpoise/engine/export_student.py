@@ -4,85 +4,126 @@ from __future__ import annotations
 
 import json
 import platform
+import re
 import subprocess
-from dataclasses import MISSING, asdict, fields
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, fields, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from torch import Tensor
 
 from counterpoise import config
+from counterpoise.engine.evaluator import quick_score
 from counterpoise.engine.run_folder import RunFolder, run_hash
-from counterpoise.engine.shipping import epoch_of, shipment
 from counterpoise.engine.student import save_student
 from counterpoise.engine.trainer import Result, Trainer
+from counterpoise.errors import RunError
 from counterpoise.models.folder import shipped_epoch
+from counterpoise.models.network import VisionModel
 from counterpoise.system import documents
-from counterpoise.system.files import write_text
+from counterpoise.system.files import read_tensors, write_text
 from counterpoise.system.machine import device_name
 from counterpoise.teachers.identity import WEIGHTS
 
 
 def export_student(trainer: Trainer) -> Result:
-    """Write the student of a trained run, and sum it up. Only the first process writes."""
+    """Write the student of a trained run, and sum it up. Only the first process writes.
+
+    Its scores are those that `evaluate` finds. Raises RunError where the best weights are to ship and cannot be read.
+    """
     run, parts, progress, folder = trainer.run, trainer.parts, trainer.progress, trainer.folder
-    student = parts.student
-    shipped = shipment(trainer)
-    student.net.load_state_dict(shipped.weights)
-    parameters = sum(p.numel() for p in student.parameters())
-    steps = progress.step
+    # Copies: below, the student gets other weights in their place.
+    weights = {name: value.clone() for name, value in trainer.optimization.shipped_weights().items()}
+    last = {**_score(trainer, weights), "epoch": progress.last["epoch"]}
+    best = dict(last) if progress.best.get("epoch") == last["epoch"] else progress.best
+    best_weights = None if progress.best.get("epoch") == last["epoch"] else _best_weights(trainer)
+    if best_weights is not None:
+        best = {**_score(trainer, best_weights), "epoch": progress.best["epoch"]}
+        weights = best_weights if run.train.ship == "best" else weights
+    parts.student.net.load_state_dict(weights)
     corrupt = trainer.processes.union({*parts.train.corrupt, *parts.val.corrupt})
-    images = steps / trainer.steps_per_epoch * len(parts.train.images)
     if trainer.processes.first:
-        metrics = {"last": shipped.last, "best": shipped.best, "teacher": progress.teacher}
         provenance = {
             "teacher": _teacher(trainer),
             "data_fingerprint": parts.identity["data"],
             "objective": {
                 name: term.model_dump(mode="json", exclude_unset=True) for name, term in run.objective.items()
             },
-            "epoch": epoch_of(trainer, shipped),
+            "epoch": _epoch(trainer, last, best),
             "run_sha256": run_hash(run),
             "versions": versions(),
             "commit": commit(),
         }
-        save_student(student, folder.student, classes=parts.classes, metrics=metrics, provenance=provenance)
+        metrics = {"last": last, "best": best, "teacher": progress.teacher}
+        save_student(parts.student, folder.student, classes=parts.classes, metrics=metrics, provenance=provenance)
+    images = progress.step / trainer.steps_per_epoch * len(parts.train.images)
     result = Result(
         folder=folder.path,
-        last=shipped.last,
-        best=shipped.best,
+        last=last,
+        best=best,
         teacher=progress.teacher,
-        parameters=parameters,
+        parameters=sum(p.numel() for p in parts.student.parameters()),
         bytes=(folder.student / "model.safetensors").stat().st_size if trainer.processes.first else 0,
         epochs=run.train.epochs,
-        steps=steps,
+        steps=progress.step,
         seconds=progress.seconds,
         images_per_second=images / max(progress.train_seconds, 1e-9),
         corrupt=len(corrupt),
-        note=""
-        if trainer.begun_at < steps
-        else f"No step was left to train. The student is that of the {run.train.ship} epoch.",
         compile_seconds=progress.compile_seconds,
     )
     if trainer.processes.first:
-        write_text(
-            folder.summary,
-            json.dumps(
-                {
-                    **{name: value for name, value in asdict(result).items() if name != "note"},
-                    "folder": str(folder.path),
-                    "corrupt_files": corrupt,
-                    "machine": device_name(trainer.processes.device),
-                },
-                indent=2,
-            )
-            + "\n",
-        )
-    return result
+        summary = {name: value for name, value in asdict(result).items() if name != "note"}
+        machine = device_name(trainer.processes.device)
+        summary |= {"folder": str(folder.path), "corrupt_files": corrupt, "machine": machine}
+        write_text(folder.summary, json.dumps(summary, indent=2) + "\n")
+    if trainer.begun_at < progress.step:
+        return result
+    return replace(result, note=f"No step was left to train. The student is that of the {run.train.ship} epoch.")
 
 
-def finished(folder: RunFolder, run: config.Run) -> Result | None:
+def _score(trainer: Trainer, weights: Mapping[str, Tensor]) -> dict[str, float]:
+    """The quick score of the student with these weights, in the form in which it is loaded from its folder."""
+    parts = trainer.parts
+    student = parts.student
+    student.net.load_state_dict(weights)
+    student.net.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    plain = VisionModel(**student.settings()).to(trainer.processes.device)  # not compiled
+    with student.shipping():
+        return quick_score(plain, parts.val, parts.task, trainer.processes, parts.teacher)
+
+
+def _best_weights(trainer: Trainer) -> dict[str, Tensor] | None:
+    """Those in the run folder; None where they are gone, and not needed."""
+    trainer.processes.barrier()  # until the first process has written them
+    path = trainer.folder.best
+    try:
+        return read_tensors(path)[0]
+    except (OSError, SafetensorError, ValueError) as error:
+        if trainer.run.train.ship != "best":
+            return None
+        raise RunError(
+            f"The weights of the best epoch, {path}, cannot be read: {error}. Ship the last ones: --train.ship last."
+        ) from None
+
+
+def _epoch(trainer: Trainer, last: Mapping[str, float], best: Mapping[str, float]) -> dict[str, Any]:
+    """Of which epoch the weights are, by what the best one was found, and whether other images are left to test on.
+
+    These are images that neither trained nor chose: the data's own val behind held-out images, or a test part.
+    """
+    run, headline = trainer.run, trainer.parts.task.headline
+    number = (best if run.train.ship == "best" else last)["epoch"]
+    chosen = {"best": best["epoch"], "by": headline} if headline in best else {}
+    unused = [note for note in trainer.parts.found.values.get("notes", []) if note.startswith("not used:")]
+    own_test = run.data.held_out > 0 or any(re.search(r"\btest(ing)?\b", note, re.IGNORECASE) for note in unused)
+    return {"ships": run.train.ship, "number": number, "of": run.train.epochs, **chosen, "own_test": own_test}
+
+
+def result_of(folder: RunFolder, run: config.Run) -> Result | None:
     """What came out of a run that has come to its end, and has the student that `run` asks for; None where it has not.
 
     Where there is a student of another epoch, or none, there is still something to do.
@@ -92,9 +133,10 @@ def finished(folder: RunFolder, run: config.Run) -> Result | None:
         described = documents.read_json(folder.student / "student.json", within=folder.path)
         if shipped_epoch(described["provenance"]) != run.train.ship:
             return None
-        told = (field for field in fields(Result) if field.name not in ("folder", "note"))
         values = {  # earlier versions did not count all of it
-            field.name: summary[field.name] for field in told if field.name in summary or field.default is MISSING
+            field.name: summary[field.name]
+            for field in fields(Result)
+            if field.name not in ("folder", "note") and (field.name in summary or field.default is MISSING)
         }
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -106,17 +148,23 @@ def finished(folder: RunFolder, run: config.Run) -> Result | None:
 
 
 def _teacher(trainer: Trainer) -> dict[str, Any] | None:
-    parts = trainer.parts
-    if parts.teacher is not None:
-        model = parts.teacher.model
-        known = parts.teacher_identity
-        found = {**known, "architecture": model.name, "sha256": known[WEIGHTS], "metrics": trainer.progress.teacher}
-        del found[WEIGHTS]
-        return found if parts.stored is None else {**found, "store": parts.stored.store.name}
-    if parts.stored is None:
+    """Who the teacher is, and the store that its answers were read from."""
+    live, stored = trainer.parts.teacher, trainer.parts.stored
+    store = {} if stored is None else {"store": stored.store.name}
+    if live is not None:
+        known = {part: value for part, value in trainer.parts.teacher_identity.items() if part != WEIGHTS}
+        sha256 = trainer.parts.teacher_identity[WEIGHTS]
+        return {
+            **known,
+            "architecture": live.model.name,
+            "sha256": sha256,
+            "metrics": trainer.progress.teacher,
+            **store,
+        }
+    if stored is None:
         return None
-    header = parts.stored.store.header
-    return {**header.notes, "sha256": header.teacher, "store": parts.stored.store.name, "precision": header.precision}
+    header = stored.store.header
+    return {**header.notes, "sha256": header.teacher, **store, "precision": header.precision}
 
 
 def versions() -> dict[str, str]:
@@ -132,15 +180,9 @@ def versions() -> dict[str, str]:
 
 def commit() -> str | None:
     """The commit of counterpoise, where it runs from a checkout; not that of whatever else it is installed below."""
-    here = Path(__file__).resolve().parent
+    command = ["git", "-C", str(Path(__file__).resolve().parent), "rev-parse", "--show-prefix", "HEAD"]
     try:
-        done = subprocess.run(
-            ["git", "-C", str(here), "rev-parse", "--show-prefix", "HEAD"],
-            capture_output=True,
-            text=True,
-            timeout=5,
-            check=False,
-        )
+        done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
     prefix, _, found = done.stdout.strip().partition("\n")

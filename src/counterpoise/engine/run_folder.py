@@ -18,6 +18,7 @@ from counterpoise import config
 from counterpoise.config import keys
 from counterpoise.data.sources.base import ImageSet
 from counterpoise.data.summary import Found
+from counterpoise.engine import state
 from counterpoise.errors import CounterpoiseError, RunError
 from counterpoise.system import documents
 from counterpoise.system.files import write_text
@@ -98,7 +99,7 @@ class RunFolder:
         self.checkpoint.parent.mkdir(exist_ok=True)
         write_text(self.run_file, config.dump(run))
 
-    def tell(self, found: Found) -> None:
+    def write_found(self, found: Found) -> None:
         """Write down what was found in the data, as it was printed and as values."""
         write_text(self.path / DATA, json.dumps({"said": found.text(), **found.values}, indent=2) + "\n")
 
@@ -108,28 +109,23 @@ class RunFolder:
 
     def identity(self) -> dict[str, str]:
         """What was noted; of runs of earlier versions what their checkpoint or student says, which may be nothing."""
-        from counterpoise.engine import state
-
         try:
-            return _words(documents.read_json(self.path / IDENTITY, within=self.path))
+            return _texts(documents.read_json(self.path / IDENTITY, within=self.path))
         except (OSError, ValueError, CounterpoiseError):
             pass
-        found = state.origin_of(self.checkpoint)
-        if found:
+        if found := state.origin_of(self.checkpoint):
             return found
         try:
             provenance = documents.read_json(self.student / "student.json", within=self.path)["provenance"]
             weights = (provenance["teacher"] or {}).get("sha256", "")
-            return _words({"data": provenance["data_fingerprint"], **({"teacher": weights} if weights else {})})
+            return _texts({"data": provenance["data_fingerprint"], **({"teacher": weights} if weights else {})})
         except (OSError, ValueError, LookupError, TypeError, AttributeError, CounterpoiseError):
             return {}
 
     def check_identity(self, found: Mapping[str, str], classes: Sequence[str]) -> None:
         """Raises RunError where the run was trained on other data, or by another teacher."""
-        from counterpoise.engine import state
-
-        if kept := self.identity():
-            state.check_origin(self.checkpoint, kept, found, classes)
+        if noted := self.identity():
+            state.check_origin(self.checkpoint, noted, found, classes)
 
     def started(self) -> bool:
         """Whether there is a run to go on with; False where one was killed before it had begun.
@@ -150,19 +146,22 @@ class RunFolder:
         """Write down whose weights are the student now, which may change on the way."""
         run = self.read()
         if run.train.ship != epoch:
-            write_text(
-                self.run_file,
-                config.dump(run.model_copy(update={"train": run.train.model_copy(update={"ship": epoch})})),
-            )
+            train = run.train.model_copy(update={"ship": epoch})
+            write_text(self.run_file, config.dump(run.model_copy(update={"train": train})))
 
     def check_same(self, run: config.Run) -> None:
         """Raises RunError unless `run` is the run that was started here, up to what may change on the way."""
         differing = keys.differences(self.read(), run, resume=True)
         if differing:
             lines = "\n".join(f"  {key}: {old!r} there, {new!r} given" for key, (old, new) in differing.items())
+            if "train.epochs" in differing:
+                lines += (
+                    "\nThe schedule of a run depends on train.epochs, so it gets no more of them. To train its student "
+                    f"further, start another run with --student.checkpoint {self.path}, once this one has come to its "
+                    "end."
+                )
             raise RunError(
                 f"Run folder {self.path} was started with other options, so it cannot be resumed with these:\n{lines}"
-                f"{_further(self.path) if 'train.epochs' in differing else ''}"
             )
 
     def read_as_started(self, run: config.Run) -> config.Run:
@@ -184,10 +183,10 @@ class RunFolder:
             images: of the training half; `in_arrays`: whether their source holds them in memory by itself.
         """
         started, views = self.read(), run.data.views
-        old, new = keys.flatten(started), keys.flatten(run)
+        old = keys.flatten(started)
         differing = [
             f"{key}: {old[key]!r} there, {value!r} now"
-            for key, value in new.items()
+            for key, value in keys.flatten(run).items()
             if keys.row(key).auto == "data" and old.get(key) not in (None, "auto", value)
         ]
         if differing:
@@ -198,9 +197,10 @@ class RunFolder:
             )
         # Earlier versions left `auto` in the run file, and padded only what they held in memory.
         extent, limit = images.common_extent, started.data.memory_limit_gb
-        if run.task == "classification" and started.data.views.crop == "auto" and views.crop == "pad" and extent:
+        padded_now = run.task == "classification" and started.data.views.crop == "auto" and views.crop == "pad"
+        if padded_now and extent and not in_arrays:
             gigabytes = len(images) * 3 * extent[0] * extent[1] / 1e9
-            if not in_arrays and gigabytes > limit:
+            if gigabytes > limit:
                 raise RunError(
                     f"The run in {self.path} was started by an earlier version, which showed these pictures in resized "
                     f"crops, because they take {gigabytes:.3g} GB and data.memory_limit_gb was {limit:g}; now small "
@@ -233,15 +233,7 @@ class RunFolder:
             return file.seek(0, os.SEEK_END)
 
 
-def _further(run: Path) -> str:
-    """The way to more epochs than a run was started with."""
-    return (
-        "\nThe schedule of a run depends on train.epochs, so it gets no more of them. To train its student further, "
-        f"start another run with --student.checkpoint {run}, once this one has come to its end."
-    )
-
-
-def _words(found: Any) -> dict[str, str]:
+def _texts(found: Any) -> dict[str, str]:
     return {key: value for key, value in found.items() if isinstance(value, str)} if isinstance(found, dict) else {}
 
 

@@ -15,7 +15,7 @@ from counterpoise.data.images import skipping_advised
 from counterpoise.data.sources.base import Splits
 from counterpoise.engine import inputs, recording
 from counterpoise.engine.assemble import assemble, resolve_auto
-from counterpoise.engine.export_student import export_student, finished
+from counterpoise.engine.export_student import export_student, result_of
 from counterpoise.engine.inputs import RunLike
 from counterpoise.engine.optimization import never_reached
 from counterpoise.engine.processes import join
@@ -49,9 +49,7 @@ def train(
         labels = resolved.objective.get("cross_entropy", config.Term())
         alone = {"cross_entropy": labels.model_copy(update={"weight": 1.0})}
         resolved = resolved.model_copy(update={"teacher": None, "objective": alone})
-    return _train_student(
-        resolved, resume=resume, overwrite=overwrite, student=student, data=data, show=show, deadline=deadline
-    )
+    return _train_student(resolved, resume, overwrite, student, None, data, show, deadline)
 
 
 def distill(
@@ -87,26 +85,16 @@ def distill(
     resolved = inputs.resolve(run)
     if resolved.teacher is None and teacher is None:
         raise ConfigError("distill needs a teacher: give teacher.model and teacher.checkpoint, or use train.")
-    return _train_student(
-        resolved,
-        resume=resume,
-        overwrite=overwrite,
-        student=student,
-        teacher=teacher,
-        data=data,
-        show=show,
-        deadline=deadline,
-    )
+    return _train_student(resolved, resume, overwrite, student, teacher, data, show, deadline)
 
 
 @skipping_advised()
 def _train_student(
     run: config.Run,
-    *,
     resume: bool,
     overwrite: bool,
     student: nn.Module | None,
-    teacher: nn.Module | None = None,
+    teacher: nn.Module | None,
     data: Splits | None,
     show: bool,
     deadline: float | None,
@@ -125,7 +113,7 @@ def _train_student(
             late, done = never_reached(run.train), None
             if resume:
                 folder.check_same(run)
-                done = finished(folder, run)
+                done = result_of(folder, run)
                 run = folder.read_as_started(run)
             elif late is not None:
                 raise ConfigError(late)
@@ -138,8 +126,6 @@ def _train_student(
             say(parts.found, show and processes.first)
             ending.callback(parts.train.close)  # not when the garbage collector comes, with whatever was inherited
             trainer = Trainer(parts.run, folder, parts, processes, show)
-            if not resume:
-                trainer.score_teacher()
             if resume:
                 if done is not None or folder.checkpoint.exists():  # before anything in the folder is written
                     folder.check_identity(parts.identity, parts.classes)
@@ -148,10 +134,12 @@ def _train_student(
                 if processes.first:
                     folder.ship(run.train.ship)
                 folder.check_decided(parts.run, parts.train.images, parts.in_arrays)
-            elif processes.first:
-                folder.start(parts.run)
+            else:
+                trainer.score_teacher()
             if processes.first:
-                folder.tell(parts.found)
+                if not resume:
+                    folder.start(parts.run)
+                folder.write_found(parts.found)
             processes.barrier()
             trainer.fit(resume, deadline)
             result = export_student(trainer)
@@ -194,15 +182,14 @@ def record(
         StoreError: the folder holds something else, or the disk has no room.
     """
     resolved = inputs.resolve(run)
-    place = out or resolved.out
-    if place is None:
+    folder = out or resolved.out
+    if folder is None:
         raise ConfigError("record needs a folder for the store: give --out.")
     if resolved.teacher is None and teacher is None:
         raise ConfigError("record needs a teacher: give teacher.model and teacher.checkpoint.")
     if resolved.teacher is not None:
-        resolved = resolved.model_copy(
-            update={"teacher": resolved.teacher.model_copy(update={"store": None, "missing": "refuse"})}
-        )
+        itself = resolved.teacher.model_copy(update={"store": None, "missing": "refuse"})
+        resolved = resolved.model_copy(update={"teacher": itself})
     if views == "plain":
         resolved = recording.plain(resolved)
     with join(resolved.train.device) as processes:
@@ -211,7 +198,7 @@ def record(
         finished = recording.record(
             resolved,
             parts,
-            Path(place),
+            Path(folder),
             views=views,
             epochs=inputs.positive("epochs", resolved.train.epochs if epochs is None else epochs),
             precision=precision,
@@ -219,7 +206,7 @@ def record(
             processes=processes,
             show=show,
         )
-    return {"store": str(place), "finished": finished, **store.info(Path(place))}
+    return {"store": str(folder), "finished": finished, **store.info(Path(folder))}
 
 
 def summary(result: Result) -> dict[str, Any]:
