@@ -15,8 +15,8 @@ from .engine.answers import check as check
 from .engine.answers import evaluate as evaluate
 from .engine.answers import gauge as gauge
 from .engine.answers import predict as predict
+from .engine.recording import record as record
 from .engine.runs import distill as distill
-from .engine.runs import record as record
 from .engine.runs import train as train
 from .engine.student import load_student as load_student
 from .errors import CounterpoiseError as CounterpoiseError

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from counterpoise.engine import inputs, runs
+from counterpoise.engine import inputs, recording
 from counterpoise.errors import ConfigError
 from counterpoise.teachers.store import Damage, Store, info, merge, prune, verify
 
@@ -40,6 +40,6 @@ def extend(
     if folder is None:
         raise ConfigError("extend needs --out: the folder of the store.")
     header = Store.open(folder).header
-    return runs.record(
+    return recording.record(
         resolved, out=folder, views=header.kind, epochs=epochs, precision=header.precision, show=show, **modules
     )

@@ -17,7 +17,7 @@ from counterpoise.data.loader import TrainLoader
 from counterpoise.data.sources.base import ArraySet, Splits
 from counterpoise.engine.assemble import Parts, assemble, resolve_auto
 from counterpoise.engine.fast.capturability import find_obstacle, moves, numbers
-from counterpoise.engine.fast.capture import WARM_UP, Capture, kept
+from counterpoise.engine.fast.capture import WARM_UP, Capture, plain_tensors
 from counterpoise.engine.processes import Processes, join
 from counterpoise.engine.run_folder import RunFolder
 from counterpoise.engine.trainer import Trainer
@@ -283,9 +283,9 @@ def test_numbers_are_those_that_a_graph_would_hold_fast() -> None:
 
 def test_what_a_rule_keeps_for_the_log_is_found() -> None:
     rule = objective(balance={"rule": "head_tail"})
-    assert kept(rule) == []
+    assert plain_tensors(rule) == []
     rule(Outputs(torch.randn(4, 6)), Outputs(torch.randn(4, 6)), None)
-    ((module, name, value),) = kept(rule)
+    ((module, name, value),) = plain_tensors(rule)
     assert torch.equal(vars(module)[name][0], value[0])
 
 

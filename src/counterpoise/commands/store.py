@@ -155,10 +155,10 @@ def record(
     given = flags.given(how)
     if (part := given.get("part")) is not None:
         given["part"] = _part(part)
-    from counterpoise.engine import runs
+    from counterpoise.engine import recording
 
     run = flags.resolved(run_file, options)
-    _show(runs.record(run, **given, show=not quiet and flags.is_first()), json)
+    _show(recording.record(run, **given, show=not quiet and flags.is_first()), json)
 
 
 def _part(text: str) -> tuple[int, int]:

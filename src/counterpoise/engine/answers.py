@@ -8,21 +8,22 @@ from typing import Any
 
 from torch import nn
 
-from counterpoise import config
-from counterpoise.data import checking, sources
+from counterpoise import config, tasks
+from counterpoise.data import checking, sources, summary
 from counterpoise.data.sources.base import Splits
 from counterpoise.engine import inputs, predictions
 from counterpoise.engine.assemble import build_teacher
-from counterpoise.engine.evaluator import full_report
-from counterpoise.engine.gauging import compare_models
+from counterpoise.engine.evaluator import answers, full_report, in_classes_of
 from counterpoise.engine.inputs import RunLike
 from counterpoise.engine.processes import choose_device
-from counterpoise.engine.progress import tell
+from counterpoise.engine.progress import say, tell
 from counterpoise.engine.student import load_student
 from counterpoise.engine.student_epochs import Epoch
-from counterpoise.errors import ConfigError
+from counterpoise.errors import ConfigError, DataError
 from counterpoise.models.catalog import Model
+from counterpoise.models.network import VisionModel
 from counterpoise.objectives.composite import answers_by_sigmoid
+from counterpoise.objectives.gauge import Gauge
 
 
 def evaluate(
@@ -170,17 +171,24 @@ def gauge(
     other.shown_like(network)
     around = inputs.run_around(Path(student))
     seen = 0 if data_set is not None else inputs.trained_on(Path(student), images, section)
-    result = compare_models(
-        network,
-        other,
-        images,
-        section,
-        choose_device(device),
-        inputs.positive("batch_size", batch_size),
-        temperature,
-        around is not None and answers_by_sigmoid(around.objective),
-        show,
-    )
+    at_once, where = inputs.positive("batch_size", batch_size), choose_device(device)
+
+    if images.classes:
+        images = in_classes_of(network, images)
+    sigmoid = around is not None and answers_by_sigmoid(around.objective)
+    measured = Gauge(network.num_classes, temperature, sigmoid)
+    task = tasks.get(network.task)
+    task.check(images)
+    models: tuple[VisionModel, VisionModel] = network, other
+    loaders = [task.eval_loader(images, one, section, batch_size=at_once) for one in models]
+    say(summary.of_images(images).add("shown", loaders[0].shown()), show)
+    both = (answers(one.to(where), loader, where) for one, loader in zip(models, loaders, strict=True))
+    for (batch, student_logits), (_, teacher_logits) in zip(*both, strict=True):
+        measured.update(*task.alike(student_logits, teacher_logits, batch.target))
+    result = measured.compute()
+    if not result["positions"]:
+        raise DataError("The data has no image to compare student and teacher on.")
+    result["corrupt"] = list(loaders[0].corrupt)
     return {**result, "trained_on": seen} if seen else result
 
 

@@ -20,8 +20,6 @@ from counterpoise.models.network import VisionModel
 from counterpoise.tasks import Evaluation, Task, get
 from counterpoise.teachers.live import LiveTeacher
 
-BATCH = 250
-"""Images at once where no run says how many."""
 SOFT = (
     "answers probabilities, from 0 on with a sum of 1, and its answers are taken for logits: its classes and their "
     "scores are right, its loss and calibration error are those of a softmax of a softmax. Leave the softmax out of "

@@ -1,22 +1,14 @@
-"""The balance gauge of two networks, at each evaluation of a run and on its own."""
+"""The balance gauge of student and teacher at each evaluation of a run."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from counterpoise import config
-from counterpoise.data import summary
-from counterpoise.data.sources.base import ImageSet
-from counterpoise.engine.evaluator import answers, in_classes_of
+from counterpoise.engine.evaluator import answers
 from counterpoise.engine.processes import Processes
-from counterpoise.engine.progress import say
-from counterpoise.errors import DataError
-from counterpoise.models.network import VisionModel
 from counterpoise.objectives.gauge import Gauge
-from counterpoise.tasks import Evaluation, Task, get
+from counterpoise.tasks import Evaluation, Task
 from counterpoise.teachers.live import LiveTeacher
 
 KEPT_BYTES = 200_000_000
@@ -71,36 +63,3 @@ class EvaluationGauge:
         self.gauge.state = torch.zeros_like(self.gauge.state)
         self.seen = 0
         return values
-
-
-def compare_models(
-    student: VisionModel,
-    teacher: VisionModel,
-    images: ImageSet,
-    data: config.Data,
-    device: torch.device,
-    batch_size: int,
-    temperature: float,
-    sigmoid: bool = False,
-    show: bool = False,
-) -> dict[str, Any]:
-    """The whole gauge of a student beside a teacher on images, in float32.
-
-    Raises DataError where the classes differ or no image can be read.
-    """
-    if images.classes:
-        images = in_classes_of(student, images)
-    gauge = Gauge(student.num_classes, temperature, sigmoid)
-    task = get(student.task)
-    task.check(images)
-    loaders = [task.eval_loader(images, model, data, batch_size=batch_size) for model in (student, teacher)]
-    say(summary.of_images(images).add("shown", loaders[0].shown()), show)
-    both = (
-        answers(model.to(device), loader, device) for model, loader in zip((student, teacher), loaders, strict=True)
-    )
-    for (batch, student_logits), (_, teacher_logits) in zip(*both, strict=True):
-        gauge.update(*task.alike(student_logits, teacher_logits, batch.target))
-    result = gauge.compute()
-    if not result["positions"]:
-        raise DataError("The data has no image to compare student and teacher on.")
-    return {**result, "corrupt": list(loaders[0].corrupt)}

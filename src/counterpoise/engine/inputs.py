@@ -17,6 +17,8 @@ from counterpoise.system.files import expanded
 if TYPE_CHECKING:
     from counterpoise.data.sources.base import ImageSet, Splits
 
+BATCH = 250
+"""Images at once in evaluation where no run says how many."""
 RunLike = config.Run | Mapping[str, Any] | str | Path
 
 
@@ -38,11 +40,32 @@ def data_section(student: Path, data: RunLike | None) -> config.Data:
     return read_for(_data_section(student, data), reading_of(student))
 
 
+def _data_section(student: Path, data: RunLike | None) -> config.Data:
+    if data is not None and _is_run(data):
+        return named_data(data)
+    run = run_around(student)
+    if data is None:
+        if run is None:
+            raise ConfigError(
+                f"{student} does not lie in a run folder, so say which data to evaluate it on: --data PATH."
+            )
+        return run.data
+    section = named_data(data)
+    if run is None:
+        return section
+    if _same_place(run.data.path, section.path):
+        return run.data  # held out as it was in training
+    return config.Data(path=section.path, size=run.data.size, on_corrupt=run.data.on_corrupt)
+
+
 def named_data(data: RunLike) -> config.Data:
     """The data section that was meant by a data folder, a run file, or a run."""
-    if isinstance(data, str | Path) and Path(data).suffix not in {".yaml", ".yml"}:
-        return config.Data(path=Path(data))
-    return _resolve(data).data
+    return _resolve(data).data if _is_run(data) else config.Data(path=Path(data))  # type: ignore[arg-type]
+
+
+def _is_run(data: RunLike | None) -> bool:
+    """Whether what was given says how data are divided, as a folder does not."""
+    return isinstance(data, config.Run | Mapping) or (data is not None and Path(data).suffix in {".yaml", ".yml"})
 
 
 def read_for(section: config.Data, reading: Reading) -> config.Data:
@@ -64,46 +87,27 @@ def reading_of(student: Path) -> Reading:
         return Reading()
 
 
-def _data_section(student: Path, data: RunLike | None) -> config.Data:
-    if data is not None:
-        if isinstance(data, config.Run | Mapping) or _is_run(data):
-            return _resolve(data).data
-        path = Path(data)
-        own = run_around(student)
-        if own is not None and _same_place(own.data.path, path):
-            return own.data  # held out as it was in training
-        return config.Data(
-            path=path, **({} if own is None else {"size": own.data.size, "on_corrupt": own.data.on_corrupt})
-        )
-    run = run_around(student)
-    if run is None:
-        raise ConfigError(f"{student} does not lie in a run folder, so say which data to evaluate it on: --data PATH.")
-    return run.data
-
-
 def teacher_section(student: Path, teacher: Any) -> config.Teacher:
     """The teacher that was named, or that of the run which a student lies in.
 
     A model alone is laid over the teacher of that run: so is code named, which the run's own file may not bring.
     """
     own_code.name(teacher)
-    if isinstance(teacher, config.Teacher):
-        run = run_around(student) if teacher.model_fields_set == {"model"} else None
-        return (
-            teacher if run is None or run.teacher is None else run.teacher.model_copy(update={"model": teacher.model})
-        )
     if isinstance(teacher, str | Path):
         return config.Teacher(checkpoint=Path(teacher))
-    if teacher is not None:
-        section = config.resolve({"teacher": teacher}).teacher
-        assert section is not None
-        return teacher_section(student, section)
+    known = teacher is None or isinstance(teacher, config.Teacher)
+    named: config.Teacher | None = teacher if known else config.resolve({"teacher": teacher}).teacher
+    if named is not None and named.model_fields_set != {"model"}:
+        return named
     run = run_around(student)
+    own = None if run is None else run.teacher
+    if named is not None:
+        return named if own is None else own.model_copy(update={"model": named.model})
     if run is None:
         raise ConfigError(f"{student} does not lie in a run folder, so say which teacher it had: --teacher.checkpoint.")
-    if run.teacher is None:
+    if own is None:
         raise ConfigError(f"The run of {student} had no teacher; name one to compare it with: --teacher.checkpoint.")
-    return run.teacher
+    return own
 
 
 def evaluated(
@@ -135,45 +139,36 @@ def trained_on(student: Path, images: ImageSet, section: config.Data) -> int:
     from counterpoise.data import sources
 
     run = run_around(student)
-    if run is None or not _overlap(run.data, section) or _divided_alike(run.data, section):
+    if run is None or not _overlap(run.data, section):
         return 0
+    division = ("source", "options", "val_fraction", "split_seed", "held_out", "unlabeled")
+    if _same_data(run.data, section) and all(getattr(run.data, key) == getattr(section, key) for key in division):
+        return 0  # the same images were held out
     try:
         own = sources.load(run.data).train
     except CounterpoiseError:
         return 0
-    places: dict[Path, Path] = {}
-    seen = {_key(own, index, places) for index in range(len(own))}
-    return sum(_key(images, index, places) in seen for index in range(len(images)))
+    resolved: dict[Path, Path] = {}
+    seen = {_key(own, index, resolved) for index in range(len(own))}
+    return sum(_key(images, index, resolved) in seen for index in range(len(images)))
 
 
-def _overlap(one: config.Data, other: config.Data) -> bool:
-    """Whether two sections may speak of the same images; an embedded set has no path."""
-    if one.path is None or other.path is None:
-        return one.path is other.path and one.source == other.source
-    roots = [{expanded(path).resolve() for path in (each.path, each.unlabeled) if path} for each in (one, other)]
-    return any(a.is_relative_to(b) or b.is_relative_to(a) for a in roots[0] for b in roots[1])
-
-
-def _divided_alike(one: config.Data, other: config.Data) -> bool:
-    """Whether two sections that speak of one data set hold out the same images."""
-    keys = ("source", "options", "val_fraction", "split_seed", "held_out", "unlabeled")
-    return _same_data(one, other) and all(getattr(one, key) == getattr(other, key) for key in keys)
-
-
-def _key(images: ImageSet, index: int, places: dict[Path, Path]) -> bytes:
-    """What an image is known by in any set; places: folders as they were resolved."""
+def _key(images: ImageSet, index: int, resolved: dict[Path, Path]) -> bytes:
+    """What an image is known by in any set; resolved: folders, of which there are few."""
     file = images.file(index)
     if not isinstance(file, Path):
         return hashlib.sha256(images.identity(index) if file is None else file).digest()
-    folder = places.get(file.parent)
-    if folder is None:
-        folder = places[file.parent] = expanded(file.parent).resolve()
-    return os.fsencode(folder / file.name)
+    if file.parent not in resolved:
+        resolved[file.parent] = expanded(file.parent).resolve()
+    return os.fsencode(resolved[file.parent] / file.name)
 
 
-def _is_run(data: RunLike | None) -> bool:
-    """Whether what was given says how data are divided, as a folder does not."""
-    return isinstance(data, config.Run | Mapping) or (data is not None and Path(data).suffix in {".yaml", ".yml"})
+def _overlap(one: config.Data, other: config.Data) -> bool:
+    """Whether two sections may speak of the same images."""
+    if one.path is None or other.path is None:
+        return _same_data(one, other)
+    roots = [{expanded(path).resolve() for path in (each.path, each.unlabeled) if path} for each in (one, other)]
+    return any(a.is_relative_to(b) or b.is_relative_to(a) for a in roots[0] for b in roots[1])
 
 
 def _same_data(one: config.Data, other: config.Data) -> bool:
@@ -190,8 +185,6 @@ def _same_place(one: Path | None, other: Path | None) -> bool:
 
 def batch_size(student: Path, given: int | None) -> int:
     """Images at once in evaluation: as given, or as the run around the student has it, whose numbers come back."""
-    from counterpoise.engine.evaluator import BATCH
-
     if given is not None:
         return positive("batch_size", given)
     run = run_around(student)

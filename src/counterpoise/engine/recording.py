@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import nn
 
 from counterpoise import config
 from counterpoise.data.epochs import Epochs
 from counterpoise.data.images import skipping_advised
+from counterpoise.data.sources.base import Splits
+from counterpoise.engine import inputs
 from counterpoise.engine.allocation import keep_freed_memory
-from counterpoise.engine.assemble import Parts, evaluation_loader
+from counterpoise.engine.assemble import assemble, evaluation_loader, resolve_auto
 from counterpoise.engine.evaluator import score_teacher
-from counterpoise.engine.processes import Processes
+from counterpoise.engine.inputs import RunLike
+from counterpoise.engine.processes import join
 from counterpoise.engine.progress import Display, say
 from counterpoise.errors import ConfigError, CounterpoiseError
-from counterpoise.teachers import asking, identity
+from counterpoise.teachers import asking, identity, store
 from counterpoise.teachers.live import LiveTeacher
-from counterpoise.teachers.store import Chunk, Header, StoreWriter
+from counterpoise.teachers.store import Header, StoreWriter
 from counterpoise.teachers.store.format import INDEX, load, load_recording
 
 Views = Literal["auto", "complete", "epochs", "plain"]
@@ -32,73 +34,105 @@ Chunks begin a batch, so that a recording that goes on repeats the same ones.
 """
 
 
-def plain(run: config.Run) -> config.Run:
-    """The run with its views left as the images are."""
+@skipping_advised()
+def record(
+    run: RunLike,
+    *,
+    out: str | Path | None = None,
+    views: Views = "auto",
+    epochs: int | None = None,
+    precision: str = "float16",
+    part: tuple[int, int] | None = None,
+    student: nn.Module | None = None,
+    teacher: nn.Module | None = None,
+    data: Splits | None = None,
+    show: bool = False,
+) -> dict[str, Any]:
+    """Record what a teacher says of the views that a student will see, for `teacher.store`.
+
+    What is there already stays: a recording that was stopped goes on, and a store gets the epochs that it lacks.
+
+    Args:
+        run: as for `distill`; only its data, teacher and the sizes of its networks matter.
+        out: folder of the store; default: the run's `out`.
+        views: "complete": every view of every image, where they can be counted (pad, crop and mirror), good for any
+            number of epochs; "epochs": the views of the first `epochs` epochs of the run's seed; "plain": the images
+            without augmentation, for runs without any; "auto": complete where that is possible, else epochs.
+        epochs: default: train.epochs.
+        precision: "float16", "int8", "int4" (see docs/teacher-store.md), "float32", or "topK" for the K largest logits.
+        part: (k, n), the k-th of n parts that processes or machines record, counted from 0; default: as torchrun says.
+        student, teacher, data, show: as for `distill`.
+
+    Returns:
+        What `counterpoise.store.info` says of the store.
+
+    Raises:
+        StoreError: the folder holds something else, or the disk has no room.
+    """
+    run = inputs.resolve(run)
+    folder = out or run.out
+    if folder is None:
+        raise ConfigError("record needs a folder for the store: give --out.")
+    if run.teacher is None and teacher is None:
+        raise ConfigError("record needs a teacher: give teacher.model and teacher.checkpoint.")
+    if run.teacher is not None:
+        itself = run.teacher.model_copy(update={"store": None, "missing": "refuse"})
+        run = run.model_copy(update={"teacher": itself})
+    if views == "plain":
+        run = _without_augmentation(run)
+    epochs = inputs.positive("epochs", run.train.epochs if epochs is None else epochs)
+    with join(run.train.device) as processes:
+        run = resolve_auto(run, processes.device)
+        parts = assemble(run, processes, student=student, teacher=teacher, data=data)
+        live, loader = parts.teacher, parts.train
+        assert live is not None
+        if live.device.type == "cpu":
+            keep_freed_memory()
+        count = loader.countable()
+        if views == "auto":
+            views = "epochs" if count is None else "complete"
+        if views == "complete" and count is None:
+            raise ConfigError(
+                "The views of this run cannot be counted (resized crops, RandAugment, mixup, cutmix or scenes): record "
+                "them by epochs (--views epochs)."
+            )
+        slots = {"complete": count or 0, "epochs": epochs, "plain": 1}[views]
+        first = next(loader.views_of([torch.arange(1)], 0, 0 if views == "complete" else None))
+        header = Header.create(
+            data=parts.identity["data"],
+            teacher="",
+            kind=views,
+            views=loader.specification,
+            count=len(loader.images),
+            slots=range(slots),
+            shape=live(first).logits.shape[1:],
+            precision=precision,
+            classes=parts.classes,
+        ).answered_by(parts.teacher_identity)
+        _require_same_teacher(Path(folder), header, live, loader)
+        say(parts.found, show and processes.first)
+        if parts.labeled:
+            evaluated = evaluation_loader(parts.val.images, live.model, run, processes)
+            accept = run.teacher is not None and run.teacher.accept_chance
+            scores, line = score_teacher(live.model, evaluated, parts.task, processes, parts.classes, accept)
+            if show and processes.first and scores:
+                print(line, file=sys.stderr)
+        problem: CounterpoiseError | None = None
+        try:
+            with StoreWriter.create(Path(folder), header, part or (processes.rank, processes.world)) as writer:
+                _fill(writer, live, loader, views, show)
+        except CounterpoiseError as error:
+            problem = error
+        processes.agree(problem)
+        finished = writer.finish()
+    return {"store": str(folder), "finished": finished, **store.info(Path(folder))}
+
+
+def _without_augmentation(run: config.Run) -> config.Run:
     data = run.data
     views = data.views.model_copy(update={"crop": "none", "flip": False, "randaugment": None, "mixup": 0, "cutmix": 0})
     scenes = data.scenes.model_copy(update={"scale": (1.0, 1.0), "flip": False, "jitter": 0.0})
     return run.model_copy(update={"data": data.model_copy(update={"views": views, "scenes": scenes})})
-
-
-@skipping_advised()
-def record(
-    run: config.Run,
-    parts: Parts,
-    out: Path,
-    *,
-    views: Views,
-    epochs: int,
-    precision: str,
-    part: tuple[int, int],
-    processes: Processes,
-    show: bool,
-) -> bool:
-    """Record this part of a store, from where it was left; whether the store is finished, with all its parts.
-
-    Raises:
-        ConfigError: views that cannot be counted. StoreError: what `out` holds does not fit, or there is no room.
-    """
-    teacher, loader = parts.teacher, parts.train
-    assert teacher is not None
-    if teacher.device.type == "cpu":
-        keep_freed_memory()
-    count = loader.countable()
-    if views == "auto":
-        views = "epochs" if count is None else "complete"
-    if views == "complete" and count is None:
-        raise ConfigError(
-            "The views of this run cannot be counted (resized crops, RandAugment, mixup, cutmix or scenes): record "
-            "them by epochs (--views epochs)."
-        )
-    slots = {"complete": count or 0, "epochs": epochs, "plain": 1}[views]
-    first = next(loader.views_of([torch.arange(1)], 0, 0 if views == "complete" else None))
-    header = Header.create(
-        data=parts.identity["data"],
-        teacher="",
-        kind=views,
-        views=loader.specification,
-        count=len(loader.images),
-        slots=range(slots),
-        shape=teacher(first).logits.shape[1:],
-        precision=precision,
-        classes=parts.classes,
-    ).answered_by(parts.teacher_identity)
-    _require_same_teacher(out, header, teacher, loader)
-    say(parts.found, show and processes.first)
-    if parts.labeled:
-        evaluated = evaluation_loader(parts.val.images, teacher.model, run, processes)
-        accept = run.teacher is not None and run.teacher.accept_chance
-        scores, line = score_teacher(teacher.model, evaluated, parts.task, processes, parts.classes, accept)
-        if show and processes.first and scores:
-            print(line, file=sys.stderr)
-    problem: CounterpoiseError | None = None
-    try:
-        with StoreWriter.create(out, header, part) as writer:
-            _fill(writer, parts, views, show)
-    except CounterpoiseError as error:
-        problem = error
-    processes.agree(problem)
-    return writer.finish()
 
 
 def _require_same_teacher(out: Path, header: Header, teacher: LiveTeacher, loader: Epochs) -> None:
@@ -112,24 +146,16 @@ def _require_same_teacher(out: Path, header: Header, teacher: LiveTeacher, loade
         asking.require_same(out, known, *found, teacher, loader)
 
 
-def _fill(writer: StoreWriter, parts: Parts, views: Views, show: bool) -> None:
-    """Write the chunks that are missing."""
+def _fill(writer: StoreWriter, teacher: LiveTeacher, loader: Epochs, views: Views, show: bool) -> None:
+    """Write the chunks that are missing: logits of a chunk's samples in its view."""
     missing = writer.missing()
-    images = sum(chunk.stop - chunk.start for chunk in missing)
-    assert parts.teacher is not None
-    with Display(images, 0, show) as display:
-        done = 0
+    batch = CPU_BATCH if teacher.device.type == "cpu" else BATCH
+    done = 0
+    with Display(sum(chunk.stop - chunk.start for chunk in missing), 0, show) as display:
         for number, chunk in enumerate(missing, 1):
-            writer.write(chunk, _answers(parts.teacher, parts, chunk, views))
+            groups = torch.split(torch.arange(chunk.start, chunk.stop), batch)
+            epoch, view = (0, chunk.slot) if views == "complete" else (chunk.slot, None)
+            shown = loader.views_of(groups, epoch, view)
+            writer.write(chunk, (teacher(images).logits.float().cpu() for images in shown))
             done += chunk.stop - chunk.start
             display.step(done, f"chunk {number}/{len(missing)}", 0.0, {})
-
-
-def _answers(teacher: LiveTeacher, parts: Parts, chunk: Chunk, views: Views) -> Iterator[Tensor]:
-    """Logits of a chunk's samples in its view, on the CPU."""
-    batch = CPU_BATCH if teacher.device.type == "cpu" else BATCH
-    groups = torch.split(torch.arange(chunk.start, chunk.stop), batch)
-    by_number = views == "complete"
-    shown = parts.train.views_of(groups, 0 if by_number else chunk.slot, chunk.slot if by_number else None)
-    for images in shown:
-        yield teacher(images).logits.float().cpu()

@@ -1,11 +1,10 @@
-"""Runs as Python functions: train, distill, record. Each goes from its run file to its folder."""
+"""Runs as Python functions: train and distill. Each goes from its run file to its folder."""
 
 from __future__ import annotations
 
 import json
 from contextlib import ExitStack, nullcontext
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -13,19 +12,17 @@ from torch import nn
 from counterpoise import config
 from counterpoise.data.images import skipping_advised
 from counterpoise.data.sources.base import Splits
-from counterpoise.engine import inputs, recording
+from counterpoise.engine import inputs
 from counterpoise.engine.assemble import assemble, resolve_auto
 from counterpoise.engine.export_student import export_student, result_of
 from counterpoise.engine.inputs import RunLike
 from counterpoise.engine.optimization import never_reached
 from counterpoise.engine.processes import join
 from counterpoise.engine.progress import say
-from counterpoise.engine.recording import Views
 from counterpoise.engine.run_folder import RunFolder, default_path
 from counterpoise.engine.trainer import Result, Trainer
 from counterpoise.errors import ConfigError
 from counterpoise.objectives.composite import described
-from counterpoise.teachers import store
 
 
 def train(
@@ -145,68 +142,6 @@ def _train_student(
             result = export_student(trainer)
             processes.barrier()
             return result
-
-
-def record(
-    run: RunLike,
-    *,
-    out: str | Path | None = None,
-    views: Views = "auto",
-    epochs: int | None = None,
-    precision: str = "float16",
-    part: tuple[int, int] | None = None,
-    student: nn.Module | None = None,
-    teacher: nn.Module | None = None,
-    data: Splits | None = None,
-    show: bool = False,
-) -> dict[str, Any]:
-    """Record what a teacher says of the views that a student will see, for `teacher.store`.
-
-    What is there already stays: a recording that was stopped goes on, and a store gets the epochs that it lacks.
-
-    Args:
-        run: as for `distill`; only its data, teacher and the sizes of its networks matter.
-        out: folder of the store; default: the run's `out`.
-        views: "complete": every view of every image, where they can be counted (pad, crop and mirror), good for any
-            number of epochs; "epochs": the views of the first `epochs` epochs of the run's seed; "plain": the images
-            without augmentation, for runs without any; "auto": complete where that is possible, else epochs.
-        epochs: default: train.epochs.
-        precision: "float16", "int8", "int4" (see docs/teacher-store.md), "float32", or "topK" for the K largest logits.
-        part: (k, n), the k-th of n parts that processes or machines record, counted from 0; default: as torchrun says.
-        student, teacher, data, show: as for `distill`.
-
-    Returns:
-        What `counterpoise.store.info` says of the store.
-
-    Raises:
-        StoreError: the folder holds something else, or the disk has no room.
-    """
-    resolved = inputs.resolve(run)
-    folder = out or resolved.out
-    if folder is None:
-        raise ConfigError("record needs a folder for the store: give --out.")
-    if resolved.teacher is None and teacher is None:
-        raise ConfigError("record needs a teacher: give teacher.model and teacher.checkpoint.")
-    if resolved.teacher is not None:
-        itself = resolved.teacher.model_copy(update={"store": None, "missing": "refuse"})
-        resolved = resolved.model_copy(update={"teacher": itself})
-    if views == "plain":
-        resolved = recording.plain(resolved)
-    with join(resolved.train.device) as processes:
-        resolved = resolve_auto(resolved, processes.device)
-        parts = assemble(resolved, processes, student=student, teacher=teacher, data=data)
-        finished = recording.record(
-            resolved,
-            parts,
-            Path(folder),
-            views=views,
-            epochs=inputs.positive("epochs", resolved.train.epochs if epochs is None else epochs),
-            precision=precision,
-            part=part or (processes.rank, processes.world),
-            processes=processes,
-            show=show,
-        )
-    return {"store": str(folder), "finished": finished, **store.info(Path(folder))}
 
 
 def summary(result: Result) -> dict[str, Any]:

@@ -44,13 +44,12 @@ def find_obstacle(
         size = stored.store.header.bytes / 1e9
         return f"the store takes {size:.3g} GB, more than {resident.SHARE:.0%} of the memory that is free"
     for name in objective.terms:
-        if any(map(_told, objective.objective(name).modules())):
+        if any(map(_wants_indices, objective.objective(name).modules())):
             return f"objective.{name} is told the samples of each batch"
     for module in student.modules():
         if _draws(module):
             return f"{type(module).__name__} in the student draws random numbers"
-    last = _last_move(objective, loader.steps_per_epoch * epochs)
-    if last > LATEST:
+    if _last_move(objective, loader.steps_per_epoch * epochs) > LATEST:
         return "weights or arguments of the objective move while it trains"
     return None
 
@@ -71,31 +70,28 @@ def moves(objective: WeightedSum, steps: int) -> bool:
 
 def _last_move(objective: WeightedSum, steps: int) -> float:
     """The share of training after which no number of an objective changes; 0 where none ever does."""
-    last, before = 0.0, None
-    # The first two steps, too: a short ramp moves at once.
-    for progress in sorted({0.0, 1 / max(steps - 1, 1), *(moment / MOMENTS for moment in range(1, MOMENTS + 1))}):
+    objective.set_progress(0.0)
+    last, before = 0.0, numbers(objective)
+    # The second step, too: a short ramp moves at once.
+    for progress in sorted({1 / max(steps - 1, 1), *(moment / MOMENTS for moment in range(1, MOMENTS + 1))}):
         objective.set_progress(progress)
-        now = numbers(objective)
-        if before is not None and now != before:
-            last = progress
-        before = now
+        if (now := numbers(objective)) != before:
+            last, before = progress, now
     objective.set_progress(0.0)
     return last
 
 
-def _told(module: nn.Module) -> bool:
+def _wants_indices(module: nn.Module) -> bool:
     """Whether it is told which samples are coming for a use of its own, and not to hand it on."""
-    told = isinstance(module, Objective) and type(module).set_batch is not Objective.set_batch
-    return told and not isinstance(module, Wrapper)
+    own = isinstance(module, Objective) and type(module).set_batch is not Objective.set_batch
+    return own and not isinstance(module, Wrapper)
 
 
 def _draws(module: nn.Module) -> bool:
     """Whether it is a layer known to draw; others are found out when a step is watched."""
     share = getattr(module, "p", None) or getattr(module, "drop_prob", None) or 0.0
-    known = isinstance(module, nn.modules.dropout._DropoutNd) or type(module).__name__ in (
-        "DropPath",
-        "StochasticDepth",
-    )
+    depth = type(module).__name__ in ("DropPath", "StochasticDepth")
+    known = depth or isinstance(module, nn.modules.dropout._DropoutNd)
     return known and isinstance(share, float | int) and share > 0
 
 

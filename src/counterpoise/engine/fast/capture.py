@@ -42,7 +42,7 @@ class Capture:
         self.clear = clear
         self.obstacle: str | None = None
         self._graph: torch.cuda.CUDAGraph | None = None
-        self._kept: list[tuple[nn.Module, str, Any]] = []
+        self._attributes: list[tuple[nn.Module, str, Any]] = []
         self._key: Hashable = None
         self._calls = 0
 
@@ -52,7 +52,7 @@ class Capture:
             self.function()
             return
         if key != self._key or self._calls == 0:
-            self._key, self._calls, self._graph, self._kept = key, 0, None, []
+            self._key, self._calls, self._graph, self._attributes = key, 0, None, []
         self._calls += 1
         if self._graph is None and self._calls <= WARM_UP:
             self._warm_up(watch=self._calls == WARM_UP)
@@ -62,7 +62,7 @@ class Capture:
             return
         assert self._graph is not None
         self._graph.replay()
-        for module, name, value in self._kept:  # a call in between may have put something else there
+        for module, name, value in self._attributes:  # a call in between may have put something else there
             vars(module)[name] = value
 
     def _warm_up(self, watch: bool) -> None:
@@ -80,7 +80,7 @@ class Capture:
         """Call it, and say what a graph would not do again."""
         index = torch.cuda.current_device() if self.device.index is None else self.device.index
         generator = torch.cuda.default_generators[index]
-        drawn, places = generator.get_state(), self._places()
+        state, memory = generator.get_state(), self._memory()
         mode = torch.cuda.get_sync_debug_mode()
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
@@ -95,12 +95,12 @@ class Capture:
                 warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
         if waited:
             return f"the step waits for the device, in {waited[0].filename}, line {waited[0].lineno}"
-        if not torch.equal(drawn, generator.get_state()):
+        if not torch.equal(state, generator.get_state()):
             return "the step draws random numbers"
-        moved = [name for name, place in self._places().items() if places.get(name) != place]
+        moved = [name for name, address in self._memory().items() if memory.get(name) != address]
         return f"the step replaces {moved[0]} instead of changing it in place" if moved else None
 
-    def _places(self) -> dict[str, int]:
+    def _memory(self) -> dict[str, int]:
         named = [*self.modules.named_parameters(), *self.modules.named_buffers()]
         return {name: value.data_ptr() for name, value in named}
 
@@ -115,11 +115,11 @@ class Capture:
             self.obstacle = f"the step could not be captured: {str(error).splitlines()[0]}"
             return False
         self._graph = graph
-        self._kept = kept(self.modules)
+        self._attributes = plain_tensors(self.modules)
         return True
 
 
-def kept(modules: nn.Module) -> list[tuple[nn.Module, str, Any]]:
+def plain_tensors(modules: nn.Module) -> list[tuple[nn.Module, str, Any]]:
     """The tensors, alone or in tuples, that modules keep as plain attributes: module, name, value."""
     return [
         (module, name, value)
