@@ -177,44 +177,19 @@ class UnfitFileError(OSError):
         return f"{self.filename} {self.strerror}"
 
 
-INSTEAD = {
-    **dict.fromkeys(
-        ("wandb", "mlflow", "comet", "neptune", "logger"),
-        "train.tensorboard writes curves, and metrics.jsonl holds them; `counterpoise watch` shows them.",
-    ),
-    **dict.fromkeys(
-        ("early_stopping", "patience"),
-        "Training goes to its end; the best epoch is kept, and train.ship: best ships it.",
-    ),
-    **dict.fromkeys(
-        ("focal", "focal_loss"),
-        "Rare classes count more with cross_entropy's class_weight, or with class_weighted.",
-    ),
-    **dict.fromkeys(
-        ("amp", "fp16", "half", "mixed_precision"),
-        "train.precision says it: bf16, fp32 or auto.",
-    ),
-    **dict.fromkeys(
-        ("lr", "learning_rate"),
-        "train.optimizer.learning_rate says it.",
-    ),
-    **dict.fromkeys(
-        ("scheduler", "lr_scheduler"),
-        "train.schedule says it.",
-    ),
-    **dict.fromkeys(
-        ("gpu", "gpus", "accelerator"),
-        "train.device says which; torchrun trains on several.",
-    ),
-    **dict.fromkeys(
-        ("num_workers",),
-        "data.workers says how many.",
-    ),
-    **dict.fromkeys(
-        ("num_epochs", "max_epochs"),
-        "train.epochs says how many.",
-    ),
+_JOBS = {
+    "train.tensorboard writes curves, and metrics.jsonl holds them; `counterpoise watch` shows them.": "wandb mlflow "
+    "comet neptune logger",
+    "Training goes to its end; the best epoch is kept, and train.ship: best ships it.": "early_stopping patience",
+    "Rare classes count more with cross_entropy's class_weight, or with class_weighted.": "focal focal_loss",
+    "train.precision says it: bf16, fp32 or auto.": "amp fp16 half mixed_precision",
+    "train.optimizer.learning_rate says it.": "lr learning_rate",
+    "train.schedule says it.": "scheduler lr_scheduler",
+    "train.device says which; torchrun trains on several.": "gpu gpus accelerator",
+    "data.workers says how many.": "num_workers",
+    "train.epochs says how many.": "num_epochs max_epochs",
 }
+INSTEAD = {name: job for job, names in _JOBS.items() for name in names.split()}
 """What does the job of names that people know from elsewhere and that do not exist here."""
 
 

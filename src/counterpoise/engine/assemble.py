@@ -99,15 +99,8 @@ def assemble(
     run = task.decide(run, train, networks)
     if run.data.alpha == "auto":
         run = run.model_copy(update={"data": run.data.model_copy(update={"alpha": splits.train.reading.alpha})})
-    loader = task.train_loader(
-        train,
-        run,
-        networks,
-        num_classes=len(models.classes),
-        rank=processes.rank,
-        world=processes.world,
-        device=processes.device,
-    )
+    share = tasks.Share(processes.rank, processes.world)
+    loader = task.train_loader(train, run, num_classes=len(models.classes), share=share, device=processes.device)
     teacher_fit = None if models.teacher is None else models.teacher.fit
     task.fit(networks, run.data, loader)
     live, stored, teacher_identity = open_teacher(run, models, splits, loader)
@@ -331,9 +324,8 @@ def _show_example(objective: WeightedSum, loader: Epochs, student: VisionModel, 
 
 def evaluation_loader(images: ImageSet, model: VisionModel, run: config.Run, processes: Processes) -> tasks.Evaluation:
     """This process's share of the images, as `model` sees them when it is evaluated."""
-    return tasks.get(run.task).eval_loader(
-        images, model, run.data, batch_size=run.train.batch_size, rank=processes.rank, world=processes.world
-    )
+    share = tasks.Share(processes.rank, processes.world)
+    return tasks.get(run.task).eval_loader(images, model, run.data, batch_size=run.train.batch_size, share=share)
 
 
 def build_student(run: config.Run, classes: tuple[str, ...], module: nn.Module | None = None) -> VisionModel:

@@ -1,4 +1,4 @@
-"""Class names of ImageNet and its larger kin, by their number, as timm knows them."""
+"""Normalization of ImageNet, and class names of it and its larger kin, by their number, as timm knows them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from functools import cache
 from typing import Any
 
 from counterpoise.system import torchvision_guard
+
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
 
 
 @cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import partial
@@ -131,24 +132,8 @@ class VisionModel(nn.Module):
 
     def settings(self) -> dict[str, Any]:
         """Arguments that make another VisionModel like this one, `net` included."""
-        return {
-            "net": self.net,
-            "name": self.name,
-            "num_classes": self.num_classes,
-            "arguments": self.arguments,
-            "classes": self.classes,
-            **self.normalization,
-            "input_size": self.input_size,
-            "crop_share": self.crop_share,
-            "fit": self.fit,
-            "whole": self.whole,
-            "scenes": self.scenes,
-            "reading": self.reading,
-            "stages": self.stages,
-            "task": self.task,
-            "selection": self.selection,
-            "outputs": self.outputs,
-        }
+        names = inspect.signature(VisionModel).parameters
+        return {name: getattr(self, name) for name in names} | self.normalization
 
     def shown_like(self, student: VisionModel) -> None:
         """Be shown pictures as in the training of a student that learned from this network."""

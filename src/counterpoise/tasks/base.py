@@ -56,6 +56,16 @@ class Picture(NamedTuple):
     truth: Tensor | None = None
 
 
+class Share(NamedTuple):
+    """Part `rank` of `world` parts of the images: that of one process."""
+
+    rank: int = 0
+    world: int = 1
+
+
+ALL = Share()
+
+
 class Score(ABC):
     """A quick score kept while training: `state` adds up over batches and processes."""
 
@@ -123,28 +133,13 @@ class Task(ABC):
 
     @abstractmethod
     def train_loader(
-        self,
-        images: ImageSet,
-        run: config.Run,
-        models: Sequence[VisionModel],
-        *,
-        num_classes: int,
-        rank: int,
-        world: int,
-        device: torch.device,
+        self, images: ImageSet, run: config.Run, *, num_classes: int, share: Share, device: torch.device
     ) -> Epochs:
-        """The views that the models of a run are trained on; the run is decided."""
+        """The views that a run, which is decided, trains on."""
 
     @abstractmethod
     def eval_loader(
-        self,
-        images: ImageSet,
-        model: VisionModel,
-        data: config.Data,
-        *,
-        batch_size: int,
-        rank: int = 0,
-        world: int = 1,
+        self, images: ImageSet, model: VisionModel, data: config.Data, *, batch_size: int, share: Share = ALL
     ) -> Evaluation:
         """The images as `model` is shown them when it is evaluated, `batch_size` large ones at once or fewer."""
 

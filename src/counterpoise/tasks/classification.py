@@ -18,7 +18,7 @@ from counterpoise.errors import ConfigError
 from counterpoise.objectives.composite import WeightedSum
 from counterpoise.objectives.mixed import check_mixed
 from counterpoise.system.machine import as_double
-from counterpoise.tasks.base import TASKS, Report, Score, Task
+from counterpoise.tasks.base import ALL, TASKS, Report, Score, Share, Task
 
 if TYPE_CHECKING:
     from counterpoise.data.epochs import Epochs
@@ -150,15 +150,7 @@ class Classification(Task):
         return run.model_copy(update={"data": run.data.model_copy(update={"views": views})})
 
     def train_loader(
-        self,
-        images: ImageSet,
-        run: config.Run,
-        models: Sequence[VisionModel],
-        *,
-        num_classes: int,
-        rank: int,
-        world: int,
-        device: torch.device,
+        self, images: ImageSet, run: config.Run, *, num_classes: int, share: Share, device: torch.device
     ) -> TrainLoader:
         return TrainLoader(
             images,
@@ -170,8 +162,8 @@ class Classification(Task):
             workers=run.data.workers,
             drop_last=run.train.drop_last,
             on_corrupt=run.data.on_corrupt,
-            rank=rank,
-            world=world,
+            rank=share.rank,
+            world=share.world,
             device=device,
             fit=run.data.fit,
         )
@@ -184,14 +176,7 @@ class Classification(Task):
                 model.input_size = data.size
 
     def eval_loader(
-        self,
-        images: ImageSet,
-        model: VisionModel,
-        data: config.Data,
-        *,
-        batch_size: int,
-        rank: int = 0,
-        world: int = 1,
+        self, images: ImageSet, model: VisionModel, data: config.Data, *, batch_size: int, share: Share = ALL
     ) -> EvalLoader:
         small = model.input_size is None or model.input_size <= SMALL
         return EvalLoader(
@@ -201,8 +186,8 @@ class Classification(Task):
             fit=model.fit,
             batch_size=max(batch_size, SMALL_AT_ONCE) if small else batch_size,
             workers=data.workers,
-            rank=rank,
-            world=world,
+            rank=share.rank,
+            world=share.world,
             on_corrupt=data.on_corrupt,
         )
 

@@ -21,7 +21,7 @@ from counterpoise.models.network import SceneView
 from counterpoise.objectives.composite import resample
 from counterpoise.objectives.dense import DenseSum, reduced
 from counterpoise.system.machine import as_double
-from counterpoise.tasks.base import TASKS, Picture, Report, Score, Task
+from counterpoise.tasks.base import ALL, TASKS, Picture, Report, Score, Share, Task
 
 if TYPE_CHECKING:
     from counterpoise.data.sources.base import ImageSet
@@ -224,15 +224,7 @@ class Segmentation(Task):
         return run.model_copy(update={"data": run.data.model_copy(update={"scenes": scenes})})
 
     def train_loader(
-        self,
-        images: ImageSet,
-        run: config.Run,
-        models: Sequence[VisionModel],
-        *,
-        num_classes: int,
-        rank: int,
-        world: int,
-        device: torch.device,
+        self, images: ImageSet, run: config.Run, *, num_classes: int, share: Share, device: torch.device
     ) -> SceneLoader:
         scenes = run.data.scenes
         edge = run.data.size
@@ -254,20 +246,13 @@ class Segmentation(Task):
             workers=run.data.workers,
             drop_last=run.train.drop_last,
             on_corrupt=run.data.on_corrupt,
-            rank=rank,
-            world=world,
+            rank=share.rank,
+            world=share.world,
             device=device,
         )
 
     def eval_loader(
-        self,
-        images: ImageSet,
-        model: VisionModel,
-        data: config.Data,
-        *,
-        batch_size: int,
-        rank: int = 0,
-        world: int = 1,
+        self, images: ImageSet, model: VisionModel, data: config.Data, *, batch_size: int, share: Share = ALL
     ) -> SceneEvalLoader:
         return SceneEvalLoader(
             _masked(images),
@@ -275,8 +260,8 @@ class Segmentation(Task):
             window=model.scenes.window,
             batch_size=batch_size,
             workers=data.workers,
-            rank=rank,
-            world=world,
+            rank=share.rank,
+            world=share.world,
             on_corrupt=data.on_corrupt,
         )
 

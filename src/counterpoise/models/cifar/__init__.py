@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from counterpoise.errors import ModelError, unknown
 
-from . import mobilenetv2, resnet, resnet_bottleneck, shufflenet, vgg, wrn
+from . import mobilenetv2, resnet, shufflenet, vgg, wrn
 from .base import Architecture, CifarNetwork
 
 __all__ = ["CifarNetwork", "create", "names", "stages"]
 
 _ARCHITECTURES: dict[str, Architecture] = {
     **resnet.ARCHITECTURES,
-    **resnet_bottleneck.ARCHITECTURES,
     **wrn.ARCHITECTURES,
     **vgg.ARCHITECTURES,
     **mobilenetv2.ARCHITECTURES,

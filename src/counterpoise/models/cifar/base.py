@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple
 
-from torch import nn
+from torch import Tensor, nn
 
 
 class CifarNetwork(nn.Module):
@@ -15,6 +16,38 @@ class CifarNetwork(nn.Module):
 
     stages: ClassVar[tuple[str, ...]] = ()
     """Names of the submodules whose outputs are the features of the literature, from the stem to the last stage."""
+
+
+class StagedNetwork(CifarNetwork):
+    """A stem of one convolution, three or four stages, global average pooling, and a linear classifier.
+
+    Features: `relu`, the stem's, and the stages `layer1`, `layer2` and so on, all after activation; `avgpool` is the
+    embedding.
+
+    Args:
+        stem, layers, linear: its parts.
+        linear_name: what the public checkpoints call the classifier.
+    """
+
+    stages: ClassVar[tuple[str, ...]] = ("relu", "layer1", "layer2", "layer3")
+
+    def __init__(self, stem: nn.Conv2d, layers: Sequence[nn.Module], linear: nn.Linear, linear_name: str) -> None:
+        super().__init__()
+        self.conv1 = stem
+        self.bn1 = nn.BatchNorm2d(stem.out_channels)
+        self.relu = nn.ReLU()
+        for number, layer in enumerate(layers, 1):
+            self.add_module(f"layer{number}", layer)
+        self.avgpool = global_average_pool()
+        self.add_module(linear_name, linear)
+        self._linear_name = linear_name
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.relu(self.bn1(self.conv1(x)))
+        for name in self.stages[1:]:
+            x = getattr(self, name)(x)
+        logits: Tensor = getattr(self, self._linear_name)(self.avgpool(x))
+        return logits
 
 
 class Architecture(NamedTuple):
@@ -28,6 +61,19 @@ def convolution(in_channels: int, out_channels: int, kernel_size: int, stride: i
     """Convolution without bias (batch normalization follows) that keeps the size of the map at stride 1."""
     padding = kernel_size // 2
     return nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, groups=groups, bias=False)
+
+
+def stage(
+    block: Callable[[int, int, int], nn.Module], in_channels: int, channels: int, count: int, stride: int
+) -> nn.Sequential:
+    """`count` blocks (in_channels, channels, stride) in a row, of which the first carries the stride."""
+    further = channels * getattr(block, "expansion", 1)
+    return nn.Sequential(block(in_channels, channels, stride), *(block(further, channels, 1) for _ in range(count - 1)))
+
+
+def activated(conv: nn.Conv2d) -> tuple[nn.Module, ...]:
+    """A convolution, its normalization and its activation."""
+    return conv, nn.BatchNorm2d(conv.out_channels), nn.ReLU()
 
 
 def residual_shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Module:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from torch import Tensor, nn
 
 from .base import (
     Architecture,
     CifarNetwork,
+    activated,
     convolution,
     global_average_pool,
     initialize_classifier,
@@ -40,8 +39,8 @@ class InvertedResidual(nn.Module):
         hidden = in_channels * expansion
         self.adds_input = stride == 1 and in_channels == out_channels
         self.conv = nn.Sequential(
-            *_activated(convolution(in_channels, hidden, 1)),
-            *_activated(convolution(hidden, hidden, 3, stride, groups=hidden)),
+            *activated(convolution(in_channels, hidden, 1)),
+            *activated(convolution(hidden, hidden, 3, stride, groups=hidden)),
             convolution(hidden, out_channels, 1),
             nn.BatchNorm2d(out_channels),
         )
@@ -61,12 +60,12 @@ class MobileNetV2(CifarNetwork):
     Start: convolutions by `initialize_convolutions`, the classifier by `initialize_classifier`.
     """
 
-    stages: ClassVar[tuple[str, ...]] = ("conv1", "blocks.1", "blocks.2", "blocks.4", "blocks.6")
+    stages = ("conv1", "blocks.1", "blocks.2", "blocks.4", "blocks.6")
 
     def __init__(self, width: float = 0.5, num_classes: int = 100, in_channels: int = 3) -> None:
         super().__init__()
         channels = int(32 * width)
-        self.conv1 = nn.Sequential(*_activated(convolution(in_channels, channels, 3, stride=2)))
+        self.conv1 = nn.Sequential(*activated(convolution(in_channels, channels, 3, stride=2)))
         self.blocks = nn.Sequential()
         for expansion, full_width, count, stride in _SETTINGS:
             group = nn.Sequential()
@@ -75,7 +74,7 @@ class MobileNetV2(CifarNetwork):
                 group.append(InvertedResidual(channels, out_channels, 1 if index else stride, expansion))
                 channels = out_channels
             self.blocks.append(group)
-        self.conv2 = nn.Sequential(*_activated(convolution(channels, _EMBEDDING, 1)))
+        self.conv2 = nn.Sequential(*activated(convolution(channels, _EMBEDDING, 1)))
         self.avgpool = global_average_pool()
         linear = nn.Linear(_EMBEDDING, num_classes)
         self.classifier = nn.Sequential(linear)  # the public checkpoints name it `classifier.0`
@@ -86,10 +85,6 @@ class MobileNetV2(CifarNetwork):
         x = self.conv2(self.blocks(self.conv1(x)))
         logits: Tensor = self.classifier(self.avgpool(x))
         return logits
-
-
-def _activated(conv: nn.Conv2d) -> tuple[nn.Module, ...]:
-    return conv, nn.BatchNorm2d(conv.out_channels), nn.ReLU()
 
 
 ARCHITECTURES = {"mobilenetv2": Architecture(MobileNetV2, {"width": 0.5})}

@@ -1,19 +1,10 @@
-"""ResNets of 6n + 2 layers for 32x32 images, of the usual width and four times as wide (x4)."""
+"""ResNets for 32x32 images: of 6n + 2 layers, of the usual width and four times as wide (x4), and ResNet-50."""
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from torch import Tensor, nn
 
-from .base import (
-    Architecture,
-    CifarNetwork,
-    convolution,
-    global_average_pool,
-    initialize_convolutions,
-    residual_shortcut,
-)
+from .base import Architecture, StagedNetwork, convolution, initialize_convolutions, residual_shortcut, stage
 
 
 class BasicBlock(nn.Module):
@@ -36,18 +27,43 @@ class BasicBlock(nn.Module):
         return out
 
 
-class ResNet(CifarNetwork):
+class Bottleneck(nn.Module):
+    """1x1 down, 3x3 (which carries the stride), 1x1 up to four times `channels`; `relu3` takes the sum."""
+
+    expansion = 4
+
+    def __init__(self, in_channels: int, channels: int, stride: int) -> None:
+        super().__init__()
+        out_channels = channels * self.expansion
+        self.conv1 = convolution(in_channels, channels, 1)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.relu1 = nn.ReLU()
+        self.conv2 = convolution(channels, channels, 3, stride)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.relu2 = nn.ReLU()
+        self.conv3 = convolution(channels, out_channels, 1)
+        self.bn3 = nn.BatchNorm2d(out_channels)
+        self.shortcut = residual_shortcut(in_channels, out_channels, stride)
+        self.relu3 = nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        residual = self.relu1(self.bn1(self.conv1(x)))
+        residual = self.relu2(self.bn2(self.conv2(residual)))
+        residual = self.bn3(self.conv3(residual))
+        out: Tensor = self.relu3(residual + self.shortcut(x))
+        return out
+
+
+class ResNet(StagedNetwork):
     """The CIFAR ResNet of He et al., "Deep Residual Learning for Image Recognition" (arXiv:1512.03385), section 4.2.
 
     As in the distillation literature, shortcuts that change shape are 1x1 convolutions, where the paper pads with
     zeros. `widths` are the channels of the stem and of the three stages; the x4 networks widen the stem by two only.
 
     Features, at 32x32: `relu` [N, widths[0], 32, 32], `layer1` [.., 32, 32], `layer2` [.., 16, 16],
-    `layer3` [.., 8, 8], all after activation; `avgpool` [N, widths[3]] is the embedding.
+    `layer3` [.., 8, 8]; `avgpool` [N, widths[3]].
     Start: convolutions by `initialize_convolutions`, the classifier as PyTorch does.
     """
-
-    stages: ClassVar[tuple[str, ...]] = ("relu", "layer1", "layer2", "layer3")
 
     def __init__(
         self,
@@ -56,28 +72,33 @@ class ResNet(CifarNetwork):
         num_classes: int = 100,
         in_channels: int = 3,
     ) -> None:
-        super().__init__()
         blocks = (depth - 2) // 6
-        self.conv1 = convolution(in_channels, widths[0], 3)
-        self.bn1 = nn.BatchNorm2d(widths[0])
-        self.relu = nn.ReLU()
-        self.layer1 = _stage(widths[0], widths[1], blocks, stride=1)
-        self.layer2 = _stage(widths[1], widths[2], blocks, stride=2)
-        self.layer3 = _stage(widths[2], widths[3], blocks, stride=2)
-        self.avgpool = global_average_pool()
-        self.fc = nn.Linear(widths[3], num_classes)
+        stem = convolution(in_channels, widths[0], 3)
+        layers = [stage(BasicBlock, widths[i], widths[i + 1], blocks, stride) for i, stride in enumerate((1, 2, 2))]
+        super().__init__(stem, layers, nn.Linear(widths[3], num_classes), "fc")
         initialize_convolutions(self)
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.relu(self.bn1(self.conv1(x)))
-        x = self.layer3(self.layer2(self.layer1(x)))
-        logits: Tensor = self.fc(self.avgpool(x))
-        return logits
 
+class BottleneckResNet(StagedNetwork):
+    """The bottleneck ResNet of He et al., "Deep Residual Learning for Image Recognition" (arXiv:1512.03385), without
+    ImageNet's early strides: a 3x3 stem of stride 1 and no max pooling.
 
-def _stage(in_channels: int, channels: int, blocks: int, stride: int) -> nn.Sequential:
-    first = BasicBlock(in_channels, channels, stride)
-    return nn.Sequential(first, *(BasicBlock(channels, channels, 1) for _ in range(blocks - 1)))
+    Features, at 32x32: `relu` [N, 64, 32, 32], `layer1` [N, 256, 32, 32], `layer2` [N, 512, 16, 16],
+    `layer3` [N, 1024, 8, 8], `layer4` [N, 2048, 4, 4]; `avgpool` [N, 2048].
+    Start: convolutions by `initialize_convolutions`, the classifier as PyTorch does.
+    """
+
+    stages = ("relu", "layer1", "layer2", "layer3", "layer4")
+
+    def __init__(self, blocks: tuple[int, int, int, int], num_classes: int = 100, in_channels: int = 3) -> None:
+        stem = convolution(in_channels, 64, 3)
+        shapes = ((64, 64, 1), (256, 128, 2), (512, 256, 2), (1024, 512, 2))
+        layers = [
+            stage(Bottleneck, before, channels, count, stride)
+            for (before, channels, stride), count in zip(shapes, blocks, strict=True)
+        ]
+        super().__init__(stem, layers, nn.Linear(2048, num_classes), "linear")
+        initialize_convolutions(self)
 
 
 _WIDE = (32, 64, 128, 256)
@@ -85,4 +106,5 @@ _WIDE = (32, 64, 128, 256)
 ARCHITECTURES = {
     **{f"resnet{depth}": Architecture(ResNet, {"depth": depth}) for depth in (8, 14, 20, 32, 44, 56, 110)},
     **{f"resnet{depth}x4": Architecture(ResNet, {"depth": depth, "widths": _WIDE}) for depth in (8, 32)},
+    "resnet50": Architecture(BottleneckResNet, {"blocks": (3, 4, 6, 3)}),
 }

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 from torch import Tensor, nn
 
-from .base import Architecture, CifarNetwork, convolution, global_average_pool
+from .base import Architecture, CifarNetwork, StagedNetwork, convolution, global_average_pool
 
 _STEM_CHANNELS = 24
 
@@ -56,7 +54,7 @@ class ShuffleUnit(nn.Module):
         return out
 
 
-class ShuffleNetV1(CifarNetwork):
+class ShuffleNetV1(StagedNetwork):
     """Zhang et al., "ShuffleNet: An Extremely Efficient Convolutional Neural Network for Mobile Devices"
     (arXiv:1707.01083), of three groups and width 1.
 
@@ -64,8 +62,6 @@ class ShuffleNetV1(CifarNetwork):
     `layer3` [N, 960, 4, 4], all after activation; `avgpool` [N, 960] is the embedding.
     Start: all layers as PyTorch does.
     """
-
-    stages: ClassVar[tuple[str, ...]] = ("relu", "layer1", "layer2", "layer3")
 
     def __init__(
         self,
@@ -75,27 +71,15 @@ class ShuffleNetV1(CifarNetwork):
         num_classes: int = 100,
         in_channels: int = 3,
     ) -> None:
-        super().__init__()
-        self.conv1 = convolution(in_channels, _STEM_CHANNELS, 1)
-        self.bn1 = nn.BatchNorm2d(_STEM_CHANNELS)
-        self.relu = nn.ReLU()
-        # The first convolution of all sees so few channels that the paper leaves it ungrouped.
-        self.layer1 = _stage_v1(_STEM_CHANNELS, channels[0], units[0], groups, first_groups=1)
-        self.layer2 = _stage_v1(channels[0], channels[1], units[1], groups, first_groups=groups)
-        self.layer3 = _stage_v1(channels[1], channels[2], units[2], groups, first_groups=groups)
-        self.avgpool = global_average_pool()
-        self.linear = nn.Linear(channels[2], num_classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.relu(self.bn1(self.conv1(x)))
-        x = self.layer3(self.layer2(self.layer1(x)))
-        logits: Tensor = self.linear(self.avgpool(x))
-        return logits
-
-
-def _stage_v1(in_channels: int, channels: int, units: int, groups: int, first_groups: int) -> nn.Sequential:
-    first = ShuffleUnit(in_channels, channels, 2, groups, first_groups)
-    return nn.Sequential(first, *(ShuffleUnit(channels, channels, 1, groups, groups) for _ in range(units - 1)))
+        stem = convolution(in_channels, _STEM_CHANNELS, 1)
+        layers = []
+        before, first_groups = _STEM_CHANNELS, 1  # which sees so few channels that the paper leaves it ungrouped
+        for after, count in zip(channels, units, strict=True):
+            first = ShuffleUnit(before, after, 2, groups, first_groups)
+            further = (ShuffleUnit(after, after, 1, groups, groups) for _ in range(count - 1))
+            layers.append(nn.Sequential(first, *further))
+            before, first_groups = after, groups
+        super().__init__(stem, layers, nn.Linear(before, num_classes), "linear")
 
 
 class SplitUnit(nn.Module):
@@ -161,7 +145,7 @@ class ShuffleNetV2(CifarNetwork):
     Start: all layers as PyTorch does.
     """
 
-    stages: ClassVar[tuple[str, ...]] = ("relu", "layer1", "layer2", "layer3")
+    stages = ("relu", "layer1", "layer2", "layer3")
 
     def __init__(
         self,

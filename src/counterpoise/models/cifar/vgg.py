@@ -2,17 +2,9 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from torch import Tensor, nn
 
-from .base import (
-    Architecture,
-    CifarNetwork,
-    global_average_pool,
-    initialize_classifier,
-    initialize_convolutions,
-)
+from .base import Architecture, CifarNetwork, global_average_pool, initialize_classifier, initialize_convolutions
 
 
 class VGG(CifarNetwork):
@@ -26,7 +18,7 @@ class VGG(CifarNetwork):
     Start: convolutions by `initialize_convolutions`, the classifier by `initialize_classifier`.
     """
 
-    stages: ClassVar[tuple[str, ...]] = ("relu0", "relu1", "relu2", "relu3", "relu4")
+    stages = ("relu0", "relu1", "relu2", "relu3", "relu4")
 
     def __init__(
         self, convolutions: tuple[int, int, int, int, int], num_classes: int = 100, in_channels: int = 3

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import ClassVar
 
 from torch import Tensor, nn
 
 from counterpoise.errors import ModelError
 
-from .base import Architecture, CifarNetwork, convolution, global_average_pool, initialize_convolutions
+from .base import Architecture, CifarNetwork, convolution, global_average_pool, initialize_convolutions, stage
 
 
 class PreActivationBlock(nn.Module):
@@ -41,8 +40,7 @@ class Stage(nn.Module):
 
     def __init__(self, in_channels: int, channels: int, blocks: int, stride: int) -> None:
         super().__init__()
-        first = PreActivationBlock(in_channels, channels, stride)
-        self.layer = nn.Sequential(first, *(PreActivationBlock(channels, channels, 1) for _ in range(blocks - 1)))
+        self.layer = stage(PreActivationBlock, in_channels, channels, blocks, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.layer(x)
@@ -59,7 +57,7 @@ class WideResNet(CifarNetwork):
     Start: convolutions by `initialize_convolutions`; the classifier as PyTorch does, its bias zero.
     """
 
-    stages: ClassVar[tuple[str, ...]] = ("conv1", "block1", "block2", "block3")
+    stages = ("conv1", "block1", "block2", "block3")
 
     def __init__(self, depth: int, width: int, num_classes: int = 100, in_channels: int = 3) -> None:
         super().__init__()

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
+from counterpoise.errors import ModelError
 from counterpoise.models.checkpoint import Weights
 from counterpoise.system.registry import Registry
 
@@ -71,6 +72,22 @@ class Family:
     names: Callable[[], Sequence[str]]
     published: Callable[[str, Request, bool | str], Weights] | None
     convert: Callable[[str, Request, State], State | None] | None
+
+
+BUILDING = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+"""What libraries raise for arguments of a network that it cannot have."""
+
+
+def cannot_build(name: str, arguments: Mapping[str, Any], error: Exception) -> ModelError:
+    """The error for a network that its library does not build."""
+    given = f" with {dict(arguments)}" if arguments else ""
+    return ModelError(f"{name} cannot be built{given}: {error}")
+
+
+def require_no_arguments(name: str, request: Request) -> None:
+    """Raises ModelError where a network that takes no further arguments is given some."""
+    if request.arguments:
+        raise ModelError(f"{name} takes no arguments, got {', '.join(sorted(request.arguments))}.")
 
 
 FAMILIES: Registry[Family] = Registry("Family", "counterpoise.models.families", "counterpoise.families")

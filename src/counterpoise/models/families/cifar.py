@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from counterpoise.errors import ModelError
 from counterpoise.models import cifar
-from counterpoise.models.families.base import Built, Request, register
+from counterpoise.models.families.base import Built, Request, register, require_no_arguments
 
 # Means and deviations of CIFAR-100's training images, which the literature uses for CIFAR-10 too.
 MEAN = (0.5071, 0.4867, 0.4408)
@@ -14,8 +13,7 @@ STD = (0.2675, 0.2565, 0.2761)
 @register("cifar", summary="32x32 networks of the literature, with RepDistiller's parameter names", names=cifar.names)
 def build(name: str, request: Request) -> Built:
     """A network of counterpoise.models.cifar; it takes no further arguments."""
-    if request.arguments:
-        raise ModelError(f"cifar/{name} takes no arguments, got {', '.join(sorted(request.arguments))}.")
+    require_no_arguments(f"cifar/{name}", request)
     num_classes = 100 if request.num_classes is None else request.num_classes
     net = cifar.create(name, num_classes)
     return Built(net, num_classes, mean=MEAN, std=STD, input_size=32, stages=cifar.stages(name))

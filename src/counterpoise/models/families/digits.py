@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from counterpoise.errors import ModelError
 from counterpoise.models import digits
-from counterpoise.models.families.base import Built, Request, register
+from counterpoise.models.families.base import Built, Request, register, require_no_arguments
 
 
 @register(
@@ -14,8 +13,7 @@ from counterpoise.models.families.base import Built, Request, register
 )
 def build(name: str, request: Request) -> Built:
     """A network of counterpoise.models.digits; it takes no further arguments."""
-    if request.arguments:
-        raise ModelError(f"digits/{name} takes no arguments, got {', '.join(sorted(request.arguments))}.")
+    require_no_arguments(f"digits/{name}", request)
     net = digits.create(name, request.num_classes)
     num_classes = net.num_classes
     if isinstance(net, digits.ScenesNetwork):

@@ -12,11 +12,10 @@ from torch import Tensor, nn
 
 from counterpoise.errors import MissingExtraError, ModelError, nearest, unknown
 from counterpoise.models import checkpoint, published
-from counterpoise.models.families.base import Built, Request, register
+from counterpoise.models.families.base import Built, Request, cannot_build, register
+from counterpoise.models.imagenet import MEAN, STD
 from counterpoise.system import documents, torchvision_guard
 
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
 FILES = ("model.safetensors", "pytorch_model.bin")
 HEAD = "decode_head.classifier."
 # Xie et al., SegFormer, arXiv:2105.15203, table 6: widths, depths and the decoder's width.
@@ -128,8 +127,9 @@ def build(name: str, request: Request) -> Built:
     try:
         net: nn.Module = transformers.SegformerForSemanticSegmentation(config)
     except Exception as error:  # kinds differ between versions of transformers
-        raise ModelError(f"hf/{name} cannot be built with {dict(given)}: {error}") from error
-    arguments = {key: _plain(getattr(config, key)) for key in ARGUMENTS}
+        raise cannot_build(f"hf/{name}", given, error) from error
+    held = {key: getattr(config, key) for key in ARGUMENTS}
+    arguments = {key: list(value) if isinstance(value, tuple) else value for key, value in held.items()}
     mean, std = (MEAN, STD) if name in SIZES else _normalization(Path(name))
     # transformers 4 has no module whose output is a stage
     stages = [key for key, module in net.named_modules() if type(module).__name__ == "SegformerStage"]
@@ -170,7 +170,7 @@ def _config(transformers: Any, name: str, arguments: Mapping[str, Any], count: i
     try:
         return transformers.SegformerConfig(num_labels=count, **arguments)
     except Exception as error:  # kinds differ between versions of transformers
-        raise ModelError(f"hf/{name} cannot be built with {dict(arguments)}: {error}") from error
+        raise cannot_build(f"hf/{name}", arguments, error) from error
 
 
 def _read(place: Path) -> Folder:
@@ -199,7 +199,3 @@ def _json(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ModelError(f"{path} holds a {type(values).__name__}, expected a mapping.")
     return values
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value

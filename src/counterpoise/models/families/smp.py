@@ -15,12 +15,11 @@ from torch import Tensor, nn
 from counterpoise.errors import ModelError, nearest, unknown
 from counterpoise.models import checkpoint, published
 from counterpoise.models.families import timm
-from counterpoise.models.families.base import Built, Request, register
+from counterpoise.models.families.base import BUILDING, Built, Request, cannot_build, register
+from counterpoise.models.imagenet import MEAN, STD
 from counterpoise.models.padding import Padded
 from counterpoise.system import torchvision_guard
 
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
 TIMM = "tu-"  # how the library marks encoders that timm builds
 HEAD = "segmentation_head."
 TRIAL_SIZE = 256
@@ -201,18 +200,9 @@ def _create(
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", DeprecationWarning)
                 return make(**fixed, **arguments), arguments
-        except (  # whatever an encoder raises for a depth or stride that it has not
-            ArithmeticError,
-            AssertionError,
-            AttributeError,
-            LookupError,
-            RuntimeError,
-            TypeError,
-            ValueError,
-        ) as error:
+        except BUILDING as error:  # for a depth or stride that an encoder has not
             reason = error
-    shown = f" with {given}" if given else ""
-    raise ModelError(f"{name} cannot be built{shown}: {reason}") from reason
+    raise cannot_build(name, given, reason) from reason
 
 
 def _network(raw: Any, name: str, request: Request) -> Network:

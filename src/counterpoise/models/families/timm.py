@@ -9,7 +9,7 @@ from torch import Tensor
 
 from counterpoise.errors import ModelError, nearest, unknown
 from counterpoise.models import checkpoint, imagenet, published
-from counterpoise.models.families.base import Built, Request, register
+from counterpoise.models.families.base import BUILDING, Built, Request, cannot_build, register
 from counterpoise.system import torchvision_guard
 
 SAFE_FILES = {
@@ -126,9 +126,8 @@ def _create(
             pretrained_cfg_overlay=overlay or None,
             **arguments,
         )
-    except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        given = f" with {arguments}" if arguments else ""
-        raise ModelError(f"timm/{name} cannot be built{given}: {error}") from error
+    except BUILDING as error:
+        raise cannot_build(f"timm/{name}", arguments, error) from error
     net.pretrained_cfg.pop("state_dict", None)
     return net
 

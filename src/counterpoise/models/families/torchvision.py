@@ -9,12 +9,11 @@ from torch import Tensor, nn
 
 from counterpoise.errors import ModelError, unknown
 from counterpoise.models import checkpoint, imagenet, published
-from counterpoise.models.families.base import Built, Request, register
+from counterpoise.models.families.base import BUILDING, Built, Request, cannot_build, register
+from counterpoise.models.imagenet import MEAN, STD
 from counterpoise.models.padding import Padded
 from counterpoise.system import torchvision_guard
 
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
 INCEPTIONS = ("googlenet", "inception_v3")
 # Their side branches serve only to train from nothing, and their published weights want another normalization than the
 # other networks, which torchvision patches into the network's input and we state as mean and std.
@@ -143,9 +142,8 @@ def _create(name: str, request: Request, **arguments: Any) -> nn.Module:
 
     try:
         net: nn.Module = get_model(name, weights=None, **arguments)
-    except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        given = f" with {dict(request.arguments)}" if request.arguments else ""
-        raise ModelError(f"torchvision/{name} cannot be built{given}: {error}") from error
+    except BUILDING as error:
+        raise cannot_build(f"torchvision/{name}", request.arguments, error) from error
     return net
 
 
