@@ -19,8 +19,8 @@ from counterpoise.errors import ObjectiveError
 from counterpoise.objectives.composite import WeightedSum
 from counterpoise.objectives.kernels import blocks, compiling, dense, dense_strips
 from counterpoise.objectives.kernels.compiling import Compiler
-from counterpoise.objectives.kernels.dense import covered, dense_loss, dense_reference
-from counterpoise.objectives.kernels.function import fused
+from counterpoise.objectives.kernels.dense import dense_loss, dense_reference
+from counterpoise.objectives.kernels.function import covered, fused
 from counterpoise.objectives.kernels.fused_terms import fuse
 from counterpoise.objectives.kernels.mixture import Divergence, Labels, Mixture, reference
 
@@ -224,7 +224,7 @@ def test_what_no_fast_form_covers_goes_to_the_reference(monkeypatch: pytest.Monk
     def refuse(*_: object) -> None:
         raise AssertionError("the fast form was used")
 
-    monkeypatch.setattr(dense._Dense, "apply", refuse)
+    monkeypatch.setattr(dense.FusedLoss, "apply", refuse)
     learned = Divergence(torch.tensor(1.0, requires_grad=True), 2.0)  # type: ignore[arg-type]
     cases: tuple[tuple[Mixture, Tensor, Tensor], ...] = (
         (Mixture(learned), student, teacher),

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from counterpoise.objectives.kernels.dense import covered, dense_loss, dense_reference
+from counterpoise.objectives.kernels.dense import dense_loss, dense_reference
+from counterpoise.objectives.kernels.function import covered
 from counterpoise.objectives.kernels.mixture import Divergence, Labels, Mixture
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="needs the extra 'triton'")

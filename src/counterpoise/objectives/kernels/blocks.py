@@ -61,8 +61,6 @@ def compute(
     dtype = torch.float64 if student.dtype == torch.float64 else torch.float32
     share = shares(mixture, target, weight, samples * width, torch.empty((), dtype=dtype))
     scalars = torch.cat([_scalars(mixture, dtype), share, share if scale is None else share * scale.to(dtype)])
-    plan = (mixture.forward is not None, mixture.reverse is not None)
-    label_ignore = None if mixture.labels is None else mixture.labels.ignore_index
     if x.stride(1) == 1 and width > 1 and all(v is None or v.stride(0) == width * v.stride(2) for v in (x, z, out)):
         # Classes innermost (channels_last): rows of one table.
         x, z, out = (None if v is None else _rows(v) for v in (x, z, out))
@@ -70,8 +68,7 @@ def compute(
         assert x is not None
     block, limit = choose(mixture, x.numel())
     sums = []
-    for cut in _cuts(x.shape[0], x.shape[2], max(1, limit // classes)):
-        rows, columns = cut
+    for rows, columns in _cuts(x.shape[0], x.shape[2], max(1, limit // classes)):
         values = block(
             x[rows, :, columns],
             None if z is None else z[rows, :, columns],
@@ -79,18 +76,27 @@ def compute(
             None if weight is None else weight[rows, columns],
             None if out is None else out[rows, :, columns],
             scalars,
-            plan,
-            mixture.ignore_index,
-            label_ignore,
+            *constants(mixture),
         )
         sums.append(values.flatten(1).sum(1))
+    return added(mixture, sums, classes), gradient
+
+
+def constants(mixture: Mixture) -> tuple[tuple[bool, bool], int | None, int | None]:
+    """What a compiled block is made for: which divergences there are, and the labels that both kinds ignore."""
+    label_ignore = None if mixture.labels is None else mixture.labels.ignore_index
+    return (mixture.forward is not None, mixture.reverse is not None), mixture.ignore_index, label_ignore
+
+
+def added(mixture: Mixture, sums: list[Tensor], classes: int) -> Tensor:
+    """The terms [size] of all blocks; ObjectiveError where labels are none of the classes."""
     total = torch.stack(sums).sum(0)
     if mixture.labels is None:
-        return total, gradient
+        return total
     if total[-1] > 0:
-        expected = f"0 to {classes - 1}, or {label_ignore}, which is ignored"
+        expected = f"0 to {classes - 1}, or {mixture.labels.ignore_index}, which is ignored"
         raise ObjectiveError(f"{int(total[-1])} labels are not among the {classes} classes: expected {expected}.")
-    return total[:-1], gradient
+    return total[:-1]
 
 
 def spoiled(

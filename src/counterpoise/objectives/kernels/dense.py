@@ -6,18 +6,18 @@ than a strip (CPU) or a register tile (GPU) of them, and gather the gradient at 
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn import Parameter
 
 from counterpoise.errors import ObjectiveError
 from counterpoise.objectives.base import check_device, may_be_out, widen
 from counterpoise.objectives.kernels import blocks, dense_strips
 from counterpoise.objectives.kernels.dense_strips import taps
-from counterpoise.objectives.kernels.function import FLOATS, differentiated, fused, triton_present
+from counterpoise.objectives.kernels.function import Form, FusedLoss, covered, differentiated, fused
 from counterpoise.objectives.kernels.mixture import Mixture, reference
 
 
@@ -69,9 +69,12 @@ def dense_fused(
         return fused(mixture, student, teacher, target, weight)
     if not covered(mixture, student, teacher, target, weight, size):
         return None
-    total, values = _Dense.apply(  # type: ignore[no-untyped-call]
-        student, teacher, target, weight, mixture, size, align_corners
-    )
+
+    def plain(student: Tensor, teacher: Tensor | None, target: Tensor | None, weight: Tensor | None) -> Tensor:
+        return dense_reference(mixture, student, teacher, target, weight, size, align_corners)[1]
+
+    form = Form(partial(_compute, mixture, size, align_corners, plain), plain, keeps=True)
+    total, values = FusedLoss.apply(student, teacher, target, weight, form)  # type: ignore[no-untyped-call]
     return total, values
 
 
@@ -90,49 +93,6 @@ def dense_reference(
         teacher = None if teacher is None else upsample(teacher.detach(), size, align_corners)
         values = reference(mixture, student, teacher, target, weight)
     return values.sum(0), values
-
-
-def covered(
-    mixture: Mixture,
-    student: Tensor,
-    teacher: Tensor | None,
-    target: Tensor | None,
-    weight: Tensor | None,
-    size: tuple[int, int],
-) -> bool:
-    """Whether a fast form is there, worthwhile, and computes exactly what `dense_reference` would."""
-    # Who compiles or transforms the whole step has better use for the plain form.
-    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
-        return False
-    if mixture.reduction == "none" or not mixture.plain or mixture.size == 0:
-        return False
-    samples, classes = student.shape[:2]
-    full = samples * classes * size[0] * size[1]
-    logits = [student] if teacher is None else [student, teacher]
-    # Upsampling alone: a loss at lower resolution has little to save.
-    if full == 0 or any(small.numel() == 0 or small.shape[2] > size[0] or small.shape[3] > size[1] for small in logits):
-        return False
-    used = list(logits)
-    if mixture.needs_target and target is not None:
-        if target.dtype != torch.int64:
-            return False
-        used.append(target)
-    if weight is not None:
-        if weight.requires_grad or weight.shape not in ((samples, *size), (samples,)):
-            return False
-        used.append(weight)
-    if any(type(tensor) not in (Tensor, Parameter) or tensor.device != student.device for tensor in used):
-        return False
-    dtypes = {one.dtype for one in logits}
-    if not dtypes <= set(FLOATS) or (torch.float64 in dtypes and len(dtypes) > 1):
-        return False
-    if student.is_cuda:
-        if not triton_present() or torch.float64 in dtypes:
-            return False
-        from counterpoise.objectives.kernels import dense_gpu
-
-        return classes <= dense_gpu.MOST_CLASSES
-    return student.device.type == "cpu" and full >= blocks.WORTHWHILE_FROM
 
 
 def _check(
@@ -185,76 +145,26 @@ def _touched(out: Tensor, size: tuple[int, int], align_corners: bool) -> Tensor:
     return out
 
 
-class _Dense(torch.autograd.Function):
-    """Computes the gradient beside the loss: at the student's own resolution, in float32, it is cheap to keep."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        student: Tensor,
-        teacher: Tensor | None,
-        target: Tensor | None,
-        weight: Tensor | None,
-        mixture: Mixture,
-        size: tuple[int, int],
-        align_corners: bool,
-    ) -> tuple[Tensor, Tensor]:
-        teacher = None if teacher is None else teacher.detach()
-        with torch.autocast(student.device.type, enabled=False), torch.no_grad():
-            values, ctx.gradient = _compute(
-                mixture, student.detach(), teacher, target, weight, size, align_corners, ctx.needs_input_grad[0]
-            )
-        if ctx.needs_input_grad[0]:
-            ctx.save_for_backward(student)
-            # Not saved as the student is: it may come from inference mode, and takes no gradient.
-            ctx.rest = (teacher, target, weight, size, align_corners)
-            ctx.mixture = mixture
-        ctx.set_materialize_grads(False)
-        return values.sum(), values
-
-    @staticmethod
-    def backward(ctx: Any, of_total: Tensor | None, of_values: Tensor | None) -> tuple[Tensor | None, ...]:
-        (student,) = ctx.saved_tensors
-        gradient: Tensor | None = None
-        if of_values is not None or torch.is_grad_enabled():  # single terms, or a gradient of the gradient
-            gradient = _by_reference(ctx, student, of_total, of_values)
-        elif of_total is not None:
-            # Scaled before it is rounded: in float16 it might vanish otherwise.
-            gradient = (ctx.gradient * of_total).to(student.dtype)
-        return gradient, None, None, None, None, None, None
-
-
 def _compute(
     mixture: Mixture,
+    size: tuple[int, int],
+    align_corners: bool,
+    plain: Callable[..., Tensor],
     student: Tensor,
     teacher: Tensor | None,
     target: Tensor | None,
     weight: Tensor | None,
-    size: tuple[int, int],
-    align_corners: bool,
     want_gradient: bool,
+    scale: None,
 ) -> tuple[Tensor, Tensor | None]:
-    rest = teacher, target, weight, size, align_corners
-    if student.is_cuda:
-        from counterpoise.objectives.kernels import dense_gpu
+    rest = teacher, target, weight
+    with torch.autocast(student.device.type, enabled=False), torch.no_grad():
+        if student.is_cuda:
+            from counterpoise.objectives.kernels import dense_gpu
 
-        return dense_gpu.compute(mixture, student, *rest, want_gradient)
-    values, gradient = dense_strips.compute(mixture, student, *rest, want_gradient)
-    if not blocks.spoiled(mixture, values, gradient, weight, student, teacher):
-        return values, gradient
-    values, gradient = differentiated(lambda source: dense_reference(mixture, source, *rest)[1], student, want_gradient)
-    return values, None if gradient is None else widen(gradient)
-
-
-def _by_reference(ctx: Any, student: Tensor, of_total: Tensor | None, of_values: Tensor | None) -> Tensor:
-    again = torch.is_grad_enabled()
-    with torch.enable_grad():
-        source = student if again else student.detach().requires_grad_()
-        total, values = dense_reference(ctx.mixture, source, *ctx.rest)
-        loss = values.new_zeros(())
-        if of_total is not None:
-            loss = loss + total * of_total
-        if of_values is not None:
-            loss = loss + (values * of_values).sum()
-        gradient: Tensor = torch.autograd.grad(loss, source, create_graph=again)[0]
-    return gradient
+            return dense_gpu.compute(mixture, student, *rest, size, align_corners, want_gradient)
+        values, gradient = dense_strips.compute(mixture, student, *rest, size, align_corners, want_gradient)
+        if not blocks.spoiled(mixture, values, gradient, weight, student, teacher):
+            return values, gradient
+        values, gradient = differentiated(lambda source: plain(source, *rest), student, want_gradient, scale)
+        return values, None if gradient is None else widen(gradient)

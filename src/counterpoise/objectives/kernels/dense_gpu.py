@@ -17,9 +17,8 @@ from torch import Tensor
 from counterpoise.objectives.kernels.dense_strips import taps
 from counterpoise.objectives.kernels.layout import shares, spread
 from counterpoise.objectives.kernels.mixture import Mixture
+from counterpoise.objectives.kernels.terms_gpu import arguments, forward_term, label_term, reverse_term
 
-MOST_CLASSES = 4096
-"""A program holds all classes of a position in registers."""
 TILE = 512
 """Elements of a tile: several cells where classes are few, as many as registers hold beside their gradients."""
 
@@ -53,7 +52,6 @@ def compute(
     z = student if teacher is None else teacher
     z_rows, z_row_shares = _places(z.shape[2], height, align_corners, device)
     z_columns, z_column_shares = _places(z.shape[3], width, align_corners, device)
-    forward, reverse, labels = mixture.forward, mixture.reverse, mixture.labels
     _kernel[(programs,)](
         student,
         z,
@@ -83,19 +81,7 @@ def compute(
         *z.stride(),
         *corners.stride(),
         *((0, 0) if weight is None else weight.stride()),
-        0.0 if forward is None else float(forward.weight),
-        1.0 if forward is None else float(forward.temperature),
-        0.0 if reverse is None else float(reverse.weight),
-        1.0 if reverse is None else float(reverse.temperature),
-        0.0 if labels is None else float(labels.weight),
-        0.0 if labels is None else float(labels.smoothing),
-        0 if mixture.ignore_index is None else mixture.ignore_index,
-        0 if labels is None else labels.ignore_index,
-        FORWARD=forward is not None,
-        REVERSE=reverse is not None,
-        LABELS=labels is not None,
-        IGNORE=mixture.ignore_index is not None and target is not None,
-        WEIGHTED=weight is not None,
+        **arguments(mixture, target, weight),
         GRADIENT=want_gradient,
         ALIKE=z.shape[2:] == student.shape[2:],
         CELLS=cells,
@@ -281,45 +267,24 @@ def _kernel(  # type: ignore[no-untyped-def]
             if IGNORE:
                 each = tl.where(label == ignore_index, 0.0, counted)
             if FORWARD:
-                q = tl.exp(v / forward_temperature)
-                p = tl.exp(z / forward_temperature)
-                q_sum = tl.sum(q, axis=1)
-                p_sum = tl.sum(p, axis=1)
-                value = forward_temperature * tl.sum(p * d, axis=1) / p_sum
-                value += forward_temperature * forward_temperature * (tl.log(q_sum) - tl.log(p_sum))
-                forward_sum += tl.where(each == 0.0, 0.0, value * each) * (share * forward_weight)
-                if GRADIENT:
-                    part = each * (share * forward_weight * forward_temperature)
-                    total += q * (part / q_sum)[:, None] - p * (part / p_sum)[:, None]
+                value, total = forward_term(
+                    total, v, z, d, each, share, 1.0, forward_weight, forward_temperature, GRADIENT
+                )
+                forward_sum += value
             if REVERSE:
-                q = tl.exp(v / reverse_temperature)
-                q_sum = tl.sum(q, axis=1)
-                p_sum = tl.sum(tl.exp(z / reverse_temperature), axis=1)
-                m = tl.sum(q * d, axis=1) / q_sum
-                value = reverse_temperature * reverse_temperature * (tl.log(p_sum) - tl.log(q_sum))
-                value -= reverse_temperature * m
-                reverse_sum += tl.where(each == 0.0, 0.0, value * each) * (share * reverse_weight)
-                if GRADIENT:
-                    part = each * (share * reverse_weight) / q_sum
-                    total += q * (m[:, None] - d) * part[:, None]
+                value, total = reverse_term(
+                    total, v, z, d, each, share, 1.0, reverse_weight, reverse_temperature, GRADIENT
+                )
+                reverse_sum += value
         if LABELS:
             each = tl.where(label == label_ignore_index, 0.0, counted)
             x = _shifted(x, likely, inside)
-            q = tl.exp(x)
-            q_sum = tl.sum(q, axis=1)
             hit = (column[None, :] == label[:, None]) & mask
-            best = tl.sum(tl.where(hit, x, 0.0), axis=1)
-            spread_over = tl.maximum(tl.sum(tl.where(likely, 1.0, 0.0), axis=1), 1.0)
-            mean = tl.sum(tl.where(likely, x, 0.0), axis=1) / spread_over
-            value = tl.log(q_sum) - (1.0 - smoothing) * best - tl.where(smoothing > 0, smoothing * mean, 0.0)
-            value = tl.where(each == 0.0, 0.0, value * each) * (label_share * label_weight)
             wrong = inside & ((label < 0) | (label >= classes)) & (label != label_ignore_index)
-            label_sum += tl.where(wrong, float("nan"), value)
-            if GRADIENT:
-                part = each * (label_share * label_weight)
-                wanted = tl.where(hit, 1.0 - smoothing, 0.0)
-                wanted += tl.where(likely, smoothing / spread_over[:, None], 0.0)
-                total += (q / q_sum[:, None] - wanted) * part[:, None]
+            value, total = label_term(
+                total, x, likely, hit, each, wrong, label_share, 1.0, label_weight, smoothing, GRADIENT
+            )
+            label_sum += value
         if GRADIENT:
             g_0a += ((1.0 - down) * (1.0 - along)) * total
             g_0b += ((1.0 - down) * along) * total

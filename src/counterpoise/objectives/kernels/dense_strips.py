@@ -14,7 +14,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from counterpoise.errors import ObjectiveError
 from counterpoise.objectives.kernels import blocks
 from counterpoise.objectives.kernels.layout import shares, spread
 from counterpoise.objectives.kernels.mixture import Mixture
@@ -57,8 +56,6 @@ def compute(
     share = shares(mixture, target, weight, samples * height * width, torch.empty((), dtype=dtype))
     scalars = torch.cat([blocks._scalars(mixture, dtype), share, share])
     target, weight = (None if v is None else v.view(samples, height, width) for v in (target, weight))
-    plan = (mixture.forward is not None, mixture.reverse is not None)
-    label_ignore = None if mixture.labels is None else mixture.labels.ignore_index
     block, limit = blocks.choose(mixture, samples * classes * height * width)
     most = min(height, max(1, limit // (classes * width)))
     buffers = [torch.empty(most, classes, width, dtype=dtype) for _ in range(1 + len(sides))]
@@ -77,22 +74,14 @@ def compute(
                     None if weight is None else weight[sample, strip],
                     out,
                     scalars,
-                    plan,
-                    mixture.ignore_index,
-                    label_ignore,
+                    *blocks.constants(mixture),
                 )
                 sums.append(values.flatten(1).sum(1))
                 if back is not None and out is not None:
                     sides[0].add_back(out, band, strip, back, buffers[1])
             if gradient is not None and back is not None:
                 sides[0].narrow(back, band, gradient[sample])
-    total = torch.stack(sums).sum(0)
-    if mixture.labels is None:
-        return total, gradient
-    if total[-1] > 0:
-        expected = f"0 to {classes - 1}, or {label_ignore}, which is ignored"
-        raise ObjectiveError(f"{int(total[-1])} labels are not among the {classes} classes: expected {expected}.")
-    return total[:-1], gradient
+    return blocks.added(mixture, sums, classes), gradient
 
 
 def taps(small: int, large: int, align_corners: bool, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:

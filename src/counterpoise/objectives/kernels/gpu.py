@@ -14,9 +14,8 @@ from torch import Tensor
 
 from counterpoise.objectives.kernels.layout import flat, shares, spread
 from counterpoise.objectives.kernels.mixture import Mixture
+from counterpoise.objectives.kernels.terms_gpu import arguments, forward_term, label_term, reverse_term
 
-MOST_CLASSES = 4096
-"""A program holds all classes of a position in registers."""
 TILE = 4096
 """Elements of a tile: several positions where classes are few."""
 
@@ -45,7 +44,6 @@ def compute(
     rows = max(1, min(TILE // columns, triton.next_power_of_2(triton.cdiv(count, 256)), 256))
     programs = triton.cdiv(count, rows)
     sums = torch.empty((mixture.size, programs), dtype=torch.float32, device=student.device)
-    forward, reverse, labels = mixture.forward, mixture.reverse, mixture.labels
     z_or_x = x if z is None else z
     out_or_x = x if out is None else out
     weight_strides = (0, 0) if weight is None else weight.stride()
@@ -66,19 +64,7 @@ def compute(
         *z_or_x.stride(),
         *out_or_x.stride(),
         *weight_strides,
-        0.0 if forward is None else float(forward.weight),
-        1.0 if forward is None else float(forward.temperature),
-        0.0 if reverse is None else float(reverse.weight),
-        1.0 if reverse is None else float(reverse.temperature),
-        0.0 if labels is None else float(labels.weight),
-        0.0 if labels is None else float(labels.smoothing),
-        0 if mixture.ignore_index is None else mixture.ignore_index,
-        0 if labels is None else labels.ignore_index,
-        FORWARD=forward is not None,
-        REVERSE=reverse is not None,
-        LABELS=labels is not None,
-        IGNORE=mixture.ignore_index is not None and target is not None,
-        WEIGHTED=weight is not None,
+        **arguments(mixture, target, weight),
         GRADIENT=out is not None,
         SCALED=scale is not None,
         ROWS=rows,
@@ -188,52 +174,27 @@ def _kernel(  # type: ignore[no-untyped-def]
         if IGNORE:
             each = tl.where(label == ignore_index, 0.0, counted)
         if FORWARD:
-            q = tl.exp(y / forward_temperature)
-            p = tl.exp(z / forward_temperature)
-            q_sum = tl.sum(q, axis=1)
-            p_sum = tl.sum(p, axis=1)
-            value = forward_temperature * tl.sum(p * d, axis=1) / p_sum
-            value += forward_temperature * forward_temperature * (tl.log(q_sum) - tl.log(p_sum))
-            value = tl.where(each == 0.0, 0.0, value * each) * (share * forward_weight)
+            value, total = forward_term(
+                total, y, z, d, each, share, factor, forward_weight, forward_temperature, GRADIENT
+            )
             tl.store(sums + row * programs + program, tl.sum(value, axis=0))
             row += 1
-            if GRADIENT:
-                part = each * (share * factor * forward_weight * forward_temperature)
-                total += q * (part / q_sum)[:, None] - p * (part / p_sum)[:, None]
         if REVERSE:
-            q = tl.exp(y / reverse_temperature)
-            q_sum = tl.sum(q, axis=1)
-            p_sum = tl.sum(tl.exp(z / reverse_temperature), axis=1)
-            m = tl.sum(q * d, axis=1) / q_sum
-            value = reverse_temperature * reverse_temperature * (tl.log(p_sum) - tl.log(q_sum))
-            value -= reverse_temperature * m
-            value = tl.where(each == 0.0, 0.0, value * each) * (share * reverse_weight)
+            value, total = reverse_term(
+                total, y, z, d, each, share, factor, reverse_weight, reverse_temperature, GRADIENT
+            )
             tl.store(sums + row * programs + program, tl.sum(value, axis=0))
             row += 1
-            if GRADIENT:
-                part = each * (share * factor * reverse_weight) / q_sum
-                total += q * (m[:, None] - d) * part[:, None]
     if LABELS:
         share = tl.load(shares + 1)
         each = tl.where(label == label_ignore_index, 0.0, counted)
         x = tl.where((each == 0.0)[:, None], 0.0, x)  # what is not counted may be at -inf in all classes
         x = x - tl.max(x, axis=1)[:, None]
-        q = tl.exp(x)
-        q_sum = tl.sum(q, axis=1)
-        hit = (column[None, :] == label[:, None]) & mask
-        right = tl.sum(tl.where(hit, x, 0.0), axis=1)
         likely = mask & (x > float("-inf"))
-        spread_over = tl.maximum(tl.sum(tl.where(likely, 1.0, 0.0), axis=1), 1.0)
-        mean = tl.sum(tl.where(likely, x, 0.0), axis=1) / spread_over
-        value = tl.log(q_sum) - (1.0 - smoothing) * right - tl.where(smoothing > 0, smoothing * mean, 0.0)
-        value = tl.where(each == 0.0, 0.0, value * each) * (share * label_weight)
+        hit = (column[None, :] == label[:, None]) & mask
         wrong = inside & ((label < 0) | (label >= classes)) & (label != label_ignore_index)
-        value = tl.where(wrong, float("nan"), value)
+        value, total = label_term(total, x, likely, hit, each, wrong, share, factor, label_weight, smoothing, GRADIENT)
         tl.store(sums + row * programs + program, tl.sum(value, axis=0))
-        if GRADIENT:
-            part = each * (share * factor * label_weight)
-            wanted = tl.where(hit, 1.0 - smoothing, 0.0) + tl.where(likely, smoothing / spread_over[:, None], 0.0)
-            total += (q / q_sum[:, None] - wanted) * part[:, None]
     if GRADIENT:
         where = gradient + (sample * g_sample + place * g_position)[:, None] + at * g_class
         tl.store(where, total, mask=mask)

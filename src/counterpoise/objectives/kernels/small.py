@@ -1,4 +1,8 @@
-"""The CPU form for few logits, where each call costs more than what it computes: as few calls as can be."""
+"""The CPU form for few logits, where each call costs more than what it computes: as few calls as can be.
+
+Measured on one core (AMD EPYC), value and gradient of Balance, alone and with cross-entropy, batches of 32 to 128, 10
+to 1,000 classes: one term after the other takes 1.07 to 1.34 times as long.
+"""
 
 from __future__ import annotations
 
