@@ -21,6 +21,7 @@ from counterpoise.errors import NothingFits
 from counterpoise.studies.fitting import costing
 from counterpoise.studies.fitting.budget import costs_of
 from counterpoise.studies.fitting.fit import fit
+from counterpoise.studies.fitting.options import FitOptions
 from counterpoise.studies.fitting.plan import resolve
 
 STUDENTS = tuple(f"digits/cnn_{n}_{2 * n}" for n in (8, 32, 64, 96, 128, 256))
@@ -53,7 +54,7 @@ def prove(place: Path, rounds: int) -> tuple[list[dict[str, Any]], list[dict[str
     run_file.write_text(yaml.safe_dump({"data": DATA, "teacher": teacher, "objective": objective, "train": TRAIN}))
     asked: dict[str, Any] = {"runtime": "onnx", "students": STUDENTS, "rounds": rounds, "val_images": 60}
 
-    first = resolve(run_file, budget="latency<=1000ms", out=place / "first", **asked)
+    first = resolve(run_file, FitOptions(budget="latency<=1000ms", out=place / "first", **asked))
     first.out.mkdir()
     entries = costing.measure(first, costing.Ledger(first.out / costing.MEASUREMENTS), say)
     limit = costs_of(entries[JUST_OVER], 1)["latency"].value / ABOVE

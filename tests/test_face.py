@@ -40,7 +40,6 @@ def test_every_command_is_a_function_of_the_same_name() -> None:
         ("predict", answers.Predict),
         ("record", store.Record),
         ("report", pages.Report),
-        ("try_", pages.Try),
     ],
 )
 def test_the_help_of_a_flag_tells_the_default_that_the_function_has(verb: str, section: type[flags.Flags]) -> None:

@@ -16,6 +16,7 @@ from PIL import Image
 import counterpoise
 from counterpoise.commands import app
 from counterpoise.deploy.measuring import measure
+from counterpoise.deploy.options import Try
 from counterpoise.deploy.site import making
 from counterpoise.errors import ConfigError, ModelError
 from counterpoise.models import folder
@@ -90,7 +91,7 @@ def test_gauge_predict_measure_and_try_take_the_best_student(run: Run, run_folde
         assert torch.equal(
             torch.from_numpy(space["load"](str(subject.path), None)(pixels)), other(torch.from_numpy(pixels))
         )
-    _, made = making._exported(run_folder, "float32", tmp_path, None, None, None, None, "best")
+    made = making._exported(run_folder, "float32", tmp_path / "site", Try(epoch="best"), None, None)
     assert made["student_sha256"] == other.weights_hash() != shipped.weights_hash()
 
 

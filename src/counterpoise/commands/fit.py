@@ -22,7 +22,6 @@ def fit(
     *,
     options: Annotated[FitOptions, EACH],
     candidates_to: Path | None = None,
-    measured: list[Path] | None = None,
     sitting: Annotated[Sitting | None, EACH] = None,
     json: bool = False,
     quiet: bool = False,
@@ -36,14 +35,13 @@ def fit(
     Args:
         run_file: YAML: data, teacher or its store, objective, train
         candidates_to: instead, write the untrained candidates and the commands that measure them on an Android phone
-        measured: go on from what a phone said of these: results.txt of the bundle, and later that of the final one
         json: print the result as JSON
         quiet: no progress
     """
     from counterpoise.studies.fitting import fit as fitting
 
     if candidates_to is not None:
-        files = fitting.candidates_to(run_file, candidates_to, **flags.given(options))
+        files = fitting.candidates_to(run_file, candidates_to, options)
         told = {"bundle": candidates_to, "files": [file.name for file in files]}
         way_on = (
             f"{len(files) - 2} candidates are in {candidates_to}. With the phone at hand: sh "
@@ -53,6 +51,6 @@ def fit(
         flags.show(told, json, lambda: [way_on])
         return 0
     fanout = Fanout(**flags.given(sitting), show=not quiet)
-    result = fitting.fit(run_file, measured=measured or (), fanout=fanout, **flags.given(options))
+    result = fitting.fit(run_file, **flags.given(options), fanout=fanout)
     flags.show(asdict(result), json, lambda: fitting.tables(result))
     return ended(result.left, result.errors, json, said=not quiet) or (DOES_NOT_HOLD if result.holds is False else 0)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from counterpoise.commands import flags
-from counterpoise.commands.flags import Device, Epoch, Flags, Model
+from counterpoise.commands.flags import EACH, Device, Flags, Model
+from counterpoise.deploy.options import Try
 from counterpoise.errors import ConfigError
 
 
@@ -59,33 +60,13 @@ def watch(run: Path, /, *, terminal: bool | None = None, port: int = 0) -> None:
     show(run, terminal=terminal, port=port)
 
 
-class Try(Flags):
-    """Flags of `try` that say what the site is."""
-
-    samples: list[Path] | None = Field(
-        None, description="pictures, or folders of them, that the page offers; default: drawn ones"
-    )
-    evaluation_pictures: int = Field(
-        0, description="how many pictures of the student's evaluation data the page offers"
-    )
-    data: Path | None = Field(
-        None,
-        description="data folder or run file to calibrate 8 bits with; default: the data of the run that the student "
-        "lies in",
-    )
-    model: Model = None
-    overwrite: bool = Field(False, description="replace an older site in that folder")
-    epoch: Epoch = None
-
-
 def try_(
     student: Path,
     /,
     *,
-    out: Path | None = None,
+    options: Annotated[Try | None, EACH] = None,
     serve: bool = False,
     port: int | None = None,
-    options: Try | None = None,
     json: bool = False,
 ) -> None:
     """Make a page on which anyone can show the student a picture; it answers in their own browser.
@@ -94,7 +75,6 @@ def try_(
 
     Args:
         student: student folder, or a run's folder; with --serve also a site that was made before
-        out: folder of the site; default: sites/NAME
         serve: show it from this machine until Ctrl-C
         port: of --serve; default: one of the site's own
         json: print what was made as JSON
@@ -104,7 +84,7 @@ def try_(
 
     place = student
     if not site.is_site(student):
-        made = making.try_(student, out=out, **flags.given(options))
+        made = making.try_(student, **flags.given(options))
         flags.show(made, json, lambda: site_lines(made))
         place = Path(made["site"])
     elif not serve:

@@ -167,3 +167,26 @@ class Push(Section):
     )
     private: bool = Field(False, description="make the repository a private one")
     epoch: Epoch = None
+
+
+class Try(Section):
+    """What the page holds on which anyone can show the student a picture."""
+
+    out: Place | None = Field(None, description="folder of the site; default: sites/NAME")
+    samples: Sequence[Place] | None = Field(
+        None, description="pictures, or folders of them, that the page offers; default: drawn ones"
+    )
+    evaluation_pictures: int = Field(
+        0, description="how many pictures of the student's evaluation data the page offers"
+    )
+    size: Annotated[tuple[int, int] | None, NO_FLAG] = Field(
+        None, description="height and width that the student is shown, where neither it nor its data says so"
+    )
+    data: DataPath = Field(
+        None,
+        description="data folder or run file to calibrate 8 bits with; default: the data of the run that the student "
+        "lies in",
+    )
+    model: Model = None
+    overwrite: bool = Field(False, description="replace an older site in that folder")
+    epoch: Epoch = None

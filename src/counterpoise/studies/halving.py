@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from counterpoise.studies.plan import TrainingJob
 
 
-def _rising(rungs: list[int]) -> list[int]:
+def _rising(rungs: Sequence[int]) -> Sequence[int]:
     if not rungs or rungs[0] < 1 or any(a >= b for a, b in pairwise(rungs)):
         raise ValueError(f"rungs are epochs that rise from 1 on, got {rungs}")
     return rungs
 
 
-Rungs = Annotated[list[int], AfterValidator(_rising)]
+Rungs = Annotated[Sequence[int], AfterValidator(_rising)]
 Entrant = TypeVar("Entrant", bound=Hashable)
 
 

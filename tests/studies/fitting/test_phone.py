@@ -12,6 +12,7 @@ import pytest
 
 from counterpoise.errors import ConfigError, RunError
 from counterpoise.studies.fitting import phone
+from counterpoise.studies.fitting.options import FitOptions
 from counterpoise.studies.fitting.plan import FitPlan, resolve
 
 Run = Callable[..., tuple[int, str, str]]
@@ -35,7 +36,7 @@ def results(folder: Path, latency: Mapping[str, float], rounds: int = 6) -> Path
 @pytest.fixture
 def plan(run_file: Path) -> FitPlan:
     """As it is asked for."""
-    return resolve(run_file, budget=BUDGET, runtime="executorch", students=STUDENTS, out="fit")
+    return resolve(run_file, FitOptions(budget=BUDGET, runtime="executorch", students=STUDENTS, out="fit"))
 
 
 @pytest.fixture

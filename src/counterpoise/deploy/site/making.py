@@ -3,49 +3,28 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from counterpoise import tasks
+from counterpoise.config.options import keywords
 from counterpoise.decoding import Reading
+from counterpoise.deploy.export import export
+from counterpoise.deploy.options import Try
 from counterpoise.deploy.site import runtime, samples, site
 from counterpoise.deploy.site.samples import Sample
 from counterpoise.engine import inputs
-from counterpoise.engine.inputs import RunLike
 from counterpoise.engine.student_epochs import read_epoch
 from counterpoise.errors import ConfigError, CounterpoiseError, RunError
 from counterpoise.models import folder
 
-if TYPE_CHECKING:
-    from counterpoise.engine.student_epochs import Epoch
-    from counterpoise.models.catalog import Model
 
-
-def try_(
-    student: str | Path,
-    *,
-    out: str | Path | None = None,
-    samples: Sequence[str | Path] = (),
-    evaluation_pictures: int = 0,
-    size: tuple[int, int] | None = None,
-    data: RunLike | None = None,
-    model: Model | None = None,
-    overwrite: bool = False,
-    epoch: Epoch | None = None,
-) -> dict[str, Any]:
+@keywords(Try)
+def try_(student: str | Path, asked: Try) -> dict[str, Any]:
     """Write a static site on which the student answers in its visitors' own browsers.
 
     Args:
         student: student folder, or a run's folder.
-        out: folder of the site; default: sites/NAME.
-        samples: pictures, or folders of them, that the page offers; default: drawn ones.
-        evaluation_pictures: how many pictures of the student's evaluation data the page offers.
-        size: height and width of the pixels that the student is shown, where neither it nor its data says so.
-        data: a folder or a run to calibrate 8 bits with; default: the data of the run which `student` lies in.
-        model: the student's network, where that is code of one's own: a folder alone gets to run none.
-        overwrite: replace an older site.
-        epoch: of a run, "last" or "best": the student of that epoch; default: the one that ships.
 
     Returns:
         {"site", "bytes", "first_visit_bytes", "exports": {precision: bytes}, "notes"}; notes says why where there
@@ -56,28 +35,27 @@ def try_(
     """
     path = Path(student)
     place = folder.find(path)
-    description, _ = read_epoch(place, epoch)
+    description, _ = read_epoch(place, asked.epoch)
     name = _name(path, place)
-    target = Path(out) if out is not None else Path("sites", name)
-    _check_free(target, overwrite)
-    pictures, note = _samples(
-        path, [Path(one) for one in samples], evaluation_pictures, data, description.input.reading
-    )
+    target = Path(asked.out) if asked.out is not None else Path("sites", name)
+    _check_free(target, asked.overwrite)
+    pictures, note = _samples(path, asked, description.input.reading)
     runtime.files()  # before the work that would be in vain without it
     notes: list[str] = []
     with tempfile.TemporaryDirectory(prefix="counterpoise-") as temporary:
         exports: dict[str, Path] = {}
+        size = asked.size
         any_size: bool | None = None
         around, outputs = None, "logits"
         for precision in ("float32", "int8"):
             try:
-                file, taken = _exported(path, precision, Path(temporary), size, data, model, any_size, epoch)
+                taken = _exported(path, precision, Path(temporary, precision), asked, size, any_size)
             except CounterpoiseError as error:
                 if precision == "float32":
                     raise
                 notes.append(f"The page shows no 8 bits: {error}")
                 continue
-            exports[precision] = file
+            exports[precision] = Path(temporary, precision, "model.onnx")
             given, outputs = taken["input"], taken["outputs"]
             size, any_size, around = (given["size"][0], given["size"][1]), given["any_size"], given["around"]
         assert size is not None
@@ -94,43 +72,21 @@ def try_(
 
 
 def _exported(
-    student: Path,
-    precision: str,
-    temporary: Path,
-    size: tuple[int, int] | None,
-    data: RunLike | None,
-    model: Model | None,
-    any_size: bool | None,
-    epoch: Epoch | None,
-) -> tuple[Path, dict[str, Any]]:
-    """An ONNX file of the student that has been compared with it, and what export.json says."""
-    from counterpoise.deploy.export import export
-
-    out = temporary / precision
-    made: dict[str, Any] = export(
-        student,
-        to="onnx",
-        precision=precision,
-        batch=1,
-        size=size,
-        out=out,
-        data=data,
-        model=model,
-        any_size=any_size,
-        epoch=epoch,
-    )
-    return out / "model.onnx", made
+    student: Path, precision: str, out: Path, asked: Try, size: tuple[int, int] | None, any_size: bool | None
+) -> dict[str, Any]:
+    """Write an ONNX file of the student that has been compared with it; what export.json says."""
+    same = {"data": asked.data, "model": asked.model, "epoch": asked.epoch}
+    return export(student, to="onnx", precision=precision, batch=1, size=size, out=out, any_size=any_size, **same)
 
 
-def _samples(
-    student: Path, chosen: Sequence[Path], evaluation_pictures: int, data: RunLike | None, reading: Reading
-) -> tuple[list[Sample], str]:
+def _samples(student: Path, asked: Try, reading: Reading) -> tuple[list[Sample], str]:
     """Pictures to begin with, and a sentence of where they come from."""
+    chosen, evaluation_pictures = [Path(one) for one in asked.samples or ()], asked.evaluation_pictures
     if evaluation_pictures < 0 or evaluation_pictures > samples.MOST:
         raise ConfigError(f"--evaluation_pictures must be 0 to {samples.MOST}, got {evaluation_pictures}.")
     found = samples.chosen(chosen, reading) if chosen else []
     if evaluation_pictures:
-        images, _ = inputs.evaluated(student, data, None, None)
+        images, _ = inputs.evaluated(student, asked.data, None, None)
         count = min(evaluation_pictures, len(images))
         found += samples.of_tensors(images.read(index * len(images) // count) for index in range(count))
     if len(found) > samples.MOST:

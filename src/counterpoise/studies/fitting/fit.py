@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from counterpoise.config.options import keywords
 from counterpoise.data.checking import told
 from counterpoise.deploy import folder as deployed
 from counterpoise.deploy.export import export
@@ -25,6 +26,7 @@ from counterpoise.studies.fitting import costing, frontier, phone, scoring
 from counterpoise.studies.fitting.budget import Cost, Costs, costs_of, shown
 from counterpoise.studies.fitting.candidates import Candidate
 from counterpoise.studies.fitting.costing import Entry, Ledger
+from counterpoise.studies.fitting.options import FitOptions
 from counterpoise.studies.fitting.plan import FitPlan, resolve
 from counterpoise.studies.plan import TrainingJob
 from counterpoise.studies.running import Backend, alone_in, run_all
@@ -71,19 +73,12 @@ class FitResult:
     errors: dict[str, str] = field(default_factory=dict)
 
 
-def fit(
-    run_file: str | Path,
-    *,
-    measured: Sequence[str | Path] = (),
-    fanout: Fanout | None = None,
-    **options: Any,
-) -> FitResult:
+@keywords(FitOptions)
+def fit(run_file: str | Path, asked: FitOptions) -> FitResult:
     """The most accurate of some students that keeps a budget on a runtime.
 
     Args:
         run_file: data, teacher or store, objective and training; its student is chosen here.
-        measured: instead of measuring here, outputs of the benchmark tools on a phone for `candidates_to`'s bundle.
-        options: further ones by the names of `FitOptions`, which are the command's.
 
     Raises:
         ConfigError: whatever is wrong with budget, candidates, run file or measurements.
@@ -92,23 +87,23 @@ def fit(
         RunError: `out` holds other runs, or another process is at work there.
         KeyboardInterrupt: Ctrl-C; what was begun is saved.
     """
-    fanout = fanout or Fanout()
-    until = fanout.until()
-    plan = resolve(run_file, **options)
+    fanout = asked.fanout or Fanout()
+    until, say = fanout.until(), fanout.console().print
+    plan = resolve(run_file, asked)
     backend = fanout.backend()
     with alone_in(plan.out):
         costing.clear(plan.out)
         if fanout.show:
             for line in told([plan.run.data.model_copy(update={"held_out": plan.held_out})]):
-                fanout.console().print(line)
-        return _fit(plan, [Path(file) for file in measured], backend, until, fanout.console().print)
+                say(line)
+        return _fit(plan, [Path(file) for file in asked.measured or ()], backend, until, say)
 
 
-def candidates_to(run_file: str | Path, folder: str | Path, **options: Any) -> list[Path]:
-    """Write the untrained candidates into a folder, to be measured on a phone; options and errors as of `fit`."""
-    plan = resolve(run_file, **options)
+def candidates_to(run_file: Path, folder: Path, asked: FitOptions) -> list[Path]:
+    """Write the untrained candidates into a folder, to be measured on a phone; raises as `fit` does."""
+    plan = resolve(run_file, asked)
     with alone_in(plan.out):
-        return phone.bundle(plan, Path(folder))
+        return phone.bundle(plan, folder)
 
 
 def _fit(

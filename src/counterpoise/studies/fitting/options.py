@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Sequence
+from typing import Annotated
 
 from pydantic import Field
 
 from counterpoise.config import Section
+from counterpoise.config.options import NO_FLAG, Place
+from counterpoise.studies.fanout import Fanout
 from counterpoise.studies.halving import Rungs
 
 
@@ -17,15 +20,15 @@ class FitOptions(Section):
         description='such as "latency<=15ms, size<=4MB"; of latency, size, memory, multiply_adds and parameters'
     )
     runtime: str = Field(description="onnx, openvino, executorch or another format of exports")
-    students: list[str] | None = Field(
+    students: Sequence[str] | None = Field(
         None, description="networks to try, by name or pattern, such as 'timm/mobilenetv3_small_*'"
     )
-    sizes: list[int] | None = Field(None, description="input sizes in pixels; default: each network's own")
-    precisions: list[str] | None = Field(None, description="float32, float16, int8; default: float32")
-    candidates: Path | None = Field(
+    sizes: Sequence[int] | None = Field(None, description="input sizes in pixels; default: each network's own")
+    precisions: Sequence[str] | None = Field(None, description="float32, float16, int8; default: float32")
+    candidates: Place | None = Field(
         None, description="YAML file of students (with arguments to vary), sizes, precisions"
     )
-    out: Path | None = Field(None, description="folder of measurements, runs and frontier; default: the run file's")
+    out: Place | None = Field(None, description="folder of measurements, runs and frontier; default: the run file's")
     threads: int = Field(1, description="of the runtime")
     rounds: int = Field(9, description="turns of each candidate, 6 or more")
     seconds: float = Field(0.2, description="of calls in each turn")
@@ -39,3 +42,8 @@ class FitOptions(Section):
     within: float = Field(
         0.5, description="points that the final export in 8 bits may lose before layers are kept in float"
     )
+    measured: Sequence[Place] | None = Field(
+        None,
+        description="go on from what a phone said of these: results.txt of the bundle, and later that of the final one",
+    )
+    fanout: Annotated[Fanout | None, NO_FLAG] = Field(None, description="for how long, and how many runs at once")

@@ -77,9 +77,8 @@ def with_student(values: dict[str, Any], candidate: Candidate) -> dict[str, Any]
     return {**values, "student": config.merge(student, candidate.section())}
 
 
-def resolve(run_file: str | Path, **options: Any) -> FitPlan:
-    """The plan that `FitOptions` of `fit` ask for. Raises ConfigError, and MissingExtraError for the runtime."""
-    asked: FitOptions = plan.validated(FitOptions, options, "call of fit")
+def resolve(run_file: str | Path, asked: FitOptions) -> FitPlan:
+    """The plan of what is asked for. Raises ConfigError, and MissingExtraError for the runtime."""
     path = Path(run_file)
     values = config.read(path)
     of_file = values.pop("out", None)
@@ -87,7 +86,7 @@ def resolve(run_file: str | Path, **options: Any) -> FitPlan:
     if out is None:
         raise ConfigError("fit needs a folder for measurements and runs: give --out.")
     budget = parse(asked.budget)
-    named = Candidates(students=[]) if asked.candidates is None else choosing.read(asked.candidates)
+    named = Candidates(students=[]) if asked.candidates is None else choosing.read(Path(asked.candidates))
     named = named.model_copy(
         update={
             "students": [*named.students, *(asked.students or ())],
