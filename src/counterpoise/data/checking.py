@@ -13,7 +13,7 @@ from torch import Tensor
 from counterpoise import config
 from counterpoise.data import duplicates, sources
 from counterpoise.data.noticing import cut_off
-from counterpoise.data.problems import Problem, fault, warning
+from counterpoise.data.problems import Problem, fault, of_corrupt, warning
 from counterpoise.data.sources import loading
 from counterpoise.data.sources.base import UNLABELED, ImageSet, Splits
 from counterpoise.data.sources.masks_census import counted, problems_of
@@ -93,13 +93,9 @@ def unreadable(splits: Splits, on_corrupt: str) -> Iterator[Problem]:
     both = [(part, index) for part in splits for index in range(len(part))]
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as threads:
         bad = [name for name in threads.map(_name_if_corrupt, both) if name]
-    if not bad:
-        return
-    what = f"{len(bad)} images cannot be read."
-    if on_corrupt == "skip":
-        yield warning(what, "They are left out (data.on_corrupt: skip).", bad)
-    else:
-        yield fault(what, "Mend or remove them, or leave them out: --data.on_corrupt skip.", bad)
+    if bad:
+        way_out = "Mend or remove them, or leave them out: --data.on_corrupt skip."
+        yield of_corrupt(f"{len(bad)} images cannot be read.", way_out, bad, on_corrupt)
 
 
 def _of_masks(splits: Splits) -> Iterator[Problem]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -66,17 +68,20 @@ def contents(path: Path) -> dict[tuple[int, ...], int]:
     with _opened(path, AS_USUAL) as image:
         if image.mode not in ("L", "P", "1", "RGB", "RGBA"):
             return {}
-        values = _loaded(image, path)
+        image.load()
+        values = np.asarray(image)
     values = values[..., :3].reshape(-1, 3) if values.ndim == 3 else values.reshape(-1, 1)
     found, counts = np.unique(values.astype(np.uint8), axis=0, return_counts=True)
     return {tuple(value): count for value, count in zip(found.tolist(), counts.tolist(), strict=True)}
 
 
-def _opened(path: Path, reading: Reading, further: tuple[str, ...] = ()) -> Image.Image:
+@contextmanager
+def _opened(path: Path, reading: Reading, further: tuple[str, ...] = ()) -> Iterator[Image.Image]:
+    """A mask file, its header read; what goes wrong with it while it is in use becomes CorruptImage."""
     try:
-        image: Image.Image = decoding.opened(regular(path), reading, (*_FORMATS, *further))
-        return image
-    except MemoryError:
+        with decoding.opened(regular(path), reading, (*_FORMATS, *further)) as image:
+            yield image
+    except (MemoryError, DataError):
         raise
     except Unreadable as error:
         raise CorruptImage(os.fspath(path), str(error)) from None
@@ -85,7 +90,8 @@ def _opened(path: Path, reading: Reading, further: tuple[str, ...] = ()) -> Imag
     except UnidentifiedImageError:
         raise CorruptImage(os.fspath(path), _no_mask(path)) from None
     except Exception as error:  # Pillow's decoders raise many kinds of errors for damaged files
-        raise CorruptImage(os.fspath(path), _reason(error)) from error
+        reason = getattr(error, "strerror", None) or (str(error).splitlines() or [type(error).__name__])[0]
+        raise CorruptImage(os.fspath(path), str(reason).rstrip(".")) from error
 
 
 def _no_mask(path: Path) -> str:
@@ -95,22 +101,6 @@ def _no_mask(path: Path) -> str:
             return f"it is a {image.format} file, whatever its name says, and that changes values; {SAVED_WITH_LOSS}"
     except Exception:  # whatever it is, it is no picture
         return f"it is not a picture ({', '.join(_FORMATS)})"
-
-
-def _loaded(image: Image.Image, path: Path) -> NDArray[np.uint8]:
-    try:
-        image.load()
-        values: NDArray[np.uint8] = np.asarray(image)
-        return values
-    except MemoryError:
-        raise
-    except Exception as error:  # as above
-        raise CorruptImage(os.fspath(path), _reason(error)) from error
-
-
-def _reason(error: Exception) -> str:
-    reason = getattr(error, "strerror", None) or (str(error).splitlines() or [type(error).__name__])[0]
-    return str(reason).rstrip(".")
 
 
 SAVED_WITH_LOSS = (
@@ -128,7 +118,8 @@ def _pixels(path: Path, label_map: LabelMap, reading: Reading) -> NDArray[np.uin
     """
     with _opened(path, reading, ("JPEG",) if label_map.lossy else ()) as image:
         raw = decoding.raw_mode(image)
-        values = _loaded(image, path)
+        image.load()
+        values: NDArray[np.uint8] = np.asarray(image)
         mode, palette = image.mode, image.getpalette("RGB")
     if ";16" in raw or mode in ("I", "F"):
         kind = f"{16 if ';16' in raw else 32}-bit"

@@ -139,21 +139,18 @@ class Seen:
         return found
 
 
-def look(images: ImageSet, count: int = LOOKED_AT) -> Seen:
+def look(images: ImageSet) -> Seen:
     """Look at some pictures of a set, spread evenly; those that lie in memory are what they are."""
-    seen = Seen(masks=Seen() if images.masked else None)
-    number = min(count, len(images))
-    for place in range(number):
-        try:
-            index = place * len(images) // number
-            file = images.file(index)
-            mask = images.mask_file(index)
-        except Exception:  # a picture that is missing is named where it is read
-            continue
-        if file is not None:
-            seen.look(file, images.reading)
-        if mask is not None and seen.masks is not None:
-            seen.masks.look(mask, images.reading)
+    seen, masks = Seen(), Seen()
+    for index in images.spread(LOOKED_AT):
+        for one, of in ((seen, images.file), (masks, images.mask_file)):
+            try:
+                file = of(index)
+            except Exception:  # a picture that is missing is named where it is read
+                break
+            if file is not None:
+                one.look(file, images.reading)
+    seen.masks = masks
     return seen
 
 
@@ -180,16 +177,16 @@ def of_evaluation(images: ImageSet, reading: Reading, cropped: bool) -> list[str
     return [*found, *(cut_off(images) if cropped else [])]
 
 
-def cut_off(images: ImageSet, count: int = MEASURED) -> list[str]:
+def cut_off(images: ImageSet) -> list[str]:
     """A sentence where the central squares of pictures leave out more than a third of their area, by their extents.
 
     What a crop_share below 1 leaves out around pictures of any shape does not count.
     """
     square = area = 0
     widest = (1, 1)
-    for place in range(min(count, len(images))):
+    for index in images.spread(MEASURED):
         try:
-            height, width = images.extent(place * len(images) // min(count, len(images)))
+            height, width = images.extent(index)
         except CorruptImage:  # named where it is read
             continue
         square, area = square + min(height, width) ** 2, area + height * width

@@ -49,6 +49,13 @@ def fault(what: str, way_out: str = "", where: Sequence[str] = ()) -> Problem:
     return Problem(what, way_out, tuple(where[:SHOWN]), len(where))
 
 
+def of_corrupt(what: str, way_out: str, where: Sequence[str], on_corrupt: str) -> Problem:
+    """A finding that stops training unless `on_corrupt` leaves such pictures out."""
+    if on_corrupt == "skip":
+        return warning(what, "They are left out (data.on_corrupt: skip).", where)
+    return fault(what, way_out, where)
+
+
 def raise_first(problems: Iterable[Problem]) -> None:
     """Raises DataError for the first error among them, which says how many more there are."""
     faults = [problem for problem in problems if problem.severity == "error"]

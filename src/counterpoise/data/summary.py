@@ -64,27 +64,23 @@ class Found:
 
 def of_splits(splits: Splits) -> Found:
     """What two halves hold. Reads headers, decodes nothing."""
-    found = Found()
-    _classes(found, splits.train.classes)
-    for name, images in (("train", splits.train), ("val", splits.val)):
-        _images(found, name, images)
-    _sizes(found, splits)
-    return _notes(found, splits)
+    return _of(train=splits.train, val=splits.val)
 
 
 def of_images(images: ImageSet, name: str = "images") -> Found:
     """What one set holds, such as that on which a student is evaluated."""
+    return _of(**{name: images})
+
+
+def _of(**sets: ImageSet) -> Found:
     found = Found()
-    _classes(found, images.classes)
-    _images(found, name, images)
-    _sizes(found, [images])
-    return _notes(found, [images])
-
-
-def extent_words(low: tuple[int, int], high: tuple[int, int]) -> str:
-    """Smallest and largest height and width, as width x height."""
-    least, most = (f"{width} x {height}" for height, width in (low, high))
-    return least if least == most else f"{least} to {most}"
+    _classes(found, next(iter(sets.values())).classes)
+    for name, images in sets.items():
+        _images(found, name, images)
+    _sizes(found, sets.values())
+    for note in dict.fromkeys(note for images in sets.values() for note in images.notes):
+        found.note(note)
+    return found
 
 
 def _classes(found: Found, classes: Sequence[str]) -> None:
@@ -131,22 +127,14 @@ def _sizes(found: Found, sets: Iterable[ImageSet]) -> None:
     known = [extents for images in sets if len(extents := _extents(images))]
     if not known:
         return
-    low = tuple(int(min(extents[:, side].min() for extents in known)) for side in (0, 1))
-    high = tuple(int(max(extents[:, side].max() for extents in known)) for side in (0, 1))
-    found.add("sizes", extent_words((low[0], low[1]), (high[0], high[1])), sizes=[list(low), list(high)])
+    both = torch.cat(known)
+    sizes = [both.amin(0).tolist(), both.amax(0).tolist()]
+    least, most = (f"{width} x {height}" for height, width in sizes)
+    found.add("sizes", least if least == most else f"{least} to {most}", sizes=sizes)
 
 
 def _extents(images: ImageSet) -> Tensor:
     """Heights and widths of the images that can be read; of very many, of some spread evenly."""
-    if len(images) <= _HEADERS or isinstance(images, ArraySet):
-        found = images.extents
-    else:
-        some = torch.arange(_HEADERS) * len(images) // _HEADERS
-        found = images.subset(some).extents
-    return found[found[:, 0] > 0]
-
-
-def _notes(found: Found, sets: Iterable[ImageSet]) -> Found:
-    for note in dict.fromkeys(note for images in sets for note in images.notes):
-        found.note(note)
-    return found
+    if len(images) > _HEADERS and not isinstance(images, ArraySet):
+        images = images.subset(torch.tensor(images.spread(_HEADERS)))
+    return images.extents[images.extents[:, 0] > 0]

@@ -128,6 +128,11 @@ class ImageSet(ABC):
         """The images at these indices (int64 [M]), in this order."""
         return Subset(self, indices)
 
+    def spread(self, count: int) -> list[int]:
+        """The indices of `count` images at most, spread evenly."""
+        count = min(count, len(self))
+        return [number * len(self) // count for number in range(count)]
+
     def in_order(self, classes: Sequence[str]) -> ImageSet:
         """The same images in the same order, with `classes`, which are the same ones in another order.
 

@@ -13,7 +13,7 @@ from counterpoise import config
 from counterpoise.data.halves import TRAIN, Halves, find, is_split_name
 from counterpoise.data.label_map import LabelMap, read_label_map
 from counterpoise.data.mask_file import LOSSLESS
-from counterpoise.data.problems import Problem, fault, raise_first, warning
+from counterpoise.data.problems import Problem, fault, of_corrupt, raise_first
 from counterpoise.data.sources.base import Splits
 from counterpoise.data.sources.division import split_by_fraction
 from counterpoise.data.sources.masks_files import WAYS_OUT, MaskFiles
@@ -156,10 +156,7 @@ class _Survey:
         what = (
             f"{len(wrong)} of {count} masks are of another size than their images: {'; '.join(wrong[:_SHOWN])}{more}."
         )
-        if self.data.on_corrupt == "skip":
-            self.problems.append(warning(what, "They are left out (data.on_corrupt: skip).", wrong))
-        else:
-            self.problems.append(fault(what, WAYS_OUT, wrong))
+        self.problems.append(of_corrupt(what, WAYS_OUT, wrong, self.data.on_corrupt))
 
     def look_at_masks(self) -> None:
         """Read every mask, and gather what is wrong with them by kind."""
@@ -180,9 +177,8 @@ class _Survey:
             paths = [path for path, _, _ in found]
             colors = found_in_masks(self._mask_folder()) if "holds colors (" in found[0][1] else ""
             alike = f" {len(found) - 1} more masks are like it." if len(found) > 1 else ""
-            skipped = found[0][2] and self.data.on_corrupt == "skip"
-            what, way_out = f"{found[0][1]}{alike}", "They are left out (data.on_corrupt: skip)." if skipped else colors
-            self.problems.append((warning if skipped else fault)(what, way_out, paths))
+            on_corrupt = self.data.on_corrupt if found[0][2] else "stop"
+            self.problems.append(of_corrupt(f"{found[0][1]}{alike}", colors, paths, on_corrupt))
 
 
 def _recognizes(path: Path) -> bool:
