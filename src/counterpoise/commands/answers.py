@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json as json_format
+import sys
+from csv import DictWriter
 from pathlib import Path
 
 from pydantic import Field
@@ -141,7 +143,10 @@ def predict(*images: Path, options: Predict, csv: bool = False, json: bool = Fal
         reading = reading_of(options.student)
         tell(look_at([answer["image"] for answer in answered], reading).notes(reading))
     if csv:
-        flags.print_csv(predictions.as_rows(found))
+        rows = predictions.as_rows(found)
+        writer = DictWriter(sys.stdout, list(rows[0]) if rows else [], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
     else:
         flags.show(found, json, lambda: prediction_table(answered))
     if len(answered) == len(found):

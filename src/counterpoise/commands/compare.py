@@ -38,15 +38,8 @@ def compare(
     from counterpoise.studies.compare import compare as run
 
     result = run(compare_file, out=out, fanout=_fanout(spread, quiet))
-    values = {
-        "out": result.out,
-        "metric": result.report.metric,
-        "table": result.report.table,
-        "differences": result.report.differences,
-        "notes": result.report.notes,
-        "left": result.left,
-    }
-    flags.show(values, json, lambda: report.tables(result.report, result.out))
+    told = {name: getattr(result.report, name) for name in ("metric", "table", "differences", "notes")}
+    flags.show({"out": result.out, **told, "left": result.left}, json, lambda: report.tables(result.report, result.out))
     return ended(result.left, result.errors, json, said=not quiet)
 
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import json as json_format
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -148,13 +146,6 @@ def show(values: Any, as_json: bool, table: Any) -> None:
     from counterpoise.commands.tables import print_all
 
     print_all(table())
-
-
-def print_csv(rows: Sequence[Mapping[str, Any]]) -> None:
-    """Print rows of the same columns as CSV."""
-    writer = csv.DictWriter(sys.stdout, list(rows[0]) if rows else [], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
 
 
 def is_first() -> bool:

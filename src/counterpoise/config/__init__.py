@@ -20,26 +20,7 @@ from counterpoise.config.run import (
 )
 
 __all__ = [
-    "LARGEST_EDGE",
-    "MOST_REDUCED",
-    "Data",
-    "LearningRateSchedule",
-    "Model",
-    "Optimizer",
-    "RandAugment",
-    "Run",
-    "Schedule",
-    "Section",
-    "Share",
-    "Teacher",
-    "Term",
-    "Train",
-    "Views",
-    "dump",
-    "kept",
-    "kept_values",
-    "merge",
-    "over_base",
-    "read",
-    "resolve",
-]
+    "LARGEST_EDGE", "MOST_REDUCED", "Data", "LearningRateSchedule", "Model", "Optimizer", "RandAugment", "Run",
+    "Schedule", "Section", "Share", "Teacher", "Term", "Train", "Views", "dump", "kept", "kept_values", "merge",
+    "over_base", "read", "resolve",
+]  # fmt: skip

@@ -18,14 +18,21 @@ BASES = 16
 """Run files that may stand one on the other."""
 
 
-def read(path: Path) -> dict[str, Any]:
+def read(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     """The contents of a run file, not yet checked; `base: FILE` has them laid over those of another.
 
     Bases are looked for beside the file; of several, `base: [ONE, OTHER]`, later ones lie over earlier ones.
 
+    Args:
+        above: the files that this one is a base of.
+
     Raises ConfigError where a file is missing or not a YAML mapping.
     """
-    return _read(path, ())
+    if len(above) > BASES:
+        raise ConfigError(f"Run file {above[0]} stands on more than {BASES} others, one on the other.")
+    if path.resolve() in above:
+        raise ConfigError(f"Run file {path} is its own base, by way of {above[-1]}.")
+    return over_base(_contents(path), path.parent, str(path), (*above, path.resolve()))
 
 
 def kept(path: Path) -> Run:
@@ -41,14 +48,6 @@ def kept_values(path: Path) -> dict[str, Any]:
     return _contents(path, path.parent)
 
 
-def _read(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
-    if len(above) > BASES:
-        raise ConfigError(f"Run file {above[0]} stands on more than {BASES} others, one on the other.")
-    if path.resolve() in above:
-        raise ConfigError(f"Run file {path} is its own base, by way of {above[-1]}.")
-    return over_base(_contents(path), path.parent, str(path), (*above, path.resolve()))
-
-
 def over_base(values: Mapping[str, Any], beside: Path, origin: str, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     """`values` laid over the run files that their `base` names, which are looked for in the folder `beside`."""
     own = dict(values)
@@ -60,7 +59,7 @@ def over_base(values: Mapping[str, Any], beside: Path, origin: str, above: tuple
         raise ConfigError(f"base in {origin} has a null character, which no name of a file can have.")
     merged: dict[str, Any] = {}
     for base in bases:
-        merged = merge(merged, _read(beside / base, above))
+        merged = merge(merged, read(beside / base, above))
     return merge(merged, own)
 
 

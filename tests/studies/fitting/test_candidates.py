@@ -49,7 +49,6 @@ def test_arguments_vary_as_a_file_says(tmp_path: Path) -> None:
         ({"students": ["timm/no_such_net_*"]}, "No network is called like 'timm/no_such_net_*'"),
         ({"students": ["mobilenet*"]}, "write such as timm/mobilenet*"),
         ({"students": ["tim/mobilenet*"]}, "Did you mean 'timm'?"),
-        ({"students": ["digits/cnn_4_8"], "precisions": ["int4"]}, "Precision 'int4' is unknown. Did you mean 'int8'?"),
         ({"students": ["digits/cnn_4_8"], "sizes": [0]}, "1 pixel or more"),
         (
             {"students": [{"model": "timm/resnet18", "arguments": {"a": 1}, "vary": {"a": [2]}}]},

@@ -154,6 +154,7 @@ def test_wrong_arguments_are_said_before_anything_is_done(run: Run, run_file: Pa
         ((*BUDGET,), "There are no candidates"),
         (("--budget", "latency=5ms", "--runtime", "onnx", *STUDENTS), "write latency<=5ms"),
         (("--budget", "size<=1MB", "--runtime", "onxx", *STUDENTS), "Did you mean 'onnx'?"),
+        ((*BUDGET, *STUDENTS, "--precisions", "int4"), "Precision 'int4' is unknown. Did you mean 'int8'?"),
         ((*BUDGET, *STUDENTS, "--rounds", "3"), "rounds must be 6 or more"),
         ((*BUDGET, *STUDENTS, "--keep", "1"), "keep: input should be less than 1"),
         ((*BUDGET, *STUDENTS, "--rungs", "4", "2"), "rungs are epochs that rise"),

@@ -15,8 +15,7 @@ from typing import Any
 from pydantic import Field
 
 from counterpoise import config
-from counterpoise.deploy.base import PRECISIONS
-from counterpoise.errors import ConfigError, unknown
+from counterpoise.errors import ConfigError
 from counterpoise.studies import plan
 
 
@@ -87,10 +86,6 @@ def read(path: Path) -> Candidates:
 
 def expand(asked: Candidates) -> list[Candidate]:
     """All candidates, in the order that they are named. Raises ConfigError for what stands for none."""
-    precisions = asked.precisions or ["float32"]
-    for precision in precisions:
-        if precision not in PRECISIONS:
-            raise ConfigError(unknown("Precision", precision, PRECISIONS))
     for size in asked.sizes or ():
         if size < 1:
             raise ConfigError(f"An input size is 1 pixel or more, got {size}.")
@@ -99,14 +94,11 @@ def expand(asked: Candidates) -> list[Candidate]:
         for student in asked.students
         for model, arguments in _networks(student)
         for size in (asked.sizes or [None])  # type: ignore[list-item]
-        for precision in precisions
+        for precision in asked.precisions or ["float32"]
     ]
-    names: dict[str, Candidate] = {}
-    for candidate in found:
-        names.setdefault(candidate.name, candidate)
-    if not names:
+    if not found:
         raise ConfigError("There are no candidates: name some students, such as --students 'timm/mobilenetv3_small_*'.")
-    return list(names.values())
+    return list({candidate.name: candidate for candidate in found}.values())
 
 
 def _networks(student: str | Network) -> list[tuple[str, dict[str, Any]]]:

@@ -31,6 +31,7 @@ from counterpoise.deploy.network import Deployed
 from counterpoise.errors import ConfigError, CounterpoiseError, MeasureError, RunError
 from counterpoise.studies.fitting.candidates import Candidate
 from counterpoise.studies.fitting.plan import FitPlan, with_student
+from counterpoise.studies.plan import complete
 from counterpoise.system import documents
 from counterpoise.system.machine import processor
 
@@ -142,7 +143,8 @@ def untrained(plan: FitPlan, candidate: Candidate, data: Splits, folder: Path) -
     """Export a candidate with weights of chance. Raises whatever is wrong with it."""
     from counterpoise.engine.assemble import build_student
 
-    run = config_of(plan, candidate)
+    run, _ = complete(with_student(plan.values, candidate), f"run of {candidate.name}")
+    run = run.model_copy(update={"student": run.student.model_copy(update={"pretrained": False})})
     classes = data.train.classes
     if not classes:
         raise ConfigError("fit needs data with labels: the teacher's word does not tell which candidate is better.")
@@ -177,14 +179,6 @@ def as_if_trained(network: nn.Module) -> None:
                 noise = torch.rand(value.shape, generator=generator)
                 value.copy_(0.5 + noise if name.endswith(("weight", "running_var")) else noise - 0.5)
     network.eval()
-
-
-def config_of(plan: FitPlan, candidate: Candidate) -> Any:
-    """The run of a candidate whose weights are left to chance."""
-    from counterpoise.studies.plan import complete
-
-    run, _ = complete(with_student(plan.values, candidate), f"run of {candidate.name}")
-    return run.model_copy(update={"student": run.student.model_copy(update={"pretrained": False})})
 
 
 def key(plan: FitPlan, candidate: Candidate, weights: str = "") -> str:

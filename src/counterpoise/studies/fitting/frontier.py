@@ -19,17 +19,18 @@ LATENCY = {"ms": "median_ms", "low_ms": "low_ms", "high_ms": "high_ms"}
 Row = dict[str, Any]
 
 
-def rows(
+def write(
     plan: FitPlan,
     entries: Mapping[str, Mapping[str, Any]],
     scores: Mapping[str, Mapping[int, float]],
     status: Mapping[str, str],
 ) -> list[Row]:
-    """One row a candidate. `frontier` says whether no other is at least as good in accuracy, latency and size.
+    """frontier.csv, and where matplotlib is there frontier.png and frontier.svg: one row a candidate.
 
-    Accuracies are compared where all candidates that keep the budget have one: after the first rung.
+    The column `frontier` says whether no other is at least as good in accuracy, latency and size. Accuracies are
+    compared where all candidates that keep the budget have one: after the first rung.
     """
-    found = []
+    found: list[Row] = []
     for candidate in plan.candidates:
         entry = entries[candidate.name]
         reached = scores.get(candidate.name, {})
@@ -53,11 +54,14 @@ def rows(
                 **{f"{plan.metric}_{epochs}_epochs": value for epochs, value in reached.items()},
             }
         )
-    if every := set().union(*scores.values()):
-        column = f"{plan.metric}_{min(every)}_epochs"
-        compared = [row for row in found if _scored(row, column)]
+    scored = [f"{plan.metric}_{epochs}_epochs" for epochs in sorted(set().union(*scores.values()))]
+    if scored:
+        compared = [row for row in found if _scored(row, scored[0])]
         for row in compared:
-            row["frontier"] = "no" if any(_beats(other, row, column) for other in compared) else "yes"
+            row["frontier"] = "no" if any(_beats(other, row, scored[0]) for other in compared) else "yes"
+    results.write_rows(plan.out / "frontier.csv", [*COLUMNS, *scored], found)
+    if scored and plotting.available():
+        draw(plan.out, found, scored[0], plan.budget)
     return found
 
 
@@ -69,21 +73,6 @@ def _beats(other: Row, row: Row, column: str) -> bool:
     pairs = [(other[column], row[column])]
     pairs += [(-other[key], -row[key]) for key in ("latency_ms", "megabytes") if other[key] is not None]
     return all(a >= b for a, b in pairs) and any(a > b for a, b in pairs)
-
-
-def write(
-    plan: FitPlan,
-    entries: Mapping[str, Mapping[str, Any]],
-    scores: Mapping[str, Mapping[int, float]],
-    status: Mapping[str, str],
-) -> list[Row]:
-    """frontier.csv, and where matplotlib is there frontier.png and frontier.svg; the rows, as `rows` has them."""
-    found = rows(plan, entries, scores, status)
-    scored = [f"{plan.metric}_{epochs}_epochs" for epochs in sorted(set().union(*scores.values()))]
-    results.write_rows(plan.out / "frontier.csv", [*COLUMNS, *scored], found)
-    if scored and plotting.available():
-        draw(plan.out, found, scored[0], plan.budget)
-    return found
 
 
 def draw(out: Path, found: Sequence[Row], column: str, budget: Budget) -> None:
