@@ -19,7 +19,7 @@ class SquaredDistance(LogitObjective):
 class Mean(Objective):
     """Takes the mean over samples itself."""
 
-    def parts(
+    def terms(
         self, student: Outputs, teacher: Outputs | None, target: Tensor | None, weight: Tensor | None = None
     ) -> dict[str, Tensor]:
         assert teacher is not None

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from counterpoise.commands import app
-from counterpoise.objectives.base import Objective, entries
+from counterpoise.objectives.base import Objective, entries, means
 from counterpoise.outputs import Outputs
 
 ENTRIES = {name: entry for name, entry in entries().items() if "features" not in entry.kind.needs}
@@ -65,7 +65,7 @@ def total_and_gradient(
     student = student.detach().requires_grad_()
     teacher = teacher.detach().requires_grad_()
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-        parts = objective.parts(Outputs(student), Outputs(teacher), target, weight)
+        parts = means(objective.terms(Outputs(student), Outputs(teacher), target, weight))
     assert all(part.shape == () for part in parts.values())
     total = torch.stack(list(parts.values())).sum()
     total.backward()

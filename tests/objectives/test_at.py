@@ -9,6 +9,7 @@ from torch import Tensor
 
 from counterpoise.errors import ObjectiveError
 from counterpoise.objectives.at import AttentionTransfer
+from counterpoise.objectives.base import means
 from counterpoise.outputs import Outputs
 
 NAMES = ("a", "b")
@@ -23,7 +24,9 @@ def features(channels: int, edges: tuple[int, ...], seed: int) -> dict[str, Tens
 
 def loss(student: dict[str, Tensor], teacher: dict[str, Tensor], power: float = 2.0) -> Tensor:
     logits = torch.zeros(4, 10)
-    return AttentionTransfer(NAMES, NAMES, power).parts(Outputs(logits, student), Outputs(logits, teacher), None)[""]
+    return means(
+        AttentionTransfer(NAMES, NAMES, power).terms(Outputs(logits, student), Outputs(logits, teacher), None)
+    )[""]
 
 
 STUDENT = features(3, (6, 4), 0)

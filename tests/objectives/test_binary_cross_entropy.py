@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from counterpoise.errors import ObjectiveError
+from counterpoise.objectives.base import means
 from counterpoise.objectives.binary_cross_entropy import BinaryCrossEntropy
 from counterpoise.outputs import Outputs
 
@@ -24,7 +25,7 @@ def test_classes_are_questions_of_their_own() -> None:
         torch.testing.assert_close(BinaryCrossEntropy(reduction="none")(logits, None, given), expected)
         torch.testing.assert_close(BinaryCrossEntropy()(logits, None, given), expected.mean())
         torch.testing.assert_close(BinaryCrossEntropy(reduction="sum")(logits, None, given), expected.sum())
-        torch.testing.assert_close(BinaryCrossEntropy().parts(Outputs(logits), None, given)[""], expected.mean())
+        torch.testing.assert_close(means(BinaryCrossEntropy().terms(Outputs(logits), None, given))[""], expected.mean())
 
 
 def test_one_logit_is_a_softmax_over_it_and_zero() -> None:

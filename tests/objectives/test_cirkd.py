@@ -11,6 +11,7 @@ from scipy.special import log_softmax
 from torch import Tensor
 
 from counterpoise.errors import ObjectiveError
+from counterpoise.objectives.base import means
 from counterpoise.objectives.cirkd import CrossImageRelations
 from counterpoise.outputs import Outputs
 
@@ -54,7 +55,7 @@ def expected_across(student: np.ndarray, teacher: np.ndarray, tau: float) -> flo
 
 @pytest.mark.parametrize("tau", [0.1, 1.0])
 def test_images_are_compared_as_in_the_formula(tau: float) -> None:
-    parts = make(temperature=tau, mini_batch_weight=3.0, memory=False).parts(STUDENT, TEACHER, None)
+    parts = means(make(temperature=tau, mini_batch_weight=3.0, memory=False).terms(STUDENT, TEACHER, None))
     expected = expected_across(STUDENT.features["@-1"].numpy(), TEACHER.features["@-1"].numpy(), tau)
     assert list(parts) == ["mini_batch"]
     assert parts["mini_batch"].item() == pytest.approx(3 * expected, rel=1e-9)
@@ -66,14 +67,14 @@ def test_patches_may_be_averaged_before() -> None:
         side(outputs.features["@-1"].unflatten(3, (3, 2)).unflatten(2, (2, 2)).mean((3, 5)))
         for outputs in (student, teacher)
     ]
-    found = make(memory=False, pool=2).parts(student, teacher, None)["mini_batch"]
-    torch.testing.assert_close(found, make(memory=False).parts(pooled[0], pooled[1], None)["mini_batch"])
+    found = means(make(memory=False, pool=2).terms(student, teacher, None))["mini_batch"]
+    torch.testing.assert_close(found, means(make(memory=False).terms(pooled[0], pooled[1], None))["mini_batch"])
 
 
 def test_memories_are_compared_with_as_in_the_formula() -> None:
     objective = make(temperature=0.3, pixel_weight=2.0, region_weight=5.0).eval()
     torch.manual_seed(3)
-    found = objective.parts(STUDENT, TEACHER, TARGET)
+    found = means(objective.terms(STUDENT, TEACHER, TARGET))
     torch.manual_seed(3)
     assert objective.head is not None
     s = unit(objective.head(STUDENT.features["@-1"]).detach().movedim(1, -1).reshape(-1, CHANNELS).numpy(), 1)
@@ -90,7 +91,7 @@ def test_memories_are_compared_with_as_in_the_formula() -> None:
 def test_memories_are_queues_of_the_teachers_pixels_and_regions() -> None:
     objective = make()
     before = objective.pixels.clone(), objective.regions.clone()
-    objective.parts(STUDENT, TEACHER, TARGET)
+    objective.terms(STUDENT, TEACHER, TARGET)
     pixels = unit(TEACHER.features["@-1"].movedim(1, -1).numpy(), -1)
     labels = TARGET.numpy()
     assert objective.pixels_next.tolist() == [4, 0, 6]
@@ -108,7 +109,7 @@ def test_memories_are_queues_of_the_teachers_pixels_and_regions() -> None:
 def test_a_full_queue_begins_again_and_keeps_the_last() -> None:
     objective = make(pixel_memory=3, region_memory=3)
     for step in range(3):
-        objective.parts(STUDENT, side(draw(10 + step, 2, CHANNELS, 2, 3)), TARGET)
+        objective.terms(STUDENT, side(draw(10 + step, 2, CHANNELS, 2, 3)), TARGET)
     assert objective.pixels_next.tolist() == [12 % 3, 0, 18 % 3]
     assert objective.regions_next.tolist() == [6 % 3, 0, 6 % 3]
     norms = objective.pixels.norm(dim=2)
@@ -120,7 +121,7 @@ def test_a_full_queue_begins_again_and_keeps_the_last() -> None:
 def test_of_a_large_class_some_pixels_are_kept() -> None:
     objective = make()
     student, teacher = side(draw(0, 2, 5, 8, 8)), side(draw(1, 2, CHANNELS, 8, 8))
-    objective.parts(student, teacher, torch.ones(2, 64, 64, dtype=torch.int64))
+    objective.terms(student, teacher, torch.ones(2, 64, 64, dtype=torch.int64))
     assert objective.pixels_next.tolist() == [0, 32, 0]
     assert len(torch.unique(objective.pixels[1, :32], dim=0)) == 32
 
@@ -128,7 +129,7 @@ def test_of_a_large_class_some_pixels_are_kept() -> None:
 def test_evaluation_leaves_the_memories_alone() -> None:
     objective = make().eval()
     before = objective.pixels.clone()
-    objective.parts(STUDENT, TEACHER, TARGET)
+    objective.terms(STUDENT, TEACHER, TARGET)
     assert objective.pixels.equal(before)
 
 
@@ -136,19 +137,19 @@ def test_state_goes_on_where_it_was_saved() -> None:
     whole, other = make(), make()
     for objective in (whole, other):
         torch.manual_seed(1)
-        objective.parts(STUDENT, TEACHER, TARGET)
+        objective.terms(STUDENT, TEACHER, TARGET)
     again = make()
     again.load_state_dict(other.state_dict())
     found = []
     for objective in (whole, again):
         torch.manual_seed(2)
-        found.append(objective.parts(STUDENT, side(draw(7, 2, CHANNELS, 2, 3)), TARGET))
+        found.append(means(objective.terms(STUDENT, side(draw(7, 2, CHANNELS, 2, 3)), TARGET)))
     assert found[0] == found[1]
 
 
 def test_nothing_but_void_moves_by_the_images_alone() -> None:
     objective = make()
-    parts = objective.parts(STUDENT, TEACHER, torch.full_like(TARGET, VOID))
+    parts = means(objective.terms(STUDENT, TEACHER, torch.full_like(TARGET, VOID)))
     assert parts["mini_batch"] > 0
     assert parts["pixel"] == 0
     assert parts["region"] == 0
@@ -157,7 +158,7 @@ def test_nothing_but_void_moves_by_the_images_alone() -> None:
 
 def test_a_student_like_its_teacher_has_nothing_to_learn_from_the_images() -> None:
     feature = TEACHER.features["@-1"].clone().requires_grad_()
-    value = make(memory=False).parts(side(feature), TEACHER, None)["mini_batch"]
+    value = means(make(memory=False).terms(side(feature), TEACHER, None))["mini_batch"]
     (gradient,) = torch.autograd.grad(value, feature)
     assert value.abs() < 1e-12
     assert gradient.abs().max() < 1e-12
@@ -165,9 +166,9 @@ def test_a_student_like_its_teacher_has_nothing_to_learn_from_the_images() -> No
 
 def test_mistakes_are_named() -> None:
     with pytest.raises(ObjectiveError, match="takes no weights of samples"):
-        make().parts(STUDENT, TEACHER, TARGET, torch.ones(2))
+        means(make().terms(STUDENT, TEACHER, TARGET, torch.ones(2)))
     with pytest.raises(ObjectiveError, match="cirkd needs labels, got none"):
-        make().parts(STUDENT, TEACHER, None)
+        means(make().terms(STUDENT, TEACHER, None))
     with pytest.raises(ObjectiveError, match="region_memory must be a whole number above 0, got 0"):
         make(region_memory=0)
     with pytest.raises(ObjectiveError, match="temperature must be above 0"):

@@ -8,6 +8,7 @@ import torch
 from counterpoise.config import Term
 from counterpoise.errors import ObjectiveError
 from counterpoise.objectives.balance import BalanceDivergence
+from counterpoise.objectives.base import means
 from counterpoise.objectives.class_weighted import ClassWeighted
 from counterpoise.objectives.dense import DenseSum
 from counterpoise.outputs import Outputs
@@ -33,7 +34,7 @@ def test_value_is_the_mean_of_the_hosts_values_weighed_by_class(of: str) -> None
 
 def test_parts_are_those_of_the_host() -> None:
     student, teacher, target = example()
-    parts = ClassWeighted("balance", WEIGHTS).parts(Outputs(student), Outputs(teacher), target)
+    parts = means(ClassWeighted("balance", WEIGHTS).terms(Outputs(student), Outputs(teacher), target))
     assert set(parts) == {"forward", "reverse"}
     total = ClassWeighted("balance", WEIGHTS)(student, teacher, target)
     torch.testing.assert_close(torch.stack(list(parts.values())).sum(), total)

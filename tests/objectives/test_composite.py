@@ -10,8 +10,9 @@ import torch.nn.functional as F
 
 from counterpoise.config import Schedule, Term
 from counterpoise.errors import ConfigError
-from counterpoise.objectives.base import entries
+from counterpoise.objectives.base import Objective, entries
 from counterpoise.objectives.composite import WeightedSum
+from counterpoise.objectives.targets import Sum
 from counterpoise.outputs import Outputs
 from counterpoise.system import own_code
 
@@ -128,6 +129,14 @@ def test_an_objective_of_ones_own_is_a_class_in_a_file(tmp_path: Path) -> None:
     torch.testing.assert_close(objective(STUDENT, TEACHER, None).total, expected)
     with pytest.raises(ConfigError, match="Did you mean 'Distance'"):
         WeightedSum({"mine": Term(objective=f"{file}:Distence")})
+
+
+@pytest.mark.parametrize("name", ["terms", "parts", "sums"])  # the latter two as they were called before
+def test_terms_of_ones_own_are_scalars_or_sums(name: str) -> None:
+    squares = (STUDENT.logits - TEACHER.logits).square()
+    term = Sum(squares.sum(), squares.numel()) if name == "sums" else squares.mean()
+    kind = type("Mine", (Objective,), {name: lambda self, student, teacher, target, weight=None: {"": term}})
+    assert kind()(STUDENT.logits, TEACHER.logits) == squares.mean()
 
 
 @pytest.mark.parametrize("name", sorted(entries()))

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from counterpoise.errors import ObjectiveError
-from counterpoise.objectives.crd import UNKNOWN, ContrastiveDistillation
+from counterpoise.objectives.base import means
+from counterpoise.objectives.crd import ContrastiveDistillation
+from counterpoise.objectives.targets import UNLABELED
 from counterpoise.outputs import Outputs
 
 SAMPLES = 9
@@ -37,7 +39,7 @@ def make(samples: int = SAMPLES, negatives: int = 12, **arguments: float) -> Con
 def ask(objective: ContrastiveDistillation, indices: Tensor, target: Tensor | None, seed: int = 5) -> dict[str, Tensor]:
     torch.manual_seed(seed)
     objective.set_batch(indices)
-    return objective.parts(STUDENT, TEACHER, target)
+    return means(objective.terms(STUDENT, TEACHER, target))
 
 
 def embed(layer: nn.Module | None, outputs: Outputs) -> np.ndarray:
@@ -83,11 +85,11 @@ def test_where_nothing_is_known_every_choice_is_even() -> None:
 def test_negatives_are_even_among_the_samples_of_other_classes() -> None:
     objective = make(negatives=30_000)
     objective.labels.copy_(LABELS)
-    objective.labels[4] = UNKNOWN
+    objective.labels[4] = UNLABELED
     indices = torch.tensor([0, 5, 4])
     for index, drawn in zip(indices, objective._draw(indices, objective.labels[indices]), strict=True):
         label = int(objective.labels[index])
-        allowed = (objective.labels != label) if label != UNKNOWN else torch.arange(SAMPLES) != index
+        allowed = (objective.labels != label) if label != UNLABELED else torch.arange(SAMPLES) != index
         share = drawn.bincount(minlength=SAMPLES) / len(drawn)
         torch.testing.assert_close(share, allowed / allowed.sum(), atol=0.01, rtol=0)
 
@@ -103,21 +105,21 @@ def test_one_class_falls_back_on_all_other_samples() -> None:
 def test_labels_are_learned_from_the_targets() -> None:
     objective = make()
     ask(objective, INDICES, LABELS[INDICES])
-    expected = torch.full((SAMPLES,), UNKNOWN)
+    expected = torch.full((SAMPLES,), UNLABELED)
     expected[INDICES] = LABELS[INDICES]
     assert objective.labels.equal(expected)
     mixed = torch.tensor([[0.7, 0.3, 0.0], [0.0, 0.4, 0.6], [0.0, 0.0, 0.0], [0.5, 0.1, 0.4]])
     ask(objective, INDICES, mixed)
-    assert objective.labels[INDICES].tolist() == [0, 2, UNKNOWN, 0]
+    assert objective.labels[INDICES].tolist() == [0, 2, UNLABELED, 0]
     ask(objective, INDICES, None)
-    assert (objective.labels == UNKNOWN).all()
+    assert (objective.labels == UNLABELED).all()
 
 
 def test_each_part_moves_its_own_side() -> None:
     objective = make()
     student = Outputs(STUDENT.logits, {"@-1": STUDENT.features["@-1"].clone().requires_grad_()})
     objective.set_batch(INDICES)
-    parts = objective.parts(student, TEACHER, LABELS[INDICES])
+    parts = means(objective.terms(student, TEACHER, LABELS[INDICES]))
     assert objective.student_map is not None
     assert objective.teacher_map is not None
     inputs = [student.features["@-1"], *objective.student_map.parameters(), *objective.teacher_map.parameters()]
@@ -164,7 +166,7 @@ def test_students_learn_to_tell_samples_apart() -> None:
 def test_mistakes_are_named() -> None:
     objective = make()
     with pytest.raises(ObjectiveError, match="call set_batch"):
-        objective.parts(STUDENT, TEACHER, LABELS[INDICES])
+        objective.terms(STUDENT, TEACHER, LABELS[INDICES])
     with pytest.raises(ObjectiveError, match="at least two, got 1"):
         make(samples=1)
     with pytest.raises(ObjectiveError, match="negatives must be a whole number above 0, got 0"):

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from counterpoise.config import Term
 from counterpoise.errors import ConfigError, ObjectiveError
+from counterpoise.objectives.base import means
 from counterpoise.objectives.composite import WeightedSum
 from counterpoise.objectives.cross_entropy import CrossEntropy
 from counterpoise.outputs import Outputs
@@ -39,7 +40,7 @@ def test_class_weight_is_that_of_torch(shape: tuple[int, ...], smoothing: float)
     values = CrossEntropy(smoothing, 255, reduction="none")(logits, None, target)
     by_class = weights[target.clamp(max=3)] * (target != 255)
     torch.testing.assert_close(loss(logits, None, target), (values * by_class).sum() / by_class.sum())
-    torch.testing.assert_close(loss.parts(Outputs(logits), None, target)[""], loss(logits, None, target))
+    torch.testing.assert_close(means(loss.terms(Outputs(logits), None, target))[""], loss(logits, None, target))
 
 
 def test_weights_of_samples_and_of_classes_are_multiplied() -> None:
@@ -87,6 +88,6 @@ def test_class_weight_must_fit_the_logits_and_a_target_of_classes() -> None:
         CrossEntropy(ignore_index=255, class_weight=[1, 2, 3])(logits, None, target)
     mixed = torch.full((6, 4), 0.25)
     loss = CrossEntropy(class_weight=WEIGHTS)
-    for call in (lambda: loss(logits, None, mixed), lambda: loss.parts(Outputs(logits), None, mixed)):
+    for call in (lambda: loss(logits, None, mixed), lambda: means(loss.terms(Outputs(logits), None, mixed))):
         with pytest.raises(ObjectiveError, match="class_weight needs a class for each sample"):
             call()

@@ -11,6 +11,7 @@ from scipy.special import log_softmax
 from torch import Tensor, nn
 
 from counterpoise.errors import ObjectiveError
+from counterpoise.objectives.base import means
 from counterpoise.objectives.cwd import ChannelWiseDistillation, ChannelWiseFeatureDistillation
 from counterpoise.outputs import Outputs
 
@@ -74,7 +75,7 @@ def test_a_feature_is_taken_to_the_teachers_channels_and_the_smaller_size() -> N
     kernel = objective.adapter.weight.detach().numpy()[:, :, 0, 0]
     adapted = np.einsum("dc,nchw->ndhw", kernel, student.numpy()).reshape(2, 5, 2, 2, 2, 2).mean((3, 5))
     pairs = zip(adapted.reshape(2, 5, 4), teacher.numpy().reshape(2, 5, 4), strict=True)
-    found = objective.parts(sides[0], sides[1], None)[""]
+    found = means(objective.terms(sides[0], sides[1], None))[""]
     assert found.item() == pytest.approx(np.mean([expected(s, t, 2.0) for s, t in pairs]), rel=1e-9)
 
 
@@ -83,7 +84,7 @@ def test_equal_channels_need_no_adapter() -> None:
     objective = ChannelWiseFeatureDistillation()
     objective.prepare(feature, feature, 9)
     assert list(objective.parameters()) == []
-    assert objective.parts(feature, feature, None)[""].abs() < 1e-12
+    assert means(objective.terms(feature, feature, None))[""].abs() < 1e-12
 
 
 def test_mistakes_are_named() -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from counterpoise.config import Term
 from counterpoise.errors import ConfigError, ObjectiveError
-from counterpoise.objectives.base import Terms, entries
+from counterpoise.objectives.base import Terms, entries, means
 from counterpoise.objectives.dense import DenseSum, reduced, resample
 from counterpoise.outputs import Outputs
 
@@ -59,7 +59,7 @@ def plain(name: str, student: Tensor, teacher: Tensor | None, target: Tensor, **
     """The sum of an objective's parts for logits and masks of one size."""
     objective = entries()[name].kind(**arguments)
     objective.set_progress(1.0)
-    parts = objective.parts(Outputs(student), None if teacher is None else Outputs(teacher), target)
+    parts = means(objective.terms(Outputs(student), None if teacher is None else Outputs(teacher), target))
     return torch.stack(list(parts.values())).sum()
 
 
@@ -104,7 +104,7 @@ def test_terms_on_features_get_the_whole_mask(name: str) -> None:
     student, teacher = sides()
     objective = entries()[name].kind()
     objective.prepare(student, teacher, 4)
-    expected = torch.stack(list(objective.parts(student, teacher, masks()).values())).sum()
+    expected = torch.stack(list(means(objective.terms(student, teacher, masks())).values())).sum()
     for resolution in ("full", "logits"):
         terms = built(resolution, **{name: {}})
         terms.prepare(student, teacher, 4)

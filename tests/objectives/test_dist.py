@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import softmax
 
+from counterpoise.objectives.base import means
 from counterpoise.objectives.dist import Dist, correlation
 from counterpoise.outputs import Outputs
 
@@ -99,6 +100,6 @@ def test_a_student_that_knows_nothing_gets_a_finite_gradient(dtype: torch.dtype)
 
 def test_parts_are_named_and_sum_to_the_loss() -> None:
     student, teacher = draw(0, 4, 5), draw(1, 4, 5)
-    parts = Dist().parts(Outputs(student), Outputs(teacher), None)
+    parts = means(Dist().terms(Outputs(student), Outputs(teacher), None))
     assert list(parts) == ["inter", "intra"]
     torch.testing.assert_close(sum(parts.values()), Dist()(student, teacher))

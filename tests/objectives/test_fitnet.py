@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from counterpoise.objectives.base import means
 from counterpoise.objectives.fitnet import FitNet
 from counterpoise.outputs import Outputs
 
@@ -36,7 +37,7 @@ def test_value_is_that_of_the_formula(relu: bool) -> None:
     mean, variance = hint.mean((0, 2, 3), keepdims=True), hint.var((0, 2, 3), keepdims=True)
     hint = (hint - mean) / np.sqrt(variance + 1e-5) * gamma[:, None, None] + beta[:, None, None]
     hint = np.maximum(hint, 0) if relu else hint
-    loss = objective.parts(student, teacher, None)[""]
+    loss = means(objective.terms(student, teacher, None))[""]
     assert loss.item() == pytest.approx(((hint - t) ** 2).mean(), rel=1e-12)
 
 
@@ -49,7 +50,7 @@ def test_the_regressor_itself_bridges_whole_ratios(sizes: tuple[tuple[int, int],
     predicted = objective.regressor(student.features["@-2"])
     assert predicted.shape == teacher.features["@-2"].shape
     perfect = Outputs(LOGITS, {"@-2": predicted})
-    assert objective.parts(student, perfect, None)[""] == 0
+    assert means(objective.terms(student, perfect, None))[""] == 0
 
 
 def test_the_kernels_of_the_literature_for_a_ratio_of_two() -> None:
@@ -69,7 +70,7 @@ def test_the_regressor_learns() -> None:
     optimizer = torch.optim.SGD(objective.parameters(), lr=0.5)
     losses = []
     for _ in range(20):
-        loss = objective.parts(student, teacher, None)[""]
+        loss = means(objective.terms(student, teacher, None))[""]
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from counterpoise.errors import ObjectiveError
+from counterpoise.objectives.base import means
 from counterpoise.objectives.ifvd import IntraClassVariation
 from counterpoise.outputs import Outputs
 
@@ -21,7 +22,7 @@ def draw(seed: int, *shape: int) -> Tensor:
 
 def loss(student: Tensor, teacher: Tensor, target: Tensor | None, weight: Tensor | None = None) -> Tensor:
     sides = [Outputs(torch.zeros(len(student), CLASSES), {"@-1": feature}) for feature in (student, teacher)]
-    return IntraClassVariation().parts(sides[0], sides[1], target, weight)[""]
+    return means(IntraClassVariation().terms(sides[0], sides[1], target, weight))[""]
 
 
 def nearness(feature: np.ndarray, labels: np.ndarray) -> np.ndarray:

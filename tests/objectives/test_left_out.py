@@ -13,7 +13,7 @@ from torch import Tensor
 
 from counterpoise import BalanceDivergence, balance_divergence
 from counterpoise.config import Term
-from counterpoise.objectives.base import LogitObjective, Objective, entries
+from counterpoise.objectives.base import LogitObjective, Objective, entries, means
 from counterpoise.objectives.binary_cross_entropy import BinaryCrossEntropy
 from counterpoise.objectives.composite import WeightedSum
 from counterpoise.objectives.cross_entropy import CrossEntropy
@@ -50,7 +50,7 @@ def value_and_gradient(
     objective: Objective, student: Tensor, teacher: Tensor, target: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     student = student.clone().requires_grad_()
-    total = torch.stack(list(objective.parts(Outputs(student), Outputs(teacher), target).values())).sum()
+    total = torch.stack(list(means(objective.terms(Outputs(student), Outputs(teacher), target)).values())).sum()
     total.backward()
     assert student.grad is not None
     return total.detach(), student.grad

@@ -86,5 +86,5 @@ def test_features_on_unlike_devices_are_refused_likewise() -> None:
     there = {"@-1": torch.zeros(2, 3, 4, 4, device="meta")}
     skd = entries()["skd"].kind()
     logits = torch.zeros(2, 5)
-    said = refused(skd.parts, Outputs(logits, feature), Outputs(logits, there), None)
+    said = refused(skd.terms, Outputs(logits, feature), Outputs(logits, there), None)
     assert "student features are on cpu and the teacher's on meta" in said

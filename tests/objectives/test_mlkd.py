@@ -11,6 +11,7 @@ from scipy.special import rel_entr, softmax
 
 from counterpoise.config import Term
 from counterpoise.errors import ConfigError, ObjectiveError
+from counterpoise.objectives.base import means
 from counterpoise.objectives.composite import WeightedSum
 from counterpoise.objectives.forward_kl import ForwardKL
 from counterpoise.objectives.mlkd import MultiLevelDistillation, gram_distance
@@ -31,7 +32,7 @@ def test_value_is_the_papers_formula(seed: int, samples: int, classes: int) -> N
         expected["instance"] += tau**2 * rel_entr(p, q).sum() / samples
         expected["batch"] += 2 * ((p @ p.T - q @ q.T) ** 2).sum() / samples
         expected["class"] += 3 * ((p.T @ p - q.T @ q) ** 2).sum() / classes
-    parts = MultiLevelDistillation(1.0, 2.0, 3.0).parts(Outputs(student), Outputs(teacher), None)
+    parts = means(MultiLevelDistillation(1.0, 2.0, 3.0).terms(Outputs(student), Outputs(teacher), None))
     assert {name: part.item() for name, part in parts.items()} == pytest.approx(expected, rel=1e-8, abs=1e-12)
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from counterpoise.errors import ObjectiveError
+from counterpoise.objectives.base import means
 from counterpoise.objectives.reviewkd import ReviewKD
 from counterpoise.outputs import Outputs
 
@@ -84,7 +85,7 @@ def expected(objective: ReviewKD, student: Outputs, teacher: Outputs, pooled: bo
 def test_value_is_that_of_the_formula(edges: tuple[tuple[int, int], tuple[int, int]], pooled: bool) -> None:
     student, teacher = outputs((3, 5), edges[0], 0), outputs((4, 6), edges[1], 1)
     objective = make(student, teacher, pooled=pooled)
-    loss = objective.parts(student, teacher, None)[""]
+    loss = means(objective.terms(student, teacher, None))[""]
     assert loss.item() == pytest.approx(expected(objective, student, teacher, pooled), rel=1e-9)
 
 
@@ -97,7 +98,7 @@ def test_an_early_stage_of_the_teacher_teaches_all_later_ones_of_the_student() -
         gradients = []
         for factor in (1.0, 2.0):  # only this stage of the teacher differs
             changed = Outputs(teacher.logits, {**teacher.features, name: factor * teacher.features[name]})
-            loss = objective.parts(student, changed, None)[""]
+            loss = means(objective.terms(student, changed, None))[""]
             gradients.append(torch.autograd.grad(loss, list(student.features.values())))
         differ = {key for key, a, b in zip(student.features, *gradients, strict=True) if not torch.allclose(a, b)}
         assert differ == moved
@@ -106,13 +107,13 @@ def test_an_early_stage_of_the_teacher_teaches_all_later_ones_of_the_student() -
 def test_the_loss_rises_over_the_warm_up() -> None:
     student, teacher = outputs((3, 5), (8, 4), 0), outputs((4, 6), (8, 4), 1)
     objective = make(student, teacher, warmup=0.2)
-    whole = objective.parts(student, teacher, None)[""].item()
+    whole = means(objective.terms(student, teacher, None))[""].item()
     for progress, share in ((0.0, 0.0), (0.05, 0.25), (0.2, 1.0), (1.0, 1.0)):
         objective.set_progress(progress)
-        assert objective.parts(student, teacher, None)[""].item() == pytest.approx(share * whole)
+        assert means(objective.terms(student, teacher, None))[""].item() == pytest.approx(share * whole)
     at_once = make(student, teacher, warmup=0.0)
     at_once.set_progress(0.0)
-    assert at_once.parts(student, teacher, None)[""].item() == pytest.approx(whole)
+    assert means(at_once.terms(student, teacher, None))[""].item() == pytest.approx(whole)
 
 
 def test_a_warm_up_beyond_the_run_is_refused() -> None:

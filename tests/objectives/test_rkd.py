@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from counterpoise.errors import ObjectiveError
+from counterpoise.objectives.base import means
 from counterpoise.objectives.rkd import RelationalDistillation
 from counterpoise.outputs import Outputs
 
@@ -18,7 +19,7 @@ TEACHER = torch.randn(5, 7, generator=torch.Generator().manual_seed(1), dtype=to
 def parts(student: Tensor, teacher: Tensor, **arguments: float) -> dict[str, Tensor]:
     logits = torch.zeros(len(student), 10)
     objective = RelationalDistillation(**arguments)
-    return objective.parts(Outputs(logits, {"@-1": student}), Outputs(logits, {"@-1": teacher}), None)
+    return means(objective.terms(Outputs(logits, {"@-1": student}), Outputs(logits, {"@-1": teacher}), None))
 
 
 def huber(x: float) -> float:
@@ -72,4 +73,4 @@ def test_one_sample_has_no_relations() -> None:
 def test_weights_of_samples_are_refused() -> None:
     outputs = Outputs(torch.zeros(5, 10), {"@-1": STUDENT})
     with pytest.raises(ObjectiveError, match="takes no weights of samples"):
-        RelationalDistillation().parts(outputs, outputs, None, torch.ones(5))
+        means(RelationalDistillation().terms(outputs, outputs, None, torch.ones(5)))

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from counterpoise.errors import ObjectiveError
+from counterpoise.objectives.base import means
 from counterpoise.objectives.skd import StructuredDistillation
 from counterpoise.outputs import Outputs
 
@@ -18,7 +19,7 @@ def draw(seed: int, *shape: int) -> Tensor:
 
 def loss(student: Tensor, teacher: Tensor, patch: int = 2) -> Tensor:
     sides = [Outputs(torch.zeros(len(student), 10), {"@-1": feature}) for feature in (student, teacher)]
-    return StructuredDistillation(patch=patch).parts(sides[0], sides[1], None)[""]
+    return means(StructuredDistillation(patch=patch).terms(sides[0], sides[1], None))[""]
 
 
 def cosines(feature: np.ndarray, patch: int) -> np.ndarray:

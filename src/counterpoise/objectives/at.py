@@ -9,8 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from counterpoise.errors import ObjectiveError
-from counterpoise.objectives.base import Sum, register, summed, widen
+from counterpoise.objectives.base import register
 from counterpoise.objectives.features import FeatureObjective, pool_to_smaller
+from counterpoise.objectives.logits import widen
+from counterpoise.objectives.targets import Sum, Target
 from counterpoise.outputs import Outputs
 
 
@@ -43,12 +45,12 @@ class AttentionTransfer(FeatureObjective):
             raise ObjectiveError(f"power must be at least 1 and finite, got {power}.")
         self.power = power
 
-    def sums(
+    def terms(
         self, student: Outputs, teacher: Outputs | None, target: Tensor | None, weight: Tensor | None = None
     ) -> dict[str, Sum]:
         maps = [pool_to_smaller(widen(mine), other) for mine, other in self.pairs(student, teacher)]
         stages = [(self._attention(mine) - self._attention(other)).square().mean(1) for mine, other in maps]
-        return {"": summed(torch.stack(stages).sum(0), None, weight, None)}
+        return {"": Target(weight=weight).sum(torch.stack(stages).sum(0))}
 
     def _attention(self, feature: Tensor) -> Tensor:
         """[N, C, H, W] to [N, H * W] of unit norm; a map of zeros stays zero."""

@@ -9,20 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from counterpoise.objectives.base import (
-    LogitObjective,
-    Reduction,
-    check_device,
-    check_logits,
-    check_reduction,
-    reduce,
-    register,
-    remaining,
-    widen,
-)
+from counterpoise.objectives.base import LogitObjective, register
 from counterpoise.objectives.divergence import check_temperature, forward_kl_values, reverse_kl_values
 from counterpoise.objectives.kernels.function import fused
 from counterpoise.objectives.kernels.mixture import Divergence, Mixture
+from counterpoise.objectives.logits import check_device, check_logits, remaining, widen
+from counterpoise.objectives.targets import Reduction, Target, check_reduction
 from counterpoise.objectives.weighting.base import Side, build, temperature_rules, weightings
 
 
@@ -175,7 +167,7 @@ def balance_divergence(
     check_device(student_logits, "target", target)
     with torch.autocast(student_logits.device.type, enabled=False):
         values = _mixed(mixture, *remaining(widen(student_logits), widen(teacher_logits.detach())))
-        return reduce(values["forward"] + values["reverse"], target, weight, ignore_index, reduction)
+        return Target(target, weight, ignore_index).reduce(values["forward"] + values["reverse"], reduction)
 
 
 def _mixed(mixture: Mixture, student_logits: Tensor, teacher_logits: Tensor) -> dict[str, Tensor]:

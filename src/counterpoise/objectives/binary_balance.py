@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from counterpoise.objectives.base import LogitObjective, Reduction, register
+from counterpoise.objectives.base import LogitObjective, register
 from counterpoise.objectives.divergence import check_temperature
+from counterpoise.objectives.targets import Reduction
 
 
 @register(

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from counterpoise.errors import ObjectiveError
-from counterpoise.objectives.base import LogitObjective, Reduction, Sum, may_be_out, readable, reduce, register, summed
-from counterpoise.objectives.labels import check_labels
-from counterpoise.outputs import Outputs
+from counterpoise.objectives.base import LogitObjective, register
+from counterpoise.objectives.logits import may_be_out, readable
+from counterpoise.objectives.targets import Reduction, Target, check_labels, check_target, one_hot
 
 
 @register(
@@ -49,61 +49,34 @@ class BinaryCrossEntropy(LogitObjective):
         super().__init__(ignore_index, reduction)
 
     def values(self, student_logits: Tensor, teacher_logits: Tensor | None, target: Tensor | None) -> dict[str, Tensor]:
-        if target is None:
-            raise ObjectiveError("binary_cross_entropy needs a target, got none.")
-        truth = self._truth(student_logits, target)
+        truth = self._truth(student_logits, check_target("binary_cross_entropy", target, student_logits))
         if may_be_out(student_logits):
             return {"": _with_infinite_logits(student_logits, truth).sum(1)}
         values = F.binary_cross_entropy_with_logits(student_logits, truth, reduction="none")
         return {"": values.sum(1)}
 
-    def forward(
-        self,
-        student_logits: Tensor,
-        teacher_logits: Tensor | None = None,
-        target: Tensor | None = None,
-        weight: Tensor | None = None,
-    ) -> Tensor:
-        if target is not None and target.is_floating_point():
-            values = self._checked_values(student_logits, None, target)[""]
-            return reduce(values, None, weight, None, self.reduction)
-        return super().forward(student_logits, None, target, weight)
-
-    def sums(
-        self, student: Outputs, teacher: Outputs | None, target: Tensor | None, weight: Tensor | None = None
-    ) -> dict[str, Sum]:
-        if target is not None and target.is_floating_point():
-            values = self._checked_values(student.logits, None, target)[""]
-            return {"": summed(values, None, weight, None, self.reduction)}
-        return super().sums(student, None, target, weight)
+    def target(self, logits: Tensor, target: Tensor | None, weight: Tensor | None) -> Target:
+        floats = target is not None and target.is_floating_point()
+        return Target(target, weight, None if floats else self.ignore_index)
 
     def _truth(self, logits: Tensor, target: Tensor) -> Tensor:
         """y of the logits' shape and dtype; anything where the position is ignored."""
         if target.is_floating_point():
-            if target.shape != logits.shape:
-                raise ObjectiveError(
-                    f"a target of floats must have the logits' shape {list(logits.shape)}, got {list(target.shape)}."
-                )
             # Reading numbers would wait for a GPU.
             if readable(target) and target.numel() and not (target.min() >= 0 and target.max() <= 1):
                 outside = target[~((target >= 0) & (target <= 1))][0].item()
                 raise ObjectiveError(f"a target of floats must be 0 to 1, got {outside:g}.")
             return target.to(logits.dtype)
-        positions = logits.shape[:1] + logits.shape[2:]
-        if target.shape != positions:
-            raise ObjectiveError(f"target must have shape {list(positions)}, got {list(target.shape)}.")
         classes = logits.shape[1]
-        counted = (
-            torch.ones_like(target, dtype=torch.bool) if self.ignore_index is None else target != self.ignore_index
-        )
+        counted = torch.ones_like(target, dtype=torch.bool)
+        if self.ignore_index is not None:
+            counted = target != self.ignore_index
         labels = target.masked_fill(~counted, 0)
         check_labels(labels, max(classes, 2))
         if readable(labels) and labels.numel() and labels.min() < 0:
             raise ObjectiveError(f"label {int(labels.min())} is below 0. Is it an ignore_index?")
         # Of a single logit, class 1 is the yes.
-        numbers = torch.arange(classes, device=target.device) + int(classes == 1)
-        truth: Tensor = target.unsqueeze(1) == numbers.view(-1, *(1,) * (target.ndim - 1))
-        return truth.to(logits.dtype)
+        return one_hot(labels, classes, int(classes == 1)).to(logits.dtype)
 
 
 def _with_infinite_logits(logits: Tensor, truth: Tensor) -> Tensor:

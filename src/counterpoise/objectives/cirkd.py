@@ -11,17 +11,20 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from counterpoise.errors import ObjectiveError
-from counterpoise.objectives.base import Sum, register, summed, widen
+from counterpoise.objectives.base import register
 from counterpoise.objectives.divergence import check_temperature
 from counterpoise.objectives.features import (
     BatchNorm,
     FeatureObjective,
     built,
+    class_means,
     of_all_processes,
     pool_to_smaller,
     precision_of,
+    unit_vectors,
 )
-from counterpoise.objectives.labels import UNCOUNTED, class_means, labels_at, members_of, unit_vectors
+from counterpoise.objectives.logits import widen
+from counterpoise.objectives.targets import UNLABELED, Sum, Target, labels_at, one_hot
 from counterpoise.outputs import Outputs
 
 PIXELS_KEPT = 16
@@ -69,7 +72,7 @@ class CrossImageRelations(FeatureObjective):
             the fourth power of the feature's edge; 1 in the paper.
         ignore_index: label of pixels that do not count; negative labels (unlabeled) never do.
 
-    Labels: int64 [N, H, W], taken from the nearest pixel at the feature's size; see `labels.labels_at`.
+    Labels: int64 [N, H, W], taken from the nearest pixel at the feature's size; see `targets.labels_at`.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"teacher", "features", "labels"})
@@ -133,7 +136,7 @@ class CrossImageRelations(FeatureObjective):
             self.register_buffer(name, F.normalize(start, dim=2))
             self.register_buffer(f"{name}_next", torch.zeros(classes, dtype=torch.int64, device=other.device))
 
-    def sums(
+    def terms(
         self, student: Outputs, teacher: Outputs | None, target: Tensor | None, weight: Tensor | None = None
     ) -> dict[str, Sum]:
         if weight is not None:
@@ -142,7 +145,7 @@ class CrossImageRelations(FeatureObjective):
         mine, theirs = pool_to_smaller(widen(raw), other)
         with torch.autocast(raw.device.type, enabled=False):
             values = self._across_images(mine, theirs)
-            found = {"mini_batch": replace(summed(values, None, None, None), factor=self.mini_batch_weight)}
+            found = {"mini_batch": replace(Target().sum(values), factor=self.mini_batch_weight)}
         if not self.memory:
             return found
         with precision_of(raw):
@@ -157,7 +160,7 @@ class CrossImageRelations(FeatureObjective):
             by_memory = {name: self._to_memory(name, anchors, keys).view_as(labels) for name in self.sizes}
         factors = {"pixels": self.pixel_weight, "regions": self.region_weight}
         return found | {
-            name.removesuffix("s"): replace(summed(value, labels, None, UNCOUNTED), factor=factors[name])
+            name.removesuffix("s"): replace(Target(labels, None, UNLABELED).sum(value), factor=factors[name])
             for name, value in by_memory.items()
         }
 
@@ -191,7 +194,7 @@ class CrossImageRelations(FeatureObjective):
     def _remember(self, teacher: Tensor, keys: Tensor, labels: Tensor) -> None:
         """Queue some pixels of each class of each image, and the class's mean."""
         samples, classes = len(labels), len(self.pixels)
-        members = members_of(labels, classes, teacher.dtype)
+        members = one_hot(labels.flatten(1), classes).to(teacher.dtype)
         means = class_means(unit_vectors(teacher), members)
         self._enqueue("regions", F.normalize(means, dim=2), members.any(2))
         count = min(PIXELS_KEPT, members.shape[2])

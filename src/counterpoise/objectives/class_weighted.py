@@ -8,15 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from counterpoise.errors import ObjectiveError
-from counterpoise.objectives.base import (
-    LogitObjective,
-    Sum,
-    check_class_weight,
-    find,
-    register,
-    sums_of,
-    weigh_by_class,
-)
+from counterpoise.objectives.base import LogitObjective, find, register
+from counterpoise.objectives.targets import check_class_weight, weight_by_class
 from counterpoise.objectives.wrappers import Wrapper
 from counterpoise.outputs import Outputs
 
@@ -53,26 +46,7 @@ class ClassWeighted(Wrapper):
         self.class_weight = check_class_weight(class_weight)
         self.needs = self.host.needs | {"labels"}  # type: ignore[misc]  # by instance
 
-    def forward(
-        self,
-        student_logits: Tensor,
-        teacher_logits: Tensor | None = None,
-        target: Tensor | None = None,
-        weight: Tensor | None = None,
-    ) -> Tensor:
-        """The host's loss; the arguments are the host's."""
-        loss: Tensor = self.host(student_logits, teacher_logits, target, self._weights(student_logits, target, weight))
-        return loss
-
-    def parts(
-        self, student: Outputs, teacher: Outputs | None, target: Tensor | None, weight: Tensor | None = None
-    ) -> dict[str, Tensor]:
-        return self.host.parts(student, teacher, target, self._weights(student.logits, target, weight))
-
-    def sums(
-        self, student: Outputs, teacher: Outputs | None, target: Tensor | None, weight: Tensor | None = None
-    ) -> dict[str, Sum]:
-        return sums_of(self.host, student, teacher, target, self._weights(student.logits, target, weight))
-
-    def _weights(self, logits: Tensor, target: Tensor | None, weight: Tensor | None) -> Tensor | None:
-        return weigh_by_class(self.class_weight, logits, target, weight)
+    def adapted(
+        self, student: Outputs, teacher: Outputs | None, target: Tensor | None, weight: Tensor | None
+    ) -> tuple[Outputs, Outputs | None, Tensor | None, Tensor | None]:
+        return student, teacher, target, weight_by_class(self.class_weight, student.logits, target, weight)

@@ -15,23 +15,13 @@ from torch import Tensor, nn
 from counterpoise.config import Run, Schedule, Term, resolve
 from counterpoise.config.validation_errors import explain
 from counterpoise.errors import ConfigError, ObjectiveError, unknown
-from counterpoise.objectives.base import Objective, Sum, Terms, find, sums_of
+from counterpoise.objectives.base import Objective, Terms, counted, find, means
 from counterpoise.objectives.kernels.compiling import Compiler
 from counterpoise.objectives.kernels.dense import upsample
-from counterpoise.objectives.kernels.fused_terms import counted, fuse
+from counterpoise.objectives.kernels.fused_terms import fuse, fused_counts
 from counterpoise.objectives.schedule import value_at
+from counterpoise.objectives.targets import Mean, Sum
 from counterpoise.outputs import Outputs
-
-
-def described(terms: Mapping[str, Term]) -> str:
-    """The terms of a run file on one line, with what each was given."""
-    parts = []
-    for name, term in terms.items():
-        weight = "scheduled" if isinstance(term.weight, Schedule) else f"{term.weight:g}"
-        given = {**({"objective": term.objective} if term.objective else {}), **term.arguments}
-        told = ", ".join(f"{key} {value}" for key, value in given.items())
-        parts.append(f"{weight} x {name}{f' ({told})' if told else ''}")
-    return " + ".join(parts)
 
 
 class WeightedSum(nn.Module):
@@ -55,6 +45,35 @@ class WeightedSum(nn.Module):
             self._weights[name] = term.weight
             self._schedules[name] = schedules
         self.set_progress(0.0)
+
+    def forward(
+        self,
+        student: Outputs,
+        teacher: Outputs | None,
+        target: Tensor | None,
+        weight: Tensor | None = None,
+        together: Callable[[Tensor], Tensor] | None = None,
+    ) -> Terms:
+        """Total and named parts; a part is named `term`, or `term/part` where a term has several.
+
+        `together`: where several processes each hold a share of a batch, adds up a float64 tensor over all of them.
+        Called once. Total and parts are then such that their mean over the processes is that of the whole batch,
+        gradients included, as DistributedDataParallel takes it.
+        """
+        views = self._views(student, teacher, target)
+        counts = None if together is None else self._counts(views, weight, together)
+        addends: list[Tensor] = []
+        parts: dict[str, dict[str, Tensor]] = {}
+        for view in views:
+            rest = self._fused(view, weight, counts, addends, parts)  # the fast forms: the same numbers in one pass
+            for name in rest.names:
+                values = self._values(name, rest, weight, counts)
+                parts[name] = {part: self.weights[name] * value for part, value in values.items()}
+                addends.extend(parts[name].values())
+        named = {
+            f"{name}/{part}" if part else name: value for name in self.terms for part, value in parts[name].items()
+        }
+        return Terms(sum(addends[1:], start=addends[0]), named)
 
     @property
     def needs(self) -> frozenset[str]:
@@ -115,68 +134,40 @@ class WeightedSum(nn.Module):
             values |= {f"{name}.{key}": value for key, value in self.objective(name).logged().items()}
         return values
 
-    def forward(
-        self,
-        student: Outputs,
-        teacher: Outputs | None,
-        target: Tensor | None,
-        weight: Tensor | None = None,
-        together: Callable[[Tensor], Tensor] | None = None,
-    ) -> Terms:
-        """Total and named parts; a part is named `term`, or `term/part` where a term has several.
-
-        `together`: where several processes each hold a share of a batch, adds up a float64 tensor over all of them.
-        Called once. Total and parts are then such that their mean over the processes is that of the whole batch,
-        gradients included, as DistributedDataParallel takes it.
-        """
-        views = self._views(student, teacher, target)
-        counts = None if together is None else self._counts(views, weight, together)
-        addends: list[Tensor] = []
-        parts: dict[str, dict[str, Tensor]] = {}
-        for view in views:
-            self._evaluate(view, weight, counts, addends, parts)
-        named = {
-            f"{name}/{part}" if part else name: value for name in self.terms for part, value in parts[name].items()
-        }
-        return Terms(sum(addends[1:], start=addends[0]), named)
-
     def _views(self, student: Outputs, teacher: Outputs | None, target: Tensor | None) -> list[View]:
         """What each term is shown, all of them once."""
         return [View(list(self.terms), student, teacher, target)]
 
-    def _evaluate(
+    def _values(self, name: str, view: View, weight: Tensor | None, counts: Counts | None) -> dict[str, Tensor]:
+        """The parts of a term, unweighted: its means, or its share of those over all processes."""
+        given = view.student, view.teacher, view.target, weight
+        if counts is None:
+            return means(self.objective(name).terms(*given))
+        terms = counts.terms.get(name) or counted(self.objective(name).terms(*given), len(view.student.logits))
+        return {part: term.over(counts.divisors[name][part].to(term.total.dtype)) for part, term in terms.items()}
+
+    def _fused(
         self,
         view: View,
         weight: Tensor | None,
         counts: Counts | None,
         addends: list[Tensor],
         parts: dict[str, dict[str, Tensor]],
-    ) -> None:
-        """Append what the terms of a view add to the total, and enter their parts by term."""
-        seen = view
-        divisors = None if counts is None else counts.divisors
-        while seen.names:
-            logits = seen.student.logits, None if seen.teacher is None else seen.teacher.logits
-            fused = fuse(self._weighted(seen), *logits, seen.target, weight, seen.size, divisors, self.compiler)
+    ) -> View:
+        """Append what a fast form covers of a view to the total, and enter its parts; the view of the other terms."""
+        while view.names:
+            logits = view.student.logits, None if view.teacher is None else view.teacher.logits
+            divisors = None if counts is None else counts.divisors
+            fused = fuse(self._weighted(view), *logits, view.target, weight, view.size, divisors, self.compiler)
             if fused is not None:
                 addends.append(fused.total)
                 parts.update(fused.parts)
-            seen = seen._replace(names=[name for name in seen.names if name not in parts])
-            if seen.size is None or not seen.names:
+            view = view._replace(names=[name for name in view.names if name not in parts])
+            if view.size is None or not view.names:
                 break
             # Once more on upsampled logits, which a fast form may cover where it does not upsample them itself.
-            seen = seen.resampled(any("teacher" in self.objective(name).needs for name in seen.names))
-        for name in seen.names:
-            values = self._values(name, seen, weight, counts)
-            parts[name] = {part: self.weights[name] * value for part, value in values.items()}
-            addends.extend(parts[name].values())
-
-    def _values(self, name: str, seen: View, weight: Tensor | None, counts: Counts | None) -> dict[str, Tensor]:
-        arguments = seen.student, seen.teacher, seen.target, weight
-        if counts is None:
-            return self.objective(name).parts(*arguments)
-        sums = counts.sums.get(name) or sums_of(self.objective(name), *arguments)
-        return {part: value.over(counts.divisors[name][part].to(value.total.dtype)) for part, value in sums.items()}
+            view = view.resampled(any("teacher" in self.objective(name).needs for name in view.names))
+        return view
 
     def _counts(self, views: Sequence[View], weight: Tensor | None, together: Callable[[Tensor], Tensor]) -> Counts:
         """What each part of each term is divided by, from the counts of all processes.
@@ -184,23 +175,24 @@ class WeightedSum(nn.Module):
         In an order that does not depend on the batch, nor on which of the terms a fast form covers.
         """
         fast: dict[str, dict[str, Sum]] = {}
-        sums: dict[str, dict[str, Sum]] = {}
+        terms: dict[str, dict[str, Sum | Mean]] = {}
         for view in views:
-            fast |= counted(self._weighted(view), view.positions, view.target, weight, view.student.logits)
+            fast |= fused_counts(self._weighted(view), view.positions, view.target, weight, view.student.logits)
             rest = [name for name in view.names if name not in fast]
             seen = view.resampled(any("teacher" in self.objective(name).needs for name in rest)) if rest else view
             for name in rest:
-                sums[name] = sums_of(self.objective(name), seen.student, seen.teacher, seen.target, weight)
-        found = {name: sums.get(name) or fast[name] for name in self.terms}
-        keys = [(name, part) for name, own in found.items() for part in own]
+                own = self.objective(name).terms(seen.student, seen.teacher, seen.target, weight)
+                terms[name] = counted(own, len(seen.student.logits))
+        found = {name: terms.get(name) or fast[name] for name in self.terms}
+        keys = [(name, part) for name, parts in found.items() for part in parts]
         one = views[0].student.logits.new_ones((), dtype=torch.float64)
-        own = [one, *(_as_tensor(found[name][part].count, one) for name, part in keys)]
-        processes, *all_counts = together(torch.stack(own)).unbind()
+        here = [one, *(_as_tensor(found[name][part].count, one) for name, part in keys)]
+        processes, *all_counts = together(torch.stack(here)).unbind()
         divisors: dict[str, dict[str, Tensor]] = {name: {} for name in found}
         for (name, part), count in zip(keys, all_counts, strict=True):
             is_sum = found[name][part].count is None
             divisors[name][part] = (one if is_sum else torch.where(count == 0, one, count)) / processes
-        return Counts(sums, divisors)
+        return Counts(terms, divisors)
 
     def _weighted(self, view: View) -> dict[str, tuple[Objective, float]]:
         return {name: (self.objective(name), self.weights[name]) for name in view.names}
@@ -237,7 +229,7 @@ class View(NamedTuple):
 class Counts(NamedTuple):
     """Of a step that several processes take together."""
 
-    sums: dict[str, dict[str, Sum]]
+    terms: dict[str, dict[str, Sum | Mean]]
     """By term, then by part: those that no fast form can cover."""
     divisors: dict[str, dict[str, Tensor]]
     """What to divide each part by: what all processes count, by the number of processes."""
@@ -252,6 +244,17 @@ def resample(logits: Tensor, size: Sequence[int]) -> Tensor:
 
 def _as_tensor(count: Tensor | int | None, one: Tensor) -> Tensor:
     return count.to(one.dtype) if isinstance(count, Tensor) else one.new_full((), 1 if count is None else count)
+
+
+def described(terms: Mapping[str, Term]) -> str:
+    """The terms of a run file on one line, with what each was given."""
+    parts = []
+    for name, term in terms.items():
+        weight = "scheduled" if isinstance(term.weight, Schedule) else f"{term.weight:g}"
+        given = {**({"objective": term.objective} if term.objective else {}), **term.arguments}
+        told = ", ".join(f"{key} {value}" for key, value in given.items())
+        parts.append(f"{weight} x {name}{f' ({told})' if told else ''}")
+    return " + ".join(parts)
 
 
 def answers_by_sigmoid(objective: Mapping[str, Term]) -> bool:

@@ -9,13 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from counterpoise.errors import ObjectiveError
-from counterpoise.objectives.base import Sum, register, summed, widen
+from counterpoise.objectives.base import register
 from counterpoise.objectives.divergence import check_temperature
 from counterpoise.objectives.features import FeatureObjective, built, of_all_processes
+from counterpoise.objectives.logits import widen
+from counterpoise.objectives.targets import UNLABELED, Sum, Target, labels_of
 from counterpoise.outputs import Outputs
-
-UNKNOWN = -1
-"""Label of samples that have none, or were not seen yet."""
 
 
 @register(
@@ -88,14 +87,14 @@ class ContrastiveDistillation(FeatureObjective):
         for side in ("student", "teacher"):
             memory = torch.empty(samples, self.dimension, device=mine.device, dtype=mine.dtype)
             self.register_buffer(f"{side}_memory", memory.uniform_(-spread, spread))
-        self.register_buffer("labels", torch.full((samples,), UNKNOWN, device=mine.device))
+        self.register_buffer("labels", torch.full((samples,), UNLABELED, device=mine.device))
         self.register_buffer("log_normalizers", torch.zeros(2, device=mine.device, dtype=mine.dtype))
         self.register_buffer("normalized", torch.tensor(False, device=mine.device))
 
     def set_batch(self, indices: Tensor) -> None:
         self._indices = indices
 
-    def sums(
+    def terms(
         self, student: Outputs, teacher: Outputs | None, target: Tensor | None, weight: Tensor | None = None
     ) -> dict[str, Sum]:
         student_map, teacher_map = built(self.student_map), built(self.teacher_map)
@@ -119,7 +118,7 @@ class ContrastiveDistillation(FeatureObjective):
             for memory, new in ((self.student_memory, mine), (self.teacher_memory, other)):
                 self._remember(memory, seen, of_all_processes(new.detach()))
         logs = (score - log_z for score, log_z in zip(scores, self.log_normalizers.clone(), strict=True))
-        values = [summed(self._contrast(log_p), None, weight, None) for log_p in logs]
+        values = [Target(weight=weight).sum(self._contrast(log_p)) for log_p in logs]
         return {"student": values[0], "teacher": values[1]}
 
     def _contrast(self, log_p: Tensor) -> Tensor:
@@ -147,7 +146,7 @@ class ContrastiveDistillation(FeatureObjective):
         start, stop = torch.searchsorted(ordered, labels), torch.searchsorted(ordered, labels, right=True)
         place = torch.empty_like(order)
         place[order] = torch.arange(len(order), device=order.device)
-        any_other = (labels == UNKNOWN) | (stop - start == len(order))
+        any_other = (labels == UNLABELED) | (stop - start == len(order))
         start = torch.where(any_other, place[indices], start)[:, None]
         size = torch.where(any_other, 1, stop - start[:, 0])[:, None]
         # Even among the samples outside of [start, start + size): draw as if they were fewer, then step over it.
@@ -157,11 +156,9 @@ class ContrastiveDistillation(FeatureObjective):
 
 
 def _labels(target: Tensor | None, indices: Tensor) -> Tensor:
-    """Labels int64 [N] of a target of labels or probabilities, UNKNOWN where there is none."""
+    """Labels int64 [N], UNLABELED where there is none."""
     if target is None:
-        return torch.full_like(indices, UNKNOWN)
-    if target.is_floating_point():
-        return torch.where(target.sum(1) > 0, target.argmax(1), UNKNOWN)
-    if target.ndim != 1:
+        return torch.full_like(indices, UNLABELED)
+    if not target.is_floating_point() and target.ndim != 1:
         raise ObjectiveError(f"crd compares whole images: it takes labels [N], not masks, got {list(target.shape)}.")
-    return target
+    return labels_of(target, None)

@@ -10,20 +10,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from counterpoise.errors import ObjectiveError
-from counterpoise.objectives.base import (
-    LogitObjective,
+from counterpoise.objectives.base import LogitObjective, register
+from counterpoise.objectives.logits import may_be_out, widen
+from counterpoise.objectives.targets import (
+    UNLABELED,
     Reduction,
-    Sum,
+    Target,
     check_class_weight,
     check_no_class,
-    may_be_out,
-    reduce,
-    register,
-    summed,
-    weigh_by_class,
-    widen,
+    weight_by_class,
 )
-from counterpoise.outputs import Outputs
 
 
 @register("cross_entropy", summary="the labels; samples without a label are not counted")
@@ -61,33 +57,12 @@ class CrossEntropy(LogitObjective):
         ignore = -100 if self.ignore_index is None else self.ignore_index
         return {"": cross_entropy_values(student_logits, target, ignore, self.label_smoothing)}
 
-    def forward(
-        self,
-        student_logits: Tensor,
-        teacher_logits: Tensor | None = None,
-        target: Tensor | None = None,
-        weight: Tensor | None = None,
-    ) -> Tensor:
-        weight = weigh_by_class(self.class_weight, student_logits, target, weight)
-        if target is not None and target.is_floating_point():
-            values = self._checked_values(student_logits, None, target.to(widen(student_logits).dtype))[""]
-            return reduce(values, None, self._labeled(target, weight), None, self.reduction)
-        return super().forward(student_logits, None, target, weight)
-
-    def sums(
-        self, student: Outputs, teacher: Outputs | None, target: Tensor | None, weight: Tensor | None = None
-    ) -> dict[str, Sum]:
-        weight = weigh_by_class(self.class_weight, student.logits, target, weight)
-        if target is not None and target.is_floating_point():
-            values = self._checked_values(student.logits, None, target.to(widen(student.logits).dtype))[""]
-            return {"": summed(values, None, self._labeled(target, weight), None, self.reduction)}
-        return super().sums(student, teacher, target, weight)
-
-    def _labeled(self, target: Tensor, weight: Tensor | None) -> Tensor:
-        """Weight of each position. Probabilities [N, C] carry no ignore index: a row without any mass has no label."""
+    def target(self, logits: Tensor, target: Tensor | None, weight: Tensor | None) -> Target:
+        weight = weight_by_class(self.class_weight, logits, target, weight)
+        if target is None or not target.is_floating_point():
+            return Target(target, weight, self.ignore_index)
         check_no_class(self.ignore_index, target)
-        labeled = (target.sum(1) > 0).to(torch.float32)
-        return labeled if weight is None else labeled * weight
+        return Target(target.to(widen(logits).dtype), weight, UNLABELED)
 
 
 def cross_entropy_values(logits: Tensor, target: Tensor, ignore_index: int, smoothing: float) -> Tensor:

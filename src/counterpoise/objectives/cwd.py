@@ -9,9 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from counterpoise.errors import ObjectiveError
-from counterpoise.objectives.base import Objective, Sum, check_logits, reduce, register, remaining, summed, widen
+from counterpoise.objectives.base import Objective, register
 from counterpoise.objectives.divergence import check_temperature
 from counterpoise.objectives.features import FeatureObjective, built, pool_to_smaller, precision_of
+from counterpoise.objectives.logits import LEFT_OUT, check_logits, remaining, widen
+from counterpoise.objectives.targets import Sum, Target
 from counterpoise.outputs import Outputs
 
 PAPER = "Shu et al., Channel-wise knowledge distillation for dense prediction, arXiv 2011.13256"
@@ -48,24 +50,10 @@ class ChannelWiseDistillation(Objective):
         self.temperature = check_temperature("temperature", temperature)
         self.ignore_index = ignore_index
 
-    def forward(
-        self,
-        student_logits: Tensor,
-        teacher_logits: Tensor | None = None,
-        target: Tensor | None = None,
-        weight: Tensor | None = None,
-    ) -> Tensor:
-        """The loss, a scalar. Raises ObjectiveError for shapes that do not fit, or logits without positions."""
-        return self._sum(student_logits, teacher_logits, target, weight).mean
-
-    def sums(
+    def terms(
         self, student: Outputs, teacher: Outputs | None, target: Tensor | None, weight: Tensor | None = None
     ) -> dict[str, Sum]:
-        return {"": self._sum(student.logits, None if teacher is None else teacher.logits, target, weight)}
-
-    def _sum(
-        self, student_logits: Tensor, teacher_logits: Tensor | None, target: Tensor | None, weight: Tensor | None
-    ) -> Sum:
+        student_logits, teacher_logits = student.logits, None if teacher is None else teacher.logits
         check_logits(student_logits, teacher_logits)
         assert teacher_logits is not None
         if student_logits.ndim < 3:
@@ -75,10 +63,10 @@ class ChannelWiseDistillation(Objective):
         counted = None
         if self.ignore_index is not None and target is not None:
             positions = torch.ones_like(student_logits[:, 0])
-            counted = reduce(positions, target, None, self.ignore_index, "none") > 0
+            counted = Target(target, None, self.ignore_index).reduce(positions, "none") > 0
         with torch.autocast(student_logits.device.type, enabled=False):
             sides = remaining(widen(student_logits), widen(teacher_logits.detach()))
-            return _loss(*sides, self.temperature, weight, counted)
+            return {"": _loss(*sides, self.temperature, weight, counted)}
 
 
 @register(
@@ -110,7 +98,7 @@ class ChannelWiseFeatureDistillation(FeatureObjective):
         same = channels == wanted
         self.adapter = nn.Identity() if same else nn.Conv2d(channels, wanted, 1, bias=False).to(widen(mine))
 
-    def sums(
+    def terms(
         self, student: Outputs, teacher: Outputs | None, target: Tensor | None, weight: Tensor | None = None
     ) -> dict[str, Sum]:
         mine, other = self.pairs(student, teacher)[0]
@@ -128,8 +116,8 @@ def _loss(student: Tensor, teacher: Tensor, temperature: float, weight: Tensor |
         counted = counted.flatten(1)
         samples = counted.any(1).to(s.dtype)
         # Not -inf, whose differences are NaN; where nothing is counted this leaves an even map.
-        s, t = (x.masked_fill(~counted.unsqueeze(1), -1e30) for x in (s, t))
+        s, t = (x.masked_fill(~counted.unsqueeze(1), LEFT_OUT) for x in (s, t))
     log_q, log_p = F.log_softmax(s, dim=2), F.log_softmax(t, dim=2)
     divergence = log_p.exp() * (log_p - log_q)
     values = temperature**2 * divergence.sum(2).mean(1)
-    return summed(values, None, reduce(samples, None, weight, None, "none"), None)
+    return Target(weight=Target(weight=weight).reduce(samples, "none")).sum(values)

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from counterpoise.errors import ObjectiveError
-from counterpoise.objectives.base import Objective, Sum, check_device, check_logits, reduce, register, widen
-from counterpoise.objectives.labels import check_labels
+from counterpoise.objectives.base import Objective, register
+from counterpoise.objectives.logits import check_logits, widen
+from counterpoise.objectives.targets import UNLABELED, Mean, Target, check_labels, check_target, labels_of, one_hot
 from counterpoise.outputs import Outputs
 
 
@@ -60,37 +61,19 @@ class Dice(Objective):
         self.sigmoid = sigmoid
         self.ignore_index = ignore_index
 
-    def forward(
-        self,
-        student_logits: Tensor,
-        teacher_logits: Tensor | None = None,
-        target: Tensor | None = None,
-        weight: Tensor | None = None,
-    ) -> Tensor:
-        """The loss, a scalar. Raises ObjectiveError for a missing target, shapes that do not fit, a label too large."""
-        check_logits(student_logits, None, needs_teacher=False)
-        with torch.autocast(student_logits.device.type, enabled=False):
-            return self._loss(widen(student_logits), target, weight)[0]
-
-    def parts(
+    def terms(
         self, student: Outputs, teacher: Outputs | None, target: Tensor | None, weight: Tensor | None = None
-    ) -> dict[str, Tensor]:
-        return {"": self(student.logits, None, target, weight)}
-
-    def sums(
-        self, student: Outputs, teacher: Outputs | None, target: Tensor | None, weight: Tensor | None = None
-    ) -> dict[str, Sum]:
+    ) -> dict[str, Mean]:
         check_logits(student.logits, None, needs_teacher=False)
         with torch.autocast(student.logits.device.type, enabled=False):
-            loss, count = self._loss(widen(student.logits), target, weight)
-        return {"": Sum(loss * count, count)}
+            return {"": self._loss(widen(student.logits), target, weight)}
 
-    def _loss(self, logits: Tensor, target: Tensor | None, weight: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The loss, and how many positions count."""
-        truth, counted = self._truth(logits, target)
+    def _loss(self, logits: Tensor, target: Tensor | None, weight: Tensor | None) -> Mean:
+        """Raises ObjectiveError for a missing target, shapes that do not fit, a label too large."""
+        truth, counted = self._truth(logits, check_target("dice", target, logits))
         # An ignored position may hold anything, and zero times that is not always zero.
         logits = logits.masked_fill(~counted.unsqueeze(1), 0.0)
-        share = reduce(counted.to(logits.dtype), None, weight, None, "none").unsqueeze(1)
+        share = Target(weight=weight).reduce(counted.to(logits.dtype), "none").unsqueeze(1)
         probability = logits.sigmoid() if self.sigmoid else logits.softmax(1)
         positions = [d for d in range(logits.ndim) if d != 1]
         overlap = (share * probability * truth).sum(positions)
@@ -98,29 +81,15 @@ class Dice(Objective):
         present = (share * truth).sum(positions) > 0
         # Nothing is divided by the size of a class that is not there, which may be next to nothing.
         dice = (2 * overlap + self.smooth) / torch.where(present, size + self.smooth, 1.0)
-        return (present * (1 - dice)).sum() / present.sum().clamp(min=1), share.sum()
+        return Mean((present * (1 - dice)).sum() / present.sum().clamp(min=1), share.sum())
 
-    def _truth(self, logits: Tensor, target: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _truth(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """g of the logits' shape, and bool [N, ...], whether a position counts."""
-        if target is None:
-            raise ObjectiveError("dice needs a target, got none.")
-        check_device(logits, "target", target)
-        positions = logits.shape[:1] + logits.shape[2:]
         if target.is_floating_point():
-            if target.shape != logits.shape:
-                raise ObjectiveError(
-                    f"a target of floats must have the logits' shape {list(logits.shape)}, got {list(target.shape)}."
-                )
             truth = target.to(logits.dtype)
             return truth, torch.ones_like(truth[:, 0], dtype=torch.bool) if self.sigmoid else truth.sum(1) > 0
-        if target.shape != positions:
-            raise ObjectiveError(f"target must have shape {list(positions)}, got {list(target.shape)}.")
-        counted = target >= 0
-        if self.ignore_index is not None:
-            counted = counted & (target != self.ignore_index)
-        classes = logits.shape[1]
+        labels, classes = labels_of(target, self.ignore_index), logits.shape[1]
         binary = self.sigmoid and classes == 1
-        check_labels(target.masked_fill(~counted, 0), 2 if binary else classes)
-        numbers = torch.arange(classes, device=target.device) + int(binary)  # the one class of a binary mask is 1
-        truth = target.unsqueeze(1) == numbers.view(-1, *(1,) * (target.ndim - 1))
-        return (truth & counted.unsqueeze(1)).to(logits.dtype), counted
+        check_labels(labels, 2 if binary else classes)
+        # The one class of a binary mask is 1.
+        return one_hot(labels, classes, int(binary)).to(logits.dtype), labels != UNLABELED

@@ -8,11 +8,10 @@ import torch
 from torch import Tensor
 
 from counterpoise.errors import ObjectiveError
-from counterpoise.objectives.base import LEFT_OUT, LogitObjective, Reduction, Sum, readable, register
+from counterpoise.objectives.base import LogitObjective, register
 from counterpoise.objectives.divergence import check_temperature, forward_kl_values
-from counterpoise.outputs import Outputs
-
-UNLABELED = -1
+from counterpoise.objectives.logits import LEFT_OUT
+from counterpoise.objectives.targets import UNLABELED, Reduction, Target, check_labels, check_target, labels_of, one_hot
 
 
 @register(
@@ -59,14 +58,13 @@ class DecoupledDistillation(LogitObjective):
         ignore_index: int | None = None,
         reduction: Reduction = "mean",
     ) -> None:
-        super().__init__(UNLABELED, reduction)
+        super().__init__(ignore_index, reduction)
         if not 0.0 <= warmup <= 1.0:
             raise ObjectiveError(f"warmup is a share of the run and must be in [0, 1], got {warmup}.")
         self.alpha = alpha
         self.beta = beta
         self.temperature = check_temperature("temperature", temperature)
         self.warmup = warmup
-        self.also_ignored = ignore_index
         self._ramp = 1.0
 
     def set_progress(self, progress: float) -> None:
@@ -75,25 +73,15 @@ class DecoupledDistillation(LogitObjective):
     def logged(self) -> dict[str, float]:
         return {"warmup": self._ramp} if self._ramp < 1 else {}
 
-    def forward(
-        self,
-        student_logits: Tensor,
-        teacher_logits: Tensor | None = None,
-        target: Tensor | None = None,
-        weight: Tensor | None = None,
-    ) -> Tensor:
-        return super().forward(student_logits, teacher_logits, self._labels(student_logits, target), weight)
-
-    def sums(
-        self, student: Outputs, teacher: Outputs | None, target: Tensor | None, weight: Tensor | None = None
-    ) -> dict[str, Sum]:
-        return super().sums(student, teacher, self._labels(student.logits, target), weight)
+    def target(self, logits: Tensor, target: Tensor | None, weight: Tensor | None) -> Target:
+        labels = labels_of(check_target("dkd", target, logits), self.ignore_index)
+        check_labels(labels, logits.shape[1])
+        return Target(labels, weight, UNLABELED)
 
     def values(self, student_logits: Tensor, teacher_logits: Tensor | None, target: Tensor | None) -> dict[str, Tensor]:
         assert teacher_logits is not None
         assert target is not None
-        classes = torch.arange(student_logits.shape[1], device=target.device)
-        is_target = classes.view(1, -1, *[1] * (target.ndim - 1)) == target.unsqueeze(1)
+        is_target = one_hot(target, student_logits.shape[1])
         student_pair, student_others = self._split(student_logits, is_target)
         teacher_pair, teacher_others = self._split(teacher_logits, is_target)
         scale = self._ramp * self.temperature**2
@@ -108,28 +96,3 @@ class DecoupledDistillation(LogitObjective):
         others = softened.masked_fill(is_target, LEFT_OUT)
         target = softened.masked_fill(~is_target, 0.0).sum(1)
         return torch.stack([target, others.logsumexp(1)], dim=1), others
-
-    def _labels(self, logits: Tensor, target: Tensor | None) -> Tensor:
-        """int64 [N, ...] with UNLABELED wherever a position does not count."""
-        if target is None:
-            raise ObjectiveError("dkd needs a target, got none.")
-        if target.is_floating_point():
-            if target.shape != logits.shape:
-                raise ObjectiveError(
-                    f"a target of probabilities must have the logits' shape {list(logits.shape)}, "
-                    f"got {list(target.shape)}."
-                )
-            labels = target.argmax(1).masked_fill(target.sum(1) <= 0, UNLABELED)
-            return labels if self.also_ignored is None else labels.masked_fill(labels == self.also_ignored, UNLABELED)
-        positions = logits.shape[:1] + logits.shape[2:]
-        if target.shape != positions:
-            raise ObjectiveError(f"target must have shape {list(positions)}, got {list(target.shape)}.")
-        ignored = target < 0 if self.also_ignored is None else (target < 0) | (target == self.also_ignored)
-        labels = target.masked_fill(ignored, UNLABELED)
-        # Not looked at on a GPU, which would have to wait for the answer.
-        if readable(labels) and labels.numel() and labels.max() >= logits.shape[1]:
-            raise ObjectiveError(
-                f"target holds label {int(labels.max())}, but the logits have {logits.shape[1]} classes (0 to "
-                f"{logits.shape[1] - 1}). Is it an ignore_index?"
-            )
-        return labels

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from counterpoise.errors import ObjectiveError, unknown
-from counterpoise.objectives.base import Objective, check_device, widen
+from counterpoise.objectives.base import Objective
+from counterpoise.objectives.logits import check_device, widen
 from counterpoise.outputs import Outputs
 
 
@@ -94,6 +95,24 @@ def pool_to_smaller(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
         m if m.shape[2:] == (height, width) else F.adaptive_avg_pool2d(m, (height, width)) for m in (student, teacher)
     ]
     return sized[0], sized[1]
+
+
+def class_means(feature: Tensor, members: Tensor) -> Tensor:
+    """Mean of a map [N, D, h, w] over the positions of each class, by `members` [N, C, h * w]: [N, C, D]."""
+    count = members.sum(2, keepdim=True)
+    return members @ feature.flatten(2).transpose(1, 2) / torch.where(count == 0, 1.0, count)
+
+
+def unit_vectors(feature: Tensor) -> Tensor:
+    """A map [N, D, h, w] with the vector at each position at unit length.
+
+    What is shorter than a millionth of the map's largest entry stays (nearly) zero, as its gradient would explode.
+    """
+    # Length does not change a direction, and without this may leave the range of its dtype.
+    scale = feature.detach().abs().amax((1, 2, 3), keepdim=True)
+    feature = feature / torch.where(scale > 1e-20, scale, 1.0)
+    square = feature.square().sum(1, keepdim=True)
+    return feature / torch.where(square > 1e-12, square, 1.0).sqrt()
 
 
 def precision_of(feature: Tensor) -> torch.autocast:

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from counterpoise.objectives.base import Sum, register, summed, widen
+from counterpoise.objectives.base import register
 from counterpoise.objectives.features import BatchNorm, FeatureObjective, built, pool_to_smaller, precision_of
+from counterpoise.objectives.logits import widen
+from counterpoise.objectives.targets import Sum, Target
 from counterpoise.outputs import Outputs
 
 
@@ -41,14 +43,14 @@ class FitNet(FeatureObjective):
         norm = [BatchNorm(other.shape[1]), *([nn.ReLU()] if self.relu else [])]
         self.regressor = nn.Sequential(_regressor(mine.shape, other.shape), *norm).to(widen(mine))
 
-    def sums(
+    def terms(
         self, student: Outputs, teacher: Outputs | None, target: Tensor | None, weight: Tensor | None = None
     ) -> dict[str, Sum]:
         mine, other = self.pairs(student, teacher)[0]
         with precision_of(mine):
             predicted = built(self.regressor)(mine)
         predicted, other = pool_to_smaller(widen(predicted), other)
-        return {"": summed((predicted - other).square().flatten(1).mean(1), None, weight, None)}
+        return {"": Target(weight=weight).sum((predicted - other).square().flatten(1).mean(1))}
 
 
 def _regressor(student: Sequence[int], teacher: Sequence[int]) -> nn.Module:

@@ -7,9 +7,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from counterpoise.objectives.base import Sum, register, summed, widen
-from counterpoise.objectives.features import FeatureObjective, pool_to_smaller
-from counterpoise.objectives.labels import UNCOUNTED, class_means, labels_at, members_of, unit_vectors
+from counterpoise.objectives.base import register
+from counterpoise.objectives.features import FeatureObjective, class_means, pool_to_smaller, unit_vectors
+from counterpoise.objectives.logits import widen
+from counterpoise.objectives.targets import UNLABELED, Sum, Target, labels_at, one_hot
 from counterpoise.outputs import Outputs
 
 
@@ -43,7 +44,7 @@ class IntraClassVariation(FeatureObjective):
         super().__init__(student_feature, teacher_feature)
         self.ignore_index = ignore_index
 
-    def sums(
+    def terms(
         self, student: Outputs, teacher: Outputs | None, target: Tensor | None, weight: Tensor | None = None
     ) -> dict[str, Sum]:
         mine, other = self.pairs(student, teacher)[0]
@@ -53,12 +54,12 @@ class IntraClassVariation(FeatureObjective):
         labels = labels_at(target, (height, width), classes, self.ignore_index, "ifvd")
         with torch.autocast(mine.device.type, enabled=False):
             values = (_nearness(mine, labels, classes) - _nearness(other, labels, classes)).square()
-            return {"": summed(values.view_as(labels), labels, weight, UNCOUNTED)}
+            return {"": Target(labels, weight, UNLABELED).sum(values.view_as(labels))}
 
 
 def _nearness(feature: Tensor, labels: Tensor, classes: int) -> Tensor:
     """Cosine [N, h * w] of each position of a map [N, D, h, w] with the mean of its class; 0 where it has none."""
-    members = members_of(labels, classes, feature.dtype)
+    members = one_hot(labels.flatten(1), classes).to(feature.dtype)
     # The mean before lengths are made one, as in the paper.
     means = unit_vectors(class_means(feature, members).transpose(1, 2).unsqueeze(3)).squeeze(3)
     return (unit_vectors(feature).flatten(2) * (means @ members)).sum(1)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from torch import Tensor
 
 from counterpoise.errors import ObjectiveError
-from counterpoise.objectives.base import LogitObjective, Reduction, register
+from counterpoise.objectives.base import LogitObjective, register
 from counterpoise.objectives.divergence import check_temperature
 from counterpoise.objectives.skewed_kl import skewed_forward_kl_values, skewed_reverse_kl_values
+from counterpoise.objectives.targets import Reduction
 
 
 @register(

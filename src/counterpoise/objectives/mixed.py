@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from counterpoise.errors import ConfigError, ObjectiveError
-from counterpoise.objectives.base import Objective
+from counterpoise.objectives.base import Objective, means
 from counterpoise.objectives.composite import WeightedSum
 from counterpoise.objectives.wrappers import Wrapper
 from counterpoise.outputs import Outputs
@@ -56,6 +56,6 @@ def _tried(term: Objective, first: torch.Tensor, target: torch.Tensor) -> float:
     was_training = term.training
     term.eval()
     try:
-        return sum(part.item() for part in term.parts(logits, logits, target).values())
+        return sum(value.item() for value in means(term.terms(logits, logits, target)).values())
     finally:
         term.train(was_training)

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from counterpoise.errors import ObjectiveError
-from counterpoise.objectives.base import reduce, register
+from counterpoise.objectives.base import register
 from counterpoise.objectives.batchwise import BatchObjective
 from counterpoise.objectives.divergence import check_temperature, forward_kl_values
+from counterpoise.objectives.targets import Target
 
 
 @register(
@@ -67,7 +68,7 @@ class MultiLevelDistillation(BatchObjective):
         root = weight.sqrt().unsqueeze(1)
         instance = batch = classes = student.new_zeros(())
         for tau in self.temperatures:
-            instance = instance + reduce(forward_kl_values(student, teacher, tau), None, weight, None, "mean")
+            instance = instance + Target(weight=weight).reduce(forward_kl_values(student, teacher, tau))
             q, p = root * (student / tau).softmax(1), root * (teacher / tau).softmax(1)
             batch = batch + gram_distance(q, p) / count
             classes = classes + gram_distance(q.T, p.T) / student.shape[1]

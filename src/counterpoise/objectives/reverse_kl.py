@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from counterpoise.objectives.base import LogitObjective, Reduction, register
+from counterpoise.objectives.base import LogitObjective, register
 from counterpoise.objectives.divergence import check_temperature, reverse_kl_values
+from counterpoise.objectives.targets import Reduction
 
 
 @register(

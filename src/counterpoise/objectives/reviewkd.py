@@ -10,8 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from counterpoise.errors import ObjectiveError
-from counterpoise.objectives.base import Sum, register, summed, widen
+from counterpoise.objectives.base import register
 from counterpoise.objectives.features import BatchNorm, FeatureObjective, built, precision_of
+from counterpoise.objectives.logits import widen
+from counterpoise.objectives.targets import Sum, Target
 from counterpoise.outputs import Outputs
 
 MAX_WIDTH = 512
@@ -65,7 +67,7 @@ class ReviewKD(FeatureObjective):
         fusion = _Fusion([mine.shape[1] for mine, _ in stages], [other.shape[1] for _, other in stages])
         self.fusion = fusion.to(widen(stages[0][0]))
 
-    def sums(
+    def terms(
         self, student: Outputs, teacher: Outputs | None, target: Tensor | None, weight: Tensor | None = None
     ) -> dict[str, Sum]:
         mine, others = zip(*self._stages(student, teacher), strict=True)
@@ -73,7 +75,7 @@ class ReviewKD(FeatureObjective):
             predictions = built(self.fusion)(mine, [other.shape[2:] for other in others])
         values = [_pyramid_error(widen(p), other) for p, other in zip(predictions, others, strict=True)]
         rise = min(1.0, self.progress / self.warmup) if self.warmup else 1.0
-        return {"": replace(summed(torch.stack(values).sum(0), None, weight, None), factor=rise)}
+        return {"": replace(Target(weight=weight).sum(torch.stack(values).sum(0)), factor=rise)}
 
     def _stages(self, student: Outputs, teacher: Outputs | None) -> list[tuple[Tensor, Tensor]]:
         """The pairs from the last stage to the first."""

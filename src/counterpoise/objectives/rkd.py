@@ -7,8 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from counterpoise.errors import ObjectiveError
-from counterpoise.objectives.base import register, widen
+from counterpoise.objectives.base import register
 from counterpoise.objectives.features import FeatureObjective
+from counterpoise.objectives.logits import widen
 from counterpoise.outputs import Outputs
 
 
@@ -46,7 +47,7 @@ class RelationalDistillation(FeatureObjective):
         self.distance_weight = distance_weight
         self.angle_weight = angle_weight
 
-    def parts(
+    def terms(
         self, student: Outputs, teacher: Outputs | None, target: Tensor | None, weight: Tensor | None = None
     ) -> dict[str, Tensor]:
         if weight is not None:

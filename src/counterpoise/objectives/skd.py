@@ -7,9 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from counterpoise.errors import ObjectiveError
-from counterpoise.objectives.base import Sum, register, summed, widen
-from counterpoise.objectives.features import FeatureObjective, pool_to_smaller
-from counterpoise.objectives.labels import unit_vectors
+from counterpoise.objectives.base import register
+from counterpoise.objectives.features import FeatureObjective, pool_to_smaller, unit_vectors
+from counterpoise.objectives.logits import widen
+from counterpoise.objectives.targets import Sum, Target
 from counterpoise.outputs import Outputs
 
 
@@ -40,14 +41,14 @@ class StructuredDistillation(FeatureObjective):
             raise ObjectiveError(f"patch must be a whole number above 0, got {patch!r}.")
         self.patch = patch
 
-    def sums(
+    def terms(
         self, student: Outputs, teacher: Outputs | None, target: Tensor | None, weight: Tensor | None = None
     ) -> dict[str, Sum]:
         mine, other = self.pairs(student, teacher)[0]
         maps = pool_to_smaller(widen(mine), other)
         with torch.autocast(mine.device.type, enabled=False):
             alike = [self._similarities(feature) for feature in maps]
-            return {"": summed((alike[0] - alike[1]).square().mean((1, 2)), None, weight, None)}
+            return {"": Target(weight=weight).sum((alike[0] - alike[1]).square().mean((1, 2)))}
 
     def _similarities(self, feature: Tensor) -> Tensor:
         """[N, D, H, W] to the cosines [N, P, P] of its P patches."""

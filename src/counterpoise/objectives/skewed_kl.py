@@ -9,8 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from counterpoise.errors import ObjectiveError
-from counterpoise.objectives.base import LogitObjective, Reduction, register
+from counterpoise.objectives.base import LogitObjective, register
 from counterpoise.objectives.divergence import check_temperature
+from counterpoise.objectives.targets import Reduction
 
 PAPER = "Ko et al., DistiLLM: towards streamlined distillation for large language models, arXiv 2402.03898"
 

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from counterpoise.errors import ObjectiveError
-from counterpoise.objectives.base import Sum, check_logits, find, may_be_out, register, sums_of, widen
+from counterpoise.objectives.base import find, register
 from counterpoise.objectives.divergence import check_temperature
+from counterpoise.objectives.logits import check_logits, may_be_out, widen
 from counterpoise.objectives.wrappers import Wrapper
 from counterpoise.outputs import Outputs
 
@@ -64,33 +65,11 @@ class Standardized(Wrapper):
             self.host.set_argument(based, value)
 
     def prepare(self, student: Outputs, teacher: Outputs | None, samples: int) -> None:
-        self.host.prepare(*self._outputs(student, teacher), samples)
+        self.host.prepare(*self.adapted(student, teacher, None, None)[:2], samples)
 
-    def forward(
-        self,
-        student_logits: Tensor,
-        teacher_logits: Tensor | None = None,
-        target: Tensor | None = None,
-        weight: Tensor | None = None,
-    ) -> Tensor:
-        """The host's loss; the arguments are the host's."""
-        student, teacher = self._outputs(
-            Outputs(student_logits), None if teacher_logits is None else Outputs(teacher_logits)
-        )
-        loss: Tensor = self.host(student.logits, teacher.logits, target, weight)
-        return loss
-
-    def parts(
-        self, student: Outputs, teacher: Outputs | None, target: Tensor | None, weight: Tensor | None = None
-    ) -> dict[str, Tensor]:
-        return self.host.parts(*self._outputs(student, teacher), target, weight)
-
-    def sums(
-        self, student: Outputs, teacher: Outputs | None, target: Tensor | None, weight: Tensor | None = None
-    ) -> dict[str, Sum]:
-        return sums_of(self.host, *self._outputs(student, teacher), target, weight)
-
-    def _outputs(self, student: Outputs, teacher: Outputs | None) -> tuple[Outputs, Outputs]:
+    def adapted(
+        self, student: Outputs, teacher: Outputs | None, target: Tensor | None, weight: Tensor | None
+    ) -> tuple[Outputs, Outputs | None, Tensor | None, Tensor | None]:
         check_logits(student.logits, None if teacher is None else teacher.logits)
         assert teacher is not None
         divisor = self.temperature if self._divides else 1.0
@@ -98,7 +77,7 @@ class Standardized(Wrapper):
         out = (sides[0] == -torch.inf) | (sides[1] == -torch.inf) if any(map(may_be_out, sides)) else None
         with torch.autocast(student.logits.device.type, enabled=False):
             mine, other = (standardize(logits, out) / divisor for logits in sides)
-        return student._replace(logits=mine), teacher._replace(logits=other)
+        return student._replace(logits=mine), teacher._replace(logits=other), target, weight
 
 
 def standardize(logits: Tensor, out: Tensor | None = None) -> Tensor:

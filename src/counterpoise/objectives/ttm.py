@@ -5,8 +5,9 @@ from __future__ import annotations
 from torch import Tensor
 
 from counterpoise.errors import ObjectiveError
-from counterpoise.objectives.base import LogitObjective, Reduction, register
+from counterpoise.objectives.base import LogitObjective, register
 from counterpoise.objectives.divergence import forward_kl_values
+from counterpoise.objectives.targets import Reduction
 
 
 @register(

@@ -10,11 +10,12 @@ from torch import Tensor
 
 from counterpoise.errors import ObjectiveError, unknown
 from counterpoise.objectives.base import Objective, find
+from counterpoise.objectives.targets import Mean, Sum
 from counterpoise.outputs import Outputs
 
 
 class Wrapper(Objective):
-    """An objective with a host.
+    """An objective with a host, which is given what `adapted` makes of the arguments.
 
     Args:
         name: of the wrapper, for messages.
@@ -38,6 +39,30 @@ class Wrapper(Objective):
                 raise ObjectiveError(f"{name}, of {of}: {unknown('Argument', argument, [*parameters, 'of'])}")
         self.host = kind(**{**(defaults or {}), **arguments})
         self.needs = self.host.needs  # type: ignore[misc]  # by instance: what the host needs
+
+    def adapted(
+        self, student: Outputs, teacher: Outputs | None, target: Tensor | None, weight: Tensor | None
+    ) -> tuple[Outputs, Outputs | None, Tensor | None, Tensor | None]:
+        """The arguments of `terms` as the host is given them."""
+        return student, teacher, target, weight
+
+    def terms(
+        self, student: Outputs, teacher: Outputs | None, target: Tensor | None, weight: Tensor | None = None
+    ) -> Mapping[str, Sum | Mean | Tensor]:
+        return self.host.terms(*self.adapted(student, teacher, target, weight))
+
+    def forward(
+        self,
+        student_logits: Tensor,
+        teacher_logits: Tensor | None = None,
+        target: Tensor | None = None,
+        weight: Tensor | None = None,
+    ) -> Tensor:
+        """The host's loss; the arguments are the host's."""
+        sides = Outputs(student_logits), None if teacher_logits is None else Outputs(teacher_logits)
+        student, teacher, target, weight = self.adapted(*sides, target, weight)
+        loss: Tensor = self.host(student.logits, None if teacher is None else teacher.logits, target, weight)
+        return loss
 
     def set_argument(self, name: str, value: float) -> None:
         self.host.set_argument(name, value)

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from counterpoise.errors import ObjectiveError
-from counterpoise.objectives.base import may_be_out
 from counterpoise.objectives.kernels.compiling import Block
 from counterpoise.objectives.kernels.layout import flat, shares, spread
 from counterpoise.objectives.kernels.mixture import Mixture
+from counterpoise.objectives.logits import may_be_out
 
 # Measured on two cores: smaller blocks cost calls and waits of one thread for another, larger ones leave the cache.
 PLAIN_ELEMENTS = 2**16

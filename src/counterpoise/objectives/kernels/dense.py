@@ -14,11 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from counterpoise.errors import ObjectiveError
-from counterpoise.objectives.base import check_device, may_be_out, widen
 from counterpoise.objectives.kernels import blocks, dense_strips
 from counterpoise.objectives.kernels.dense_strips import taps
 from counterpoise.objectives.kernels.function import Form, FusedLoss, covered, differentiated, fused
 from counterpoise.objectives.kernels.mixture import Mixture, reference
+from counterpoise.objectives.logits import check_device, may_be_out, widen
 
 
 def dense_loss(

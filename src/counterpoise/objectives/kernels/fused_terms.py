@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from counterpoise.objectives.balance import BalanceDivergence
-from counterpoise.objectives.base import Objective, Sum, summed
+from counterpoise.objectives.base import Objective
 from counterpoise.objectives.cross_entropy import CrossEntropy
 from counterpoise.objectives.forward_kl import ForwardKL
 from counterpoise.objectives.kernels.compiling import Compiler
@@ -18,6 +18,7 @@ from counterpoise.objectives.kernels.dense import dense_fused
 from counterpoise.objectives.kernels.function import fused
 from counterpoise.objectives.kernels.mixture import Divergence, Labels, Mixture
 from counterpoise.objectives.reverse_kl import ReverseKL
+from counterpoise.objectives.targets import Sum, Target
 
 
 class Fused(NamedTuple):
@@ -67,7 +68,7 @@ def fuse(
     return Fused(total, parts)
 
 
-def counted(
+def fused_counts(
     terms: Mapping[str, tuple[Objective, float]],
     positions: Sequence[int],
     target: Tensor | None,
@@ -82,13 +83,9 @@ def counted(
     ones = like.new_ones(tuple(positions)) if places else like
     return {
         name: {
-            part: summed(
-                ones,
-                target,
-                weight,
-                own.labels.ignore_index if kind == "labels" and own.labels else own.ignore_index,
-                own.reduction,
-            )
+            part: Target(
+                target, weight, own.labels.ignore_index if kind == "labels" and own.labels else own.ignore_index
+            ).sum(ones, own.reduction)
             for kind, part in _parts(own).items()
         }
         for name, own in places.items()

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from counterpoise.objectives.base import Reduction, reduce, remaining, widen
 from counterpoise.objectives.cross_entropy import cross_entropy_values
 from counterpoise.objectives.divergence import forward_kl_values, reverse_kl_values
 from counterpoise.objectives.kernels.compiling import Compiler
+from counterpoise.objectives.logits import remaining, widen
+from counterpoise.objectives.targets import Reduction, Target
 
 
 @dataclass(frozen=True)
@@ -79,18 +80,16 @@ def reference(
         if divergence is not None:
             assert other is not None
             value = divergence.weight * compute(mine, other, divergence.temperature)
-            values.append(_reduced(mixture, 0, value, target, weight, mixture.ignore_index))
+            values.append(_reduced(mixture, 0, value, Target(target, weight, mixture.ignore_index)))
     if mixture.labels is not None:
         assert target is not None
         ignore, smoothing = mixture.labels.ignore_index, mixture.labels.smoothing
         value = cross_entropy_values(student, target, ignore, smoothing)
-        values.append(mixture.labels.weight * _reduced(mixture, 1, value, target, weight, ignore))
+        values.append(mixture.labels.weight * _reduced(mixture, 1, value, Target(target, weight, ignore)))
     return torch.stack(values)
 
 
-def _reduced(
-    mixture: Mixture, kind: int, values: Tensor, target: Tensor | None, weight: Tensor | None, ignore_index: int | None
-) -> Tensor:
+def _reduced(mixture: Mixture, kind: int, values: Tensor, target: Target) -> Tensor:
     if mixture.counts is None:
-        return reduce(values, target, weight, ignore_index, mixture.reduction)
-    return reduce(values, target, weight, ignore_index, "sum") / mixture.counts[kind].to(values.dtype)
+        return target.reduce(values, mixture.reduction)
+    return target.reduce(values, "sum") / mixture.counts[kind].to(values.dtype)

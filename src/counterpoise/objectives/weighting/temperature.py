@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from counterpoise.errors import ObjectiveError
-from counterpoise.objectives.base import LEFT_OUT
+from counterpoise.objectives.logits import LEFT_OUT
 from counterpoise.objectives.weighting.base import MovingMean, Rule, check_range, masked_sum, mean_of_all, register
 
 

@@ -1,4 +1,4 @@
-"""Labels of the positions of a map."""
+"""Labels of positions, and of those of a map."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from counterpoise.errors import ObjectiveError
-from counterpoise.objectives.labels import UNCOUNTED, class_means, labels_at, members_of
+from counterpoise.objectives.features import class_means
+from counterpoise.objectives.targets import UNLABELED, labels_at, one_hot
 
 VOID = 255
 
@@ -21,20 +22,20 @@ def test_labels_are_those_of_the_nearest_pixel() -> None:
 
 def test_void_and_unlabeled_do_not_count() -> None:
     target = torch.tensor([[[0, VOID], [-1, 2]]])
-    assert labels_at(target, (2, 2), 3, VOID, "x").tolist() == [[[0, UNCOUNTED], [UNCOUNTED, 2]]]
-    assert labels_at(target.where(target != VOID, 1), (2, 2), 3, 2, "x").tolist() == [[[0, 1], [UNCOUNTED, UNCOUNTED]]]
+    assert labels_at(target, (2, 2), 3, VOID, "x").tolist() == [[[0, UNLABELED], [UNLABELED, 2]]]
+    assert labels_at(target.where(target != VOID, 1), (2, 2), 3, 2, "x").tolist() == [[[0, 1], [UNLABELED, UNLABELED]]]
 
 
 def test_labels_of_whole_images_hold_everywhere() -> None:
-    assert labels_at(torch.tensor([1, -1]), (1, 2), 3, VOID, "x").tolist() == [[[1, 1]], [[UNCOUNTED, UNCOUNTED]]]
+    assert labels_at(torch.tensor([1, -1]), (1, 2), 3, VOID, "x").tolist() == [[[1, 1]], [[UNLABELED, UNLABELED]]]
     mixed = torch.tensor([[0.2, 0.0, 0.8], [0.0, 0.0, 0.0]])
-    assert labels_at(mixed, (1, 2), 3, VOID, "x").tolist() == [[[2, 2]], [[UNCOUNTED, UNCOUNTED]]]
+    assert labels_at(mixed, (1, 2), 3, VOID, "x").tolist() == [[[2, 2]], [[UNLABELED, UNLABELED]]]
 
 
 def test_means_are_by_class_and_image() -> None:
-    labels = torch.tensor([[[0, 0], [2, UNCOUNTED]]])
+    labels = torch.tensor([[[0, 0], [2, UNLABELED]]])
     feature = torch.tensor([[[[1.0, 3.0], [5.0, 100.0]], [[0.0, 2.0], [4.0, 100.0]]]])
-    means = class_means(feature, members_of(labels, 3, torch.float32))
+    means = class_means(feature, one_hot(labels.flatten(1), 3).float())
     assert means.tolist() == [[[2.0, 1.0], [0.0, 0.0], [5.0, 4.0]]]
 
 
