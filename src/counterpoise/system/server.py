@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import io
 import mimetypes
 import posixpath
 import sys
@@ -10,7 +11,6 @@ import threading
 import urllib.parse
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 
@@ -87,8 +87,9 @@ class Server(http.server.ThreadingHTTPServer):
     daemon_threads = True
 
     def __init__(self, answers: Answers, port: int = 0) -> None:
+        self.answers = answers
         try:
-            super().__init__((HOST, port), partial(_Handler, answers))
+            super().__init__((HOST, port), _Handler)
         except OSError as error:
             raise ConfigError(f"Port {port} cannot be had: {error.strerror}. Give another --port.") from None
         except OverflowError:
@@ -110,62 +111,57 @@ class Server(http.server.ThreadingHTTPServer):
         thread.start()
         return thread
 
+    def until_interrupted(self, farewell: str) -> None:
+        """Answer until Ctrl-C, and print a last line."""
+        try:
+            self.serve_forever()
+        except KeyboardInterrupt:
+            print(farewell)
+
     def handle_error(self, request: object, client_address: object) -> None:
         """A browser that hangs up is no error; anything else is told as the standard library does."""
         if not isinstance(sys.exc_info()[1], ConnectionError):
             super().handle_error(request, client_address)  # type: ignore[arg-type]
 
 
-class _Handler(http.server.BaseHTTPRequestHandler):
-    """GET and HEAD; every other method is refused by the base class."""
+class _Handler(http.server.SimpleHTTPRequestHandler):
+    """GET and HEAD of what the server has; the base class refuses every other method."""
 
-    server_version = "counterpoise"
-    sys_version = ""
+    server_version, sys_version = "counterpoise", ""
     protocol_version = "HTTP/1.1"
+    error_message_format, error_content_type = "%(message)s\n", "text/plain; charset=utf-8"
     timeout = 60
     server: Server
 
-    def __init__(self, answers: Answers, *arguments: object) -> None:
-        self.answers = answers
-        super().__init__(*arguments)  # type: ignore[arg-type]
-
-    def do_GET(self) -> None:
-        self._answer(with_body=True)
-
-    def do_HEAD(self) -> None:
-        self._answer(with_body=False)
-
-    def _answer(self, with_body: bool) -> None:
+    def send_head(self) -> io.BytesIO | None:
+        """Send status and headers. Returns the body, which the base class sends on where it was asked for."""
         # A page elsewhere can have its own name lead to this machine; what it asks for then carries that name.
         if self.headers.get("Host") not in {f"{name}:{self.server.port}" for name in (HOST, "localhost")}:
-            self._send(HTTPStatus.MISDIRECTED_REQUEST, _text("This server answers to localhost alone."), with_body)
-            return
+            self.send_error(HTTPStatus.MISDIRECTED_REQUEST, "This server answers to localhost alone.")
+            return None
         try:
             path = urllib.parse.unquote(urllib.parse.urlsplit(self.path).path, errors="strict")
             if not path.startswith("/"):
                 raise ValueError("it names no place of this server")
         except ValueError:  # such as //[ or %ff
-            self._send(HTTPStatus.BAD_REQUEST, _text("This is no address of a page."), with_body)
-            return
-        found = self.answers(path.removeprefix("/"))
+            self.send_error(HTTPStatus.BAD_REQUEST, "This is no address of a page.")
+            return None
+        found = self.server.answers(path.removeprefix("/"))
         if found is None:
-            self._send(HTTPStatus.NOT_FOUND, _text("There is nothing here."), with_body)
-        else:
-            self._send(HTTPStatus.OK, found, with_body)
-
-    def _send(self, status: HTTPStatus, answer: Answer, with_body: bool) -> None:
-        self.send_response(status)
-        for name, value in {**_HEADERS, **answer.headers}.items():
+            self.send_error(HTTPStatus.NOT_FOUND, "There is nothing here.")
+            return None
+        self.send_response(HTTPStatus.OK)
+        length = {"Content-Type": found.kind, "Content-Length": str(len(found.body))}
+        for name, value in {**found.headers, **length}.items():
             self.send_header(name, value)
-        self.send_header("Content-Type", answer.kind)
-        self.send_header("Content-Length", str(len(answer.body)))
         self.end_headers()
-        if with_body:
-            self.wfile.write(answer.body)
+        return io.BytesIO(found.body)
+
+    def end_headers(self) -> None:
+        """The headers of every answer, of those that refuse, too."""
+        for name, value in _HEADERS.items():
+            self.send_header(name, value)
+        super().end_headers()
 
     def log_message(self, format: str, *arguments: object) -> None:
         """A line a request would bury what the command has to say."""
-
-
-def _text(text: str) -> Answer:
-    return Answer(f"{text}\n".encode(), "text/plain; charset=utf-8")

@@ -30,7 +30,4 @@ def serve_site(folder: Path, port: int | None = None) -> None:
             f"  and open http://localhost:{server.port}/ on it",
             flush=True,
         )
-        try:
-            server.serve_forever()
-        except KeyboardInterrupt:
-            print("Stopped.")
+        server.until_interrupted("Stopped.")

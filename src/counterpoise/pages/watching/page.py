@@ -21,10 +21,7 @@ def show(follower: Follower, port: int = 0) -> None:
         print(f"Watching {follower.path} at {server.address} (Ctrl-C ends the watching; the run goes on)", flush=True)
         if has_browser():
             webbrowser.open(server.address)
-        try:
-            server.serve_forever()
-        except KeyboardInterrupt:
-            print("Stopped watching; the run goes on.")
+        server.until_interrupted("Stopped watching; the run goes on.")
 
 
 def answers(follower: Follower) -> Answers:
