@@ -1,7 +1,7 @@
 """Serves `counterpoise` command lines from forked children, so that a page of commands imports torch once.
 
-`python command_host.py SOCKET` serves; `python command_host.py SOCKET ARGUMENTS...` asks it to run a command line, with
-the working folder, environment and streams of its own, and ends as the command does.
+A child of kill_host.py serves; `python command_host.py SOCKET ARGUMENTS...` asks it to run a command line, with the
+working folder, environment and streams of its own, and ends as the command does.
 """
 
 from __future__ import annotations
@@ -18,23 +18,14 @@ LONGEST = 1 << 20  # bytes of a request
 
 def serve(path: str) -> None:
     """Run what is asked for, one command after another, until killed."""
-    import sklearn.datasets  # noqa: F401
     import torch
 
     from counterpoise.commands import app
-    from counterpoise.engine import (
-        export_student,  # noqa: F401
-    )
-    from counterpoise.system import torchvision_guard
-
-    torchvision_guard.ready()
-    import segmentation_models_pytorch  # noqa: F401
-    import timm  # noqa: F401
 
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
-        listener.bind(path)
+        listener.bind(f"{path}.new")
         listener.listen()
-        print("ready", flush=True)
+        os.rename(f"{path}.new", path)  # noqa: PTH104 - it is there once it answers
         while True:
             client, _ = listener.accept()
             with client:
@@ -74,7 +65,4 @@ def ask(path: str, arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) == 2:
-        serve(sys.argv[1])
-    else:
-        sys.exit(ask(sys.argv[1], sys.argv[2:]))
+    sys.exit(ask(sys.argv[1], sys.argv[2:]))

@@ -243,21 +243,6 @@ def visit(chromium: Browser) -> Iterator[Callable[..., Visit]]:
         context.close()
 
 
-MODULES = [
-    *(f"counterpoise.studies.{name}" for name in ("compare", "search", "report")),
-    *(
-        "counterpoise.studies.fitting.fit",
-        "counterpoise.deploy.formats.onnx",
-        "onnxruntime",
-        "torch.onnx",
-        "torch._dynamo",
-    ),
-    *("counterpoise.deploy.finetune", "torchao.quantization", "onnxscript.optimizer", "onnx.checker"),
-    *("optuna", "matplotlib.figure", "matplotlib.backends.backend_agg", "scipy.stats", "scipy.stats.qmc"),
-    "torchvision.transforms.v2",
-]
-
-
 class Host:
     """Children that run command lines and may be killed; paths in these are absolute."""
 
@@ -265,11 +250,20 @@ class Host:
         self.printed, self.log = folder / "stdout.txt", folder / "stderr.txt"
         self.log.touch()
         self.process = subprocess.Popen(
-            [sys.executable, Path(__file__).with_name("kill_host.py"), folder, *MODULES],
+            [sys.executable, Path(__file__).with_name("kill_host.py"), folder],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             bufsize=0,  # nothing read ahead, so that select sees what is there
         )
+
+    def serve(self, socket: Path) -> int:
+        """The process id of one that serves command lines on a socket until it is killed."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps({"serve": str(socket)}).encode() + b"\n")
+        pid = self._told("started")
+        while not socket.exists():
+            time.sleep(0.01)
+        return pid
 
     def start(self, arguments: list[str], processes: int = 1) -> int:
         """Its process id."""

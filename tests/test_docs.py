@@ -6,6 +6,7 @@ import contextlib
 import csv
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -42,7 +43,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory, make_picture: Callable[.
     import timm
 
     folder = tmp_path_factory.mktemp("workspace")
-    for half, count in (("train", 3), ("val", 2)):
+    for half, count in (("train", 2), ("val", 2)):
         for shape in ("circle", "square"):
             (folder / "photos" / half / shape).mkdir(parents=True)
             for number in range(count):
@@ -66,19 +67,17 @@ def workspace(tmp_path_factory: pytest.TempPathFactory, make_picture: Callable[.
 
 
 @pytest.fixture(scope="module")
-def commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def commands(tmp_path_factory: pytest.TempPathFactory, host: Any) -> Iterator[Path]:
     """A folder for PATH whose `counterpoise` is the real one, but imported before."""
     folder = tmp_path_factory.mktemp("bin")
-    host = Path(__file__).with_name("command_host.py")
-    address = f"{folder}/socket"
     script = folder / "counterpoise"
-    script.write_text(f'#!/bin/sh\nexec {sys.executable} -S {host} {address} "$@"\n')
+    script.write_text(
+        f'#!/bin/sh\nexec {sys.executable} -S {Path(__file__).with_name("command_host.py")} {folder}/socket "$@"\n'
+    )
     script.chmod(0o755)
-    with subprocess.Popen([sys.executable, str(host), address], stdout=subprocess.PIPE, text=True) as server:
-        assert server.stdout is not None
-        assert server.stdout.readline() == "ready\n"
-        yield folder
-        server.kill()
+    server = host.serve(folder / "socket")
+    yield folder
+    os.kill(server, signal.SIGKILL)
 
 
 def run_bash(code: str, folder: Path, commands: Path) -> None:
