@@ -339,6 +339,15 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
 
 
 @pytest.fixture(scope="session")
+def program(host: Host, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
+    """How a command line begins that is to be a process of its own: `counterpoise` without its seconds of imports."""
+    socket = tmp_path_factory.mktemp("program") / "socket"
+    server = host.serve(socket)
+    yield [sys.executable, "-S", str(Path(__file__).with_name("command_host.py")), str(socket)]
+    os.kill(server, signal.SIGKILL)
+
+
+@pytest.fixture(scope="session")
 def torchrun() -> Callable[..., str]:
     """Run a command line in two processes under torchrun; its stdout, or its stderr where it is to fail (`fails`)."""
 

@@ -6,10 +6,10 @@ import contextlib
 import csv
 import os
 import re
-import signal
+import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -67,17 +67,13 @@ def workspace(tmp_path_factory: pytest.TempPathFactory, make_picture: Callable[.
 
 
 @pytest.fixture(scope="module")
-def commands(tmp_path_factory: pytest.TempPathFactory, host: Any) -> Iterator[Path]:
+def commands(tmp_path_factory: pytest.TempPathFactory, program: list[str]) -> Path:
     """A folder for PATH whose `counterpoise` is the real one, but imported before."""
     folder = tmp_path_factory.mktemp("bin")
     script = folder / "counterpoise"
-    script.write_text(
-        f'#!/bin/sh\nexec {sys.executable} -S {Path(__file__).with_name("command_host.py")} {folder}/socket "$@"\n'
-    )
+    script.write_text(f'#!/bin/sh\nexec {shlex.join(program)} "$@"\n')
     script.chmod(0o755)
-    server = host.serve(folder / "socket")
-    yield folder
-    os.kill(server, signal.SIGKILL)
+    return folder
 
 
 def run_bash(code: str, folder: Path, commands: Path) -> None:
@@ -95,9 +91,6 @@ def run_bash(code: str, folder: Path, commands: Path) -> None:
 
 
 def run_python(code: str, folder: Path, commands: Path) -> None:
-    if "import timm" in code:  # as its reader runs it: where nothing has readied torchvision before
-        subprocess.run([sys.executable, "-c", code], cwd=folder, check=True, capture_output=True)
-        return
     generator = torch.Generator().manual_seed(0)
     loop: dict[str, Any] = {  # what a block about the loss alone finds in its reader's loop
         "cross_entropy": F.cross_entropy,

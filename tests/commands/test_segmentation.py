@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -302,9 +301,9 @@ def test_another_task_or_section_is_named(run: Run, scenes: Path) -> None:
     )
 
 
-def test_a_real_process_says_it_without_a_traceback(scenes: Path, tmp_path: Path) -> None:
+def test_a_real_process_says_it_without_a_traceback(program: list[str], scenes: Path, tmp_path: Path) -> None:
     mask_of(77).save(scenes / "masks" / "03.png")
-    command = [sys.executable, "-m", "counterpoise", "train", *COMMON, *STUDENT, "--data", str(scenes), "--out", "new"]
+    command = [*program, "train", *COMMON, *STUDENT, "--data", str(scenes), "--out", "new"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr.startswith("Error: Mask ")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
@@ -225,18 +226,11 @@ def test_nothing_is_overwritten_unasked(digits: Path, digits_run: Path, run: Run
 def test_a_missing_runtime_is_said_with_its_extra(
     digits_run: Path, run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    hide = tmp_path / "sitecustomize.py"
-    hide.write_text(
-        "import importlib.util as u\nfind = u.find_spec\n"
-        "u.find_spec = lambda name, *rest: None if name == 'onnxruntime' else find(name, *rest)\n"
-    )
-    paths = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
-    command = [sys.executable, "-m", "counterpoise", "export", str(digits_run), "--to", "onnx", "--out", "new"]
-    done = subprocess.run(
-        command, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True, check=False, cwd=tmp_path
-    )
-    assert done.returncode == 2
-    assert "--to onnx needs the extra 'onnx': pip install 'counterpoise[onnx]'" in done.stderr
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "onnxruntime" else find(name))
+    code, _, said = run("export", digits_run, "--to", "onnx", "--out", "new")
+    assert code == 2
+    assert "--to onnx needs the extra 'onnx': pip install 'counterpoise[onnx]'" in said
 
 
 class Spectrum(nn.Module):

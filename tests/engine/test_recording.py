@@ -8,7 +8,6 @@ import random
 import resource
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -147,7 +146,7 @@ def test_two_processes_train_from_a_store_what_one_trains(
         torch.testing.assert_close(weights[1][name], value, rtol=1e-3, atol=1e-4)
 
 
-def test_a_full_disk_loses_nothing(flags: list[str], tmp_path: Path) -> None:
+def test_a_full_disk_loses_nothing(program: list[str], flags: list[str], tmp_path: Path) -> None:
     """The kernel itself refuses to write: a chunk has 4,800 bytes."""
     whole, full = tmp_path / "whole", tmp_path / "full"
     arguments = ["record", *flags, "--data.views.padding", "1", "--precision", "float32"]
@@ -155,7 +154,7 @@ def test_a_full_disk_loses_nothing(flags: list[str], tmp_path: Path) -> None:
     assert app.run([*arguments, "--out", str(full), "--part", "1/2"]) == 0
     assert chunks(full) == 9
     done = subprocess.run(
-        [sys.executable, "-m", "counterpoise", *arguments, "--out", str(full)],
+        [*program, *arguments, "--out", str(full)],
         capture_output=True,
         text=True,
         check=False,

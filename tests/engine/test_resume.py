@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -89,14 +88,16 @@ def test_ctrl_c_saves_and_says_how_to_go_on(
     assert result(stopped) == result(whole[0])
 
 
-def test_a_second_process_is_refused_while_the_first_goes_on(host: Any, arguments: list[str], tmp_path: Path) -> None:
+def test_a_second_process_is_refused_while_the_first_goes_on(
+    host: Any, program: list[str], arguments: list[str], tmp_path: Path
+) -> None:
     out = tmp_path / "shared"
     arguments += ["--train.epochs", "1000"]
     pid = host.start([*arguments, "--out", str(out)])
     while not (out / "run.yaml").exists():
         time.sleep(0.01)
     second = subprocess.run(
-        [sys.executable, "-m", "counterpoise", *arguments, "--out", str(out), "--resume"],
+        [*program, *arguments, "--out", str(out), "--resume"],
         capture_output=True,
         text=True,
         check=False,

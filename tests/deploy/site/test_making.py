@@ -7,7 +7,6 @@ import json
 import re
 import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -116,9 +115,9 @@ def test_without_the_runtime_nothing_is_written(
     assert not (tmp_path / "sites").exists()
 
 
-def test_a_site_is_served_until_it_is_stopped(make_site: Sites) -> None:
+def test_a_site_is_served_until_it_is_stopped(program: list[str], make_site: Sites) -> None:
     place = make_site()
-    command = [sys.executable, "-m", "counterpoise", "try", str(place), "--serve"]
+    command = [*program, "try", str(place), "--serve"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         first = process.stdout.readline()

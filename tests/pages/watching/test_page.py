@@ -8,7 +8,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -82,8 +81,8 @@ def test_a_run_that_has_hardly_begun_has_a_page(tmp_path: Path, visit: Visit) ->
     assert [error for error in errors if "ERR_CONNECTION_REFUSED" not in error] == []
 
 
-def test_it_is_served_until_it_is_stopped(folder: Path) -> None:
-    command = [sys.executable, "-m", "counterpoise", "watch", str(folder), "--no-terminal"]
+def test_it_is_served_until_it_is_stopped(program: list[str], folder: Path) -> None:
+    command = [*program, "watch", str(folder), "--no-terminal"]
     environment = {name: value for name, value in os.environ.items() if name not in {"DISPLAY", "WAYLAND_DISPLAY"}}
     before = contents(folder)
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:

@@ -8,7 +8,6 @@ import os
 import pty
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -66,10 +65,10 @@ def test_without_a_terminal_it_is_printed_once(tmp_path: Path) -> None:
     assert not follow(Follower(tmp_path), console).finished
 
 
-def watching(run: Path) -> tuple[subprocess.Popen[bytes], int]:
+def watching(program: list[str], run: Path) -> tuple[subprocess.Popen[bytes], int]:
     """`counterpoise watch RUN` on a terminal of its own, and that terminal."""
     ours, theirs = pty.openpty()
-    command = [sys.executable, "-m", "counterpoise", "watch", str(run), "--terminal"]
+    command = [*program, "watch", str(run), "--terminal"]
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100", "LINES": "40"}
     process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment)
     os.close(theirs)
@@ -89,14 +88,14 @@ def read_until(terminal: int, text: str, seconds: float = 30) -> str:
     return seen
 
 
-def test_it_follows_a_run_to_its_end_and_may_be_stopped_before(tmp_path: Path) -> None:
+def test_it_follows_a_run_to_its_end_and_may_be_stopped_before(program: list[str], tmp_path: Path) -> None:
     run = tmp_path / "run"
     run.mkdir()
     (run / "run.yaml").write_text(config.dump(config.resolve({"data": {"source": "digits"}, "train": {"epochs": 2}})))
     numbers = {"learning_rate": 0.1, "images_per_second": 100.0}
     line = {"kind": "step", "step": 10, "epoch": 0, "loss": 1.0, "terms": {"cross_entropy": 1.0}, **numbers}
-    first, one = watching(run)
-    second, other = watching(run)
+    first, one = watching(program, run)
+    second, other = watching(program, run)
     read_until(one, "running")
     read_until(other, "running")
     (run / "metrics.jsonl").write_text(json.dumps(line) + "\n")
