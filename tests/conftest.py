@@ -213,6 +213,7 @@ def chromium() -> Iterator[Browser]:
 
     quiet = ("quic", "background-networking", "component-update", "sync", "gpu")
     flags = ["--no-sandbox", "--no-first-run", *(f"--disable-{word}" for word in quiet)]
+    flags.append("--use-fake-device-for-media-stream")  # a camera that shows a moving pattern to whom it is granted
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=flags)
         yield browser

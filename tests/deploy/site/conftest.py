@@ -37,17 +37,8 @@ def modules(chromium: Browser) -> Iterator[Page]:
 
 
 @pytest.fixture(scope="session")
-def camera(chromium: Browser) -> Iterator[Browser]:
-    """A second Chromium, with a camera that shows a moving pattern."""
-    flags = ["--no-sandbox", "--disable-gpu", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
-    browser = chromium.browser_type.launch(executable_path=shutil.which("chromium"), args=flags)
-    yield browser
-    browser.close()
-
-
-@pytest.fixture(scope="session")
 def gpu(chromium: Browser) -> Iterator[Browser]:
-    """A third Chromium, with WebGPU computed by software."""
+    """A second Chromium, with WebGPU computed by software."""
     flags = ["--no-sandbox", "--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader", "--use-vulkan=swiftshader"]
     browser = chromium.browser_type.launch(
         executable_path=shutil.which("chromium"), args=[*flags, "--enable-features=Vulkan"]

@@ -236,17 +236,19 @@ def test_segmentation_paints_under_a_slider_with_a_legend(segmented: Opened) -> 
     assert serious(page) == []
 
 
-def test_the_camera_is_watched_until_a_picture_is_held(camera: Browser, classifier: Server) -> None:
-    page = camera.new_context(permissions=["camera"]).new_page()
-    page.goto(classifier.address)
-    ready(page).get_by_role("button", name="Use the camera").click()
-    page.wait_for_function("() => Number(document.body.dataset.answered) >= 3")
+def test_the_camera_is_watched_until_a_picture_is_held(classified: Opened) -> None:
+    page = classified.page
+    page.context.grant_permissions(["camera"])
+    before = int(page.evaluate("document.body.dataset.answered ?? 0"))
+    page.get_by_role("button", name="Use the camera").click()
+    page.wait_for_function(f"() => Number(document.body.dataset.answered) >= {before + 3}")
     assert page.locator("#video").is_visible()
     page.get_by_role("button", name="Hold this picture").press("Enter")
     # At once: no frame needs to be on its way to the network.
     assert page.evaluate("document.querySelector('#shown').hidden") is False
     assert page.locator("#video").is_hidden()
     assert page.locator(".ranks.placeholder").count() == 0
+    page.context.clear_permissions()
 
 
 @pytest.mark.parametrize("task", ["classification", pytest.param("segmentation", marks=pytest.mark.slow)])
