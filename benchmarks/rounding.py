@@ -69,7 +69,7 @@ def gauge(job: ExportJob, runtime: base.Runtime, student: agreement.Remembered) 
     task = tasks.get(job.student.task)
     found = Gauge(job.student.num_classes)
     images = pictures.spread(job.data.val, job.images)  # type: ignore[union-attr]
-    for pixels, _ in pictures.batches(images, job.student, job.section, job.request.size):
+    for _, pixels, *_ in pictures.pairs(images, job.student, job.section, job.request):
         rounded = torch.from_numpy(agreement.answer(runtime, pixels.numpy(), job.request.batch)).float()
         found.update(*task.alike(rounded, student(pixels))[:2])
     values = found.compute()
@@ -126,7 +126,7 @@ def case(
     if job.request.precision == "int8":
         calibration = calibrated(job, {"method": method})
     if calibration is not None and within is not None:
-        calibration = sensitivity.choose(job, calibration, within).calibration
+        calibration = sensitivity.choose(job, calibration, within)[0]
     with tempfile.TemporaryDirectory() as held:
         make(job, Path(held), calibration)
         runtime = once(job.format.open(Path(held)))

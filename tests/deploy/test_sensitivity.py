@@ -90,10 +90,10 @@ def test_the_layer_that_rounding_hurts_most_is_the_first_to_stay_in_float(digits
     ranking = sensitivity.sensitivities(job.network, calibration.pixels, job.format.largest_weight)
     assert ranking[0][0] == "student.net.features.stage2.0"
     assert ranking[0][1] > 10 * ranking[1][1]
-    choice = sensitivity.choose(job, calibration, within=0.5)
-    assert choice.calibration.keep[0] == "student.net.features.stage2.0"
-    assert choice.trials[0].kept == 0
-    assert choice.trials[0].loss > 0.5 >= choice.trials[-1].loss
+    chosen, trials = sensitivity.choose(job, calibration, within=0.5)
+    assert chosen.keep[0] == "student.net.features.stage2.0"
+    assert trials[0].kept == 0
+    assert trials[0].loss > 0.5 >= trials[-1].loss
     relieved, found = sensitivity.relieved(job, calibration, DisagreementError("no", "60.00% of the answers"))
     assert found["without"] == "60.00% of the answers"
     assert found["trials"][-1]["same"] >= sensitivity.AIMED_AT

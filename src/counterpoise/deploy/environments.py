@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 import venv
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,7 +61,8 @@ class Environment:
             shutil.rmtree(self.folder, ignore_errors=True)
             venv.EnvBuilder(with_pip=True, symlinks=os.name != "nt").create(self.folder)
             for wanted in (["--upgrade", "pip"], list(self.requirements)):  # an old pip resolves for minutes
-                done = self._run(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", *wanted])
+                command = [str(self.python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *wanted]
+                done = subprocess.run(command, capture_output=True, text=True, check=False, env=outside())
                 if done.returncode:
                     words = "\n".join(done.stderr.strip().splitlines()[-5:])
                     raise RunError(
@@ -73,18 +72,8 @@ class Environment:
                     )
             write_text(self.folder / _READY, "\n".join(self.requirements))
 
-    def _run(self, arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [str(self.python), *arguments], capture_output=True, text=True, check=False, env=outside()
-        )
-
 
 def outside() -> dict[str, str]:
     """This process's environment without what would lead another interpreter to the packages of this one."""
     hidden = {"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__"}
     return {name: value for name, value in os.environ.items() if name not in hidden}
-
-
-def here() -> Path:
-    """This interpreter."""
-    return Path(sys.executable)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,9 @@ from counterpoise.config.options import keywords
 from counterpoise.deploy import agreement, base, folder, pictures, runner, sensitivity
 from counterpoise.deploy.base import Calibration
 from counterpoise.deploy.job import ExportJob, calibrated, check_choices, compared, make, prepare, settled, taken
-from counterpoise.deploy.measuring.counting import multiply_adds
+from counterpoise.deploy.measuring import counting
 from counterpoise.deploy.options import Export
+from counterpoise.engine.export_student import versions
 from counterpoise.errors import ConfigError, DisagreementError
 
 _REFERENCES = 2
@@ -40,7 +41,7 @@ def export(student: str | Path, asked: Export) -> dict[str, Any]:
         RunError: the disk has no room.
     """
     chosen = base.find(asked.to, make_environment=asked.make_environment)
-    check_choices(chosen, asked.precision, asked.batch, asked.opset, asked.min_same)
+    check_choices(chosen, asked)
     place = Path(asked.out or default_out(Path(student), asked.to, asked.precision, asked.epoch))
     folder.check_free(place, asked.overwrite)
     job = prepare(student, chosen, asked)
@@ -98,36 +99,23 @@ def write(
                 "kept_in_float": list(calibration.keep),
                 **(search or {}),
             }
-        description = _describe(job, new, described, found, notes)
+        description = folder.Description(
+            format=job.format.name,
+            precision=job.request.precision,
+            task=job.student.task,
+            architecture=job.student.name,
+            classes=job.student.classes or (),
+            input=taken(job),
+            outputs="probabilities" if job.student.answers_probabilities(job.request.size) else "logits",
+            normalization=dict(job.student.normalization),
+            student_sha256=job.student.weights_hash(),
+            parameters=counting.parameters(job.student),
+            files=folder.measured(new, (*job.format.files, folder.RUNNER, folder.REFERENCE)),
+            versions={**versions(), **job.format.versions()},
+            calibration=described,
+            agreement=None if found is None else found.values(),
+            verified=not job.format.unavailable(),
+            notes={"multiply_adds": counting.multiply_adds(job.network, job.request.size), **job.notes, **notes},
+        )
         folder.describe(new, description)
     return description
-
-
-def _describe(
-    job: ExportJob,
-    new: Path,
-    calibration: dict[str, Any] | None,
-    found: agreement.Agreement | None,
-    notes: Mapping[str, Any],
-) -> folder.Description:
-    from counterpoise.engine.export_student import versions
-
-    names: Sequence[str] = (*job.format.files, folder.RUNNER, folder.REFERENCE)
-    return folder.Description(
-        format=job.format.name,
-        precision=job.request.precision,
-        task=job.student.task,
-        architecture=job.student.name,
-        classes=job.student.classes or (),
-        input=taken(job),
-        outputs="probabilities" if job.student.answers_probabilities(job.request.size) else "logits",
-        normalization=dict(job.student.normalization),
-        student_sha256=job.student.weights_hash(),
-        parameters=sum(parameter.numel() for parameter in job.student.parameters()),
-        files=folder.measured(new, tuple(names)),
-        versions={**versions(), **job.format.versions()},
-        calibration=calibration,
-        agreement=None if found is None else found.values(),
-        verified=not job.format.unavailable(),
-        notes={"multiply_adds": multiply_adds(job.network, job.request.size), **job.notes, **notes},
-    )

@@ -52,8 +52,6 @@ class Input(BaseModel):
 
 
 class File(BaseModel):
-    """One file of the folder."""
-
     bytes: int
     sha256: str
 

@@ -54,24 +54,22 @@ class ExportJob(NamedTuple):
     show: bool = False
 
 
-def check_choices(
-    chosen: Format, precision: str, batch: int | None, opset: int | None = None, min_same: float | None = None
-) -> None:
+def check_choices(chosen: Format, asked: Export) -> None:
     """Raises ConfigError for what the format has not."""
-    if precision not in base.PRECISIONS:
-        raise ConfigError(unknown("Precision", precision, base.PRECISIONS))
-    if precision not in chosen.precisions:
-        raise ConfigError(f"{chosen.name} has no {precision} here. Available: {', '.join(chosen.precisions)}.")
-    if batch is not None:
-        inputs.positive("batch", batch)
-    if opset is not None and not chosen.opsets:
+    if asked.precision not in base.PRECISIONS:
+        raise ConfigError(unknown("Precision", asked.precision, base.PRECISIONS))
+    if asked.precision not in chosen.precisions:
+        raise ConfigError(f"{chosen.name} has no {asked.precision} here. Available: {', '.join(chosen.precisions)}.")
+    if asked.batch is not None:
+        inputs.positive("batch", asked.batch)
+    if asked.opset is not None and not chosen.opsets:
         raise ConfigError(f"opset is of --to onnx, and this is --to {chosen.name}: leave it out.")
-    if opset is not None and opset not in chosen.opsets:
-        raise ConfigError(f"opset must be {chosen.opsets[0]} to {chosen.opsets[-1]}, got {opset}.")
-    if min_same is not None and (precision != "int8" or not 0 <= min_same <= 100):
+    if asked.opset is not None and asked.opset not in chosen.opsets:
+        raise ConfigError(f"opset must be {chosen.opsets[0]} to {chosen.opsets[-1]}, got {asked.opset}.")
+    if asked.min_same is not None and (asked.precision != "int8" or not 0 <= asked.min_same <= 100):
         raise ConfigError(
-            f"min_same is of int8, the percent of answers that must be the same, 0 to 100; got {min_same} "
-            f"with {precision}."
+            f"min_same is of int8, the percent of answers that must be the same, 0 to 100; got {asked.min_same} "
+            f"with {asked.precision}."
         )
 
 
@@ -111,8 +109,8 @@ def prepare(student: str | Path, chosen: Format, asked: Export) -> ExportJob:
 
 def settled(job: ExportJob, any_size: bool | None = None) -> ExportJob:
     """The job, with what was decided on sizes: see `sizes.settled`."""
-    shown = None if job.data is None else job.data.val
-    request, note = sizes.settled(job.network, job.format, job.request, shown, any_size)
+    images = None if job.data is None else job.data.val
+    request, note = sizes.settled(job.network, job.format, job.request, images, any_size)
     return job._replace(request=request, notes={"size": note} if note else {})
 
 
@@ -131,7 +129,7 @@ def calibrated(job: ExportJob, given: Calibration | Mapping[str, Any] | None) ->
         if splits is None:
             raise ConfigError("int8 is calibrated on training images, and none are given: --data PATH.")
         train = pictures.spread(splits.train, inputs.positive("calibration images", int(values["images"])))
-        parts = [pixels for pixels, _ in pictures.batches(train, job.student, section, job.request)]
+        parts = [pair.fed for pair in pictures.pairs(train, job.student, section, job.request)]
         alike = len({part.shape[1:] for part in parts}) == 1
         pixels = torch.cat(parts) if alike else tuple(picture for part in parts for picture in part)
         settings = Calibration(pixels, str(values["method"]), tuple(values["keep"]))

@@ -49,14 +49,6 @@ def mean_color(model: VisionModel) -> tuple[int, int, int]:
     return red, green, blue
 
 
-def batches(
-    images: ImageSet, model: VisionModel, section: config.Data, request: Request
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Pixels uint8 [n, 3, H, W] as an export is fed, and their targets."""
-    for pair in pairs(images, model, section, request):
-        yield pair.fed, pair.target
-
-
 class Pair(NamedTuple):
     """The same pictures twice, with their targets.
 
@@ -99,19 +91,13 @@ def pairs(images: ImageSet, model: VisionModel, section: config.Data, request: R
             yield Pair(seen, fed, batch.target[part])
 
 
-def evaluation_size(images: ImageSet, model: VisionModel, section: config.Data) -> tuple[int, int]:
-    """Height and width of the first image as evaluation shows it."""
-    task = tasks.get(model.task)
-    first = images.subset(torch.tensor([0]))
-    for batch in task.eval_loader(first, model, section.model_copy(update={"workers": 0}), batch_size=1):
-        return int(batch.images.shape[-2]), int(batch.images.shape[-1])
-    raise DataError(f"{images.name(0)}, the first image, cannot be read.")
-
-
 def size_of(
     model: VisionModel, given: tuple[int, int] | None, images: ImageSet | None, section: config.Data | None
 ) -> tuple[int, int]:
-    """The input size of an export. Raises ConfigError where it is not known, or the network takes another."""
+    """The input size of an export: the network's, the one given, or that of the first image in evaluation.
+
+    Raises ConfigError where it is not known, or the network takes another.
+    """
     if model.input_size is not None:
         own = (model.input_size, model.input_size)
         if given not in (None, own):
@@ -129,7 +115,10 @@ def size_of(
             "The student takes images of any size, and no data is given to tell which: give --size HEIGHT WIDTH, "
             "or --data PATH."
         )
-    return evaluation_size(images, model, section)
+    first, alone = images.subset(torch.tensor([0])), section.model_copy(update={"workers": 0})
+    for batch in tasks.get(model.task).eval_loader(first, model, alone, batch_size=1):
+        return int(batch.images.shape[-2]), int(batch.images.shape[-1])
+    raise DataError(f"{images.name(0)}, the first image, cannot be read.")
 
 
 def data_of(student: Path, data: RunLike | None, data_set: Splits | None) -> tuple[Splits | None, config.Data]:

@@ -43,13 +43,6 @@ class Trial(NamedTuple):
     same: float
 
 
-class Choice(NamedTuple):
-    """What was chosen, and the files that were tried for it."""
-
-    calibration: Calibration
-    trials: list[Trial]
-
-
 def sensitivities(network: nn.Module, pixels: Tensor | Sequence[Tensor], largest: int) -> list[tuple[str, float]]:
     """By layer, the most sensitive first, what rounding it alone does: KL (nats) of the answers from those in float.
 
@@ -69,9 +62,9 @@ def sensitivities(network: nn.Module, pixels: Tensor | Sequence[Tensor], largest
     return sorted(found, key=lambda item: -item[1])
 
 
-def choose(job: ExportJob, calibration: Calibration, within: float) -> Choice:
+def choose(job: ExportJob, calibration: Calibration, within: float) -> tuple[Calibration, list[Trial]]:
     """The fewest layers kept in float, of a ranking by sensitivity, with which the loss is at most `within` points, and
-    as many answers are the same as an export must have (`job.min_same`).
+    as many answers are the same as an export must have (`job.min_same`); with it the files that were tried.
 
     Each trial is quantized and run by the runtime itself. Beyond the layers that `calibration` keeps anyway, 0, 1, 2, 4
     and so on are kept until the loss is small enough, and then the smallest such number is sought between the last two.
@@ -111,7 +104,7 @@ def choose(job: ExportJob, calibration: Calibration, within: float) -> Choice:
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if fits(middle) else (middle, high)
-    return Choice(settings(high), trials)
+    return settings(high), trials
 
 
 def relieved(

@@ -18,7 +18,7 @@ from torch import nn
 
 from counterpoise.deploy import litert_worker
 from counterpoise.deploy.base import Calibration, Format, Logits, Pixels, Request, Runtime, register
-from counterpoise.deploy.environments import Environment, here, outside
+from counterpoise.deploy.environments import Environment, outside
 from counterpoise.deploy.tracing import trace
 from counterpoise.errors import CounterpoiseError, ExportError, RunError
 
@@ -44,10 +44,14 @@ class LiteRT(Format):
 
     @property
     def python(self) -> Path:
-        return here() if importlib.util.find_spec("litert_torch") else self.environment.python
+        return super().python if importlib.util.find_spec("litert_torch") else self.environment.python
+
+    @property
+    def _is_here(self) -> bool:
+        return self.python == super().python
 
     def check(self) -> None:
-        if self.python == here() or self.environment.ready:
+        if self._is_here or self.environment.ready:
             return
         raise CounterpoiseError(
             f"--to {self.name} runs in an environment of its own, since its packages pin others than these. "
@@ -55,13 +59,14 @@ class LiteRT(Format):
         )
 
     def make_environment(self) -> None:
-        if self.python != here():
+        if not self._is_here:
             self.environment.make()
 
     def convert(self, network: nn.Module, request: Request, metadata: Mapping[str, str], out: Path) -> dict[str, Any]:
         with tempfile.TemporaryDirectory() as folder:
             program, described = Path(folder) / "program.pt2", _described(folder, metadata)
-            torch.export.save(_program(network, request), program)
+            with torch.no_grad():
+                torch.export.save(trace(network, request.example), program)
             self._work("convert", program, described, out / self.files[0])
         return {}
 
@@ -74,7 +79,8 @@ class LiteRT(Format):
             raise ExportError(f"A batch of {request.batch} is calibrated on as many images at least, got {given}.")
         with tempfile.TemporaryDirectory() as folder:
             path, described = Path(folder), _described(folder, metadata)
-            program = _program(network, request)
+            with torch.no_grad():
+                program = trace(network, request.example)
             torch.export.save(program, path / "program.pt2")
             np.save(path / "pixels.npy", torch.stack(batches).numpy(), allow_pickle=False)
             (path / "nothing.json").write_text("{}", encoding="utf-8")
@@ -84,7 +90,7 @@ class LiteRT(Format):
         return {}
 
     def open(self, folder: Path, threads: int | None = None) -> Runtime:
-        if self.python == here():
+        if self._is_here:
             return super().open(folder, threads)
         return _Served(self.python, folder / self.files[0], threads)
 
@@ -132,11 +138,6 @@ def _described(folder: str, metadata: Mapping[str, str]) -> Path:
     path = Path(folder) / "metadata.json"
     path.write_text(json.dumps(dict(metadata)), encoding="utf-8")
     return path
-
-
-def _program(network: nn.Module, request: Request) -> torch.export.ExportedProgram:
-    with torch.no_grad():
-        return trace(network, request.example)
 
 
 def _patterns(keep: tuple[str, ...], program: torch.export.ExportedProgram) -> list[str]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 from weakref import WeakKeyDictionary
@@ -75,6 +77,7 @@ class Onnx(Format):
 
         model = translate(network, request)
         name_all(model)
+        in_float = [*_before_layers(model), *any_size.names(model), *kept_nodes(model, calibration.keep)]
         reader = _Reader(calibration, request.batch)
         with tempfile.TemporaryDirectory() as held, quiet():
             plain, whole = Path(held, "float32.onnx"), Path(held, "int8.onnx")
@@ -91,11 +94,7 @@ class Onnx(Format):
                 # what lies between layers rounds too, and would around a layer that is kept in float
                 op_types_to_quantize=LAYERS if calibration.keep else None,
                 calibrate_method=quantization.CalibrationMethod[_METHODS[calibration.method]],
-                nodes_to_exclude=list(
-                    dict.fromkeys(
-                        [*_before_layers(model), *any_size.names(model), *kept_nodes(model, calibration.keep)]
-                    )
-                ),
+                nodes_to_exclude=list(dict.fromkeys(in_float)),
                 # one batch of activations in memory at a time, whatever the method
                 extra_options={"CalibStridedMinMax": 1},
             )
@@ -224,12 +223,7 @@ def name_all(model: Any) -> None:
 
 def _before_layers(model: Any) -> list[str]:
     """Names of the nodes before the first layer: the normalization, exact where it is not rounded twice."""
-    names: list[str] = []
-    for node in model.graph.node:
-        if node.op_type in LAYERS:
-            break
-        names.append(node.name)
-    return names
+    return [node.name for node in takewhile(lambda node: node.op_type not in LAYERS, model.graph.node)]
 
 
 def _shares(model: Any) -> dict[str, Any]:
@@ -303,26 +297,17 @@ def outputs_of_modules(nodes: Sequence[Any]) -> dict[str, str]:
 
 def activations(network: nn.Module, names: Sequence[str], pixels: Tensor) -> dict[str, Tensor]:
     """What modules that are called once answer, where that is a tensor."""
-    seen: dict[str, Tensor] = {}
-    calls: dict[str, int] = {}
-    hooks = []
-
-    def keep(name: str) -> Callable[[nn.Module, Any, Any], None]:
-        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            calls[name] = calls.get(name, 0) + 1
-            if isinstance(output, Tensor):
-                seen[name] = output.detach().clone()
-
-        return hook
-
+    seen: dict[str, list[Any]] = {}
     modules = dict(network.named_modules())
-    for name in names:
-        if name in modules:
-            hooks.append(modules[name].register_forward_hook(keep(name)))
+
+    def keep(name: str, module: nn.Module, inputs: Any, output: Any) -> None:
+        seen.setdefault(name, []).append(output.detach().clone() if isinstance(output, Tensor) else None)
+
+    hooks = [modules[name].register_forward_hook(partial(keep, name)) for name in names if name in modules]
     try:
         with torch.no_grad():
             network(pixels)
     finally:
         for hook in hooks:
             hook.remove()
-    return {name: value for name, value in seen.items() if calls[name] == 1}
+    return {name: answers[0] for name, answers in seen.items() if len(answers) == 1 and answers[0] is not None}

@@ -47,7 +47,8 @@ class OpenVino(Format):
     load: ClassVar[Callable[[str, int | None], Runtime]] = staticmethod(load)
 
     def convert(self, network: nn.Module, request: Request, metadata: Mapping[str, str], out: Path) -> dict[str, Any]:
-        model = _translate(network, request)
+        whole = replace(request, precision="float32")  # weights are halved when they are written
+        model = _read(onnx.translate(network, whole), request)
         _save(model, metadata, out / self.files[0], halved=request.precision == "float16")
         notes: dict[str, Any] = {"operators": len(model.get_ordered_ops())}
         if request.precision == "float16":
@@ -68,6 +69,8 @@ class OpenVino(Format):
         names = onnx.kept_nodes(translated, calibration.keep)
         around = [f"^{re.escape(any_size.PREFIX)}"] if request.any_size else []
         model = _read(translated, request)
+        # What is no layer rounds what it is given too, also around a kept layer.
+        between = sorted({operator.get_type_name() for operator in model.get_ordered_ops()} - {*LAYERS, "Constant"})
         with quiet(), _deeper(10 * len(model.get_ordered_ops())):
             model = nncf.quantize(
                 model,
@@ -77,7 +80,7 @@ class OpenVino(Format):
                 # A layer with a bias is two operators here, the second one under the layer's name.
                 ignored_scope=nncf.IgnoredScope(
                     patterns=[*around, *(f"^{re.escape(name)}(/.*)?$" for name in names)],
-                    types=_between(model) if names else [],
+                    types=between if names else [],
                     validate=False,
                 ),
                 advanced_parameters=AdvancedQuantizationParameters(
@@ -99,7 +102,8 @@ class OpenVino(Format):
         places = onnx.outputs_of_modules(onnx.translate(network, request).graph.node)
         seen = onnx.activations(network, list(places), torch.from_numpy(pixels))
         model.reshape([len(pixels), 3, *request.size])
-        outputs = {name: operator.output(0) for operator in model.get_ordered_ops() for name in _tensors(operator)}
+        firsts = [operator.output(0) for operator in model.get_ordered_ops() if operator.get_output_size()]
+        outputs = {name: output for output in firsts for name in output.get_names()}
         wanted = {place: name for place, name in places.items() if place in seen and name in outputs}
         known = {name for output in model.outputs for name in output.get_names()}
         for name in dict.fromkeys(wanted.values()):
@@ -111,11 +115,6 @@ class OpenVino(Format):
         return [(place, onnx.distance(one, other)) for place, one, other in apart if one.shape == tuple(other.shape)]
 
 
-def _between(model: Any) -> list[str]:
-    """Types of the operators that are no layers: they round what they are given too, also around a kept layer."""
-    return sorted({operator.get_type_name() for operator in model.get_ordered_ops()} - {*LAYERS, "Constant"})
-
-
 @contextlib.contextmanager
 def _deeper(frames: int) -> Iterator[None]:
     """Python may call as many functions within one another in addition: nncf walks graphs by recursion."""
@@ -125,11 +124,6 @@ def _deeper(frames: int) -> Iterator[None]:
         yield
     finally:
         sys.setrecursionlimit(before)
-
-
-def _translate(network: nn.Module, request: Request) -> Any:
-    whole = replace(request, precision="float32")  # weights are halved when they are written
-    return _read(onnx.translate(network, whole), request)
 
 
 def _read(translated: Any, request: Request) -> Any:
@@ -149,27 +143,13 @@ def _save(model: Any, metadata: Mapping[str, str], path: Path, *, halved: bool) 
     openvino.save_model(model, path, compress_to_fp16=halved)
 
 
-def _tensors(operator: Any) -> Iterator[str]:
-    if operator.get_output_size():
-        yield from operator.output(0).get_names()
-
-
 def _estimator(method: str) -> Any:
     """How nncf draws ranges of activations."""
-    from nncf.quantization.range_estimator import (
-        AggregatorType,
-        RangeEstimatorParameters,
-        RangeEstimatorParametersSet,
-        StatisticsCollectorParameters,
-        StatisticsType,
+    from nncf.quantization import range_estimator as ranges
+
+    if method != "percentile":
+        return getattr(ranges.RangeEstimatorParametersSet, method.upper())
+    edge = ranges.StatisticsCollectorParameters(
+        ranges.StatisticsType.QUANTILE, ranges.AggregatorType.MEAN, quantile_outlier_prob=1e-4
     )
-
-    if method == "minmax":
-        return RangeEstimatorParametersSet.MINMAX
-    if method == "histogram":
-        return RangeEstimatorParametersSet.HISTOGRAM
-
-    def at(share: float) -> Any:
-        return StatisticsCollectorParameters(StatisticsType.QUANTILE, AggregatorType.MEAN, quantile_outlier_prob=share)
-
-    return RangeEstimatorParameters(min=at(1e-4), max=at(1e-4))
+    return ranges.RangeEstimatorParameters(min=edge, max=edge)

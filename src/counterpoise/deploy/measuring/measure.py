@@ -6,10 +6,12 @@ import os
 import platform
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from counterpoise.config.options import Epoch, keywords
+from counterpoise.deploy import base, folder
 from counterpoise.deploy.measuring import phones, subjects, timing
 from counterpoise.deploy.measuring.subjects import Subject
 from counterpoise.deploy.options import Measure
@@ -51,7 +53,7 @@ def measure(paths: Sequence[str | Path], asked: Measure) -> dict[str, Any]:
         "machine": {**machine(), "load_before": load, "load_after": busy()},
         "settings": {"rounds": asked.rounds, "seconds": asked.seconds, "warm_up": settings.warm_up},
         "measured": [
-            {**subject.values(), "cases": [timing.as_values(case) for case in own]}
+            {**subject.values(), "cases": [asdict(case) for case in own]}
             for subject, own in zip(found, cases, strict=True)
         ],
     }
@@ -77,42 +79,39 @@ def find(
     epoch: Epoch = None,
 ) -> list[Subject]:
     """What is meant by paths. Raises as `measure` does."""
-    from counterpoise.deploy import base, folder
-
     if not paths:
         raise ConfigError("measure needs something to measure: a student folder, a run, an export or an ONNX file.")
-    found = []
-    for path in map(Path, paths):
-        if folder.is_export(path):
-            description = folder.read(path)
-            given = size if description.input.any_size else None
-            if size is not None and size != (given or description.input.size):
-                height, width = description.input.size
-                raise ConfigError(f"{path} takes pictures of {height} x {width}, got --size {size[0]} {size[1]}.")
-            found.append(
-                subjects.export(
-                    str(path),
-                    base.find(description.format),
-                    path,
-                    precision=description.precision,
-                    size=given or description.input.size,
-                    batch=description.input.batch,
-                    parameters=description.parameters,
-                    multiply_adds=None if given else description.notes.get("multiply_adds"),
-                )
-            )
-        elif path.suffix == ".onnx" and path.exists() and not path.is_dir():  # a pipe is named there
-            found.append(subjects.onnx_file(path, size))
-        elif path.is_file():
-            raise ConfigError(
-                f"{path} cannot be measured by itself: give the export folder that it lies in. Of files, those of "
-                "ONNX alone say what they take."
-            )
-        else:
-            found.append(subjects.student(path, size, model, epoch))
+    found = [_subject(path, size, model, epoch) for path in map(Path, paths)]
     if epoch is not None and all(subject.runtime != subjects.PYTORCH for subject in found):
         raise ConfigError(f"epoch is {epoch}, and there is no run here: an export is of the epoch it was made from.")
     return found
+
+
+def _subject(path: Path, size: tuple[int, int] | None, model: str | None, epoch: Epoch) -> Subject:
+    if folder.is_export(path):
+        described = folder.read(path)
+        free = described.input.any_size and size is not None
+        if size is not None and not free and size != described.input.size:
+            height, width = described.input.size
+            raise ConfigError(f"{path} takes pictures of {height} x {width}, got --size {size[0]} {size[1]}.")
+        return subjects.export(
+            str(path),
+            base.find(described.format),
+            path,
+            precision=described.precision,
+            size=size or described.input.size,
+            batch=described.input.batch,
+            parameters=described.parameters,
+            multiply_adds=None if free else described.notes.get("multiply_adds"),
+        )
+    if path.suffix == ".onnx" and path.exists() and not path.is_dir():  # a pipe is named there
+        return subjects.onnx_file(path, size)
+    if path.is_file():
+        raise ConfigError(
+            f"{path} cannot be measured by itself: give the export folder that it lies in. Of files, those of ONNX "
+            "alone say what they take."
+        )
+    return subjects.student(path, size, model, epoch)
 
 
 def machine() -> dict[str, Any]:
@@ -150,22 +149,17 @@ def tables(result: Mapping[str, Any]) -> Iterator[Any]:
         )
     yield facts
     cases = [case for row in result["measured"] for case in row["cases"]]
-    columns = {"median ms": "median_ms", "p95": "p95_ms", "spread": "spread", "CPU ms": "processor_ms",
-               "peak MB": "peak_mb", "mJ": "millijoules"}  # fmt: skip
-    shown = {title: key for title, key in columns.items() if any(case[key] is not None for case in cases)}
-    titles = list(shown)
-    titles.insert(1, "95% interval")
-    costs = Grid("what a call costs", [*names(""), *numbers("cores", "batch", *titles)])
+    columns = {"median ms": "median_ms", "95% interval": "low_ms", "p95": "p95_ms", "spread": "spread",
+               "CPU ms": "processor_ms", "peak MB": "peak_mb", "mJ": "millijoules"}  # fmt: skip
+    known = {"low_ms", *(key for case in cases for key, value in case.items() if value is not None)}
+    shown = {title: key for title, key in columns.items() if key in known}
+    costs = Grid("what a call costs", [*names(""), *numbers("cores", "batch", *shown)])
     for row in result["measured"]:
         for case in row["cases"]:
-            cells = []
-            for title, key in shown.items():
-                value = case[key]
-                cells.append(_number(value, ".0%" if key == "spread" else ".3g"))
-                if title == "median ms":
-                    low, high = case["low_ms"], case["high_ms"]
-                    cells.append("-" if low is None else f"{low:.3g}-{high:.3g}")
-            costs.add(row["name"], str(case["threads"]), str(case["batch"]), *cells)
+            cells = {key: _number(case[key], ".0%" if key == "spread" else ".3g") for key in shown.values()}
+            if case["low_ms"] is not None:
+                cells["low_ms"] = f"{case['low_ms']:.3g}-{case['high_ms']:.3g}"
+            costs.add(row["name"], str(case["threads"]), str(case["batch"]), *cells.values())
     yield costs
     alone = [case for case in cases if case["threads"] == 1 and case["processor_ms"] is not None]
     disturbed = [case for case in alone if case["median_ms"] > BUSY * case["processor_ms"]]

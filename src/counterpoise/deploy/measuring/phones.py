@@ -12,12 +12,12 @@ import re
 import shutil
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from counterpoise.deploy.measuring.subjects import Subject
-from counterpoise.deploy.measuring.timing import Case, as_values, interval
+from counterpoise.deploy.measuring.timing import Case, interval
 from counterpoise.errors import ConfigError, RunError
 from counterpoise.system import documents
 from counterpoise.system.files import write_text
@@ -146,7 +146,7 @@ class _Turn:
     file: str = ""
     runtime: str = ""
     threads: int = 0
-    headed: bool = False
+    headed: bool = False  # by the script's own line, not by the tool's
     count: int = 0
     average_ms: float | None = None
     median_ms: float | None = None
@@ -236,11 +236,11 @@ def _take(turn: _Turn, line: str) -> None:
 
 
 def _case(threads: int, turns: Sequence[_Turn]) -> dict[str, Any]:
-    medians = tuple(turn.milliseconds for turn in turns if turn.milliseconds is not None)
+    medians = [turn.milliseconds for turn in turns if turn.milliseconds is not None]
     low, high = interval(medians)
     slow = [turn.p95_ms for turn in turns if turn.p95_ms is not None]
     memory = [turn.memory_mb for turn in turns if turn.memory_mb is not None]
-    return as_values(
+    return asdict(
         Case(
             threads=threads,
             batch=1,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import math
 import sys
 import textwrap
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +23,7 @@ PYTORCH = "pytorch"
 """The runtime of a student folder."""
 EDGE = 2**15
 """The most pixels of an edge, and pictures at once, that are measured: more are a damaged file's."""
+_DTYPES = {"UINT8": "uint8", "FLOAT": "float32", "FLOAT16": "float16"}
 USUAL_SIZE = (224, 224)
 """Height and width of the picture for a network that takes any and of which nothing else is known."""
 
@@ -84,6 +87,8 @@ def student(
 
     Raises ModelError where there is none; ConfigError where it takes pictures of any size and none is given.
     """
+    import torch
+
     from counterpoise.deploy.measuring import counting
     from counterpoise.engine.student import load_student
     from counterpoise.models import folder
@@ -104,7 +109,7 @@ def student(
         source=f"MODEL, EPOCH = {model!r}, {epoch!r}\n{source_of(_open_student)}",
         size=chosen,
         files=(place / folder.WEIGHTS, place / folder.DESCRIPTION),
-        versions=_torch(),
+        versions={"torch": torch.__version__},
         parameters=counting.parameters(network),
         multiply_adds=counting.multiply_adds(network, chosen),
     )
@@ -159,11 +164,7 @@ def onnx_file(path: Path, size: tuple[int, int] | None = None) -> Subject:
     inputs = [value for value in graph.input if value.name not in stored]
     shape = [dim.dim_value or None for dim in inputs[0].type.tensor_type.shape.dim] if len(inputs) == 1 else []
     kind = int(inputs[0].type.tensor_type.elem_type) if inputs else 0
-    kinds: dict[int, str] = {
-        onnx.TensorProto.UINT8: "uint8",
-        onnx.TensorProto.FLOAT: "float32",
-        onnx.TensorProto.FLOAT16: "float16",
-    }
+    kinds = {int(getattr(onnx.TensorProto, name)): dtype for name, dtype in _DTYPES.items()}
     last = len(shape) == 4 and shape[1] != 3 and shape[3] == 3
     if kind not in kinds or len(shape) != 4 or (shape[3] if last else shape[1]) not in (3, None):
         told = ", ".join(f"{value.name} {_shape(value)}" for value in inputs) or "no input"
@@ -193,7 +194,7 @@ def onnx_file(path: Path, size: tuple[int, int] | None = None) -> Subject:
         files=(path, *external),
         batch=shape[0],
         versions={"onnxruntime": onnxruntime.__version__},
-        parameters=sum(_count(weight.dims) for weight in graph.initializer),
+        parameters=sum(math.prod(weight.dims) for weight in graph.initializer),
     )
 
 
@@ -248,25 +249,13 @@ def _shape(value: Any) -> str:
     return f"[{', '.join(dims)}]"
 
 
-def _count(dims: Iterable[int]) -> int:
-    count = 1
-    for dim in dims:
-        count *= dim
-    return count
-
-
 def _precision(graph: Any) -> str:
     """int8 where it holds quantized layers; else the type of most of its numbers."""
     import onnx
 
     if any("QuantizeLinear" in node.op_type or node.op_type.startswith("QLinear") for node in graph.node):
         return "int8"
-    halves = sum(_count(weight.dims) for weight in graph.initializer if weight.data_type == onnx.TensorProto.FLOAT16)
-    floats = sum(_count(weight.dims) for weight in graph.initializer if weight.data_type == onnx.TensorProto.FLOAT)
-    return "float16" if halves > floats else "float32"
-
-
-def _torch() -> dict[str, str]:
-    import torch
-
-    return {"torch": torch.__version__}
+    numbers: Counter[int] = Counter()
+    for weight in graph.initializer:
+        numbers[weight.data_type] += math.prod(weight.dims)
+    return "float16" if numbers[onnx.TensorProto.FLOAT16] > numbers[onnx.TensorProto.FLOAT] else "float32"

@@ -14,8 +14,8 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +88,7 @@ class Case:
     p95_ms: float | None
     spread: float | None
     processor_ms: float | None
-    round_ms: tuple[float, ...]
+    round_ms: list[float]
     calls: int
     peak_mb: float | None
     network_mb: float | None
@@ -143,7 +143,7 @@ def _batches(subject: Subject, settings: Settings) -> tuple[int, ...]:
 
 def _case(threads: int, batch: int, turns: Sequence[dict[str, Any]], before_mb: float | None) -> Case:
     calls = np.array([seconds for turn in turns for seconds in turn["seconds"]]) * 1e3
-    medians = tuple(1e3 * statistics.median(turn["seconds"]) for turn in turns)
+    medians = [1e3 * statistics.median(turn["seconds"]) for turn in turns]
     low, high = interval(medians)
     lower, middle, upper, p95 = np.percentile(calls, [25, 50, 75, 95])
     peak = turns[0]["peak_mb"]
@@ -233,22 +233,15 @@ class _Worker:
 
 def imports(source: str) -> list[str]:
     """The modules that a source imports, wherever in it."""
-
-    def found() -> Iterator[str]:
-        for node in ast.walk(ast.parse(source)):
-            if isinstance(node, ast.Import):
-                yield from (name.name for name in node.names)
-            elif isinstance(node, ast.ImportFrom) and node.module:
-                yield node.module
-
-    return list(dict.fromkeys(found()))
+    found: list[str] = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found += (name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.append(node.module)
+    return list(dict.fromkeys(found))
 
 
 def cores() -> int:
     """Processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def as_values(case: Case) -> dict[str, Any]:
-    """A case as JSON has it."""
-    return {**asdict(case), "round_ms": list(case.round_ms)}

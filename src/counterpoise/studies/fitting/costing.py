@@ -13,6 +13,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -122,7 +123,7 @@ def timed(plan: FitPlan, found: list[Subject], keys: Mapping[str, str]) -> Itera
             found = [subject for subject in found if subject.name != error.name]
             continue
         for subject, own in zip(found, cases, strict=True):
-            values = {**subject.values(), "cases": [timing.as_values(case) for case in own]}
+            values = {**subject.values(), "cases": [asdict(case) for case in own]}
             yield {"key": keys[subject.name], **values}
         return
 
