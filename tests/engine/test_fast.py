@@ -260,9 +260,7 @@ def test_a_store_that_lacks_views_or_room_is_refused(
 def test_several_processes_take_the_general_step() -> None:
     parts = parts_of(values(objective={"cross_entropy": {}}))
     two = Processes(0, 2, torch.device("cpu"))
-    assert (
-        find_obstacle(two, parts.student, parts.objective, parts.train, None, 3) == "several processes train together"
-    )
+    assert find_obstacle(parts, two) == "several processes train together"
 
 
 def objective(**terms: dict[str, Any]) -> WeightedSum:

@@ -259,7 +259,7 @@ def test_answers_that_are_too_many_to_keep_leave_the_gauge_out(monkeypatch: pyte
     large = EvaluationGauge(6, 5, tasks.get("classification"), ONE)
     large.remember(teacher)
     large.compare(student)
-    assert large.kept == []
+    assert large.teacher == []
     assert large.values() == {}
 
 

@@ -106,7 +106,6 @@ def assemble(
     live, stored, teacher_identity = open_teacher(run, models, splits, loader)
     if "features" in objective.needs:
         _show_example(objective, loader, models.student, live)
-    fast, obstacle = choose_steps(run, processes, models.student, objective, loader, stored)
 
     evaluated = evaluation_loader(val, models.student, run, processes)
     found = summary.of_splits(Splits(train, val))
@@ -117,7 +116,7 @@ def assemble(
         found.note(note)
     found.corrupt([*train.corrupt, *val.corrupt])
     found.warn(checking.cheap(splits))
-    return Parts(
+    parts = Parts(
         run=run,
         classes=models.classes,
         task=task,
@@ -132,9 +131,9 @@ def assemble(
         labeled=_labeled(splits),
         in_arrays=isinstance(splits.train, ArraySet),
         found=found,
-        fast=fast,
-        obstacle=obstacle,
     )
+    parts.fast, parts.obstacle = choose_steps(parts, processes)
+    return parts
 
 
 def load_data(run: config.Run, task: tasks.Task, given: Splits | None) -> tuple[Splits, ImageSet, ImageSet]:
@@ -239,23 +238,16 @@ def open_teacher(
     return live, stored, found
 
 
-def choose_steps(
-    run: config.Run,
-    processes: Processes,
-    student: VisionModel,
-    objective: WeightedSum,
-    loader: Epochs,
-    stored: LoaderTeacher | None,
-) -> tuple[bool, str | None]:
+def choose_steps(parts: Parts, processes: Processes) -> tuple[bool, str | None]:
     """Whether the steps of a run are those of `engine.fast`, and what is in the way where these were looked for."""
-    on_cuda = processes.device.type == "cuda"
-    wanted = run.train.fast is True or (run.train.fast == "auto" and on_cuda)
-    if stored is not None and (wanted or on_cuda):
-        resident.hold(stored)
+    on_cuda, fast = processes.device.type == "cuda", parts.run.train.fast
+    wanted = fast is True or (fast == "auto" and on_cuda)
+    if parts.stored is not None and (wanted or on_cuda):
+        resident.hold(parts.stored)
     if not wanted:
         return False, None
-    obstacle = find_obstacle(processes, student, objective, loader, stored, run.train.epochs)
-    if run.train.fast is True and obstacle is not None:
+    obstacle = find_obstacle(parts, processes)
+    if fast is True and obstacle is not None:
         raise ConfigError(f"train.fast: this run needs general steps: {obstacle}. Leave it at auto.")
     return obstacle is None, obstacle
 

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
 
+from counterpoise.engine.evaluator import quick_score
 from counterpoise.engine.processes import Processes
+from counterpoise.engine.progress import in_words
 from counterpoise.errors import ModelError
 from counterpoise.models.network import VisionModel
-from counterpoise.tasks import Task
+from counterpoise.tasks import Evaluation, Task
+
+if TYPE_CHECKING:
+    from counterpoise.engine.assemble import Parts
 
 MOST_CLASSES = 2000
 """A table of answers by class is kept for up to so many."""
 SURE = 0.01
 """How seldom answers that are of no use may be taken for useful ones."""
-_SHOWN = 4
 
 
 class Tally:
@@ -73,12 +77,10 @@ class Tally:
 
     def best_order(self) -> tuple[list[int], float]:
         """Which output answers best for each class, by taking the largest counts first, and the share hit so."""
-        left = self.matrix.clone()
+        left, hit = self.matrix.clone(), 0.0
         order = [0] * len(left)
-        hit = 0.0
-        for _ in range(len(left)):
-            place = int(left.argmax())
-            row, column = divmod(place, len(left))
+        for _ in order:
+            row, column = divmod(int(left.argmax()), len(left))
             hit += max(0.0, left[row, column].item())
             order[row] = column
             left[row], left[:, column] = -1, -1
@@ -93,15 +95,14 @@ class Tally:
             f"nothing of the pictures would be in {100 * self.chance():.1f}%."
         )
         if 100 * best > 2 * score and 100 * best > 50:
-            moved = [f"{classes[at]}: {place}" for at, place in enumerate(order) if place != at]
-            shown = ", ".join(moved[:_SHOWN])
+            moved = [f"{classes[index]}: {output}" for index, output in enumerate(order) if output != index]
+            shown = ", ".join(moved[:4])
             cause = (
                 f"With its classes in another order it would be right in {100 * best:.1f}%: give teacher.classes, a "
                 f"YAML file that says which of its outputs is which class ({{{shown}, ...}})."
             )
         else:
-            mean = ", ".join(f"{value:g}" for value in teacher.normalization["mean"])
-            std = ", ".join(f"{value:g}" for value in teacher.normalization["std"])
+            mean, std = (", ".join(f"{value:g}" for value in teacher.normalization[key]) for key in ("mean", "std"))
             cause = (
                 "Likely its classes are in another order than the data's (teacher.classes), it was trained with "
                 f"another normalization than mean {mean} and std {std} (teacher.mean, teacher.std), or its weights or "
@@ -110,15 +111,26 @@ class Tally:
         return f"{head} {cause} To go on with it all the same: --teacher.accept_chance."
 
 
-def judge(tally: Tally, teacher: VisionModel, classes: Sequence[str], accept: bool) -> str | None:
-    """What is to be said of a teacher; None where it is of use. Raises ModelError where it is not, unless accepted."""
-    verdict = tally.verdict()
-    if verdict == "chance" and not accept:
-        raise ModelError(tally.complaint(teacher, classes))
+def score_teacher(
+    parts: Parts, loader: Evaluation, processes: Processes, watch: Callable[[Tensor], None] | None = None
+) -> tuple[dict[str, float], str]:
+    """The quick score of a run's teacher, and the line that says it; `watch` as for `quick_score`.
+
+    Raises ModelError where it answers as chance would, unless the run accepts that.
+    """
+    assert parts.teacher is not None
+    model, section = parts.teacher.model, parts.run.teacher
+    tally = Tally(len(parts.classes), parts.task)
+    scores = quick_score(model, loader, parts.task, processes, watch=watch, tally=tally)
+    verdict, doubt = tally.verdict(), ""
     nothing = f"answers that know nothing of the pictures, {100 * tally.chance():.1f}%" if tally.matrix.any() else ""
     if verdict == "chance":
-        return f"the teacher is hardly better than {nothing} (teacher.accept_chance)"
-    return f"{tally.images} validation images are too few to tell it from {nothing}" if verdict == "unsure" else None
+        if section is None or not section.accept_chance:
+            raise ModelError(tally.complaint(model, parts.classes))
+        doubt = f" (the teacher is hardly better than {nothing} (teacher.accept_chance))"
+    elif verdict == "unsure":
+        doubt = f" ({tally.images} validation images are too few to tell it from {nothing})"
+    return scores, f"teacher  {in_words(scores, 2)}{doubt}"
 
 
 def _at_least(hits: int, count: int, share: float) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -12,13 +12,15 @@ from counterpoise import config
 from counterpoise.data import noticing, summary
 from counterpoise.data.epochs import Batch
 from counterpoise.data.sources.base import UNLABELED, ImageSet
-from counterpoise.engine.chance import Tally, judge
 from counterpoise.engine.processes import Processes
-from counterpoise.engine.progress import in_words, say
+from counterpoise.engine.progress import say
 from counterpoise.errors import DataError
 from counterpoise.models.network import VisionModel
 from counterpoise.tasks import Evaluation, Task, get
 from counterpoise.teachers.live import LiveTeacher
+
+if TYPE_CHECKING:
+    from counterpoise.engine.chance import Tally
 
 SOFT = (
     "answers probabilities, from 0 on with a sum of 1, and its answers are taken for logits: its classes and their "
@@ -72,25 +74,6 @@ def quick_score(
     if tally is not None:
         tally.gather(processes)
     return score.values()
-
-
-def score_teacher(
-    model: VisionModel,
-    loader: Evaluation,
-    task: Task,
-    processes: Processes,
-    classes: Sequence[str],
-    accept_chance: bool,
-    watch: Callable[[Tensor], None] | None = None,
-) -> tuple[dict[str, float], str]:
-    """The quick score of a teacher, and the line that says it; `watch` as for `quick_score`.
-
-    Raises ModelError where it answers as chance would, unless that is accepted.
-    """
-    tally = Tally(len(classes), task)
-    scores = quick_score(model, loader, task, processes, watch=watch, tally=tally)
-    doubt = judge(tally, model, classes, accept_chance)
-    return scores, f"teacher  {in_words(scores, 2)}{f' ({doubt})' if doubt else ''}"
 
 
 def full_report(

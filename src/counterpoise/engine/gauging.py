@@ -30,16 +30,16 @@ class EvaluationGauge:
         self.task = task
         self.processes = processes
         self.gauge = Gauge(num_classes, sigmoid=sigmoid)
-        self.kept: list[Tensor] = []
+        self.teacher: list[Tensor] = []  # its answers
         self.fits = True
-        self.seen = 0
+        self.seen = 0  # answers of the student
 
     def remember(self, logits: Tensor) -> None:
         """The teacher's answer to the next images of this process."""
-        if not self.kept and logits[0].numel() * 4 * self.images > KEPT_BYTES:
+        if not self.teacher and logits[0].numel() * 4 * self.images > KEPT_BYTES:
             self.fits = False
         if self.fits:
-            self.kept.extend(logits.float().cpu())
+            self.teacher.extend(logits.float().cpu())
 
     def ask(self, teacher: LiveTeacher, loader: Evaluation) -> None:
         """Let the teacher answer all images, unless that is too much to keep."""
@@ -50,9 +50,9 @@ class EvaluationGauge:
 
     def compare(self, logits: Tensor) -> None:
         """The student's answer to the next images of this process."""
-        if self.fits and self.kept:
+        if self.fits and self.teacher:
             # One by one, for batches of the two may differ in size.
-            teacher = torch.stack(self.kept[self.seen : self.seen + len(logits)])
+            teacher = torch.stack(self.teacher[self.seen : self.seen + len(logits)])
             self.gauge.update(*self.task.alike(logits, teacher))
             self.seen += len(logits)
 

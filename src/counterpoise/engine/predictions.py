@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from counterpoise import tasks
+from counterpoise.data.images import decode, to_tensor
+from counterpoise.data.sources.base import UNLABELED, ImageSet
+from counterpoise.data.walking import image_files
+from counterpoise.decoding import Reading
 from counterpoise.errors import CorruptImage, DataError
+from counterpoise.models.network import VisionModel
 from counterpoise.tasks import Picture
-
-if TYPE_CHECKING:
-    from counterpoise.data.sources.base import ImageSet
-    from counterpoise.decoding import Reading
-    from counterpoise.models.network import VisionModel
 
 SHEETS = 8
 """Pictures of a data set that are painted, unless told otherwise; answers in words are given for all."""
@@ -39,12 +39,20 @@ class Asked(NamedTuple):
 
 def given(images: Sequence[Any], reading: Reading) -> Iterator[Asked]:
     """Pictures by path, all below a folder, or PIL images and arrays. Raises DataError for a folder without any."""
-    from counterpoise.data.images import decode, to_tensor
-
     taken: set[str] = set()
     for index, image in enumerate(images):
-        of_folder = isinstance(image, str | Path) and Path(image).is_dir()
-        for said, name, source in _below(Path(image)) if of_folder else [_one(image, index)]:
+        if not isinstance(image, str | Path):
+            found = [(f"picture {index}", f"picture-{index}", image)]
+        elif not Path(image).is_dir():
+            found = [(str(image), Path(image).stem, image)]
+        else:
+            files = [Path(file) for file in image_files(Path(image))]
+            if not files:
+                raise DataError(f"{image} holds no pictures.")
+            found = [
+                (str(Path(image) / file), "-".join(file.with_suffix("").parts), Path(image) / file) for file in files
+            ]
+        for said, name, source in found:
             word = _distinct(name, len(taken), taken)
 
             def draw(source: Any = source, word: str = word) -> Picture:
@@ -55,8 +63,6 @@ def given(images: Sequence[Any], reading: Reading) -> Iterator[Asked]:
 
 def of_data(images: ImageSet, count: int | None) -> Iterator[Asked]:
     """The first pictures of a set, or all, with their classes or masks."""
-    from counterpoise.data.sources.base import UNLABELED
-
     taken: set[str] = set()
     for index in range(len(images) if count is None else min(count, len(images))):
         word = _distinct(Path(images.name(index)).stem.replace("#", "").replace(" ", "-"), index, taken)
@@ -72,6 +78,14 @@ def of_data(images: ImageSet, count: int | None) -> Iterator[Asked]:
         yield Asked(images.name(index), word, read, draw, images.classes[label] if known else None)
 
 
+def _distinct(name: str, index: int, taken: set[str]) -> str:
+    """A name that no picture has yet: those of two folders may be called alike."""
+    while name in taken:
+        name = f"{name}-{index}"
+    taken.add(name)
+    return name
+
+
 def answers(
     models: Mapping[str, VisionModel], asked: Iterator[Asked], out: Path | None, overwrite: bool, skip: bool = False
 ) -> list[dict[str, Any]]:
@@ -80,7 +94,6 @@ def answers(
     A picture that cannot be read has an "error" in place of an answer; with `skip` it is left out, as in training.
     Raises CorruptImage where no picture can be read.
     """
-
     student = list(models.values())[-1]
     task = tasks.get(student.task)
     found: list[dict[str, Any]] = []
@@ -115,27 +128,3 @@ def as_rows(found: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     columns = list(dict.fromkeys(key for row in rows for key in row if key not in ("truth", "error")))
     columns += [key for key in ("truth", "error") if any(key in row for row in rows)]
     return [{column: row.get(column, "") for column in columns} for row in rows]
-
-
-def _one(image: Any, index: int) -> tuple[str, str, Any]:
-    if isinstance(image, str | Path):
-        return str(image), Path(image).stem, image
-    return f"picture {index}", f"picture-{index}", image
-
-
-def _below(folder: Path) -> Iterator[tuple[str, str, Path]]:
-    from counterpoise.data.walking import image_files
-
-    files = image_files(folder)
-    if not files:
-        raise DataError(f"{folder} holds no pictures.")
-    for file in files:
-        yield str(folder / file), "-".join(Path(file).with_suffix("").parts), folder / file
-
-
-def _distinct(name: str, index: int, taken: set[str]) -> str:
-    """A name that no picture has yet: those of two folders may be called alike."""
-    while name in taken:
-        name = f"{name}-{index}"
-    taken.add(name)
-    return name

@@ -14,6 +14,27 @@ from torch import Tensor
 from counterpoise.errors import ConfigError, CounterpoiseError, RunError
 
 
+@contextmanager
+def errors_explained() -> Iterator[None]:
+    """Say in words what torch says of a process that is gone, or of a batch that batch norm cannot take.
+
+    Raises RunError or ConfigError.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise ConfigError(
+            "The last batch of an epoch holds one image a process, which batch norm cannot take: "
+            "set train.drop_last, or another train.batch_size."
+        ) from error
+    except RuntimeError as error:
+        if not dist.is_initialized() or not any(word in str(error).lower() for word in ("gloo", "nccl", "connection")):
+            raise
+        raise RunError("Another process of this run has stopped; its own message says why.") from error
+
+
 @dataclass(frozen=True)
 class Processes:
     """This process among all that train one run."""
@@ -27,27 +48,26 @@ class Processes:
         """Whether this is the process that writes."""
         return self.rank == 0
 
+    @errors_explained()
     def barrier(self) -> None:
         """Wait for all."""
         if self.world > 1:
-            with errors_explained():
-                dist.barrier()
+            dist.barrier()
 
+    @errors_explained()
     def add(self, value: Tensor) -> Tensor:
         """The sum of `value` over all processes."""
-        if self.world > 1:
-            moved = value.to(self.device)
-            with errors_explained():
-                dist.all_reduce(moved)
-            return moved.to(value.device)
-        return value
+        if self.world == 1:
+            return value
+        moved = value.to(self.device)
+        dist.all_reduce(moved)
+        return moved.to(value.device)
 
+    @errors_explained()
     def as_first(self, values: Iterable[Tensor]) -> None:
         """Put the first process's values in the place of everybody's."""
-        if self.world > 1:
-            with errors_explained():
-                for value in values:
-                    dist.broadcast(value, 0)
+        for value in values if self.world > 1 else ():
+            dist.broadcast(value, 0)
 
     def union(self, names: set[str]) -> list[str]:
         """All names that any process has, sorted."""
@@ -56,12 +76,12 @@ class Processes:
             dist.all_gather_object(every, names)
         return sorted(set().union(*(part or set() for part in every)))
 
+    @errors_explained()
     def agree(self, problem: CounterpoiseError | None) -> None:
         """Wait for all, and raise in each where any has a problem: its own, or a RunError that tells another's."""
         said: list[str | None] = [None if problem is None else str(problem)] * self.world
         if self.world > 1:
-            with errors_explained():
-                dist.all_gather_object(said, said[0])
+            dist.all_gather_object(said, said[0])
         if problem is not None:
             raise problem
         for rank, text in enumerate(said):
@@ -92,42 +112,18 @@ def join(device: str) -> Iterator[Processes]:
         dist.destroy_process_group()
 
 
-@contextmanager
-def errors_explained() -> Iterator[None]:
-    """Say in words what torch says of a process that is gone, or of a batch that batch norm cannot take.
-
-    Raises RunError or ConfigError.
-    """
-    try:
-        yield
-    except ValueError as error:
-        if "more than 1 value per channel" not in str(error):
-            raise
-        raise ConfigError(
-            "The last batch of an epoch holds one image a process, which batch norm cannot take: "
-            "set train.drop_last, or another train.batch_size."
-        ) from error
-    except RuntimeError as error:
-        if not dist.is_initialized() or not any(word in str(error).lower() for word in ("gloo", "nccl", "connection")):
-            raise
-        raise RunError("Another process of this run has stopped; its own message says why.") from error
-
-
 def choose_device(name: str) -> torch.device:
     """The device called `name`; "auto" is CUDA, then MPS, then the CPU. Raises ConfigError where it is not there."""
+    known = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    there = [kind for kind, available in known.items() if available]
     if name == "auto":
-        return torch.device(
-            "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-        )
+        return torch.device(there[0])
     try:
         device = torch.device(name)
     except RuntimeError:
         raise ConfigError(f"train.device: '{name}' is no device; expected auto, cpu, cuda, cuda:1 or mps.") from None
-    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not present.get(device.type, False) or (device.index or 0) >= max(torch.cuda.device_count(), 1):
-        raise ConfigError(
-            f"train.device: '{name}' is not there. Here: {', '.join(k for k, v in present.items() if v)}."
-        )
+    if device.type not in there or (device.index or 0) >= max(torch.cuda.device_count(), 1):
+        raise ConfigError(f"train.device: '{name}' is not there. Here: {', '.join(sorted(there))}.")
     return device
 
 

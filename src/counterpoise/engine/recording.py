@@ -16,7 +16,7 @@ from counterpoise.data.sources.base import Splits
 from counterpoise.engine import inputs
 from counterpoise.engine.allocation import keep_freed_memory
 from counterpoise.engine.assemble import assemble, evaluation_loader, resolve_auto
-from counterpoise.engine.evaluator import score_teacher
+from counterpoise.engine.chance import score_teacher
 from counterpoise.engine.inputs import RunLike
 from counterpoise.engine.processes import join
 from counterpoise.engine.progress import Display, say
@@ -113,8 +113,7 @@ def record(
         say(parts.found, show and processes.first)
         if parts.labeled:
             evaluated = evaluation_loader(parts.val.images, live.model, run, processes)
-            accept = run.teacher is not None and run.teacher.accept_chance
-            scores, line = score_teacher(live.model, evaluated, parts.task, processes, parts.classes, accept)
+            scores, line = score_teacher(parts, evaluated, processes)
             if show and processes.first and scores:
                 print(line, file=sys.stderr)
         problem: CounterpoiseError | None = None

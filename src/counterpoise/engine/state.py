@@ -25,30 +25,18 @@ FORMAT = 1
 class Progress:
     """Where a run stands. Chance is a function of (seed, step), so no generator has to be kept."""
 
-    step: int = 0
-    """Steps done."""
-    seconds: float = 0.0
-    """Seconds of training and evaluation, over all sittings."""
-    train_seconds: float = 0.0
-    """Seconds of training steps alone."""
-    compile_seconds: float = 0.0
-    """Seconds of these that compiling the loss took."""
-    metrics_bytes: int = 0
-    """Size of metrics.jsonl at this point."""
-    sums: dict[str, float] = field(default_factory=dict)
-    """Sums of the named terms over the steps of the current epoch."""
-    last: dict[str, float] = field(default_factory=dict)
-    """Metrics of the last evaluation."""
-    best: dict[str, float] = field(default_factory=dict)
-    """Metrics of the best evaluation, and its epoch."""
-    teacher: dict[str, float] = field(default_factory=dict)
-    """Metrics of the teacher."""
-    corrupt: list[str] = field(default_factory=list)
-    """Names of images that were left out."""
-    checked: bool = field(default=True, compare=False)
-    """Whether the checkpoint that it was read from had a checksum; not kept."""
-    origin: dict[str, str] = field(default_factory=dict)
-    """What the run must find again: see `engine.identify`."""
+    step: int = 0  # done
+    seconds: float = 0.0  # of training and evaluation, over all sittings
+    train_seconds: float = 0.0  # of training steps alone
+    compile_seconds: float = 0.0  # of these, those that compiling the loss took
+    metrics_bytes: int = 0  # size of metrics.jsonl at this point
+    sums: dict[str, float] = field(default_factory=dict)  # of the named terms over the steps of the current epoch
+    last: dict[str, float] = field(default_factory=dict)  # metrics of the last evaluation
+    best: dict[str, float] = field(default_factory=dict)  # metrics of the best evaluation, and its epoch
+    teacher: dict[str, float] = field(default_factory=dict)  # metrics of the teacher
+    corrupt: list[str] = field(default_factory=list)  # names of images that were left out
+    checked: bool = field(default=True, compare=False)  # whether the checkpoint read had a checksum; not kept
+    origin: dict[str, str] = field(default_factory=dict)  # what the run must find again: see `engine.identify`
 
 
 def save(path: Path, progress: Progress, modules: dict[str, nn.Module], optimizer: torch.optim.Optimizer) -> None:
@@ -56,11 +44,9 @@ def save(path: Path, progress: Progress, modules: dict[str, nn.Module], optimize
     tensors = {
         f"{part}.{name}": value for part, module in modules.items() for name, value in module.state_dict().items()
     }
-    bad = next(
-        (name for name, value in tensors.items() if value.is_floating_point() and not value.isfinite().all()), None
-    )
-    if bad is not None:
-        raise DivergedError(f"Weights are not finite after step {progress.step} ({bad}). {good(path)}")
+    for name, value in tensors.items():
+        if value.is_floating_point() and not value.isfinite().all():
+            raise DivergedError(f"Weights are not finite after step {progress.step} ({name}). {good(path)}")
     for index, state in optimizer.state_dict()["state"].items():
         for name, value in state.items():
             if value is not None:
@@ -84,8 +70,7 @@ def load(path: Path, modules: dict[str, nn.Module], optimizer: torch.optim.Optim
         for part, module in modules.items():
             prefix = f"{part}."
             module.load_state_dict({n[len(prefix) :]: t for n, t in tensors.items() if n.startswith(prefix)})
-        held = {n[len("optimizer.") :]: t for n, t in tensors.items() if n.startswith("optimizer.")}
-        _load_optimizer(optimizer, held)
+        _load_optimizer(optimizer, tensors)
     except (LookupError, RuntimeError, TypeError, ValueError) as error:
         raise RunError(f"Checkpoint {path} does not fit this run: {error}") from None
     return progress
@@ -118,22 +103,20 @@ def check_origin(path: Path, there: Mapping[str, str], here: Mapping[str, str], 
         classes: of the data as it is now.
     """
     advice = "Give it back as it was{}, or start a run with another --out."
+    started = f"The run of checkpoint {path} was started with"
     for half, (was, now) in other_data(there, here).items():
         name = {"data": "data", "val": "validation data"}[half]
         raise RunError(
-            f"The run of checkpoint {path} was started with another {name} than it would go on with (sha256 "
-            f"{was[:12]}... there, {now[:12]}... given). {advice.format('')}{of_earlier(classes)}"
+            f"{started} another {name} than it would go on with (sha256 {was[:12]}... there, {now[:12]}... given). "
+            f"{advice.format('')}{of_earlier(classes)}"
         )
     old, new = teacher_of(there), teacher_of(here)
-    found = identity.differences(old, new)
     if bool(old) != bool(new):
-        raise RunError(f"The run of checkpoint {path} was started with{'' if old else 'out'} a teacher.")
-    if found:
+        raise RunError(f"{started}{'' if old else 'out'} a teacher.")
+    if found := identity.differences(old, new):
         lines = "\n".join(f"  {name}: {was} there, {now} given" for name, was, now in found)
-        raise RunError(
-            f"The run of checkpoint {path} was started with another teacher than it would go on with:\n{lines}\n"
-            + advice.format(f" ({identity.keys(old, new)})")
-        )
+        way_out = advice.format(f" ({identity.keys(old, new)})")
+        raise RunError(f"{started} another teacher than it would go on with:\n{lines}\n{way_out}")
 
 
 def origin_of(path: Path) -> dict[str, str]:
@@ -158,7 +141,10 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
-        index, _, name = key.partition(".")
+        part, _, rest = key.partition(".")
+        if part != "optimizer":
+            continue
+        index, _, name = rest.partition(".")
         like = parameters[int(index)]
         if tensor.shape == like.shape:  # in the parameter's own memory format, which the fused updates want
             tensor = torch.empty_like(like).copy_(tensor)

@@ -37,8 +37,7 @@ class StudentLoss(nn.Module):
         self.student = student
         self.objective = objective
         self.precision = precision
-        self.together = together
-        """Adds up a tensor over all processes, where there are several."""
+        self.together = together  # adds up a tensor over all processes, where there are several
 
     def forward(self, images: Tensor, teacher: Outputs | None, target: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         with torch.autocast(images.device.type, self.precision, enabled=self.precision != torch.float32):
@@ -76,15 +75,10 @@ class Optimization:
         self.rate = 0.0
         self._reached = False
         self._trained = [p for group in self.optimizer.param_groups for p in group["params"]]
-        self.average = (
-            AveragedModel(
-                parts.student.net,
-                multi_avg_fn=get_ema_multi_avg_fn(run.train.ema),  # type: ignore[no-untyped-call]
-                use_buffers=True,
-            )
-            if run.train.ema is not None
-            else None
-        )
+        self.average: AveragedModel | None = None
+        if run.train.ema is not None:
+            ema = get_ema_multi_avg_fn(run.train.ema)  # type: ignore[no-untyped-call]
+            self.average = AveragedModel(parts.student.net, multi_avg_fn=ema, use_buffers=True)
 
     def begin(self, step: int) -> None:
         """Set what a step, counted from 0, has of its own: chance, schedules and the learning rate."""
@@ -130,15 +124,14 @@ class Optimization:
         What buffers have counted, such as the statistics of batch norm, is each process's own after a step; from here
         on it is the first one's, whose student is kept.
         """
-        student, trained = self.student, self.student.net
-        net = trained if self.average is None else self.average.module
-        self.processes.as_first(net.buffers())
-        student.net = net
+        trained = self.student.net
+        self.student.net = trained if self.average is None else self.average.module
+        self.processes.as_first(self.student.net.buffers())
         try:
-            with student.shipping():
+            with self.student.shipping():
                 yield
         finally:
-            student.net = trained
+            self.student.net = trained
 
 
 def require_reached(loss: DistributedDataParallel) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from safetensors.torch import load as load_bytes
 
+from counterpoise import tasks
 from counterpoise.engine import card
 from counterpoise.engine.student_epochs import Epoch, read_epoch
 from counterpoise.errors import ModelError
@@ -35,8 +36,6 @@ class Student(VisionModel):
 
         Returns one answer a picture; for classification {"class", "probability", "top": [five of them]}.
         """
-        from counterpoise import tasks
-
         return tasks.get(self.task).predict(self, images)
 
 
@@ -108,7 +107,15 @@ def save_student(
         arguments=model.arguments,
         task=model.task,
         classes=tuple(classes),
-        input=_input(model),
+        input=folder.Input(
+            size=model.input_size,
+            crop_share=model.crop_share,
+            fit=model.fit,
+            whole=model.whole,
+            **model.scenes._asdict(),
+            alpha=model.reading.alpha,
+            white_level=model.reading.white_level,
+        ),
         normalization=folder.Normalization.model_validate(model.normalization),
         metrics=dict(metrics),
         provenance=dict(provenance),
@@ -124,20 +131,6 @@ def save_student(
     with replacing_folder(path) as new:
         for name, content in files.items():
             (new / name).write_bytes(content)
-
-
-def _input(model: VisionModel) -> folder.Input:
-    return folder.Input.model_validate(
-        {
-            "size": model.input_size,
-            "crop_share": model.crop_share,
-            "fit": model.fit,
-            "whole": model.whole,
-            **model.scenes._asdict(),
-            "alpha": model.reading.alpha,
-            "white_level": model.reading.white_level,
-        }
-    )
 
 
 def as_json(values: Mapping[str, Any]) -> bytes:

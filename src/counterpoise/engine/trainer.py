@@ -16,7 +16,8 @@ from counterpoise.data.epochs import Batch
 from counterpoise.engine import state
 from counterpoise.engine.allocation import keep_freed_memory
 from counterpoise.engine.assemble import Parts, evaluation_loader
-from counterpoise.engine.evaluator import quick_score, score_teacher
+from counterpoise.engine.chance import score_teacher
+from counterpoise.engine.evaluator import quick_score
 from counterpoise.engine.fast.steps import FastSteps
 from counterpoise.engine.gauging import EvaluationGauge
 from counterpoise.engine.interrupt import Interrupt
@@ -53,8 +54,7 @@ class Result:
     seconds: float
     images_per_second: float
     corrupt: int
-    note: str = ""
-    """What a person should know of this call, such as that nothing was done."""
+    note: str = ""  # what a person should know of this call, such as that nothing was done
     compile_seconds: float = 0.0
 
 
@@ -310,10 +310,8 @@ class Trainer:
         if self.progress.teacher or not parts.labeled:
             self.gauge.ask(teacher, loader)
             return
-        accept = self.run.teacher is not None and self.run.teacher.accept_chance
-        self.progress.teacher, self.teacher_line = score_teacher(
-            teacher.model, loader, parts.task, self.processes, parts.classes, accept, self.gauge.remember
-        )
+        scored = score_teacher(parts, loader, self.processes, self.gauge.remember)
+        self.progress.teacher, self.teacher_line = scored
 
     def _interrupted(self) -> Interrupted:
         verb = "train" if self.parts.teacher is None and self.parts.stored is None else "distill"

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from counterpoise.data.epochs import Epochs
 from counterpoise.data.loader import TrainLoader
 from counterpoise.engine.processes import Processes
 from counterpoise.objectives.base import Objective
@@ -15,7 +14,9 @@ from counterpoise.objectives.composite import WeightedSum
 from counterpoise.objectives.wrappers import Wrapper
 from counterpoise.teachers import resident
 from counterpoise.teachers.store import Resident
-from counterpoise.teachers.stored import LoaderTeacher
+
+if TYPE_CHECKING:
+    from counterpoise.engine.assemble import Parts
 
 MOMENTS = 64
 """Moments of training at which an objective is asked whether it has moved."""
@@ -23,15 +24,9 @@ LATEST = 0.5
 """Share of training after which an objective must not move any more: until then steps are not captured."""
 
 
-def find_obstacle(
-    processes: Processes,
-    student: nn.Module,
-    objective: WeightedSum,
-    loader: Epochs,
-    stored: LoaderTeacher | None,
-    epochs: int,
-) -> str | None:
+def find_obstacle(parts: Parts, processes: Processes) -> str | None:
     """What is in the way of the fast step, None where nothing is."""
+    objective, loader, stored, epochs = parts.objective, parts.train, parts.stored, parts.run.train.epochs
     if processes.world > 1:
         return "several processes train together"
     if processes.device.type not in ("cuda", "cpu"):
@@ -46,7 +41,7 @@ def find_obstacle(
     for name in objective.terms:
         if any(map(_wants_indices, objective.objective(name).modules())):
             return f"objective.{name} is told the samples of each batch"
-    for module in student.modules():
+    for module in parts.student.modules():
         if _draws(module):
             return f"{type(module).__name__} in the student draws random numbers"
     if _last_move(objective, loader.steps_per_epoch * epochs) > LATEST:

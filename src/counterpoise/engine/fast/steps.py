@@ -8,6 +8,7 @@ the views, the order and the results: on a CPU in the same bits. On CUDA a step 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -53,11 +54,10 @@ class FastSteps:
         self._rows: Tensor | None = None
         self._names: list[str] = []
         self._values: Tensor | None = None
-        self.capture = (
-            Capture(self._whole_step, optimization.loss, self.device, self._clear)
-            if self.device.type == "cuda"
-            else None
-        )
+        self.capture: Capture | None = None
+        if self.device.type == "cuda":
+            clear = partial(optimization.optimizer.zero_grad, set_to_none=True)
+            self.capture = Capture(self._whole_step, optimization.loss, self.device, clear)
 
     def epoch(self, epoch: int, first: int) -> Iterator[tuple[list[str], Tensor, int]]:
         """The steps of an epoch from `first` on: names and values of the terms, and the size of the batch.
@@ -85,10 +85,7 @@ class FastSteps:
             self._drawn.copy_(drawn)
         if self.stored is not None:
             rows = self.stored.rows(epoch, indices)
-            if self._rows is None:
-                self._rows = rows.to(self.device)
-            else:
-                self._rows.copy_(rows)
+            self._rows = rows.to(self.device) if self._rows is None else self._rows.copy_(rows)
 
     def _run(self, size: int) -> None:
         if self.capture is None or size < self.loader.batch_size:  # the last batch of an epoch has its own size
@@ -123,6 +120,3 @@ class FastSteps:
             self._names = list(terms)
             self._values = values.new_zeros(self.loader.steps_per_epoch, len(values))
         self._values.index_copy_(0, self.number.view(1), values.unsqueeze(0))
-
-    def _clear(self) -> None:
-        self.optimization.optimizer.zero_grad(set_to_none=True)
