@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -9,11 +10,22 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from counterpoise.errors import RunError, UnfitFileError
 from counterpoise.system import files
-from counterpoise.system.files import exchange, named, regular, replacing_folder, standing, write_tensors, write_text
+from counterpoise.system.files import (
+    exchange,
+    named,
+    read_tensors,
+    reason,
+    regular,
+    replacing_folder,
+    standing,
+    write_tensors,
+    write_text,
+)
 
 LIMITED = """
 import resource, sys, torch
@@ -43,19 +55,48 @@ def test_a_disk_that_fills_leaves_the_older_file(tmp_path: Path) -> None:
 
 def test_equal_tensors_give_equal_bytes(tmp_path: Path) -> None:
     tensors = {"b": torch.arange(6.0).reshape(2, 3).t(), "a": torch.tensor(3)}
-    write_tensors(tmp_path / "one", tensors, {"format": "pt"})
-    write_tensors(tmp_path / "two", dict(reversed(tensors.items())), {"format": "pt"})
+    told = dict.fromkeys("abcdefgh", "größer")
+    write_tensors(tmp_path / "one", tensors, told)
+    write_tensors(tmp_path / "two", dict(reversed(tensors.items())), told)
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
     torch.testing.assert_close(load_file(tmp_path / "one")["b"], tensors["b"])
 
 
+def test_what_has_changed_since_it_was_written_is_refused(tmp_path: Path) -> None:
+    path, numbers, mask = tmp_path / "weights", torch.arange(4.0), os.umask(0)
+    os.umask(mask)
+    write_tensors(path, {"one": numbers, "of the same memory": numbers, "none": torch.zeros(0)}, {"note": "größer"})
+    assert path.stat().st_mode & 0o777 == 0o666 & ~mask
+    tensors, told = read_tensors(path)
+    assert told["note"] == "größer"
+    assert {name: value.tolist() for name, value in tensors.items()} == {
+        "one": [0, 1, 2, 3],
+        "of the same memory": [0, 1, 2, 3],
+        "none": [],
+    }
+    whole = path.read_bytes()
+    for old, new in ((numbers.numpy().tobytes(), (numbers + 1).numpy().tobytes()), ("größer".encode(), b"smaller!")):
+        path.write_bytes(whole.replace(old, new))
+        with pytest.raises(ValueError, match="checksum is another one"):
+            read_tensors(path)
+    path.write_bytes(whole.replace(files.CHECKSUM.encode(), b"x" * len(files.CHECKSUM)))
+    assert read_tensors(path)[0].keys() == tensors.keys()  # as other programs write it
+
+
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="nowhere"):
+    with pytest.raises(RunError, match="nowhere") as raised:
         write_text(tmp_path / "nowhere" / "file.txt", "text")
+    assert "intact" not in str(raised.value)
+
+
+def test_why_a_disk_takes_no_more_is_said_in_words() -> None:
+    assert reason(OSError(errno.ENOSPC, "No space left")) == "the disk is full"
+    assert reason(SafetensorError(f"I/O error (os error {errno.EDQUOT})")) == "the quota is used up"
+    assert reason(OSError(errno.EACCES, "refused")) == f"[Errno {errno.EACCES}] refused"
 
 
 def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
-    place = tmp_path / "site"
+    place = tmp_path / "sites" / "site"
     for text in ("one", "two"):
         with replacing_folder(place) as new:
             (new / "below").mkdir()
@@ -69,7 +110,7 @@ def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     ):
         (new / "no" / "file").write_text("three")
     assert (place / "below" / "file").read_text() == "two"
-    assert [entry.name for entry in tmp_path.iterdir()] == ["site"]
+    assert [entry.name for entry in place.parent.iterdir()] == ["site"]
 
 
 REPLACES = """
@@ -107,27 +148,40 @@ def test_a_folder_whose_writer_is_killed_is_the_old_or_the_new_one(tmp_path: Pat
     assert [entry.name for entry in place.iterdir()] == ["a"]
 
 
+def refused(path: Path, target: Path) -> Path:
+    raise PermissionError(errno.EACCES, "refused")
+
+
 def test_what_a_kill_between_two_renames_leaves_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / ".student.old").mkdir()
     (tmp_path / ".student.old" / "a").write_text("old")
     (tmp_path / ".student.partial").mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", refused)  # it may only be read
+        assert standing(tmp_path / "student") == tmp_path / ".student.old"
     assert (standing(tmp_path / "student") / "a").read_text() == "old"
     (tmp_path / "student").rename(tmp_path / ".student.old")
     monkeypatch.setattr(files, "exchange", lambda one, other: False)
     with replacing_folder(tmp_path / "student") as new:
         (new / "a").write_text("new")
+    rename = Path.rename
+    monkeypatch.setattr(Path, "rename", lambda a, b: refused(a, b) if a.name.endswith("partial") else rename(a, b))
+    with pytest.raises(RunError, match="refused"), replacing_folder(tmp_path / "student"):
+        pass
     assert (tmp_path / "student" / "a").read_text() == "new"
     assert [entry.name for entry in tmp_path.iterdir()] == ["student"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="renameat2 is a call of Linux")
-def test_folders_change_names_at_once(tmp_path: Path) -> None:
+def test_folders_change_names_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("one", "other"):
         (tmp_path / name).mkdir()
         (tmp_path / name / name).touch()
     assert exchange(tmp_path / "one", tmp_path / "other")
     assert (tmp_path / "one" / "other").exists()
     assert not exchange(tmp_path / "one", tmp_path / "absent")
+    monkeypatch.delattr(files.ctypes, "CDLL")  # as a C library without that call
+    assert not exchange(tmp_path / "one", tmp_path / "other")
 
 
 def test_only_regular_files_inside_their_folder_are_read(tmp_path: Path) -> None:
