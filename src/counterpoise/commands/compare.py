@@ -38,8 +38,9 @@ def compare(
     from counterpoise.studies.compare import compare as run
 
     result = run(compare_file, out=out, fanout=_fanout(spread, quiet))
-    told = {name: getattr(result.report, name) for name in ("metric", "table", "differences", "notes")}
-    flags.show({"out": result.out, **told, "left": result.left}, json, lambda: report.tables(result.report, result.out))
+    summary = {name: getattr(result.report, name) for name in ("metric", "table", "differences", "notes")}
+    values = {"out": result.out, **summary, "left": result.left}
+    flags.show(values, json, lambda: report.tables(result.report, result.out))
     return ended(result.left, result.errors, json, said=not quiet)
 
 

@@ -42,13 +42,13 @@ def fit(
 
     if candidates_to is not None:
         files = fitting.candidates_to(run_file, candidates_to, options)
-        told = {"bundle": candidates_to, "files": [file.name for file in files]}
+        bundle = {"bundle": candidates_to, "files": [file.name for file in files]}
         way_on = (
             f"{len(files) - 2} candidates are in {candidates_to}. With the phone at hand: sh "
             f"{candidates_to}/measure.sh, and then this command again, with --measured {candidates_to}/results.txt "
             "instead of --candidates-to."
         )
-        flags.show(told, json, lambda: [way_on])
+        flags.show(bundle, json, lambda: [way_on])
         return 0
     fanout = Fanout(**flags.given(sitting), show=not quiet)
     result = fitting.fit(run_file, **flags.given(options), fanout=fanout)

@@ -82,14 +82,14 @@ def try_(
     from counterpoise.commands.tables import site_lines
     from counterpoise.deploy.site import making, site
 
-    place = student
+    folder = student
     if not site.is_site(student):
-        made = making.try_(student, **flags.given(options))
-        flags.show(made, json, lambda: site_lines(made))
-        place = Path(made["site"])
+        site_facts = making.try_(student, **flags.given(options))
+        flags.show(site_facts, json, lambda: site_lines(site_facts))
+        folder = Path(site_facts["site"])
     elif not serve:
         raise ConfigError(f"{student} is a site already; show it with --serve.")
     if serve:
         from counterpoise.deploy.site.serving import serve_site
 
-        serve_site(place, port)
+        serve_site(folder, port)

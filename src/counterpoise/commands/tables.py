@@ -247,9 +247,9 @@ def verify_table(result: Mapping[str, Any]) -> Iterator[Any]:
     yield "As described."
 
 
-def site_lines(made: Mapping[str, Any]) -> Iterator[Any]:
+def site_lines(facts: Mapping[str, Any]) -> Iterator[Any]:
     """What a site holds."""
-    exports = ", ".join(f"{precision} {size / 1e3:,.0f} KB" for precision, size in made["exports"].items())
-    sizes = f"{made['bytes'] / 1e6:.1f} MB; a first visit fetches {made['first_visit_bytes'] / 1e6:.1f} MB"
-    yield (f"Site: {made['site']} ({sizes}, the network's part of it: {exports})")
-    yield from made["notes"]
+    exports = ", ".join(f"{precision} {size / 1e3:,.0f} KB" for precision, size in facts["exports"].items())
+    sizes = f"{facts['bytes'] / 1e6:.1f} MB; a first visit fetches {facts['first_visit_bytes'] / 1e6:.1f} MB"
+    yield (f"Site: {facts['site']} ({sizes}, the network's part of it: {exports})")
+    yield from facts["notes"]

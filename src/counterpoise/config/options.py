@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Concatenate, Literal, ParamSpec, TypeVar, cast
 
 from cyclopts import Parameter
-from pydantic import Field, SkipValidation, ValidationError
+from pydantic import Field, SkipValidation
 
 from counterpoise.config.run import Section
-from counterpoise.config.validation_errors import explain
-from counterpoise.errors import ConfigError
+from counterpoise.config.validation_errors import validated
 
 Given = ParamSpec("Given")
 Asked = TypeVar("Asked", bound=Section)
@@ -68,11 +67,7 @@ def keywords(
         def call(*args: Any, **values: Any) -> Result:
             given = signature.bind(*args, **values).arguments
             thing = given.pop(first.name)
-            try:
-                options = kind(**given)
-            except ValidationError as error:
-                raise ConfigError(explain(error, f"call of {function.__name__}", kind)) from None
-            return function(thing, options)
+            return function(thing, validated(kind, given, f"call of {function.__name__}"))
 
         call.__signature__ = signature  # type: ignore[attr-defined]
         told = (f"    {name}: {field.description}" for name, field in kind.model_fields.items())

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ValidationError
 
 from counterpoise.config.run import Run
-from counterpoise.config.validation_errors import explain
+from counterpoise.config.validation_errors import validated
 from counterpoise.errors import ConfigError, DocumentError
 from counterpoise.system import documents
 
@@ -98,10 +97,7 @@ def resolve(values: Mapping[str, Any] | Run, origin: str = "run file") -> Run:
         return values
     if (place := _null_in(values)) is not None:
         raise ConfigError(f"The {origin} has a null character in {place}, which no name of a file can have.")
-    try:
-        return Run.model_validate(values)
-    except ValidationError as error:
-        raise ConfigError(explain(error, origin, Run)) from None
+    return validated(Run, values, origin)
 
 
 def _null_in(values: Any, place: str = "") -> str | None:

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import Any, get_args
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from counterpoise.errors import hint, nearest, shown
+from counterpoise.errors import ConfigError, hint, nearest, shown
+
+Kind = TypeVar("Kind", bound=BaseModel)
+
+
+def validated(kind: type[Kind], values: Mapping[str, Any], origin: str) -> Kind:
+    """Values as a section. Raises ConfigError that names each wrong key and the nearest right one."""
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(explain(error, origin, kind)) from None
 
 
 def explain(error: ValidationError, origin: str, root: type[BaseModel], section: str = "") -> str:

@@ -45,10 +45,10 @@ def compare(file: str | Path, *, out: str | Path | None = None, fanout: Fanout |
 
 def run_comparison(comparison: Comparison, fanout: Fanout, backend: Backend, until: float | None) -> CompareResult:
     """The same from a comparison that was read."""
-    place = comparison.plan.out
+    out = comparison.plan.out
     say = fanout.console().print
-    with alone_in(place):
-        older = results.read_csv(place / "results.csv")
+    with alone_in(out):
+        older = results.read_csv(out / "results.csv")
         present = Present(say)
         settled = results.settled(comparison.jobs, older, fanout.pool, present)
         jobs = [job for job in comparison.jobs if job.name not in settled]
@@ -61,5 +61,5 @@ def run_comparison(comparison: Comparison, fanout: Fanout, backend: Backend, unt
             rows = results.gather(comparison.jobs, older, comparison.metric)
             tables = summarize(comparison, rows, fanout.pool, present)
             if rows:
-                report.write(place, comparison, rows, tables)
-    return CompareResult(place, tables, [job.name for job in left], errors)
+                report.write(out, comparison, rows, tables)
+    return CompareResult(out, tables, [job.name for job in left], errors)

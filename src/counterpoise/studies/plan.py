@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from counterpoise import config
-from counterpoise.config import validation_errors
 from counterpoise.config.keys import flatten
+from counterpoise.config.validation_errors import validated
 from counterpoise.errors import ConfigError, CounterpoiseError, nearest, unknown
 from counterpoise.objectives.base import needs_teacher
 from counterpoise.system import own_code
@@ -124,7 +124,7 @@ def read(path: Path, out: Path | None = None) -> Comparison:
 
 def resolve(values: Mapping[str, Any], origin: str, beside: Path) -> Comparison:
     """The same from its values; run files in it are looked for in the folder `beside`."""
-    plan: CompareFile = validated(CompareFile, values, origin)
+    plan = validated(CompareFile, values, origin)
     for key, name, choices in (
         ("baseline", plan.baseline, plan.methods),
         ("primary", plan.primary, plan.methods),
@@ -150,14 +150,6 @@ def resolve(values: Mapping[str, Any], origin: str, beside: Path) -> Comparison:
         for cell, (run, distils) in cells.items()
     )
     return Comparison(plan, metric_of(jobs[0].run, plan.metric, origin), jobs)
-
-
-def validated(kind: type[Any], values: Mapping[str, Any], origin: str) -> Any:
-    """Values as a Pydantic section. Raises ConfigError that names each wrong key and the nearest right one."""
-    try:
-        return kind.model_validate(values)
-    except ValidationError as error:
-        raise ConfigError(validation_errors.explain(error, origin, kind)) from None
 
 
 def given(values: Values, beside: Path) -> dict[str, Any]:

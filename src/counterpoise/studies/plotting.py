@@ -59,11 +59,11 @@ def save(figure: Any, name: Path) -> None:
 
 def _runs(axes: Any, comparison: Comparison, rows: Sequence[results.Row], pair: str) -> None:
     methods = list(comparison.plan.methods)
-    for place, method in enumerate(methods):
+    for height, method in enumerate(methods):
         values = list(results.by_seed(rows, pair, method).values())
-        axes.plot(values, [place] * len(values), "o", color=GREY, markersize=4)
+        axes.plot(values, [height] * len(values), "o", color=GREY, markersize=4)
         if values:
-            axes.plot(results.spread(values)[0], place, "|", color=INK, markersize=14, markeredgewidth=2)
+            axes.plot(results.spread(values)[0], height, "|", color=INK, markersize=14, markeredgewidth=2)
     axes.set_xlabel(f"{comparison.metric}, last epoch", fontsize=8)
     dress(axes, methods)
 
@@ -75,10 +75,10 @@ def _differences(axes: Any, comparison: Comparison, report: Report, pair: str) -
         if row["pair"] != pair or row["difference"] is None:
             continue
         color = CLAIM if row["primary"] == "yes" else INK
-        place = methods.index(row["method"])
+        height = methods.index(row["method"])
         if row["low"] is not None:
-            axes.plot([row["low"], row["high"]], [place, place], color=color, linewidth=1.5)
-        axes.plot(row["difference"], place, "o", color=color, markersize=5)
+            axes.plot([row["low"], row["high"]], [height, height], color=color, linewidth=1.5)
+        axes.plot(row["difference"], height, "o", color=color, markersize=5)
     axes.set_xlabel(comparison.metric, fontsize=8)
     dress(axes, methods)
     axes.tick_params(labelleft=False)

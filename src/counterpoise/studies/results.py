@@ -48,9 +48,9 @@ def row_of(job: TrainingJob, metric: str) -> Row | None:
     if status not in ("done", "diverged"):
         return None
     folder = job.folder
-    kept, identity = note(folder), RunFolder(folder).identity()
+    noted, identity = note(folder), RunFolder(folder).identity()
     run = started(folder / "run.yaml")
-    sitting = kept["sittings"][-1] if kept["sittings"] else {}
+    sitting = noted["sittings"][-1] if noted["sittings"] else {}
     values: dict[str, Any] = {
         "pair": job.cell[0],
         "method": job.cell[1],
@@ -71,7 +71,7 @@ def row_of(job: TrainingJob, metric: str) -> Row | None:
         "commit": sitting.get("commit") or "",
         "code": sitting.get("code", "")[:12],
         "versions": " ".join(f"{name} {version}" for name, version in sitting.get("versions", {}).items()),
-        "origin": provenance.key(kept["sittings"]),
+        "origin": provenance.key(noted["sittings"]),
         "plan_sha256": plan_hash(job.run),
         "data": identity.get("data", ""),
         "teacher_sha256": identity.get("teacher", ""),
@@ -149,12 +149,12 @@ def total_weight(objective: Mapping[str, config.Term]) -> float | None:
 def plan_hash(run: config.Run) -> str:
     """sha256 of a run as it was asked for, without what may move, and without defaults: a new option moves no hash."""
     defaults = flatten(config.Run())
-    kept = {
+    values = {
         key: value
         for key, value in flatten(run).items()
         if asked(key) and value not in (defaults.get(key), OLD_DEFAULTS.get(key, defaults.get(key)))
     }
-    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def _text(value: Any) -> str:
@@ -209,9 +209,9 @@ def gather(jobs: Sequence[TrainingJob], older: Sequence[Row], metric: str) -> li
     here = [row for job in jobs if (row := row_of(job, metric)) is not None]
     known = {identity(row) for row in here}
     known |= {(*each[:2], "", "") for each in known}  # a run that diverged, as an earlier version told it
-    kept = [row for row in older if identity(row) not in known]
+    others = [row for row in older if identity(row) not in known]
     order = {plan_hash(job.run): index for index, job in enumerate(jobs)}
-    return sorted([*here, *kept], key=lambda row: order.get(row["plan_sha256"], len(order)))
+    return sorted([*here, *others], key=lambda row: order.get(row["plan_sha256"], len(order)))
 
 
 def asked_for(rows: Sequence[Row], jobs: Sequence[TrainingJob], metric: str, present: Present) -> list[Row]:

@@ -38,10 +38,10 @@ class Outcome:
 
 
 class Backend(Protocol):
-    """Trains jobs somewhere, each by `work`; calls `told` in this process as they end, in any order."""
+    """Trains jobs somewhere, each by `work`; calls `ended` in this process as they end, in any order."""
 
     def __call__(
-        self, jobs: Sequence[TrainingJob], until: float | None, told: Callable[[TrainingJob, Outcome], None]
+        self, jobs: Sequence[TrainingJob], until: float | None, ended: Callable[[TrainingJob, Outcome], None]
     ) -> None: ...
 
 
@@ -129,17 +129,17 @@ def _work(job: TrainingJob, until: float | None) -> Outcome:
     if found in ("done", "diverged"):
         return Outcome(found, note(folder)["diverged"] or "")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    kept = note(folder) if found == "begun" else {"sittings": [], "diverged": None}
+    noted = note(folder) if found == "begun" else {"sittings": [], "diverged": None}
     sitting = provenance.here(job.run)
-    if sitting not in kept["sittings"]:
-        kept["sittings"].append(sitting)
-    write_text(beside(folder), json.dumps(kept, indent=1) + "\n")
+    if sitting not in noted["sittings"]:
+        noted["sittings"].append(sitting)
+    write_text(beside(folder), json.dumps(noted, indent=1) + "\n")
     deadline = None if until is None else time.monotonic() + until - time.time()
     verb = runs.distill if job.distils else runs.train
     try:
         verb(job.run, resume=folder.is_dir(), deadline=deadline)
     except DivergedError as error:
-        write_text(beside(folder), json.dumps({**kept, "diverged": str(error)}, indent=1) + "\n")
+        write_text(beside(folder), json.dumps({**noted, "diverged": str(error)}, indent=1) + "\n")
         return Outcome("diverged", str(error))
     except Interrupted:
         if until is not None and time.time() >= until:

@@ -95,7 +95,7 @@ def search(
         if not trials.over:
             return SearchResult(found.plan.out, found.metric, budget, {}, None, trials.left, trials.errors)
         winners = {method: trial for method, (trial,) in trials.kept.items()}
-        told = {
+        chosen = {
             method: {
                 "trial": trial,
                 "score": trials.scores[method][trial][found.rungs[-1]],
@@ -103,16 +103,16 @@ def search(
             }
             for method, trial in winners.items()
         }
-        for method, row in told.items():
+        for method, row in chosen.items():
             if math.isnan(row["score"]):
                 raise RunError(f"All trials of method {method} diverged: its ranges reach too far.")
         values = found.final(winners)
         write_text(found.plan.out / "final.yaml", yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
     if not final:
-        return SearchResult(found.plan.out, found.metric, budget, told)
+        return SearchResult(found.plan.out, found.metric, budget, chosen)
     comparison = plan.resolve(values, f"compare file {found.plan.out / 'final.yaml'}", Path(file).parent)
     ended = run_comparison(comparison, fanout, backend, until)
-    return SearchResult(found.plan.out, found.metric, budget, told, ended, ended.left, ended.errors)
+    return SearchResult(found.plan.out, found.metric, budget, chosen, ended, ended.left, ended.errors)
 
 
 def hand_over(found: Search, trials: Trials) -> None:

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field
 from counterpoise import config
 from counterpoise.config import Section, Share
 from counterpoise.config.keys import nested
+from counterpoise.config.validation_errors import validated
 from counterpoise.errors import ConfigError, unknown
 from counterpoise.studies import plan, ranges, results
 from counterpoise.studies.halving import Rungs
@@ -130,7 +131,7 @@ def read(path: Path, out: Path | None = None) -> Search:
     if out is not None:
         values = {**values, "out": out}
     origin = f"search file {path}"
-    found: SearchFile = plan.validated(SearchFile, values, origin)
+    found = validated(SearchFile, values, origin)
     for key, name in (("final.baseline", found.final.baseline), ("final.primary", found.final.primary)):
         if name is not None and name not in found.methods:
             raise ConfigError(f"{key} in the {origin}: {unknown('Method', name, found.methods)}")

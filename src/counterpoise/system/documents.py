@@ -61,7 +61,10 @@ def read_json(path: Path, *, within: Path | None = None, limit: int = JSON_BYTES
 
 
 def parse_yaml(text: str) -> Any:
-    """The values of a YAML text. Raises DocumentError where it is none, or is too deep or too large as it expands."""
+    """The values of a YAML text. Raises DocumentError where it is none, or is too deep or too large as it expands.
+
+    YAML 1.1, in which 1e-3 is text, as a class may be called; keys that are numbers take it as one.
+    """
     loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C where libyaml is there
     try:
         _check(text, loader)

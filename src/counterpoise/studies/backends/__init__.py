@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
-
-from counterpoise.config import validation_errors
+from counterpoise.config.validation_errors import validated
 from counterpoise.errors import ConfigError, unknown
 from counterpoise.studies.running import Backend
 
+CLUSTER = "command line's --cluster"
 NAMES = ("processes", "ray", "slurm")
 
 
@@ -30,19 +29,10 @@ def find(name: str, jobs: int, options: Mapping[str, Any]) -> Backend:
     if name == "ray":
         from counterpoise.studies.backends.ray import Options, Ray
 
-        return Ray(jobs, checked(Options, options))
+        return Ray(jobs, validated(Options, options, CLUSTER))
     if name == "slurm":
         from counterpoise.studies.backends.slurm import Options as SlurmOptions
         from counterpoise.studies.backends.slurm import Slurm
 
-        return Slurm(jobs, checked(SlurmOptions, options))
+        return Slurm(jobs, validated(SlurmOptions, options, CLUSTER))
     raise ConfigError(f"--on: {unknown('Backend', name, NAMES)}")
-
-
-def checked(kind: type[Any], options: Mapping[str, Any]) -> Any:
-    """Options as their section. Raises ConfigError."""
-    assert issubclass(kind, BaseModel)
-    try:
-        return kind.model_validate(dict(options))
-    except ValidationError as error:
-        raise ConfigError(validation_errors.explain(error, "command line's --cluster", kind)) from None

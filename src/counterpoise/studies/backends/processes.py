@@ -27,24 +27,24 @@ class Processes:
         self.jobs = jobs
 
     def __call__(
-        self, jobs: Sequence[TrainingJob], until: float | None, told: Callable[[TrainingJob, Outcome], None]
+        self, jobs: Sequence[TrainingJob], until: float | None, ended: Callable[[TrainingJob, Outcome], None]
     ) -> None:
         count = min(self.jobs, len(jobs))
         if self.jobs == 1:
             for job in jobs:
-                told(job, work(job, until))
+                ended(job, work(job, until))
             return
         import torch
 
         threads = max(torch.get_num_threads() // self.jobs, 1)
         spawn = multiprocessing.get_context("spawn")
-        # Read by OpenMP when a child starts, before torch can be told.
+        # Read by OpenMP when a child starts, before torch can be ended.
         with patch.dict(os.environ, {"OMP_NUM_THREADS": str(threads)}):
             pool = ProcessPoolExecutor(count, mp_context=spawn, initializer=_begin)
             try:
                 futures = {pool.submit(work, job, until, threads): job for job in jobs}
                 for future in as_completed(futures):
-                    told(futures[future], future.result())
+                    ended(futures[future], future.result())
             except BrokenProcessPool:
                 raise RunError(
                     "A worker process was ended from outside, such as for lack of memory. What is done is kept: the "

@@ -16,7 +16,7 @@ from counterpoise.studies.running import Outcome, work
 
 
 class Options(Section):
-    """What Ray is told."""
+    """What Ray is ended."""
 
     address: str | None = Field(None, description="of the cluster, such as auto; default: one on this machine")
     num_cpus: float = Field(1.0, gt=0, description="processors a run")
@@ -36,7 +36,7 @@ class Ray:
         self.options = options
 
     def __call__(
-        self, jobs: Sequence[TrainingJob], until: float | None, told: Callable[[TrainingJob, Outcome], None]
+        self, jobs: Sequence[TrainingJob], until: float | None, ended: Callable[[TrainingJob, Outcome], None]
     ) -> None:
         import ray
 
@@ -59,9 +59,9 @@ class Ray:
                 for done in ray.wait(list(running), num_returns=1)[0]:
                     job = running.pop(done)
                     try:
-                        told(job, ray.get(done))
+                        ended(job, ray.get(done))
                     except ray.exceptions.RayError as error:
-                        told(job, Outcome("error", f"Ray gave up on it: {str(error).splitlines()[0]}"))
+                        ended(job, Outcome("error", f"Ray gave up on it: {str(error).splitlines()[0]}"))
         finally:
             for reference in running:
                 ray.cancel(reference, force=True)

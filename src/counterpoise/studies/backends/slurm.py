@@ -18,7 +18,7 @@ POLL_SECONDS = 1.0
 
 
 class Options(Section):
-    """What Slurm is told."""
+    """What Slurm is ended."""
 
     executor: str | None = Field(None, description="slurm, or local to try it without; default: what is there")
     minutes: int = Field(240, ge=1, description="time limit of a run's sitting")
@@ -55,7 +55,7 @@ class Slurm:
         self.options = options
 
     def __call__(
-        self, jobs: Sequence[TrainingJob], until: float | None, told: Callable[[TrainingJob, Outcome], None]
+        self, jobs: Sequence[TrainingJob], until: float | None, ended: Callable[[TrainingJob, Outcome], None]
     ) -> None:
         import submitit
 
@@ -80,7 +80,7 @@ class Slurm:
         try:
             while waiting:
                 for handle in [handle for handle in waiting if handle.done()]:
-                    told(waiting.pop(handle), _outcome(handle))
+                    ended(waiting.pop(handle), _outcome(handle))
                 time.sleep(POLL_SECONDS if waiting else 0)
         finally:
             for handle in waiting:

@@ -15,8 +15,8 @@ from typing import Any
 from pydantic import Field
 
 from counterpoise import config
+from counterpoise.config.validation_errors import validated
 from counterpoise.errors import ConfigError
-from counterpoise.studies import plan
 
 
 class Network(config.Section):
@@ -80,8 +80,7 @@ class Candidate:
 
 def read(path: Path) -> Candidates:
     """A candidates file. Raises ConfigError for whatever is wrong with it."""
-    found: Candidates = plan.validated(Candidates, config.read(path), f"candidates file {path}")
-    return found
+    return validated(Candidates, config.read(path), f"candidates file {path}")
 
 
 def expand(asked: Candidates) -> list[Candidate]:

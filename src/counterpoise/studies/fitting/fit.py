@@ -172,22 +172,22 @@ def _shipped(plan: FitPlan, winner: Candidate, job: TrainingJob, result: FitResu
     row = results.row_of(job, plan.metric)
     if row is None or row["status"] != "done":
         raise NothingFits(f"{winner.name}, the best after few epochs, diverged when it was trained in full, in {run}.")
-    place = plan.out / "final" / f"{winner.name}-{plan.format.name}"
+    folder = plan.out / "final" / f"{winner.name}-{plan.format.name}"
     sha256 = student_folder.read(run / "student")[0].weights_sha256
-    if not deployed.is_export(place) or deployed.read(place).student_sha256 != sha256:
+    if not deployed.is_export(folder) or deployed.read(folder).student_sha256 != sha256:
         within = plan.asked.within if winner.precision == "int8" else None
         export(
             run,
             to=plan.format.name,
             precision=winner.precision,
             batch=costing.BATCH,
-            out=place,
-            overwrite=place.exists(),
+            out=folder,
+            overwrite=folder.exists(),
             within=within,
         )
-    agreement = deployed.read(place).agreement
+    agreement = deployed.read(folder).agreement
     metrics = documents.read_json(run / "summary.json", within=run)["last"]
-    return replace(result, student=run / "student", export=place, metrics=metrics, agreement=agreement)
+    return replace(result, student=run / "student", export=folder, metrics=metrics, agreement=agreement)
 
 
 def _known(plan: FitPlan, entry: Entry) -> Costs:
@@ -262,8 +262,9 @@ def tables(result: FitResult) -> Iterator[Any]:
         return
     score = result.metrics.get(result.metric)
     yield (f"{result.winner}: {result.metric} {score:.2f} on val after the whole training. Student: {result.student}")
-    told = result.agreement or {}
-    answers = f": {told['metric']} {told['export']:.2f} on {told['images']} images of val" if told.get("metric") else ""
+    answers = ""
+    if (found := result.agreement) and found.get("metric"):
+        answers = f": {found['metric']} {found['export']:.2f} on {found['images']} images of val"
     yield f"Export: {result.export}{answers}"
     for name, (value, high) in (result.measured or result.promised).items():
         yield f"  {name}: {shown(name, float(f'{value:.4g}'))}, up to {shown(name, float(f'{high:.4g}'))}"

@@ -18,8 +18,8 @@ from counterpoise.system import documents
 
 def bundle(plan: FitPlan, folder: Path) -> list[Path]:
     """Write untrained candidates and the commands that measure them; those that cannot be exported are noted."""
-    with tempfile.TemporaryDirectory(dir=plan.out, prefix=".measuring-") as place:
-        found, failed = costing.exports(plan, plan.candidates, sources.load(plan.run.data), Path(place))
+    with tempfile.TemporaryDirectory(dir=plan.out, prefix=".measuring-") as temporary:
+        found, failed = costing.exports(plan, plan.candidates, sources.load(plan.run.data), Path(temporary))
         if not found:
             lines = "".join(f"\n  {name}: {why}" for name, why in failed.items())
             raise ConfigError(f"No candidate can be exported to {plan.format.name}:{lines}")
@@ -30,10 +30,10 @@ def bundle(plan: FitPlan, folder: Path) -> list[Path]:
 
 def bundle_of_final(plan: FitPlan, subject: Subject) -> Path:
     """The bundle of the winner's export, in the fit's folder."""
-    place = plan.out / "final" / f"{subject.name}-bundle"
-    if not (place / phones.CONTENTS).is_file():
-        phones.write_bundle([subject], place, threads=(plan.asked.threads,), rounds=plan.asked.rounds)
-    return place
+    folder = plan.out / "final" / f"{subject.name}-bundle"
+    if not (folder / phones.CONTENTS).is_file():
+        phones.write_bundle([subject], folder, threads=(plan.asked.threads,), rounds=plan.asked.rounds)
+    return folder
 
 
 def read(plan: FitPlan, files: Sequence[Path]) -> tuple[dict[str, Entry], dict[str, Entry]]:
@@ -67,9 +67,9 @@ def read(plan: FitPlan, files: Sequence[Path]) -> tuple[dict[str, Entry], dict[s
             )
         known = [case["threads"] for case in entry["cases"]]
         if plan.asked.threads not in known:
-            told = ", ".join(map(str, known))
+            threads = ", ".join(map(str, known))
             raise ConfigError(
-                f"{entry['name']} was measured with {told} threads, and --threads is {plan.asked.threads}."
+                f"{entry['name']} was measured with {threads} threads, and --threads is {plan.asked.threads}."
             )
     return {name: every[name] for name in names}, {name: every[name] for name in every.keys() - set(names)}
 
