@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from counterpoise import config
 from counterpoise.data import images, random, views
+from counterpoise.data.sources import ArraySet, concatenate
 from counterpoise.errors import ConfigError
 from counterpoise.system import torchvision_guard
 
@@ -15,8 +16,14 @@ FULL = config.Views(crop="pad", randaugment=config.RandAugment(operations=3, mag
 ZOOM = config.Views(crop="resized", randaugment=config.RandAugment())
 
 
-def plan_for(settings, count=100, size=None, native=(32, 32), seed=3):
-    return views.plan_views(settings, seed=seed, count=count, size=size, native=native)
+def plan_for(settings, count=100, size=None, native=(32, 32), seed=3, fit="crop"):
+    """The plan of that many images, all of one size, or of several (None)."""
+    labels, first = torch.zeros(count, dtype=torch.int64), torch.zeros(1, 3, *(native or (8, 8)), dtype=torch.uint8)
+    pictures = ArraySet(first.expand(count, -1, -1, -1), labels, "ab")
+    if native is None:
+        other = ArraySet(torch.zeros(1, 3, 9, 9, dtype=torch.uint8), labels[:1], "ab")
+        pictures = concatenate(pictures.subset(torch.arange(count - 1)), other)
+    return views.plan_views(settings, pictures, seed=seed, size=size, fit=fit)
 
 
 def noise(n, height=32, width=32, seed=0):
@@ -258,7 +265,7 @@ def test_the_162_views_of_cifar_are_counted():
 
 @pytest.mark.parametrize(("fit", "rows"), [("squash", 32), ("pad", 8)])
 def test_zoomed_views_are_of_the_shape_in_which_evaluation_shows_the_picture(fit, rows):
-    plan = views.plan_views(config.Views(crop="resized"), seed=3, count=100, size=32, native=None, fit=fit)
+    plan = plan_for(config.Views(crop="resized"), size=32, native=None, fit=fit)
     picture = torch.full((3, 32, 128), 255, dtype=torch.uint8)
     for index in range(20):
         view = views.frame(plan, picture, views.crop_words(plan, 0, torch.tensor([index]))[0])
@@ -268,7 +275,7 @@ def test_zoomed_views_are_of_the_shape_in_which_evaluation_shows_the_picture(fit
 
 
 def test_zoomed_views_of_squashed_pictures_reach_their_ends():
-    plan = views.plan_views(config.Views(crop="resized"), seed=3, count=100, size=32, native=None, fit="squash")
+    plan = plan_for(config.Views(crop="resized"), size=32, native=None, fit="squash")
     words = views.crop_words(plan, 0, torch.arange(200)).tolist()
     boxes = torch.tensor([views._resized_crop(plan, 32, 128, row) for row in words])
     shape = boxes[:, 3] / boxes[:, 2]
@@ -281,7 +288,7 @@ def test_zoomed_views_of_squashed_pictures_reach_their_ends():
 def test_whole_views_are_fitted_as_in_evaluation():
     picture = noise(1, 20, 70)[0]
     for fit in ("crop", "squash", "pad"):
-        plan = views.plan_views(config.Views(crop="none"), seed=3, count=1, size=24, native=None, fit=fit)
+        plan = plan_for(config.Views(crop="none"), size=24, native=None, fit=fit)
         view = views.frame(plan, picture, views.crop_words(plan, 0, torch.tensor([0]))[0])
         assert torch.equal(view, images.prepare(picture, 24, 1.0, fit))
 
@@ -289,5 +296,5 @@ def test_whole_views_are_fitted_as_in_evaluation():
 def test_a_fit_is_part_of_what_determines_views_unless_it_is_as_ever():
     usual = views.view_specification(plan_for(config.Views(), size=24))
     assert "fit" not in usual
-    other = views.plan_views(config.Views(), seed=3, count=100, size=24, native=(32, 32), fit="pad")
+    other = plan_for(config.Views(), size=24, fit="pad")
     assert views.view_specification(other) == {**usual, "fit": "pad"}

@@ -52,8 +52,9 @@ class Drawn(NamedTuple):
 
     def part(self, start: int, stop: int) -> Drawn:
         """Places start, ..., stop - 1."""
-        mixes = None if self.mixes is None else mixing.Mix(*(value[start:stop] for value in self.mixes))
-        return Drawn(self.indices[start:stop], self.draws.part(start, stop), mixes)
+        rows = slice(start, stop)
+        mixes = None if self.mixes is None else mixing.Mix(*(value[rows] for value in self.mixes))
+        return Drawn(self.indices[rows], Draws(*(value[rows] for value in self.draws)), mixes)
 
     def at(self, places: Tensor) -> Drawn:
         """Some places (int64 [n], on the device), without RandAugment."""
@@ -78,7 +79,7 @@ class TrainLoader(Epochs):
 
     Args:
         num_classes: width of targets where samples are mixed.
-        size: edge of a view in pixels; None: that of `views`, else the images' own where all have one.
+        size: edge of a view in pixels; None: that of `views`, else small images' own where all have one.
         workers: processes that decode images which are not in memory; 0 decodes in this one.
         batch_size, seed, drop_last, rank, world, device: as for `Epochs`.
         fit: how pictures of another shape are brought to that of a view.
@@ -107,9 +108,7 @@ class TrainLoader(Epochs):
         device: torch.device | str = "cpu",
         fit: Literal["crop", "squash", "pad"] = "crop",
     ) -> None:
-        undecided = views.crop != "resized" or (size is None and views.size is None)
-        native = images.common_extent if undecided else None  # of many large images not every header is read in vain
-        self.plan = plan_views(views, seed=seed, count=len(images), size=size, native=native, fit=fit)
+        self.plan = plan_views(views, images, seed=seed, size=size, fit=fit)
         super().__init__(
             images, batch_size=batch_size, seed=seed, drop_last=drop_last, rank=rank, world=world, device=device
         )

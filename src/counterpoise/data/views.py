@@ -86,12 +86,8 @@ class Draws(NamedTuple):
         offsets, flip = (value.to(device, non_blocking=True) for value in self[:2])
         return self._replace(offsets=offsets, flip=flip)
 
-    def part(self, start: int, stop: int) -> Draws:
-        """Those of the samples start, ..., stop - 1."""
-        return Draws(*(value[start:stop] for value in self))
 
-
-def decided(views: config.Views, images: ImageSet, size: int | None, largest: int | None) -> config.Views:
+def decided(views: config.Views, images: ImageSet, size: int | None, largest: int | None = None) -> config.Views:
     """The views with crop and size decided by the extents of the pictures alone, wherever these are kept.
 
     Args:
@@ -101,20 +97,23 @@ def decided(views: config.Views, images: ImageSet, size: int | None, largest: in
     Raises:
         ConfigError: no size follows, or two are given.
     """
+    if views.size is not None and size is not None and views.size != (size, size):
+        height, width = views.size
+        raise ConfigError(
+            f"data.views.size ({height} x {width}) and data.size ({size}) differ in how large a training view is: "
+            "give one of them."
+        )
+    sized = views.size is not None or size is not None
+    if sized and views.crop != "auto":
+        return views
     small = images.small_extent(SMALL)
-    if views.size is None and size is None:
+    if not sized:
         if small is None and largest is None:
             raise ConfigError(
                 "data.size is missing: the networks take images of any size, so say which edge in pixels a view has."
             )
         # Small images as they are: networks take them so.
         views = views.model_copy(update={"size": small or (largest, largest)})
-    elif views.size is not None and size is not None and views.size != (size, size):
-        height, width = views.size
-        raise ConfigError(
-            f"data.views.size ({height} x {width}) and data.size ({size}) differ in how large a training view is: "
-            "give one of them."
-        )
     if views.crop == "auto":
         views = views.model_copy(update={"crop": "pad" if small else "resized"})
     return views
@@ -122,41 +121,34 @@ def decided(views: config.Views, images: ImageSet, size: int | None, largest: in
 
 def plan_views(
     views: config.Views,
+    images: ImageSet,
     *,
     seed: int,
-    count: int,
     size: int | None,
-    native: tuple[int, int] | None,
     fit: Literal["crop", "squash", "pad"] = "crop",
 ) -> ViewPlan:
-    """Decide what `views` leaves open.
+    """The plan of `views`, with what they leave open decided by the images.
 
     Args:
-        count: images in the set.
-        size: edge of a view in pixels; None: that of `views`, or the images' own.
-        native: height and width of the images where all have one size.
+        size: edge of a view in pixels; None: that of `views`, or small images' own.
         fit: how pictures of another shape are brought to that of a view.
 
     Raises:
-        ConfigError: no size is given where images differ in size, or one to which they are not brought.
+        ConfigError: as `decided`, or a size is given to which images are not brought.
     """
-    if size is not None:
-        height, width = size, size
-    elif views.size is not None or native is not None:
-        height, width = views.size or native or (0, 0)
-    else:
-        raise ConfigError("data.size is missing: images differ in size, so say how many pixels the edge of a view has.")
+    views = decided(views, images, size)
+    height, width = views.size or (size or 0, size or 0)
     crop = views.crop
-    if crop == "auto":
-        crop = "pad" if native is not None and max(native) <= SMALL else "resized"
-    if crop != "resized" and height != width and native not in (None, (height, width)):
+    assert crop != "auto"
+    # Of many large images not every header is read in vain.
+    if crop != "resized" and height != width and images.common_extent not in (None, (height, width)):
         raise ConfigError(
             f"data.views.size: crop {crop} shows pictures as squares or in their own size, got {height} x {width}."
         )
     strength = views.randaugment
     return ViewPlan(
         seed=seed,
-        count=count,
+        count=len(images),
         height=height,
         width=width,
         crop=crop,
