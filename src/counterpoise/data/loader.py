@@ -37,7 +37,7 @@ from counterpoise.errors import ConfigError
 _DRAWN_AT_ONCE = 16384  # samples: drawing for one costs as much as for hundreds
 
 
-class Drawn(NamedTuple):
+class DrawnViews(NamedTuple):
     """What is shown at n places in the order of an epoch. Where samples are mixed, the last is only a partner.
 
     Attributes:
@@ -50,19 +50,19 @@ class Drawn(NamedTuple):
     draws: Draws
     mixes: mixing.Mix | None
 
-    def part(self, start: int, stop: int) -> Drawn:
+    def part(self, start: int, stop: int) -> DrawnViews:
         """Places start, ..., stop - 1."""
         rows = slice(start, stop)
         mixes = None if self.mixes is None else mixing.Mix(*(value[rows] for value in self.mixes))
-        return Drawn(self.indices[rows], Draws(*(value[rows] for value in self.draws)), mixes)
+        return DrawnViews(self.indices[rows], Draws(*(value[rows] for value in self.draws)), mixes)
 
-    def at(self, places: Tensor) -> Drawn:
+    def at(self, places: Tensor) -> DrawnViews:
         """Some places (int64 [n], on the device), without RandAugment."""
         offsets, flip = (value.index_select(0, places) for value in self.draws[:2])
         mixes = None if self.mixes is None else mixing.Mix(*(value.index_select(0, places) for value in self.mixes))
-        return Drawn(self.indices.index_select(0, places), self.draws._replace(offsets=offsets, flip=flip), mixes)
+        return DrawnViews(self.indices.index_select(0, places), self.draws._replace(offsets=offsets, flip=flip), mixes)
 
-    def copy_(self, other: Drawn) -> None:
+    def copy_(self, other: DrawnViews) -> None:
         """Take over what `other` holds, in place, without RandAugment."""
         self.indices.copy_(other.indices)
         for mine, theirs in zip(self.draws[:2], other.draws[:2], strict=True):
@@ -138,11 +138,11 @@ class TrainLoader(Epochs):
         """
         return self._pixels is not None and not self.plan.operations
 
-    def draw_epoch(self, epoch: int) -> tuple[Tensor, Drawn]:
+    def draw_epoch(self, epoch: int) -> tuple[Tensor, DrawnViews]:
         """All places of an epoch, and the first once more where samples are mixed; their samples on the CPU, too."""
         return self._draw(epoch, self._order(epoch), 0, min(self.steps_per_epoch * self.batch_size, self.plan.count))
 
-    def show(self, drawn: Drawn) -> tuple[Tensor, Tensor]:
+    def show(self, drawn: DrawnViews) -> tuple[Tensor, Tensor]:
         """Images and target of places, as in `Batch`; of sets that lie in memory."""
         assert self._pixels is not None
         images = augment(self.plan, self._pixels.index_select(0, drawn.indices), drawn.draws)
@@ -187,14 +187,14 @@ class TrainLoader(Epochs):
         """Whom each sample is mixed with; nobody where none is."""
         return partners_of_all(self.seed, epoch, len(self.images))[indices] if self.plan.mixes else indices[:0]
 
-    def _draw(self, epoch: int, order: Tensor, start: int, stop: int) -> tuple[Tensor, Drawn]:
+    def _draw(self, epoch: int, order: Tensor, start: int, stop: int) -> tuple[Tensor, DrawnViews]:
         """Places start, ..., stop - 1 and, where samples are mixed, the partner of the last."""
         plan = self.plan
         # After the last place comes the first.
         indices = order[torch.arange(start, stop + plan.mixes) % plan.count]
         there = indices.to(self.device, non_blocking=True)
         mixes = draw_mix(plan, epoch, indices).to(self.device) if plan.mixes else None
-        return indices, Drawn(there, draw(plan, epoch, indices).to(self.device), mixes)
+        return indices, DrawnViews(there, draw(plan, epoch, indices).to(self.device), mixes)
 
     def _from_memory(self, epoch: int, order: Tensor, first_step: int) -> Iterator[Batch]:
         at_once = max(1, _DRAWN_AT_ONCE // self.batch_size)

@@ -9,8 +9,8 @@ import torch
 
 from counterpoise import config
 from counterpoise.data import random
-from counterpoise.data.halves import Halves
 from counterpoise.data.sources.base import ImageSet, Splits
+from counterpoise.data.split_names import Halves
 from counterpoise.errors import DataError
 
 

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from counterpoise import config
-from counterpoise.data.halves import Halves, find
 from counterpoise.data.images import decode, header_size, to_tensor
 from counterpoise.data.sources.base import UNLABELED, ImageSet, Splits
 from counterpoise.data.sources.division import split_by_fraction
 from counterpoise.data.sources.registry import register
+from counterpoise.data.split_names import Halves, find
 from counterpoise.data.walking import ordered
 from counterpoise.errors import ConfigError, CorruptImage, DataError, MissingExtraError, nearest, unknown
 from counterpoise.system.files import expanded

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from counterpoise import config
-from counterpoise.data.halves import TRAIN, Halves, find, is_split_name
 from counterpoise.data.label_map import LabelMap, read_label_map
 from counterpoise.data.mask_file import LOSSLESS
 from counterpoise.data.problems import Problem, fault, of_corrupt, raise_first
@@ -18,8 +17,9 @@ from counterpoise.data.sources.base import Splits
 from counterpoise.data.sources.division import split_by_fraction
 from counterpoise.data.sources.masks_files import WAYS_OUT, MaskFiles
 from counterpoise.data.sources.masks_layouts import described, found_in_masks, is_divided, mask_of_view
-from counterpoise.data.sources.masks_pairing import Pairs, Side, listed, matching, shared
+from counterpoise.data.sources.masks_pairing import Side, listed, matching, shared
 from counterpoise.data.sources.registry import register
+from counterpoise.data.split_names import TRAIN, Halves, find, is_split_name
 from counterpoise.data.walking import subfolders
 from counterpoise.decoding import Reading
 from counterpoise.errors import CorruptImage, CounterpoiseError, DataError, nearest
@@ -63,10 +63,9 @@ class _Survey:
             return
         self.problems += mask_of_view(self.root, self.masks)
         label_map = self._read_label_map()
-        for images, masks, found in self._pairs():
-            self.problems += found.problems
-            if found.keys and label_map is not None:
-                self.parts.append(self._files(images, masks, found.keys, label_map))
+        for images, masks, keys in self._pairs():
+            if keys and label_map is not None:
+                self.parts.append(self._files(images, masks, keys, label_map))
         self._look_at_sizes()
         if self.halves is not None and len(self.parts) == len(self.halves.names):
             _say_halves(self.parts, self.halves, self.root)
@@ -95,42 +94,40 @@ class _Survey:
         return self.root / names[0] / self.masks if names else self.root / self.masks
 
     def _sides(self, below: Path) -> tuple[Side, Side]:
-        images = Side(below / self.images, self.image_suffix)
-        masks = Side(below / self.masks, self.mask_suffix, masks=True, lossy=self.lossy)
-        self.problems += images.problems + masks.problems
-        return images, masks
+        images = Side(below / self.images, self.image_suffix, self.problems)
+        return images, Side(below / self.masks, self.mask_suffix, self.problems, masks=True, lossy=self.lossy)
 
-    def _pairs(self) -> Iterator[tuple[Side, Side, Pairs]]:
-        """The images of each part, and which of them have a mask."""
+    def _pairs(self) -> Iterator[tuple[Side, Side, list[str]]]:
+        """Images and masks of each part, and the keys of those images that have one."""
         if self.divided:
             self.halves = find(subfolders(self.root), str(self.root), val=self.val_split)
             for name in self.halves.names if self.halves else ():
                 images, masks = self._sides(self.root / name)
-                yield images, masks, matching(images, masks, "")
+                yield images, masks, matching(images, masks, "", self.problems)
             return
         images, masks = self._sides(self.root)
-        yield from ((images, masks, part) for part in self._parts_of(images, masks))
+        yield from ((images, masks, keys) for keys in self._parts_of(images, masks))
 
-    def _parts_of(self, images: Side, masks: Side) -> list[Pairs]:
+    def _parts_of(self, images: Side, masks: Side) -> list[list[str]]:
         """The parts that folders in those of images and masks divide them into, or lists; else all in one."""
         self.halves = _halves(subfolders(images.folder), self.val_split, f"{images.folder}")
         if self.halves is not None:
-            return [matching(images, masks, f"{name}/") for name in self.halves.names]
+            return [matching(images, masks, f"{name}/", self.problems) for name in self.halves.names]
         folder = self.root / self.lists
         by_list = {entry.stem for entry in folder.glob("*.txt")} if folder.is_dir() else set()
         self.halves = _halves(by_list, self.val_split, f"{folder}")
         if self.halves is not None:
             files = [folder / f"{name}.txt" for name in self.halves.names]
-            found = [listed(images, masks, file) for file in files]
+            found = [listed(images, masks, file, self.problems) for file in files]
             if len(found) == 2:
-                found[1].problems.extend(shared([part.keys for part in found], files, meant=self.shared))
+                self.problems += shared(found, files, meant=self.shared)
             return found
         if self.val_split is not None:
             raise DataError(
                 f"{self.root} has no split '{self.val_split}': neither {self.images}/train nor "
                 f"{folder / 'train.txt'} is there."
             )
-        return [matching(images, masks, "")]
+        return [matching(images, masks, "", self.problems)]
 
     def _files(self, images: Side, masks: Side, keys: Sequence[str], label_map: LabelMap) -> MaskFiles:
         files = [[side.files[key] for key in keys] for side in (images, masks)]

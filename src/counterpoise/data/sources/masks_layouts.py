@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from counterpoise.data.halves import TRAIN, is_split_name
 from counterpoise.data.mask_file import contents
 from counterpoise.data.problems import Problem, fault, warning
 from counterpoise.data.sources.masks_pairing import stem_of, suffixes
+from counterpoise.data.split_names import TRAIN, is_split_name
 from counterpoise.data.walking import image_files, subfolders
 from counterpoise.errors import CorruptImage, DataError
 

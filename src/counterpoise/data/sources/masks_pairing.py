@@ -6,7 +6,6 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from counterpoise.data.mask_file import LOSSLESS, SAVED_WITH_LOSS
 from counterpoise.data.problems import Problem, fault, warning
@@ -20,29 +19,30 @@ class Side:
     """The images, or the masks: files below a folder by what they share with the other side, their key.
 
     Args:
+        problems: what is wrong with them is added.
         masks: whether they are masks, which formats that change values do not hold.
         lossy: let masks be of such a format.
 
     Attributes:
         every: all files, of whatever suffix.
         files: file by key.
-        problems: what is wrong with them.
     """
 
-    def __init__(self, folder: Path, suffix: str, masks: bool = False, lossy: bool = False) -> None:
+    def __init__(
+        self, folder: Path, suffix: str, problems: list[Problem], masks: bool = False, lossy: bool = False
+    ) -> None:
         self.folder = folder
         self.every = image_files(folder)
         self.files: dict[str, str] = {}
-        self.problems: list[Problem] = []
         kept = [(stem, file) for file in self.every if (stem := stem_of(file)).endswith(suffix)]
         jpeg = [file for _, file in kept if masks and not lossy and not file.lower().endswith(LOSSLESS)]
         if jpeg:
-            self._wrong(
+            what = (
                 f"Mask {folder / jpeg[0]} is of a format that may change values{and_more(jpeg[1:])}; masks are PNG (or "
-                "BMP, GIF, TIFF).",
-                f"A JPEG mask holds values that are no class, along every edge: {SAVED_WITH_LOSS}.",
-                jpeg,
+                "BMP, GIF, TIFF)."
             )
+            way_out = f"A JPEG mask holds values that are no class, along every edge: {SAVED_WITH_LOSS}."
+            problems.append(fault(what, way_out, [str(folder / file) for file in jpeg]))
         twice = []
         for stem, file in kept:
             key = stem.removesuffix(suffix)
@@ -51,24 +51,11 @@ class Side:
             self.files.setdefault(key, file)
         if twice:
             one, other = (folder / file for file in twice[0])
-            self._wrong(
-                f"{one} and {other} differ in nothing but their ending{and_more(twice[1:])}.",
-                "Take one of them away.",
-                [file for _, file in twice],
-            )
+            what = f"{one} and {other} differ in nothing but their ending{and_more(twice[1:])}."
+            problems.append(fault(what, "Take one of them away.", [str(folder / file) for _, file in twice]))
         if not self.files:
             ending = f" whose name ends in '{suffix}'" if suffix else ""
-            self._wrong(f"{folder} holds no images{ending}.", "", [])
-
-    def _wrong(self, what: str, way_out: str, files: Sequence[str]) -> None:
-        self.problems.append(fault(what, way_out, [str(self.folder / file) for file in files]))
-
-
-class Pairs(NamedTuple):
-    """Keys of the images of a part that have a mask, and what is wrong with the part."""
-
-    keys: list[str]
-    problems: list[Problem]
+            problems.append(fault(f"{folder} holds no images{ending}."))
 
 
 def stem_of(file: str) -> str:
@@ -81,15 +68,19 @@ def and_more(others: Sequence[object]) -> str:
     return f" ({len(others)} more)" if others else ""
 
 
-def matching(images: Side, masks: Side, start: str) -> Pairs:
-    """All images whose path begins with `start`; masks must be as many."""
+def matching(images: Side, masks: Side, start: str, problems: list[Problem]) -> list[str]:
+    """Keys of the images whose path begins with `start`, and which have a mask; masks must be as many.
+
+    What is wrong with them is added to `problems`, here and below.
+    """
     keys, others = ([key for key in side.files if key.startswith(start)] for side in (images, masks))
     if not keys:
-        return Pairs([], [fault(f"{images.folder / start} holds no images.")])
-    found = _with_masks(images, masks, keys)
+        problems.append(fault(f"{images.folder / start} holds no images."))
+        return []
+    found = _with_masks(images, masks, keys, problems)
     left = [masks.files[key] for key in sorted(set(others) - set(keys))]
     if left:
-        found.problems.append(
+        problems.append(
             fault(
                 f"{masks.folder / start} holds {len(others)} masks and {images.folder / start} {len(keys)} images; "
                 f"{left[0]} belongs to none{and_more(left[1:])}.",
@@ -100,21 +91,22 @@ def matching(images: Side, masks: Side, start: str) -> Pairs:
     return found
 
 
-def listed(images: Side, masks: Side, file: Path) -> Pairs:
-    """The images that a list file names, a line each: path or stem, with or without extension and suffix."""
+def listed(images: Side, masks: Side, file: Path, problems: list[Problem]) -> list[str]:
+    """Keys of those images with a mask that a list file names, a path or stem a line, with or without what ends it."""
     try:
         lines = [line.strip() for line in read_lines(file) if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
-        return Pairs([], [fault(f"List {file} cannot be read: {why_no_text(error)}.")])
+        problems.append(fault(f"List {file} cannot be read: {why_no_text(error)}."))
+        return []
     if not lines:
-        return Pairs([], [fault(f"List {file} is empty.")])
+        problems.append(fault(f"List {file} is empty."))
+        return []
     known = {path: key for key, path in images.files.items()}
     known |= {stem_of(path): key for key, path in images.files.items()}
     known |= {key: key for key in images.files}
     prefix = f"{images.folder.name}/"
     named = [line.replace("\\", "/").removeprefix("./").removeprefix(prefix) for line in lines]
     keys = [known[name] for name in named if name in known]
-    problems = []
     strange = [line for line, name in zip(lines, named, strict=True) if name not in known]
     if strange:
         such = f", such as '{next(iter(images.files))}'" if images.files else ""
@@ -128,15 +120,14 @@ def listed(images: Side, masks: Side, file: Path) -> Pairs:
     twice = sorted(key for key, count in Counter(keys).items() if count > 1)
     if twice:
         problems.append(fault(f"{file} names '{twice[0]}' twice{and_more(twice[1:])}.", "", twice))
-    found = _with_masks(images, masks, list(dict.fromkeys(keys)))
-    return Pairs(found.keys, [*problems, *found.problems])
+    return _with_masks(images, masks, list(dict.fromkeys(keys)), problems)
 
 
-def _with_masks(images: Side, masks: Side, keys: Sequence[str]) -> Pairs:
+def _with_masks(images: Side, masks: Side, keys: list[str], problems: list[Problem]) -> list[str]:
     """The images that have a mask. No other picture's mask is offered in the place of one that is missing."""
     missing = [key for key in keys if key not in masks.files]
     if not missing:
-        return Pairs(list(keys), [])
+        return keys
     paths = [str(images.folder / images.files[key]) for key in missing]
     found = suffixes(map(stem_of, images.every), map(stem_of, masks.every))
     if found is None:
@@ -146,7 +137,8 @@ def _with_masks(images: Side, masks: Side, keys: Sequence[str]) -> Pairs:
         said = " and ".join(f"data.options.{name} to {suffix}" for name, suffix in options if suffix)
         way_out = f"Names end otherwise on either side: set {said}."
     what = f"{len(missing)} of {len(keys)} images have no mask below {masks.folder}; the first is {paths[0]}."
-    return Pairs([key for key in keys if key in masks.files], [fault(what, way_out, paths)])
+    problems.append(fault(what, way_out, paths))
+    return [key for key in keys if key in masks.files]
 
 
 def shared(halves: Sequence[Sequence[str]], files: Sequence[Path], meant: bool) -> list[Problem]:

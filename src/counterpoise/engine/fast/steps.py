@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from counterpoise import config
-from counterpoise.data.loader import Drawn, TrainLoader
+from counterpoise.data.loader import DrawnViews, TrainLoader
 from counterpoise.engine.fast.capturability import moves, numbers
 from counterpoise.engine.fast.capture import Capture
 from counterpoise.engine.optimization import capturable
@@ -50,7 +50,7 @@ class FastSteps:
         # What a graph reads and writes stays where it is: the number of the step within the epoch, and so on.
         self.number = torch.zeros((), dtype=torch.int64, device=self.device)
         self._range = torch.arange(size + self.loader.plan.mixes, device=self.device)
-        self._drawn: Drawn | None = None
+        self._drawn: DrawnViews | None = None
         self._rows: Tensor | None = None
         self._names: list[str] = []
         self._values: Tensor | None = None
