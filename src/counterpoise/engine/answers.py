@@ -115,7 +115,7 @@ def predict(
         raise ConfigError("Pictures are given and data, too: it is either of them.")
     if beside and out is None:
         raise ConfigError("There is no folder for the pictures: give out (--out).")
-    others = {title: load_student(Path(place)) for title, place in (beside or {}).items()}
+    others = {title: load_student(Path(folder)) for title, folder in (beside or {}).items()}
     if "student" in others or "truth" in others or "image" in others:
         raise ConfigError("beside: image, truth and student are panels already; call it otherwise.")
     skip = False
@@ -126,8 +126,8 @@ def predict(
         skip = section.on_corrupt == "skip"
         some = predictions.SHEETS if first is None and out is not None else first
         asked = predictions.of_data(chosen, None if some is None else inputs.positive("first", some))
-    place = None if out is None else Path(out)
-    return predictions.answers({**others, "student": network}, asked, place, overwrite, skip)
+    sheets = None if out is None else Path(out)
+    return predictions.answers({**others, "student": network}, asked, sheets, overwrite, skip)
 
 
 def gauge(

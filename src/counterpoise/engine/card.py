@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from counterpoise import tasks
 from counterpoise.models import catalog, folder
 from counterpoise.models.network import VisionModel
 
@@ -13,28 +14,22 @@ def of_student(model: VisionModel, description: folder.Description, name: str) -
     """A Hugging Face model card: what it is, how it is used, how good it is, where it comes from."""
     from huggingface_hub import ModelCard, ModelCardData
 
-    from counterpoise import tasks
-
-    timm = model.name.startswith("timm/")
-    data = ModelCardData(
-        library_name="counterpoise",
-        pipeline_tag=tasks.get(description.task).hub_name,
-        tags=["knowledge-distillation", *(["timm"] if timm else [])],
-    )
-    classes = description.classes
-    parameters = sum(parameter.numel() for parameter in model.parameters())
+    task, timm = tasks.get(description.task), model.name.startswith("timm/")
+    tags = ["knowledge-distillation", *(["timm"] if timm else [])]
+    data = ModelCardData(library_name="counterpoise", pipeline_tag=task.hub_name, tags=tags)
+    classes, size = description.classes, description.input.size
+    brought = {"crop": "", "squash": ", pictures squashed to it", "pad": ", pictures padded to it with black"}
+    shape = f", {size} x {size}{brought[description.input.fit]}" if size else ""
     facts = {
         "Network": f"`{model.name}`",
-        "Parameters": f"{parameters:,}",
+        "Parameters": f"{sum(parameter.numel() for parameter in model.parameters()):,}",
         "Classes": f"{len(classes)}: {', '.join(classes[:10])}{', ...' if len(classes) > 10 else ''}",
-        "Input": f"RGB pixels{_shape(description.input)}; the student normalizes them itself",
+        "Input": f"RGB pixels{shape}; the student normalizes them itself",
     }
-    also = ""
-    if timm:
-        also = (
-            "\nWith timm alone (images normalized as `config.json` says):\n\n"
-            f'```python\nimport timm\n\nnet = timm.create_model("local-dir:{name}", pretrained=True)\n```\n'
-        )
+    with_timm = (
+        "\nWith timm alone (images normalized as `config.json` says):\n\n"
+        f'```python\nimport timm\n\nnet = timm.create_model("local-dir:{name}", pretrained=True)\n```\n'
+    )
     code = f", model={model.name!r}" if catalog.is_code(model.name) else ""
     body = f"""
 # {name}: a {len(classes)}-class student
@@ -48,14 +43,14 @@ from counterpoise import load_student
 
 student = load_student("{name}"{code})  # this folder
 for answer in student.predict(["photo.jpg"]):
-    print({tasks.get(description.task).shown})
+    print({task.shown})
 ```
-{also}
+{with_timm if timm else ""}
 ## Metrics
 
 {table(("metric", "value"), _flat(description.metrics).items())}
 
-{_of_epoch(description.provenance.get("epoch"))}
+{_of_epoch(description)}
 
 ## Provenance
 
@@ -68,36 +63,29 @@ def for_epoch(card: str, before: folder.Description, after: folder.Description) 
     """The card of a student, for that of another epoch of its run."""
     if before == after:
         return card
-    said, wanted = (_of_epoch(description.provenance.get("epoch")) for description in (before, after))
+    present, wanted = _of_epoch(before), _of_epoch(after)
     card = card.replace(_origins(before), _origins(after))
-    return card.replace(said, wanted) if said and said in card else f"{card.rstrip()}\n\n{wanted}\n"
+    return card.replace(present, wanted) if present and present in card else f"{card.rstrip()}\n\n{wanted}\n"
 
 
 def _origins(description: folder.Description) -> str:
     """Where a student comes from, as a table; of which epoch its weights are stands beside their score."""
-    told = {key: value for key, value in description.provenance.items() if key != "epoch"}
-    return table(("", ""), _flat(told).items())
+    origins = {key: value for key, value in description.provenance.items() if key != "epoch"}
+    return table(("", ""), _flat(origins).items())
 
 
-def _of_epoch(told: Any) -> str:
+def _of_epoch(description: folder.Description) -> str:
     """Of which epoch the weights are, and how far the score of the best one can be believed."""
-    if not isinstance(told, Mapping):
+    epoch = description.provenance.get("epoch")
+    if not isinstance(epoch, Mapping):
         return ""
-    ships, by = told.get("ships"), told.get("by")
-    weights = f"The weights are those of the {ships} epoch, {told.get('number')} of {told.get('of')}."
-    if by is None:
+    weights = f"The weights are those of the {epoch.get('ships')} epoch, {epoch.get('number')} of {epoch.get('of')}."
+    if epoch.get("by") is None:
         return weights
-    chosen = f"The best epoch, {told.get('best')}, was chosen by {by} on the validation images"
-    if told.get("own_test"):
+    chosen = f"The best epoch, {epoch.get('best')}, was chosen by {epoch['by']} on the validation images"
+    if epoch.get("own_test"):
         return f"{weights} {chosen}; the data has other images to test on, which chose nothing."
     return f"{weights} {chosen} that it is scored on here, so that score is higher than on images which chose nothing."
-
-
-def _shape(made_for: folder.Input) -> str:
-    if not made_for.size:
-        return ""
-    how = {"crop": "", "squash": ", pictures squashed to it", "pad": ", pictures padded to it with black"}
-    return f", {made_for.size} x {made_for.size}{how[made_for.fit]}"
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

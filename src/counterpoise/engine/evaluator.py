@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -115,14 +115,12 @@ def in_classes_of(model: VisionModel, images: ImageSet) -> ImageSet:
     """
     if model.classes is None:
         return images
-    if sorted(images.classes) != sorted(model.classes):
-        raise DataError(_difference(images.classes, model.classes))
-    return images.in_order(model.classes)
-
-
-def _difference(given: Sequence[str], expected: Sequence[str]) -> str:
-    head = f"The data has {len(given)} classes and the student {len(expected)}"
-    missing = [name for name in expected if name not in set(given)]
+    given, expected = images.classes, model.classes
+    if sorted(given) == sorted(expected):
+        return images.in_order(expected)
     extra = [name for name in given if name not in set(expected)]
-    shown = [", ".join(names[:5]) or "none" for names in (extra, missing)]
-    return f"{head}; only in the data: {shown[0]}; only in the student: {shown[1]}."
+    missing = [name for name in expected if name not in set(given)]
+    raise DataError(
+        f"The data has {len(given)} classes and the student {len(expected)}; only in the data: "
+        f"{', '.join(extra[:5]) or 'none'}; only in the student: {', '.join(missing[:5]) or 'none'}."
+    )

@@ -58,8 +58,7 @@ def _sample(images: ImageSet) -> str | None:
     step = max(1, -(-len(images) // SAMPLED))
     for index in range(0, len(images), step):
         with suppress(CounterpoiseError, OSError):  # what cannot be read is said elsewhere
-            file = images.file(index)
-            if file is not None:
+            if (file := images.file(index)) is not None:
                 seen = True
                 digest.update(_head(file))
                 if images.masked:

@@ -31,9 +31,9 @@ def build_optimizer(
     ]
     groups = [group for group in groups if group["params"]]
     rate: float | Tensor = options.learning_rate
-    fused = None
-    if device is not None and device.type == "cuda":
-        rate, fused = torch.tensor(rate, dtype=torch.float32, device=device), True
+    fused = True if device is not None and device.type == "cuda" else None
+    if fused:
+        rate = torch.tensor(rate, dtype=torch.float32, device=device)
     if options.name == "adamw":
         return torch.optim.AdamW(groups, lr=rate, betas=options.betas, fused=fused)
     return torch.optim.SGD(groups, lr=rate, momentum=options.momentum, nesterov=options.nesterov, fused=fused)
@@ -92,11 +92,11 @@ def learning_rate(
 
 def never_reached(train: config.Train) -> str | None:
     """What is wrong with milestones that lie beyond the run; None where none does."""
-    late = [milestone for milestone in train.schedule.milestone_epochs(train.epochs) if milestone >= train.epochs]
+    late = [f"{epoch:g}" for epoch in train.schedule.milestone_epochs(train.epochs) if epoch >= train.epochs]
     if not late:
         return None
     return (
-        f"train.schedule.milestones: {', '.join(f'{milestone:g}' for milestone in late)} lie beyond the run, which has "
+        f"train.schedule.milestones: {', '.join(late)} lie beyond the run, which has "
         f"{train.epochs} epochs, so the learning rate never falls there. Give shares of the run, such as "
         f"0.625 0.75 0.875, or epochs below {train.epochs}."
     )

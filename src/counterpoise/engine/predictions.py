@@ -52,13 +52,13 @@ def given(images: Sequence[Any], reading: Reading) -> Iterator[Asked]:
             found = [
                 (str(Path(image) / file), "-".join(file.with_suffix("").parts), Path(image) / file) for file in files
             ]
-        for said, name, source in found:
+        for label, name, source in found:
             word = _distinct(name, len(taken), taken)
 
             def draw(source: Any = source, word: str = word) -> Picture:
                 return Picture(word, to_tensor(decode(source, reading=reading)))
 
-            yield Asked(said, word, lambda source=source: source, draw)  # type: ignore[misc]
+            yield Asked(label, word, lambda source=source: source, draw)  # type: ignore[misc]
 
 
 def of_data(images: ImageSet, count: int | None) -> Iterator[Asked]:

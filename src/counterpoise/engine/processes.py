@@ -79,12 +79,12 @@ class Processes:
     @errors_explained()
     def agree(self, problem: CounterpoiseError | None) -> None:
         """Wait for all, and raise in each where any has a problem: its own, or a RunError that tells another's."""
-        said: list[str | None] = [None if problem is None else str(problem)] * self.world
+        problems: list[str | None] = [None if problem is None else str(problem)] * self.world
         if self.world > 1:
-            dist.all_gather_object(said, said[0])
+            dist.all_gather_object(problems, problems[0])
         if problem is not None:
             raise problem
-        for rank, text in enumerate(said):
+        for rank, text in enumerate(problems):
             if text is not None:
                 raise RunError(f"Process {rank} of {self.world}: {text}")
 

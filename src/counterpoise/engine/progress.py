@@ -73,14 +73,14 @@ class Pace:
         self.total = total
         self.what = what
         self.every = every if show else float("inf")
-        self.started = self.said = time.perf_counter()
+        self.started = self.spoken_at = time.perf_counter()
 
     def at(self, done: int) -> None:
         """Say it where the last line is `every` seconds old and something is left."""
         now = time.perf_counter()
-        if now - self.said < self.every or not 0 < done < self.total:
+        if now - self.spoken_at < self.every or not 0 < done < self.total:
             return
-        self.said, spent = now, now - self.started
+        self.spoken_at, spent = now, now - self.started
         left = duration(spent / done * (self.total - done))
         print(f"{self.what}: {done:,} of {self.total:,}  {duration(spent)}, {left} left", file=sys.stderr, flush=True)
 

@@ -54,7 +54,7 @@ class RunFolder:
 
         A folder that was made for this and is still empty afterwards, because the run could not start, goes again.
         """
-        made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
+        new = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -70,10 +70,10 @@ class RunFolder:
             yield
         finally:
             lock.release()
-            if made and [entry.name for entry in self.path.iterdir()] in ([], [LOCK]):
+            if new and [entry.name for entry in self.path.iterdir()] in ([], [LOCK]):
                 (self.path / LOCK).unlink(missing_ok=True)
                 with contextlib.suppress(OSError):
-                    for folder in made:
+                    for folder in new:
                         folder.rmdir()
 
     def check_free(self, overwrite: bool) -> None:
@@ -91,11 +91,8 @@ class RunFolder:
 
     def start(self, run: config.Run) -> None:
         """Clear an older run, if there is one, and write the resolved run file."""
-        for name in OURS:
-            entry = self.path / name
-            if name == LOCK or not entry.exists():
-                continue
-            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        for entry in (self.path / name for name in OURS if name != LOCK):
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink(missing_ok=True)
         self.checkpoint.parent.mkdir(exist_ok=True)
         write_text(self.run_file, config.dump(run))
 

@@ -112,10 +112,14 @@ class Optimization:
         modules = {"student": self.student.net, "objective": self.objective, **self.student.companions}
         return modules if self.average is None else {**modules, "average": self.average}
 
+    @property
+    def shipped_net(self) -> nn.Module:
+        """The student's network, or the moving average where there is one."""
+        return self.student.net if self.average is None else self.average.module
+
     def shipped_weights(self) -> dict[str, Tensor]:
-        """The weights of the student: the moving average where there is one."""
-        module = self.student.net if self.average is None else self.average.module
-        return {name: value.detach().cpu() for name, value in module.state_dict().items()}
+        """The weights of the student as it would be shipped."""
+        return {name: value.detach().cpu() for name, value in self.shipped_net.state_dict().items()}
 
     @contextmanager
     def shipped(self) -> Iterator[None]:
@@ -125,7 +129,7 @@ class Optimization:
         on it is the first one's, whose student is kept.
         """
         trained = self.student.net
-        self.student.net = trained if self.average is None else self.average.module
+        self.student.net = self.shipped_net
         self.processes.as_first(self.student.net.buffers())
         try:
             with self.student.shipping():

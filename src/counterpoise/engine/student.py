@@ -53,23 +53,23 @@ def load_student(path: str | Path, *, model: catalog.Model | None = None, epoch:
     """
     if isinstance(model, str):
         own_code.name(model)
-    place = folder.find(Path(path))
-    description, content = read_epoch(place, epoch)
+    source = folder.find(Path(path))
+    description, content = read_epoch(source, epoch)
     if model is None and catalog.is_code(description.architecture):
         raise ModelError(
-            f"The network of {place} is {description.architecture}, code that a student folder does not bring. "
+            f"The network of {source} is {description.architecture}, code that a student folder does not bring. "
             f"Where you trust it, name it: --model {description.architecture}, or in Python model='...'."
         )
     built = catalog.build(
         model if model is not None else description.architecture,
         num_classes=len(description.classes),
-        checkpoint=place,
+        checkpoint=source,
         arguments=description.arguments,
         classes=description.classes,
     )
     built.task = description.task
     if epoch is not None:
-        checkpoint.load(built.net, checkpoint.Weights(f"{place}, {epoch} epoch", load_bytes(content)), built.name)
+        checkpoint.load(built.net, checkpoint.Weights(f"{source}, {epoch} epoch", load_bytes(content)), built.name)
     return Student(built, description).eval()
 
 

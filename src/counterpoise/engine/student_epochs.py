@@ -16,21 +16,21 @@ from counterpoise.models import checkpoint, folder
 Epoch = Literal["last", "best"]
 
 
-def read_epoch(place: Path, epoch: str | None) -> tuple[folder.Description, bytes]:
+def read_epoch(path: Path, epoch: str | None) -> tuple[folder.Description, bytes]:
     """Description and weights file of a student folder, as `folder.read`; with `epoch`, those of that epoch of its run.
 
     Raises:
         ConfigError: `epoch` is neither last nor best.
         ModelError: as `folder.read`; the run that kept the weights is not around the folder, or has them no more.
     """
-    description, content = folder.read(place)
+    description, content = folder.read(path)
     if epoch is None:
         return description, content
     if epoch not in get_args(Epoch):
         raise ConfigError(f"epoch: {unknown('Epoch', epoch, get_args(Epoch))}")
     if epoch == folder.shipped_epoch(description.provenance):
         return description, content
-    content = save(_weights(place, epoch), metadata={"format": "pt"})
+    content = save(_weights(path, epoch), metadata={"format": "pt"})
     update = {
         "weights_sha256": hashlib.sha256(content).hexdigest(),
         "provenance": {**description.provenance, "epoch": _epoch_provenance(description, epoch)},
@@ -40,21 +40,21 @@ def read_epoch(place: Path, epoch: str | None) -> tuple[folder.Description, byte
 
 def epoch_of_weights(student: Path, weights_sha256: str) -> Epoch | None:
     """The epoch of a run that has these weights; None where the student that ships has them, or none has."""
-    place = folder.find(student)
-    if folder.read(place)[0].weights_sha256 == weights_sha256:
+    path = folder.find(student)
+    if folder.read(path)[0].weights_sha256 == weights_sha256:
         return None
     for epoch in get_args(Epoch):
         with contextlib.suppress(ModelError):
-            if read_epoch(place, epoch)[0].weights_sha256 == weights_sha256:
+            if read_epoch(path, epoch)[0].weights_sha256 == weights_sha256:
                 return cast(Epoch, epoch)
     return None
 
 
-def _weights(place: Path, epoch: str) -> dict[str, Tensor]:
-    file = place.parent / "checkpoints" / f"{epoch}.safetensors"
-    if place.name != folder.STUDENT or not (place.parent / "run.yaml").is_file():
+def _weights(path: Path, epoch: str) -> dict[str, Tensor]:
+    file = path.parent / "checkpoints" / f"{epoch}.safetensors"
+    if path.name != folder.STUDENT or not (path.parent / "run.yaml").is_file():
         raise ModelError(
-            f"{place} holds one student and does not lie in its run, which has those of both epochs: name the run."
+            f"{path} holds one student and does not lie in its run, which has those of both epochs: name the run."
         )
     if not file.is_file():
         raise ModelError(f"The weights of the {epoch} epoch are gone: there is no {file}.")

@@ -82,15 +82,15 @@ class Capture:
         generator = torch.cuda.default_generators[index]
         state, memory = generator.get_state(), self._memory()
         mode = torch.cuda.get_sync_debug_mode()
-        with warnings.catch_warnings(record=True) as said:
+        with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             torch.cuda.set_sync_debug_mode("warn")
             try:
                 self.function()
             finally:
                 torch.cuda.set_sync_debug_mode(mode)
-        waited = [warning for warning in said if _SYNCHRONIZES in str(warning.message)]
-        for warning in said:
+        waited = [warning for warning in caught if _SYNCHRONIZES in str(warning.message)]
+        for warning in caught:
             if warning not in waited and _PROTOTYPE not in str(warning.message):
                 warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
         if waited:

@@ -50,7 +50,7 @@ class FastSteps:
         # What a graph reads and writes stays where it is: the number of the step within the epoch, and so on.
         self.number = torch.zeros((), dtype=torch.int64, device=self.device)
         self._range = torch.arange(size + self.loader.plan.mixes, device=self.device)
-        self._drawn: DrawnViews | None = None
+        self._draws: DrawnViews | None = None
         self._rows: Tensor | None = None
         self._names: list[str] = []
         self._values: Tensor | None = None
@@ -78,11 +78,11 @@ class FastSteps:
 
     def _load(self, epoch: int) -> None:
         """Put an epoch's draws where the steps read them."""
-        indices, drawn = self.loader.draw_epoch(epoch)
-        if self._drawn is None:
-            self._drawn = drawn
+        indices, draws = self.loader.draw_epoch(epoch)
+        if self._draws is None:
+            self._draws = draws
         else:
-            self._drawn.copy_(drawn)
+            self._draws.copy_(draws)
         if self.stored is not None:
             rows = self.stored.rows(epoch, indices)
             self._rows = rows.to(self.device) if self._rows is None else self._rows.copy_(rows)
@@ -103,14 +103,14 @@ class FastSteps:
             self._step(self.loader.batch_size)
 
     def _step(self, size: int) -> None:
-        """One step on the first `size` places of the batch."""
-        assert self._drawn is not None
-        places = self._range[: size + self.loader.plan.mixes] + self.number * self.loader.batch_size
-        images, target = self.loader.show(self._drawn.at(places))
+        """One step on the first `size` positions of the batch."""
+        assert self._draws is not None
+        positions = self._range[: size + self.loader.plan.mixes] + self.number * self.loader.batch_size
+        images, target = self.loader.show(self._draws.at(positions))
         teacher = None
         if self.stored is not None:
             assert self._rows is not None
-            teacher = Outputs(self.stored.logits(self._rows.index_select(0, places[:size])))
+            teacher = Outputs(self.stored.logits(self._rows.index_select(0, positions[:size])))
         elif self.live is not None:
             teacher = self.live(images, self.optimization.objective.teacher_features)
         total, terms = self.optimization.loss(images, teacher, target)
