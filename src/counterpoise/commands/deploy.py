@@ -110,8 +110,8 @@ def measure(
         raise ConfigError(f"{out} is there already: give --overwrite, or another --out.")
     if bundle is not None:
         files = measuring.bundle(paths, bundle, **{key: given[key] for key in ("threads", "rounds") if key in given})
-        told = {"bundle": bundle, "files": [file.name for file in files], "command": f"sh {bundle}/measure.sh"}
-        flags.show(told, json, lambda: phones.way_on(bundle))
+        written = {"bundle": bundle, "files": [file.name for file in files], "command": f"sh {bundle}/measure.sh"}
+        flags.show(written, json, lambda: phones.way_on(bundle))
         return
     if from_ is not None:
         result = phones.read_output(from_)

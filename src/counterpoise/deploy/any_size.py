@@ -97,7 +97,7 @@ class _Nodes:
 
     def __init__(self) -> None:
         self.constants: list[Any] = []
-        self._made: list[Any] = []
+        self._pending: list[Any] = []
 
     def padded(self, pixels: str, student: VisionModel) -> Iterator[Any]:
         """`VisionModel.normalize`, then zeros at the bottom and the right, up to multiples of the stride."""
@@ -164,11 +164,11 @@ class _Nodes:
     def _node(self, kind: str, given: Sequence[str], out: str | None = None, **attributes: Any) -> str:
         from onnx import helper
 
-        name = f"{PREFIX}{kind}_{len(self._made)}_{len(self.constants)}"
+        name = f"{PREFIX}{kind}_{len(self._pending)}_{len(self.constants)}"
         out = out or f"{name}_value"
-        self._made.append(helper.make_node(kind, list(given), [out], name=name, **attributes))
+        self._pending.append(helper.make_node(kind, list(given), [out], name=name, **attributes))
         return out
 
     def _taken(self) -> Iterator[Any]:
-        made, self._made = self._made, []
-        return iter(made)
+        pending, self._pending = self._pending, []
+        return iter(pending)

@@ -46,8 +46,8 @@ def with_exports(
     text = f"{before.rstrip()}\n\n{START}\n\n{body}\n\n{END}\n{after.lstrip()}"
     if license_id is not None:
         head, mark, tail = text.partition("\n---\n")
-        kept = [line for line in head.split("\n") if not line.startswith("license:")]
-        text = "\n".join([*kept, f"license: {license_id}"]) + mark + tail
+        others = [line for line in head.split("\n") if not line.startswith("license:")]
+        text = "\n".join([*others, f"license: {license_id}"]) + mark + tail
     return text
 
 
@@ -61,8 +61,8 @@ def parts_of(architecture: str, provenance: Mapping[str, Any]) -> dict[str, str]
         parts[f"network `{architecture}`"] = "code of one's own; not known here"
     teacher = provenance.get("teacher")
     if isinstance(teacher, Mapping):
-        told = teacher.get("architecture", "of a store")
-        parts[f"teacher `{told}`"] = "the license of its weights is not known here: check whether it binds students"
+        network = teacher.get("architecture", "of a store")
+        parts[f"teacher `{network}`"] = "the license of its weights is not known here: check whether it binds students"
     parts["training data"] = f"fingerprint `{str(provenance.get('data_fingerprint', 'unknown'))[:16]}`; its terms " + (
         "are not known here: check whether they bind models"
     )
@@ -71,10 +71,10 @@ def parts_of(architecture: str, provenance: Mapping[str, Any]) -> dict[str, str]
 
 def _license(package: str) -> str:
     try:
-        told = metadata(package)
+        fields = metadata(package)
     except PackageNotFoundError:
         return "license not known here"
-    return next((told[key] for key in ("License-Expression", "License") if key in told), "license not known here")
+    return next((fields[key] for key in ("License-Expression", "License") if key in fields), "license not known here")
 
 
 def _table_of(exports: Mapping[str, Description]) -> str:
@@ -106,8 +106,9 @@ def _table_of(exports: Mapping[str, Description]) -> str:
 def _calibration(given: Mapping[str, Any] | None) -> str:
     if given is None:
         return ""
-    kept = len(given["kept_in_float"])
-    return f"{given['method']} on {given['images']} training images" + (f", {kept} layers in float" if kept else "")
+    said = f"{given['method']} on {given['images']} training images"
+    in_float = len(given["kept_in_float"])
+    return f"{said}, {in_float} layers in float" if in_float else said
 
 
 def _latency(exports: Mapping[str, Description], measured: Sequence[Mapping[str, Any]]) -> str:

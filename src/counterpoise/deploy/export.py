@@ -42,8 +42,8 @@ def export(student: str | Path, asked: Export) -> dict[str, Any]:
     """
     chosen = base.find(asked.to, make_environment=asked.make_environment)
     check_choices(chosen, asked)
-    place = Path(asked.out or default_out(Path(student), asked.to, asked.precision, asked.epoch))
-    folder.check_free(place, asked.overwrite)
+    directory = Path(asked.out or default_out(Path(student), asked.to, asked.precision, asked.epoch))
+    folder.check_free(directory, asked.overwrite)
     job = prepare(student, chosen, asked)
     if asked.size is None or asked.any_size is not None:
         job = settled(job, asked.any_size)
@@ -55,13 +55,13 @@ def export(student: str | Path, asked: Export) -> dict[str, Any]:
         settings, trials = sensitivity.choose(job, settings, asked.within)
         found = {"within": asked.within, "trials": [trial._asdict() for trial in trials]}
     try:
-        description = write(job, place, settings, found)
+        description = write(job, directory, settings, found)
     except DisagreementError as refusal:
         if settings is None or settings.keep or job.data is None or (asked.within, asked.min_same) != (None, None):
             raise
         settings, found = sensitivity.relieved(job, settings, refusal)
-        description = write(job, place, settings, found)
-    return {"folder": str(place), **description.model_dump()}
+        description = write(job, directory, settings, found)
+    return {"folder": str(directory), **description.model_dump()}
 
 
 def default_out(student: Path, to: str, precision: str, epoch: str | None = None) -> Path:
@@ -71,14 +71,14 @@ def default_out(student: Path, to: str, precision: str, epoch: str | None = None
 
 
 def write(
-    job: ExportJob, place: Path, calibration: Calibration | None, search: Mapping[str, Any] | None = None
+    job: ExportJob, directory: Path, calibration: Calibration | None, search: Mapping[str, Any] | None = None
 ) -> folder.Description:
-    """Convert, open again, compare, and put the folder at `place`; nothing is left there where any of it fails.
+    """Convert, open again, compare, and put the folder at `directory`; nothing is left there where any of it fails.
 
     search: how the layers kept in float were found.
     """
     weights = sum(value.nbytes for value in job.student.weights().values())
-    with folder.writing(place, 3 * weights + _ROOM) as new:
+    with folder.writing(directory, 3 * weights + _ROOM) as new:
         notes = make(job, new, calibration)
         references = pictures.generated(_REFERENCES, job.request.size)
         expected = agreement.student_answer(job.network, references)

@@ -70,17 +70,15 @@ def fake_quantized(network: nn.Module, names: Sequence[str] | None = None, *, la
 
     Raises MissingExtraError where torchao is missing.
     """
-    hooks: list[Any] = []
     roundings = nn.ModuleList()
-    try:
+    with contextlib.ExitStack() as hooks:
         for name in layers_of(network) if names is None else names:
             rounding = _Rounding(largest)
             roundings.append(rounding)
-            hooks += rounding.attach(network.get_submodule(name))
+            layer = network.get_submodule(name)
+            hooks.enter_context(layer.register_forward_pre_hook(rounding.before))
+            hooks.enter_context(layer.register_forward_hook(rounding.after, always_call=True))
         yield roundings
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 @contextlib.contextmanager
@@ -138,14 +136,8 @@ class _Rounding(nn.Module):
         for buffer, value in ((rounds_input.scale, scale), (rounds_input.zero_point, zero_point)):
             buffer.resize_(value.shape).copy_(value)
 
-    def attach(self, layer: nn.Module) -> list[Any]:
-        """The hooks, to be removed."""
-        return [
-            layer.register_forward_pre_hook(self._before),
-            layer.register_forward_hook(self._after, always_call=True),
-        ]
-
-    def _before(self, layer: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    def before(self, layer: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        """A hook: what the layer is given, rounded, and rounded weights in its place."""
         if self.rests:
             return inputs
         weight = layer.weight
@@ -163,6 +155,7 @@ class _Rounding(nn.Module):
         layer._parameters["weight"] = rounded  # type: ignore[assignment]
         return (rounds_input(given), *inputs[1:])
 
-    def _after(self, layer: nn.Module, inputs: Any, output: Any) -> None:
+    def after(self, layer: nn.Module, inputs: Any, output: Any) -> None:
+        """A hook: the layer's own weights again."""
         if self.weight is not None:
             layer._parameters["weight"], self.weight = self.weight, None

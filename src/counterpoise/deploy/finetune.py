@@ -99,9 +99,8 @@ def _frozen_statistics(network: nn.Module) -> Iterator[None]:
         module.eval()
 
     kinds = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
-    hooks = [module.register_forward_pre_hook(freeze) for module in network.modules() if isinstance(module, kinds)]
-    try:
+    with contextlib.ExitStack() as hooks:
+        for module in network.modules():
+            if isinstance(module, kinds):
+                hooks.enter_context(module.register_forward_pre_hook(freeze))
         yield
-    finally:
-        for hook in hooks:
-            hook.remove()

@@ -52,19 +52,19 @@ def quantize(model: str, pixels: str, patterns: str, metadata: str, out: str) ->
     from ai_edge_quantizer import algorithm_manager, calibrator, qtyping, quantizer, recipe, recipe_manager
     from ai_edge_quantizer.utils import qsv_utils
 
-    made = quantizer.Quantizer(model)
-    made.load_quantization_recipe(recipe.static_wi8_ai8())
+    quantization = quantizer.Quantizer(model)
+    quantization.load_quantization_recipe(recipe.static_wi8_ai8())
     names, skip = qtyping.TFLOperationName, algorithm_manager.AlgorithmName.NO_QUANTIZE
-    made.update_quantization_recipe(regex=".*", operation_name=names.OUTPUT, algorithm_key=skip)
+    quantization.update_quantization_recipe(regex=".*", operation_name=names.OUTPUT, algorithm_key=skip)
     for pattern in json.loads(patterns):
-        made.update_quantization_recipe(regex=pattern, operation_name=names.ALL_SUPPORTED, algorithm_key=skip)
+        quantization.update_quantization_recipe(regex=pattern, operation_name=names.ALL_SUPPORTED, algorithm_key=skip)
     batches = np.load(pixels, allow_pickle=False)
     manager = recipe_manager.RecipeManager()
-    manager.load_quantization_recipe(made.get_quantization_recipe())
+    manager.load_quantization_recipe(quantization.get_quantization_recipe())
     # Its own way is a moving average, which after a few batches is little more than the first one's range.
     ranges = calibrator.Calibrator(model, num_threads=1, qsv_update_func=qsv_utils.min_max_update)
     ranges.calibrate({"serving_default": [{"args_0": batch} for batch in batches]}, manager)
-    made.quantize(ranges.get_model_qsvs()).export_model(out, overwrite=True)
+    quantization.quantize(ranges.get_model_qsvs()).export_model(out, overwrite=True)
     _describe(out, metadata, out)
 
 
@@ -115,10 +115,5 @@ def _describe(model: str, metadata: str, out: str) -> None:
 
 
 if __name__ == "__main__":
-    verbs: dict[str, Callable[..., None]] = {
-        "convert": convert,
-        "quantize": quantize,
-        "serve": serve,
-        "versions": versions,
-    }
+    verbs: dict[str, Callable[..., None]] = {verb.__name__: verb for verb in (convert, quantize, serve, versions)}
     verbs[sys.argv[1]](*sys.argv[2:])

@@ -34,10 +34,10 @@ def spread(images: ImageSet, count: int | None) -> ImageSet:
     """At most `count` of the images, spread evenly; None: all of them."""
     if count is None or count >= len(images):
         return images
-    return images.subset(places(len(images), count))
+    return images.subset(spread_indices(len(images), count))
 
 
-def places(total: int, count: int) -> Tensor:
+def spread_indices(total: int, count: int) -> Tensor:
     """Indices of at most `count` of `total`, spread evenly, int64."""
     count = min(count, total)
     return torch.arange(count) * total // max(1, count)

@@ -47,9 +47,9 @@ def push(student: str | Path, asked: Push) -> dict[str, Any]:
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", asked.to):
         raise ConfigError(f"--to is org/name, such as acme/ducks, got '{asked.to}'.")
     with tempfile.TemporaryDirectory() as temporary:
-        place = Path(temporary) / asked.to.partition("/")[2]
-        files = _gather(Path(student), place, asked)
-        return {"url": _upload(place, asked.to, asked.private), "files": files}
+        directory = Path(temporary) / asked.to.partition("/")[2]
+        files = _gather(Path(student), directory, asked)
+        return {"url": _upload(directory, asked.to, asked.private), "files": files}
 
 
 def _gather(student: Path, out: Path, asked: Push) -> list[str]:
@@ -62,12 +62,12 @@ def _gather(student: Path, out: Path, asked: Push) -> list[str]:
     own = _exports(student, source, described.weights_sha256) if asked.exports is None else asked.exports
     chosen = [Path(one) for one in own]
     found = {}
-    for place in chosen:
-        export = folder.read(place)
-        folder.check_student(place, export, source, described.weights_sha256)
-        if f"{EXPORTS}/{place.name}" in found:
-            raise ConfigError(f"Two of the exports are called {place.name}: rename one of their folders.")
-        found[f"{EXPORTS}/{place.name}"] = export
+    for directory in chosen:
+        export = folder.read(directory)
+        folder.check_student(directory, export, source, described.weights_sha256)
+        if f"{EXPORTS}/{directory.name}" in found:
+            raise ConfigError(f"Two of the exports are called {directory.name}: rename one of their folders.")
+        found[f"{EXPORTS}/{directory.name}"] = export
     measurements = _measurements(student, source) if asked.measured is None else asked.measured
     measured = [_json(Path(file)) for file in measurements]
     _check_files((source, *chosen))
@@ -75,8 +75,8 @@ def _gather(student: Path, out: Path, asked: Push) -> list[str]:
     parts = card.parts_of(described.architecture, described.provenance)
     try:
         shutil.copytree(source, out, ignore=shutil.ignore_patterns(EXPORTS), dirs_exist_ok=True)
-        for place, name in zip(chosen, found, strict=True):
-            shutil.copytree(place, out / name)
+        for directory, name in zip(chosen, found, strict=True):
+            shutil.copytree(directory, out / name)
         if described != shipped:
             (out / student_folder.WEIGHTS).write_bytes(weights)
             (out / student_folder.DESCRIPTION).write_bytes(as_json(described.model_dump()))
@@ -107,13 +107,13 @@ def _card(source: Path) -> str:
 
 def _exports(student: Path, source: Path, weights: str) -> list[Path]:
     """Exports made from these weights, in the run or beside the student folder."""
-    places = [
+    candidates = [
         *source.parent.glob(f"{EXPORTS}/*"),
         *student.glob(f"{EXPORTS}/*"),
         *source.parent.glob(f"{source.name}-*"),
     ]
-    own = [place for place in dict.fromkeys(places) if folder.is_export(place)]
-    return sorted(place for place in own if folder.read(place).student_sha256 == weights)
+    own = [directory for directory in dict.fromkeys(candidates) if folder.is_export(directory)]
+    return sorted(directory for directory in own if folder.read(directory).student_sha256 == weights)
 
 
 def _measurements(student: Path, source: Path) -> list[Path]:
@@ -130,14 +130,14 @@ def _json(path: Path) -> dict[str, Any]:
     return values
 
 
-def _upload(place: Path, to: str, private: bool) -> str:
+def _upload(directory: Path, to: str, private: bool) -> str:
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
 
     hub = HfApi()
     try:
         url = hub.create_repo(to, private=private, exist_ok=True)
-        hub.upload_folder(repo_id=to, folder_path=place, commit_message="A student and its exports")
+        hub.upload_folder(repo_id=to, folder_path=directory, commit_message="A student and its exports")
     except LocalTokenNotFoundError:
         raise PushError(f"{to} needs a login: hf auth login, or HF_TOKEN.") from None
     except HfHubHTTPError as error:

@@ -132,9 +132,9 @@ def _judged(job: ExportJob, calibrated: int) -> Iterator[pictures.Pair]:
 def _others(images: ImageSet, count: int, calibrated: int) -> ImageSet:
     """At most `count` images, spread evenly over those that did not calibrate, or over all where all did."""
     left = torch.ones(inputs.positive("training images", len(images)), dtype=torch.bool)
-    left[pictures.places(len(images), calibrated)] = False
+    left[pictures.spread_indices(len(images), calibrated)] = False
     rest = (left if left.any() else ~left).nonzero().flatten()
-    return images.subset(rest[pictures.places(len(rest), count)])
+    return images.subset(rest[pictures.spread_indices(len(rest), count)])
 
 
 def _judge(

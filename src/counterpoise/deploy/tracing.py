@@ -49,12 +49,12 @@ def lacking(format_name: str, error: Exception, program: torch.export.ExportedPr
     while cause is not None:
         text += f"\n{cause}\n"
         cause = cause.__cause__ or cause.__context__
-    told = re.search(r"translating node %(\w+)", text)
+    named = re.search(r"translating node %(\w+)", text)
     for graph in (program.graph, program.run_decompositions().graph):
         for node in graph.nodes:
             operator = re.escape(str(node.target))
             if node.op == "call_function" and (
-                node.name == told[1] if told else re.search(rf"(?<![\w.]){operator}(?![\w.])", text)
+                node.name == named[1] if named else re.search(rf"(?<![\w.]){operator}(?![\w.])", text)
             ):
                 return ExportError(
                     f"{format_name} lacks the operator {node.target}, which layer {layer_of(node)} needs."

@@ -40,43 +40,43 @@ def verify(what: str | Path, asked: Verify) -> dict[str, Any]:
         ModelError: a file is missing, changed or damaged; the student is another one.
         ExportError: the answers are not those that they were.
     """
-    place = Path(what)
-    if not folder.is_export(place):
-        return _verify_student(place, asked)
-    described = folder.read(place)
+    directory = Path(what)
+    if not folder.is_export(directory):
+        return _verify_student(directory, asked)
+    described = folder.read(directory)
     chosen = base.find(described.format)
     reason = chosen.unavailable()
     if reason:
-        raise ExportError(f"{place} is intact, and its answers cannot be checked here: {reason}")
-    runtime = chosen.open(place)
+        raise ExportError(f"{directory} is intact, and its answers cannot be checked here: {reason}")
+    runtime = chosen.open(directory)
     found: dict[str, Any] = {
-        "folder": str(place),
+        "folder": str(directory),
         "format": described.format,
         "precision": described.precision,
         "files": {name: file.model_dump() for name, file in described.files.items()},
-        "reference": _against_reference(place, described, runtime),
+        "reference": _against_reference(directory, described, runtime),
     }
     if not described.verified:  # made where its runtime does not run
-        folder.describe(place, described.model_copy(update={"verified": True}))
+        folder.describe(directory, described.model_copy(update={"verified": True}))
     if asked.student is not None:
-        found["agreement"] = _against_student(place, described, chosen, Path(asked.student), asked)
+        found["agreement"] = _against_student(directory, described, chosen, Path(asked.student), asked)
     return found
 
 
-def _against_reference(place: Path, described: folder.Description, runtime: base.Runtime) -> dict[str, float]:
+def _against_reference(directory: Path, described: folder.Description, runtime: base.Runtime) -> dict[str, float]:
     """Differences to the remembered logits, of the student and of the export where it was made."""
     try:
-        remembered = load_file(regular(place / folder.REFERENCE, within=place))
+        remembered = load_file(regular(directory / folder.REFERENCE, within=directory))
     except (OSError, SafetensorError) as error:
-        raise ModelError(f"{place / folder.REFERENCE} cannot be read: {error}.") from None
+        raise ModelError(f"{directory / folder.REFERENCE} cannot be read: {error}.") from None
     if "student" not in remembered or remembered["student"].ndim < 2:
-        raise ModelError(f"{place / folder.REFERENCE} is damaged: it holds no logits of the student.")
+        raise ModelError(f"{directory / folder.REFERENCE} is damaged: it holds no logits of the student.")
     shown = pictures.generated(len(remembered["student"]), described.input.size)
     try:
         answered = torch.from_numpy(agreement.answer(runtime, shown.numpy(), described.input.batch)).float()
     except Exception as error:  # each runtime has errors of its own
         raise ExportError(
-            f"{place} does not answer pictures of {described.input.size[0]} x {described.input.size[1]}: "
+            f"{directory} does not answer pictures of {described.input.size[0]} x {described.input.size[1]}: "
             f"{base.first_line(error)}"
         ) from error
     differences = {whose: agreement.difference(answered, logits) for whose, logits in remembered.items()}
@@ -89,14 +89,14 @@ def _against_reference(place: Path, described: folder.Description, runtime: base
         if not difference <= bound:
             there = "the student's" if whose == "student" else "its own where it was made"
             raise ExportError(
-                f"{place} answers generated pictures otherwise than {there}: logits differ by up to {difference:.3g} "
-                f"(at most {bound:.3g} for {described.precision})."
+                f"{directory} answers generated pictures otherwise than {there}: logits differ by up to "
+                f"{difference:.3g} (at most {bound:.3g} for {described.precision})."
             )
     return differences
 
 
 def _against_student(
-    place: Path, described: folder.Description, chosen: base.Format, student: Path, asked: Verify
+    directory: Path, described: folder.Description, chosen: base.Format, student: Path, asked: Verify
 ) -> dict[str, Any] | None:
     given = described.input
     wanted = Export(
@@ -107,15 +107,15 @@ def _against_student(
         **{name: getattr(asked, name) for name in ("data", "data_set", "images", "model", "show")},
     )
     job = prepare(student, chosen, wanted)
-    folder.check_student(place, described, student, job.student.weights_hash())
+    folder.check_student(directory, described, student, job.student.weights_hash())
     request = base.Request(described.precision, given.size, given.batch, any_size=given.any_size, around=given.around)
-    found = compared(job._replace(request=request), chosen.open(place), place)
+    found = compared(job._replace(request=request), chosen.open(directory), directory)
     return None if found is None else found.values()
 
 
-def _verify_student(place: Path, asked: Verify) -> dict[str, Any]:
-    loaded = load_student(place, model=asked.model)
-    own = student_folder.find(place)
+def _verify_student(directory: Path, asked: Verify) -> dict[str, Any]:
+    loaded = load_student(directory, model=asked.model)
+    own = student_folder.find(directory)
     found: dict[str, Any] = {
         "folder": str(own),
         "architecture": loaded.name,
@@ -125,14 +125,14 @@ def _verify_student(place: Path, asked: Verify) -> dict[str, Any]:
         },
         "stated": loaded.description.metrics,
     }
-    splits, section = pictures.data_of(place, asked.data, asked.data_set)
+    splits, section = pictures.data_of(directory, asked.data, asked.data_set)
     if splits is not None:
         scored = pictures.spread(splits.val, asked.images)
         report = full_report(loaded, scored, section, torch.device("cpu"), 64)
         found["report"] = {key: value for key, value in report.items() if isinstance(value, int | float)}
         if "notes" in report:
             found["notes"] = report["notes"]
-        seen = 0 if asked.data_set is not None else inputs.trained_on(place, scored, section)
+        seen = 0 if asked.data_set is not None else inputs.trained_on(directory, scored, section)
         if seen:
             found["trained_on"] = seen
     return found

@@ -95,12 +95,12 @@ class ExecuTorch(Format):
         except (AssertionError, RuntimeError) as error:
             raise lacking("executorch", error, program) from error
         graph = lowered.exported_program().graph_module
-        told = _shares(get_delegation_info(graph).delegation_by_operator)
+        shares = _shares(get_delegation_info(graph).delegation_by_operator)
         _refuse_unknown(executable.executorch_program, graph)
         with replacing(out / self.files[0]) as path, path.open("wb") as file:
             executable.write_to_file(file)
         self._try(request, out)
-        return {**told, "largest_batch": request.batch or LARGEST}
+        return {**shares, "largest_batch": request.batch or LARGEST}
 
     def _try(self, request: Request, out: Path) -> None:
         """Raises ExportError where the runtime cannot run its own program."""

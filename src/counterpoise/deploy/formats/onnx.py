@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -109,9 +110,9 @@ class Onnx(Format):
         import onnxruntime
 
         model = onnx.load(folder / self.files[0])
-        places = outputs_of_modules(model.graph.node)
-        seen = activations(network, list(places), torch.from_numpy(pixels))
-        wanted = {place: name for place, name in places.items() if place in seen}
+        tensors = outputs_of_modules(model.graph.node)
+        seen = activations(network, list(tensors), torch.from_numpy(pixels))
+        wanted = {module: name for module, name in tensors.items() if module in seen}
         known = {value.name for value in model.graph.output}
         model.graph.output.extend(
             onnx.ValueInfoProto(name=name) for name in dict.fromkeys(wanted.values()) if name not in known
@@ -122,9 +123,9 @@ class Onnx(Format):
         names = list(dict.fromkeys(wanted.values()))
         found = dict(zip(names, session.run(names, {INPUT: pixels}), strict=True))
         return [
-            (place, distance(found[name], seen[place]))
-            for place, name in wanted.items()
-            if found[name].shape == tuple(seen[place].shape)
+            (module, distance(found[name], seen[module]))
+            for module, name in wanted.items()
+            if found[name].shape == tuple(seen[module].shape)
         ]
 
 
@@ -145,11 +146,11 @@ def translate(network: nn.Module, request: Request) -> Any:
         request.precision == "float16",
         *((id(value), value._version) for value in (*network.parameters(), *network.buffers())),
     )
-    kept = _translated.get(network)
-    if kept is None or kept[0] != state:
-        kept = state, _translate(network, request).SerializeToString()
-        _translated[network] = kept
-    return onnx.load_model_from_string(kept[1])
+    cached = _translated.get(network)
+    if cached is None or cached[0] != state:
+        cached = state, _translate(network, request).SerializeToString()
+        _translated[network] = cached
+    return onnx.load_model_from_string(cached[1])
 
 
 def _translate(network: nn.Module, request: Request) -> Any:
@@ -164,7 +165,7 @@ def _translate(network: nn.Module, request: Request) -> Any:
     with quiet(), torch.no_grad():
         program = trace(network, example, free)
         try:
-            made = torch.onnx.export(
+            exported = torch.onnx.export(
                 program,
                 (example,),
                 dynamo=True,
@@ -176,8 +177,8 @@ def _translate(network: nn.Module, request: Request) -> Any:
             )
         except (OnnxExporterError, RuntimeError) as error:
             raise lacking("ONNX", error, program) from error
-        assert made is not None
-        model = made.model_proto
+        assert exported is not None
+        model = exported.model_proto
     if opset_of(model) != (request.opset or OPSET):
         raise ExportError(
             f"The network needs operators of opset {opset_of(model)}, and cannot be put in those of {request.opset}: "
@@ -209,8 +210,8 @@ def kept_nodes(model: Any, keep: Sequence[str]) -> list[str]:
     """Names of the nodes that come from these modules, or hold their weights."""
     found = []
     for node in model.graph.node:
-        places = [*modules_of(node), *(name.rpartition(".")[0] for name in node.input)]
-        if any(place == name or place.startswith(f"{name}.") for place in places for name in keep):
+        modules = [*modules_of(node), *(name.rpartition(".")[0] for name in node.input)]
+        if any(module == name or module.startswith(f"{name}.") for module in modules for name in keep):
             found.append(node.name)
     return found
 
@@ -228,9 +229,9 @@ def _before_layers(model: Any) -> list[str]:
 
 def _shares(model: Any) -> dict[str, Any]:
     """How many of the layers compute in 8 bits."""
-    made = {name: node for node in model.graph.node for name in node.output}
+    producers = {name: node for node in model.graph.node for name in node.output}
     layers = [node for node in model.graph.node if node.op_type in LAYERS]
-    inner = [node for node in layers if getattr(made.get(node.input[1]), "op_type", "") == "DequantizeLinear"]
+    inner = [node for node in layers if getattr(producers.get(node.input[1]), "op_type", "") == "DequantizeLinear"]
     return {"layers_in_8_bits": f"{len(inner)} of {len(layers)}"}
 
 
@@ -271,9 +272,9 @@ def _describe(model: Any, metadata: Mapping[str, str]) -> None:
         entry = model.metadata_props.add()
         entry.key, entry.value = key, value
     for node in model.graph.node:  # paths of this machine's Python files and the like
-        kept = [prop for prop in node.metadata_props if prop.key == _SCOPES]
+        scopes = [prop for prop in node.metadata_props if prop.key == _SCOPES]
         del node.metadata_props[:]
-        node.metadata_props.extend(kept)
+        node.metadata_props.extend(scopes)
 
 
 def modules_of(node: Any) -> list[str]:
@@ -303,11 +304,9 @@ def activations(network: nn.Module, names: Sequence[str], pixels: Tensor) -> dic
     def keep(name: str, module: nn.Module, inputs: Any, output: Any) -> None:
         seen.setdefault(name, []).append(output.detach().clone() if isinstance(output, Tensor) else None)
 
-    hooks = [modules[name].register_forward_hook(partial(keep, name)) for name in names if name in modules]
-    try:
-        with torch.no_grad():
-            network(pixels)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with contextlib.ExitStack() as hooks, torch.no_grad():
+        for name in names:
+            if name in modules:
+                hooks.enter_context(modules[name].register_forward_hook(partial(keep, name)))
+        network(pixels)
     return {name: answers[0] for name, answers in seen.items() if len(answers) == 1 and answers[0] is not None}

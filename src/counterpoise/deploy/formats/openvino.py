@@ -99,20 +99,20 @@ class OpenVino(Format):
         model = core.read_model(folder / self.files[0])
         free = model.input(0).partial_shape[2].is_dynamic
         request = Request("float32", (pixels.shape[2], pixels.shape[3]), len(pixels), any_size=free)
-        places = onnx.outputs_of_modules(onnx.translate(network, request).graph.node)
-        seen = onnx.activations(network, list(places), torch.from_numpy(pixels))
+        tensors = onnx.outputs_of_modules(onnx.translate(network, request).graph.node)
+        seen = onnx.activations(network, list(tensors), torch.from_numpy(pixels))
         model.reshape([len(pixels), 3, *request.size])
         firsts = [operator.output(0) for operator in model.get_ordered_ops() if operator.get_output_size()]
         outputs = {name: output for output in firsts for name in output.get_names()}
-        wanted = {place: name for place, name in places.items() if place in seen and name in outputs}
+        wanted = {module: name for module, name in tensors.items() if module in seen and name in outputs}
         known = {name for output in model.outputs for name in output.get_names()}
         for name in dict.fromkeys(wanted.values()):
             if name not in known:
                 model.add_outputs(outputs[name])
         compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
         found = compiled(pixels)
-        apart = ((place, found[compiled.output(name)], seen[place]) for place, name in wanted.items())
-        return [(place, onnx.distance(one, other)) for place, one, other in apart if one.shape == tuple(other.shape)]
+        apart = ((module, found[compiled.output(name)], seen[module]) for module, name in wanted.items())
+        return [(module, onnx.distance(one, other)) for module, one, other in apart if one.shape == tuple(other.shape)]
 
 
 @contextlib.contextmanager

@@ -93,8 +93,8 @@ def student(
     from counterpoise.engine.student import load_student
     from counterpoise.models import folder
 
-    place = folder.find(path)
-    network = load_student(place, model=model, epoch=epoch)
+    directory = folder.find(path)
+    network = load_student(directory, model=model, epoch=epoch)
     own = network.input_size
     if size is None and own is None:
         raise ConfigError(f"{path} takes pictures of any size: say of which to measure it, such as --size 224 224.")
@@ -105,10 +105,10 @@ def student(
         name=str(path) if epoch is None else f"{path} ({epoch} epoch)",
         runtime=PYTORCH,
         precision="float32",
-        path=place,
+        path=directory,
         source=f"MODEL, EPOCH = {model!r}, {epoch!r}\n{source_of(_open_student)}",
         size=chosen,
-        files=(place / folder.WEIGHTS, place / folder.DESCRIPTION),
+        files=(directory / folder.WEIGHTS, directory / folder.DESCRIPTION),
         versions={"torch": torch.__version__},
         parameters=counting.parameters(network),
         multiply_adds=counting.multiply_adds(network, chosen),
@@ -118,7 +118,7 @@ def student(
 def export(
     name: str,
     format_: Format,
-    place: Path,
+    directory: Path,
     *,
     precision: str,
     size: tuple[int, int],
@@ -127,12 +127,12 @@ def export(
     multiply_adds: int | None = None,
 ) -> Subject:
     """What a format wrote into a folder."""
-    files = [file for known in format_.files for file in _within(place / known)]
+    files = [file for known in format_.files for file in _within(directory / known)]
     return Subject(
         name=name,
         runtime=format_.name,
         precision=precision,
-        path=place / format_.files[0],
+        path=directory / format_.files[0],
         source=source_of(type(format_).load),
         size=size,
         files=tuple(files),
@@ -167,9 +167,9 @@ def onnx_file(path: Path, size: tuple[int, int] | None = None) -> Subject:
     kinds = {int(getattr(onnx.TensorProto, name)): dtype for name, dtype in _DTYPES.items()}
     last = len(shape) == 4 and shape[1] != 3 and shape[3] == 3
     if kind not in kinds or len(shape) != 4 or (shape[3] if last else shape[1]) not in (3, None):
-        told = ", ".join(f"{value.name} {_shape(value)}" for value in inputs) or "no input"
+        taken = ", ".join(f"{value.name} {_shape(value)}" for value in inputs) or "no input"
         raise ConfigError(
-            f"{path} takes {told}; what can be measured takes one batch of pictures, [N, 3, H, W] or [N, H, W, 3], as "
+            f"{path} takes {taken}; what can be measured takes one batch of pictures, [N, 3, H, W] or [N, H, W, 3], as "
             "uint8, float16 or float32."
         )
     fixed = (shape[1], shape[2]) if last else (shape[2], shape[3])
@@ -177,8 +177,8 @@ def onnx_file(path: Path, size: tuple[int, int] | None = None) -> Subject:
     if any(own is not None and own != given for own, given in zip(fixed, wanted, strict=True)):
         raise ConfigError(f"{path} takes pictures of {fixed[0]} x {fixed[1]}, got --size {wanted[0]} {wanted[1]}.")
     if not all(0 < count <= EDGE for count in (*wanted, shape[0] or 1)):
-        told = ", ".join(map(str, shape))
-        raise ConfigError(f"{path} takes [{told}]; batches and edges of pictures are 1 to {EDGE:,}.")
+        taken = ", ".join(map(str, shape))
+        raise ConfigError(f"{path} takes [{taken}]; batches and edges of pictures are 1 to {EDGE:,}.")
     beside = {entry.value for weight in graph.initializer for entry in weight.external_data if entry.key == "location"}
     try:
         external = [named(path.parent, name) for name in sorted(beside)]
