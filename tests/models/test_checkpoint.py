@@ -3,6 +3,7 @@ from __future__ import annotations
 import argparse
 import pickle
 from collections import OrderedDict
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -110,20 +111,21 @@ def test_metadata_that_are_no_numbers_are_named(net: nn.Module, tmp_path: Path) 
 
 
 def test_head_is_found_from_shapes_alone(net: nn.Module) -> None:
-    head = checkpoint.find_head(lambda count: digits.create("cnn_4_8", count), net.state_dict())
+    head = checkpoint.head_in(checkpoint.shapes_of(lambda count: digits.create("cnn_4_8", count)), net.state_dict())
     assert head == (6, {"classifier.weight", "classifier.bias"})
 
 
 def test_head_that_was_left_out_has_no_classes(net: nn.Module) -> None:
     body = {key: value for key, value in net.state_dict().items() if not key.startswith("classifier")}
-    head = checkpoint.find_head(lambda count: digits.create("cnn_4_8", count), body)
+    head = checkpoint.head_in(checkpoint.shapes_of(lambda count: digits.create("cnn_4_8", count)), body)
     assert head is not None
     assert head.classes == 0
 
 
 def test_other_networks_have_no_head_here(net: nn.Module) -> None:
-    assert checkpoint.find_head(lambda count: digits.create("cnn_4_16", count), net.state_dict()) is None
-    assert checkpoint.find_head(lambda count: digits.create("cnn_4_8_8", count), net.state_dict()) is None
+    for name in ("cnn_4_16", "cnn_4_8_8"):
+        shapes = checkpoint.shapes_of(partial(digits.create, name))
+        assert checkpoint.head_in(shapes, net.state_dict()) is None
 
 
 def test_finding_the_head_draws_no_random_numbers(net: nn.Module) -> None:
@@ -135,7 +137,7 @@ def test_finding_the_head_draws_no_random_numbers(net: nn.Module) -> None:
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    assert checkpoint.find_head(build, net.state_dict()) is not None
+    assert checkpoint.head_in(checkpoint.shapes_of(build), net.state_dict()) is not None
     assert torch.equal(torch.rand(3), expected)
 
 

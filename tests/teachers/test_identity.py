@@ -94,7 +94,7 @@ def test_a_store_takes_no_answers_of_the_same_weights_shown_or_mapped_otherwise(
         other = tmp_path / "other"
         counterpoise.record(values(teacher, teacher=section), out=other, views="epochs", epochs=1)
         with pytest.raises(StoreError, match=words):
-            stores.merge(tmp_path / "both", [store, other])
+            stores.merge(store, other, out=tmp_path / "both")
         for path in sorted(other.rglob("*"), reverse=True):
             path.rmdir() if path.is_dir() else path.unlink()
     assert (store / "index.json").read_bytes() == before
@@ -119,11 +119,11 @@ def test_a_store_that_knows_weights_alone_asks_its_teacher_once_more(
     new = tmp_path / "new"
     counterpoise.record(values(teacher), out=new, views="epochs", epochs=1)
     with pytest.raises(StoreError, match=r"store knows its teacher by weights alone.*store extend"):
-        stores.merge(tmp_path / "both", [store, new])
+        stores.merge(store, new, out=tmp_path / "both")
     extended = counterpoise.record(values(teacher), out=store, views="epochs", epochs=2)
     assert extended["normalization"].startswith("mean")
     assert "teacher known by" not in extended
-    stores.merge(tmp_path / "both", [store, new])
+    stores.merge(store, new, out=tmp_path / "both")
 
 
 def test_a_run_does_not_go_on_with_a_teacher_whose_classes_were_edited(

@@ -12,7 +12,7 @@ from torch import nn
 
 from counterpoise import config, tasks
 from counterpoise.data import checking, noticing, sources, summary
-from counterpoise.data.epochs import Epochs
+from counterpoise.data.epochs import Epochs, InOrder
 from counterpoise.data.images import reading_specification
 from counterpoise.data.sources.base import ArraySet, ImageSet, Splits
 from counterpoise.data.summary import Found
@@ -53,7 +53,7 @@ class Parts:
     objective: WeightedSum
     stored: LoaderTeacher | None
     train: Epochs
-    val: tasks.Evaluation
+    val: InOrder
     identity: dict[str, str]
     teacher_identity: dict[str, str]
     labeled: bool
@@ -314,7 +314,7 @@ def _show_example(objective: WeightedSum, loader: Epochs, student: VisionModel, 
     objective.prepare(outputs if isinstance(outputs, Outputs) else Outputs(outputs), answer, len(loader.images))
 
 
-def evaluation_loader(images: ImageSet, model: VisionModel, run: config.Run, processes: Processes) -> tasks.Evaluation:
+def evaluation_loader(images: ImageSet, model: VisionModel, run: config.Run, processes: Processes) -> InOrder:
     """This process's share of the images, as `model` sees them when it is evaluated."""
     share = tasks.Share(processes.rank, processes.world)
     return tasks.get(run.task).eval_loader(images, model, run.data, batch_size=run.train.batch_size, share=share)

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
+from counterpoise.data.epochs import InOrder
 from counterpoise.engine.evaluator import quick_score
 from counterpoise.engine.processes import Processes
 from counterpoise.engine.progress import in_words
 from counterpoise.errors import ModelError
 from counterpoise.models.network import VisionModel
-from counterpoise.tasks import Evaluation, Task
+from counterpoise.tasks import Task
 
 if TYPE_CHECKING:
     from counterpoise.engine.assemble import Parts
@@ -112,7 +113,7 @@ class Tally:
 
 
 def score_teacher(
-    parts: Parts, loader: Evaluation, processes: Processes, watch: Callable[[Tensor], None] | None = None
+    parts: Parts, loader: InOrder, processes: Processes, watch: Callable[[Tensor], None] | None = None
 ) -> tuple[dict[str, float], str]:
     """The quick score of a run's teacher, and the line that says it; `watch` as for `quick_score`.
 

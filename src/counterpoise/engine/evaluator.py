@@ -10,13 +10,13 @@ from torch import Tensor
 
 from counterpoise import config
 from counterpoise.data import noticing, summary
-from counterpoise.data.epochs import Batch
+from counterpoise.data.epochs import Batch, InOrder
 from counterpoise.data.sources.base import UNLABELED, ImageSet
 from counterpoise.engine.processes import Processes
 from counterpoise.engine.progress import say
 from counterpoise.errors import DataError
 from counterpoise.models.network import VisionModel
-from counterpoise.tasks import Evaluation, Task, get
+from counterpoise.tasks import Task, get
 from counterpoise.teachers.live import LiveTeacher
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def answers(model: VisionModel, loader: Iterable[Batch], device: torch.device) -
 
 def quick_score(
     model: VisionModel,
-    loader: Evaluation,
+    loader: InOrder,
     task: Task,
     processes: Processes,
     teacher: LiveTeacher | None = None,

@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from counterpoise.data.epochs import InOrder
 from counterpoise.engine.evaluator import answers
 from counterpoise.engine.processes import Processes
 from counterpoise.objectives.gauge import Gauge
-from counterpoise.tasks import Evaluation, Task
+from counterpoise.tasks import Task
 from counterpoise.teachers.live import LiveTeacher
 
 KEPT_BYTES = 200_000_000
@@ -41,7 +42,7 @@ class EvaluationGauge:
         if self.fits:
             self.teacher.extend(logits.float().cpu())
 
-    def ask(self, teacher: LiveTeacher, loader: Evaluation) -> None:
+    def ask(self, teacher: LiveTeacher, loader: InOrder) -> None:
         """Let the teacher answer all images, unless that is too much to keep."""
         for _, logits in answers(teacher.model, loader, teacher.device):
             self.remember(logits)

@@ -89,8 +89,8 @@ def reorder_head(net: nn.Module, head: Head, there: Sequence[str], wanted: Seque
     """Put the outputs of `net` in the order of `wanted`, where its weights have the same classes in another order."""
     if tuple(there) == tuple(wanted) or sorted(there) != sorted(wanted):
         return
-    places = {name: place for place, name in enumerate(there)}
-    order = torch.tensor([places[name] for name in wanted])
+    rows = {name: row for row, name in enumerate(there)}
+    order = torch.tensor([rows[name] for name in wanted])
     state = net.state_dict()  # the tensors themselves
     for name in head.tensors:
         if state[name].ndim and len(state[name]) == len(order):
@@ -98,16 +98,6 @@ def reorder_head(net: nn.Module, head: Head, there: Sequence[str], wanted: Seque
 
 
 Shapes = Mapping[str, torch.Size]
-
-
-def find_head(build: Callable[[int], nn.Module], state: Mapping[str, Tensor]) -> Head | None:
-    """The head in `state`; None where `state` is not of this network.
-
-    Args:
-        build: the network for a number of classes.
-        state: weights by name.
-    """
-    return head_in(shapes_of(build), state)
 
 
 def shapes_of(build: Callable[[int], nn.Module]) -> Shapes:
@@ -162,24 +152,22 @@ def load(net: nn.Module, weights: Weights, name: str, but: Collection[str] = ())
     state = {
         key: value for key, value in weights.state.items() if key not in but and (key in own or not _is_counter(key))
     }
-    missing = [
-        f"{key} {list(value.shape)}"
-        for key, value in own.items()
-        if key not in state and key not in but and not _is_counter(key)
-    ]
-    unexpected = [f"{key} {list(value.shape)}" for key, value in state.items() if key not in own]
+    missing = [key for key in own if key not in state and key not in but and not _is_counter(key)]
+    unexpected = [key for key in state if key not in own]
+    both = {key: (value, own[key]) for key, value in state.items() if key in own}
     reshaped = [
-        f"{key} is {list(value.shape)}, expected {list(own[key].shape)}"
-        for key, value in state.items()
-        if key in own and value.shape != own[key].shape
+        f"{key} is {list(given.shape)}, expected {list(held.shape)}"
+        for key, (given, held) in both.items()
+        if given.shape != held.shape
     ]
     kinds = [
-        f"{key} is {value.dtype}, expected floats"
-        for key, value in state.items()
-        if key in own and own[key].is_floating_point() and not value.is_floating_point()
+        f"{key} is {given.dtype}, expected floats"
+        for key, (given, held) in both.items()
+        if held.is_floating_point() and not given.is_floating_point()
     ]
-    wrong = [*_some("missing", missing), *_some("not expected", unexpected), *_some("of another shape", reshaped)]
-    wrong += _some("of another kind", kinds)
+    wrong = _some("missing", [f"{key} {list(own[key].shape)}" for key in missing])
+    wrong += _some("not expected", [f"{key} {list(state[key].shape)}" for key in unexpected])
+    wrong += [*_some("of another shape", reshaped), *_some("of another kind", kinds)]
     if wrong:
         says = weights.architecture if weights.architecture != name else None
         holds = f"\n  It says that it holds {says}." if says else ""

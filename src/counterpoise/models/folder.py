@@ -75,8 +75,8 @@ class Description(BaseModel):
 
 def shipped_epoch(provenance: Mapping[str, Any]) -> str:
     """Whether a student is that of its run's "last" epoch, or of its "best" one; older ones are all of the last."""
-    told = provenance.get("epoch")
-    return str(told.get("ships", "last")) if isinstance(told, Mapping) else "last"
+    epoch = provenance.get("epoch")
+    return str(epoch.get("ships", "last")) if isinstance(epoch, Mapping) else "last"
 
 
 def find(path: Path) -> Path:

@@ -87,8 +87,8 @@ def arranged(state: State, fits: Callable[[State], bool], origin: str) -> tuple[
     if not found:
         return None
     if len(found) > 1:
-        places = " and ".join(f"'{prefix}'" for prefix, _ in found)
-        raise ModelError(f"{origin} holds several networks that fit, under {places}: save the one that is meant alone.")
+        names = " and ".join(f"'{prefix}'" for prefix, _ in found)
+        raise ModelError(f"{origin} holds several networks that fit, under {names}: save the one that is meant alone.")
     prefix, part = found[0]
     left = [key for key in state if key.removeprefix(prefix) not in part or not key.startswith(prefix)]
     if not left:

@@ -100,8 +100,8 @@ def replacing(path: Path) -> Iterator[Path]:
     except (OSError, SafetensorError) as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-        kept = f" The older {path.name} is intact." if path.exists() else ""
-        raise RunError(f"{path} could not be written: {reason(error)}.{kept}") from error
+        intact = f" The older {path.name} is intact." if path.exists() else ""
+        raise RunError(f"{path} could not be written: {reason(error)}.{intact}") from error
 
 
 @contextlib.contextmanager
@@ -131,8 +131,8 @@ def replacing_folder(path: Path) -> Iterator[Path]:
         _put(new, path)
         sync_folder(path.parent)
     except OSError as error:
-        kept = f" The older {path.name} is intact." if path.exists() else ""
-        raise RunError(f"{path} could not be written: {reason(error)}.{kept}") from error
+        intact = f" The older {path.name} is intact." if path.exists() else ""
+        raise RunError(f"{path} could not be written: {reason(error)}.{intact}") from error
     finally:
         shutil.rmtree(new, ignore_errors=True)
         standing(path)
@@ -199,13 +199,13 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     plain: dict[str, Tensor] = {}
     taken: set[int] = set()
     for name, tensor in tensors.items():
-        kept = tensor.detach().to("cpu").contiguous()
-        address = kept.untyped_storage().data_ptr()
-        plain[name] = kept.clone() if address in taken else kept  # safetensors takes no two tensors of one memory
+        value = tensor.detach().to("cpu").contiguous()
+        address = value.untyped_storage().data_ptr()
+        plain[name] = value.clone() if address in taken else value  # safetensors takes no two tensors of one memory
         taken.add(address)
     with replacing(path) as temporary:
-        told = dict(metadata or {})
-        save_file(plain, temporary, metadata={**told, CHECKSUM: _content_hash(plain, told)})
+        values = dict(metadata or {})
+        save_file(plain, temporary, metadata={**values, CHECKSUM: _content_hash(plain, values)})
         _order_header(temporary)
         temporary.chmod(0o666 & ~_umask)  # safetensors makes files that nobody else may read
 
@@ -232,8 +232,8 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     with safe_open(regular(path), "pt") as file:
         metadata: dict[str, str] = file.metadata() or {}
         tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    told = {key: value for key, value in metadata.items() if key != CHECKSUM}
-    if CHECKSUM in metadata and metadata[CHECKSUM] != _content_hash(tensors, told):
+    values = {key: value for key, value in metadata.items() if key != CHECKSUM}
+    if CHECKSUM in metadata and metadata[CHECKSUM] != _content_hash(tensors, values):
         raise ValueError("it has changed since it was written: its checksum is another one")
     return tensors, metadata
 

@@ -95,9 +95,7 @@ class Grid:
                 parts.append([*leading, index])
             else:
                 return None
-        return (
-            [part for part in parts if part != leading or len(parts) == 1] if self._fewest(leading) <= width else None
-        )
+        return [part for part in parts if part != leading or len(parts) == 1]
 
     def _table(self, part: Sequence[int], width: int, title: str) -> Table:
         table = Table(

@@ -26,7 +26,7 @@ def is_file(name: str) -> bool:
     return ".py:" in name
 
 
-def places(values: Any, key: str = "") -> Iterator[tuple[str, str]]:
+def named_code(values: Any, key: str = "") -> Iterator[tuple[str, str]]:
     """The dotted key and the name of all code in the values of a run file, of a section, or in a single name."""
     if isinstance(values, BaseModel):
         values = values.model_dump()
@@ -35,20 +35,20 @@ def places(values: Any, key: str = "") -> Iterator[tuple[str, str]]:
             yield key, values
     elif isinstance(values, Mapping):
         for below, value in values.items():
-            yield from places(value, f"{key}.{below}" if key else str(below))
+            yield from named_code(value, f"{key}.{below}" if key else str(below))
     elif isinstance(values, list | tuple):
         for value in values:
-            yield from places(value, key)
+            yield from named_code(value, key)
 
 
 def name(values: Any) -> None:
     """Remember the code in these values as named by the user: it may be run from now on, in this process."""
-    _named.update(_key(found) for _, found in places(values))
+    _named.update(_key(found) for _, found in named_code(values))
 
 
 def require(values: Any, origin: str) -> None:
     """Raise ConfigError where values out of a folder name code that the user has not named; `origin` is their file."""
-    foreign = [(key, found) for key, found in places(values) if _key(found) not in _named]
+    foreign = [(key, found) for key, found in named_code(values) if _key(found) not in _named]
     if foreign:
         raise ConfigError(
             f"{origin} names code, {foreign[0][1]}, and a folder gets to run none. Where you trust it, name it "
@@ -58,7 +58,7 @@ def require(values: Any, origin: str) -> None:
 
 def flags(values: Any) -> str:
     """The flags that name the code in these values, as a command line has them."""
-    return " ".join(f"--{key} {found}" for key, found in places(values))
+    return " ".join(f"--{key} {found}" for key, found in named_code(values))
 
 
 def load(name: str, kind: type[CounterpoiseError]) -> ModuleType:

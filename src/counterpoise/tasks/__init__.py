@@ -1,5 +1,5 @@
 """Kinds of task, one a file."""
 
-from counterpoise.tasks.base import Evaluation, Picture, Report, Score, Share, Task, get
+from counterpoise.tasks.base import Picture, Report, Score, Share, Task, get
 
-__all__ = ["Evaluation", "Picture", "Report", "Score", "Share", "Task", "get"]
+__all__ = ["Picture", "Report", "Score", "Share", "Task", "get"]

@@ -6,9 +6,9 @@ Nothing outside this room asks which task it is.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from torch import Tensor
 
@@ -19,27 +19,10 @@ if TYPE_CHECKING:
     import torch
 
     from counterpoise import config
-    from counterpoise.data.epochs import Batch, Epochs
+    from counterpoise.data.epochs import Epochs, InOrder
     from counterpoise.data.sources.base import ImageSet
     from counterpoise.models.network import VisionModel
     from counterpoise.objectives.composite import WeightedSum
-
-
-class Evaluation(Protocol):
-    """Batches of all images of a set, in order."""
-
-    @property
-    def images(self) -> ImageSet:
-        """The set."""
-
-    @property
-    def corrupt(self) -> list[str]:
-        """Names of the corrupt images seen so far."""
-
-    def shown(self) -> str:
-        """How images are shown in evaluation, in a few words."""
-
-    def __iter__(self) -> Iterator[Batch]: ...
 
 
 class Picture(NamedTuple):
@@ -140,7 +123,7 @@ class Task(ABC):
     @abstractmethod
     def eval_loader(
         self, images: ImageSet, model: VisionModel, data: config.Data, *, batch_size: int, share: Share = ALL
-    ) -> Evaluation:
+    ) -> InOrder:
         """The images as `model` is shown them when it is evaluated, `batch_size` large ones at once or fewer."""
 
     def answer(self, model: VisionModel, images: Tensor) -> Tensor:

@@ -30,7 +30,10 @@ SMALL_AT_ONCE = 250
 
 
 class TopScore(Score):
-    """Top-1 and top-5 accuracy in percent, and mean cross-entropy. Of five classes or fewer, top-5 says nothing."""
+    """Top-1 and top-5 accuracy in percent, and mean cross-entropy. Of five classes or fewer, top-5 says nothing.
+
+    Not by torchmetrics, which takes seconds to import and has three states where one tensor is summed over processes.
+    """
 
     def __init__(self, num_classes: int) -> None:
         self.num_classes = num_classes

@@ -21,6 +21,7 @@ from counterpoise.system.files import replacing
 
 _NARROWEST, _WIDEST = 192, 640  # pixels of a panel: smaller pictures are enlarged, larger ones reduced
 _GAP, _LINE, _SWATCH = 8, 20, 12
+_OPACITY = 0.6  # of the colors
 _GOLDEN_RATIO = (math.sqrt(5) - 1) / 2
 
 
@@ -36,34 +37,24 @@ def palette() -> NDArray[np.uint8]:
     return colors
 
 
-def write_mask(path: str | Path, mask: Tensor, colors: Sequence[Sequence[int]] | None = None) -> None:
+def write_mask(path: str | Path, mask: Tensor) -> None:
     """Write a mask as a palette PNG: it shows colors and holds classes, and can be read as a mask again.
 
     Args:
         mask: uint8 [H, W]; 255 is void.
-        colors: RGB of each class, 0 to 255; default: see `palette`.
     """
     picture = Image.fromarray(mask.cpu().to(torch.uint8).numpy())
-    picture.putpalette(_colors(colors).tobytes())  # makes it mode P
+    picture.putpalette(palette().tobytes())  # makes it mode P
     _save(picture, Path(path))
 
 
-def overlay(
-    path: str | Path,
-    image: Any,
-    masks: Mapping[str, Tensor],
-    classes: Sequence[str],
-    colors: Sequence[Sequence[int]] | None = None,
-    opacity: float = 0.6,
-) -> None:
+def overlay(path: str | Path, image: Any, masks: Mapping[str, Tensor], classes: Sequence[str]) -> None:
     """Write a picture and masks laid over it side by side, as PNG, with a legend of the classes that occur.
 
     Args:
         image: path, PIL image, uint8 array [H, W, 3] or uint8 tensor [3, H, W].
         masks: by the title of their panel, such as truth, teacher, student alone, distilled; uint8 [H, W], 255 is void.
         classes: names of the classes.
-        colors: RGB of each class, 0 to 255; default: see `palette`.
-        opacity: of the colors, 0 to 1.
 
     Raises:
         DataError: the picture cannot be read, or a mask is not of its size. RunError: the file cannot be written.
@@ -71,7 +62,7 @@ def overlay(
     if isinstance(image, Tensor):
         image = image.cpu().permute(1, 2, 0).numpy()
     picture = decode(image)
-    shades = _colors(colors)
+    shades = palette()
     layers = {title: mask.cpu().to(torch.uint8).numpy() for title, mask in masks.items()}
     panels = {"image": picture}
     for title, mask in layers.items():
@@ -79,7 +70,7 @@ def overlay(
             raise DataError(
                 f"Mask '{title}' is {list(mask.shape)}, and the picture [{picture.height}, {picture.width}]."
             )
-        panels[title] = Image.blend(picture, Image.fromarray(shades[mask]), opacity)
+        panels[title] = Image.blend(picture, Image.fromarray(shades[mask]), _OPACITY)
     present = sorted(set().union(*(np.unique(mask).tolist() for mask in layers.values())))
     legend = [(_title(index, classes), tuple(shades[index].tolist())) for index in present]
     _save(_sheet(panels, legend), Path(path))
@@ -93,12 +84,12 @@ def _sheet(panels: Mapping[str, Image.Image], legend: Sequence[tuple[str, tuple[
     resampling = Image.Resampling.NEAREST if scale >= 1 else Image.Resampling.BOX
     font = ImageFont.load_default(size=14)
     total = _GAP + len(panels) * (width + _GAP)
-    places, left, top = [], _GAP, _LINE + height + _GAP
+    corners, left, top = [], _GAP, _LINE + height + _GAP
     for name, _ in legend:
         needed = _SWATCH + 4 + math.ceil(font.getlength(name)) + 2 * _GAP
         if left > _GAP and left + needed > total:
             left, top = _GAP, top + _LINE
-        places.append((left, top))
+        corners.append((left, top))
         left += needed
     sheet = Image.new("RGB", (total, top + _LINE + _GAP if legend else top), "white")
     pen = ImageDraw.Draw(sheet)
@@ -106,7 +97,7 @@ def _sheet(panels: Mapping[str, Image.Image], legend: Sequence[tuple[str, tuple[
         x = _GAP + number * (width + _GAP)
         pen.text((x, 1), title, fill="black", font=font)
         sheet.paste(panel.resize((width, height), resampling), (x, _LINE))
-    for (name, color), (x, y) in zip(legend, places, strict=True):
+    for (name, color), (x, y) in zip(legend, corners, strict=True):
         pen.rectangle((x, y + 3, x + _SWATCH, y + 3 + _SWATCH), fill=color, outline="black")
         pen.text((x + _SWATCH + 4, y), name, fill="black", font=font)
     return sheet
@@ -115,13 +106,6 @@ def _sheet(panels: Mapping[str, Image.Image], legend: Sequence[tuple[str, tuple[
 def _save(picture: Image.Image, path: Path) -> None:
     with replacing(path) as temporary:
         picture.save(temporary, format="PNG")
-
-
-def _colors(given: Sequence[Sequence[int]] | None) -> NDArray[np.uint8]:
-    colors = palette()
-    if given is not None:
-        colors[: len(given)] = np.asarray(given, dtype=np.uint8)
-    return colors
 
 
 def _title(index: int, classes: Sequence[str]) -> str:

@@ -49,8 +49,8 @@ class ResidentTeacher:
         self.stored = stored
         self.resident = stored.source
         slots = self.resident.header.slots
-        self._places = torch.full((slots[-1] + 1,), -1)
-        self._places[list(slots)] = torch.arange(len(slots))
+        self._slot_numbers = torch.full((slots[-1] + 1,), -1)
+        self._slot_numbers[list(slots)] = torch.arange(len(slots))
 
     def rows(self, epoch: int, indices: Tensor) -> Tensor:
         """Which record holds each sample's view in an epoch: int64 [n]; indices int64 [n] on the CPU.
@@ -62,7 +62,7 @@ class ResidentTeacher:
         samples = indices if self.stored.positions is None else self.stored.positions[indices]
         if not bool(self.resident.has(samples, slots).all()):
             raise StoreError(f"Store {self.resident.name} lacks views that epoch {epoch} shows.")
-        return self._places[slots] * self.resident.header.count + samples
+        return self._slot_numbers[slots] * self.resident.header.count + samples
 
     def logits(self, rows: Tensor) -> Tensor:
         """float32 [n, *shape] of records; rows int64 [n] on the device. Waits for nothing."""

@@ -159,9 +159,9 @@ class LoaderTeacher:
         waiting: deque[tuple[Batch, Future[Read]]] = deque()
         with ThreadPoolExecutor(1, thread_name_prefix="teacher-store") as reader:
             # Drawn for all samples at once: for a batch alone it takes as long as all else that is done here.
-            drawn = reader.submit(self.slots, epoch).result
+            slots_of_epoch = reader.submit(self.slots, epoch).result
             for batch in batches:
-                waiting.append((batch, reader.submit(self._read, drawn, batch.indices)))
+                waiting.append((batch, reader.submit(self._read, slots_of_epoch, batch.indices)))
                 if len(waiting) > AHEAD:
                     ready, answer = waiting.popleft()
                     yield ready, answer.result()
@@ -186,8 +186,8 @@ class LoaderTeacher:
             return self.loader.numbers(epoch, torch.arange(count))
         return torch.tensor(epoch if kind == "epochs" else 0).expand(count)
 
-    def _read(self, drawn: Callable[[], Tensor], indices: Tensor) -> Read:
-        slots = drawn()[indices]
+    def _read(self, slots_of_epoch: Callable[[], Tensor], indices: Tensor) -> Read:
+        slots = slots_of_epoch()[indices]
         indices = indices if self.positions is None else self.positions[indices]
         known = torch.ones(len(indices), dtype=torch.bool) if self.live is None else self.store.has(indices, slots)
         logits = self.source.logits(indices[known], slots[known])

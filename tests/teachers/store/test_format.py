@@ -138,7 +138,7 @@ def test_stores_of_the_first_format_are_read_extended_and_not_mixed(kit: Any, tm
     assert verify(old) == []
     assert kit.record(new, kit.header(precision="int8"))
     with pytest.raises(StoreError, match="format of the records: 1 in the store, 2 given"):
-        merge(tmp_path / "both", [old, new])
+        merge(old, new, out=tmp_path / "both")
 
 
 def test_numbers_are_written_as_runs() -> None:

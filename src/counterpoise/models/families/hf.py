@@ -72,18 +72,18 @@ def publish(name: str, request: Request, pretrained: bool | str) -> checkpoint.W
     if name in SIZES:
         path = published.from_hub(f"nvidia/mit-{name[-2:]}", FILES, None, f"the encoder of hf/{name}")
         return checkpoint.Weights(str(path), checkpoint.read(path).state)
-    place = Path(name)
-    folder = _read(place)
-    path = next((place / file for file in FILES if (place / file).is_file()), place / FILES[0])
-    if not path.is_file():
-        raise ModelError(f"{place} holds no weights: expected {' or '.join(FILES)} beside config.json.")
-    mean, std = _normalization(place)
-    named = not all(re.fullmatch(r"LABEL_\d+", label) for label in folder.classes)
+    path = Path(name)
+    held = _read(path)
+    weights = next((path / file for file in FILES if (path / file).is_file()), path / FILES[0])
+    if not weights.is_file():
+        raise ModelError(f"{path} holds no weights: expected {' or '.join(FILES)} beside config.json.")
+    mean, std = _normalization(path)
+    named = not all(re.fullmatch(r"LABEL_\d+", label) for label in held.classes)
     return checkpoint.Weights(
-        str(path),
-        checkpoint.read(path).state,
-        arguments=folder.arguments,
-        classes=folder.classes if named else None,
+        str(weights),
+        checkpoint.read(weights).state,
+        arguments=held.arguments,
+        classes=held.classes if named else None,
         mean=mean,
         std=std,
     )
@@ -173,20 +173,20 @@ def _config(transformers: Any, name: str, arguments: Mapping[str, Any], count: i
         raise cannot_build(f"hf/{name}", arguments, error) from error
 
 
-def _read(place: Path) -> Folder:
-    config = _json(place / "config.json")
+def _read(folder: Path) -> Folder:
+    config = _json(folder / "config.json")
     kind = config.get("model_type")
     if kind != "segformer":
-        raise ModelError(f"{place / 'config.json'} describes a network of type {kind}, expected segformer.")
+        raise ModelError(f"{folder / 'config.json'} describes a network of type {kind}, expected segformer.")
     if config.get("num_channels", 3) != 3:
-        raise ModelError(f"{place / 'config.json'}: num_channels is {config['num_channels']}, expected 3.")
+        raise ModelError(f"{folder / 'config.json'}: num_channels is {config['num_channels']}, expected 3.")
     labels = config.get("id2label") or {"0": "LABEL_0", "1": "LABEL_1"}  # transformers writes none where they are these
     classes = tuple(str(labels[key]) for key in sorted(labels, key=int))
     return Folder({key: config[key] for key in ARGUMENTS if key in config}, classes)
 
 
-def _normalization(place: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    path = place / "preprocessor_config.json"
+def _normalization(folder: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    path = folder / "preprocessor_config.json"
     held = _json(path) if path.is_file() else {}
     return tuple(held.get("image_mean", MEAN)), tuple(held.get("image_std", STD))
 

@@ -86,9 +86,9 @@ def publish(name: str, request: Request, pretrained: bool | str) -> checkpoint.W
     tag = pretrained if isinstance(pretrained, str) else "imagenet" if "imagenet" in kinds else next(iter(kinds), "")
     if tag not in kinds:
         raise ModelError(unknown(f"Tag of the encoder {encoder}", tag, list(kinds)))
-    place = (kinds[tag]["revision"], f"the encoder of smp/{name}")
-    path = published.from_hub(kinds[tag]["repo_id"], ["model.safetensors"], *place)
-    settings = json.loads(published.from_hub(kinds[tag]["repo_id"], ["config.json"], *place).read_text())
+    source = (kinds[tag]["revision"], f"the encoder of smp/{name}")
+    path = published.from_hub(kinds[tag]["repo_id"], ["model.safetensors"], *source)
+    settings = json.loads(published.from_hub(kinds[tag]["repo_id"], ["config.json"], *source).read_text())
     return checkpoint.Weights(
         str(path), checkpoint.read(path).state, mean=tuple(settings["mean"]), std=tuple(settings["std"])
     )
@@ -241,6 +241,6 @@ def _drop(net: nn.Module, unused: set[str]) -> None:
     gone: list[str] = []
     for name, module in list(net.named_modules()):
         held = {f"{name}.{key}" for key, _ in module.named_parameters()}
-        if held and held <= unused and not any(name.startswith(f"{place}.") for place in gone):
+        if held and held <= unused and not any(name.startswith(f"{above}.") for above in gone):
             net.set_submodule(name, Unused())
             gone.append(name)

@@ -61,11 +61,11 @@ class Codec(ABC):
         self.fields = fields
         self.dtype = np.dtype([(name, kind, tuple(inner)) for name, kind, inner in fields])
         self.row_bytes = self.dtype.itemsize
-        self._places: dict[str, tuple[int, int, torch.dtype, list[int]]] = {}
+        self._extents: dict[str, tuple[int, int, torch.dtype, list[int]]] = {}
         start = 0
         for name, kind, inner in fields:
             stop = start + np.dtype(kind).itemsize * prod(inner)
-            self._places[name] = (start, stop, _TORCH[kind], inner)
+            self._extents[name] = (start, stop, _TORCH[kind], inner)
             start = stop
 
     def encode(self, logits: Tensor) -> Tensor:
@@ -85,20 +85,17 @@ class Codec(ABC):
             raise StoreError("The teacher gave logits that are not finite; a store of them would be of no use.")
         return self._encode(logits)
 
+    @abstractmethod
     def decode(self, records: Tensor) -> Tensor:
         """Logits of records: uint8 [N, row_bytes] to float32 [N, *shape], on the same device."""
-        return self._decode(records)
 
     @abstractmethod
     def _encode(self, logits: Tensor) -> Tensor: ...
 
-    @abstractmethod
-    def _decode(self, records: Tensor) -> Tensor: ...
-
     def _pack(self, values: Mapping[str, Tensor]) -> Tensor:
         """Records from tensors [N, ...] of their fields."""
         columns = []
-        for name, (_, _, dtype, _) in self._places.items():
+        for name, (_, _, dtype, _) in self._extents.items():
             stored = values[name].to(dtype)
             if dtype.is_floating_point and not stored.isfinite().all():
                 raise StoreError(
@@ -110,7 +107,7 @@ class Codec(ABC):
 
     def _field(self, records: Tensor, name: str) -> Tensor:
         """One field of records, [N, ...] in its dtype."""
-        start, stop, dtype, inner = self._places[name]
+        start, stop, dtype, inner = self._extents[name]
         part = records[:, start:stop]
         if dtype != torch.uint8:
             # A copy even where torch would call it contiguous: a single record may lie at any address.
@@ -132,7 +129,7 @@ class Floating(Codec):
     def _encode(self, logits: Tensor) -> Tensor:
         return self._pack({"logits": logits})
 
-    def _decode(self, records: Tensor) -> Tensor:
+    def decode(self, records: Tensor) -> Tensor:
         return self._field(records, "logits").to(torch.float32)
 
 
@@ -155,7 +152,7 @@ class _Headed(Codec):
     def _split(self, largest: Tensor, where: Tensor) -> dict[str, Tensor]:
         """The fields of a head: values [N, head + further, ...] and places [N, head, ...], descending."""
         values = {"top": largest[:, :1], "below": largest[:, :1] - largest[:, 1:], "where": where}
-        return {name: value for name, value in values.items() if name in self._places}
+        return {name: value for name, value in values.items() if name in self._extents}
 
     def _join(self, records: Tensor, logits: Tensor) -> Tensor:
         """Put the head of records in its places, in place."""
@@ -217,7 +214,7 @@ class Uniform(_Coded):
         head = self._split(largest[:, : self.head], where[:, : self.head])
         return self._pack({**head, "low": low, "scale": scale, "codes": self._pack_codes(steps)})
 
-    def _decode(self, records: Tensor) -> Tensor:
+    def decode(self, records: Tensor) -> Tensor:
         low, scale = (self._field(records, name).to(torch.float32) for name in ("low", "scale"))
         return self._join(records, torch.addcmul(low, self._codes(records).to(torch.float32), scale))
 
@@ -246,7 +243,7 @@ class Halves(_Coded):
         )
         return self._pack({**head, "codes": self._pack_codes(steps)})
 
-    def _decode(self, records: Tensor) -> Tensor:
+    def decode(self, records: Tensor) -> Tensor:
         low, _, over, under = self._ends(self._field(records, "top"), self._field(records, "below"))
         codes = self._codes(records)
         below = codes.clamp(max=self.lower)
@@ -277,7 +274,7 @@ class TopK(_Headed):
         rest = others.logsumexp(1, keepdim=True) - float(np.log(self.shape[0] - self.head))
         return self._pack({**self._split(largest, where), "rest": rest})
 
-    def _decode(self, records: Tensor) -> Tensor:
+    def decode(self, records: Tensor) -> Tensor:
         rest = self._field(records, "rest")
         return self._join(records, rest.expand(-1, *self.shape).clone())
 

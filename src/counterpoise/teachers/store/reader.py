@@ -82,9 +82,9 @@ class _Views:
 
     def has(self, indices: Tensor, slots: Tensor) -> Tensor:
         """bool [N]: which of these views are in the store; indices and slots int64 [N] on the CPU."""
-        return torch.from_numpy(self._places(indices.numpy(), slots.numpy()) >= 0)
+        return torch.from_numpy(self._slot_numbers(indices.numpy(), slots.numpy()) >= 0)
 
-    def _places(self, indices: np.ndarray[Any, Any], slots: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    def _slot_numbers(self, indices: np.ndarray[Any, Any], slots: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """Which of the recorded slots each is, -1 where it is none or there is no such sample."""
         inside = (slots >= 0) & (slots < len(self._position)) & (indices >= 0) & (indices < self.header.count)
         return np.where(inside, self._position[np.where(inside, slots, 0)], -1)
@@ -93,14 +93,14 @@ class _Views:
         if indices.shape != slots.shape or indices.ndim != 1:
             raise StoreError(f"indices and slots must be [N] both, got {list(indices.shape)} and {list(slots.shape)}.")
         samples = indices.numpy()
-        places = self._places(samples, slots.numpy())
-        if (places < 0).any():
-            first = int((places < 0).argmax())
+        numbers = self._slot_numbers(samples, slots.numpy())
+        if (numbers < 0).any():
+            first = int((numbers < 0).argmax())
             raise StoreError(
                 f"View {int(slots[first])} of sample {int(indices[first])} is not in store {self.name}, which holds "
                 f"views {words(self.header.slots)} of samples 0-{self.header.count - 1}. {self._advice()}"
             )
-        return samples, places
+        return samples, numbers
 
     def _advice(self) -> str:
         if self.header.kind == "epochs":
@@ -126,13 +126,13 @@ class Store(_Views):
         self._kind: Callable[[Path], _File] = _Mapped if mapped else _Positional
 
     @classmethod
-    def open(cls, address: str | os.PathLike[str], *, cache: Path | None = None, check: bool = True) -> Store:
+    def open(cls, address: str | os.PathLike[str], *, cache: Path | None = None) -> Store:
         """Open a folder, or an address that fsspec knows (s3://, gs://, https://, memory://).
+
+        Each chunk is compared with its checksum when it is first read, or fetched: 0.6 s a GB.
 
         Args:
             cache: folder for the chunks of stores at an address; None: counterpoise/stores in the user's cache folder.
-            check: compare each chunk with its checksum when it is first read, 0.6 s a GB. Chunks from an address
-                always are.
 
         Raises:
             StoreError: no store is there, its recording is not finished, or chunks are missing or truncated.
@@ -151,7 +151,7 @@ class Store(_Views):
             what = "is missing" if there is None else f"has {there} bytes, not {index.header.chunk_size(first)}"
             more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
             raise StoreError(f"Chunk {first.name} of store {path} {what}{more}. Record again to mend it.")
-        return cls(index, str(path), partial(_within, path / CHUNKS), check)
+        return cls(index, str(path), partial(_within, path / CHUNKS), check=True)
 
     def logits(self, indices: Tensor, slots: Tensor) -> Tensor:
         """float32 [N, *shape] of samples in views; indices and slots int64 [N] on the CPU.
@@ -163,10 +163,10 @@ class Store(_Views):
 
     def records(self, indices: Tensor, slots: Tensor) -> Tensor:
         """The same not yet decoded, uint8 [N, row_bytes]: decode it where it is needed by `header.codec`."""
-        samples, places = self._require(indices, slots)
+        samples, numbers = self._require(indices, slots)
         size = self.header.codec.row_bytes
         parts, rows = np.divmod(samples, self.header.rows_per_chunk)
-        chunks = (places * self.header.parts + parts).tolist()
+        chunks = (numbers * self.header.parts + parts).tolist()
         # One call for all: a Python loop of copies, or numpy's gather in each chunk, takes several times as long.
         records = bytearray().join(
             [self._file(chunk).read(offset, size) for chunk, offset in zip(chunks, (rows * size).tolist(), strict=True)]
@@ -179,12 +179,12 @@ class Store(_Views):
         """All of it on a device, as records: `header.bytes` large."""
         header = self.header
         whole = torch.empty(len(header.slots) * header.count, header.codec.row_bytes, dtype=torch.uint8, device=device)
-        place = 0
+        first = 0
         for number, chunk in enumerate(header.chunks()):
             data = bytearray(self._file(number).read(0, header.chunk_size(chunk)))
             rows = torch.frombuffer(data, dtype=torch.uint8).view(-1, header.codec.row_bytes)
-            whole[place : place + len(rows)] = rows
-            place += len(rows)
+            whole[first : first + len(rows)] = rows
+            first += len(rows)
         return Resident(header, self.name, whole)
 
     def close(self) -> None:
@@ -242,6 +242,6 @@ class Resident(_Views):
 
     def logits(self, indices: Tensor, slots: Tensor) -> Tensor:
         """float32 [N, *shape] on its device; indices and slots int64 [N] on the CPU. Raises StoreError as a Store."""
-        samples, places = self._require(indices, slots)
-        rows = torch.from_numpy(places * self.header.count + samples).to(self.data.device, non_blocking=True)
+        samples, numbers = self._require(indices, slots)
+        rows = torch.from_numpy(numbers * self.header.count + samples).to(self.data.device, non_blocking=True)
         return self.header.codec.decode(self.data.index_select(0, rows))

@@ -24,11 +24,8 @@ def is_address(address: str | os.PathLike[str]) -> bool:
     return isinstance(address, str) and "://" in address
 
 
-def default_cache() -> Path:
-    """Where chunks are kept: counterpoise/stores in the user's cache folder."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "counterpoise" / "stores"
-
-
+# fsspec's own file caches download straight to a file's last name, so that simplecache takes half a download for whole,
+# and two processes write into one another; and a file may be of any size.
 class Cache:
     """The chunks of one remote store, in a folder of their own below `root`.
 
@@ -56,7 +53,8 @@ class Cache:
                 raise StoreError(f"The recording at {self.address} is not finished.") from None
             raise StoreError(f"{self.address}/{INDEX} cannot be read: {_words(error)}.") from None
         self.index = parse(text.decode("utf-8", "replace"), f"{self.address}/{INDEX}")
-        self.folder = (root or default_cache()) / hashlib.sha256(text).hexdigest()[:32]
+        users = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "counterpoise" / "stores"
+        self.folder = (root or users) / hashlib.sha256(text).hexdigest()[:32]
 
     def _connect(self) -> None:
         import fsspec  # type: ignore[import-untyped]

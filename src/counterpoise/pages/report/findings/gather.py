@@ -12,6 +12,7 @@ from torch import Tensor
 
 from counterpoise import config, tasks
 from counterpoise.data import sources
+from counterpoise.data.epochs import InOrder
 from counterpoise.data.sources.base import UNLABELED, ImageSet
 from counterpoise.engine.assemble import build_teacher
 from counterpoise.engine.evaluator import in_classes_of
@@ -126,7 +127,7 @@ def _asked(
     gauges = {name: Gauge(student.num_classes, sigmoid=sigmoid) for name in asked}
     # Models that see images alike share what was decoded.
     views = {name: (model.input_size, model.crop_share, model.fit, model.scenes) for name, model in models.items()}
-    loaders: dict[Any, tasks.Evaluation] = {}
+    loaders: dict[Any, InOrder] = {}
     for name, model in models.items():
         model.to(device).eval()
         if views[name] not in loaders:
