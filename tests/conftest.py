@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 # Small tensors are faster on one thread, and waiting threads slow down whatever else the machine does. Before torch.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # no processes of its own, which import torch again
 os.environ["COLUMNS"] = "80"  # whatever terminal the tests are run in; what is wider or narrower says so itself
 # A shell that starts the tests in the background has them ignore Ctrl-C, and every process that they start with them.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from counterpoise.config import Schedule, Term
 from counterpoise.errors import ConfigError
 from counterpoise.objectives.base import Objective, entries
-from counterpoise.objectives.composite import WeightedSum
+from counterpoise.objectives.composite import WeightedSum, described
 from counterpoise.objectives.targets import Sum
 from counterpoise.outputs import Outputs
 from counterpoise.system import own_code
@@ -156,3 +156,8 @@ def test_a_schedule_reaches_the_host_of_a_wrapper() -> None:
     objective.set_progress(0.5)
     fixed = WeightedSum({"standardized": Term(of="balance", reverse_weight=2.0)})
     torch.testing.assert_close(objective(STUDENT, TEACHER, TARGET).total, fixed(STUDENT, TEACHER, TARGET).total)
+
+
+def test_the_terms_of_a_run_are_told_on_one_line() -> None:
+    terms = {"cross_entropy": Term(weight=0.5), "balance": Term(weight=2.0, forward_temperature=4.0)}
+    assert described(terms) == "0.5 x cross_entropy + 2 x balance (forward_temperature 4.0)"

@@ -91,3 +91,9 @@ def test_class_weight_must_fit_the_logits_and_a_target_of_classes() -> None:
     for call in (lambda: loss(logits, None, mixed), lambda: means(loss.terms(Outputs(logits), None, mixed))):
         with pytest.raises(ObjectiveError, match="class_weight needs a class for each sample"):
             call()
+
+
+@pytest.mark.parametrize("smoothing", [-0.1, 1.0])
+def test_smoothing_leaves_something_of_the_label(smoothing: float) -> None:
+    with pytest.raises(ObjectiveError, match=r"label_smoothing must be in \[0, 1\)"):
+        CrossEntropy(label_smoothing=smoothing)
