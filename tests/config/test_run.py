@@ -27,7 +27,7 @@ from counterpoise.errors import ConfigError
         ({"data": {"views": {"scale": [0.9, 0.1]}}}, "scale must rise"),
         ({"data": {"scenes": {"scale": [0.0, 1.0]}}}, "scale must be positive"),
         ({"data": {"scenes": {"jitter": 1.5}}}, "jitter: input should be less than or equal to 1, got 1.5"),
-        ({"data": {"scenes": {"size": [0, 8]}}}, "size must be 1 to"),
+        ({"data": {"scenes": {"size": [0, 8]}}}, "data.scenes.size.0: input should be greater than or equal to 1"),
         ({"student": {"std": [0.2, 0.0, 0.2]}}, "must be positive"),
         ({"objective": {}}, "at least one term"),
         ({"objective": {"balance": {"weight": {"shape": "linear", "start": 1.0}}}}, "a linear schedule needs 'end'"),

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 LARGEST_EDGE = 16_384
 """Of a view or of a network's input, in pixels."""
+Edge = Annotated[int, Field(ge=1, le=LARGEST_EDGE)]
 MOST_REDUCED = 1024
 """How many times smaller than they are scenes are shown at most."""
 BATCH_BYTES = 2**34
@@ -97,7 +98,7 @@ class Views(Section):
 class Scenes(Section):
     """How an image with a mask is shown, for segmentation. Training views are drawn as those of `views` are."""
 
-    size: tuple[int, int] | None = Field(
+    size: tuple[Edge, Edge] | None = Field(
         None, description="height and width of a training view; default: data.size, or that of the scenes"
     )
     reduction: float = Field(
@@ -109,7 +110,7 @@ class Scenes(Section):
     scale: tuple[float, float] = Field((0.5, 2.0), description="smallest and largest enlargement of a training view")
     flip: bool = Field(True, description="mirror half of the views")
     jitter: float = Field(0.0, ge=0.0, le=1.0, description="strength of changes in brightness, contrast, saturation")
-    window: tuple[int, int] | None = Field(
+    window: tuple[Edge, Edge] | None = Field(
         None, description="height and width of a window that slides over a scene in evaluation; default: whole scenes"
     )
     resolution: Literal["full", "logits"] = Field(
@@ -122,10 +123,6 @@ class Scenes(Section):
     def _ranges(self) -> Scenes:
         if not 0 < self.scale[0] <= self.scale[1]:
             raise ValueError(f"scale must be positive and rise, got {list(self.scale)}")
-        for name in ("size", "window"):
-            value = getattr(self, name)
-            if value is not None and not 1 <= min(value) <= max(value) <= LARGEST_EDGE:
-                raise ValueError(f"{name} must be 1 to {LARGEST_EDGE} pixels, got {list(value)}")
         if self.scale[1] > 16:
             raise ValueError(f"scale enlarges by up to 16, got {list(self.scale)}")
         return self
@@ -167,10 +164,8 @@ class Data(Section):
         None, ge=1, le=65535, description="value that is white in gray files of 16 bits, such as 4095; default: 65535"
     )
     max_megapixels: Positive = Field(179.0, description="larger pictures are refused, before they fill the memory")
-    size: int | None = Field(
+    size: Edge | None = Field(
         None,
-        ge=1,
-        le=LARGEST_EDGE,
         description="edge in pixels of training views, and of pictures for networks without an input size; default: "
         "see data.views.size",
     )
@@ -200,8 +195,8 @@ class Model(Section):
     arguments: dict[str, Any] = Field(default_factory=dict, description="further arguments of the network, by name")
     mean: Channels | None = Field(None, description="channel means of pixels in [0, 1]; default: the network's own")
     std: Channels | None = Field(None, description="channel deviations; default: the network's own")
-    input_size: int | None = Field(
-        None, ge=1, le=LARGEST_EDGE, description="edge in pixels that images are resized to; default: the network's own"
+    input_size: Edge | None = Field(
+        None, description="edge in pixels that images are resized to; default: the network's own"
     )
 
     @field_validator("pretrained", mode="before")
@@ -317,11 +312,6 @@ class Train(Section):
     tensorboard: bool = Field(False, description="write TensorBoard files beside metrics.jsonl (extra: tensorboard)")
 
 
-def default_objective() -> dict[str, Term]:
-    """Cross-entropy and Balance Divergence."""
-    return {"cross_entropy": Term(weight=1.0), "balance": Term(weight=1.0)}
-
-
 class Run(Section):
     """A whole run."""
 
@@ -332,7 +322,7 @@ class Run(Section):
     teacher: Teacher | None = Field(None, description="the network that is imitated; none for train")
     student: Student = Field(default_factory=Student, description="the network that is trained")
     objective: dict[str, Term] = Field(
-        default_factory=default_objective,
+        default_factory=lambda: {"cross_entropy": Term(weight=1.0), "balance": Term(weight=1.0)},
         description="terms by name, each with its weight and the objective's arguments",
     )
     train: Train = Field(default_factory=Train, description="the training loop")
