@@ -84,7 +84,6 @@ def _rows(
     networks, times = findings.get("networks", {}), findings.get("latency", {}).get("ms", {})
     if reading.teacher and not any(method.role == "teacher" for method in methods):
         value = reading.teacher.get(metric)
-        told = reading.provenance.get("teacher")
         rows.insert(
             0,
             {
@@ -96,7 +95,7 @@ def _rows(
                 "runs": 1,
                 "mean": value,
                 "values": [] if value is None else [value],
-                "network": (told or {}).get("architecture", "") if isinstance(told, dict) else "",
+                "network": reading.teacher_told.get("architecture", ""),
             },
         )
     for row in rows:

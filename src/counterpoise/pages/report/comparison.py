@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,9 @@ from counterpoise import config
 from counterpoise.config.keys import flatten
 from counterpoise.pages.report import charts
 from counterpoise.pages.report.methods import Claim, Method, different
+from counterpoise.pages.report.reading import spelled
+from counterpoise.pages.report.reading import table as read_table
 from counterpoise.pages.report.words import MINUS, NONE, short
-from counterpoise.system.files import regular
 
 DIFFERENCES, TABLE = "differences.csv", "table.csv"
 KEYS = 60
@@ -26,7 +26,7 @@ def find(path: Path) -> Path | None:
 
 def claim(folder: Path | None) -> Claim:
     """The one difference that a comparison named before anything was trained."""
-    for row in _rows(folder / DIFFERENCES, []) if folder is not None else []:
+    for row in read_table(folder / DIFFERENCES, []) if folder is not None else []:
         if row.get("primary") == "yes":
             return row.get("pair", ""), row.get("method", ""), row.get("baseline", "")
     return None
@@ -72,15 +72,6 @@ def _shown(value: Any) -> str:
     return short(", ".join(map(str, value)) if isinstance(value, list) else value, 80)
 
 
-def _rows(file: Path, missing: list[str]) -> list[dict[str, str]]:
-    try:
-        with regular(file).open(newline="", encoding="utf-8", errors="replace") as lines:
-            return [{key: value or "" for key, value in row.items() if key} for row in csv.DictReader(lines)][:500]
-    except (OSError, csv.Error) as error:
-        missing.append(f"{file.name} cannot be read: {error}.")
-        return []
-
-
 def _table(file: Path, missing: list[str]) -> list[dict[str, Any]]:
     return [
         {
@@ -88,33 +79,25 @@ def _table(file: Path, missing: list[str]) -> list[dict[str, Any]]:
             "method": row.get("method", ""),
             "n": row.get("n", ""),
             "diverged": row.get("diverged", ""),
-            **{key: _number(row.get(key)) for key in ("last_mean", "last_std", "best_mean", "best_std", "params")},
+            **{key: spelled(row.get(key)) for key in ("last_mean", "last_std", "best_mean", "best_std", "params")},
         }
-        for row in _rows(file, missing)
+        for row in read_table(file, missing)
     ]
 
 
 def _differences(file: Path, missing: list[str]) -> list[dict[str, Any]]:
-    rows = _rows(file, missing)
+    rows = read_table(file, missing)
     pairs = {row.get("pair") for row in rows}
     return [
         {
             "name": (f"{short(row.get('pair'), 24)}: " if len(pairs) > 1 else "")
             + f"{short(row.get('method'), 24)} {MINUS} {short(row.get('baseline'), 24)}",
             "color": "student" if row.get("primary") == "yes" else "ink",
-            "mean": _number(row.get("difference")),
-            "low": _number(row.get("low")),
-            "high": _number(row.get("high")),
+            "mean": spelled(row.get("difference")),
+            "low": spelled(row.get("low")),
+            "high": spelled(row.get("high")),
             "n": row.get("n", ""),
             "verdict": row.get("verdict", ""),
         }
         for row in rows
     ]
-
-
-def _number(text: str | None) -> float | None:
-    try:
-        value = float(text or "")
-    except ValueError:
-        return None
-    return value if abs(value) < float("inf") else None

@@ -33,7 +33,7 @@ def _scores(methods: Sequence[Method], reading: Reading, metric: str) -> Chart |
     series = []
     for method in methods:
         run = reading if reading in method.runs else method.typical(metric)
-        points = _by_epoch(run, "val", metric)
+        points = _points(run.epochs, "epoch", metric, "val")
         if len(points) > 1 and (method.role != "teacher" or len(methods) == 1):
             series.append({"name": method.name, "color": method.color, "points": points})
     if not series:
@@ -51,53 +51,47 @@ def _scores(methods: Sequence[Method], reading: Reading, metric: str) -> Chart |
     )
 
 
-def _by_epoch(reading: Reading, group: str, name: str) -> list[tuple[float, float]]:
-    """A number of each evaluation, where it was logged."""
+def _points(lines: Sequence[Mapping[str, Any]], across: str, name: str, group: str = "") -> list[tuple[float, float]]:
+    """(epoch from 1, or step, value) of the lines of the log that hold a number, in a group where one is given."""
+    start = 1 if across == "epoch" else 0
     return [
-        (_at(line, "epoch") + 1, values[name])
-        for line in reading.epochs
-        if name in (values := numbers(line.get(group)))
+        (numbers(line).get(across, 0.0) + start, values[name])
+        for line in lines
+        if name in (values := numbers(line.get(group) if group else line))
     ]
 
 
-def _at(line: Mapping[str, Any], key: str) -> float:
-    """Where a line of the log belongs."""
-    return numbers(line).get(key, 0.0)
-
-
 def _terms(reading: Reading) -> Chart | None:
-    names = list(dict.fromkeys(name for line in reading.epochs for name in numbers(line.get("terms"))))
-    lines, across = reading.epochs, "epoch"
-    if len(lines) < 3:
-        names = list(dict.fromkeys(name for line in reading.steps for name in numbers(line.get("terms"))))
-        lines, across = reading.steps, "step"
-    series = []
-    for name, color in zip(names, SERIES, strict=False):
-        points = [
-            (_at(line, "epoch") + 1 if across == "epoch" else _at(line, "step"), values[name])
-            for line in lines
-            if name in (values := numbers(line.get("terms")))
-        ]
-        if len(points) > 1:
-            series.append(
-                {"name": plain(name.replace("/", ", ").replace("_", " "), 40), "color": color, "points": points}
-            )
+    series = _grouped(reading.epochs, "epoch", "terms")
+    across = "epoch"
+    if len(reading.epochs) < 3:
+        series, across = _grouped(reading.steps, "step", "terms"), "step"
     if not series:
         return None
+    says = "Each term with its weight; together they are the loss."
     return charts.lines(
         "terms",
         "Loss by term",
-        "Each term with its weight; together they are the loss."
-        + (" Means over an epoch." if across == "epoch" else ""),
-        series,
+        says + (" Means over an epoch." if across == "epoch" else ""),
+        [{**one, "name": plain(one["name"].replace("/", ", ").replace("_", " "), 40)} for one in series],
         across=across,
         log=True,
     )
 
 
+def _grouped(lines: Sequence[Mapping[str, Any]], across: str, group: str) -> list[dict[str, Any]]:
+    """Curves of what lines of the log hold in a group by name."""
+    names = dict.fromkeys(name for line in lines for name in numbers(line.get(group)))
+    series = [
+        {"name": name, "color": color, "points": _points(lines, across, name, group)}
+        for name, color in zip(names, SERIES, strict=False)
+    ]
+    return [one for one in series if len(one["points"]) > 1]
+
+
 def _gauge(reading: Reading) -> Chart | None:
     sides = {"missed": "missed: what the teacher believes", "excess": "made up: what it rules out"}
-    found = {key: _by_epoch(reading, "gauge", key) for key in sides}
+    found = {key: _points(reading.epochs, "epoch", key, "gauge") for key in sides}
     series = [{"name": sides[key], "color": key, "points": points} for key, points in found.items() if len(points) > 1]
     if len(series) < 2:
         return None
@@ -113,27 +107,14 @@ def _gauge(reading: Reading) -> Chart | None:
 
 
 def _one(reading: Reading, id: str, title: str, key: str, says: str) -> Chart | None:
-    points = [(_at(line, "step"), values[key]) for line in reading.steps if key in (values := numbers(line))]
+    points = _points(reading.steps, "step", key)
     if len(points) < 2:
         return None
     return charts.lines(id, title, says, [{"name": title, "color": "ink", "points": points}])
 
 
 def _moving(reading: Reading) -> Chart | None:
-    names = list(dict.fromkeys(name for line in reading.steps for name in numbers(line.get("moving"))))
-    series = [
-        {
-            "name": plain(name, 40),
-            "color": color,
-            "points": [
-                (_at(line, "step"), values[name])
-                for line in reading.steps
-                if name in (values := numbers(line.get("moving")))
-            ],
-        }
-        for name, color in zip(names, SERIES, strict=False)
-    ]
-    series = [one for one in series if len(one["points"]) > 1]
+    series = [{**one, "name": plain(one["name"], 40)} for one in _grouped(reading.steps, "step", "moving")]
     if not series:
         return None
     return charts.lines("moving", "Weights and temperatures that move", "As they were at each logged step.", series)
@@ -148,25 +129,15 @@ def balance(findings: dict[str, Any], chosen: Method, methods: Sequence[Method])
     sides = [(name, colors.get(name, "alone"), gauge) for name, gauge in gauges.items() if name != "student"]
     sides.append((chosen.name if len(methods) > 1 else "Student", "student", gauges["student"]))
     before = next((gauge for name, color, gauge in sides if color == "alone"), None)
+    words = gauges["student"]["summary"]
+    if before is not None:
+        words += f" The student alone: {before['agreement']['top1']:.1f} of 100."
+    keys = ("forward_kl", "reverse_kl", "missed", "excess")
     return {
-        "words": in_plain_words(gauges["student"], before),
+        "words": words,
         "charts": [charts.masses(sides), charts.split(sides)],
         "rows": [
-            {
-                "name": name,
-                "color": color,
-                **{key: gauge[key] for key in ("forward_kl", "reverse_kl", "missed", "excess")},
-            }
-            | {"agreement": gauge["agreement"]["top1"]}
+            {"name": name, "color": color, "agreement": gauge["agreement"]["top1"], **{key: gauge[key] for key in keys}}
             for name, color, gauge in sides
         ],
-        "pixels": findings.get("pixels", False),
     }
-
-
-def in_plain_words(gauge: dict[str, Any], before: dict[str, Any] | None) -> str:
-    """What the gauge says, and how the student alone does beside it."""
-    words: str = gauge["summary"]
-    if before is None:
-        return words
-    return f"{words} The student alone: {before['agreement']['top1']:.1f} of 100."

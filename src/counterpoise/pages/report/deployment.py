@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -10,16 +9,15 @@ from typing import Any
 
 from counterpoise.pages.report import charts
 from counterpoise.pages.report.charts import Chart
-from counterpoise.pages.report.reading import LARGEST
+from counterpoise.pages.report.reading import LARGEST, below, finite, mapping, spelled
+from counterpoise.pages.report.reading import table as read_table
 from counterpoise.pages.report.words import metric as in_words
 from counterpoise.pages.report.words import plain
 from counterpoise.system import documents
-from counterpoise.system.files import regular
 
 EXPORT, FRONTIER = "export.json", "frontier.csv"
 BESIDE = {"run.py", "reference.safetensors"}
 """Files of an export that are not shipped."""
-DEPTH = 4
 CANDIDATES = 200
 """Rows of a table of candidates."""
 SERIES = ("series-4", "series-5", "series-6", "series-8", "other-4", "series-2")
@@ -30,20 +28,12 @@ def find(path: Path) -> list[Path]:
     """Files that tell of exports, measurements and candidates: the path itself, or those below a folder."""
     if path.is_file():
         return [path] if path.suffix in (".json", ".csv") else []
-    found: list[Path] = []
-    level = [path]
-    for _ in range(DEPTH):
-        below: list[Path] = []
-        for folder in level:
-            for child in sorted(folder.iterdir()) if folder.is_dir() else []:
-                if child.is_symlink() or child.name.startswith("."):
-                    continue
-                if child.is_dir():
-                    below.append(child)
-                elif child.name in (EXPORT, FRONTIER) or (child.name.startswith("measure") and child.suffix == ".json"):
-                    found.append(child)
-        level = below
-    return found
+    return [
+        file
+        for file in below(path)
+        if not file.is_dir()
+        and (file.name in (EXPORT, FRONTIER) or (file.name.startswith("measure") and file.suffix == ".json"))
+    ]
 
 
 def deployment(
@@ -118,20 +108,20 @@ def _export(file: Path, missing: list[str]) -> list[dict[str, Any]]:
     values = _json(file, missing)
     if values is None:
         return []
-    agreement = _mapping(values.get("agreement"))
+    agreement = mapping(values.get("agreement"))
     sizes = [
         size
-        for name, entry in _mapping(values.get("files")).items()
-        if name not in BESIDE and (size := _number(_mapping(entry).get("bytes"))) is not None
+        for name, entry in mapping(values.get("files")).items()
+        if name not in BESIDE and (size := finite(mapping(entry).get("bytes"))) is not None
     ]
     return [
         {
             "name": f"{values.get('format', 'export')} {_precision(values.get('precision'))}",
             "kind": str(values.get("format", "export")),
             "precision": str(values.get("precision", "")),
-            "value": _number(agreement.get("export")),
-            "same": _number(agreement.get("same")),
-            "images": _number(agreement.get("images")),
+            "value": finite(agreement.get("export")),
+            "same": finite(agreement.get("same")),
+            "images": finite(agreement.get("images")),
             "bytes": sum(sizes) if sizes else None,
             "ms": None,
             "verified": bool(values.get("verified")),
@@ -146,11 +136,11 @@ def _measured(file: Path, missing: list[str]) -> tuple[list[dict[str, Any]], str
     values = _json(file, missing)
     if values is None or not isinstance(values.get("measured"), list):
         return [], ""
-    machine = _mapping(values.get("machine"))
+    machine = mapping(values.get("machine"))
     told = machine.get("processor") or machine.get("name") or machine.get("device") or ""
     rows = []
-    for entry in map(_mapping, values["measured"]):
-        cases = [case for case in map(_mapping, entry.get("cases") or []) if _number(case.get("median_ms")) is not None]
+    for entry in map(mapping, values["measured"]):
+        cases = [case for case in map(mapping, entry.get("cases") or []) if finite(case.get("median_ms")) is not None]
         case = min(cases, key=lambda one: (one.get("batch", 1), one.get("threads", 1)), default={})
         rows.append(
             {
@@ -160,13 +150,13 @@ def _measured(file: Path, missing: list[str]) -> tuple[list[dict[str, Any]], str
                 "kind": str(entry.get("runtime", "")),
                 "precision": str(entry.get("precision", "")),
                 "value": None,
-                "bytes": _number(entry.get("bytes")),
-                "ms": _number(case.get("median_ms")),
-                "low": _number(case.get("low_ms")),
-                "high": _number(case.get("high_ms")),
+                "bytes": finite(entry.get("bytes")),
+                "ms": finite(case.get("median_ms")),
+                "low": finite(case.get("low_ms")),
+                "high": finite(case.get("high_ms")),
                 "threads": case.get("threads"),
                 "batch": case.get("batch"),
-                "peak": _number(case.get("peak_mb")),
+                "peak": finite(case.get("peak_mb")),
                 "color": "",
             }
         )
@@ -187,25 +177,20 @@ def _join(shipped: Iterable[dict[str, Any]], measured: Sequence[dict[str, Any]])
 
 def _candidates(file: Path, metric: str, missing: list[str]) -> list[dict[str, Any]]:
     """Rows of frontier.csv, each with its metric after the most epochs that it was trained for."""
-    try:
-        with regular(file).open(newline="", encoding="utf-8", errors="replace") as lines:
-            table = list(csv.DictReader(lines))
-    except (OSError, csv.Error) as error:
-        missing.append(f"{file.name} cannot be read: {error}.")
-        return []
+    table = read_table(file, missing, CANDIDATES)
     if table and "candidate" not in table[0]:
         missing.append(f"{file.name} is no table of counterpoise fit.")
         return []
     rows = []
-    for line in table[:CANDIDATES]:
+    for line in table:
         reached = {
             int(match[1]): value
             for column, text in line.items()
             if (match := re.fullmatch(rf"{re.escape(metric)}_(\d+)_epochs", column or ""))
-            and (value := _parsed(text)) is not None
+            and (value := spelled(text)) is not None
         }
         epochs = max(reached, default=None)
-        size = _parsed(line.get("megabytes"))
+        size = spelled(line.get("megabytes"))
         rows.append(
             {
                 "name": line["candidate"] or "candidate",
@@ -214,9 +199,9 @@ def _candidates(file: Path, metric: str, missing: list[str]) -> list[dict[str, A
                 "value": None if epochs is None else reached[epochs],
                 "note": line.get("status") or "",
                 "bytes": None if size is None else 1e6 * size,
-                "ms": _parsed(line.get("latency_ms")),
-                "low": _parsed(line.get("latency_low_ms")),
-                "high": _parsed(line.get("latency_high_ms")),
+                "ms": spelled(line.get("latency_ms")),
+                "low": spelled(line.get("latency_low_ms")),
+                "high": spelled(line.get("latency_high_ms")),
                 "color": "",
             }
         )
@@ -255,19 +240,3 @@ def _json(file: Path, missing: list[str]) -> dict[str, Any] | None:
         missing.append(f"{file.parent.name}/{file.name} is damaged or cannot be read.")
         return None
     return values if isinstance(values, dict) else None
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
-
-
-def _number(value: Any) -> float | None:
-    fits = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < float("inf")
-    return float(value) if fits else None
-
-
-def _parsed(text: str | None) -> float | None:
-    try:
-        return _number(float(text or ""))
-    except (TypeError, ValueError):
-        return None

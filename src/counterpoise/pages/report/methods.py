@@ -11,7 +11,7 @@ from counterpoise import config
 from counterpoise.config.keys import asked, flatten
 from counterpoise.errors import CounterpoiseError
 from counterpoise.objectives.base import needs_teacher
-from counterpoise.pages.report.reading import Reading
+from counterpoise.pages.report.reading import Reading, mapping
 from counterpoise.system import own_code
 
 Claim = tuple[str, str, str] | None
@@ -50,12 +50,9 @@ class Method:
     def network(self) -> str:
         """What the catalog calls the network; empty where no file tells."""
         for run in self.runs:
-            section = run.values.get("student")
-            told = (run.student or {}).get("architecture") or (
-                section.get("model") if isinstance(section, dict) else ""
-            )
-            if told:
-                return str(told)
+            name = (run.student or {}).get("architecture") or mapping(run.values.get("student")).get("model")
+            if name:
+                return str(name)
         return ""
 
     def values(self, metric: str) -> dict[int, float]:

@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from counterpoise.pages.report.reading import Reading, inside, numbers
+from counterpoise.pages.report.reading import Reading, inside, mapping, numbers
 from counterpoise.pages.report.words import number
 
 LONGEST = 20_000
@@ -26,9 +26,7 @@ def provenance(reading: Reading) -> dict[str, Any]:
     facts.append(("Seed", str(reading.values.get("seed", ""))))
     if told.get("commit"):
         facts.append(("Commit of counterpoise", str(told["commit"])[:12]))
-    teacher = told.get("teacher")
-    if isinstance(teacher, dict):
-        facts.append(("Teacher", str(teacher.get("architecture") or teacher.get("store") or "")))
+    facts.append(("Teacher", str(reading.teacher_told.get("architecture") or reading.teacher_told.get("store") or "")))
     if counted.get("corrupt"):
         facts.append(("Images that could not be read", number(counted["corrupt"])))
     hashes = [
@@ -37,12 +35,11 @@ def provenance(reading: Reading) -> dict[str, Any]:
         ("Training data", str(told.get("data_fingerprint") or "")),
         ("Run file", str(told.get("run_sha256") or "")),
     ]
-    versions = told.get("versions")
     text = inside(reading, "run.yaml") or ""
     return {
         "facts": [(name, value) for name, value in facts if value],
         "hashes": [(name, value) for name, value in hashes if value],
-        "versions": sorted(versions.items()) if isinstance(versions, dict) else [],
+        "versions": sorted(mapping(told.get("versions")).items()),
         "command": _command(reading),
         "run_file": text[:LONGEST],
         "cut": len(text) > LONGEST,

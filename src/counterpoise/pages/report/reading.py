@@ -5,7 +5,9 @@ Nothing here fails: what cannot be read is named in `missing`, and the rest is t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import csv
+import itertools
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -44,8 +46,8 @@ class Reading:
     name: str
     values: dict[str, Any] = field(default_factory=dict)
     run: config.Run | None = None
-    steps: list[dict[str, Any]] = field(default_factory=list)
-    epochs: list[dict[str, Any]] = field(default_factory=list)
+    steps: list[Mapping[str, Any]] = field(default_factory=list)
+    epochs: list[Mapping[str, Any]] = field(default_factory=list)
     teacher: dict[str, float] = field(default_factory=dict)
     summary: dict[str, Any] | None = None
     student: dict[str, Any] | None = None
@@ -84,10 +86,9 @@ class Reading:
         return seed if isinstance(seed, int) else 0
 
     @property
-    def provenance(self) -> dict[str, Any]:
+    def provenance(self) -> Mapping[str, Any]:
         """What student.json says of where it comes from."""
-        found = (self.student or {}).get("provenance")
-        return found if isinstance(found, dict) else {}
+        return mapping((self.student or {}).get("provenance"))
 
     @property
     def weights(self) -> str:
@@ -102,8 +103,12 @@ class Reading:
     @property
     def teacher_weights(self) -> str:
         """sha256 of the teacher's weights."""
-        teacher = self.provenance.get("teacher")
-        return str(teacher.get("sha256") or "") if isinstance(teacher, dict) else ""
+        return str(self.teacher_told.get("sha256") or "")
+
+    @property
+    def teacher_told(self) -> Mapping[str, Any]:
+        """What student.json says of the teacher."""
+        return mapping(self.provenance.get("teacher"))
 
 
 def read(folder: Path, epoch: Epoch | None = None) -> Reading:
@@ -136,32 +141,59 @@ def read(folder: Path, epoch: Epoch | None = None) -> Reading:
 
 def find(path: Path) -> list[Path]:
     """The run folders that a path means: itself, or those below it. Empty where there are none."""
-    if (path / RUN_FILE).is_file():
+    if _is_run(path):
         return [path]
-    if not path.is_dir():
-        return []
-    found, level = [], [path]
+    return sorted(child for child in below(path, lambda folder: not _is_run(folder)) if _is_run(child))
+
+
+def below(folder: Path, enter: Callable[[Path], bool] = lambda _: True) -> Iterator[Path]:
+    """What lies in a folder and, DEPTH levels down, in its folders to be entered; no links, no hidden files."""
+    level = [folder] if folder.is_dir() else []
     for _ in range(DEPTH):
-        children = sorted(
-            child
-            for folder in level
-            for child in folder.iterdir()
-            if child.is_dir() and not child.is_symlink() and not child.name.startswith(".")
-        )
-        found += [child for child in children if (child / RUN_FILE).is_file()]
-        level = [child for child in children if not (child / RUN_FILE).is_file()]
-    return sorted(found)
+        children = sorted(child for one in level for child in one.iterdir())
+        children = [child for child in children if not child.is_symlink() and not child.name.startswith(".")]
+        yield from children
+        level = [child for child in children if child.is_dir() and enter(child)]
+
+
+def _is_run(folder: Path) -> bool:
+    return (folder / RUN_FILE).is_file()
+
+
+def mapping(value: Any) -> Mapping[str, Any]:
+    """A mapping as it is; an empty one in place of anything else."""
+    return value if isinstance(value, Mapping) else {}
+
+
+def finite(value: Any) -> float | None:
+    """A number, where it is one and finite."""
+    fits = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < float("inf")
+    return float(value) if fits else None
 
 
 def numbers(values: Any) -> dict[str, float]:
     """The finite numbers of a mapping."""
-    if not isinstance(values, Mapping):
-        return {}
-    return {
-        str(name): float(value)
-        for name, value in values.items()
-        if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < float("inf")
-    }
+    found = {str(name): finite(value) for name, value in mapping(values).items()}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def spelled(text: str | None) -> float | None:
+    """The finite number of a cell of a table."""
+    try:
+        return finite(float(text or ""))
+    except ValueError:
+        return None
+
+
+def table(file: Path, missing: list[str], rows: int = 500) -> list[dict[str, str]]:
+    """The first rows of a CSV file; none, and in `missing` why, where it cannot be read."""
+    try:
+        with regular(file).open(newline="", encoding="utf-8", errors="replace") as lines:
+            found = itertools.islice(csv.DictReader(lines), rows)
+            return [{key: value or "" for key, value in row.items() if key} for row in found]
+    except (OSError, csv.Error) as error:
+        missing.append(f"{file.name} cannot be read: {error}.")
+        return []
 
 
 def inside(reading: Reading, name: str) -> str | None:
@@ -203,7 +235,11 @@ def _metrics(reading: Reading) -> None:
     if lines[-1]:  # being written just now, or cut off
         reading.missing.append(f"The last line of {METRICS} is not complete.")
     bad = 0
-    for line in _parsed(lines[:-1]):
+    for text_line in lines[:-1]:
+        try:
+            line = mapping(documents.parse_json(text_line))
+        except ValueError:
+            line = {}
         kind = line.get("kind")
         if kind == "step":
             reading.steps.append(line)
@@ -219,17 +255,7 @@ def _metrics(reading: Reading) -> None:
         reading.missing.append("The student has not been evaluated yet.")
 
 
-def _parsed(lines: Iterable[str]) -> Iterable[dict[str, Any]]:
-    for line in lines:
-        try:
-            value = documents.parse_json(line)
-        except ValueError:
-            value = None
-        yield value if isinstance(value, dict) else {}
-
-
 def _progress(reading: Reading) -> str:
-    train = reading.values.get("train")
-    epochs = train.get("epochs") if isinstance(train, dict) else None
+    epochs = mapping(reading.values.get("train")).get("epochs")
     step = max((numbers(line).get("step", 0) for line in (*reading.steps[-1:], *reading.epochs[-1:])), default=0)
     return f"{len(reading.epochs)} evaluations and {step:.0f} steps are logged, of {epochs or 'unknown'} epochs"
