@@ -64,7 +64,7 @@ def check(data: config.Data) -> Checked:
     return Checked(loading.source_of(data), found, problems)
 
 
-def told(sections: Iterable[config.Data]) -> list[str]:
+def overview(sections: Iterable[config.Data]) -> list[str]:
     """What is there, as lines to print, once for each of the data sets that several runs speak of.
 
     One that cannot be loaded here is left out: its runs say why.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from counterpoise.data.checking import told
+from counterpoise.data.checking import overview
 from counterpoise.studies import plan, report, results
 from counterpoise.studies.fanout import Fanout as Fanout  # documented to be found here, too
 from counterpoise.studies.plan import Comparison
@@ -54,7 +54,7 @@ def run_comparison(comparison: Comparison, fanout: Fanout, backend: Backend, unt
         jobs = [job for job in comparison.jobs if job.name not in settled]
         try:
             if fanout.show:
-                for line in told(job.run.data for job in jobs if state(job) in ("begun", "new")):
+                for line in overview(job.run.data for job in jobs if state(job) in ("begun", "new")):
                     say(line)
             left, errors = run_all(jobs, backend, until, say, present)
         finally:  # whatever ends this call, what is done is told

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from counterpoise.config.options import keywords
-from counterpoise.data.checking import told
+from counterpoise.data.checking import overview
 from counterpoise.deploy import folder as deployed
 from counterpoise.deploy.export import export
 from counterpoise.deploy.measuring import measure as measuring
@@ -94,7 +94,7 @@ def fit(run_file: str | Path, asked: FitOptions) -> FitResult:
     with alone_in(plan.out):
         costing.clear(plan.out)
         if fanout.show:
-            for line in told([plan.run.data.model_copy(update={"held_out": plan.held_out})]):
+            for line in overview([plan.run.data.model_copy(update={"held_out": plan.held_out})]):
                 say(line)
         return _fit(plan, [Path(file) for file in asked.measured or ()], backend, until, say)
 
