@@ -44,7 +44,7 @@ def find_obstacle(parts: Parts, processes: Processes) -> str | None:
     for module in parts.student.modules():
         if _draws(module):
             return f"{type(module).__name__} in the student draws random numbers"
-    if _last_move(objective, loader.steps_per_epoch * epochs) > LATEST:
+    if last_move(objective, loader.steps_per_epoch * epochs) > LATEST:
         return "weights or arguments of the objective move while it trains"
     return None
 
@@ -58,12 +58,7 @@ def numbers(objective: WeightedSum) -> tuple[Any, ...]:
     return tuple(found)
 
 
-def moves(objective: WeightedSum, steps: int) -> bool:
-    """Whether any of its numbers changes over the steps of training."""
-    return _last_move(objective, steps) > 0
-
-
-def _last_move(objective: WeightedSum, steps: int) -> float:
+def last_move(objective: WeightedSum, steps: int) -> float:
     """The share of training after which no number of an objective changes; 0 where none ever does."""
     objective.set_progress(0.0)
     last, before = 0.0, numbers(objective)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from counterpoise import config
 from counterpoise.data.loader import DrawnViews, TrainLoader
-from counterpoise.engine.fast.capturability import moves, numbers
+from counterpoise.engine.fast.capturability import last_move, numbers
 from counterpoise.engine.fast.capture import Capture
 from counterpoise.engine.optimization import capturable
 from counterpoise.engine.processes import errors_explained
@@ -45,7 +45,7 @@ class FastSteps:
         self.device = optimization.processes.device
         self.demanded = run.train.fast is True
         self.tell = tell
-        self.moves = moves(parts.objective, self.loader.steps_per_epoch * run.train.epochs)
+        self.moves = last_move(parts.objective, self.loader.steps_per_epoch * run.train.epochs) > 0
         size = self.loader.batch_size
         # What a graph reads and writes stays where it is: the number of the step within the epoch, and so on.
         self.number = torch.zeros((), dtype=torch.int64, device=self.device)
