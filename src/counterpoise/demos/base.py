@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import statistics
 import time
@@ -47,6 +48,20 @@ class Demo:
     pictures: Callable[[Path, Splits, Results], None] | None = None
 
 
+def objectives(labels: Mapping[str, Any], weight: float, **dense: Any) -> dict[str, Mapping[str, Any]]:
+    """Terms by kind: labels alone, and with the teacher's word of the same weight by KD and by Balance.
+
+    Args:
+        labels: the terms that are the teacher's own, too.
+        weight: of the teacher's word.
+        dense: arguments of both divergences.
+    """
+    kd = {"weight": weight, "temperature": 2.0, **dense}
+    balance = {"weight": weight, "forward_weight": 0.5, "reverse_weight": 0.5}
+    balance |= {"forward_temperature": 2.0, "reverse_temperature": 2.0, **dense}
+    return {"alone": labels, "kd": {**labels, "forward_kl": kd}, "balance": {**labels, "balance": balance}}
+
+
 def run(demo: Demo, out: Path, seeds: int, overwrite: bool, show: bool) -> dict[str, Any]:
     """Train all networks of a demo, one after the other; see `counterpoise.demos.demo`."""
     import torch
@@ -84,24 +99,20 @@ def _results(demo: Demo, out: Path, seeds: int, overwrite: bool, data: Splits, c
     """Results by kind, a list over seeds."""
     from counterpoise.engine.runs import distill, train
 
-    def told(name: str, result: Result) -> Result:
-        console.print(f"{name}: {demo.unit} {result.last[demo.metric]:.1f}", highlight=False)
-        return result
-
     console.print("training the teacher ...")
     values = {**demo.teacher, "objective": demo.objectives["alone"], "seed": 0, "out": str(out / "teacher")}
-    teacher = told("teacher", train(values, overwrite=overwrite, data=data))
-    results = {"teacher": [teacher]}
-    for kind, objective in demo.objectives.items():
-        results[kind] = []
-        for seed in range(1, seeds + 1):
-            values = {**demo.student, "objective": objective, "seed": seed, "out": str(out / f"{kind}-{seed}")}
-            if kind == "alone":
-                result = train(values, overwrite=overwrite, data=data)
-            else:
-                values["teacher"] = {"checkpoint": str(teacher.folder), "accept_chance": True}  # its score is told
-                result = distill(values, overwrite=overwrite, data=data)
-            results[kind].append(told(f"{kind}, seed {seed}", result))
+    teacher = train(values, overwrite=overwrite, data=data)
+    console.print(f"teacher: {demo.unit} {teacher.last[demo.metric]:.1f}", highlight=False)
+    results = {"teacher": [teacher], **{kind: [] for kind in demo.objectives}}
+    for kind, seed in itertools.product(demo.objectives, range(1, seeds + 1)):
+        values = {**demo.student, "objective": demo.objectives[kind], "seed": seed, "out": str(out / f"{kind}-{seed}")}
+        if kind == "alone":
+            result = train(values, overwrite=overwrite, data=data)
+        else:
+            values["teacher"] = {"checkpoint": str(teacher.folder), "accept_chance": True}  # its score is told
+            result = distill(values, overwrite=overwrite, data=data)
+        console.print(f"{kind}, seed {seed}: {demo.unit} {result.last[demo.metric]:.1f}", highlight=False)
+        results[kind].append(result)
     return results
 
 

@@ -6,28 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from counterpoise.demos.base import Demo
+from counterpoise.demos.base import Demo, objectives
 
 TEACHER = "digits/cnn_32_64"
 STUDENT = "digits/cnn_4_8"
 TOTAL_WEIGHT = 3.6
 """Weight of the teacher's word, the same for KD and Balance, so that neither wins by a larger one."""
 
-LABELS = {"weight": 1.0}
-OBJECTIVES: Mapping[str, Mapping[str, Any]] = {
-    "alone": {"cross_entropy": LABELS},
-    "kd": {"cross_entropy": LABELS, "forward_kl": {"weight": TOTAL_WEIGHT, "temperature": 2.0}},
-    "balance": {
-        "cross_entropy": LABELS,
-        "balance": {
-            "weight": TOTAL_WEIGHT,
-            "forward_weight": 0.5,
-            "reverse_weight": 0.5,
-            "forward_temperature": 2.0,
-            "reverse_temperature": 2.0,
-        },
-    },
-}
+OBJECTIVES = objectives({"cross_entropy": {"weight": 1.0}}, TOTAL_WEIGHT)
 
 
 def student_run(out: Path, model: str, seed: int, epochs: int, objective: Mapping[str, Any]) -> dict[str, Any]:

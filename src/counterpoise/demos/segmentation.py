@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from counterpoise.demos.base import Demo, Results
+from counterpoise.demos.base import Demo, Results, objectives
 
 if TYPE_CHECKING:
     from counterpoise.data.sources.base import Splits
@@ -24,21 +24,7 @@ LABELS: Mapping[str, Any] = {
     "cross_entropy": {"weight": 1.0, "class_weight": [0.2, *[1.0] * 10]},
     "dice": {"weight": 2.0},
 }
-OBJECTIVES: Mapping[str, Mapping[str, Any]] = {
-    "alone": LABELS,
-    "kd": {**LABELS, "forward_kl": {"weight": TOTAL_WEIGHT, "temperature": 2.0, "ignore_index": 0}},
-    "balance": {
-        **LABELS,
-        "balance": {
-            "weight": TOTAL_WEIGHT,
-            "forward_weight": 0.5,
-            "reverse_weight": 0.5,
-            "forward_temperature": 2.0,
-            "reverse_temperature": 2.0,
-            "ignore_index": 0,
-        },
-    },
-}
+OBJECTIVES = objectives(LABELS, TOTAL_WEIGHT, ignore_index=0)
 
 
 def overlays(out: Path, data: Splits, results: Results) -> None:

@@ -142,7 +142,7 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
         try:
             path = urllib.parse.unquote(urllib.parse.urlsplit(self.path).path, errors="strict")
             if not path.startswith("/"):
-                raise ValueError("it names no place of this server")
+                raise ValueError("it names nothing of this server")
         except ValueError:  # such as //[ or %ff
             self.send_error(HTTPStatus.BAD_REQUEST, "This is no address of a page.")
             return None

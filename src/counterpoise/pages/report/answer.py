@@ -160,10 +160,9 @@ def _sentence(
         parts.append([(f"not shown to differ from {' or '.join(alike)}", False)])
     for index, part in enumerate(parts):
         words += [(" and " if index else ": ", False), *part]
-    told = bool(own_differences)
     teacher = next((row for row in rows if row["role"] == "teacher" and row["mean"] is not None), None)
     if teacher is not None and own["role"] != "teacher":
-        words.append((f"{';' if told else '.'} {'its' if told else 'Its'} teacher has {teacher['mean']:.1f}%", False))
+        words.append((f"{'; its' if own_differences else '. Its'} teacher has {teacher['mean']:.1f}%", False))
         ratio = (teacher["parameters"] or 0) / (own["parameters"] or 1) if own["parameters"] else 0
         if ratio > 1:
             words += [(" with ", False), (f"{number(round(ratio, 1 if ratio < 10 else 0))} times", True)]
@@ -176,13 +175,9 @@ def evidence(differences: Sequence[Mapping[str, Any]]) -> list[str]:
     """What may be said of the differences, a sentence each."""
     found = []
     for row in differences:
-        if row["low"] is None:
-            found.append(f"{row['name']}: {signed(row['mean'])} points; {row['verdict']}.")
-        else:
-            found.append(
-                f"{row['name']}: {signed(row['mean'])} points, 95% interval {signed(row['low'])} to "
-                f"{signed(row['high'])} over {row['n']} seeds; {row['verdict']}."
-            )
+        interval = f", 95% interval {signed(row['low'])} to {signed(row['high'])} over {row['n']} seeds"
+        shown = "" if row["low"] is None else interval
+        found.append(f"{row['name']}: {signed(row['mean'])} points{shown}; {row['verdict']}.")
     return found
 
 

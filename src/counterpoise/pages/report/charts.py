@@ -70,8 +70,8 @@ def lines(
     thin = [{**one, "points": thinned(one["points"])} for one in series]
     heights = [y for one in thin for _, y in one["points"]]
     wide = min(heights, default=0.0) > 0 and max(heights) > 10 * min(heights)  # else a linear scale is read easier
-    places = sorted({x for one in thin for x, _ in one["points"]})
-    shown = places[:: max(1, math.ceil(len(places) / ROWS))]
+    xs = sorted({x for one in thin for x, _ in one["points"]})
+    shown = xs[:: max(1, math.ceil(len(xs) / ROWS))]
     columns = [dict(one["points"]) for one in thin]
     return Chart(
         id,
@@ -146,14 +146,14 @@ def split(gauges: Sequence[tuple[str, str, Mapping[str, Any]]]) -> Chart:
     )
 
 
-def reliability(sides: Sequence[tuple[str, str, Sequence[Mapping[str, float]], float]]) -> Chart:
-    """How often answers of some confidence are right; sides are (name, color, bins, calibration error)."""
+def reliability(sides: Sequence[tuple[str, str, Sequence[Mapping[str, float]]]]) -> Chart:
+    """How often answers of some confidence are right; sides are (name, color, bins)."""
     rows = [
         {"who": name, "color": color, **{key: bin_[key] for key in ("confidence", "accuracy", "count")}}
-        for name, color, bins, _ in sides
+        for name, color, bins in sides
         for bin_ in bins
     ]
-    errors = "; ".join(f"{name} {error:.3f}" for name, _, _, error in sides)
+    errors = "; ".join(f"{name} {_calibration_error(bins):.3f}" for name, _, bins in sides)
     return Chart(
         "reliability",
         "reliability",
@@ -164,11 +164,16 @@ def reliability(sides: Sequence[tuple[str, str, Sequence[Mapping[str, float]], f
         ("model", "confidence %", "right %", "answers"),
         [
             (name, number(100 * bin_["confidence"]), number(100 * bin_["accuracy"]), number(bin_["count"]))
-            for name, _, bins, _ in sides
+            for name, _, bins in sides
             for bin_ in bins
         ],
-        [(color, name) for name, color, _, _ in sides],
+        [(color, name) for name, color, _ in sides],
     )
+
+
+def _calibration_error(bins: Sequence[Mapping[str, float]]) -> float:
+    total = sum(row["count"] for row in bins)
+    return sum(row["count"] * abs(row["confidence"] - row["accuracy"]) for row in bins) / max(total, 1)
 
 
 def by_class(rows: Sequence[Mapping[str, Any]], sides: Sequence[tuple[str, str, str]], what: str, note: str) -> Chart:

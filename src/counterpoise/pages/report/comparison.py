@@ -38,8 +38,8 @@ def comparison(
     """Intervals, the table of a comparison, and in what run files differ; None for a single method."""
     missing: list[str] = []
     table = _table(folder / TABLE, missing) if folder is not None else []
-    told = _differences(folder / DIFFERENCES, missing) if folder is not None else list(differences)
-    known = [row for row in told if row["mean"] is not None]
+    rows = _differences(folder / DIFFERENCES, missing) if folder is not None else list(differences)
+    known = [row for row in rows if row["mean"] is not None]
     if len(methods) < 2 and not table:
         return None
     return {

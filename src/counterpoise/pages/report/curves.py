@@ -95,7 +95,7 @@ def _gauge(reading: Reading) -> Chart | None:
     series = [{"name": sides[key], "color": key, "points": points} for key, points in found.items() if len(points) > 1]
     if len(series) < 2:
         return None
-    before, after = ([points[place][1] for points in found.values()] for place in (0, -1))
+    before, after = ([points[end][1] for points in found.values()] for end in (0, -1))
     return charts.lines(
         "balance-by-epoch",
         "The balance while training, nats",

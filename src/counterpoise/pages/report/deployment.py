@@ -137,7 +137,7 @@ def _measured(file: Path, missing: list[str]) -> tuple[list[dict[str, Any]], str
     if values is None or not isinstance(values.get("measured"), list):
         return [], ""
     machine = mapping(values.get("machine"))
-    told = machine.get("processor") or machine.get("name") or machine.get("device") or ""
+    processor = machine.get("processor") or machine.get("name") or machine.get("device") or ""
     rows = []
     for entry in map(mapping, values["measured"]):
         cases = [case for case in map(mapping, entry.get("cases") or []) if finite(case.get("median_ms")) is not None]
@@ -160,7 +160,7 @@ def _measured(file: Path, missing: list[str]) -> tuple[list[dict[str, Any]], str
                 "color": "",
             }
         )
-    return rows, str(told)
+    return rows, str(processor)
 
 
 def _join(shipped: Iterable[dict[str, Any]], measured: Sequence[dict[str, Any]]) -> None:

@@ -169,8 +169,8 @@ def _tell_apart(methods: Sequence[Method]) -> None:
         differing = different([method.runs[0] for method in alike], ignore={"seed"})
         if 0 < len(differing) <= 2 and not any(key.startswith("(") for key, _ in differing):
             for index, method in enumerate(alike):
-                told = (f"{key.rpartition('.')[2]} {values[index]}" for key, values in differing)
-                method.name += f" ({', '.join(told)})"
+                values_of = (f"{key.rpartition('.')[2]} {values[index]}" for key, values in differing)
+                method.name += f" ({', '.join(values_of)})"
         if len({method.name for method in alike}) < len(alike):
             for method in alike:
                 method.name = f"{name} ({method.runs[0].name})"

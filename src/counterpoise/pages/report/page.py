@@ -88,7 +88,7 @@ def render(
     claimed = comparison.claim(compared)
     methods, chosen, reading, metric = subject([Path(folder) for folder in run_folders], claimed, epoch)
     found = dict(findings or {})
-    told = answer.answer(methods, chosen, reading, metric, found, claimed)
+    lead = answer.answer(methods, chosen, reading, metric, found, claimed)
     notes = [*reading.missing, *found.get("missing", [])]
     for method in methods:
         for run in method.runs:
@@ -97,24 +97,24 @@ def render(
     if findings is None:
         notes.append("The student was not asked for its answers: no pictures, no confusions, no gauge.")
     shown = deployment.deployment(
-        shipped, told["rows"], (reading.folder, reading.scores.get(metric)), found.get("latency", {}), metric
+        shipped, lead["rows"], (reading.folder, reading.scores.get(metric)), found.get("latency", {}), metric
     )
     if not shown["there"]:  # no section that could say it
         notes += shown["missing"]
     context = {
-        "title": "".join(part for part, _ in told["words"]),
+        "title": "".join(part for part, _ in lead["words"]),
         "task": reading.task,
         "run": reading,
         "methods": methods,
         "chosen": chosen,
-        "answer": told,
-        "evidence": answer.evidence(told["differences"][:3]),
+        "answer": lead,
+        "evidence": answer.evidence(lead["differences"][:3]),
         "notes": notes,
         "curves": curves.curves(methods, reading, metric),
         "balance": curves.balance(found, chosen, methods),
         "findings": found,
         "details": _details(found, chosen, methods, reading.task),
-        "comparison": comparison.comparison(methods, told["differences"], compared, "points"),
+        "comparison": comparison.comparison(methods, lead["differences"], compared, "points"),
         "deployment": shown,
         "provenance": provenance.provenance(reading),
         "command": command,
@@ -150,34 +150,23 @@ def _details(
     colors = {method.name: method.color for method in methods}
     own = chosen.name if len(methods) > 1 else "Student"
     shown = {"student": (own, "student"), "teacher": ("Teacher", "teacher")}
-    sides = [
-        (*shown.get(name, (name, colors.get(name, "alone"))), bins)
-        for name, bins in findings.get("reliability", {}).items()
-        if name in shown
-    ]
     charts: dict[str, Chart] = {}
+    sides = [(*shown[name], bins) for name, bins in findings.get("reliability", {}).items() if name in shown]
     if sides:
-        charts["reliability"] = reliability([(name, color, bins, _error(bins)) for name, color, bins in sides])
+        charts["reliability"] = reliability(sides)
     rows = findings.get("per_class") or []
     key = "recall" if rows and "recall" in rows[0] else "iou"
     known = [
         {"class": words.plain(row["class"]), "values": row[key]} for row in rows if row[key].get("student") is not None
     ]
-    names = [name for name in (rows[0][key] if rows else {}) if name in shown or colors.get(name) == "alone"]
-    columns = [(name, *shown.get(name, (name, colors.get(name, "alone")))) for name in names]
+    everyone = [(name, *shown.get(name, (name, colors.get(name, "alone")))) for name in (rows[0][key] if rows else {})]
+    columns = [side for side in everyone if side[0] in shown or colors.get(side[0]) == "alone"]
     note = f" The {CLASSES} worst of {len(known):,}; the table has all." if len(known) > CLASSES else ""
     if known:
         what = "Recall" if key == "recall" else "Intersection over union"
         note = " How many of a class's images are found." + note if key == "recall" else note
         charts["classes"] = by_class(known[:CLASSES], columns, what, note)
-    everyone = [(name, *shown.get(name, (name, colors.get(name, "alone")))) for name in (rows[0][key] if rows else {})]
     return {"template": f"findings/{task}.html.jinja", "charts": charts, "key": key, "columns": everyone, "own": own}
-
-
-def _error(bins: Sequence[Mapping[str, float]]) -> float:
-    """Expected calibration error."""
-    total = sum(row["count"] for row in bins)
-    return sum(row["count"] * abs(row["confidence"] - row["accuracy"]) for row in bins) / max(total, 1)
 
 
 @cache

@@ -27,7 +27,7 @@ def photo(image: Tensor, longest: int = THUMBNAIL) -> dict[str, Any]:
     return _embedded(picture, {"lossless": True} if max(picture.size) <= 16 else {"quality": QUALITY})
 
 
-def drawn(pixels: NDArray[np.uint8], longest: int = SCENE) -> dict[str, Any]:
+def flat(pixels: NDArray[np.uint8], longest: int = SCENE) -> dict[str, Any]:
     """Flat colors, uint8 [H, W, 4], as `photo`, but without loss."""
     picture = Image.fromarray(pixels)
     scale = longest / max(picture.size)

@@ -15,7 +15,7 @@ LONGEST = 20_000
 
 def provenance(reading: Reading) -> dict[str, Any]:
     """Facts, hashes and versions of a run, its run file, and the command."""
-    told = reading.provenance
+    origin = reading.provenance
     facts: list[tuple[str, str]] = [("Run folder", str(reading.folder))]
     summary = reading.summary or {}
     if summary.get("machine"):
@@ -24,22 +24,22 @@ def provenance(reading: Reading) -> dict[str, Any]:
     if "seconds" in counted:
         facts.append(("Training time", f"{number(counted['seconds'])} s, {number(counted.get('steps'))} steps"))
     facts.append(("Seed", str(reading.values.get("seed", ""))))
-    if told.get("commit"):
-        facts.append(("Commit of counterpoise", str(told["commit"])[:12]))
+    if origin.get("commit"):
+        facts.append(("Commit of counterpoise", str(origin["commit"])[:12]))
     facts.append(("Teacher", str(reading.teacher_told.get("architecture") or reading.teacher_told.get("store") or "")))
     if counted.get("corrupt"):
         facts.append(("Images that could not be read", number(counted["corrupt"])))
     hashes = [
         ("Student's weights", reading.weights),
         ("Teacher's weights", reading.teacher_weights),
-        ("Training data", str(told.get("data_fingerprint") or "")),
-        ("Run file", str(told.get("run_sha256") or "")),
+        ("Training data", str(origin.get("data_fingerprint") or "")),
+        ("Run file", str(origin.get("run_sha256") or "")),
     ]
     text = inside(reading, "run.yaml") or ""
     return {
         "facts": [(name, value) for name, value in facts if value],
         "hashes": [(name, value) for name, value in hashes if value],
-        "versions": sorted(mapping(told.get("versions")).items()),
+        "versions": sorted(mapping(origin.get("versions")).items()),
         "command": _command(reading),
         "run_file": text[:LONGEST],
         "cut": len(text) > LONGEST,

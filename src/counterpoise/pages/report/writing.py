@@ -50,16 +50,16 @@ def report(
         ConfigError: a path that holds no run. RunError: the file exists, and not `overwrite`; it cannot be written.
     """
     paths = [paths] if isinstance(paths, str | Path) else paths
-    places = [Path(path) for path in paths]
-    if not places:
+    given = [Path(path) for path in paths]
+    if not given:
         raise ConfigError("report needs a run: counterpoise report runs/mine")
-    folder = places[0] if len(places) == 1 and places[0].is_dir() else Path()
+    folder = given[0] if len(given) == 1 and given[0].is_dir() else Path()
     target = folder / REPORT if out is None else Path(out)
     if target.exists() and not overwrite:
         raise RunError(f"{target} is there already: give --overwrite, or another --out.")
     if images is not None and images < 1:
         raise ConfigError(f"--images must be at least 1, got {images}.")
-    folders, shipped, compared = _sorted(places)
+    folders, shipped, compared = _sorted(given)
     findings = _findings(folders, comparison.claim(compared), images, device, model, epoch) if predictions else None
     command = ["counterpoise", "report", *map(str, paths), *(["--no-predictions"] if not predictions else [])]
     command += ["--images", str(images)] if images is not None else []
@@ -73,23 +73,23 @@ def report(
     return target
 
 
-def _sorted(places: Sequence[Path]) -> tuple[list[Path], list[Path], Path | None]:
+def _sorted(paths: Sequence[Path]) -> tuple[list[Path], list[Path], Path | None]:
     """Run folders, files about what is shipped, and a comparison's folder. Raises ConfigError where there is no run."""
     folders: list[Path] = []
     shipped: list[Path] = []
     compared = None
-    for place in places:
-        if not place.exists():
-            beside = [child.name for child in place.parent.iterdir()] if place.parent.is_dir() else []
-            raise ConfigError(f"{place} does not exist.{nearest(place.name, beside)}")
-        runs, files = reading.find(place), deployment.find(place)
+    for path in paths:
+        if not path.exists():
+            beside = [child.name for child in path.parent.iterdir()] if path.parent.is_dir() else []
+            raise ConfigError(f"{path} does not exist.{nearest(path.name, beside)}")
+        runs, files = reading.find(path), deployment.find(path)
         if not runs and not files:
-            raise ConfigError(f"{place} holds no run: expected a folder with run.yaml, or a folder of such folders.")
+            raise ConfigError(f"{path} holds no run: expected a folder with run.yaml, or a folder of such folders.")
         folders += [run for run in runs if run not in folders]
         shipped += [file for file in files if file not in shipped]
-        compared = comparison.find(place) or compared
+        compared = comparison.find(path) or compared
     if not folders:
-        raise ConfigError(f"{places[0]} tells of exports alone: give the run that they come from, too.")
+        raise ConfigError(f"{paths[0]} tells of exports alone: give the run that they come from, too.")
     return folders, shipped, compared
 
 

@@ -30,16 +30,16 @@ def answers(follower: Follower) -> Answers:
         raise MissingExtraError("The page of counterpoise watch (--terminal needs none)", "report")
     from counterpoise.pages.report import render
 
-    made: dict[str, bytes] = {}
+    pages: dict[str, bytes] = {}
     lock = threading.Lock()  # browsers ask for several things at once
 
     def page() -> bytes:
         stamp = follower.stamp()
         with lock:
-            if stamp not in made:
-                made.clear()
-                made[stamp] = render([follower.path], updates=(STAMP, stamp)).encode()
-            return made[stamp]
+            if stamp not in pages:
+                pages.clear()
+                pages[stamp] = render([follower.path], updates=(STAMP, stamp)).encode()
+            return pages[stamp]
 
     def answer(path: str) -> Answer | None:
         if path == STAMP:

@@ -56,9 +56,9 @@ def sparkline(points: Sequence[Point], width: int) -> str:
     count = min(width, len(points))
     groups: list[list[float]] = [[] for _ in range(count)]
     for step, value in points:
-        place = 0 if last == first else (step - first) * count // (last - first + 1)
+        block = 0 if last == first else (step - first) * count // (last - first + 1)
         if math.isfinite(value):
-            groups[place].append(value)
+            groups[block].append(value)
     means = [sum(group) / len(group) if group else None for group in groups]
     known = [mean for mean in means if mean is not None]
     if not known:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -37,9 +36,3 @@ class Gathering(ABC):
     @abstractmethod
     def result(self) -> dict[str, Any]:
         """What the page of this task shows, as plain values; pictures included."""
-
-
-def of(task: str) -> type[Gathering]:
-    """The gathering of a task, which is a file of its name here."""
-    found: type[Gathering] = importlib.import_module(f"counterpoise.pages.report.findings.{task}").GATHERING
-    return found

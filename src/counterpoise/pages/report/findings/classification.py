@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,6 @@ CONFUSIONS, EACH = 12, 4
 """Confusions that are shown, and pictures of each."""
 EXAMPLES = 12
 """Pictures of each square of agreement."""
-SQUARES = ("both", "teacher", "student", "neither")
 Answers = NDArray[np.int64]
 
 
@@ -29,17 +29,14 @@ class Classification(Gathering):
 
     def __init__(self, *given: Any) -> None:
         super().__init__(*given)
-        self.parts: dict[str, list[Tensor]] = {"index": [], "label": []}
-        for name in self.models:
-            self.parts |= {f"{name} answer": [], f"{name} confidence": []}
+        self.parts: dict[str, list[Tensor]] = defaultdict(list)
 
     def update(self, batch: Batch, logits: Mapping[str, Tensor]) -> None:
-        self.parts["index"].append(batch.indices)
-        self.parts["label"].append(batch.target.cpu())
+        found = {"index": batch.indices, "label": batch.target.cpu()}
         for name, values in logits.items():
-            confidence, answer = values.softmax(1).max(1)
-            self.parts[f"{name} answer"].append(answer)
-            self.parts[f"{name} confidence"].append(confidence)
+            found[f"{name} confidence"], found[f"{name} answer"] = values.softmax(1).max(1)
+        for name, values in found.items():
+            self.parts[name].append(values)
 
     def result(self) -> dict[str, Any]:
         columns = {name: torch.cat(values).numpy() for name, values in self.parts.items()}
@@ -71,16 +68,16 @@ class Classification(Gathering):
         kinds, numbers = np.unique(codes[wrong], return_counts=True)
         teachers = self._answers(TEACHER) if TEACHER in self.models else None
         found = []
-        for place in np.lexsort((kinds, -numbers))[:CONFUSIONS]:
-            truth, taken = divmod(int(kinds[place]), count)
-            where = np.flatnonzero(codes == kinds[place])
+        for kind in np.lexsort((kinds, -numbers))[:CONFUSIONS]:
+            truth, taken = divmod(int(kinds[kind]), count)
+            where = np.flatnonzero(codes == kinds[kind])
             surest = where[np.argsort(-self.columns[f"{STUDENT} confidence"][where], kind="stable")][:EACH]
             found.append(
                 {
                     "truth": self.classes[truth],
                     "answer": self.classes[taken],
-                    "count": int(numbers[place]),
-                    "share": 100 * int(numbers[place]) / int((label == truth).sum()),
+                    "count": int(numbers[kind]),
+                    "share": 100 * int(numbers[kind]) / int((label == truth).sum()),
                     "teacher": None if teachers is None else int(((label == truth) & (teachers == taken)).sum()),
                     "pictures": self._pictures(surest),
                 }
@@ -112,43 +109,38 @@ class Classification(Gathering):
     def _squares(self) -> list[dict[str, Any]]:
         """Who is right: both, only the teacher, only the student, neither; pictures evenly from all there are."""
         student, teacher = self._right(STUDENT), self._right(TEACHER)
+        squares = {
+            "both": student & teacher,
+            "teacher": ~student & teacher,
+            "student": student & ~teacher,
+            "neither": ~student & ~teacher,
+        }
         found = []
-        for name, mask in zip(
-            SQUARES, (student & teacher, ~student & teacher, student & ~teacher, ~student & ~teacher), strict=True
-        ):
+        for name, mask in squares.items():
             where = np.flatnonzero(mask)
             count = min(EXAMPLES, len(where))
             shown = where[np.linspace(0, len(where) - 1, count).round().astype(int)] if count else where
-            found.append(
-                {
-                    "name": name,
-                    "count": len(where),
-                    "share": 100 * len(where) / len(mask),
-                    "pictures": self._pictures(shown),
-                }
-            )
+            row = {"name": name, "count": len(where), "share": 100 * len(where) / len(mask)}
+            found.append({**row, "pictures": self._pictures(shown)})
         return found
 
     def _pictures(self, where: NDArray[np.int64]) -> list[dict[str, Any]]:
-        return [picture for place in where if (picture := self._picture(int(place))) is not None]
+        return [picture for row in where if (picture := self._picture(int(row))) is not None]
 
-    def _picture(self, place: int) -> dict[str, Any] | None:
-        index = int(self.columns["index"][place])
+    def _picture(self, row: int) -> dict[str, Any] | None:
+        index = int(self.columns["index"][row])
         try:
             shown = photo(self.images.read(index))
         except CounterpoiseError:  # it could be read a minute ago
             return None
         said = {
             name: {
-                "class": self.classes[self._answers(name)[place]],
-                "probability": float(self.columns[f"{name} confidence"][place]),
-                "right": bool(self._right(name)[place]),
+                "class": self.classes[self._answers(name)[row]],
+                "probability": float(self.columns[f"{name} confidence"][row]),
+                "right": bool(self._right(name)[row]),
             }
             for name in (STUDENT, TEACHER)
             if name in self.models
         }
-        truth = self.classes[self.columns["label"][place]]
+        truth = self.classes[self.columns["label"][row]]
         return {**shown, "name": Path(self.images.name(index)).name, "truth": truth, **said}
-
-
-GATHERING = Classification

@@ -22,11 +22,13 @@ from counterpoise.models import catalog
 from counterpoise.models.network import VisionModel
 from counterpoise.objectives.composite import answers_by_sigmoid
 from counterpoise.objectives.gauge import Gauge
-from counterpoise.pages.report.findings import base
-from counterpoise.pages.report.findings.base import STUDENT, TEACHER
+from counterpoise.pages.report.findings.base import STUDENT, TEACHER, Gathering
+from counterpoise.pages.report.findings.classification import Classification
+from counterpoise.pages.report.findings.segmentation import Segmentation
 from counterpoise.pages.report.reading import Reading
 from counterpoise.system.machine import device_name
 
+GATHERINGS: Mapping[str, type[Gathering]] = {"classification": Classification, "segmentation": Segmentation}
 BATCH = 250
 ROUNDS, SECONDS = 30, 4.0
 """Of the clock's interleaved rounds: as many, or as long."""
@@ -65,9 +67,13 @@ def gather(
         if found.classes:
             found = in_classes_of(student, found)
         tasks.get(student.task).check(found)
+        if student.task not in GATHERINGS:
+            raise ModelError(f"A page shows {' and '.join(GATHERINGS)}, not answers of {student.task}.")
     except (CounterpoiseError, OSError) as error:
         return {"missing": [f"Pictures, confusions and the gauge are left out. {error}"]}
-    chosen = _part(found, images)
+    chosen = found
+    if images is not None and images < len(found):
+        chosen = found.subset(torch.linspace(0, len(found) - 1, images).long())
     models = {STUDENT: student}
     classes = tuple(found.classes or student.classes or ())
     try:
@@ -90,12 +96,6 @@ def gather(
     if len(chosen) < len(found):
         missing.append(f"{len(chosen):,} of {len(found):,} evaluation images were asked about, as was wished.")
     return {**values, "images": len(chosen), "missing": missing}
-
-
-def _part(images: ImageSet, count: int | None) -> ImageSet:
-    if count is None or count >= len(images):
-        return images
-    return images.subset(torch.linspace(0, len(images) - 1, count).long())
 
 
 def _teacher(run: config.Run, classes: tuple[str, ...]) -> VisionModel:
@@ -121,10 +121,9 @@ def _asked(
 ) -> dict[str, Any]:
     student = models[STUDENT]
     task = tasks.get(student.task)
-    gathering = base.of(task.name)(classes, models, images)
-    asked = [name for name in models if name != TEACHER]
+    gathering = GATHERINGS[task.name](classes, models, images)
     sigmoid = answers_by_sigmoid(run.objective)
-    gauges = {name: Gauge(student.num_classes, sigmoid=sigmoid) for name in asked}
+    gauges = {name: Gauge(student.num_classes, sigmoid=sigmoid) for name in models if name != TEACHER}
     # Models that see images alike share what was decoded.
     views = {name: (model.input_size, model.crop_share, model.fit, model.scenes) for name, model in models.items()}
     loaders: dict[Any, InOrder] = {}

@@ -15,7 +15,7 @@ from counterpoise.data.epochs import Batch
 from counterpoise.data.sources.base import IGNORE
 from counterpoise.errors import CounterpoiseError
 from counterpoise.pages.report.findings.base import STUDENT, TEACHER, Gathering
-from counterpoise.pages.report.pictures import SCENE, drawn, photo
+from counterpoise.pages.report.pictures import SCENE, flat, photo
 from counterpoise.tasks.overlays import palette
 from counterpoise.tasks.segmentation import by_class, confusion_matrix, segment
 
@@ -38,8 +38,8 @@ class Segmentation(Gathering):
     def update(self, batch: Batch, logits: Mapping[str, Tensor]) -> None:
         self.indices += batch.indices.tolist()
         for name, values in logits.items():
-            for place in range(len(values)):
-                found = confusion_matrix(values[place : place + 1], batch.target[place : place + 1].cpu())
+            for number in range(len(values)):
+                found = confusion_matrix(values[number : number + 1], batch.target[number : number + 1].cpu())
                 self.matrices[name] += found
                 self.scores[name].append(_mean(by_class(found)["iou"]))
 
@@ -64,8 +64,8 @@ class Segmentation(Gathering):
         wrong = matrix.clone().fill_diagonal_(0)
         order = wrong.flatten().argsort(descending=True, stable=True)[:CONFUSIONS].tolist()
         found = []
-        for place in order:
-            truth, taken = divmod(place, len(self.classes))
+        for cell in order:
+            truth, taken = divmod(cell, len(self.classes))
             if not wrong[truth, taken]:
                 break
             row = {"truth": self.classes[truth], "answer": self.classes[taken], "count": int(wrong[truth, taken])}
@@ -101,29 +101,29 @@ class Segmentation(Gathering):
         groups = {"worst": order[:SHOWN], "median": order[middle : middle + SHOWN], "best": order[::-1][:SHOWN]}
         taken: set[int] = set()
         found = []
-        for kind, places in groups.items():
-            for rank, place in enumerate(places):
-                if int(place) in taken:  # a set of few pictures
+        for kind, numbers in groups.items():
+            for rank, number in enumerate(numbers):
+                if int(number) in taken:  # a set of few pictures
                     continue
-                taken.add(int(place))
-                scene = self._scene(int(place))
+                taken.add(int(number))
+                scene = self._scene(int(number))
                 if scene is not None:
                     found.append({"kind": kind, "rank": rank + 1, "of": count, **scene})
         return found
 
-    def _scene(self, place: int) -> dict[str, Any] | None:
-        index = self.indices[place]
+    def _scene(self, number: int) -> dict[str, Any] | None:
+        index = self.indices[number]
         try:
             image, truth = self.images.read(index), self.images.read_mask(index).numpy()
         except CounterpoiseError:  # it could be read a minute ago
             return None
         masks = {name: segment(self.models[name], image).numpy() for name in (STUDENT, TEACHER) if name in self.models}
-        layers = {"truth": drawn(_painted(truth))}
-        layers |= {name: drawn(_painted(mask)) for name, mask in reversed(masks.items())}
-        layers["difference"] = drawn(_difference(truth, masks[STUDENT], masks.get(TEACHER)))
+        layers = {"truth": flat(_painted(truth))}
+        layers |= {name: flat(_painted(mask)) for name, mask in reversed(masks.items())}
+        layers["difference"] = flat(_difference(truth, masks[STUDENT], masks.get(TEACHER)))
         return {
             "name": Path(self.images.name(index)).name,
-            "miou": {name: _finite(self.scores[name][place]) for name in masks},
+            "miou": {name: _finite(self.scores[name][number]) for name in masks},
             "image": photo(image, SCENE),
             "layers": layers,
             "present": [int(value) for value in np.unique(truth) if value < len(self.classes)],
@@ -167,6 +167,3 @@ def _known(value: Tensor) -> float | None:
 
 def _finite(value: float) -> float | None:
     return None if value != value else value
-
-
-GATHERING = Segmentation
