@@ -79,17 +79,19 @@ def asked(key: str) -> bool:
 
 def flatten(run: Run) -> dict[str, Any]:
     """The values of a run by dotted key, as JSON has them; milestones in epochs, and none where they do nothing."""
-    flat: dict[str, Any] = {}
-
-    def walk(values: Mapping[str, Any], prefix: str) -> None:
-        for key, value in values.items():
-            if isinstance(value, dict) and value:
-                walk(value, f"{prefix}{key}.")
-            else:
-                flat[f"{prefix}{key}"] = value
-
-    walk(run.model_dump(mode="json"), "")
+    flat = dotted(run.model_dump(mode="json"))
     flat["train.schedule.milestones"] = list(run.train.schedule.milestone_epochs(run.train.epochs))
+    return flat
+
+
+def dotted(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Values in nested mappings by dotted key; an empty mapping is a value."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            flat |= dotted(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
     return flat
 
 

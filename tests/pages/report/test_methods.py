@@ -94,7 +94,7 @@ def test_methods_of_one_name_are_told_apart(copied: Callable[[str], Path]) -> No
     readings = [read(first), read(second)]
     assert [method.color for method in group(readings)] == ["student", "other-1"]
     assert [method.name for method in group(readings)] == ["Balance (epochs 3)", "Balance (epochs 5)"]
-    assert different(readings, ignore={"seed"}) == [("train.epochs", [3, 5])]
+    assert different(readings) == [("train.epochs", [3, 5])]
 
 
 def test_code_in_a_run_file_is_not_run(copied: Callable[[str], Path], tmp_path: Path) -> None:

@@ -198,16 +198,16 @@ def by_class(rows: Sequence[Mapping[str, Any]], sides: Sequence[tuple[str, str, 
     )
 
 
-def intervals(rows: Sequence[Mapping[str, Any]], unit: str) -> Chart:
+def intervals(rows: Sequence[Mapping[str, Any]]) -> Chart:
     """Differences with their 95% intervals: rows have name, mean, low, high, n and verdict."""
     return Chart(
         "intervals",
         "intervals",
-        f"Differences, {unit}",
+        "Differences, points",
         "A dot is the mean difference over seeds that both have, a line its 95% interval. Where the line crosses zero, "
         "no difference is shown.",
-        {"rows": list(rows), "unit": unit},
-        ("difference", unit, "95% interval", "seeds", "verdict"),
+        {"rows": list(rows), "unit": "points"},
+        ("difference", "points", "95% interval", "seeds", "verdict"),
         [
             (
                 row["name"],

@@ -33,7 +33,7 @@ def claim(folder: Path | None) -> Claim:
 
 
 def comparison(
-    methods: Sequence[Method], differences: Sequence[dict[str, Any]], folder: Path | None, unit: str
+    methods: Sequence[Method], differences: Sequence[dict[str, Any]], folder: Path | None
 ) -> dict[str, Any] | None:
     """Intervals, the table of a comparison, and in what run files differ; None for a single method."""
     missing: list[str] = []
@@ -43,7 +43,7 @@ def comparison(
     if len(methods) < 2 and not table:
         return None
     return {
-        "chart": charts.intervals(known, unit) if known else None,
+        "chart": charts.intervals(known) if known else None,
         "table": table,
         "keys": _keys(methods),
         "missing": missing,
@@ -57,7 +57,7 @@ def _keys(methods: Sequence[Method]) -> dict[str, Any]:
     usual = flatten(config.Run(teacher=config.Teacher()))
     rows = [
         (key, values)
-        for key, values in different([method.runs[0] for method in students], ignore={"seed"})
+        for key, values in different([method.runs[0] for method in students])
         # A section that others do not have, with what it holds unless told otherwise, is no difference to look at.
         if not (key in usual and all(value is None or value == usual[key] for value in values))
     ]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from counterpoise import config
-from counterpoise.config.keys import asked, flatten
+from counterpoise.config.keys import asked, dotted, flatten
 from counterpoise.errors import CounterpoiseError
 from counterpoise.objectives.base import needs_teacher
 from counterpoise.pages.report.reading import Reading, mapping
@@ -166,8 +166,8 @@ def _tell_apart(methods: Sequence[Method]) -> None:
         alike = [method for method in methods if method.name == name]
         if len(alike) < 2:
             continue
-        differing = different([method.runs[0] for method in alike], ignore={"seed"})
-        if 0 < len(differing) <= 2 and not any(key.startswith("(") for key, _ in differing):
+        differing = different([method.runs[0] for method in alike])
+        if 0 < len(differing) <= 2:
             for index, method in enumerate(alike):
                 values_of = (f"{key.rpartition('.')[2]} {values[index]}" for key, values in differing)
                 method.name += f" ({', '.join(values_of)})"
@@ -176,20 +176,9 @@ def _tell_apart(methods: Sequence[Method]) -> None:
                 method.name = f"{name} ({method.runs[0].name})"
 
 
-def different(readings: Sequence[Reading], ignore: set[str] = frozenset()) -> list[tuple[str, list[Any]]]:  # type: ignore[assignment]
-    """Keys of run files that differ, each with the value in every one of them."""
-    flat = [flatten(reading.run) if reading.run is not None else _flat(reading.values) for reading in readings]
-    keys = sorted(set().union(*flat)) if flat else []
-    left_out = {"out", *ignore}
-    rows = [(key, [values.get(key) for values in flat]) for key in keys if key not in left_out]
+def different(readings: Sequence[Reading]) -> list[tuple[str, list[Any]]]:
+    """Keys of run files that differ, but for the seed and the folder, each with the value in every one of them."""
+    flat = [flatten(reading.run) if reading.run is not None else dotted(reading.values) for reading in readings]
+    keys = sorted(set().union(*flat) - {"out", "seed"})
+    rows = [(key, [values.get(key) for values in flat]) for key in keys]
     return [(key, values) for key, values in rows if any(value != values[0] for value in values)]
-
-
-def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(values, dict) or not values:
-        return {prefix: values}
-    return {
-        key: value
-        for name, inner in values.items()
-        for key, value in _flat(inner, f"{prefix}.{name}" if prefix else str(name)).items()
-    }

@@ -114,7 +114,7 @@ def render(
         "balance": curves.balance(found, chosen, methods),
         "findings": found,
         "details": _details(found, chosen, methods, reading.task),
-        "comparison": comparison.comparison(methods, lead["differences"], compared, "points"),
+        "comparison": comparison.comparison(methods, lead["differences"], compared),
         "deployment": shown,
         "provenance": provenance.provenance(reading),
         "command": command,

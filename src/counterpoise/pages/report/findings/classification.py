@@ -67,17 +67,18 @@ class Classification(Gathering):
         wrong = label != answer
         kinds, numbers = np.unique(codes[wrong], return_counts=True)
         teachers = self._answers(TEACHER) if TEACHER in self.models else None
+        order = np.lexsort((kinds, -numbers))[:CONFUSIONS]
         found = []
-        for kind in np.lexsort((kinds, -numbers))[:CONFUSIONS]:
-            truth, taken = divmod(int(kinds[kind]), count)
-            where = np.flatnonzero(codes == kinds[kind])
+        for code, times in zip(kinds[order].tolist(), numbers[order].tolist(), strict=True):
+            truth, taken = divmod(code, count)
+            where = np.flatnonzero(codes == code)
             surest = where[np.argsort(-self.columns[f"{STUDENT} confidence"][where], kind="stable")][:EACH]
             found.append(
                 {
                     "truth": self.classes[truth],
                     "answer": self.classes[taken],
-                    "count": int(numbers[kind]),
-                    "share": 100 * int(numbers[kind]) / int((label == truth).sum()),
+                    "count": times,
+                    "share": 100 * times / int((label == truth).sum()),
                     "teacher": None if teachers is None else int(((label == truth) & (teachers == taken)).sum()),
                     "pictures": self._pictures(surest),
                 }
@@ -93,15 +94,13 @@ class Classification(Gathering):
         answered = np.bincount(self._answers(STUDENT), minlength=count)
         rows = []
         for index in np.flatnonzero(images + answered):
-            recall = {name: 100 * hits[name][index] / images[index] if images[index] else None for name in self.models}
-            both = images[index] + answered[index]
             rows.append(
                 {
                     "class": self.classes[index],
                     "images": int(images[index]),
-                    "precision": float(100 * hits[STUDENT][index] / answered[index]) if answered[index] else None,
-                    "f1": float(200 * hits[STUDENT][index] / both),
-                    "recall": {name: None if value is None else float(value) for name, value in recall.items()},
+                    "precision": _percent(hits[STUDENT][index], answered[index]),
+                    "f1": _percent(2 * hits[STUDENT][index], images[index] + answered[index]),
+                    "recall": {name: _percent(hits[name][index], images[index]) for name in self.models},
                 }
             )
         return sorted(rows, key=lambda row: (row["recall"][STUDENT] is None, row["recall"][STUDENT]))
@@ -144,3 +143,7 @@ class Classification(Gathering):
         }
         truth = self.classes[self.columns["label"][row]]
         return {**shown, "name": Path(self.images.name(index)).name, "truth": truth, **said}
+
+
+def _percent(part: np.int64, whole: np.int64) -> float | None:
+    return float(100 * part / whole) if whole else None

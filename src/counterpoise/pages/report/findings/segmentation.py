@@ -47,14 +47,14 @@ class Segmentation(Gathering):
         matrix = self.matrices[STUDENT]
         if not matrix.any():
             return {"labeled": 0}
-        means = {name: by_class(found) for name, found in self.matrices.items()}
+        columns = {name: by_class(found) for name, found in self.matrices.items()}
         return {
             "labeled": len(self.indices),
-            "miou": {name: _mean(columns["iou"]) for name, columns in means.items()},
-            "dice": {name: _mean(columns["dice"]) for name, columns in means.items()},
+            "miou": {name: _mean(values["iou"]) for name, values in columns.items()},
+            "dice": {name: _mean(values["dice"]) for name, values in columns.items()},
             "absent": [name for name, pixels in zip(self.classes, matrix.sum(1), strict=True) if not pixels],
             "confusions": self._confusions(matrix),
-            "per_class": self._per_class(),
+            "per_class": self._per_class(columns),
             "scenes": self._scenes(),
             "colors": self._legend(),
         }
@@ -75,19 +75,16 @@ class Segmentation(Gathering):
             found.append(row)
         return found
 
-    def _per_class(self) -> list[dict[str, Any]]:
+    def _per_class(self, columns: Mapping[str, Mapping[str, Tensor]]) -> list[dict[str, Any]]:
         """Intersection over union and Dice by class, the worst of the student first."""
-        columns = {name: by_class(matrix) for name, matrix in self.matrices.items()}
         pixels = self.matrices[STUDENT].sum(1)
         rows = [
             {
                 "class": name,
                 "pixels": int(pixels[index]),
                 "share": 100 * float(pixels[index] / pixels.sum()),
-                **{
-                    key: {model: _known(values[key][index]) for model, values in columns.items()}
-                    for key in ("iou", "dice")
-                },
+                "iou": {model: _known(values["iou"][index]) for model, values in columns.items()},
+                "dice": {model: _known(values["dice"][index]) for model, values in columns.items()},
             }
             for index, name in enumerate(self.classes)
         ]
@@ -97,18 +94,16 @@ class Segmentation(Gathering):
         scores = np.array(self.scores[STUDENT])
         order = np.argsort(scores, kind="stable")
         order = order[~np.isnan(scores[order])]
-        count, middle = len(order), max(0, (len(order) - SHOWN) // 2)
+        middle = max(0, (len(order) - SHOWN) // 2)
         groups = {"worst": order[:SHOWN], "median": order[middle : middle + SHOWN], "best": order[::-1][:SHOWN]}
         taken: set[int] = set()
         found = []
         for kind, numbers in groups.items():
-            for rank, number in enumerate(numbers):
-                if int(number) in taken:  # a set of few pictures
-                    continue
-                taken.add(int(number))
-                scene = self._scene(int(number))
+            for number in numbers.tolist():
+                scene = None if number in taken else self._scene(number)  # a set of few pictures has one in two groups
+                taken.add(number)
                 if scene is not None:
-                    found.append({"kind": kind, "rank": rank + 1, "of": count, **scene})
+                    found.append({"kind": kind, **scene})
         return found
 
     def _scene(self, number: int) -> dict[str, Any] | None:
@@ -126,7 +121,6 @@ class Segmentation(Gathering):
             "miou": {name: _finite(self.scores[name][number]) for name in masks},
             "image": photo(image, SCENE),
             "layers": layers,
-            "present": [int(value) for value in np.unique(truth) if value < len(self.classes)],
         }
 
     def _legend(self) -> list[dict[str, str]]:
