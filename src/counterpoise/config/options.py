@@ -56,6 +56,7 @@ def keywords(
     It raises ConfigError, with all mistakes, for values that the section refuses.
     """
     kind = cast("type[Asked]", section)
+    kind.model_rebuild()  # so that its signature is known
 
     def decorate(function: Callable[[Thing, Asked], Result]) -> Callable[Concatenate[Thing, Given], Result]:
         first = next(iter(inspect.signature(function).parameters.values()))

@@ -25,7 +25,10 @@ Channels = tuple[float, float, float]
 class Section(BaseModel):
     """Base of all sections: unknown keys are errors, values do not change once read."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, protected_namespaces=())
+    # Built when first used: `counterpoise --help` waits for none.
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_default=True, protected_namespaces=(), defer_build=True
+    )
 
 
 class Schedule(Section):
