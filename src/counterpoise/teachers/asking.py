@@ -50,7 +50,8 @@ def require_same(name: object, header: Header, slot: int, logits: Tensor, teache
     by_number = header.kind == "complete"
     views = next(loader.views_of(first, slot if header.kind == "epochs" else 0, slot if by_number else None))
     answers = header.codec.decode(header.codec.encode(teacher(views).logits.float().cpu()))
-    apart = _apart(answers, logits)
+    both = answers.isfinite() & logits.isfinite()
+    apart = float((answers - logits)[both].norm() / logits[both].norm().clamp(min=1e-12))
     if apart > TOLERANCE.get(header.notes.get("computed_in", "float32"), COARSE):
         raise StoreError(
             f"Store {name} was recorded by an earlier version, which knew a teacher by its weights alone. Asked once "
@@ -78,11 +79,6 @@ def notes(store: Store, asked: bool) -> list[str]:
         return []
     seen = "asked once more, it answers the same" if asked else "its normalization and classes are not known"
     return [f"store {store.name}: recorded by an earlier version, which knew a teacher by its weights alone; {seen}"]
-
-
-def _apart(one: Tensor, other: Tensor) -> float:
-    both = one.isfinite() & other.isfinite()
-    return float((one - other)[both].norm() / other[both].norm().clamp(min=1e-12))
 
 
 def _largest(logits: Tensor) -> float:
