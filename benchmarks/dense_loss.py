@@ -17,8 +17,8 @@ from torch import Tensor
 
 import harness
 from counterpoise.objectives.kernels.compiling import Compiler
-from counterpoise.objectives.kernels.dense import dense_loss, dense_reference
-from counterpoise.objectives.kernels.mixture import Divergence, Labels, Mixture
+from counterpoise.objectives.kernels.function import fused
+from counterpoise.objectives.kernels.mixture import Divergence, Inputs, Labels, Mixture, reference
 from loss import extra_memory, on_gpu
 
 # Compiled, as in a run.
@@ -58,14 +58,21 @@ def sides(case: Case, device: str) -> tuple[Tensor, dict[str, Callable[[], Any]]
     target = torch.randint(-1, case.classes, (case.batch, *case.size), device=device)
     far = teacher if case.mixture.needs_teacher else None
 
-    def run(loss: Callable[..., tuple[Tensor, Tensor]]) -> Callable[[], None]:
+    inputs = Inputs(student, far, target, None, case.size)
+
+    def ours() -> Tensor:
+        found = fused(case.mixture, inputs)
+        assert found is not None
+        return found[0]
+
+    def run(loss: Callable[[], Tensor]) -> Callable[[], None]:
         def once() -> None:
             student.grad = None
-            loss(case.mixture, student, far, target, None, case.size)[0].backward()
+            loss().backward()
 
         return once
 
-    return student, {"eager": run(dense_reference), "ours": run(dense_loss)}
+    return student, {"eager": run(lambda: reference(case.mixture, inputs).sum()), "ours": run(ours)}
 
 
 def measure(name: str, case: Case, rounds: int) -> dict[str, Any]:

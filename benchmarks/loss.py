@@ -20,7 +20,7 @@ import harness
 from counterpoise.config import Term
 from counterpoise.objectives.composite import WeightedSum
 from counterpoise.objectives.kernels.compiling import Compiler
-from counterpoise.objectives.kernels.mixture import Divergence, Labels, Mixture, reference
+from counterpoise.objectives.kernels.mixture import Divergence, Inputs, Labels, Mixture, reference
 from counterpoise.outputs import Outputs
 
 FORWARD_TEMPERATURE, REVERSE_TEMPERATURE = 4.0, 2.0
@@ -59,7 +59,7 @@ def sides(shape: tuple[int, ...], dtype: torch.dtype, device: str) -> tuple[Tens
     objective.compiler = Compiler()  # as a run has it
 
     def plain(student: Tensor, teacher: Tensor, target: Tensor) -> Tensor:
-        return reference(MIXTURE, student, teacher, target, None).sum()
+        return reference(MIXTURE, Inputs(student, teacher, target)).sum()
 
     compiled = torch.compile(plain, dynamic=False)
     floor = torch.empty_like(teacher)

@@ -18,7 +18,7 @@ from counterpoise.objectives.binary_cross_entropy import BinaryCrossEntropy
 from counterpoise.objectives.composite import WeightedSum
 from counterpoise.objectives.cross_entropy import CrossEntropy
 from counterpoise.objectives.dense import DenseSum
-from counterpoise.objectives.kernels.dense import upsample
+from counterpoise.objectives.kernels.upsampling import upsample
 from counterpoise.outputs import Outputs
 
 LOGITS = {name: entry for name, entry in entries().items() if "features" not in entry.kind.needs}
@@ -192,18 +192,17 @@ def test_all_losses_of_logits_are_tried() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize(("width", "columns", "align_corners"), [(40, 41, True), (30, 90, False), (2, 41, True)])
+@pytest.mark.parametrize(("width", "columns"), [(40, 41), (30, 90), (2, 41)])
 def test_a_class_is_out_of_the_pixels_that_touch_it_and_of_no_other(
-    width: int, columns: int, align_corners: bool, dtype: torch.dtype
+    width: int, columns: int, dtype: torch.dtype
 ) -> None:
     """In float32 an interpolation gives a pixel that lies on one place a trace of the next."""
     logits = torch.randn(1, 2, 1, width, dtype=dtype)
     logits[:, 1, :, 1::3] = -torch.inf
-    found = upsample(logits, (1, columns), align_corners)
+    found = upsample(logits, (1, columns))
     places = range(columns)
-    steps = (width - 1, columns - 1) if align_corners else (width, columns)
-    exact = [Fraction(steps[0], steps[1]) * (place if align_corners else place + Fraction(1, 2)) for place in places]
-    exact = [place if align_corners else max(place - Fraction(1, 2), Fraction(0)) for place in exact]
+    exact = [Fraction(width, columns) * (place + Fraction(1, 2)) - Fraction(1, 2) for place in places]
+    exact = [max(place, Fraction(0)) for place in exact]
     touched = [{floor(place), min(ceil(place), width - 1)} for place in exact]
     expected = [any(place % 3 == 1 for place in near) for near in touched]
     assert (found[0, 1, 0] == -torch.inf).tolist() == expected

@@ -12,7 +12,7 @@ from torch import Tensor
 from counterpoise.objectives.base import LogitObjective, register
 from counterpoise.objectives.divergence import check_temperature, forward_kl_values, reverse_kl_values
 from counterpoise.objectives.kernels.function import fused
-from counterpoise.objectives.kernels.mixture import Divergence, Mixture
+from counterpoise.objectives.kernels.mixture import Divergence, Inputs, Mixture
 from counterpoise.objectives.logits import check_device, check_logits, remaining, widen
 from counterpoise.objectives.targets import Reduction, Target, check_reduction
 from counterpoise.objectives.weighting.base import Side, build, temperature_rules, weightings
@@ -97,7 +97,7 @@ class BalanceDivergence(LogitObjective):
         weight: Tensor | None = None,
     ) -> Tensor:
         mixture = self.mixture()
-        fast = None if mixture is None else fused(mixture, student_logits, teacher_logits, target, weight)
+        fast = None if mixture is None else fused(mixture, Inputs(student_logits, teacher_logits, target, weight))
         return super().forward(student_logits, teacher_logits, target, weight) if fast is None else fast[0]
 
     def mixture(self, factor: float = 1.0) -> Mixture | None:
@@ -161,7 +161,7 @@ def balance_divergence(
     )
     check_reduction(reduction)
     check_logits(student_logits, teacher_logits)
-    fast = fused(mixture, student_logits, teacher_logits, target, weight)
+    fast = fused(mixture, Inputs(student_logits, teacher_logits, target, weight))
     if fast is not None:
         return fast[0]
     check_device(student_logits, "target", target)

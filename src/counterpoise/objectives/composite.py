@@ -17,8 +17,9 @@ from counterpoise.config.validation_errors import explain
 from counterpoise.errors import ConfigError, ObjectiveError, unknown
 from counterpoise.objectives.base import Objective, Terms, counted, find, means
 from counterpoise.objectives.kernels.compiling import Compiler
-from counterpoise.objectives.kernels.dense import upsample
 from counterpoise.objectives.kernels.fused_terms import fuse, fused_counts
+from counterpoise.objectives.kernels.mixture import Inputs
+from counterpoise.objectives.kernels.upsampling import upsample
 from counterpoise.objectives.schedule import value_at
 from counterpoise.objectives.targets import Mean, Sum
 from counterpoise.outputs import Outputs
@@ -156,9 +157,10 @@ class WeightedSum(nn.Module):
     ) -> View:
         """Append what a fast form covers of a view to the total, and enter its parts; the view of the other terms."""
         while view.names:
-            logits = view.student.logits, None if view.teacher is None else view.teacher.logits
+            teacher = None if view.teacher is None else view.teacher.logits
+            inputs = Inputs(view.student.logits, teacher, view.target, weight, view.size)
             divisors = None if counts is None else counts.divisors
-            fused = fuse(self._weighted(view), *logits, view.target, weight, view.size, divisors, self.compiler)
+            fused = fuse(self._weighted(view), inputs, divisors, self.compiler)
             if fused is not None:
                 addends.append(fused.total)
                 parts.update(fused.parts)

@@ -10,7 +10,7 @@ import dense_gpu_host
 import torch
 
 from counterpoise.objectives.kernels import gpu
-from counterpoise.objectives.kernels.mixture import Divergence, Labels, Mixture, reference
+from counterpoise.objectives.kernels.mixture import Divergence, Inputs, Labels, Mixture, reference
 
 TOLERANCE = {torch.float16: 2e-3, torch.bfloat16: 1e-2, torch.float32: 2e-5}
 SHAPES = ((5, 7), (40, 100), (1, 1), (3, 2), (2, 19, 3, 5), (3, 4, 9), (1, 1000))
@@ -48,9 +48,9 @@ def main() -> None:
             draw.choice(("mean", "sum")),
         )
         scale = draw.choice((None, torch.tensor(3.0, device=device)))
-        values, gradient = gpu.compute(mixture, student, teacher, target, weight, True, scale)
+        values, gradient = gpu.compute(mixture, Inputs(student, teacher, target, weight), True, scale)
         leaf = student.detach().requires_grad_()
-        expected = reference(mixture, leaf, teacher, target, weight)
+        expected = reference(mixture, Inputs(leaf, teacher, target, weight))
         (wanted,) = torch.autograd.grad((1.0 if scale is None else scale) * expected.sum(), leaf)
         case = f"{shape} {dtype} {mixture} weight {weight is not None} scale {scale}"
         bound = 2e-5 * max(1.0, expected.abs().max().item())
@@ -60,7 +60,7 @@ def main() -> None:
         difference = (gradient.double() - wanted.double()).abs().max()
         assert difference <= TOLERANCE[dtype] * wanted.double().abs().max() + 1e-6, f"{case}: gradient by {difference}"
         cases += 1
-    wrong = gpu.compute(Mixture(labels=Labels(1.0, -1)), student, None, torch.full_like(target, 1000), None, True)[0]
+    wrong = gpu.compute(Mixture(labels=Labels(1.0, -1)), Inputs(student, None, torch.full_like(target, 1000)), True)[0]
     assert wrong.isnan().all()
     logits = torch.randn(5, 7, device=device)
     assert torch.equal(gpu.scale(logits.clone(), torch.tensor(2.0, device=device)), 2 * logits)

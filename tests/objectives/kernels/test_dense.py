@@ -17,12 +17,14 @@ from counterpoise import BalanceDivergence
 from counterpoise.config import Term
 from counterpoise.errors import ObjectiveError
 from counterpoise.objectives.composite import WeightedSum
-from counterpoise.objectives.kernels import blocks, compiling, dense, dense_strips
+from counterpoise.objectives.dense import DenseSum
+from counterpoise.objectives.kernels import blocks, compiling, dense_strips, function
 from counterpoise.objectives.kernels.compiling import Compiler
-from counterpoise.objectives.kernels.dense import dense_loss, dense_reference
 from counterpoise.objectives.kernels.function import covered, fused
 from counterpoise.objectives.kernels.fused_terms import fuse
-from counterpoise.objectives.kernels.mixture import Divergence, Labels, Mixture, reference
+from counterpoise.objectives.kernels.mixture import Divergence, Inputs, Labels, Mixture, reference
+from counterpoise.objectives.kernels.upsampling import taps
+from counterpoise.outputs import Outputs
 
 FULL = Mixture(Divergence(0.7, 4.0), Divergence(1.3, 2.0), Labels(0.5, -1, 0.1), ignore_index=-1)
 TOLERANCE = {torch.float16: 2e-3, torch.bfloat16: 1e-2, torch.float32: 5e-5, torch.float64: 1e-10}
@@ -66,6 +68,16 @@ def example(seed: int, index: int = 0, dtype: torch.dtype = torch.float32, scale
     return student, teacher, target.masked_fill(torch.rand(target.shape, generator=generator) < 0.2, -1), size
 
 
+def dense_loss(mixture: Mixture, *given: Any) -> tuple[Tensor, Tensor]:
+    """Total and terms by a fast form, where there is one."""
+    return fused(mixture, Inputs(*given)) or dense_reference(mixture, *given)
+
+
+def dense_reference(mixture: Mixture, *given: Any) -> tuple[Tensor, Tensor]:
+    values = reference(mixture, Inputs(*given))
+    return values.sum(0), values
+
+
 def check_equal(mixture: Mixture, student: Tensor, *rest: Any) -> None:
     """Value and gradient, the latter by its size over the whole, so that no term can be missing from it."""
     found, wanted = [], []
@@ -86,13 +98,12 @@ def check_equal(mixture: Mixture, student: Tensor, *rest: Any) -> None:
     mixture=mixtures,
     index=st.integers(0, len(SHAPES) - 1),
     dtype=st.sampled_from(tuple(TOLERANCE)),
-    align=st.booleans(),
     weighted=st.sampled_from(("no", "samples", "positions")),
     channels_last=st.booleans(),
 )
 @settings(max_examples=150, deadline=None)
 def test_dense_loss_equals_upsampling_and_reference(
-    seed: int, mixture: Mixture, index: int, dtype: torch.dtype, align: bool, weighted: str, channels_last: bool
+    seed: int, mixture: Mixture, index: int, dtype: torch.dtype, weighted: str, channels_last: bool
 ) -> None:
     student, teacher, target, size = example(seed, index, dtype)
     if mixture.labels is not None and mixture.labels.ignore_index == 255:
@@ -101,20 +112,17 @@ def test_dense_loss_equals_upsampling_and_reference(
         student = student.detach().contiguous(memory_format=torch.channels_last).requires_grad_()
     weight = None if weighted == "no" else torch.rand((2,) if weighted == "samples" else target.shape)
     far = teacher if mixture.needs_teacher else None
-    assert covered(mixture, student, far, target, weight, size)
-    check_equal(mixture, student, teacher, target, weight, size, align)
+    assert covered(mixture, Inputs(student, far, target, weight, size))
+    check_equal(mixture, student, teacher, target, weight, size)
 
 
-@pytest.mark.parametrize("align", [False, True])
-def test_bands_and_strips_smaller_than_the_logits_equal_the_reference(
-    align: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_bands_and_strips_smaller_than_the_logits_equal_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
     for strip, band in ((1, 1), (100, 1), (1, 200), (60, 300)):
         monkeypatch.setattr(blocks, "PLAIN_ELEMENTS", strip)
         monkeypatch.setattr(dense_strips, "BAND_ELEMENTS", band)
         for index in range(len(SHAPES)):
             student, teacher, target, size = example(3, index)
-            check_equal(FULL, student, teacher, target, torch.rand(2), size, align)
+            check_equal(FULL, student, teacher, target, torch.rand(2), size)
 
 
 @pytest.mark.slow  # a minute of the C++ compiler
@@ -128,24 +136,24 @@ def test_compiled_strips_equal_the_reference(monkeypatch: pytest.MonkeyPatch) ->
     assert compiler.seconds > 0
 
 
-@given(small=st.integers(1, 40), large=st.integers(1, 90), align=st.booleans(), double=st.booleans())
+@given(small=st.integers(1, 40), large=st.integers(1, 90), double=st.booleans())
 @settings(max_examples=60, deadline=None)
-def test_taps_are_those_of_interpolate(small: int, large: int, align: bool, double: bool) -> None:
+def test_taps_are_those_of_interpolate(small: int, large: int, double: bool) -> None:
     dtype = torch.float64 if double else torch.float32
     line = torch.randn(small, dtype=dtype)
-    first, second, share = dense_strips.taps(small, large, align, dtype)
+    first, second, share = taps(small, large, dtype)
     ours = line[first] * (1 - share) + line[second] * share
-    theirs = F.interpolate(line.view(1, 1, -1, 1), size=(large, 1), mode="bilinear", align_corners=align).flatten()
+    theirs = F.interpolate(line.view(1, 1, -1, 1), size=(large, 1), mode="bilinear").flatten()
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12 if double else 2e-5)
 
 
 def test_logits_of_full_size_are_not_touched() -> None:
     student, _, target, size = example(0, 3)
     teacher = torch.randn_like(student)
-    ours, plain = dense_loss(FULL, student, teacher, target, None, size), fused(FULL, student, teacher, target, None)
+    ours, plain = dense_loss(FULL, student, teacher, target, None, size), fused(FULL, Inputs(student, teacher, target))
     assert plain is not None
     assert torch.equal(ours[1], plain[1])
-    side = dense_strips._Side(student.detach(), size, False, torch.float32)
+    side = dense_strips._Side(student.detach(), size, torch.float32)
     band = side.widen(1, slice(1, 4))
     assert torch.equal(side.mix(band, slice(1, 4), slice(2, 4), torch.empty(0)), student[1, :, 2:4].transpose(0, 1))
     alone = replace(FULL, ignore_index=None, labels=None)  # the student as it is beside a teacher that is not
@@ -224,7 +232,7 @@ def test_what_no_fast_form_covers_goes_to_the_reference(monkeypatch: pytest.Monk
     def refuse(*_: object) -> None:
         raise AssertionError("the fast form was used")
 
-    monkeypatch.setattr(dense.FusedLoss, "apply", refuse)
+    monkeypatch.setattr(function.FusedLoss, "apply", refuse)
     learned = Divergence(torch.tensor(1.0, requires_grad=True), 2.0)  # type: ignore[arg-type]
     cases: tuple[tuple[Mixture, Tensor, Tensor], ...] = (
         (Mixture(learned), student, teacher),
@@ -235,11 +243,11 @@ def test_what_no_fast_form_covers_goes_to_the_reference(monkeypatch: pytest.Monk
     for mixture, x, z in cases:
         values = dense_loss(mixture, x, z, target, None, size)[1]
         wide, far = (F.interpolate(v, size=size, mode="bilinear") for v in (x, z))
-        torch.testing.assert_close(values, reference(mixture, wide, far, target, None))
+        torch.testing.assert_close(values, reference(mixture, Inputs(wide, far, target)))
     vmapped = torch.func.vmap(lambda x: dense_loss(FULL, x, teacher, target, None, size)[0])(torch.stack([student] * 2))
     torch.testing.assert_close(vmapped[0], dense_reference(FULL, student, teacher, target, None, size)[0])
     monkeypatch.setattr(blocks, "WORTHWHILE_FROM", student.numel() * 100)
-    assert not covered(FULL, student, teacher, target, None, size)
+    assert not covered(FULL, Inputs(student, teacher, target, None, size))
 
 
 def test_inference_mode_and_frozen_logits_give_the_value_alone() -> None:
@@ -255,17 +263,17 @@ def test_inference_mode_and_frozen_logits_give_the_value_alone() -> None:
 
 
 def test_misfits_are_told() -> None:
-    student, teacher, target, size = example(0)
-    for arguments, message in (
-        ((student[0], teacher, target), "must be \\[N, C, h, w\\]"),
-        ((student, None, target), "needs teacher logits"),
-        ((student, teacher[:, :2], target), "class counts of student and teacher differ"),
-        ((student, teacher, None), "needs a target"),
-        ((student, teacher, target[:, :2]), "target must have shape \\[2, 8, 12\\]"),
-        ((student, teacher, target.masked_fill(target == 0, 3)), "labels are not among the 3 classes"),
+    student, teacher, target, _ = example(0)
+    objective = DenseSum({"cross_entropy": Term(), "balance": Term()})
+    for mine, other, masks, message in (
+        (student[0], teacher, target, "Dense terms need logits"),
+        (student, None, target, "needs teacher logits"),
+        (student, teacher[:, :2], target, "class counts of student and teacher differ"),
+        (student, teacher, None, "Dense terms need"),
+        (student, teacher, target.masked_fill(target == 0, 3), "labels are not among the 3 classes"),
     ):
         with pytest.raises(ObjectiveError, match=message):
-            dense_loss(FULL, *arguments, None, size)
+            objective(Outputs(mine), None if other is None else Outputs(other), masks)
 
 
 def test_terms_of_a_run_are_fused_and_the_rest_is_left() -> None:
@@ -279,7 +287,7 @@ def test_terms_of_a_run_are_fused_and_the_rest_is_left() -> None:
         }
     )
     terms = {name: (objective.objective(name), objective.weights[name]) for name in objective.terms}
-    result = fuse(terms, student, teacher, target, None, size)
+    result = fuse(terms, Inputs(student, teacher, target, None, size))
     assert result is not None
     assert {name: list(parts) for name, parts in result.parts.items()} == {
         "labels": [""],
@@ -292,4 +300,4 @@ def test_terms_of_a_run_are_fused_and_the_rest_is_left() -> None:
         + 2.0 * BalanceDivergence(ignore_index=-1)(wide, far, target),
     )
     torch.testing.assert_close(sum(result.parts["balance"].values()) + result.parts["labels"][""], result.total)
-    assert fuse({"dice": terms["dice"]}, student, teacher, target, None, size) is None
+    assert fuse({"dice": terms["dice"]}, Inputs(student, teacher, target, None, size)) is None

@@ -19,7 +19,7 @@ from counterpoise.objectives.composite import WeightedSum
 from counterpoise.objectives.kernels import blocks, compiling
 from counterpoise.objectives.kernels.compiling import Compiler
 from counterpoise.objectives.kernels.function import fused
-from counterpoise.objectives.kernels.mixture import Divergence, Labels, Mixture, reference
+from counterpoise.objectives.kernels.mixture import Divergence, Inputs, Labels, Mixture, reference
 from counterpoise.outputs import Outputs
 
 FULL = Mixture(Divergence(0.7, 4.0), Divergence(1.3, 2.0), Labels(0.5, -1, 0.1), ignore_index=255)
@@ -74,15 +74,9 @@ def example(
 
 def check_equal(mixture: Mixture, student: Tensor, teacher: Tensor, target: Tensor, weight: Tensor | None) -> None:
     """Values and gradient, the latter by its size over the whole, so that no term can be missing from it."""
-    values, gradient = blocks.compute(
-        mixture,
-        student.detach(),
-        teacher if mixture.needs_teacher else None,
-        target,
-        weight,
-        want_gradient=True,
-    )
-    expected = reference(mixture, student, teacher, target, weight)
+    far = teacher if mixture.needs_teacher else None
+    values, gradient = blocks.compute(mixture, Inputs(student.detach(), far, target, weight), want_gradient=True)
+    expected = reference(mixture, Inputs(student, teacher, target, weight))
     (wanted,) = torch.autograd.grad(expected.sum(), student)
     tolerance = TOLERANCE[student.dtype]
     torch.testing.assert_close(values, expected.detach(), rtol=2e-5, atol=2e-5 * max(1, expected.abs().max().item()))
@@ -109,7 +103,7 @@ def test_plain_blocks_equal_the_reference(
         target = target.masked_fill(target == -1, 255)
     weight = None if weighted == "no" else torch.rand(shape[:1] if weighted == "samples" else target.shape)
     if blocks.flat(student) is None or blocks.flat(teacher) is None:
-        assert fused(mixture, student, teacher, target, weight) is None
+        assert fused(mixture, Inputs(student, teacher, target, weight)) is None
         return
     check_equal(mixture, student, teacher, target, weight)
 
@@ -159,7 +153,7 @@ def test_a_loss_does_not_compile_by_itself_and_a_run_compiles_what_is_large(monk
     BalanceDivergence()(student, teacher)
     objective = WeightedSum({"cross_entropy": Term(), "balance": Term()})
     objective(Outputs(student), Outputs(teacher), target)
-    fused(FULL, student, teacher, target, None)
+    fused(FULL, Inputs(student, teacher, target))
     assert not calls
     objective.compiler = Compiler()
     monkeypatch.setattr(blocks, "WORTHWHILE_FROM", 0)
@@ -189,8 +183,8 @@ def test_without_a_compiler_the_plain_form_is_used_and_a_warning_told_once(
 @pytest.mark.parametrize("dtype", list(TOLERANCE))
 def test_gradient_follows_what_comes_after_even_twice(dtype: torch.dtype) -> None:
     student, teacher, target = example(1, (6, 9), dtype)
-    expected = torch.autograd.grad(4096 * reference(FULL, student, teacher, target, None).sum(), student)[0]
-    result = fused(FULL, student, teacher, target, None)
+    expected = torch.autograd.grad(4096 * reference(FULL, Inputs(student, teacher, target)).sum(), student)[0]
+    result = fused(FULL, Inputs(student, teacher, target))
     assert result is not None
     loss = 4096 * result[0]
     first = torch.autograd.grad(loss, student, retain_graph=True)[0]
@@ -202,7 +196,7 @@ def test_gradient_follows_what_comes_after_even_twice(dtype: torch.dtype) -> Non
 def test_half_precision_does_not_lose_small_gradients_before_the_loss_scale() -> None:
     student, teacher, _ = example(2, (65536, 2), torch.float16, scale=0.01)
     mixture = Mixture(Divergence(1.0, 4.0), reduction="mean")
-    result = fused(mixture, student, teacher, None, None)
+    result = fused(mixture, Inputs(student, teacher))
     assert result is not None
     (gradient,) = torch.autograd.grad(result[0] * 65536, student)
     assert (gradient != 0).float().mean() > 0.9
@@ -211,15 +205,15 @@ def test_half_precision_does_not_lose_small_gradients_before_the_loss_scale() ->
 def test_single_terms_and_second_derivatives_are_those_of_the_reference() -> None:
     student, teacher, target = example(4, (4, 5), torch.float64)
     mixture = replace(FULL, ignore_index=None)
-    result = fused(mixture, student, teacher, target, None)
+    result = fused(mixture, Inputs(student, teacher, target))
     assert result is not None
-    plain = reference(mixture, student, teacher, target, None)
+    plain = reference(mixture, Inputs(student, teacher, target))
     for index in range(3):
         ours = torch.autograd.grad(result[1][index], student, retain_graph=True)[0]
         torch.testing.assert_close(ours, torch.autograd.grad(plain[index], student, retain_graph=True)[0])
 
     def total(logits: Tensor) -> Tensor:
-        computed = fused(mixture, logits, teacher, target, None)
+        computed = fused(mixture, Inputs(logits, teacher, target))
         assert computed is not None
         return computed[0]
 
@@ -242,19 +236,19 @@ def test_extreme_logits_give_a_finite_loss_and_gradient(
     student = (student.detach().clamp(-1, 1) * scale).to(dtype).requires_grad_()
     teacher = (teacher.clamp(-1, 1) * scale).to(dtype)
     mixture = Mixture(Divergence(1.0, forward), Divergence(1.0, reverse), Labels(1.0, -1))
-    result = fused(mixture, student, teacher, target, None)
+    result = fused(mixture, Inputs(student, teacher, target))
     assert result is not None
     result[0].backward()
     assert result[0].isfinite()
     assert student.grad is not None
     assert student.grad.isfinite().all()
-    expected = reference(mixture, student, teacher, target, None).sum()
+    expected = reference(mixture, Inputs(student, teacher, target)).sum()
     torch.testing.assert_close(result[0], expected, rtol=1e-4, atol=1e-4 * max(1.0, scale))
 
 
 def test_all_ignored_is_zero_and_no_gradient() -> None:
     student, teacher, target = example(0, (3, 4), torch.float32)
-    result = fused(replace(FULL, ignore_index=-1), student, teacher, torch.full_like(target, -1), None)
+    result = fused(replace(FULL, ignore_index=-1), Inputs(student, teacher, torch.full_like(target, -1)))
     assert result is not None
     result[0].backward()
     assert result[0] == 0
@@ -266,10 +260,10 @@ def test_a_teacher_from_inference_mode_and_a_student_without_gradient_are_taken(
     student, teacher, target = example(0, (6, 5), torch.float32)
     with torch.inference_mode():
         teacher = teacher * 1.0
-    total, values = fused(FULL, student, teacher, target, None) or pytest.fail("not covered")
+    total, values = fused(FULL, Inputs(student, teacher, target)) or pytest.fail("not covered")
     total.backward()
     with torch.no_grad():
-        again = fused(FULL, student, teacher, target, None)
+        again = fused(FULL, Inputs(student, teacher, target))
     assert again is not None
     assert not again[0].requires_grad
     torch.testing.assert_close(again[1], values.detach())
@@ -279,7 +273,7 @@ def test_a_label_that_is_no_class_is_named() -> None:
     student, teacher, target = example(0, (3, 4), torch.float32)
     target[1] = 4
     with pytest.raises(ObjectiveError, match="1 labels are not among the 4 classes"):
-        fused(FULL, student, teacher, target, None)
+        fused(FULL, Inputs(student, teacher, target))
 
 
 @pytest.mark.parametrize("case", ["probabilities", "learned weight", "mixed dtypes", "no target", "none", "subclass"])
@@ -297,7 +291,7 @@ def test_what_no_fast_form_covers_goes_to_the_reference(case: str) -> None:
         mixture = replace(FULL, reduction="none")
     elif case == "subclass":
         student = torch.nn.Buffer(student.detach()).as_subclass(type("Odd", (Tensor,), {}))
-    assert fused(mixture, student, teacher, None if case == "no target" else target, weight) is None
+    assert fused(mixture, Inputs(student, teacher, None if case == "no target" else target, weight)) is None
 
 
 def test_under_torch_func_balance_still_works() -> None:
@@ -323,7 +317,7 @@ def test_a_run_of_labels_and_balance_trains_the_same_network_as_the_reference() 
             loss = (
                 objective(Outputs(logits), Outputs(teacher), target).total
                 if fast
-                else reference(mixture, logits, teacher, target, None).sum()
+                else reference(mixture, Inputs(logits, teacher, target)).sum()
             )
             (gradient,) = torch.autograd.grad(loss, weight)
             weight = (weight - 0.1 * gradient).detach().requires_grad_()
@@ -334,8 +328,8 @@ def test_a_run_of_labels_and_balance_trains_the_same_network_as_the_reference() 
 def test_small_logits_are_left_to_the_reference_and_large_ones_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blocks, "WORTHWHILE_FROM", 6 * 5)
     student, teacher, target = example(0, (6, 5), torch.float32)
-    assert fused(FULL, student, teacher, target, None) is not None
-    assert fused(FULL, student[1:], teacher[1:], target[1:], None) is None
+    assert fused(FULL, Inputs(student, teacher, target)) is not None
+    assert fused(FULL, Inputs(student[1:], teacher[1:], target[1:])) is None
 
 
 def test_classes_ruled_out_by_infinite_logits_leave_the_cross_entropy_finite() -> None:

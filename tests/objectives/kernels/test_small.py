@@ -12,7 +12,7 @@ from torch import Tensor
 
 from counterpoise.objectives.kernels import small
 from counterpoise.objectives.kernels.function import fused
-from counterpoise.objectives.kernels.mixture import Divergence, Labels, Mixture, reference
+from counterpoise.objectives.kernels.mixture import Divergence, Inputs, Labels, Mixture, reference
 
 FULL = Mixture(Divergence(0.7, 4.0), Divergence(1.3, 2.0), Labels(0.5, -1, 0.1))
 TOLERANCE = {torch.float16: 2e-3, torch.bfloat16: 1e-2, torch.float32: 2e-5, torch.float64: 1e-10}
@@ -47,10 +47,10 @@ def test_value_and_gradient_are_those_of_the_reference(
     seed: int, mixture: Mixture, shape: tuple[int, ...], dtype: torch.dtype, scaled: bool
 ) -> None:
     student, teacher, target = example(shape, seed, dtype)
-    assert small.counts_all(mixture, target, None, shape[1])
+    assert small.counts_all(mixture, Inputs(student, teacher, target))
     scale = torch.full((1,), 8.0) if scaled else None
-    values, gradient = small.compute(mixture, student.detach(), teacher, target, True, scale)
-    expected = reference(mixture, student, teacher, target, None)
+    values, gradient = small.compute(mixture, Inputs(student.detach(), teacher, target), True, scale)
+    expected = reference(mixture, Inputs(student, teacher, target))
     (wanted,) = torch.autograd.grad(expected.sum() * (8.0 if scaled else 1.0), student)
     torch.testing.assert_close(values, expected.detach(), rtol=2e-5, atol=2e-5 * max(1, expected.abs().max().item()))
     assert gradient is not None
@@ -73,27 +73,27 @@ def test_value_and_gradient_are_those_of_the_reference(
     ],
 )
 def test_positions_that_do_not_count_are_left_to_the_reference(mixture: Mixture, label: int, taken: bool) -> None:
-    assert small.counts_all(mixture, torch.full((6,), label), None, 10) is taken
+    assert small.counts_all(mixture, Inputs(torch.zeros(6, 10), target=torch.full((6,), label))) is taken
 
 
 def test_weighted_positions_are_left_to_the_reference() -> None:
     student, teacher, target = example((6, 10))
-    assert not small.counts_all(FULL, target, torch.ones(6), 10)
-    assert fused(FULL, student, teacher, target, torch.ones(6)) is None
+    assert not small.counts_all(FULL, Inputs(student, teacher, target, torch.ones(6)))
+    assert fused(FULL, Inputs(student, teacher, target, torch.ones(6))) is None
 
 
 def test_a_training_step_gets_its_gradient_from_it() -> None:
     student, teacher, target = example((6, 10))
-    found = fused(FULL, student, teacher, target, None)
+    found = fused(FULL, Inputs(student, teacher, target))
     assert found is not None
     (gradient,) = torch.autograd.grad(found[0], student)
-    (wanted,) = torch.autograd.grad(reference(FULL, student, teacher, target, None).sum(), student)
+    (wanted,) = torch.autograd.grad(reference(FULL, Inputs(student, teacher, target)).sum(), student)
     torch.testing.assert_close(gradient, wanted)
 
 
 def test_without_labels_no_target_is_needed() -> None:
     student, teacher, _ = example((6, 10))
     mixture = replace(FULL, labels=None)
-    found = fused(mixture, student, teacher, None, None)
+    found = fused(mixture, Inputs(student, teacher))
     assert found is not None
-    torch.testing.assert_close(found[1], reference(mixture, student, teacher, None, None))
+    torch.testing.assert_close(found[1], reference(mixture, Inputs(student, teacher)))

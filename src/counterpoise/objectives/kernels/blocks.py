@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import torch
@@ -10,8 +10,8 @@ from torch import Tensor
 
 from counterpoise.errors import ObjectiveError
 from counterpoise.objectives.kernels.compiling import Block
-from counterpoise.objectives.kernels.layout import flat, shares, spread
-from counterpoise.objectives.kernels.mixture import Mixture
+from counterpoise.objectives.kernels.layout import by_position, flat
+from counterpoise.objectives.kernels.mixture import Inputs, Mixture
 from counterpoise.objectives.logits import may_be_out
 
 # Measured on two cores: smaller blocks cost calls and waits of one thread for another, larger ones leave the cache.
@@ -24,72 +24,60 @@ WORTHWHILE_FROM = 2**16
 COMPILE_FROM = 10**6
 
 
-def choose(mixture: Mixture, elements: int) -> tuple[Block, int]:
-    """How blocks of logits with so many elements in all are computed, and how many elements a block has at most."""
-    if mixture.compiler is None or elements < COMPILE_FROM:
-        return _block, PLAIN_ELEMENTS
-    return partial(mixture.compiler.run, _block), COMPILED_ELEMENTS
+def computed(
+    mixture: Mixture, elements: int, share: Tensor, scale: Tensor | None = None
+) -> tuple[Callable[..., Tensor], int]:
+    """How blocks of logits with so many elements in all are computed, and how many elements a block has at most.
+
+    What is called takes student, teacher, target, weight and where the gradient goes, as `_block`, and gives the sums.
+    """
+    block: Block = _block
+    limit = PLAIN_ELEMENTS
+    if mixture.compiler is not None and elements >= COMPILE_FROM:
+        block, limit = partial(mixture.compiler.run, _block), COMPILED_ELEMENTS
+    scaled = share if scale is None else share * scale.to(share.dtype)
+    scalars = torch.cat([_scalars(mixture, share.dtype), share, scaled])
+    label_ignore = None if mixture.labels is None else mixture.labels.ignore_index
+    rest = scalars, (mixture.forward is not None, mixture.reverse is not None), mixture.ignore_index, label_ignore
+    return lambda *logits_and_more: block(*logits_and_more, *rest).flatten(1).sum(1), limit
 
 
 def compute(
-    mixture: Mixture,
-    student: Tensor,
-    teacher: Tensor | None,
-    target: Tensor | None,
-    weight: Tensor | None,
-    want_gradient: bool,
-    scale: Tensor | None = None,
+    mixture: Mixture, inputs: Inputs, want_gradient: bool, scale: Tensor | None = None
 ) -> tuple[Tensor, Tensor | None]:
     """The weighted terms [size], and `scale` (1) times the gradient of their sum, in the student's dtype and layout.
 
     Args:
         mixture: what to compute.
-        student, teacher: logits [N, C, ...] whose `layout.flat` exists.
-        target, weight: [N] or [N, ...].
+        inputs: logits whose `layout.flat` exists.
         want_gradient: whether the gradient is wanted.
         scale: scalar, gradient of what comes after.
 
     Raises:
         ObjectiveError: a label outside the classes.
     """
-    gradient = torch.empty_like(student) if want_gradient else None
-    x, z, out = (None if logits is None else flat(logits) for logits in (student, teacher, gradient))
+    gradient = torch.empty_like(inputs.student) if want_gradient else None
+    x, z, out = (None if logits is None else flat(logits) for logits in (inputs.student, inputs.teacher, gradient))
     assert x is not None
-    samples, classes, width = x.shape
-    target = spread(target, width) if target is not None and mixture.needs_target else None
-    weight = None if weight is None else spread(weight, width)
-    dtype = torch.float64 if student.dtype == torch.float64 else torch.float32
-    share = shares(mixture, target, weight, samples * width, torch.empty((), dtype=dtype))
-    scalars = torch.cat([_scalars(mixture, dtype), share, share if scale is None else share * scale.to(dtype)])
+    classes, width = x.shape[1:]
+    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+    target, weight, share = by_position(mixture, inputs, torch.empty((), dtype=dtype))
     if x.stride(1) == 1 and width > 1 and all(v is None or v.stride(0) == width * v.stride(2) for v in (x, z, out)):
         # Classes innermost (channels_last): rows of one table.
         x, z, out = (None if v is None else _rows(v) for v in (x, z, out))
         target, weight = (None if v is None else v.reshape(-1, 1) for v in (target, weight))
         assert x is not None
-    block, limit = choose(mixture, x.numel())
+    block, limit = computed(mixture, x.numel(), share, scale)
     sums = []
     for rows, columns in _cuts(x.shape[0], x.shape[2], max(1, limit // classes)):
-        values = block(
-            x[rows, :, columns],
-            None if z is None else z[rows, :, columns],
-            None if target is None else target[rows, columns],
-            None if weight is None else weight[rows, columns],
-            None if out is None else out[rows, :, columns],
-            scalars,
-            *constants(mixture),
-        )
-        sums.append(values.flatten(1).sum(1))
-    return added(mixture, sums, classes), gradient
+        logits = (None if v is None else v[rows, :, columns] for v in (x, z))
+        rest = (None if v is None else v[rows, columns] for v in (target, weight))
+        sums.append(block(*logits, *rest, None if out is None else out[rows, :, columns]))
+    return summed(mixture, sums, classes), gradient
 
 
-def constants(mixture: Mixture) -> tuple[tuple[bool, bool], int | None, int | None]:
-    """What a compiled block is made for: which divergences there are, and the labels that both kinds ignore."""
-    label_ignore = None if mixture.labels is None else mixture.labels.ignore_index
-    return (mixture.forward is not None, mixture.reverse is not None), mixture.ignore_index, label_ignore
-
-
-def added(mixture: Mixture, sums: list[Tensor], classes: int) -> Tensor:
-    """The terms [size] of all blocks; ObjectiveError where labels are none of the classes."""
+def summed(mixture: Mixture, sums: list[Tensor], classes: int) -> Tensor:
+    """What blocks give, added up: [size]. Raises ObjectiveError where they found labels outside the classes."""
     total = torch.stack(sums).sum(0)
     if mixture.labels is None:
         return total
@@ -99,23 +87,16 @@ def added(mixture: Mixture, sums: list[Tensor], classes: int) -> Tensor:
     return total[:-1]
 
 
-def spoiled(
-    mixture: Mixture,
-    values: Tensor,
-    gradient: Tensor | None,
-    weight: Tensor | None,
-    student: Tensor,
-    teacher: Tensor | None,
-) -> bool:
+def spoiled(mixture: Mixture, inputs: Inputs, values: Tensor, gradient: Tensor | None) -> bool:
     """Whether classes at -inf, which blocks know nothing of, have made these values or this gradient what they are not.
 
     A value says so itself, but for positions that do not count, which may have spoiled the gradient alone.
     """
-    unseen = mixture.needs_teacher and (mixture.ignore_index is not None or weight is not None)
+    unseen = mixture.needs_teacher and (mixture.ignore_index is not None or inputs.weight is not None)
     finite = values.sum().isfinite() and not (
         unseen and gradient is not None and not gradient.sum(dtype=values.dtype).isfinite()
     )
-    return not finite and any(logits is not None and may_be_out(logits) for logits in (student, teacher))
+    return not finite and any(logits is not None and may_be_out(logits) for logits in inputs[:2])
 
 
 def _block(
@@ -206,15 +187,15 @@ def _rows(view: Tensor) -> Tensor:
 def _cuts(samples: int, width: int, positions: int) -> Iterator[tuple[slice, slice]]:
     """Blocks of about `positions`, alike in size: whole samples where they are small, else pieces of one."""
     if width <= positions:
-        for rows in _pieces(samples, max(1, positions // width)):
+        for rows in pieces(samples, max(1, positions // width)):
             yield rows, slice(0, width)
         return
     for sample in range(samples):
-        for columns in _pieces(width, positions):
+        for columns in pieces(width, positions):
             yield slice(sample, sample + 1), columns
 
 
-def _pieces(length: int, most: int) -> Iterator[slice]:
+def pieces(length: int, most: int) -> Iterator[slice]:
     count = -(-length // most)
     for piece in range(count):
         yield slice(piece * length // count, (piece + 1) * length // count)

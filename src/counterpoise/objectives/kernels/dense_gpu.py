@@ -14,44 +14,35 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from counterpoise.objectives.kernels.dense_strips import taps
-from counterpoise.objectives.kernels.layout import shares, spread
-from counterpoise.objectives.kernels.mixture import Mixture
+from counterpoise.objectives.kernels.layout import by_position
+from counterpoise.objectives.kernels.mixture import Inputs, Mixture
 from counterpoise.objectives.kernels.terms_gpu import arguments, forward_term, label_term, reverse_term
+from counterpoise.objectives.kernels.upsampling import taps
 
 TILE = 512
 """Elements of a tile: several cells where classes are few, as many as registers hold beside their gradients."""
 
 
-def compute(
-    mixture: Mixture,
-    student: Tensor,
-    teacher: Tensor | None,
-    target: Tensor | None,
-    weight: Tensor | None,
-    size: tuple[int, int],
-    align_corners: bool,
-    want_gradient: bool,
-) -> tuple[Tensor, Tensor | None]:
+def compute(mixture: Mixture, inputs: Inputs, want_gradient: bool) -> tuple[Tensor, Tensor | None]:
     """As `dense_strips.compute`, in half precision or float32. A label outside the classes makes the loss NaN."""
+    student, size = inputs.student, inputs.size
+    assert size is not None
     samples, classes, low_height, low_width = student.shape
     height, width = size
     device = student.device
-    target = spread(target, height * width).contiguous() if target is not None and mixture.needs_target else None
-    weight = None if weight is None else spread(weight, height * width)
-    like = torch.empty((), dtype=torch.float32, device=device)
-    share = shares(mixture, target, weight, samples * height * width, like)
+    target, weight, share = by_position(mixture, inputs, torch.empty((), dtype=torch.float32, device=device))
+    target = None if target is None else target.contiguous()
     columns = triton.next_power_of_2(classes)
     cells = max(1, min(TILE // columns, triton.next_power_of_2(low_width)))
     tiles = triton.cdiv(low_width, cells)
     programs = samples * low_height * tiles
     sums = torch.empty((mixture.size, programs), dtype=torch.float32, device=device)
     corners = torch.empty((4, *student.shape) if want_gradient else (0, 0, 0, 0, 0), dtype=torch.float32, device=device)
-    _, row_shares = _places(low_height, height, align_corners, device)
-    _, column_shares = _places(low_width, width, align_corners, device)
-    z = student if teacher is None else teacher
-    z_rows, z_row_shares = _places(z.shape[2], height, align_corners, device)
-    z_columns, z_column_shares = _places(z.shape[3], width, align_corners, device)
+    _, row_shares = _places(low_height, height, device)
+    _, column_shares = _places(low_width, width, device)
+    z = student if inputs.teacher is None else inputs.teacher
+    z_rows, z_row_shares = _places(z.shape[2], height, device)
+    z_columns, z_column_shares = _places(z.shape[3], width, device)
     _kernel[(programs,)](
         student,
         z,
@@ -60,8 +51,8 @@ def compute(
         student if weight is None else weight,
         share,
         sums,
-        _starts(low_height, height, align_corners, device),
-        _starts(low_width, width, align_corners, device),
+        _starts(low_height, height, device),
+        _starts(low_width, width, device),
         row_shares,
         column_shares,
         z_rows,
@@ -99,16 +90,16 @@ def compute(
 
 
 @lru_cache(256)
-def _places(small: int, large: int, align_corners: bool, device: torch.device) -> tuple[Tensor, Tensor]:
+def _places(small: int, large: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """First neighbor int32 [large] of each place, and the share [large] of the second. Kept: copies would wait."""
-    first, _, share = taps(small, large, align_corners, torch.float32)
+    first, _, share = taps(small, large, torch.float32)
     return first.int().to(device), share.to(device)
 
 
 @lru_cache(256)
-def _starts(small: int, large: int, align_corners: bool, device: torch.device) -> Tensor:
+def _starts(small: int, large: int, device: torch.device) -> Tensor:
     """int32 [small + 1]: where each cell's places begin."""
-    first, _, _ = taps(small, large, align_corners, torch.float32)
+    first, _, _ = taps(small, large, torch.float32)
     return torch.searchsorted(first, torch.arange(small + 1)).int().to(device)
 
 

@@ -15,91 +15,47 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from counterpoise.objectives.kernels import blocks
-from counterpoise.objectives.kernels.layout import shares, spread
-from counterpoise.objectives.kernels.mixture import Mixture
+from counterpoise.objectives.kernels.layout import by_position
+from counterpoise.objectives.kernels.mixture import Inputs, Mixture
+from counterpoise.objectives.kernels.upsampling import taps
 
 # Of the widened rows of one side: 8 MB in float32. More saves little, since only rows at the seams are widened twice.
 BAND_ELEMENTS = 2**21
 
 
-def compute(
-    mixture: Mixture,
-    student: Tensor,
-    teacher: Tensor | None,
-    target: Tensor | None,
-    weight: Tensor | None,
-    size: tuple[int, int],
-    align_corners: bool,
-    want_gradient: bool,
-) -> tuple[Tensor, Tensor | None]:
+def compute(mixture: Mixture, inputs: Inputs, want_gradient: bool) -> tuple[Tensor, Tensor | None]:
     """The weighted terms [size of mixture], and the gradient of their sum [N, C, h, w] in float32 or float64.
 
-    Args:
-        mixture: what to compute.
-        student, teacher: logits [N, C, h, w] and [N, C, h2, w2], not larger than `size`.
-        target: int64 [N, H, W].
-        weight: [N] or [N, H, W].
-        size: (H, W).
-        align_corners: as in `torch.nn.functional.interpolate`.
-        want_gradient: whether the gradient is wanted.
-
-    Raises:
-        ObjectiveError: a label outside the classes.
+    Of logits that are not larger than `inputs.size`. Raises ObjectiveError for a label outside the classes.
     """
+    student, size = inputs.student, inputs.size
+    assert size is not None
     samples, classes = student.shape[:2]
     height, width = size
     dtype = torch.float64 if student.dtype == torch.float64 else torch.float32
-    sides = [_Side(logits, size, align_corners, dtype) for logits in (student, teacher) if logits is not None]
+    sides = [_Side(logits, size, dtype) for logits in inputs[:2] if logits is not None]
     gradient = torch.zeros(student.shape, dtype=dtype) if want_gradient else None
-    target = spread(target, height * width) if target is not None and mixture.needs_target else None
-    weight = None if weight is None else spread(weight, height * width)
-    share = shares(mixture, target, weight, samples * height * width, torch.empty((), dtype=dtype))
-    scalars = torch.cat([blocks._scalars(mixture, dtype), share, share])
-    target, weight = (None if v is None else v.view(samples, height, width) for v in (target, weight))
-    block, limit = blocks.choose(mixture, samples * classes * height * width)
+    target, weight, share = by_position(mixture, inputs, torch.empty((), dtype=dtype))
+    target, weight = (None if v is None else v.view(inputs.positions) for v in (target, weight))
+    block, limit = blocks.computed(mixture, samples * classes * height * width, share)
     most = min(height, max(1, limit // (classes * width)))
     buffers = [torch.empty(most, classes, width, dtype=dtype) for _ in range(1 + len(sides))]
     sums = []
     for sample in range(samples):
-        for band in blocks._pieces(height, _band_rows(sides, classes, size)):
+        for band in blocks.pieces(height, _band_rows(sides, classes, size)):
             widened = [side.widen(sample, band) for side in sides]
             back = torch.zeros_like(widened[0]) if want_gradient else None
             for strip in _strips(band, most):
                 mixed = [s.mix(w, band, strip, b) for s, w, b in zip(sides, widened, buffers[1:], strict=True)]
+                logits = mixed if len(mixed) > 1 else [mixed[0], None]
+                rest = (None if v is None else v[sample, strip] for v in (target, weight))
                 out = None if back is None else buffers[0][: strip.stop - strip.start]
-                values = block(
-                    mixed[0],
-                    mixed[1] if len(mixed) > 1 else None,
-                    None if target is None else target[sample, strip],
-                    None if weight is None else weight[sample, strip],
-                    out,
-                    scalars,
-                    *blocks.constants(mixture),
-                )
-                sums.append(values.flatten(1).sum(1))
+                sums.append(block(*logits, *rest, out))
                 if back is not None and out is not None:
                     sides[0].add_back(out, band, strip, back, buffers[1])
             if gradient is not None and back is not None:
                 sides[0].narrow(back, band, gradient[sample])
-    return blocks.added(mixture, sums, classes), gradient
-
-
-def taps(small: int, large: int, align_corners: bool, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-    """Both neighbors int64 [large] of each place, and the share [large] of the second: as PyTorch's interpolation.
-
-    A place that lies on its neighbor has no share of another, not even that of rounding.
-    """
-    place = torch.arange(large, dtype=torch.float64)
-    if align_corners:
-        source = place * ((small - 1) / (large - 1) if large > 1 else 0.0)
-    else:
-        source = ((place + 0.5) * (small / large) - 0.5).clamp(min=0.0)
-    near = source.round()
-    source = torch.where((source - near).abs() < 1e-9, near, source)
-    first = source.long().clamp(max=small - 1)
-    # At the far edge both neighbors are the same one.
-    share = torch.where(first < small - 1, (source - first).clamp(0.0, 1.0), 0.0)
-    return first, (first + 1).clamp(max=small - 1), share.to(dtype)
+    return blocks.summed(mixture, sums, classes), gradient
 
 
 @dataclass
@@ -108,11 +64,10 @@ class _Side:
 
     logits: Tensor
     size: tuple[int, int]
-    align_corners: bool
     dtype: torch.dtype
 
     def __post_init__(self) -> None:
-        self.first, self.second, share = taps(self.logits.shape[2], self.size[0], self.align_corners, self.dtype)
+        self.first, self.second, share = taps(self.logits.shape[2], self.size[0], self.dtype)
         self.share = share.reshape(-1, 1, 1)
         self.rest = 1 - self.share
         self.tall = self.logits.shape[2] == self.size[0]
@@ -128,9 +83,7 @@ class _Side:
         if self.wide:
             return low
         flat = low.reshape(1, -1, low.shape[2])
-        return F.interpolate(flat, self.size[1], mode="linear", align_corners=self.align_corners).view(
-            *low.shape[:2], -1
-        )
+        return F.interpolate(flat, self.size[1], mode="linear").view(*low.shape[:2], -1)
 
     def mix(self, widened: Tensor, band: slice, strip: slice, buffer: Tensor) -> Tensor:
         """A strip [rows, C, W] of full-resolution rows, in `buffer` where it is not there already."""
@@ -160,7 +113,7 @@ class _Side:
                 back.view(1, rows * classes, width),
                 [width],
                 [1, rows * classes, self.logits.shape[3]],
-                self.align_corners,
+                False,
                 None,
             )
             back = low.view(rows, classes, -1)
@@ -174,5 +127,5 @@ def _band_rows(sides: list[_Side], classes: int, size: tuple[int, int]) -> int:
 
 
 def _strips(band: slice, most: int) -> Iterator[slice]:
-    for piece in blocks._pieces(band.stop - band.start, most):
+    for piece in blocks.pieces(band.stop - band.start, most):
         yield slice(band.start + piece.start, band.start + piece.stop)

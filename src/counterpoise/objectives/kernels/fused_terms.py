@@ -14,9 +14,8 @@ from counterpoise.objectives.base import Objective
 from counterpoise.objectives.cross_entropy import CrossEntropy
 from counterpoise.objectives.forward_kl import ForwardKL
 from counterpoise.objectives.kernels.compiling import Compiler
-from counterpoise.objectives.kernels.dense import dense_fused
 from counterpoise.objectives.kernels.function import fused
-from counterpoise.objectives.kernels.mixture import Divergence, Labels, Mixture
+from counterpoise.objectives.kernels.mixture import Divergence, Inputs, Labels, Mixture
 from counterpoise.objectives.reverse_kl import ReverseKL
 from counterpoise.objectives.targets import Sum, Target
 
@@ -31,22 +30,17 @@ class Fused(NamedTuple):
 
 def fuse(
     terms: Mapping[str, tuple[Objective, float]],
-    student: Tensor,
-    teacher: Tensor | None,
-    target: Tensor | None,
-    weight: Tensor | None,
-    size: tuple[int, int] | None = None,
+    inputs: Inputs,
     counts: Mapping[str, Mapping[str, Tensor]] | None = None,
     compiler: Compiler | None = None,
 ) -> Fused | None:
     """Compute at once what a fast form covers of `terms` (objective, weight); None where that is nothing.
 
-    `size`: height and width to which logits [N, C, h, w] of any resolution are upsampled first: see `dense.dense_loss`.
     `counts`: what to divide each part by, by term, then by part; None: what is counted here.
     `compiler`: as of `Mixture`.
     """
-    mixture, places = gather(terms, target)
-    if not places or (mixture.needs_teacher and teacher is None):
+    mixture, places = gather(terms, inputs.target)
+    if not places:
         return None
     if compiler is not None:
         mixture = replace(mixture, compiler=compiler)
@@ -55,11 +49,7 @@ def fuse(
         some = next(iter(by_kind.values()))  # in the place of a kind that is not there
         divergence = by_kind.get("forward", by_kind.get("reverse", some))
         mixture = replace(mixture, counts=torch.stack([divergence, by_kind.get("labels", some)]))
-    result = (
-        fused(mixture, student, teacher, target, weight)
-        if size is None
-        else dense_fused(mixture, student, teacher, target, weight, size)
-    )
+    result = fused(mixture, inputs)
     if result is None:
         return None
     total, values = result

@@ -12,8 +12,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from counterpoise.objectives.kernels.layout import flat, shares, spread
-from counterpoise.objectives.kernels.mixture import Mixture
+from counterpoise.objectives.kernels.layout import by_position, flat
+from counterpoise.objectives.kernels.mixture import Inputs, Mixture
 from counterpoise.objectives.kernels.terms_gpu import arguments, forward_term, label_term, reverse_term
 
 TILE = 4096
@@ -21,29 +21,21 @@ TILE = 4096
 
 
 def compute(
-    mixture: Mixture,
-    student: Tensor,
-    teacher: Tensor | None,
-    target: Tensor | None,
-    weight: Tensor | None,
-    want_gradient: bool,
-    scale: Tensor | None = None,
+    mixture: Mixture, inputs: Inputs, want_gradient: bool, scale: Tensor | None = None
 ) -> tuple[Tensor, Tensor | None]:
     """As `blocks.compute`, for logits in half precision or float32. A label outside the classes makes the loss NaN."""
-    gradient = torch.empty_like(student) if want_gradient else None
-    x, z, out = (None if logits is None else flat(logits) for logits in (student, teacher, gradient))
+    gradient = torch.empty_like(inputs.student) if want_gradient else None
+    x, z, out = (None if logits is None else flat(logits) for logits in (inputs.student, inputs.teacher, gradient))
     assert x is not None
     samples, classes, width = x.shape
     count = samples * width
-    target = spread(target, width).contiguous() if target is not None and mixture.needs_target else None
-    weight = None if weight is None else spread(weight, width)
-    like = torch.empty((), dtype=torch.float32, device=student.device)
-    share = shares(mixture, target, weight, count, like)
+    target, weight, share = by_position(mixture, inputs, torch.empty((), dtype=torch.float32, device=x.device))
+    target = None if target is None else target.contiguous()
     columns = triton.next_power_of_2(classes)
     # Few positions are spread over the whole device rather than gathered in few tiles.
     rows = max(1, min(TILE // columns, triton.next_power_of_2(triton.cdiv(count, 256)), 256))
     programs = triton.cdiv(count, rows)
-    sums = torch.empty((mixture.size, programs), dtype=torch.float32, device=student.device)
+    sums = torch.empty((mixture.size, programs), dtype=torch.float32, device=x.device)
     z_or_x = x if z is None else z
     out_or_x = x if out is None else out
     weight_strides = (0, 0) if weight is None else weight.stride()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
-from counterpoise.objectives.kernels.mixture import Mixture
+from counterpoise.objectives.kernels.mixture import Inputs, Mixture
 
 
 def flat(logits: Tensor) -> Tensor | None:
@@ -18,11 +20,15 @@ def flat(logits: Tensor) -> Tensor | None:
         return None
 
 
-def spread(per_position: Tensor, positions: int) -> Tensor:
-    """A target or weight [N] or [N, ...] as [N, P]."""
-    if per_position.ndim == 1:
-        return per_position.unsqueeze(1).expand(-1, positions)
-    return per_position.reshape(per_position.shape[0], -1)
+def by_position(mixture: Mixture, inputs: Inputs, like: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor]:
+    """Target and weight as [N, P], where they are looked at, and `shares`; `like` says dtype and device."""
+    samples, *rest = inputs.positions
+    width = math.prod(rest)
+    target, weight = (
+        None if one is None else one.unsqueeze(1).expand(-1, width) if one.ndim == 1 else one.reshape(samples, -1)
+        for one in (inputs.target if mixture.needs_target else None, inputs.weight)
+    )
+    return target, weight, shares(mixture, target, weight, samples * width, like)
 
 
 def shares(mixture: Mixture, target: Tensor | None, weight: Tensor | None, positions: int, like: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,6 +11,7 @@ from torch import Tensor
 from counterpoise.objectives.cross_entropy import cross_entropy_values
 from counterpoise.objectives.divergence import forward_kl_values, reverse_kl_values
 from counterpoise.objectives.kernels.compiling import Compiler
+from counterpoise.objectives.kernels.upsampling import upsample
 from counterpoise.objectives.logits import remaining, widen
 from counterpoise.objectives.targets import Reduction, Target
 
@@ -69,24 +71,46 @@ class Mixture:
         return self.labels is not None or self.ignore_index is not None
 
 
-def reference(
-    mixture: Mixture, student: Tensor, teacher: Tensor | None, target: Tensor | None, weight: Tensor | None
-) -> Tensor:
+class Inputs(NamedTuple):
+    """What a mixture is computed from."""
+
+    student: Tensor
+    """Logits [N, C, ...]; [N, C, h, w] where there is a `size`."""
+    teacher: Tensor | None = None
+    """Logits of the same shape, or [N, C, h2, w2], needed by the divergences; receives no gradient."""
+    target: Tensor | None = None
+    """int64 [N, ...]."""
+    weight: Tensor | None = None
+    """[N] or [N, ...]."""
+    size: tuple[int, int] | None = None
+    """Height and width to which both sides are upsampled before they are compared."""
+
+    @property
+    def positions(self) -> tuple[int, ...]:
+        """Shape [N, ...] of what is compared."""
+        return (self.student.shape[0], *(self.student.shape[2:] if self.size is None else self.size))
+
+
+def reference(mixture: Mixture, inputs: Inputs) -> Tensor:
     """The weighted terms, [size], in the order forward, reverse, labels: plain PyTorch, differentiable any times."""
-    student = widen(student)
-    values = []
-    mine, other = (student, None) if teacher is None else remaining(student, widen(teacher.detach()))
-    for divergence, compute in ((mixture.forward, forward_kl_values), (mixture.reverse, reverse_kl_values)):
-        if divergence is not None:
-            assert other is not None
-            value = divergence.weight * compute(mine, other, divergence.temperature)
-            values.append(_reduced(mixture, 0, value, Target(target, weight, mixture.ignore_index)))
-    if mixture.labels is not None:
-        assert target is not None
-        ignore, smoothing = mixture.labels.ignore_index, mixture.labels.smoothing
-        value = cross_entropy_values(student, target, ignore, smoothing)
-        values.append(mixture.labels.weight * _reduced(mixture, 1, value, Target(target, weight, ignore)))
-    return torch.stack(values)
+    student, teacher, target, weight, size = inputs
+    with torch.autocast(student.device.type, enabled=False):
+        student, teacher = widen(student), None if teacher is None else widen(teacher.detach())
+        if size is not None:
+            student, teacher = upsample(student, size), None if teacher is None else upsample(teacher, size)
+        values = []
+        mine, other = (student, None) if teacher is None else remaining(student, teacher)
+        for divergence, compute in ((mixture.forward, forward_kl_values), (mixture.reverse, reverse_kl_values)):
+            if divergence is not None:
+                assert other is not None
+                value = divergence.weight * compute(mine, other, divergence.temperature)
+                values.append(_reduced(mixture, 0, value, Target(target, weight, mixture.ignore_index)))
+        if mixture.labels is not None:
+            assert target is not None
+            ignore, smoothing = mixture.labels.ignore_index, mixture.labels.smoothing
+            value = cross_entropy_values(student, target, ignore, smoothing)
+            values.append(mixture.labels.weight * _reduced(mixture, 1, value, Target(target, weight, ignore)))
+        return torch.stack(values)
 
 
 def _reduced(mixture: Mixture, kind: int, values: Tensor, target: Target) -> Tensor:

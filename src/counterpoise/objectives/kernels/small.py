@@ -10,12 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from counterpoise.objectives.kernels.mixture import Mixture
+from counterpoise.objectives.kernels.mixture import Inputs, Mixture
 
 
-def counts_all(mixture: Mixture, target: Tensor | None, weight: Tensor | None, classes: int) -> bool:
+def counts_all(mixture: Mixture, inputs: Inputs) -> bool:
     """Whether there is a divergence, and every position counts alike and has a label that is a class: all it knows."""
-    if weight is not None or not mixture.needs_teacher:  # torch's own cross-entropy is faster alone
+    target, classes = inputs.target, inputs.student.shape[1]
+    if inputs.weight is not None or not mixture.needs_teacher:  # torch's own cross-entropy is faster alone
         return False
     if target is None or not mixture.needs_target:
         return True
@@ -27,18 +28,14 @@ def counts_all(mixture: Mixture, target: Tensor | None, weight: Tensor | None, c
 
 
 def compute(
-    mixture: Mixture,
-    student: Tensor,
-    teacher: Tensor | None,
-    target: Tensor | None,
-    want_gradient: bool,
-    scale: Tensor | None = None,
+    mixture: Mixture, inputs: Inputs, want_gradient: bool, scale: Tensor | None = None
 ) -> tuple[Tensor, Tensor | None]:
     """The weighted terms [size], and `scale` (1) times the gradient of their sum in the student's dtype.
 
     Logits [N, C, ...] that `counts_all` is true of. With q, p the softened probabilities and m = sum q log q/p, the
     gradient of forward KL is tau (q - p), of reverse KL tau q (log q/p - m), of cross-entropy q - target.
     """
+    student, teacher, target = inputs[:3]
     dtype = torch.float64 if student.dtype == torch.float64 else torch.float32
     x = student.to(dtype)
     share = 1.0 if mixture.reduction == "sum" else student.shape[1] / student.numel()
