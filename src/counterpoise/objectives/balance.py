@@ -15,7 +15,7 @@ from counterpoise.objectives.kernels.function import fused
 from counterpoise.objectives.kernels.mixture import Divergence, Inputs, Mixture
 from counterpoise.objectives.logits import check_device, check_logits, remaining, widen
 from counterpoise.objectives.targets import Reduction, Target, check_reduction
-from counterpoise.objectives.weighting.base import Side, build, temperature_rules, weightings
+from counterpoise.objectives.weighting.base import TEMPERATURE_RULES, WEIGHTINGS, Side, build
 
 
 @register(
@@ -78,8 +78,8 @@ class BalanceDivergence(LogitObjective):
         self.reverse_weight = reverse_weight
         self.forward_temperature = check_temperature("forward_temperature", forward_temperature)
         self.reverse_temperature = check_temperature("reverse_temperature", reverse_temperature)
-        self.rule = build("rule", rule, rule_arguments, weightings())
-        self.temperature_rule = build("temperature_rule", temperature_rule, temperature_arguments, temperature_rules())
+        self.rule = build(WEIGHTINGS, rule, rule_arguments)
+        self.temperature_rule = build(TEMPERATURE_RULES, temperature_rule, temperature_arguments)
         self.fixed = rule == temperature_rule == "fixed"
         """Whether weights and temperatures are the same for all classes and positions."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from types import NoneType, UnionType
@@ -20,7 +21,6 @@ from counterpoise.objectives.kernels.compiling import Compiler
 from counterpoise.objectives.kernels.fused_terms import fuse, fused_counts
 from counterpoise.objectives.kernels.mixture import Inputs
 from counterpoise.objectives.kernels.upsampling import upsample
-from counterpoise.objectives.schedule import value_at
 from counterpoise.objectives.targets import Mean, Sum
 from counterpoise.outputs import Outputs
 
@@ -246,6 +246,14 @@ def resample(logits: Tensor, size: Sequence[int]) -> Tensor:
 
 def _as_tensor(count: Tensor | int | None, one: Tensor) -> Tensor:
     return count.to(one.dtype) if isinstance(count, Tensor) else one.new_full((), 1 if count is None else count)
+
+
+def value_at(schedule: Schedule, progress: float) -> float:
+    """Value at `progress` (0 at the first step, 1 at the last): constant, linear, or cosine (slow at both ends)."""
+    if schedule.shape == "constant" or schedule.end is None:
+        return schedule.start
+    share = (1 - math.cos(math.pi * progress)) / 2 if schedule.shape == "cosine" else progress
+    return schedule.start + (schedule.end - schedule.start) * share
 
 
 def described(terms: Mapping[str, Term]) -> str:

@@ -23,9 +23,7 @@ def reverse_kl_values(student_logits: Tensor, teacher_logits: Tensor, temperatur
 
     Gradient by the student's logits: tau q (log q/p - KL).
     """
-    log_p = F.log_softmax(teacher_logits / temperature, dim=1)
-    log_q = F.log_softmax(student_logits / temperature, dim=1)
-    return temperature**2 * (log_q.exp() * (log_q - log_p)).sum(1)
+    return forward_kl_values(teacher_logits, student_logits, temperature)
 
 
 def check_temperature(name: str, value: float) -> float:

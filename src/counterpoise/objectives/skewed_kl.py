@@ -25,9 +25,7 @@ def skewed_forward_kl_values(student_logits: Tensor, teacher_logits: Tensor, tem
 
 def skewed_reverse_kl_values(student_logits: Tensor, teacher_logits: Tensor, temperature: float, skew: float) -> Tensor:
     """tau^2 KL(q || skew q + (1 - skew) p) over dim 1: logits [N, C, ...] to [N, ...]; at most -tau^2 log(skew)."""
-    log_p = F.log_softmax(teacher_logits / temperature, dim=1)
-    log_q = F.log_softmax(student_logits / temperature, dim=1)
-    return temperature**2 * (log_q.exp() * (log_q - _log_mixture(log_q, log_p, skew))).sum(1)
+    return skewed_forward_kl_values(teacher_logits, student_logits, temperature, skew)
 
 
 def _log_mixture(log_a: Tensor, log_b: Tensor, share: float) -> Tensor:

@@ -15,11 +15,11 @@ from counterpoise import BalanceDivergence, balance_divergence, distill, train
 from counterpoise.config import Term
 from counterpoise.errors import ConfigError, ObjectiveError
 from counterpoise.objectives.composite import WeightedSum
-from counterpoise.objectives.weighting.base import Side, temperature_rules, weightings
+from counterpoise.objectives.weighting.base import TEMPERATURE_RULES, WEIGHTINGS, Side
 from counterpoise.outputs import Outputs
 
-RULES = sorted(weightings())
-COMBINATIONS = [(rule, temperature) for rule in RULES for temperature in sorted(temperature_rules())]
+RULES = sorted(WEIGHTINGS.entries())
+COMBINATIONS = [(rule, temperature) for rule in RULES for temperature in sorted(TEMPERATURE_RULES.entries())]
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 seeds = st.integers(0, 2**31)
 
@@ -30,8 +30,8 @@ def logits(seed: int, *shape: int, scale: float = 3.0, dtype: torch.dtype = torc
 
 def test_the_rules_are_these() -> None:
     assert RULES == ["class_ratio", "entropy", "fixed", "head_tail", "self_tuning"]
-    assert sorted(temperature_rules()) == ["fixed", "per_sample"]
-    assert all(entry.summary for entry in (*weightings().values(), *temperature_rules().values()))
+    assert sorted(TEMPERATURE_RULES.entries()) == ["fixed", "per_sample"]
+    assert all(entry.summary for entry in (*WEIGHTINGS.entries().values(), *TEMPERATURE_RULES.entries().values()))
 
 
 @pytest.mark.parametrize(("rule", "temperature"), COMBINATIONS)
@@ -116,7 +116,7 @@ def test_dense_logits_are_weighed_position_by_position(rule: str) -> None:
 
 def test_fixed_gives_back_its_weights_and_is_the_plain_loss() -> None:
     student, teacher = logits(0, 4, 6), logits(1, 4, 6)
-    assert weightings()["fixed"].kind()(student, teacher, Side(2.0, 4.0), Side(3.0, 1.0)) == (2.0, 3.0)
+    assert WEIGHTINGS.entries()["fixed"].kind()(student, teacher, Side(2.0, 4.0), Side(3.0, 1.0)) == (2.0, 3.0)
     plain = balance_divergence(student, teacher, forward_weight=2.0, reverse_weight=3.0)
     assert torch.equal(BalanceDivergence(2.0, 3.0, rule="fixed", temperature_rule="fixed")(student, teacher), plain)
 

@@ -180,29 +180,16 @@ def register(name: str, *, summary: str, paper: str = "", year: int | None = Non
     return enter
 
 
-def weightings() -> Mapping[str, RuleEntry]:
-    """All balance rules by name."""
-    return dict(sorted(WEIGHTINGS.entries().items()))
-
-
-def temperature_rules() -> Mapping[str, RuleEntry]:
-    """All temperature rules by name."""
-    return dict(sorted(TEMPERATURE_RULES.entries().items()))
-
-
-def build(what: str, name: str, arguments: Mapping[str, Any] | None, known: Mapping[str, RuleEntry]) -> Any:
-    """The rule called `name` with its arguments. Raises ObjectiveError for a name or argument that is unknown.
-
-    Args:
-        what: the argument that named it, for the message: 'rule' or 'temperature_rule'.
-    """
+def build(registry: Registry[RuleEntry], name: str, arguments: Mapping[str, Any] | None) -> Any:
+    """The rule called `name` with its arguments. Raises ObjectiveError for a name or argument that is unknown."""
+    what, known = registry.what, registry.entries()
     if name == "scheduled":
         raise ObjectiveError(
             f"{what} 'scheduled' is no rule: keep {what} 'fixed' and give the weight or temperature itself as "
             "{shape: linear, start: 1, end: 4} in the run file."
         )
     if name not in known:
-        raise ObjectiveError(unknown(what, name, known))
+        raise ObjectiveError(unknown(what, name, sorted(known)))
     if arguments is not None and not isinstance(arguments, Mapping):
         raise ObjectiveError(f"{what}_arguments must be a mapping of names to values, got {arguments!r}.")
     allowed = inspect.signature(known[name].kind).parameters
