@@ -86,9 +86,8 @@ def gauge(student: Path, /, *, options: Gauge | None = None, out: Path | None = 
     from counterpoise.system.files import write_text
 
     given = flags.given(options)
-    if (
-        teacher := given.get("teacher")
-    ) is not None and teacher.arguments:  # else its model alone is laid over the run's
+    teacher = given.get("teacher")
+    if teacher is not None and teacher.arguments:  # else its model alone is laid over the run's
         given["teacher"] = teacher.model_copy(update={"arguments": flags.parse(teacher.arguments)})
     result = answers.gauge(student, **given, show=True)
     if out is not None:
