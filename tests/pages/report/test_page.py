@@ -19,9 +19,10 @@ from counterpoise.data.sources.base import ImageSet
 from counterpoise.objectives.gauge import Gauge
 from counterpoise.pages.report import render, report
 from counterpoise.pages.report.charts import POINTS, thinned
+from counterpoise.pages.report.findings import gather
 from counterpoise.pages.report.findings.base import STUDENT, TEACHER
 from counterpoise.pages.report.findings.classification import Classification
-from counterpoise.pages.report.reading import find
+from counterpoise.pages.report.reading import find, read
 
 Copy = Callable[[str], Path]
 Run = Callable[..., tuple[int, str, str]]
@@ -306,3 +307,10 @@ def test_a_page_of_a_thousand_classes_and_fifty_thousand_images_stays_small(copi
     assert page.count("<img ") == 48 + 48
     assert len(findings["per_class"]) == classes
     assert len(page.encode()) < 8_000_000 / 4
+
+
+def test_a_task_that_pages_do_not_show_is_said(digit_runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(gather.GATHERINGS, "classification")
+    found = gather.gather(read(digit_runs / "balance-1"), {})
+    assert list(found) == ["missing"]
+    assert "A page shows segmentation, not answers of classification." in found["missing"][0]

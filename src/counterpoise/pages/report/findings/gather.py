@@ -28,7 +28,7 @@ from counterpoise.pages.report.findings.segmentation import Segmentation
 from counterpoise.pages.report.reading import Reading
 from counterpoise.system.machine import device_name
 
-GATHERINGS: Mapping[str, type[Gathering]] = {"classification": Classification, "segmentation": Segmentation}
+GATHERINGS: dict[str, type[Gathering]] = {"classification": Classification, "segmentation": Segmentation}
 BATCH = 250
 ROUNDS, SECONDS = 30, 4.0
 """Of the clock's interleaved rounds: as many, or as long."""
