@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from PIL import Image, ImageDraw
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # no processes of its own, which import torch again
 os.environ["COLUMNS"] = "80"  # whatever terminal the tests are run in; what is wider or narrower says so itself
+settings.register_profile("any machine", deadline=None)  # no test looks at a clock
+settings.load_profile("any machine")
 # A shell that starts the tests in the background has them ignore Ctrl-C, and every process that they start with them.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -57,7 +57,7 @@ def assert_same(one, other):
 
 
 @pytest.mark.parametrize("views", SETTINGS.values(), ids=SETTINGS)
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=6)
 @given(st.integers(2, 30), st.integers(1, 31), st.integers(0, 5))
 def test_views_depend_neither_on_the_batch_size_nor_on_where_images_lie(views, n, batch_size, epoch):
     pixels = array_set(n)

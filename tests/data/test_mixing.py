@@ -18,7 +18,7 @@ def noise(n, height=32, width=32, seed=0):
     )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.integers(0, 10**6), min_size=1, max_size=8), ALPHAS, ALPHAS, st.integers(1, 40), st.integers(1, 40))
 def test_a_batch_gives_the_bits_of_one_sample_at_a_time(indices, mixup, cutmix, height, width):
     if not mixup and not cutmix:
@@ -50,7 +50,7 @@ def test_mixing_an_image_with_itself_changes_nothing():
         assert torch.equal(mixing.images(images, images, mix), images)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(1, 50), st.integers(1, 50), st.integers(0, 1000))
 def test_cutmix_share_is_the_area_that_is_left(height, width, epoch):
     mix = draw(torch.arange(20), cutmix=1.0, height=height, width=width, epoch=epoch)

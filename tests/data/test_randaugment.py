@@ -69,7 +69,7 @@ def test_blend_differs_from_torchvision_by_rounding_only(name, negative, magnitu
         assert torch.equal(apply_one(images, name, negative, 0), images)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.integers(1, 37),
     st.integers(1, 37),

@@ -38,7 +38,7 @@ def scene(height: int = 40, width: int = 56, seed: int = 0) -> tuple[Tensor, Ten
     return colors[mask.long()].permute(2, 0, 1).to(torch.uint8).contiguous(), mask
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @example(2, 1, 1, 1, 1.0, 0, 0)
 @given(SIZES, SIZES, SIZES, SIZES, st.floats(0.3, 3.0), st.integers(0, 2**63 - 1), st.integers(0, 1000))
 def test_view_has_its_size_and_holds_only_classes_of_the_scene(

@@ -39,7 +39,7 @@ def make(plan, pictures, epoch, indices):
     return views.augment(plan, framed, views.draw(plan, epoch, indices))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     st.integers(0, 2**63 - 1),
     st.integers(0, 1000),
@@ -54,7 +54,7 @@ def test_a_batch_gives_the_bits_of_one_view_at_a_time(seed, epoch, indices, sett
     assert torch.equal(together, torch.cat(alone))
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.lists(st.tuples(st.integers(1, 90), st.integers(1, 90)), min_size=1, max_size=6), st.integers(0, 1000))
 def test_zoomed_batch_gives_the_bits_of_one_view_at_a_time(sizes, epoch):
     plan = plan_for(ZOOM, size=40, native=None)
@@ -66,7 +66,7 @@ def test_zoomed_batch_gives_the_bits_of_one_view_at_a_time(sizes, epoch):
     assert torch.equal(together, torch.cat(alone))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 9), st.booleans(), st.integers(0, 100))
 def test_pad_crop_flip_equals_torchvision_image_by_image(height, width, padding, flip, epoch):
     torchvision_guard.ready()
@@ -115,7 +115,7 @@ def test_every_operation_and_sign_of_randaugment_is_drawn():
     assert (counts - 12000 / 28).abs().max() < 6 * (12000 / 28) ** 0.5
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.integers(1, 5000),
     st.integers(1, 5000),

@@ -84,7 +84,7 @@ def total_and_gradient(
     teacher_dtype=st.sampled_from(DTYPES),
     temperature=st.one_of(st.sampled_from((0.05, 1.0, 20.0)), st.floats(0.05, 20.0)),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_loss_and_gradient_are_finite(
     name: str,
     seed: int,
@@ -170,7 +170,7 @@ def test_a_weight_of_zero_takes_a_sample_out(name: str) -> None:
 
 @taught
 @given(seed=st.integers(0, 2**31), temperature=st.floats(0.3, 20.0), dtype=st.sampled_from(DTYPES[2:]))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_gradient_vanishes_where_student_equals_teacher(
     name: str, seed: int, temperature: float, dtype: torch.dtype
 ) -> None:

@@ -38,7 +38,7 @@ def expected(student: Tensor, teacher: Tensor, a: float, b: float, forward: floa
 
 
 @given(seed=seeds, a=st.floats(0, 5), b=st.floats(0, 5), forward=st.floats(0.5, 20), reverse=st.floats(0.5, 20))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_value_is_the_papers_formula(seed: int, a: float, b: float, forward: float, reverse: float) -> None:
     student, teacher = logits(seed, 5, 7, dtype=torch.float64), logits(seed + 1, 5, 7, dtype=torch.float64)
     loss = BalanceDivergence(a, b, forward, reverse, reduction="none")(student, teacher)
@@ -61,7 +61,7 @@ def test_module_and_function_agree_and_mean_is_over_rows() -> None:
     dtype=st.sampled_from(DTYPES),
     scale=st.sampled_from((1.0, 1e2, 1e4)),
 )
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 def test_loss_and_gradient_are_finite_for_extreme_logits(
     seed: int, forward: float, reverse: float, dtype: torch.dtype, scale: float
 ) -> None:
@@ -90,7 +90,7 @@ def test_one_class_against_the_teachers_opposite_is_finite_and_felt(dtype: torch
 
 
 @given(seed=seeds, forward=st.floats(0.5, 8), reverse=st.floats(0.5, 8))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_gradient_is_the_loss_derivative_in_float64(seed: int, forward: float, reverse: float) -> None:
     student = logits(seed, 3, 5, 2, dtype=torch.float64).requires_grad_()
     teacher = logits(seed + 1, 3, 5, 2, dtype=torch.float64)
@@ -100,7 +100,7 @@ def test_gradient_is_the_loss_derivative_in_float64(seed: int, forward: float, r
 
 
 @given(seed=seeds, forward=temperatures, reverse=temperatures, dtype=st.sampled_from((torch.float32, torch.float64)))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_loss_and_gradient_vanish_where_student_equals_teacher(
     seed: int, forward: float, reverse: float, dtype: torch.dtype
 ) -> None:

@@ -24,7 +24,7 @@ def bernoulli_kl(p: np.ndarray, q: np.ndarray) -> np.ndarray:
 
 
 @given(st.integers(0, 2**31), st.floats(1, 8), st.floats(1, 8), st.floats(0, 3), st.floats(0, 3))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_value_is_that_of_the_formula(seed: int, tau_f: float, tau_r: float, a: float, b: float) -> None:
     student, teacher = draw(seed, 2, 3, 2, 4), draw(seed + 1, 2, 3, 2, 4)
     s, t = student.numpy(), teacher.numpy()

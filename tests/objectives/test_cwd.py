@@ -29,7 +29,7 @@ def expected(student: np.ndarray, teacher: np.ndarray, tau: float) -> float:
 
 
 @given(st.integers(0, 2**31), st.floats(0.3, 20))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_value_is_that_of_the_formula(seed: int, tau: float) -> None:
     student, teacher = draw(seed, 2, 5, 3, 4), draw(seed + 1, 2, 5, 3, 4)
     values = [expected(s.flatten(1).numpy(), t.flatten(1).numpy(), tau) for s, t in zip(student, teacher, strict=True)]

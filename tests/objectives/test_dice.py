@@ -35,7 +35,7 @@ def expected(p: np.ndarray, g: np.ndarray, power: float, smooth: float) -> float
 
 
 @given(st.integers(0, 2**31), st.sampled_from((1.0, 2.0, 3.0)), st.sampled_from((0.0, 1e-5, 1.0)))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_value_is_that_of_the_formula(seed: int, power: float, smooth: float) -> None:
     logits, target = 2 * draw(seed, 2, 6, 3, 4), masks(seed, 4, 2, 3, 4)  # two of six classes are never there
     target[0, 0] = VOID

@@ -19,7 +19,7 @@ def draw(seed: int, *shape: int) -> torch.Tensor:
 
 
 @given(st.integers(0, 2**31), st.floats(0.5, 8), st.floats(0, 3), st.floats(0, 3))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_value_is_the_papers_formula(seed: int, tau: float, inter: float, intra: float) -> None:
     student, teacher = draw(seed, 6, 5), draw(seed + 1, 6, 5)
     q, p = softmax(student.numpy() / tau, 1), softmax(teacher.numpy() / tau, 1)
@@ -30,7 +30,7 @@ def test_value_is_the_papers_formula(seed: int, tau: float, inter: float, intra:
 
 
 @given(st.integers(0, 2**31), st.floats(0.1, 10), st.floats(-5, 5))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_scale_and_shift_of_what_is_correlated_are_not_felt(seed: int, scale: float, shift: float) -> None:
     q, p = draw(seed, 6, 5), draw(seed + 1, 6, 5)
     weight = torch.ones(6, 5, dtype=torch.float64)

@@ -36,7 +36,7 @@ def expected(student: np.ndarray, teacher: np.ndarray, target: np.ndarray, tau: 
 
 
 @given(st.integers(0, 2**31), st.floats(0.5, 20), st.floats(0, 10), st.floats(0, 10))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_value_is_the_papers_formula(seed: int, tau: float, alpha: float, beta: float) -> None:
     random = np.random.default_rng(seed)
     student, teacher, target = random.normal(0, 3, (4, 7)), random.normal(0, 3, (4, 7)), random.integers(0, 7, 4)
@@ -47,7 +47,7 @@ def test_value_is_the_papers_formula(seed: int, tau: float, alpha: float, beta: 
 
 
 @given(st.integers(0, 2**31), st.floats(0.5, 8))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_alpha_1_and_beta_what_the_teacher_leaves_the_others_is_forward_kl(seed: int, tau: float) -> None:
     random = np.random.default_rng(seed)
     student, teacher = (torch.from_numpy(random.normal(0, 3, (1, 6))) for _ in range(2))

@@ -56,7 +56,7 @@ def short(result: dict[str, Any]) -> dict[str, float]:
 
 
 @given(seed=st.integers(0, 2**31), temperature=st.floats(0.5, 4))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_bands_share_out_both_divergences_as_numpy_says(seed: int, temperature: float) -> None:
     student, teacher = logits(seed, 20, 30)
     result = measured(student, teacher, temperature=temperature)

@@ -21,7 +21,7 @@ def draw(seed: int, *shape: int) -> torch.Tensor:
 
 
 @given(st.integers(0, 2**31), st.floats(0.5, 8), st.floats(0, 1))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_value_is_the_papers_formula(seed: int, tau: float, beta: float) -> None:
     student, teacher = draw(seed, 5, 7), draw(seed + 1, 5, 7)
     p, q = softmax(teacher.numpy() / tau, 1), softmax(student.numpy() / tau, 1)
@@ -53,7 +53,7 @@ def test_at_both_ends_it_vanishes_and_its_slope_is_forward_and_reverse_kl() -> N
 
 
 @given(st.floats(0, 1), st.sampled_from([1.0, 100.0, 1e4]))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_it_is_never_above_log_2(beta: float, scale: float) -> None:
     student, teacher = scale * draw(0, 5, 7).float(), scale * draw(1, 5, 7).float()
     assert JensenShannon(beta, reduction="none")(student, teacher).max() <= np.log(2) + 1e-5

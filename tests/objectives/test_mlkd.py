@@ -23,7 +23,7 @@ def draw(seed: int, *shape: int) -> torch.Tensor:
 
 
 @given(st.integers(0, 2**31), st.integers(1, 9), st.integers(1, 9))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_value_is_the_papers_formula(seed: int, samples: int, classes: int) -> None:
     student, teacher = draw(seed, samples, classes), draw(seed + 1, samples, classes)
     expected = {"instance": 0.0, "batch": 0.0, "class": 0.0}
@@ -37,7 +37,7 @@ def test_value_is_the_papers_formula(seed: int, samples: int, classes: int) -> N
 
 
 @given(st.integers(0, 2**31), st.integers(1, 8), st.integers(1, 8))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_both_ways_to_the_distance_of_gram_matrices_agree(seed: int, rows: int, columns: int) -> None:
     a, b = draw(seed, rows, columns), draw(seed + 1, rows, columns)
     torch.testing.assert_close(gram_distance(a, b), (a @ a.T - b @ b.T).square().sum())

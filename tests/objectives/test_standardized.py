@@ -27,7 +27,7 @@ def draw(seed: int, *shape: int) -> torch.Tensor:
 
 
 @given(st.integers(0, 2**31), st.floats(0.5, 8))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_value_is_the_papers_formula(seed: int, tau: float) -> None:
     student, teacher = draw(seed, 6, 5), draw(seed + 1, 6, 5)
 
@@ -42,7 +42,7 @@ def test_value_is_the_papers_formula(seed: int, tau: float) -> None:
 
 @pytest.mark.parametrize("of", ["forward_kl", "reverse_kl", "balance", "dkd", "dist", "wttm", "abkd", "mlkd"])
 @given(seed=st.integers(0, 2**31), scale=st.floats(0.1, 100), shift=st.floats(-50, 50))
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 def test_scale_and_shift_of_either_sides_logits_are_not_felt(of: str, seed: int, scale: float, shift: float) -> None:
     student, teacher = draw(seed, 6, 5), draw(seed + 1, 6, 5)
     objective = Standardized(of)

@@ -120,7 +120,7 @@ RUN_FILES = st.dictionaries(
 )
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(values=RUN_FILES, cut=st.integers(0, 400))
 def test_any_run_file_is_refused_in_a_sentence(run: Command, tmp_path: Path, values: dict[str, Any], cut: int) -> None:
     text = yaml.safe_dump(values)

@@ -62,7 +62,7 @@ def test_a_wide_terminal_has_one_line_a_row() -> None:
     assert re.search(r"onnxruntime \(onnxruntime 1.27.0\) +123.456 +0.00123 - 123.456 +1,234,567", row)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     width=st.integers(1, 90),
     rows=st.lists(st.tuples(*[st.text("ab cé漢-", max_size=30)] * 3), min_size=1, max_size=4),

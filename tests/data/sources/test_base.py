@@ -37,7 +37,7 @@ def files(tmp_path: Path, make_picture: Callable[..., Image.Image]) -> FileSet:
     return FileSet(tmp_path / "set", names, torch.tensor([0, 0, 0, 1, 1, 1]), ["circle", "square"])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(st.integers(2, 40), min_size=1, max_size=6), st.floats(0.01, 0.99), st.integers(0, 2**63 - 1), st.randoms()
 )

@@ -101,7 +101,7 @@ def check_equal(mixture: Mixture, student: Tensor, *rest: Any) -> None:
     weighted=st.sampled_from(("no", "samples", "positions")),
     channels_last=st.booleans(),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_dense_loss_equals_upsampling_and_reference(
     seed: int, mixture: Mixture, index: int, dtype: torch.dtype, weighted: str, channels_last: bool
 ) -> None:
@@ -137,7 +137,7 @@ def test_compiled_strips_equal_the_reference(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @given(small=st.integers(1, 40), large=st.integers(1, 90), double=st.booleans())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_taps_are_those_of_interpolate(small: int, large: int, double: bool) -> None:
     dtype = torch.float64 if double else torch.float32
     line = torch.randn(small, dtype=dtype)
@@ -173,7 +173,7 @@ def test_all_void_is_zero_and_no_gradient(reduction: Any) -> None:
 
 
 @given(seed=st.integers(0, 2**31), dtype=st.sampled_from(tuple(TOLERANCE)), temperature=st.floats(0.05, 20))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_extreme_logits_give_a_finite_loss_and_gradient(seed: int, dtype: torch.dtype, temperature: float) -> None:
     student, teacher, target, size = example(seed, 1, torch.float64)
     student = (1e4 * student.detach().clamp(-1, 1)).to(dtype).requires_grad_()

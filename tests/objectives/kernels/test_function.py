@@ -94,7 +94,7 @@ def check_equal(mixture: Mixture, student: Tensor, teacher: Tensor, target: Tens
     layout=st.sampled_from(LAYOUTS),
     weighted=st.sampled_from(("no", "samples", "positions")),
 )
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 def test_plain_blocks_equal_the_reference(
     seed: int, mixture: Mixture, shape: tuple[int, ...], dtype: torch.dtype, layout: str, weighted: str
 ) -> None:
@@ -228,7 +228,7 @@ def test_single_terms_and_second_derivatives_are_those_of_the_reference() -> Non
     dtype=st.sampled_from(tuple(TOLERANCE)),
     scale=st.sampled_from((1.0, 1e2, 1e4)),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_extreme_logits_give_a_finite_loss_and_gradient(
     seed: int, forward: float, reverse: float, dtype: torch.dtype, scale: float
 ) -> None:

@@ -42,7 +42,7 @@ def example(shape: tuple[int, ...], seed: int = 0, dtype: torch.dtype = torch.fl
     dtype=st.sampled_from(tuple(TOLERANCE)),
     scaled=st.booleans(),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_value_and_gradient_are_those_of_the_reference(
     seed: int, mixture: Mixture, shape: tuple[int, ...], dtype: torch.dtype, scaled: bool
 ) -> None:

@@ -20,7 +20,7 @@ def probabilities(x: np.ndarray) -> np.ndarray:
 
 
 @given(seed=seeds, sharpness=st.floats(0, 5))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_value_and_gradient_are_the_papers(seed: int, sharpness: float) -> None:
     s, t = np.random.default_rng(seed).normal(size=(2, 4, 7)) * 2
     p, q = probabilities(t), probabilities(s)
@@ -39,7 +39,7 @@ def test_value_and_gradient_are_the_papers(seed: int, sharpness: float) -> None:
 
 
 @given(seed=seeds, temperature=st.floats(0.5, 8))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_at_sharpness_one_and_one_temperature_the_value_is_forward_plus_reverse(seed: int, temperature: float) -> None:
     student, teacher = torch.from_numpy(np.random.default_rng(seed).normal(size=(2, 3, 6)))
     weighted = BalanceDivergence(1, 1, temperature, temperature, rule="class_ratio")(student, teacher)

@@ -53,7 +53,7 @@ def proportions(student: Tensor, teacher: Tensor, forward: float, reverse: list[
 
 
 @given(seed=seeds, target=st.floats(0.2, 2.0), forward=st.floats(0.5, 4.0))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_the_gradient_is_kept_in_proportion_or_as_near_as_the_range_allows(
     seed: int, target: float, forward: float
 ) -> None:

@@ -14,7 +14,7 @@ from counterpoise.objectives.divergence import forward_kl_values, reverse_kl_val
 from counterpoise.teachers.store import codecs
 
 PRECISIONS = (*codecs.PRECISIONS, "top3")
-quick = settings(max_examples=40, deadline=None)
+quick = settings(max_examples=40)
 
 
 @st.composite

@@ -19,7 +19,7 @@ def test_a_sound_store_has_no_damage(store_path: Path) -> None:
     assert verify(store_path) == []
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(0, 8), st.integers(0, 10 * 160 * 8 - 1))
 def test_any_flipped_bit_is_found_and_its_chunk_named(store_path: Path, flip: Any, number: int, bit: int) -> None:
     file = sorted((store_path / "chunks").iterdir())[number]

@@ -12,12 +12,13 @@ from counterpoise.objectives.logits import may_be_out, widen
 def upsample(logits: Tensor, size: tuple[int, int]) -> Tensor:
     """Logits [N, C, h, w] as float32 (float64 stays) [N, C, *size].
 
-    A class is at -inf wherever any of the logits that a pixel lies between is.
+    A class is at -inf wherever any of the logits that a pixel lies between is. Of a network that is being exported
+    none is: the export is compared with the network afterwards.
     """
     logits = widen(logits)
     if logits.shape[2:] == size:
         return logits
-    if not may_be_out(logits):
+    if torch.compiler.is_exporting() or not may_be_out(logits):
         return F.interpolate(logits, size=size, mode="bilinear")
     out = logits == -torch.inf
     filled = logits.masked_fill(out, 0.0)  # zero times -inf is NaN
