@@ -15,9 +15,10 @@ import counterpoise
 from counterpoise import config
 from counterpoise.data.loader import TrainLoader
 from counterpoise.data.sources.base import ArraySet, Splits
-from counterpoise.engine.assemble import Parts, assemble, resolve_auto
+from counterpoise.engine.assemble import assemble, resolve_auto
 from counterpoise.engine.fast.capturability import find_obstacle, last_move, numbers
 from counterpoise.engine.fast.capture import WARM_UP, Capture, plain_tensors
+from counterpoise.engine.parts import Parts
 from counterpoise.engine.processes import Processes, join
 from counterpoise.engine.run_folder import RunFolder
 from counterpoise.engine.trainer import Trainer

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from counterpoise import config, tasks
 from counterpoise.data.sources.base import ArraySet, Splits
-from counterpoise.engine.assemble import Parts, assemble, evaluation_loader
+from counterpoise.engine.assemble import assemble, evaluation_loader
+from counterpoise.engine.parts import Parts
 from counterpoise.engine.processes import join
 from counterpoise.errors import ConfigError
 from counterpoise.models import catalog

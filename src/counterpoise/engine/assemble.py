@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -15,9 +14,9 @@ from counterpoise.data import checking, noticing, sources, summary
 from counterpoise.data.epochs import Epochs, InOrder
 from counterpoise.data.images import reading_specification
 from counterpoise.data.sources.base import ArraySet, ImageSet, Splits
-from counterpoise.data.summary import Found
 from counterpoise.engine.fast.capturability import find_obstacle
 from counterpoise.engine.identify import identify
+from counterpoise.engine.parts import Parts
 from counterpoise.engine.processes import Processes, half_precision_helps
 from counterpoise.errors import ConfigError, MissingExtraError, ModelError
 from counterpoise.models import catalog
@@ -29,38 +28,6 @@ from counterpoise.teachers import asking, identity, resident
 from counterpoise.teachers.live import LiveTeacher, refusal_of_probabilities
 from counterpoise.teachers.store import Store
 from counterpoise.teachers.stored import LoaderTeacher
-
-
-@dataclass
-class Parts:
-    """What a run is made of.
-
-    Attributes:
-        run: with what its data decided.
-        identity: of the data and of the teacher; see `engine.identify`.
-        teacher_identity: of the network itself; empty where there is a store alone.
-        in_arrays: whether the source of the data holds them in memory by itself.
-        fast: whether its steps are those of `engine.fast`.
-        obstacle: what is in the way of these, where they were looked for.
-        found: what the data is, and how it is shown.
-    """
-
-    run: config.Run
-    classes: tuple[str, ...]
-    task: tasks.Task
-    student: VisionModel
-    teacher: LiveTeacher | None
-    objective: WeightedSum
-    stored: LoaderTeacher | None
-    train: Epochs
-    val: InOrder
-    identity: dict[str, str]
-    teacher_identity: dict[str, str]
-    labeled: bool
-    in_arrays: bool
-    found: Found
-    fast: bool = False
-    obstacle: str | None = None
 
 
 def resolve_auto(run: config.Run, device: torch.device) -> config.Run:

@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from counterpoise.data.epochs import InOrder
-from counterpoise.engine.evaluator import quick_score
 from counterpoise.engine.processes import Processes
-from counterpoise.engine.progress import in_words
-from counterpoise.errors import ModelError
 from counterpoise.models.network import VisionModel
 from counterpoise.tasks import Task
-
-if TYPE_CHECKING:
-    from counterpoise.engine.assemble import Parts
 
 MOST_CLASSES = 2000
 """A table of answers by class is kept for up to so many."""
@@ -110,28 +103,6 @@ class Tally:
                 "its head are not those that were trained (teacher.checkpoint)."
             )
         return f"{head} {cause} To go on with it all the same: --teacher.accept_chance."
-
-
-def score_teacher(
-    parts: Parts, loader: InOrder, processes: Processes, watch: Callable[[Tensor], None] | None = None
-) -> tuple[dict[str, float], str]:
-    """The quick score of a run's teacher, and the line that says it; `watch` as for `quick_score`.
-
-    Raises ModelError where it answers as chance would, unless the run accepts that.
-    """
-    assert parts.teacher is not None
-    model, section = parts.teacher.model, parts.run.teacher
-    tally = Tally(len(parts.classes), parts.task)
-    scores = quick_score(model, loader, parts.task, processes, watch=watch, tally=tally)
-    verdict, doubt = tally.verdict(), ""
-    nothing = f"answers that know nothing of the pictures, {100 * tally.chance():.1f}%" if tally.matrix.any() else ""
-    if verdict == "chance":
-        if section is None or not section.accept_chance:
-            raise ModelError(tally.complaint(model, parts.classes))
-        doubt = f" (the teacher is hardly better than {nothing} (teacher.accept_chance))"
-    elif verdict == "unsure":
-        doubt = f" ({tally.images} validation images are too few to tell it from {nothing})"
-    return scores, f"teacher  {in_words(scores, 2)}{doubt}"
 
 
 def _at_least(hits: int, count: int, share: float) -> float:

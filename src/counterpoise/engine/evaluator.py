@@ -12,15 +12,16 @@ from counterpoise import config
 from counterpoise.data import noticing, summary
 from counterpoise.data.epochs import Batch, InOrder
 from counterpoise.data.sources.base import UNLABELED, ImageSet
+from counterpoise.engine.chance import Tally
 from counterpoise.engine.processes import Processes
-from counterpoise.engine.progress import say
-from counterpoise.errors import DataError
+from counterpoise.engine.progress import in_words, say
+from counterpoise.errors import DataError, ModelError
 from counterpoise.models.network import VisionModel
 from counterpoise.tasks import Task, get
 from counterpoise.teachers.live import LiveTeacher
 
 if TYPE_CHECKING:
-    from counterpoise.engine.chance import Tally
+    from counterpoise.engine.parts import Parts
 
 SOFT = (
     "answers probabilities, from 0 on with a sum of 1, and its answers are taken for logits: its classes and their "
@@ -74,6 +75,28 @@ def quick_score(
     if tally is not None:
         tally.gather(processes)
     return score.values()
+
+
+def score_teacher(
+    parts: Parts, loader: InOrder, processes: Processes, watch: Callable[[Tensor], None] | None = None
+) -> tuple[dict[str, float], str]:
+    """The quick score of a run's teacher, and the line that says it; `watch` as for `quick_score`.
+
+    Raises ModelError where it answers as chance would, unless the run accepts that.
+    """
+    assert parts.teacher is not None
+    model, section = parts.teacher.model, parts.run.teacher
+    tally = Tally(len(parts.classes), parts.task)
+    scores = quick_score(model, loader, parts.task, processes, watch=watch, tally=tally)
+    verdict, doubt = tally.verdict(), ""
+    nothing = f"answers that know nothing of the pictures, {100 * tally.chance():.1f}%" if tally.matrix.any() else ""
+    if verdict == "chance":
+        if section is None or not section.accept_chance:
+            raise ModelError(tally.complaint(model, parts.classes))
+        doubt = f" (the teacher is hardly better than {nothing} (teacher.accept_chance))"
+    elif verdict == "unsure":
+        doubt = f" ({tally.images} validation images are too few to tell it from {nothing})"
+    return scores, f"teacher  {in_words(scores, 2)}{doubt}"
 
 
 def full_report(

@@ -16,7 +16,7 @@ from counterpoise.data.sources.base import Splits
 from counterpoise.engine import inputs
 from counterpoise.engine.allocation import keep_freed_memory
 from counterpoise.engine.assemble import assemble, evaluation_loader, resolve_auto
-from counterpoise.engine.chance import score_teacher
+from counterpoise.engine.evaluator import score_teacher
 from counterpoise.engine.inputs import RunLike
 from counterpoise.engine.processes import join
 from counterpoise.engine.progress import Display, say

@@ -20,7 +20,7 @@ from counterpoise.objectives.composite import WeightedSum
 from counterpoise.outputs import Outputs
 
 if TYPE_CHECKING:
-    from counterpoise.engine.assemble import Parts
+    from counterpoise.engine.parts import Parts
 
 
 class StudentLoss(nn.Module):

@@ -15,12 +15,12 @@ from counterpoise import config
 from counterpoise.data.epochs import Batch
 from counterpoise.engine import state
 from counterpoise.engine.allocation import keep_freed_memory
-from counterpoise.engine.assemble import Parts, evaluation_loader
-from counterpoise.engine.chance import score_teacher
-from counterpoise.engine.evaluator import quick_score
+from counterpoise.engine.assemble import evaluation_loader
+from counterpoise.engine.evaluator import quick_score, score_teacher
 from counterpoise.engine.fast.steps import FastSteps
 from counterpoise.engine.gauging import EvaluationGauge
 from counterpoise.engine.interrupt import Interrupt
+from counterpoise.engine.parts import Parts
 from counterpoise.engine.processes import Processes, errors_explained
 from counterpoise.engine.progress import Display, in_words, tell
 from counterpoise.engine.run_folder import RunFolder

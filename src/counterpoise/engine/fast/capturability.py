@@ -16,7 +16,7 @@ from counterpoise.teachers import resident
 from counterpoise.teachers.store import Resident
 
 if TYPE_CHECKING:
-    from counterpoise.engine.assemble import Parts
+    from counterpoise.engine.parts import Parts
 
 MOMENTS = 64
 """Moments of training at which an objective is asked whether it has moved."""

@@ -26,7 +26,7 @@ from counterpoise.outputs import Outputs
 from counterpoise.teachers.resident import ResidentTeacher
 
 if TYPE_CHECKING:
-    from counterpoise.engine.assemble import Parts
+    from counterpoise.engine.parts import Parts
 
 
 class FastSteps:

@@ -1,0 +1,45 @@
+"""What a run is made of, once it is put together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from counterpoise import config, tasks
+from counterpoise.data.epochs import Epochs, InOrder
+from counterpoise.data.summary import Found
+from counterpoise.models.network import VisionModel
+from counterpoise.objectives.composite import WeightedSum
+from counterpoise.teachers.live import LiveTeacher
+from counterpoise.teachers.stored import LoaderTeacher
+
+
+@dataclass
+class Parts:
+    """What a run is made of.
+
+    Attributes:
+        run: with what its data decided.
+        identity: of the data and of the teacher; see `engine.identify`.
+        teacher_identity: of the network itself; empty where there is a store alone.
+        in_arrays: whether the source of the data holds them in memory by itself.
+        fast: whether its steps are those of `engine.fast`.
+        obstacle: what is in the way of these, where they were looked for.
+        found: what the data is, and how it is shown.
+    """
+
+    run: config.Run
+    classes: tuple[str, ...]
+    task: tasks.Task
+    student: VisionModel
+    teacher: LiveTeacher | None
+    objective: WeightedSum
+    stored: LoaderTeacher | None
+    train: Epochs
+    val: InOrder
+    identity: dict[str, str]
+    teacher_identity: dict[str, str]
+    labeled: bool
+    in_arrays: bool
+    found: Found
+    fast: bool = False
+    obstacle: str | None = None
