@@ -108,3 +108,5 @@ def test_what_chance_draws_freely_cannot_be_counted() -> None:
     counts = {name: train(name, True).countable() for name in VIEWS}
     assert counts == {"pad": 50, "randaugment": None, "mixup": None, "cutmix": None, "resized": None}
     assert scenes(True).countable() is None
+    for loader in (train("mixup", True), scenes(True)):  # one view an epoch
+        assert loader.numbers(3, torch.arange(2)).tolist() == [3, 3]

@@ -96,11 +96,17 @@ def test_answers_that_change_in_more_than_a_tenth_are_refused_unless_asked_for()
 
 
 def test_a_share_of_answers_is_asked_for_of_8_bits_alone(digits_run: Path, run: Run) -> None:
-    for flags, said in ((["--min_same", "80"], "min_same is of int8"), (["--opset", "11"], "opset must be 13 to")):
+    for flags, said in (
+        (["--min_same", "80"], "min_same is of int8"),
+        (["--opset", "11"], "opset must be 13 to"),
+        (["--keep", "classifier", "--calibration_images", "8"], "calibration_images, keep: this is of int8"),
+    ):
         code, _, err = run("export", digits_run, "--to", "onnx", *flags, "--out", "new")
         assert (code, said in err) == (2, True), err
     code, _, err = run("export", digits_run, "--to", "onnx", "--precision", "int8", "--min_same", "101", "--out", "new")
     assert (code, "0 to 100; got 101" in err) == (2, True), err
+    with pytest.raises(ConfigError, match="calibration, keep are given, and calibration says all of it"):
+        counterpoise.export(digits_run, to="onnx", precision="int8", calibration={"images": 8}, keep=["classifier"])
     assert not Path("new").exists()
 
 

@@ -11,7 +11,8 @@ from pydantic import Field
 
 from counterpoise import config
 from counterpoise.commands import flags
-from counterpoise.commands.flags import DataPath, Device, Epoch, Flags, Model, Options
+from counterpoise.commands.flags import Device, Flags, Options
+from counterpoise.config.options import DataPath, Epoch, Model
 from counterpoise.errors import CounterpoiseError
 
 

@@ -6,7 +6,6 @@ import json as json_format
 import os
 import re
 import sys
-from importlib.metadata import version
 from typing import NoReturn
 
 from cyclopts import App, CycloptsError, Parameter
@@ -29,7 +28,6 @@ from counterpoise.errors import CounterpoiseError, RunFileError
 app = App(
     name="counterpoise",
     help="Distil a large vision model into a small one with Balance Divergence, and ship the small one.",
-    version=version("counterpoise"),
     default_parameter=Parameter(
         name_transform=lambda name: name.strip("_"), negative_iterable=(), negative_none=(), consume_multiple=True
     ),

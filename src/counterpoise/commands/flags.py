@@ -14,11 +14,9 @@ from pydantic import Field, ValidationError
 
 from counterpoise import config
 from counterpoise.config import validation_errors
-from counterpoise.config.options import DataPath, Epoch, Model
 from counterpoise.errors import DocumentError, RunFileError, job_of, nearest, shortened
 from counterpoise.system import documents, own_code
 
-__all__ = ["DataPath", "Epoch", "Model"]
 EACH = Parameter(name="*")
 """Of a section: each of its fields is a flag, and the field's description its help."""
 Options = Annotated[config.Run | None, EACH]

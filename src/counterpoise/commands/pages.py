@@ -8,7 +8,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from counterpoise.commands import flags
-from counterpoise.commands.flags import EACH, Device, Flags, Model
+from counterpoise.commands.flags import EACH, Device, Flags
+from counterpoise.config.options import Model
 from counterpoise.deploy.options import Try
 from counterpoise.errors import ConfigError
 

@@ -123,8 +123,16 @@ def differences(there: Run, wanted: Run, *, resume: bool = False) -> dict[str, t
 
 # Rooms and modules that trained weights depend on, and those that start runs or tell of them.
 MAKING = (
-    *("config", "data", "decoding.py", "engine", "models", "objectives", "outputs.py"),
-    *("students", "system", "tasks", "teachers"),
+    "config",
+    "data",
+    "decoding.py",
+    "engine",
+    "models",
+    "objectives",
+    "outputs.py",
+    "system",
+    "tasks",
+    "teachers",
 )
 TELLING = (
     "__init__.py",

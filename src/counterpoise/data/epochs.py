@@ -96,8 +96,11 @@ class Epochs(ABC):
         return None
 
     def numbers(self, epoch: int, indices: Tensor) -> Tensor:
-        """Which of its countable views each sample shows in an epoch, int64 [n]; indices int64 [n] on the CPU."""
-        raise NotImplementedError  # asked only where `countable` gives a number, by those that give one
+        """Which of its views each sample shows in an epoch, int64 [n]; indices int64 [n] on the CPU.
+
+        Where views cannot be counted there is one an epoch, and its number is the epoch's.
+        """
+        return torch.full_like(indices, epoch)
 
     @abstractmethod
     def views_of(self, groups: Iterable[Tensor], epoch: int, number: int | None = None) -> Iterator[Tensor]:

@@ -164,6 +164,8 @@ class TrainLoader(Epochs):
         return countable(self.plan)
 
     def numbers(self, epoch: int, indices: Tensor) -> Tensor:
+        if self.countable() is None:
+            return super().numbers(epoch, indices)
         return numbers(self.plan, draw(self.plan, epoch, indices))
 
     def views_of(self, groups: Iterable[Tensor], epoch: int, number: int | None = None) -> Iterator[Tensor]:

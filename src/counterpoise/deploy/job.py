@@ -66,6 +66,10 @@ def check_choices(chosen: Format, asked: Export) -> None:
         raise ConfigError(f"opset is of --to onnx, and this is --to {chosen.name}: leave it out.")
     if asked.opset is not None and asked.opset not in chosen.opsets:
         raise ConfigError(f"opset must be {chosen.opsets[0]} to {chosen.opsets[-1]}, got {asked.opset}.")
+    if asked.of_int8 and asked.precision != "int8":
+        raise ConfigError(f"{', '.join(asked.of_int8)}: this is of int8, and precision is {asked.precision}.")
+    if asked.calibration is not None and len(asked.of_int8) > 1:
+        raise ConfigError(f"{', '.join(asked.of_int8)} are given, and calibration says all of it: give one of them.")
     if asked.min_same is not None and (asked.precision != "int8" or not 0 <= asked.min_same <= 100):
         raise ConfigError(
             f"min_same is of int8, the percent of answers that must be the same, 0 to 100; got {asked.min_same} "

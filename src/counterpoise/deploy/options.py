@@ -81,14 +81,20 @@ class Export(Section):
     show: Show = False
 
     @property
+    def of_int8(self) -> list[str]:
+        """What was said of calibration, by name."""
+        names = ("calibration", "calibration_method", "calibration_images", "calibration_data", "keep")
+        return [name for name in names if name in self.model_fields_set and getattr(self, name) is not None]
+
+    @property
     def calibrated_by(self) -> Calibration | Mapping[str, Any]:
         """What was said of calibration, in one."""
         if self.calibration is not None and not isinstance(self.calibration, Mapping):
             return self.calibration
-        flags = {"images": self.calibration_images, "data": self.calibration_data, "keep": self.keep or ()}
+        single = {"images": self.calibration_images, "data": self.calibration_data, "keep": self.keep or ()}
         if self.calibration_method is not None:
-            flags["method"] = self.calibration_method
-        return {**flags, **(self.calibration or {})}
+            single["method"] = self.calibration_method
+        return {**single, **(self.calibration or {})}
 
 
 class Verify(Section):

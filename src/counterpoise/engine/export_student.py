@@ -169,8 +169,8 @@ def _teacher(trainer: Trainer) -> dict[str, Any] | None:
 
 def versions() -> dict[str, str]:
     """Versions of what a result depends on."""
-    found = {"counterpoise": version("counterpoise"), "python": platform.python_version(), "torch": torch.__version__}
-    for package in ("torchvision", "timm", "numpy", "pillow", "safetensors"):
+    found = {"python": platform.python_version(), "torch": torch.__version__}
+    for package in ("counterpoise", "torchvision", "timm", "numpy", "pillow", "safetensors"):
         try:
             found[package] = version(package)
         except PackageNotFoundError:

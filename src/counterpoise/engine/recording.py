@@ -25,6 +25,7 @@ from counterpoise.teachers import asking, identity, store
 from counterpoise.teachers.live import LiveTeacher
 from counterpoise.teachers.store import Header, StoreWriter
 from counterpoise.teachers.store.format import INDEX, load, load_recording
+from counterpoise.teachers.stored import check_countable
 
 Views = Literal["auto", "complete", "epochs", "plain"]
 BATCH, CPU_BATCH = 256, 64
@@ -91,11 +92,7 @@ def record(
         count = loader.countable()
         if views == "auto":
             views = "epochs" if count is None else "complete"
-        if views == "complete" and count is None:
-            raise ConfigError(
-                "The views of this run cannot be counted (resized crops, RandAugment, mixup, cutmix or scenes): record "
-                "them by epochs (--views epochs)."
-            )
+        check_countable(views, loader)
         slots = {"complete": count or 0, "epochs": epochs, "plain": 1}[views]
         first = next(loader.views_of([torch.arange(1)], 0, 0 if views == "complete" else None))
         header = Header.create(

@@ -18,7 +18,7 @@ from counterpoise.errors import ConfigError, StoreError
 from counterpoise.outputs import Outputs
 from counterpoise.teachers.identity import Identity
 from counterpoise.teachers.live import LiveTeacher
-from counterpoise.teachers.store import Header, Resident, Store
+from counterpoise.teachers.store import Resident, Store
 from counterpoise.teachers.store.format import words
 
 AHEAD = 2
@@ -116,7 +116,7 @@ class LoaderTeacher:
             # Views by epochs are drawn for an index, which in a part is another one.
             self.positions = data.positions if whole.fingerprint() == header.data else None
         recorded = data if whole is None or self.positions is None else whole
-        check_countable(header, loader)
+        check_countable(header.kind, loader)
         if header.classes and header.shape[0] != len(classes):
             raise StoreError(
                 f"Store {store.name} holds logits of {header.shape[0]} classes, and the run has {len(classes)}."
@@ -194,10 +194,10 @@ class LoaderTeacher:
         return Read(logits.to(self.device, non_blocking=True), known)
 
 
-def check_countable(header: Header, loader: Epochs) -> None:
+def check_countable(kind: str, loader: Epochs) -> None:
     """Raise ConfigError where a complete store is wanted of views that nobody can count."""
-    if header.kind == "complete" and loader.countable() is None:
+    if kind == "complete" and loader.countable() is None:
         raise ConfigError(
             "The views of this run cannot be counted (resized crops, RandAugment, mixup, cutmix or scenes), so that no "
-            "store holds all of them: record views by epochs."
+            "store holds all of them: record views by epochs (--views epochs)."
         )

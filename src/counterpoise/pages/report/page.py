@@ -9,11 +9,11 @@ import time
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import resources
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from counterpoise import tasks
+from counterpoise.engine.export_student import versions
 from counterpoise.engine.student_epochs import Epoch
 from counterpoise.errors import CounterpoiseError, MissingExtraError
 from counterpoise.pages.report import answer, comparison, curves, deployment, provenance, words
@@ -119,7 +119,7 @@ def render(
         "provenance": provenance.provenance(reading),
         "command": command,
         "made": time.strftime("%Y-%m-%d %H:%M"),
-        "version": version("counterpoise"),
+        "version": versions().get("counterpoise", ""),
         "generator": GENERATOR,
         "style": _asset("report.css"),
         "scripts": [_asset("plot.min.js"), _asset("report.js")],
