@@ -167,6 +167,10 @@ def test_mistakes_are_named() -> None:
     objective = make()
     with pytest.raises(ObjectiveError, match="call set_batch"):
         objective.terms(STUDENT, TEACHER, LABELS[INDICES])
+    for indices in (INDICES[:-1], torch.cat([INDICES, INDICES[:1]])):  # of another batch
+        objective.set_batch(indices)
+        with pytest.raises(ObjectiveError, match="call set_batch"):
+            objective.terms(STUDENT, TEACHER, LABELS[INDICES])
     with pytest.raises(ObjectiveError, match="at least two, got 1"):
         make(samples=1)
     with pytest.raises(ObjectiveError, match="negatives must be a whole number above 0, got 0"):

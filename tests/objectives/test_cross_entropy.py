@@ -97,3 +97,13 @@ def test_class_weight_must_fit_the_logits_and_a_target_of_classes() -> None:
 def test_smoothing_leaves_something_of_the_label(smoothing: float) -> None:
     with pytest.raises(ObjectiveError, match=r"label_smoothing must be in \[0, 1\)"):
         CrossEntropy(label_smoothing=smoothing)
+
+
+def test_rows_of_zeros_among_probabilities_have_no_label_whatever_index_is_ignored() -> None:
+    logits, _ = sample()
+    probabilities = torch.softmax(logits.flip(0), 1).double()
+    probabilities[2] = 0.0
+    labeled = torch.arange(6) != 2
+    expected = F.cross_entropy(logits[labeled], probabilities[labeled].float())
+    for ignore_index in (-100, 255):
+        torch.testing.assert_close(CrossEntropy(ignore_index=ignore_index)(logits, None, probabilities), expected)

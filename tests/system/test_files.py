@@ -96,7 +96,7 @@ def test_why_a_disk_takes_no_more_is_said_in_words() -> None:
 
 
 def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
-    place = tmp_path / "sites" / "site"
+    place = tmp_path / "all" / "sites" / "site"
     for text in ("one", "two"):
         with replacing_folder(place) as new:
             (new / "below").mkdir()
