@@ -193,6 +193,11 @@ INSTEAD = {name: job for job, names in _JOBS.items() for name in names.split()}
 """What does the job of names that people know from elsewhere and that do not exist here."""
 
 
+def first_line(error: BaseException) -> str:
+    """What an error of another library's says, without the lines of its insides or a full stop; else its kind."""
+    return (str(error).strip().splitlines() or [""])[0].rstrip(". ") or type(error).__name__
+
+
 def nearest(given: str, choices: Iterable[str]) -> str:
     """`" Did you mean 'x'?"` for the choice nearest to what was given, or an empty string."""
     plain = {choice.lower(): choice for choice in sorted(choices, reverse=True)}

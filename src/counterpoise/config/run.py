@@ -318,7 +318,10 @@ class Train(Section):
 class Run(Section):
     """A whole run."""
 
-    task: Literal["classification", "segmentation"] = Field("classification", description="what the student answers")
+    task: str = Field(
+        "classification",
+        description="what the student answers: classification, segmentation, or a task of another package",
+    )
     seed: int = Field(0, ge=0, lt=2**63, description="the one source of chance")
     out: Path | None = Field(None, description="folder of the run; default: runs/STUDENT-TIME")
     data: Data = Field(default_factory=Data, description="where the images come from")

@@ -19,7 +19,7 @@ from counterpoise.data.images import AS_USUAL
 from counterpoise.data.label_map import UNKNOWN, LabelMap, pack
 from counterpoise.data.sources.base import IGNORE
 from counterpoise.decoding import Reading, Unreadable
-from counterpoise.errors import CorruptImage, DataError, UnfitFileError, UnfitMask
+from counterpoise.errors import CorruptImage, DataError, UnfitFileError, UnfitMask, first_line
 from counterpoise.system.files import regular
 
 LOSSLESS = (".png", ".bmp", ".gif", ".tif", ".tiff")
@@ -90,8 +90,7 @@ def _opened(path: Path, reading: Reading, further: tuple[str, ...] = ()) -> Iter
     except UnidentifiedImageError:
         raise CorruptImage(os.fspath(path), _no_mask(path)) from None
     except Exception as error:  # Pillow's decoders raise many kinds of errors for damaged files
-        reason = getattr(error, "strerror", None) or (str(error).splitlines() or [type(error).__name__])[0]
-        raise CorruptImage(os.fspath(path), str(reason).rstrip(".")) from error
+        raise CorruptImage(os.fspath(path), getattr(error, "strerror", None) or first_line(error)) from error
 
 
 def _no_mask(path: Path) -> str:

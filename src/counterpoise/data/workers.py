@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from counterpoise.data import mixing, random
 from counterpoise.data.sources.base import ImageSet
 from counterpoise.data.views import ViewPlan, augment, crop_words, draw, draw_mix, frame, numbered
-from counterpoise.errors import CorruptImage, DataError, RunError
+from counterpoise.errors import CorruptImage, DataError, RunError, first_line
 from counterpoise.system import torchvision_guard
 
 OnCorrupt: TypeAlias = Literal["stop", "skip"]
@@ -196,7 +196,7 @@ def read_batches(loader: DataLoader[ReadBatch | DataError], corrupt: list[str]) 
         except RuntimeError as error:
             if "DataLoader worker" not in str(error):
                 raise
-            cause = str(error).splitlines()[0].rstrip(". ")
+            cause = first_line(error)
             raise RunError(
                 f"A process that reads images has ended: {cause}. "
                 "If memory ran out, lower data.workers or train.batch_size."

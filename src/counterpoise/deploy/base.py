@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from counterpoise.errors import ConfigError, ExportError, MissingExtraError
+from counterpoise.errors import ConfigError, ExportError, MissingExtraError, first_line
 from counterpoise.system.registry import Registry
 
 PRECISIONS = ("float32", "float16", "int8")
@@ -80,9 +80,9 @@ class Calibration:
             yield self.pixels[start : start + size]
 
 
-def first_line(error: Exception) -> str:
+def kind_and_line(error: Exception) -> str:
     """What a runtime says, without the lines of its own insides."""
-    return f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')[:300]}"
+    return f"{type(error).__name__}: {first_line(error)[:300]}"
 
 
 class Runtime(Protocol):
@@ -163,7 +163,7 @@ class Format(ABC):
         try:
             return type(self).load(str(path), threads)
         except Exception as error:  # each runtime has errors of its own
-            raise ExportError(f"{path} cannot be opened by {self.name}: {first_line(error)}") from error
+            raise ExportError(f"{path} cannot be opened by {self.name}: {kind_and_line(error)}") from error
 
     def versions(self) -> dict[str, str]:
         """The packages that make and run exports, by name."""

@@ -15,7 +15,7 @@ from counterpoise.deploy.options import Push
 from counterpoise.engine.card import for_epoch
 from counterpoise.engine.student import as_json
 from counterpoise.engine.student_epochs import read_epoch
-from counterpoise.errors import ConfigError, PushError, RunError
+from counterpoise.errors import ConfigError, PushError, RunError, first_line
 from counterpoise.models import folder as student_folder
 from counterpoise.system import documents
 from counterpoise.system.files import reason, regular
@@ -143,7 +143,7 @@ def _upload(directory: Path, to: str, private: bool) -> str:
     except HfHubHTTPError as error:
         status = error.response.status_code
         hint = " Log in with hf auth login, as somebody who may write there." if status in (401, 403) else ""
-        raise PushError(f"{hub.endpoint} did not take {to}: {str(error).splitlines()[0]}{hint}") from error
+        raise PushError(f"{hub.endpoint} did not take {to}: {first_line(error)}.{hint}") from error
     except Exception as error:  # of whatever the library reaches the network with
         kinds = {kind.__name__ for kind in type(error).__mro__}
         if not kinds & {"OSError", "TransportError", "RequestException"}:

@@ -11,7 +11,7 @@ import torch
 
 from counterpoise.deploy import agreement, pictures
 from counterpoise.deploy.any_size import stride_of
-from counterpoise.deploy.base import Format, Request, first_line
+from counterpoise.deploy.base import Format, Request, kind_and_line
 from counterpoise.errors import ConfigError, ExportError
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def _unlike(network: Deployed, chosen: Format, request: Request) -> str:
             try:
                 found = torch.from_numpy(agreement.answer(runtime, shown.numpy(), request.batch))
             except Exception as error:  # each runtime has errors of its own
-                return f"at {size[0]} x {size[1]} the runtime says {first_line(error)}"
+                return f"at {size[0]} x {size[1]} the runtime says {kind_and_line(error)}"
             bound = agreement.rounding("float32", float(expected.abs().max())) or 0.0
             if not agreement.difference(found, expected) <= bound:
                 return f"at {size[0]} x {size[1]} its graph answers otherwise than the student"

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from counterpoise.errors import ExportError
+from counterpoise.errors import ExportError, first_line
 
 
 def trace(network: nn.Module, example: Tensor, batch: Mapping[int, Any] | None = None) -> torch.export.ExportedProgram:
@@ -21,11 +21,8 @@ def trace(network: nn.Module, example: Tensor, batch: Mapping[int, Any] | None =
     try:
         return torch.export.export(network, (example,), dynamic_shapes=None if batch is None else (batch,))
     except Exception as error:  # torch.export raises a dozen kinds for what it cannot follow
-        first = str(error).strip().splitlines()
-        hint = "" if batch is None else " Where it is the number of pictures that it asks for, give --batch 1."
-        raise ExportError(
-            f"The network's Python cannot be turned into a graph: {first[0] if first else type(error).__name__}{hint}"
-        ) from error
+        hint = "." if batch is None else ". Where it is the number of pictures that it asks for, give --batch 1."
+        raise ExportError(f"The network's Python cannot be turned into a graph: {first_line(error)}{hint}") from error
 
 
 @contextlib.contextmanager
@@ -59,8 +56,7 @@ def lacking(format_name: str, error: Exception, program: torch.export.ExportedPr
                 return ExportError(
                     f"{format_name} lacks the operator {node.target}, which layer {layer_of(node)} needs."
                 )
-    first = str(error).strip().splitlines()
-    return ExportError(f"{format_name} cannot hold this network: {first[0] if first else type(error).__name__}")
+    return ExportError(f"{format_name} cannot hold this network: {first_line(error)}.")
 
 
 def layer_of(node: torch.fx.Node) -> str:

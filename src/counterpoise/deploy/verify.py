@@ -77,7 +77,7 @@ def _against_reference(directory: Path, described: folder.Description, runtime: 
     except Exception as error:  # each runtime has errors of its own
         raise ExportError(
             f"{directory} does not answer pictures of {described.input.size[0]} x {described.input.size[1]}: "
-            f"{base.first_line(error)}"
+            f"{base.kind_and_line(error)}"
         ) from error
     differences = {whose: agreement.difference(answered, logits) for whose, logits in remembered.items()}
     scale = float(remembered["student"].abs().max())

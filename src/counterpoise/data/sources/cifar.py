@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from counterpoise import config
 from counterpoise.data.sources.base import ArraySet, Splits
 from counterpoise.data.sources.registry import register
-from counterpoise.errors import ConfigError, DataError
+from counterpoise.errors import ConfigError, DataError, first_line
 from counterpoise.system.files import expanded
 
 
@@ -139,8 +139,7 @@ def _read(path: Path) -> dict[str, Any]:
     except MemoryError:
         raise DataError(f"{path} is not a CIFAR file: it asks for more memory than there is.") from None
     except Exception as error:  # a damaged pickle can raise anything
-        reason = (str(error).splitlines() or [""])[0] or type(error).__name__
-        raise DataError(f"{path} is not a whole pickle: {reason}.") from error
+        raise DataError(f"{path} is not a whole pickle: {first_line(error)}.") from error
     if not isinstance(record, dict):
         raise DataError(f"{path} must hold a dictionary, got {type(record).__name__}.")
     return {_text(key): value for key, value in record.items()}

@@ -17,7 +17,7 @@ from counterpoise.data.sources.division import split_by_fraction
 from counterpoise.data.sources.registry import register
 from counterpoise.data.split_names import Halves, find
 from counterpoise.data.walking import ordered
-from counterpoise.errors import ConfigError, CorruptImage, DataError, MissingExtraError, nearest, unknown
+from counterpoise.errors import ConfigError, CorruptImage, DataError, MissingExtraError, first_line, nearest, unknown
 from counterpoise.system.files import expanded
 
 _LABEL_NAMES = ("label", "labels", "class", "target")  # what a column of plain numbers or strings is usually called
@@ -99,8 +99,7 @@ def load(
     try:
         whole = datasets.load_from_disk(str(path))
     except Exception as error:  # damaged JSON, missing tables and more
-        reason = (str(error).splitlines() or [""])[0].rstrip(".") or type(error).__name__
-        raise DataError(f"{path} cannot be read as a Hugging Face data set: {reason}.") from error
+        raise DataError(f"{path} cannot be read as a Hugging Face data set: {first_line(error)}.") from error
     splits = dict(whole) if isinstance(whole, Mapping) else {"train": whole}
     halves = find(splits, str(path), train_split, val_split)
     if halves is None and len(splits) == 1:

@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from counterpoise.errors import first_line
+
 WARM_UP = 3
 """Calls before the capture; the last of them is watched."""
 
@@ -112,7 +114,7 @@ class Capture:
                 self.function()
         except RuntimeError as error:  # nothing has been computed; what torch raises where it cannot capture
             self.clear()
-            self.obstacle = f"the step could not be captured: {str(error).splitlines()[0]}"
+            self.obstacle = f"the step could not be captured: {first_line(error)}"
             return False
         self._graph = graph
         self._attributes = plain_tensors(self.modules)

@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from counterpoise.errors import first_line
+
 log = logging.getLogger(__name__)
 
 Block = Callable[..., Tensor]
@@ -45,7 +47,7 @@ class Compiler:
             values = _compiled(plain)(*arguments)
         except Exception as error:  # no compiler, no room, an unknown platform: all mean "do without"
             _broken = True
-            log.warning("cannot compile the loss on this machine, going on without: %s", str(error).split("\n")[0])
+            log.warning("cannot compile the loss on this machine, going on without: %s", first_line(error))
             values = plain(*arguments)
         if _begun is None:
             took = time.perf_counter() - start

@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 
 from counterpoise import config
 from counterpoise.engine.progress import duration
+from counterpoise.engine.run_folder import LOCK, METRICS, RUN_FILE, SUMMARY
 from counterpoise.errors import CounterpoiseError, RunError, nearest
 from counterpoise.system.files import regular
 
-RUN_FILE, METRICS, SUMMARY = "run.yaml", "metrics.jsonl", "summary.json"
 _QUIET = 120.0
 """Seconds without a line after which a run may have stopped; a step line comes every few seconds."""
 
@@ -190,7 +190,7 @@ def _modified(path: Path) -> float:
 
 def _starting(path: Path) -> bool:
     """Whether a folder holds nothing but what a run makes before its run file."""
-    return all(entry.name in {".lock", "checkpoints", f".{RUN_FILE}.partial"} for entry in path.iterdir())
+    return all(entry.name in {LOCK, "checkpoints", f".{RUN_FILE}.partial"} for entry in path.iterdir())
 
 
 def _nearest_run(path: Path) -> str:

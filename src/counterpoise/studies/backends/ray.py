@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import Field
 
 from counterpoise.config import Section
-from counterpoise.errors import MissingExtraError, RunError
+from counterpoise.errors import MissingExtraError, RunError, first_line
 from counterpoise.studies.plan import TrainingJob
 from counterpoise.studies.running import Outcome, work
 
@@ -61,7 +61,7 @@ class Ray:
                     try:
                         ended(job, ray.get(done))
                     except ray.exceptions.RayError as error:
-                        ended(job, Outcome("error", f"Ray gave up on it: {str(error).splitlines()[0]}"))
+                        ended(job, Outcome("error", f"Ray gave up on it: {first_line(error)}."))
         finally:
             for reference in running:
                 ray.cancel(reference, force=True)

@@ -90,7 +90,10 @@ class Slurm:
 def _outcome(handle: Any) -> Outcome:
     failure = handle.exception()
     if failure is not None:
-        return Outcome("error", f"job {handle.job_id} failed: {str(failure).strip().splitlines()[-1]}")
+        return Outcome(
+            "error",
+            f"job {handle.job_id} failed: {(str(failure).strip().splitlines() or [type(failure).__name__])[-1]}",
+        )
     outcome = handle.result()
     assert isinstance(outcome, Outcome)
     return outcome
