@@ -16,6 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from counterpoise.data.blocks import blocks_of_part
 from counterpoise.data.images import AS_USUAL, decode, header_size, to_tensor
 from counterpoise.decoding import Reading
 from counterpoise.errors import CorruptImage, DataError
@@ -38,6 +39,8 @@ class ImageSet(ABC):
         origin: where it comes from, in words: a folder, or what it was held out of.
         reading: how files are read; set by `read_as`.
         notes: what a person must know of it and of how its files are read, a sentence each.
+        blocks: int64 [K], the sizes of consecutive runs of images that lie together, such as the shards of a pack, in
+            order and N in all; None where nothing lies so.
     """
 
     masked = False
@@ -51,6 +54,7 @@ class ImageSet(ABC):
         self.origin = ""
         self.reading = AS_USUAL
         self.notes: list[str] = []
+        self.blocks: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -248,6 +252,7 @@ class ArraySet(ImageSet):
         masks = self.masks[indices] if self.masked else None
         part = ArraySet(self.images[indices], self.labels[indices], self.classes, names, masks=masks)
         part.reading = self.reading
+        part.blocks = blocks_of_part(self.blocks, indices)
         return part
 
     def identity(self, index: int) -> bytes:
@@ -338,6 +343,7 @@ class Subset(_Composed):
         self.whole = whole
         self.masked = whole.masked
         self.reading = whole.reading
+        self.blocks = blocks_of_part(whole.blocks, indices)
         self._indices = indices.numpy()  # plain integers without a tensor for each
 
     def _find(self, index: int) -> tuple[ImageSet, int]:
@@ -364,6 +370,8 @@ class Concatenation(_Composed):
         self.parts = tuple(parts)
         self.masked = parts[0].masked
         self.reading = parts[0].reading
+        blocks = [part.blocks for part in parts if part.blocks is not None]
+        self.blocks = torch.cat(blocks) if len(blocks) == len(parts) else None
         self._ends = list(accumulate(len(part) for part in parts))
 
     def _find(self, index: int) -> tuple[ImageSet, int]:

@@ -43,6 +43,7 @@ def in_memory(images: ImageSet, limit_bytes: float, on_corrupt: Literal["stop", 
     names = [images.name(index) for index in range(len(images))]
     held = ArraySet(pixels, images.labels, images.classes, names, images.corrupt, images.fingerprint(), masks)
     held.reading, held.origin, held.notes = images.reading, images.origin, images.notes
+    held.blocks = images.blocks
     return held
 
 
@@ -73,7 +74,9 @@ def concatenate(labeled: ImageSet, unlabeled: ImageSet) -> ImageSet:
     if len(arrays) == 2 and arrays[0].extent(0) == arrays[1].extent(0):
         names = [part.name(index) for part in arrays for index in range(len(part))]
         images = torch.cat([part.images for part in arrays])
+        blocks = both.blocks
         both = ArraySet(images, labels, labeled.classes, names, labeled.corrupt + unlabeled.corrupt)
+        both.blocks = blocks
     both.reading = labeled.reading
     both.origin = " and ".join(part.origin for part in (labeled, unlabeled) if part.origin)
     both.notes = [*labeled.notes, *unlabeled.notes]
