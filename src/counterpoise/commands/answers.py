@@ -6,30 +6,15 @@ import json as json_format
 import sys
 from csv import DictWriter
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import Field
-
-from counterpoise import config
 from counterpoise.commands import flags
-from counterpoise.commands.flags import Device, Flags, Options
-from counterpoise.config.options import DataPath, Epoch, Model
+from counterpoise.commands.flags import EACH, Options
+from counterpoise.engine.options import Evaluate, Gauge, Predict
 from counterpoise.errors import CounterpoiseError
 
 
-class Evaluate(Flags):
-    """Flags of `evaluate`."""
-
-    data: DataPath = None
-    split: str | None = Field(None, description="which split to score on where the data has several, such as test")
-    model: Model = None
-    batch_size: int | None = Field(
-        None, description="images at once; default: as in the run that the student lies in, else 250"
-    )
-    device: Device = "auto"
-    epoch: Epoch = None
-
-
-def evaluate(student: Path, /, *, options: Evaluate | None = None, json: bool = False) -> None:
+def evaluate(student: Path, /, *, options: Annotated[Evaluate | None, EACH] = None, json: bool = False) -> None:
     """Score a student on the validation part of a data set.
 
     Args:
@@ -60,21 +45,9 @@ def check(data: Path, /, *, options: Options = None, json: bool = False) -> int:
     return 2 if checked["errors"] else 0
 
 
-class Gauge(Flags):
-    """Flags of `gauge`."""
-
-    data: DataPath = None
-    teacher: config.Teacher | None = Field(
-        None, description="as in a run file; default: the teacher of the run that the student lies in"
-    )
-    model: Model = None
-    temperature: float = Field(1.0, description="of both softmaxes")
-    batch_size: int = Field(250, description="images at once")
-    device: Device = "auto"
-    epoch: Epoch = None
-
-
-def gauge(student: Path, /, *, options: Gauge | None = None, out: Path | None = None, json: bool = False) -> None:
+def gauge(
+    student: Path, /, *, options: Annotated[Gauge | None, EACH] = None, out: Path | None = None, json: bool = False
+) -> None:
     """See whether a student misses what its teacher believes, or believes what its teacher rules out.
 
     Args:
@@ -96,30 +69,9 @@ def gauge(student: Path, /, *, options: Gauge | None = None, out: Path | None = 
     flags.show(result, json, lambda: gauge_table(result))
 
 
-class Predict(Flags):
-    """Flags of `predict`."""
-
-    student: Path = Field(description="student folder, or a run's folder")
-    out: Path | None = Field(
-        None,
-        description="folder for colored masks, and for sheets of picture, truth and answers side by side "
-        "(segmentation)",
-    )
-    beside: dict[str, Path] | None = Field(
-        None, description="further students for those sheets, by title: --beside.teacher runs/teacher"
-    )
-    data: Path | None = Field(
-        None, description="data folder or run file to take pictures and their classes or masks from"
-    )
-    split: str | None = Field(None, description="which split of it, where there are several")
-    first: int | None = Field(None, description="how many of them; default: all, and 8 with --out")
-    model: Model = None
-    overwrite: bool = Field(False, description="replace files in --out")
-    max_megapixels: float | None = Field(None, description="larger pictures are refused; default: 179")
-    epoch: Epoch = None
-
-
-def predict(*images: Path, options: Predict, csv: bool = False, json: bool = False) -> int:
+def predict(
+    *images: Path, options: Annotated[Predict | None, EACH] = None, csv: bool = False, json: bool = False
+) -> int:
     """Say what is on pictures, or paint it.
 
     Args:
@@ -133,6 +85,7 @@ def predict(*images: Path, options: Predict, csv: bool = False, json: bool = Fal
     from counterpoise.engine.inputs import reading_of
     from counterpoise.engine.progress import tell
 
+    options = options or Predict()
     if not images and options.data is None:
         raise CounterpoiseError(
             "predict needs pictures: counterpoise predict PHOTO.jpg --student runs/mine, a folder, or --data PATH"
@@ -142,7 +95,8 @@ def predict(*images: Path, options: Predict, csv: bool = False, json: bool = Fal
     found = answers.predict(images, **flags.given(options))
     answered = [answer for answer in found if "error" not in answer]
     if options.data is None:
-        reading = reading_of(options.student)
+        assert options.student is not None  # predict has refused that
+        reading = reading_of(Path(options.student))
         tell(look_at([answer["image"] for answer in answered], reading).notes(reading))
     if csv:
         rows = predictions.as_rows(found)

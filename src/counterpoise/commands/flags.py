@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import CycloptsError, Parameter, UnknownOptionError
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
 from counterpoise import config
 from counterpoise.config import validation_errors
@@ -26,9 +26,6 @@ RunFile = Annotated[Path | None, Parameter(help="YAML run file, written before t
 @EACH
 class Flags(config.Section):
     """Base of the flags of a verb, by the names that its Python function has for them."""
-
-
-Device = Annotated[str, Field(description="auto, cpu, cuda, cuda:1 or mps")]
 
 
 def resolved(run_file: Path | None, options: config.Run | None, resume: bool = False) -> config.Run:

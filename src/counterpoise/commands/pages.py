@@ -3,37 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
-
-from pydantic import Field
+from typing import Annotated
 
 from counterpoise.commands import flags
-from counterpoise.commands.flags import EACH, Device, Flags
-from counterpoise.config.options import Model
+from counterpoise.commands.flags import EACH
 from counterpoise.deploy.options import Try
 from counterpoise.errors import ConfigError
+from counterpoise.pages.report.options import Report
 
 
-class Report(Flags):
-    """Flags of `report`."""
-
-    out: Path | None = Field(
-        None, description="the file; default: report.html in the folder, where one is given, else in this one"
-    )
-    predictions: bool = Field(
-        True,
-        description="ask student and teacher about the evaluation images; --no-predictions tells what the folders hold",
-    )
-    images: int | None = Field(None, description="ask about so many of them; default: all")
-    device: Device = "auto"
-    model: Model = None
-    overwrite: bool = Field(False, description="replace the file")
-    epoch: Literal["last", "best"] | None = Field(
-        None, description="whose students it is about, last or best; default: those that ship"
-    )
-
-
-def report(*paths: Path, options: Report | None = None) -> None:
+def report(*paths: Path, options: Annotated[Report | None, EACH] = None) -> None:
     """Make a page to look at: is the student good, where does it fail, what does it cost. One file, without a network.
 
     A run that is still being written, or lacks something, gets a page of what there is.
@@ -41,7 +20,7 @@ def report(*paths: Path, options: Report | None = None) -> None:
     Args:
         paths: run folders; folders of runs, as of compare or a demo; exports; files of measure and fit
     """
-    from counterpoise.pages.report import report
+    from counterpoise.pages.report.writing import report
 
     print(f"open {report(paths, **flags.given(options))}")
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json as json_format
-import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any
 
 from cyclopts import App
-from pydantic import Field
 
 from counterpoise.commands import flags
-from counterpoise.commands.flags import Flags, Options, RunFile
+from counterpoise.commands.flags import EACH, Options, RunFile
+from counterpoise.engine.options import Record
 from counterpoise.errors import ConfigError, StoreError
 
 app = App(name="store", help="Look at, check, extend, make smaller and join teacher stores.")
@@ -119,28 +118,12 @@ def merge(*sources: Path, out: Path, json: bool = False) -> None:
     _show(stores.merge(*sources, out=out), json)
 
 
-class Record(Flags):
-    """Flags of `record`, beside the run file's keys."""
-
-    views: Literal["auto", "complete", "epochs", "plain"] = Field(
-        "auto",
-        description="complete, every view where they can be counted; epochs, those of some epochs; plain, images as "
-        "they are",
-    )
-    epochs: int | None = Field(None, description="of how many epochs views are recorded; default: train.epochs")
-    precision: str = Field("float16", description="float16, int8, int4, float32, or topK for the K largest logits")
-    part: str | None = Field(
-        None,
-        description="which of several parts to record, such as 2/8; merge folders with `counterpoise store merge`",
-    )
-
-
 def record(
     run_file: RunFile = None,
     /,
     *,
     options: Options = None,
-    how: Record | None = None,
+    how: Annotated[Record | None, EACH] = None,
     json: bool = False,
     quiet: bool = False,
 ) -> None:
@@ -152,21 +135,10 @@ def record(
         json: print what was recorded as JSON
         quiet: no progress
     """
-    given = flags.given(how)
-    if (part := given.get("part")) is not None:
-        given["part"] = _part(part)
     from counterpoise.engine import recording
 
     run = flags.resolved(run_file, options)
-    _show(recording.record(run, **given, show=not quiet and flags.is_first()), json)
-
-
-def _part(text: str) -> tuple[int, int]:
-    """2/8 as (1, 8)."""
-    found = re.fullmatch(r"(\d+)/(\d+)", text)
-    if found is None or not 1 <= int(found[1]) <= int(found[2]):
-        raise ConfigError(f"--part is such as 2/8, the second of eight parts, got '{text}'.")
-    return int(found[1]) - 1, int(found[2])
+    _show(recording.record(run, **flags.given(how), show=not quiet and flags.is_first()), json)
 
 
 def _numbers(text: str) -> list[int]:

@@ -6,7 +6,7 @@ import functools
 import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Concatenate, Literal, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar, cast
 
 from cyclopts import Parameter
 from pydantic import Field, SkipValidation
@@ -18,6 +18,8 @@ Given = ParamSpec("Given")
 Asked = TypeVar("Asked", bound=Section)
 Thing = TypeVar("Thing")
 Result = TypeVar("Result")
+Thing_contra = TypeVar("Thing_contra", contravariant=True)
+Result_co = TypeVar("Result_co", covariant=True)
 
 if TYPE_CHECKING:
     from counterpoise.data.sources.base import Splits
@@ -45,7 +47,17 @@ Epoch = Annotated[
     Literal["last", "best"] | None,
     Field(description="of a run: the student of its last or of its best epoch; default: the one that ships"),
 ]
+Device = Annotated[str, Field(description="auto, cpu, cuda, cuda:1 or mps")]
 Show = Annotated[bool, NO_FLAG, Field(description="now and then, on stderr, how far it is")]
+
+
+class WithSecond(Protocol[Thing_contra, Given, Result_co]):
+    """A function whose second argument may be given by place, too."""
+
+    def __call__(
+        self, thing: Thing_contra, second: Any = ..., /, *args: Given.args, **values: Given.kwargs
+    ) -> Result_co:
+        """Call it."""
 
 
 def keywords(
@@ -55,24 +67,32 @@ def keywords(
 
     It raises ConfigError, with all mistakes, for values that the section refuses.
     """
-    kind = cast("type[Asked]", section)
+    return lambda function: _with_keywords(function, section)
+
+
+def keywords_after(
+    second: str, section: Callable[Given, Asked]
+) -> Callable[[Callable[[Thing, Asked], Result]], WithSecond[Thing, Given, Result]]:
+    """As `keywords`; the option called `second` may be given by place, too."""
+    return lambda function: _with_keywords(function, section, second)
+
+
+def _with_keywords(function: Callable[..., Any], section: Callable[..., Section], second: str | None = None) -> Any:
+    kind = cast("type[Section]", section)
     kind.model_rebuild()  # so that its signature is known
+    *leading, _ = inspect.signature(function).parameters.values()
+    written = inspect.get_annotations(kind)
+    taken = [each.replace(annotation=written[name]) for name, each in inspect.signature(kind).parameters.items()]
+    by_place = [each.replace(kind=inspect.Parameter.POSITIONAL_OR_KEYWORD) for each in taken if each.name == second]
+    signature = inspect.Signature([*leading, *by_place, *(each for each in taken if each.name != second)])
 
-    def decorate(function: Callable[[Thing, Asked], Result]) -> Callable[Concatenate[Thing, Given], Result]:
-        first = next(iter(inspect.signature(function).parameters.values()))
-        written = inspect.get_annotations(kind)
-        taken = (each.replace(annotation=written[name]) for name, each in inspect.signature(kind).parameters.items())
-        signature = inspect.Signature([first, *taken])
+    @functools.wraps(function)
+    def call(*args: Any, **values: Any) -> Any:
+        given = signature.bind(*args, **values).arguments
+        things = [given.pop(each.name) for each in leading]
+        return function(*things, validated(kind, given, f"call of {function.__name__}"))
 
-        @functools.wraps(function)
-        def call(*args: Any, **values: Any) -> Result:
-            given = signature.bind(*args, **values).arguments
-            thing = given.pop(first.name)
-            return function(thing, validated(kind, given, f"call of {function.__name__}"))
-
-        call.__signature__ = signature  # type: ignore[attr-defined]
-        told = (f"    {name}: {field.description}" for name, field in kind.model_fields.items())
-        call.__doc__ = "\n".join([f"{inspect.getdoc(function)}", "", "Options:", *told])
-        return call
-
-    return decorate
+    call.__signature__ = signature  # type: ignore[attr-defined]
+    told = (f"    {name}: {field.description}" for name, field in kind.model_fields.items())
+    call.__doc__ = "\n".join([f"{inspect.getdoc(function)}", "", "Options:", *told])
+    return call

@@ -68,7 +68,7 @@ def run(demo: Demo, out: Path, seeds: int, overwrite: bool, show: bool) -> dict[
 
     from counterpoise.data import sources
     from counterpoise.engine.run_folder import REPORT
-    from counterpoise.pages.report import report
+    from counterpoise.pages.report.writing import report
     from counterpoise.system.files import write_text
 
     if seeds < 2:

@@ -7,17 +7,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import nn
 
 from counterpoise import config
+from counterpoise.config.options import keywords
 from counterpoise.data.epochs import Epochs
 from counterpoise.data.images import skipping_advised
-from counterpoise.data.sources.base import Splits
 from counterpoise.engine import inputs
 from counterpoise.engine.allocation import keep_freed_memory
 from counterpoise.engine.assemble import assemble, evaluation_loader, resolve_auto
 from counterpoise.engine.evaluator import score_teacher
 from counterpoise.engine.inputs import RunLike
+from counterpoise.engine.options import Record
 from counterpoise.engine.processes import join
 from counterpoise.engine.progress import Display, say
 from counterpoise.errors import ConfigError, CounterpoiseError
@@ -36,33 +36,13 @@ Chunks begin a batch, so that a recording that goes on repeats the same ones.
 
 
 @skipping_advised()
-def record(
-    run: RunLike,
-    *,
-    out: str | Path | None = None,
-    views: Views = "auto",
-    epochs: int | None = None,
-    precision: str = "float16",
-    part: tuple[int, int] | None = None,
-    student: nn.Module | None = None,
-    teacher: nn.Module | None = None,
-    data: Splits | None = None,
-    show: bool = False,
-) -> dict[str, Any]:
+@keywords(Record)
+def record(run: RunLike, options: Record) -> dict[str, Any]:
     """Record what a teacher says of the views that a student will see, for `teacher.store`.
 
     What is there already stays: a recording that was stopped goes on, and a store gets the epochs that it lacks.
 
-    Args:
-        run: as for `distill`; only its data, teacher and the sizes of its networks matter.
-        out: folder of the store; default: the run's `out`.
-        views: "complete": every view of every image, where they can be counted (pad, crop and mirror), good for any
-            number of epochs; "epochs": the views of the first `epochs` epochs of the run's seed; "plain": the images
-            without augmentation, for runs without any; "auto": complete where that is possible, else epochs.
-        epochs: default: train.epochs.
-        precision: "float16", "int8", "int4" (see docs/teacher-store.md), "float32", or "topK" for the K largest logits.
-        part: (k, n), the k-th of n parts that processes or machines record, counted from 0; default: as torchrun says.
-        student, teacher, data, show: as for `distill`.
+    `run` is as for `distill`; only its data, teacher and the sizes of its networks matter.
 
     Returns:
         What `counterpoise.store.info` says of the store.
@@ -71,20 +51,20 @@ def record(
         StoreError: the folder holds something else, or the disk has no room.
     """
     run = inputs.resolve(run)
-    folder = out or run.out
+    folder, views = options.out or run.out, options.views
     if folder is None:
         raise ConfigError("record needs a folder for the store: give --out.")
-    if run.teacher is None and teacher is None:
+    if run.teacher is None and options.teacher is None:
         raise ConfigError("record needs a teacher: give teacher.model and teacher.checkpoint.")
     if run.teacher is not None:
         itself = run.teacher.model_copy(update={"store": None, "missing": "refuse"})
         run = run.model_copy(update={"teacher": itself})
     if views == "plain":
         run = _without_augmentation(run)
-    epochs = inputs.positive("epochs", run.train.epochs if epochs is None else epochs)
+    epochs = inputs.positive("epochs", run.train.epochs if options.epochs is None else options.epochs)
     with join(run.train.device) as processes:
         run = resolve_auto(run, processes.device)
-        parts = assemble(run, processes, student=student, teacher=teacher, data=data)
+        parts = assemble(run, processes, student=options.student, teacher=options.teacher, data=options.data)
         live, loader = parts.teacher, parts.train
         assert live is not None
         if live.device.type == "cpu":
@@ -103,20 +83,20 @@ def record(
             count=len(loader.images),
             slots=range(slots),
             shape=live(first).logits.shape[1:],
-            precision=precision,
+            precision=options.precision,
             classes=parts.classes,
         ).answered_by(parts.teacher_identity)
         _require_same_teacher(Path(folder), header, live, loader)
-        say(parts.found, show and processes.first)
+        say(parts.found, options.show and processes.first)
         if parts.labeled:
             evaluated = evaluation_loader(parts.val.images, live.model, run, processes)
             scores, line = score_teacher(parts, evaluated, processes)
-            if show and processes.first and scores:
+            if options.show and processes.first and scores:
                 print(line, file=sys.stderr)
         problem: CounterpoiseError | None = None
         try:
-            with StoreWriter.create(Path(folder), header, part or (processes.rank, processes.world)) as writer:
-                _fill(writer, live, loader, views, show)
+            with StoreWriter.create(Path(folder), header, options.part or (processes.rank, processes.world)) as writer:
+                _fill(writer, live, loader, views, options.show)
         except CounterpoiseError as error:
             problem = error
         processes.agree(problem)

@@ -79,7 +79,7 @@ def scene_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def digit_page(digit_runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The page of all runs of digits."""
-    from counterpoise.pages.report import report
+    from counterpoise.pages.report.writing import report
 
     return report([digit_runs], tmp_path_factory.mktemp("page") / "digits.html")
 
@@ -87,7 +87,7 @@ def digit_page(digit_runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 @pytest.fixture(scope="session")
 def scene_page(scene_runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The page of the runs that segment."""
-    from counterpoise.pages.report import report
+    from counterpoise.pages.report.writing import report
 
     return report([scene_runs], tmp_path_factory.mktemp("page") / "scenes.html")
 

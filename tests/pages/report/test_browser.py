@@ -149,8 +149,8 @@ NAMES = [EVIL, "\"'><svg onload=alert(1)>", "\u202eesrever \u2067\u2066", "🦊 
 
 
 def test_hostile_classes_and_files_do_nothing(visit: Visit, digit_runs: Path, tmp_path: Path) -> None:
-    from counterpoise.pages.report import render
     from counterpoise.pages.report.findings.classification import Classification
+    from counterpoise.pages.report.page import render
 
     count = 8 * len(NAMES)
     labels = torch.arange(count) % len(NAMES)
@@ -177,8 +177,7 @@ def test_hostile_classes_and_files_do_nothing(visit: Visit, digit_runs: Path, tm
 
 
 def test_hostile_names_do_nothing(visit: Visit, digit_runs: Path, tmp_path: Path) -> None:
-    from counterpoise.pages.report import render
-    from counterpoise.pages.report.page import subject
+    from counterpoise.pages.report.page import render, subject
     from counterpoise.pages.report.reading import find
 
     *_, run, _ = subject(find(digit_runs))

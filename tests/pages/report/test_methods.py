@@ -8,9 +8,9 @@ import statistics
 from collections.abc import Callable
 from pathlib import Path
 
-from counterpoise.pages.report import render
 from counterpoise.pages.report.answer import between
 from counterpoise.pages.report.methods import different, group, main
+from counterpoise.pages.report.page import render
 from counterpoise.pages.report.reading import find, read
 from counterpoise.statistics import paired
 

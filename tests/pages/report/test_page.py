@@ -17,12 +17,13 @@ from torch import Tensor
 from counterpoise.data.epochs import Batch
 from counterpoise.data.sources.base import ImageSet
 from counterpoise.objectives.gauge import Gauge
-from counterpoise.pages.report import render, report
 from counterpoise.pages.report.charts import POINTS, thinned
 from counterpoise.pages.report.findings import gather
 from counterpoise.pages.report.findings.base import STUDENT, TEACHER
 from counterpoise.pages.report.findings.classification import Classification
+from counterpoise.pages.report.page import render
 from counterpoise.pages.report.reading import find, read
+from counterpoise.pages.report.writing import report
 
 Copy = Callable[[str], Path]
 Run = Callable[..., tuple[int, str, str]]

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from counterpoise.pages.report import render
+from counterpoise.pages.report.page import render
 from counterpoise.pages.report.reading import find, read
 
 Copy = Callable[[str], Path]

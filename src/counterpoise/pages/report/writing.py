@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from counterpoise.config.options import keywords_after
 from counterpoise.engine.run_folder import REPORT
 from counterpoise.errors import ConfigError, RunError, nearest
 from counterpoise.pages.report import comparison, deployment, reading
+from counterpoise.pages.report.options import Report
 from counterpoise.pages.report.page import render, subject
 from counterpoise.system.files import write_text
 
@@ -19,29 +21,12 @@ if TYPE_CHECKING:
     from counterpoise.pages.report.methods import Claim
 
 
-def report(
-    paths: str | Path | Sequence[str | Path],
-    out: str | Path | None = None,
-    *,
-    predictions: bool = True,
-    images: int | None = None,
-    device: str = "auto",
-    model: Model | None = None,
-    overwrite: bool = False,
-    epoch: Epoch | None = None,
-) -> Path:
+@keywords_after("out", Report)
+def report(paths: str | Path | Sequence[str | Path], options: Report) -> Path:
     """Write the page of runs.
 
-    Args:
-        paths: run folders, folders of runs such as those of `compare` or a demo, exports, files of `measure` and
-            `fit`; one or several.
-        out: the file; default: report.html in the folder, where one is given, else in the working folder.
-        predictions: ask the student, its teacher, and the students beside it about the run's evaluation images.
-        images: ask about so many of them; default: all.
-        device: as train.device.
-        model: the student's network, where that is code of one's own: a folder alone gets to run none.
-        overwrite: replace the file.
-        epoch: whose students it is about: "last" or "best"; default: those that ship.
+    `paths`, one or several, are run folders, folders of runs such as those of `compare` or a demo, exports, files of
+    `measure` and `fit`.
 
     Returns:
         The file.
@@ -49,19 +34,24 @@ def report(
     Raises:
         ConfigError: a path that holds no run. RunError: the file exists, and not `overwrite`; it cannot be written.
     """
+    out, images, epoch = options.out, options.images, options.epoch
     paths = [paths] if isinstance(paths, str | Path) else paths
     given = [Path(path) for path in paths]
     if not given:
         raise ConfigError("report needs a run: counterpoise report runs/mine")
     folder = given[0] if len(given) == 1 and given[0].is_dir() else Path()
     target = folder / REPORT if out is None else Path(out)
-    if target.exists() and not overwrite:
+    if target.exists() and not options.overwrite:
         raise RunError(f"{target} is there already: give --overwrite, or another --out.")
     if images is not None and images < 1:
         raise ConfigError(f"--images must be at least 1, got {images}.")
     folders, shipped, compared = _sorted(given)
-    findings = _findings(folders, comparison.claim(compared), images, device, model, epoch) if predictions else None
-    command = ["counterpoise", "report", *map(str, paths), *(["--no-predictions"] if not predictions else [])]
+    findings = (
+        _findings(folders, comparison.claim(compared), images, options.device, options.model, epoch)
+        if options.predictions
+        else None
+    )
+    command = ["counterpoise", "report", *map(str, paths), *(["--no-predictions"] if not options.predictions else [])]
     command += ["--images", str(images)] if images is not None else []
     command += ["--epoch", epoch] if epoch is not None else []
     command += ["--out", str(out)] if out is not None else []

@@ -28,7 +28,7 @@ def answers(follower: Follower) -> Answers:
     """The page, and a text that changes whenever the page would. Raises MissingExtraError without the extra report."""
     if find_spec("jinja2") is None:  # said now, not in the browser
         raise MissingExtraError("The page of counterpoise watch (--terminal needs none)", "report")
-    from counterpoise.pages.report import render
+    from counterpoise.pages.report.page import render
 
     pages: dict[str, bytes] = {}
     lock = threading.Lock()  # browsers ask for several things at once

@@ -1,0 +1,115 @@
+"""What may be asked of a student or of a recording: keywords in Python, flags on the command line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field, PlainValidator, SkipValidation, ValidatorFunctionWrapHandler, WrapValidator
+
+from counterpoise import config
+from counterpoise.config import Section
+from counterpoise.config.options import NO_FLAG, DataPath, DataSet, Device, Epoch, Model, Place, Show
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    Network = nn.Module
+    Teacher = config.Teacher | Mapping[str, Any] | Place | Network
+    Part = tuple[int, int]
+    Titles = Mapping[str, Place]
+else:  # what a flag holds of it
+    Network, Teacher, Part, Titles = object, config.Teacher, str, dict[str, Place]
+
+
+class Evaluate(Section):
+    """On what a student is scored."""
+
+    data: DataPath = None
+    split: str | None = Field(None, description="which split to score on where the data has several, such as test")
+    model: Model = None
+    batch_size: int | None = Field(
+        None, description="images at once; default: as in the run that the student lies in, else 250"
+    )
+    device: Device = "auto"
+    data_set: DataSet = None
+    epoch: Epoch = None
+    show: Show = False
+
+
+def _as_section(teacher: Any, validated: ValidatorFunctionWrapHandler) -> Any:
+    """Values of the section are looked through; folders and modules are taken as they are."""
+    return validated(teacher) if isinstance(teacher, Mapping) else teacher
+
+
+class Gauge(Section):
+    """Between whom and on what the divergences are measured."""
+
+    data: DataPath = None
+    teacher: Annotated[Teacher | None, WrapValidator(_as_section)] = Field(
+        None, description="as in a run file; default: the teacher of the run that the student lies in"
+    )
+    model: Model = None
+    temperature: float = Field(1.0, description="of both softmaxes")
+    batch_size: int = Field(250, description="images at once")
+    device: Device = "auto"
+    data_set: DataSet = None
+    epoch: Epoch = None
+    show: Show = False
+
+
+class Predict(Section):
+    """Who answers, and what is drawn."""
+
+    student: Place | None = Field(None, description="student folder, or a run's folder; it must be given")
+    out: Place | None = Field(
+        None,
+        description="folder for colored masks, and for sheets of picture, truth and answers side by side "
+        "(segmentation)",
+    )
+    beside: Titles | None = Field(
+        None, description="further students for those sheets, by title: --beside.teacher runs/teacher"
+    )
+    data: DataPath = Field(
+        None, description="instead of pictures, those of this data folder's or run file's validation part"
+    )
+    split: str | None = Field(None, description="which split of it, where there are several")
+    first: int | None = Field(None, description="how many of them; default: all, and 8 with --out")
+    model: Model = None
+    overwrite: bool = Field(False, description="replace files in --out")
+    max_megapixels: float | None = Field(None, description="larger pictures are refused; default: 179")
+    epoch: Epoch = None
+
+
+def _part(part: Any) -> Any:
+    """2/8 as (1, 8)."""
+    if not isinstance(part, str):
+        return part
+    found = re.fullmatch(r"(\d+)/(\d+)", part)
+    if found is None or not 1 <= int(found[1]) <= int(found[2]):
+        raise ValueError(f"--part is such as 2/8, the second of eight parts, got '{part}'.")
+    return int(found[1]) - 1, int(found[2])
+
+
+class Record(Section):
+    """What is recorded of a teacher."""
+
+    out: Annotated[Place | None, NO_FLAG] = Field(None, description="folder of the store; default: the run's out")
+    views: Literal["auto", "complete", "epochs", "plain"] = Field(
+        "auto",
+        description="complete, every view where they can be counted (pad, crop and mirror), good for any number of "
+        "epochs; epochs, those of some epochs of the run's seed; plain, images as they are; auto, complete where that "
+        "is possible, else epochs",
+    )
+    epochs: int | None = Field(None, description="of how many epochs views are recorded; default: train.epochs")
+    precision: str = Field("float16", description="float16, int8, int4, float32, or topK for the K largest logits")
+    part: Annotated[Part | None, PlainValidator(_part)] = Field(
+        None,
+        description="which of several parts to record, such as 2/8, in Python (1, 8); default: as torchrun says; merge "
+        "folders with `counterpoise store merge`",
+    )
+    student: Annotated[Network | None, SkipValidation, NO_FLAG] = Field(None, description="as for distill")
+    teacher: Annotated[Network | None, SkipValidation, NO_FLAG] = Field(None, description="as for distill")
+    data: DataSet = None
+    show: Show = False
