@@ -20,7 +20,7 @@ import harness
 from counterpoise.data.epochs import Batch
 from counterpoise.data.sources.base import ImageSet
 from counterpoise.objectives.gauge import Gauge
-from counterpoise.pages.report import render
+from counterpoise.pages.report.page import render
 from counterpoise.pages.report.findings.base import STUDENT, TEACHER
 from counterpoise.pages.report.findings.classification import Classification
 
