@@ -20,9 +20,9 @@ import harness
 from counterpoise.data.epochs import Batch
 from counterpoise.data.sources.base import ImageSet
 from counterpoise.objectives.gauge import Gauge
-from counterpoise.pages.report.page import render
 from counterpoise.pages.report.findings.base import STUDENT, TEACHER
 from counterpoise.pages.report.findings.classification import Classification
+from counterpoise.pages.report.page import render
 
 CLASSES, IMAGES, PART = 1000, 50_000, 1000
 LARGEST_MB, LONGEST_SECONDS = 8.0, 2.0
