@@ -143,13 +143,15 @@ def steps(folder: Path) -> list[tuple[int, float]]:
     return [(line["step"], line["loss"]) for line in lines if line["kind"] == "step"]
 
 
+@pytest.mark.parametrize("shuffle", ["full", pytest.param("blocks", marks=pytest.mark.slow)])
 def test_two_processes_take_over_the_run_of_one_and_train_what_one_trains(
-    host: Any, arguments: list[str], tmp_path: Path
+    host: Any, arguments: list[str], tmp_path: Path, shuffle: str
 ) -> None:
     """A network without batch statistics: the same samples and views then give the same weights, to rounding."""
     (tmp_path / "plain.py").write_text(NO_NORM)
     arguments[arguments.index("digits/cnn_4_8")] = f"{tmp_path / 'plain.py'}:make"
     arguments += ["--train.epochs", "6", "--train.batch_size", "50", "--train.optimizer.learning_rate", "0.01"]
+    arguments += ["--data.shuffle", shuffle, "--data.block_size", "20", "--data.shuffle_window", "5"]
     one, taken = tmp_path / "one", tmp_path / "taken"
     host.run([*arguments, "--out", str(one)])
     assert host.kill(

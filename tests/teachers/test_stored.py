@@ -112,6 +112,27 @@ def test_a_store_in_float32_gives_the_bits_of_the_live_teacher(kind: str, teache
         assert torch.equal(stored[name], value), name
 
 
+def test_views_mixed_within_blocks_are_recorded_as_they_are_shown_and_fit_no_other_order(
+    teacher: Path, tmp_path: Path
+) -> None:
+    blocks = {"shuffle": "blocks", "block_size": 8, "shuffle_window": 3}
+    run = values(teacher, data={**blocks, "views": {"mixup": 0.3}}, train={"epochs": 2})
+    counterpoise.record(run, out=tmp_path / "store", views="epochs", precision="float32", data=splits())
+    stored = weights(from_store(run, tmp_path / "store"), tmp_path / "stored")
+    assert_near(stored, weights(run, tmp_path / "live"), rtol=0, atol=0)
+    for other in ({"shuffle": "full"}, {"shuffle_window": 1}, {"block_size": 9}):
+        changed = config.merge(from_store(run, tmp_path / "store"), {"data": other})
+        with pytest.raises(StoreError, match="order"):
+            weights(changed, tmp_path / "other")
+
+
+def test_views_of_a_large_set_are_looked_up_a_batch_at_a_time(
+    recorded: Path, live: dict[str, Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("counterpoise.teachers.stored.DRAWN_AT_ONCE", 0)
+    assert_near(weights(from_store(values(), recorded), tmp_path / "stored"), live, rtol=0, atol=0)
+
+
 @pytest.mark.parametrize(("precision", "tolerance"), [("float16", 2e-3), ("int8", 2e-2)])
 def test_fewer_bits_agree_with_the_live_teacher_to_their_rounding(
     precision: str, tolerance: float, live: dict[str, Tensor], recorded: Path, tmp_path: Path

@@ -176,6 +176,18 @@ class Data(Section):
         2.0, ge=0.0, allow_inf_nan=False, description="images of one size that fit are held in memory, decoded"
     )
     workers: int = Field(2, ge=0, le=256, description="processes that decode images which are not in memory")
+    shuffle: Literal["full", "blocks"] = Field(
+        "full",
+        description="order of an epoch: full, any image anywhere; blocks, what lies together is read together",
+    )
+    block_size: int | None = Field(
+        None, ge=1, description="images in a block, for shuffle blocks; default: the shards of a pack, 64 elsewhere"
+    )
+    shuffle_window: int | None = Field(
+        None,
+        ge=1,
+        description="blocks whose images are mixed, for shuffle blocks; default: 16, or as many as hold 16,384 images",
+    )
     views: Views = Field(default_factory=Views, description="augmentation")
     scenes: Scenes = Field(default_factory=Scenes, description="images with masks, for segmentation")
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from counterpoise.data import random
+from counterpoise.data.order import FullOrder, Order
 from counterpoise.data.sources.base import ImageSet
 from counterpoise.data.workers import BatchPlan, BatchPlans, Reader, data_loader, read_batches
 from counterpoise.errors import ConfigError, DataError
@@ -44,6 +44,7 @@ class Epochs(ABC):
         batch_size: images a step, over all processes together.
         rank, world: this process among all that train together.
         device: where batches are needed.
+        order: of an epoch's images; None: any may come anywhere.
 
     Attributes:
         steps_per_epoch: batches in an epoch.
@@ -64,10 +65,12 @@ class Epochs(ABC):
         rank: int,
         world: int,
         device: torch.device | str,
+        order: Order | None = None,
     ) -> None:
         self.images = images
         self.batch_size = batch_size
         self.seed = seed
+        self.order = order or FullOrder(seed, len(images))
         self.rank, self.world = rank, world
         self.device = torch.device(device)
         self.steps_per_epoch = _steps(len(images), batch_size, drop_last, world)
@@ -110,14 +113,10 @@ class Epochs(ABC):
             CorruptImage, RunError: as `epoch`.
         """
 
-    def _order(self, epoch: int) -> Tensor:
-        return random.permutation(self.seed, epoch, len(self.images))
-
-    def _share(self, step: int) -> tuple[int, int, int]:
-        """This process's share of a batch, as first position and end, and the size of the whole batch."""
-        start = step * self.batch_size
-        total = min(self.batch_size, len(self.images) - start)
-        return start + total * self.rank // self.world, start + total * (self.rank + 1) // self.world, total
+    def _shares(self, steps: range) -> Iterator[tuple[int, int, int]]:
+        """This process's shares of batches, as first position and end, and the size of the whole batch."""
+        # Without the loader, which would otherwise keep itself, and so the workers, by what is planned.
+        return _shares(steps, self.batch_size, len(self.images), self.rank, self.world)
 
     def _read_by(self, reader: Reader, workers: int) -> None:
         """Let `reader` make the batches, in worker processes."""
@@ -134,12 +133,10 @@ class Epochs(ABC):
         for item in read_batches(self._reader, self.corrupt):
             yield item.images.to(self.device, non_blocking=True)
 
-    def _from_workers(self, epoch: int, order: Tensor, partners: Tensor, first_step: int) -> Iterator[Batch]:
-        shares = [self._share(step) for step in range(first_step, self.steps_per_epoch)]
-        self._plans.next = (
-            BatchPlan(epoch, order[start:stop].tolist(), partners[start:stop].tolist()) for start, stop, _ in shares
-        )
-        for item, (_, _, total) in zip(read_batches(self._reader, self.corrupt), shares, strict=True):
+    def _from_workers(self, epoch: int, first_step: int, mixes: bool = False) -> Iterator[Batch]:
+        steps = range(first_step, self.steps_per_epoch)
+        self._plans.next = _planned(self.order, epoch, self._shares(steps), mixes)
+        for item, (_, _, total) in zip(read_batches(self._reader, self.corrupt), self._shares(steps), strict=True):
             images, target = (value.to(self.device, non_blocking=True) for value in (item.images, item.target))
             # Masks travel as bytes and count as labels do.
             yield Batch(images, target.long() if target.dtype == torch.uint8 else target, item.indices, total)
@@ -179,6 +176,20 @@ class InOrder(ABC):
         for item in read_batches(loader, self.corrupt):
             if len(item.indices):
                 yield Batch(item.images, item.target, item.indices, len(item.indices))
+
+
+def _shares(steps: range, batch_size: int, count: int, rank: int, world: int) -> Iterator[tuple[int, int, int]]:
+    for step in steps:
+        start = step * batch_size
+        total = min(batch_size, count - start)
+        yield start + total * rank // world, start + total * (rank + 1) // world, total
+
+
+def _planned(order: Order, epoch: int, shares: Iterable[tuple[int, int, int]], mixes: bool) -> Iterator[BatchPlan]:
+    """What makes the batches at these positions; where samples are mixed, each with that which follows it."""
+    for start, stop, _ in shares:
+        samples = order.at(epoch, start, stop + mixes).tolist()
+        yield BatchPlan(epoch, samples[: stop - start], samples[1:] if mixes else [])
 
 
 def _steps(count: int, batch_size: int, drop_last: bool, world: int) -> int:

@@ -18,6 +18,7 @@ from counterpoise import config
 from counterpoise.data import mixing
 from counterpoise.data.epochs import Batch, Epochs, InOrder
 from counterpoise.data.images import prepare, reading_specification, resize
+from counterpoise.data.order import Order
 from counterpoise.data.sources.base import ArraySet, ImageSet
 from counterpoise.data.views import (
     Draws,
@@ -31,7 +32,7 @@ from counterpoise.data.views import (
     view_specification,
     words,
 )
-from counterpoise.data.workers import BatchPlan, EvalReader, OnCorrupt, ViewReader, partners_of_all
+from counterpoise.data.workers import BatchPlan, EvalReader, OnCorrupt, ViewReader
 from counterpoise.errors import ConfigError
 
 _DRAWN_AT_ONCE = 16384  # samples: drawing for one costs as much as for hundreds
@@ -81,7 +82,7 @@ class TrainLoader(Epochs):
         num_classes: width of targets where samples are mixed.
         size: edge of a view in pixels; None: that of `views`, else small images' own where all have one.
         workers: processes that decode images which are not in memory; 0 decodes in this one.
-        batch_size, seed, drop_last, rank, world, device: as for `Epochs`.
+        batch_size, seed, drop_last, rank, world, device, order: as for `Epochs`.
         fit: how pictures of another shape are brought to that of a view.
 
     Attributes:
@@ -107,10 +108,18 @@ class TrainLoader(Epochs):
         world: int = 1,
         device: torch.device | str = "cpu",
         fit: Literal["crop", "squash", "pad"] = "crop",
+        order: Order | None = None,
     ) -> None:
         self.plan = plan_views(views, images, seed=seed, size=size, fit=fit)
         super().__init__(
-            images, batch_size=batch_size, seed=seed, drop_last=drop_last, rank=rank, world=world, device=device
+            images,
+            batch_size=batch_size,
+            seed=seed,
+            drop_last=drop_last,
+            rank=rank,
+            world=world,
+            device=device,
+            order=order,
         )
         self.num_classes = num_classes
         self._pixels: Tensor | None = None
@@ -122,13 +131,12 @@ class TrainLoader(Epochs):
             self._pixels = images.images.to(self.device)
             self._labels = images.labels.to(self.device)
         else:
-            self._read_by(ViewReader(images, self.plan, num_classes, on_corrupt), workers)
+            self._read_by(ViewReader(images, self.plan, num_classes, on_corrupt, self.order), workers)
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
-        order = self._order(epoch)
         if self._pixels is not None:
-            return self._from_memory(epoch, order, first_step)
-        return self._from_workers(epoch, order, order.roll(-1) if self.plan.mixes else order[:0], first_step)
+            return self._from_memory(epoch, first_step)
+        return self._from_workers(epoch, first_step, self.plan.mixes)
 
     @property
     def static(self) -> bool:
@@ -140,7 +148,7 @@ class TrainLoader(Epochs):
 
     def draw_epoch(self, epoch: int) -> tuple[Tensor, DrawnViews]:
         """All places of an epoch, and the first once more where samples are mixed; their samples on the CPU, too."""
-        return self._draw(epoch, self._order(epoch), 0, min(self.steps_per_epoch * self.batch_size, self.plan.count))
+        return self._draw(epoch, 0, min(self.steps_per_epoch * self.batch_size, self.plan.count))
 
     def show(self, drawn: DrawnViews) -> tuple[Tensor, Tensor]:
         """Images and target of places, as in `Batch`; of sets that lie in memory."""
@@ -155,7 +163,9 @@ class TrainLoader(Epochs):
 
     @property
     def specification(self) -> dict[str, Any]:
-        return {**view_specification(self.plan), **reading_specification(self.images.reading)}
+        # Who a sample is mixed with is who follows it.
+        order = self.order.specification if self.plan.mixes else {}
+        return {**view_specification(self.plan), **reading_specification(self.images.reading), **order}
 
     def shown(self) -> str:
         return words(self.plan)
@@ -187,27 +197,24 @@ class TrainLoader(Epochs):
 
     def _partners(self, epoch: int, indices: Tensor) -> Tensor:
         """Whom each sample is mixed with; nobody where none is."""
-        return partners_of_all(self.seed, epoch, len(self.images))[indices] if self.plan.mixes else indices[:0]
+        return self.order.partners(epoch, indices) if self.plan.mixes else indices[:0]
 
-    def _draw(self, epoch: int, order: Tensor, start: int, stop: int) -> tuple[Tensor, DrawnViews]:
+    def _draw(self, epoch: int, start: int, stop: int) -> tuple[Tensor, DrawnViews]:
         """Places start, ..., stop - 1 and, where samples are mixed, the partner of the last."""
         plan = self.plan
-        # After the last place comes the first.
-        indices = order[torch.arange(start, stop + plan.mixes) % plan.count]
+        indices = self.order.at(epoch, start, stop + plan.mixes)
         there = indices.to(self.device, non_blocking=True)
         mixes = draw_mix(plan, epoch, indices).to(self.device) if plan.mixes else None
         return indices, DrawnViews(there, draw(plan, epoch, indices).to(self.device), mixes)
 
-    def _from_memory(self, epoch: int, order: Tensor, first_step: int) -> Iterator[Batch]:
+    def _from_memory(self, epoch: int, first_step: int) -> Iterator[Batch]:
         at_once = max(1, _DRAWN_AT_ONCE // self.batch_size)
         for begin in range(first_step, self.steps_per_epoch, at_once):
             steps = range(begin, min(begin + at_once, self.steps_per_epoch))
             base = steps[0] * self.batch_size
-            indices, drawn = self._draw(
-                epoch, order, base, min(steps[-1] * self.batch_size + self.batch_size, len(order))
-            )
-            for step in steps:
-                start, stop, total = self._share(step)
+            end = min(steps[-1] * self.batch_size + self.batch_size, self.plan.count)
+            indices, drawn = self._draw(epoch, base, end)
+            for start, stop, total in self._shares(steps):
                 start, stop = start - base, stop - base
                 images, target = self.show(drawn.part(start, stop + self.plan.mixes))
                 yield Batch(images, target, indices[start:stop], total)

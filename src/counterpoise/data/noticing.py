@@ -10,14 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from counterpoise import decoding
 from counterpoise.data.images import AS_USUAL, reading_specification
+from counterpoise.data.order import BlockOrder, Order
 from counterpoise.data.sources.base import ImageSet
 from counterpoise.decoding import Reading
 from counterpoise.errors import CorruptImage
 from counterpoise.system.files import regular
 
+WINDOWS, FEW = 8, 0.5
+"""How many windows of an order are looked at, and the part of the classes of a full shuffle that is told as few."""
 LOOKED_AT = 48
 """Pictures of a set, spread evenly."""
 
@@ -198,4 +202,27 @@ def cut_off(images: ImageSet) -> list[str]:
         "Evaluation and prediction cut the central square out of each picture, which leaves out "
         f"{100 - 100 * square // area}% of their area (the most extreme is {widest[1]} x {widest[0]}): "
         "--data.fit squash or --data.fit pad shows them whole."
+    ]
+
+
+def few_classes(images: ImageSet, order: Order) -> list[str]:
+    """A sentence where images lie sorted by class, so that windows of blocks hold few classes each."""
+    counts = images.per_class()
+    if not isinstance(order, BlockOrder) or not counts or not sum(counts):
+        return []
+    shares = torch.tensor(counts, dtype=torch.float64) / sum(counts)
+    windows = list(order.windows(0))
+    windows = windows[:: max(1, len(windows) // WINDOWS)]
+    found = expected = 0.0
+    for window in windows:
+        there = images.labels[order.at(0, window.first, window.first + int(order.sizes[window.blocks].sum()))]
+        there = there[there >= 0]
+        found += len(set(there.tolist()))
+        expected += float((1 - (1 - shares) ** len(there)).sum())
+    if found >= FEW * expected:
+        return []
+    return [
+        f"A window of the order holds {found / len(windows):.0f} classes, and as many images of a full shuffle "
+        f"{expected / len(windows):.0f}: images of a class lie together, so that steps see few classes at a time. Take "
+        "smaller blocks (data.block_size), more of them (data.shuffle_window), or data.shuffle full."
     ]

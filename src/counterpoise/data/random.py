@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 # One stream for each use, so that switching one augmentation on does not move the draws of another.
-ORDER, CROP, FLIP, RANDAUGMENT, MIX, SPLIT, SCALE, JITTER = range(8)
+ORDER, CROP, FLIP, RANDAUGMENT, MIX, SPLIT, SCALE, JITTER, BLOCKS = range(9)
 
+_AT_ONCE = 2**16  # indices: what lies between them and their words takes 300 bytes each
 _MASK = 0xFFFFFFFF
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _KEY_STEPS = (0x9E3779B9, 0xBB67AE85)
@@ -72,8 +73,19 @@ def to_integers(words: Tensor, bound: int) -> Tensor:
 
 def permutation(seed: int, epoch: int, n: int) -> Tensor:
     """The order of an epoch: int64 [n], every index below n once, sorted by a 63-bit key drawn for each index."""
-    high, low = words(seed, epoch, torch.arange(n), ORDER, 2).unbind(1)
-    return ((high >> 1) << 32 | low).argsort(stable=True)
+    return shuffled(seed, epoch, torch.arange(n), ORDER)
+
+
+def shuffled(seed: int, epoch: int, indices: Tensor, stream: int) -> Tensor:
+    """Rising indices (int64 [n]) sorted by a 63-bit key drawn for each.
+
+    Of two with equal keys the smaller one comes first: the order is one of the indices, not of their places.
+    """
+    keys = torch.empty_like(indices)
+    for part in range(0, len(indices), _AT_ONCE):
+        high, low = words(seed, epoch, indices[part : part + _AT_ONCE], stream, 2).unbind(1)
+        keys[part : part + _AT_ONCE] = (high >> 1) << 32 | low
+    return indices[keys.argsort(stable=True)]
 
 
 def _multiply(constant: int, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from counterpoise.data.epochs import Batch, Epochs, InOrder
 from counterpoise.data.images import reading_specification
+from counterpoise.data.order import Order
 from counterpoise.data.segmentation_views import ScenePlan, draw, render, scene_specification, shrink
 from counterpoise.data.sources.base import ArraySet, ImageSet
 from counterpoise.data.workers import BatchPlan, EvalReader, OnCorrupt, ReadBatch, Reader
@@ -27,7 +28,7 @@ class SceneLoader(Epochs):
         plan: what determines the views.
         workers: processes that make the views; 0 makes them in this one.
         on_corrupt: as for `loader.TrainLoader`, masks included.
-        batch_size, drop_last, rank, world, device: as for `Epochs`.
+        batch_size, drop_last, rank, world, device, order: as for `Epochs`.
     """
 
     def __init__(
@@ -42,16 +43,23 @@ class SceneLoader(Epochs):
         rank: int = 0,
         world: int = 1,
         device: torch.device | str = "cpu",
+        order: Order | None = None,
     ) -> None:
         super().__init__(
-            images, batch_size=batch_size, seed=plan.seed, drop_last=drop_last, rank=rank, world=world, device=device
+            images,
+            batch_size=batch_size,
+            seed=plan.seed,
+            drop_last=drop_last,
+            rank=rank,
+            world=world,
+            device=device,
+            order=order,
         )
         self.plan = plan
         self._read_by(_SceneViews(images, plan, on_corrupt), workers)
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
-        order = self._order(epoch)
-        return self._from_workers(epoch, order, order[:0], first_step)
+        return self._from_workers(epoch, first_step)
 
     @property
     def specification(self) -> dict[str, Any]:

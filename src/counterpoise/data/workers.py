@@ -6,7 +6,6 @@ import os
 import signal
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
-from functools import lru_cache
 from multiprocessing.queues import Queue
 from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
 
@@ -14,7 +13,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from counterpoise.data import mixing, random
+from counterpoise.data import mixing
+from counterpoise.data.order import Order
 from counterpoise.data.sources.base import ImageSet
 from counterpoise.data.views import ViewPlan, augment, crop_words, draw, draw_mix, frame, numbered
 from counterpoise.errors import CorruptImage, DataError, RunError, first_line
@@ -105,9 +105,10 @@ class Reader(Dataset[ReadBatch | DataError], ABC):
 class ViewReader(Reader):
     """Makes batches of views. A corrupt image's place is taken by the next readable one, with all that is its own."""
 
-    def __init__(self, images: ImageSet, plan: ViewPlan, num_classes: int, on_corrupt: OnCorrupt) -> None:
+    def __init__(self, images: ImageSet, plan: ViewPlan, num_classes: int, on_corrupt: OnCorrupt, order: Order) -> None:
         super().__init__(images, on_corrupt)
         self.plan = plan
+        self.order = order
         self.num_classes = num_classes
 
     def make(self, batch: BatchPlan) -> ReadBatch:
@@ -124,7 +125,7 @@ class ViewReader(Reader):
         samples = [self.readable(index, framed, show, corrupt) for index in batch.samples]
         partners = batch.partners
         if plan.mixes and samples != batch.samples:
-            partners = partners_of_all(plan.seed, epoch, plan.count)[samples].tolist()
+            partners = self.order.partners(epoch, torch.tensor(samples)).tolist()
         partners = [self.readable(index, framed, show, corrupt) for index in partners]
 
         if batch.number is None:
@@ -231,9 +232,3 @@ def _start_worker(worker: int) -> None:
             tell(error, item)
 
     Queue._on_queue_feeder_error = staticmethod(tell_others)  # type: ignore[attr-defined]
-
-
-@lru_cache(maxsize=1)
-def partners_of_all(seed: int, epoch: int, count: int) -> Tensor:
-    """The partner that each sample is mixed with in an epoch, int64 [count]."""
-    return mixing.partners(random.permutation(seed, epoch, count))

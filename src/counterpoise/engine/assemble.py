@@ -77,7 +77,8 @@ def assemble(
     evaluated = evaluation_loader(val, models.student, run, processes)
     found = summary.of_splits(Splits(train, val))
     found.add("shown", f"in training {loader.shown()}; in evaluation {evaluated.shown()}")
-    for note in _notes(splits, networks, teacher_fit):
+    found.add("order", loader.order.shown())
+    for note in [*_notes(splits, networks, teacher_fit), *noticing.few_classes(loader.images, loader.order)]:
         found.note(note)
     for note in [] if models.store is None else asking.notes(models.store, asked=live is not None):
         found.note(note)
@@ -93,7 +94,9 @@ def assemble(
         stored=stored,
         train=loader,
         val=evaluated,
-        identity=identify(*splits, teacher_identity or ({} if stored is None else stored.store.header.identity)),
+        identity=identify(
+            *splits, teacher_identity or ({} if stored is None else stored.store.header.identity), run.data
+        ),
         teacher_identity=teacher_identity,
         labeled=_labeled(splits),
         in_arrays=isinstance(splits.train, ArraySet),
@@ -336,4 +339,4 @@ def present(run: config.Run) -> dict[str, str]:
         teacher = identity.of(build_teacher(run, splits.train.classes), torch.float32)
     elif (store := open_store(run)) is not None:
         teacher = store.header.identity
-    return identify(splits.train, splits.val, teacher)
+    return identify(splits.train, splits.val, teacher, run.data)

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from counterpoise import config
+from counterpoise.data import order
 from counterpoise.data.sources.base import ImageSet
 from counterpoise.errors import CounterpoiseError
 from counterpoise.system.files import regular
@@ -16,18 +18,21 @@ SAMPLED, SAMPLED_BYTES = 32, 2**18
 """Files of either half whose beginnings are compared, too, and how much of each."""
 
 
-def identify(train: ImageSet, val: ImageSet, teacher: Identity) -> dict[str, str]:
+def identify(train: ImageSet, val: ImageSet, teacher: Identity, data: config.Data) -> dict[str, str]:
     """Fingerprints of both halves of the data, and who the teacher is, in one flat mapping.
 
     Precision is left out: the run file has it, and a store may have been recorded in another.
 
     Args:
         train, val: as their source gives them.
+        data: of the run file, which says what of them counts.
     """
     found = {"data": train.fingerprint(), "val": val.fingerprint()}
     for part, images in (("data", train), ("val", val)):
         if (sample := _sample(images)) is not None:
             found[f"{part}.sample"] = sample
+    if (shards := order.identity(train, data)) is not None:
+        found["order"] = shards
     for part, value in teacher.items():
         if part == WEIGHTS:
             found["teacher"] = value
@@ -37,12 +42,12 @@ def identify(train: ImageSet, val: ImageSet, teacher: Identity) -> dict[str, str
 
 
 def other_data(there: Mapping[str, str], here: Mapping[str, str]) -> dict[str, tuple[str, str]]:
-    """The halves of the data, `data` and `val`, that are others there than here, each with two hashes that differ.
+    """What of the data is another there than here, with two hashes that differ: `data`, `val` or `order`.
 
     What either does not know is not looked at: earlier versions noted the fingerprint of the training images alone.
     """
     found: dict[str, tuple[str, str]] = {}
-    for part in ("data", "val"):
+    for part in ("data", "val", "order"):
         for key in (part, f"{part}.sample"):
             if key in there and key in here and there[key] != here[key]:
                 found.setdefault(part, (there[key], here[key]))

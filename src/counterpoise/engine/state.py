@@ -105,7 +105,7 @@ def check_origin(path: Path, there: Mapping[str, str], here: Mapping[str, str], 
     advice = "Give it back as it was{}, or start a run with another --out."
     started = f"The run of checkpoint {path} was started with"
     for half, (was, now) in other_data(there, here).items():
-        name = {"data": "data", "val": "validation data"}[half]
+        name = {"data": "data", "val": "validation data", "order": "cut of its data into shards"}[half]
         raise RunError(
             f"{started} another {name} than it would go on with (sha256 {was[:12]}... there, {now[:12]}... given). "
             f"{advice.format('')}{of_earlier(classes)}"

@@ -12,6 +12,7 @@ from torch import Tensor
 from counterpoise import config
 from counterpoise.data.class_weights import with_class_weights
 from counterpoise.data.loader import EvalLoader, TrainLoader
+from counterpoise.data.order import plan_order
 from counterpoise.data.sources.base import UNLABELED, ImageSet
 from counterpoise.data.views import SMALL, ViewPlan, decided
 from counterpoise.errors import ConfigError
@@ -169,6 +170,7 @@ class Classification(Task):
             world=share.world,
             device=device,
             fit=run.data.fit,
+            order=plan_order(images, run.data, run.seed),
         )
 
     def fit(self, models: Sequence[VisionModel], data: config.Data, loader: Epochs) -> None:

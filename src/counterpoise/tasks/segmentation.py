@@ -11,6 +11,7 @@ from torch import Tensor
 
 from counterpoise import config
 from counterpoise.data.class_weights import with_class_weights
+from counterpoise.data.order import plan_order
 from counterpoise.data.problems import raise_first
 from counterpoise.data.scene_loader import SceneEvalLoader, SceneLoader
 from counterpoise.data.segmentation_views import ScenePlan, shrink
@@ -240,8 +241,9 @@ class Segmentation(Task):
             flip=scenes.flip,
             jitter=scenes.jitter,
         )
+        shown = _masked(images)
         return SceneLoader(
-            _masked(images),
+            shown,
             plan,
             batch_size=run.train.batch_size,
             workers=run.data.workers,
@@ -250,6 +252,7 @@ class Segmentation(Task):
             rank=share.rank,
             world=share.world,
             device=device,
+            order=plan_order(shown, run.data, run.seed),
         )
 
     def eval_loader(

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -21,6 +22,11 @@ from counterpoise.teachers.live import LiveTeacher
 from counterpoise.teachers.store import Resident, Store
 from counterpoise.teachers.store.format import words
 
+DRAWN_AT_ONCE = 2**20
+"""Samples whose views of an epoch are drawn all at once: for a batch alone it takes as long as all else done here.
+
+Of larger sets it would take seconds, and memory.
+"""
 AHEAD = 2
 """Batches whose logits are read before they are needed."""
 
@@ -154,14 +160,15 @@ class LoaderTeacher:
         if isinstance(self.source, Resident):
             slots = self.slots(epoch)
             for batch in batches:
-                yield batch, self._read(lambda: slots, batch.indices)
+                yield batch, self._read(slots.__getitem__, batch.indices)
             return
         waiting: deque[tuple[Batch, Future[Read]]] = deque()
         with ThreadPoolExecutor(1, thread_name_prefix="teacher-store") as reader:
-            # Drawn for all samples at once: for a batch alone it takes as long as all else that is done here.
-            slots_of_epoch = reader.submit(self.slots, epoch).result
+            views = partial(self._slots, epoch)
+            if len(self.loader.images) <= DRAWN_AT_ONCE:
+                views = partial(_part, reader.submit(self.slots, epoch))
             for batch in batches:
-                waiting.append((batch, reader.submit(self._read, slots_of_epoch, batch.indices)))
+                waiting.append((batch, reader.submit(self._read, views, batch.indices)))
                 if len(waiting) > AHEAD:
                     ready, answer = waiting.popleft()
                     yield ready, answer.result()
@@ -181,17 +188,24 @@ class LoaderTeacher:
 
     def slots(self, epoch: int) -> Tensor:
         """The view of the store that each sample shows in an epoch, int64 [N]."""
-        kind, count = self.store.header.kind, len(self.loader.images)
-        if kind == "complete":
-            return self.loader.numbers(epoch, torch.arange(count))
-        return torch.tensor(epoch if kind == "epochs" else 0).expand(count)
+        return self._slots(epoch, torch.arange(len(self.loader.images)))
 
-    def _read(self, slots_of_epoch: Callable[[], Tensor], indices: Tensor) -> Read:
-        slots = slots_of_epoch()[indices]
+    def _slots(self, epoch: int, indices: Tensor) -> Tensor:
+        kind = self.store.header.kind
+        if kind == "complete":
+            return self.loader.numbers(epoch, indices)
+        return torch.tensor(epoch if kind == "epochs" else 0).expand(len(indices))
+
+    def _read(self, slots_of: Callable[[Tensor], Tensor], indices: Tensor) -> Read:
+        slots = slots_of(indices)
         indices = indices if self.positions is None else self.positions[indices]
         known = torch.ones(len(indices), dtype=torch.bool) if self.live is None else self.store.has(indices, slots)
         logits = self.source.logits(indices[known], slots[known])
         return Read(logits.to(self.device, non_blocking=True), known)
+
+
+def _part(whole: Future[Tensor], indices: Tensor) -> Tensor:
+    return whole.result()[indices]
 
 
 def check_countable(kind: str, loader: Epochs) -> None:

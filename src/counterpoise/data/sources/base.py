@@ -162,7 +162,10 @@ class ImageSet(ABC):
         """How many images each class has; None for scenes, whose pixels have the classes."""
         if self.masked:
             return None
-        return torch.bincount(self.labels[self.labels != UNLABELED], minlength=len(self.classes)).tolist()
+        counts = torch.zeros(len(self.classes), dtype=torch.int64)
+        for part in torch.split(self.labels, 2**22):  # of many images, without a copy
+            counts += torch.bincount(part[part != UNLABELED], minlength=len(counts))
+        return counts.tolist()
 
     @cached_property
     def _fingerprint(self) -> str:
