@@ -15,7 +15,7 @@ from counterpoise.data import duplicates, sources
 from counterpoise.data.noticing import cut_off
 from counterpoise.data.problems import Problem, fault, of_corrupt, warning
 from counterpoise.data.sources import loading
-from counterpoise.data.sources.base import UNLABELED, ImageSet, Splits
+from counterpoise.data.sources.base import ImageSet, Splits
 from counterpoise.data.sources.masks_census import counted, problems_of
 from counterpoise.data.summary import Found, of_splits
 from counterpoise.data.views import SMALL
@@ -131,7 +131,7 @@ def _of_labels(splits: Splits) -> Iterator[Problem]:
 
 def _counts(images: ImageSet) -> Tensor | None:
     counts: Sequence[int] | None = images.per_class()
-    return None if counts is None or bool((images.labels == UNLABELED).all()) else torch.tensor(counts)
+    return None if counts is None or not any(counts) else torch.tensor(counts)
 
 
 def _name_if_corrupt(which: tuple[ImageSet, int]) -> str | None:

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from counterpoise.data.labels import unlabeled
 from counterpoise.data.problems import Problem
-from counterpoise.data.sources.base import UNLABELED, ArraySet, ImageSet, Splits
+from counterpoise.data.sources.base import ArraySet, ImageSet, Splits
 from counterpoise.data.sources.masks_census import counted
 from counterpoise.data.walking import is_number, ordered
 
@@ -96,10 +97,9 @@ def _classes(found: Found, classes: Sequence[str]) -> None:
 def _images(found: Found, name: str, images: ImageSet) -> None:
     parts = [f"{len(images):,} {'scenes' if images.masked else 'images'}", census(images)]
     said = ", ".join(part for part in parts if part)
-    labels = images.labels[images.labels != UNLABELED]
     values = {
         "images": len(images),
-        "unlabeled": len(images) - len(labels),
+        "unlabeled": unlabeled(images),
         "origin": images.origin,
         "per_class": images.per_class(),
     }
@@ -108,11 +108,11 @@ def _images(found: Found, name: str, images: ImageSet) -> None:
 
 def census(images: ImageSet) -> str:
     """How many there are of what, in a few words; empty where there is nothing to say."""
-    unlabeled = int((images.labels == UNLABELED).sum())
+    missing = unlabeled(images)
     if images.masked:
-        missing = f"{unlabeled:,} without a mask" if unlabeled else ""
-        return ", ".join(part for part in (missing, counted(images).text()) if part)
-    if unlabeled == len(images):
+        without = f"{missing:,} without a mask" if missing else ""
+        return ", ".join(part for part in (without, counted(images).text()) if part)
+    if missing == len(images):
         return "without labels"
     counts = images.per_class() or [0]
     low, high = min(counts), max(counts)
@@ -120,7 +120,7 @@ def census(images: ImageSet) -> str:
     if low < high:
         classes = images.classes
         said = f"{low:,} ({classes[counts.index(low)]}) to {high:,} ({classes[counts.index(high)]})"
-    return f"{said} a class, {unlabeled:,} without a label" if unlabeled else f"{said} a class"
+    return f"{said} a class, {missing:,} without a label" if missing else f"{said} a class"
 
 
 def _sizes(found: Found, sets: Iterable[ImageSet]) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from counterpoise import config
 from counterpoise.data.class_weights import with_class_weights
+from counterpoise.data.labels import unlabeled
 from counterpoise.data.loader import EvalLoader, TrainLoader
 from counterpoise.data.order import plan_order
 from counterpoise.data.sources.base import UNLABELED, ImageSet
@@ -145,7 +146,7 @@ class Classification(Task):
         objective = WeightedSum(with_class_weights(run.objective, images))
         views = run.data.views
         if images is not None and images.classes and (views.mixup or views.cutmix):
-            check_mixed(objective, len(images.classes), bool((images.labels == UNLABELED).any()))
+            check_mixed(objective, len(images.classes), unlabeled(images) > 0)
         return objective
 
     def decide(self, run: config.Run, images: ImageSet, models: Sequence[VisionModel]) -> config.Run:

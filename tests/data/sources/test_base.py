@@ -141,6 +141,14 @@ def test_extents_are_those_of_the_headers_whoever_asks(files: FileSet) -> None:
     assert both.extents.tolist() == [[4, 4]] * 2 + fresh.extents.tolist()
 
 
+def test_few_of_many_images_have_their_headers_read_alone(files: FileSet) -> None:
+    asked: list[int] = []
+    plain = files.extent
+    files.extent = lambda index: asked.append(index) or plain(index)  # type: ignore[method-assign, func-returns-value]
+    assert files.subset(torch.tensor([1, 4])).extents.tolist() == [[16, 20]] * 2
+    assert asked == [1, 4]
+
+
 def test_unlabeled_images_follow_the_labeled_ones(files: FileSet) -> None:
     both = concatenate(arrays([0, 1, 1]), files)
     assert isinstance(both, Concatenation)

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from counterpoise.data.blocks import blocks_of_part
 from counterpoise.data.images import AS_USUAL, decode, header_size, to_tensor
+from counterpoise.data.labels import counts
 from counterpoise.decoding import Reading
 from counterpoise.errors import CorruptImage, DataError
 
@@ -160,12 +161,7 @@ class ImageSet(ABC):
 
     def per_class(self) -> list[int] | None:
         """How many images each class has; None for scenes, whose pixels have the classes."""
-        if self.masked:
-            return None
-        counts = torch.zeros(len(self.classes), dtype=torch.int64)
-        for part in torch.split(self.labels, 2**22):  # of many images, without a copy
-            counts += torch.bincount(part[part != UNLABELED], minlength=len(counts))
-        return counts.tolist()
+        return None if self.masked else counts(self)[1:]
 
     @cached_property
     def _fingerprint(self) -> str:
@@ -358,6 +354,8 @@ class Subset(_Composed):
 
     @cached_property
     def extents(self) -> Tensor:
+        if "extents" not in vars(self.whole) and 2 * len(self) < len(self.whole):  # nor are all headers read for few
+            return super().extents
         return self.whole.extents[torch.from_numpy(self._indices)]
 
 
