@@ -7,7 +7,7 @@ import copy
 import hashlib
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from counterpoise.data.blocks import blocks_of_part
-from counterpoise.data.images import AS_USUAL, decode, header_size, to_tensor
+from counterpoise.data.images import AS_USUAL
 from counterpoise.data.labels import counts
 from counterpoise.decoding import Reading
 from counterpoise.errors import CorruptImage, DataError
@@ -36,6 +36,9 @@ class ImageSet(ABC):
         corrupt: names of images that were left out because they cannot be read.
         masked: whether these are scenes.
         split_from: the set that this is a held-out or remaining part of, where we divided it.
+        divided_as: the classes in the order that they had when it was divided, which the draw depends on.
+        called: what the source calls this part of the data; empty where it has one alone.
+        unused: what other parts are called that the source has and that are not looked at.
         positions: int64 [N], where the images of a part are in `split_from`.
         origin: where it comes from, in words: a folder, or what it was held out of.
         reading: how files are read; set by `read_as`.
@@ -52,6 +55,9 @@ class ImageSet(ABC):
         self.corrupt = list(corrupt)
         self.split_from: ImageSet | None = None
         self.positions: Tensor | None = None
+        self.divided_as: tuple[str, ...] = ()
+        self.called = ""
+        self.unused: tuple[str, ...] = ()
         self.origin = ""
         self.reading = AS_USUAL
         self.notes: list[str] = []
@@ -87,11 +93,16 @@ class ImageSet(ABC):
     def identity(self, index: int) -> bytes:
         """What tells the image from others: its pixels where they are in memory, else its relative path and bytes."""
 
+    def identities(self, indices: Tensor) -> Iterator[bytes]:
+        """`identity` of the images at these indices (int64 [M]), each ended by a zero byte, in pieces of any size."""
+        for index in indices.tolist():
+            yield self.identity(index) + b"\0"
+
     def file(self, index: int) -> Path | bytes | None:
         """What the image is decoded from; None where it lies in memory."""
         return None
 
-    def mask_file(self, index: int) -> Path | None:
+    def mask_file(self, index: int) -> Path | bytes | None:
         """What the mask is decoded from; None where there is none, or it lies in memory."""
         return None
 
@@ -169,8 +180,8 @@ class ImageSet(ABC):
         for part in (str(len(self)), *self.classes):
             digest.update(os.fsencode(part) + b"\0")
         digest.update(self.labels.numpy().tobytes())
-        for index in range(len(self)):
-            digest.update(self.identity(index) + b"\0")
+        for piece in self.identities(torch.arange(len(self))):
+            digest.update(piece)
         return digest.hexdigest()
 
     def fingerprint(self) -> str:
@@ -260,40 +271,6 @@ class ArraySet(ImageSet):
         return size.encode() + b"".join(array.contiguous().numpy().tobytes() for array in arrays)
 
 
-class FileSet(ImageSet):
-    """Image files below one folder, read when asked.
-
-    Args:
-        root: the folder.
-        files: their paths relative to it.
-    """
-
-    def __init__(self, root: Path, files: Sequence[str], labels: Tensor, classes: Sequence[str]) -> None:
-        super().__init__(labels, classes)
-        self.origin = str(root)
-        self.root = root
-        self.files = tuple(files)
-
-    def name(self, index: int) -> str:
-        return os.fspath(self.root / self.files[index])
-
-    def read(self, index: int) -> Tensor:
-        return to_tensor(decode(self.root / self.files[index], reading=self.reading))
-
-    def file(self, index: int) -> Path:
-        return self.root / self.files[index]
-
-    def extent(self, index: int) -> tuple[int, int]:
-        return header_size(self.root / self.files[index], reading=self.reading)
-
-    def identity(self, index: int) -> bytes:
-        try:
-            size = (self.root / self.files[index]).stat().st_size
-        except OSError:  # said when it is read
-            size = -1
-        return os.fsencode(self.files[index]) + f" {size}".encode()
-
-
 class _Composed(ImageSet):
     """Images of other sets."""
 
@@ -317,7 +294,7 @@ class _Composed(ImageSet):
         part, inner = self._find(index)
         return part.file(inner)
 
-    def mask_file(self, index: int) -> Path | None:
+    def mask_file(self, index: int) -> Path | bytes | None:
         part, inner = self._find(index)
         return part.mask_file(inner)
 
@@ -347,6 +324,9 @@ class Subset(_Composed):
 
     def _find(self, index: int) -> tuple[ImageSet, int]:
         return self.whole, int(self._indices[index])
+
+    def identities(self, indices: Tensor) -> Iterator[bytes]:
+        return self.whole.identities(torch.from_numpy(self._indices)[indices])
 
     def read_as(self, reading: Reading) -> None:
         super().read_as(reading)

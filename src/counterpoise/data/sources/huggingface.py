@@ -13,7 +13,7 @@ from torch import Tensor
 from counterpoise import config
 from counterpoise.data.images import decode, header_size, to_tensor
 from counterpoise.data.sources.base import UNLABELED, ImageSet, Splits
-from counterpoise.data.sources.division import split_by_fraction
+from counterpoise.data.sources.division import name_parts, split_by_fraction
 from counterpoise.data.sources.registry import register
 from counterpoise.data.split_names import Halves, find
 from counterpoise.data.walking import ordered
@@ -135,7 +135,9 @@ def load(
         return split_by_fraction(train_set, data.val_fraction, data.split_seed)
     val_set = build(halves.val, classes)
     val_set.origin = f"split {halves.val} of {path}" + (f" ({halves.why})" if halves.why else "")
-    return Splits(train_set, val_set)
+    both = Splits(train_set, val_set)
+    name_parts(both, halves)
+    return both
 
 
 def _column(

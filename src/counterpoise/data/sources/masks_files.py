@@ -12,7 +12,7 @@ from torch import Tensor
 
 from counterpoise.data.label_map import LabelMap
 from counterpoise.data.mask_file import mask_size, read_mask, resized
-from counterpoise.data.sources.base import FileSet
+from counterpoise.data.sources.files import FileSet
 from counterpoise.errors import CorruptImage, UnfitMask
 
 WAYS_OUT = (
