@@ -38,7 +38,7 @@ class Processes:
 
         threads = max(torch.get_num_threads() // self.jobs, 1)
         spawn = multiprocessing.get_context("spawn")
-        # Read by OpenMP when a child starts, before torch can be ended.
+        # Read by OpenMP when a child starts, before torch can be asked for less. loky would set the same variable.
         with patch.dict(os.environ, {"OMP_NUM_THREADS": str(threads)}):
             pool = ProcessPoolExecutor(count, mp_context=spawn, initializer=_begin)
             try:
