@@ -175,7 +175,11 @@ class Data(Section):
     memory_limit_gb: float = Field(
         2.0, ge=0.0, allow_inf_nan=False, description="images of one size that fit are held in memory, decoded"
     )
-    workers: int = Field(2, ge=0, le=256, description="processes that decode images which are not in memory")
+    workers: Annotated[int, Field(ge=0, le=256)] | Literal["auto"] = Field(
+        "auto",
+        description="processes that decode images which are not in memory; auto: the cores that this one may use, at "
+        "most 16",
+    )
     shuffle: Literal["full", "blocks"] = Field(
         "full",
         description="order of an epoch: full, any image anywhere; blocks, what lies together is read together",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from counterpoise.data.order import FullOrder, Order
 from counterpoise.data.sources.base import ImageSet
-from counterpoise.data.workers import BatchPlan, BatchPlans, Reader, data_loader, read_batches
+from counterpoise.data.workers import BatchPlan, BatchPlans, Reader, Workers, data_loader, read_batches, worker_count
 from counterpoise.errors import ConfigError, DataError
 
 
@@ -49,6 +50,8 @@ class Epochs(ABC):
     Attributes:
         steps_per_epoch: batches in an epoch.
         corrupt: names of the corrupt images seen so far.
+        workers: processes that read.
+        seconds: what those who read have spent on the batches given so far, by stage.
 
     Raises:
         ConfigError: no step fits in an epoch, or a process would have no sample in some step.
@@ -75,6 +78,8 @@ class Epochs(ABC):
         self.device = torch.device(device)
         self.steps_per_epoch = _steps(len(images), batch_size, drop_last, world)
         self.corrupt = list(images.corrupt)
+        self.workers = 0
+        self.seconds: Counter[str] = Counter()
 
     @abstractmethod
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
@@ -118,11 +123,12 @@ class Epochs(ABC):
         # Without the loader, which would otherwise keep itself, and so the workers, by what is planned.
         return _shares(steps, self.batch_size, len(self.images), self.rank, self.world)
 
-    def _read_by(self, reader: Reader, workers: int) -> None:
+    def _read_by(self, reader: Reader, workers: Workers) -> None:
         """Let `reader` make the batches, in worker processes."""
+        self.workers = worker_count(workers, self.steps_per_epoch)
         self._plans = BatchPlans()
         pin = self.device.type == "cuda"
-        self._reader = data_loader(reader, self._plans, workers, pin_memory=pin, persistent=True)
+        self._reader = data_loader(reader, self._plans, self.workers, pin_memory=pin, persistent=True)
 
     def close(self) -> None:
         """End the processes that read, where there are some; nothing is read afterwards."""
@@ -137,6 +143,7 @@ class Epochs(ABC):
         steps = range(first_step, self.steps_per_epoch)
         self._plans.next = _planned(self.order, epoch, self._shares(steps), mixes)
         for item, (_, _, total) in zip(read_batches(self._reader, self.corrupt), self._shares(steps), strict=True):
+            self.seconds.update(item.seconds)
             images, target = (value.to(self.device, non_blocking=True) for value in (item.images, item.target))
             # Masks travel as bytes and count as labels do.
             yield Batch(images, target.long() if target.dtype == torch.uint8 else target, item.indices, total)
@@ -153,13 +160,14 @@ class InOrder(ABC):
         corrupt: names of the corrupt images seen so far.
     """
 
-    def __init__(self, reader: Reader, *, batch_size: int, workers: int, rank: int, world: int) -> None:
+    def __init__(self, reader: Reader, *, batch_size: int, workers: Workers, rank: int, world: int) -> None:
         self.images = reader.images
         self.corrupt = list(reader.images.corrupt)
         self._reader = reader
-        self._batch_size, self._workers = batch_size, workers
+        self._batch_size = batch_size
         count = len(reader.images)
         self._indices = range(count * rank // world, count * (rank + 1) // world)
+        self._workers = worker_count(workers, -(-len(self._indices) // batch_size))
 
     @abstractmethod
     def shown(self) -> str:

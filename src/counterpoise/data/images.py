@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from counterpoise import decoding
+from counterpoise.data.stages import READING
 from counterpoise.decoding import Reading, Unreadable
 from counterpoise.errors import CorruptImage, DataError, UnfitFileError
 from counterpoise.system.files import regular
@@ -135,7 +136,8 @@ def extensions() -> frozenset[str]:
 
 def _read(path: Path, name: str) -> bytes:
     try:
-        return regular(path).read_bytes()
+        with READING.timed("reading"):
+            return regular(path).read_bytes()
     except FileNotFoundError:
         raise CorruptImage(name, "the file does not exist") from None
     except UnfitFileError as error:

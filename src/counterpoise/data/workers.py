@@ -16,11 +16,15 @@ from torch.utils.data import DataLoader, Dataset
 from counterpoise.data import mixing
 from counterpoise.data.order import Order
 from counterpoise.data.sources.base import ImageSet
+from counterpoise.data.stages import READING
 from counterpoise.data.views import ViewPlan, augment, crop_words, draw, draw_mix, frame, numbered
 from counterpoise.errors import CorruptImage, DataError, RunError, first_line
-from counterpoise.system import torchvision_guard
+from counterpoise.system import machine, torchvision_guard
 
 OnCorrupt: TypeAlias = Literal["stop", "skip"]
+Workers: TypeAlias = int | Literal["auto"]
+MOST_WORKERS = 16
+"""Of `auto`: each holds memory, and more have never been seen to help."""
 Shown = TypeVar("Shown")
 
 
@@ -47,12 +51,16 @@ class BatchPlans:
 
 
 class ReadBatch(NamedTuple):
-    """A batch as a worker sends it, with the names of the corrupt images met on the way."""
+    """A batch as a worker sends it, with the names of the corrupt images met on the way.
+
+    `seconds` is what its making took, by stage.
+    """
 
     images: Tensor
     target: Tensor
     indices: Tensor
     corrupt: list[str]
+    seconds: dict[str, float] = {}  # noqa: RUF012 - replaced, never written to
 
 
 class Reader(Dataset[ReadBatch | DataError], ABC):
@@ -64,9 +72,11 @@ class Reader(Dataset[ReadBatch | DataError], ABC):
 
     def __getitem__(self, batch: BatchPlan) -> ReadBatch | DataError:
         try:
-            return self.make(batch)
+            with READING.timed("views"):
+                made = self.make(batch)
         except DataError as error:
             return error
+        return made._replace(seconds=READING.drained())
 
     @abstractmethod
     def make(self, batch: BatchPlan) -> ReadBatch:
@@ -79,7 +89,8 @@ class Reader(Dataset[ReadBatch | DataError], ABC):
         """
         images = self.images
         try:
-            return images.read(index), images.read_mask(index) if images.masked else images.labels[index]
+            with READING.timed("decoding"):
+                return images.read(index), images.read_mask(index) if images.masked else images.labels[index]
         except CorruptImage as error:
             if self.on_corrupt == "stop":
                 raise
@@ -161,6 +172,17 @@ class EvalReader(Reader):
             return ReadBatch(torch.empty(0, dtype=torch.uint8), torch.empty(0), indices, corrupt)
         images, targets = zip(*found.values(), strict=True)
         return ReadBatch(torch.stack([*map(self.show, images)]), torch.stack(targets), indices, corrupt)
+
+
+def worker_count(workers: Workers, batches: int) -> int:
+    """How many processes read: as told; auto gives each process of this machine its part of the cores.
+
+    Never more than there are batches.
+    """
+    if workers != "auto":
+        return workers
+    beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # as torchrun says
+    return max(1, min(machine.cores() // beside, MOST_WORKERS, batches))
 
 
 def data_loader(

@@ -74,6 +74,8 @@ def export_student(trainer: Trainer) -> Result:
         images_per_second=images / max(progress.train_seconds, 1e-9),
         corrupt=len(corrupt),
         compile_seconds=progress.compile_seconds,
+        stages={stage: round(value, 3) for stage, value in trainer.stages.items()},
+        advice=trainer.advice,
     )
     if trainer.processes.first:
         summary = {name: value for name, value in asdict(result).items() if name != "note"}

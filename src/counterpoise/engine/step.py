@@ -91,12 +91,15 @@ class Optimization:
         )
         optimization.set_rate(self.optimizer, self.rate)
 
-    def update(self, total: Tensor) -> None:
-        """One step of the optimizer down the gradient of `total`."""
+    def backward(self, total: Tensor) -> None:
+        """The gradient of `total`."""
         total.backward()  # type: ignore[no-untyped-call]
         if isinstance(self.loss, DistributedDataParallel) and not self._reached:
             require_reached(self.loss)
             self._reached = True
+
+    def update(self) -> None:
+        """One step of the optimizer down the gradient."""
         if self.run.train.clip_gradient is not None:
             nn.utils.clip_grad_norm_(self._trained, self.run.train.clip_gradient)
         self.optimizer.step()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,12 @@ from counterpoise.engine.processes import Processes, errors_explained
 from counterpoise.engine.progress import Display, in_words, tell
 from counterpoise.engine.run_folder import RunFolder
 from counterpoise.engine.step import Optimization
+from counterpoise.engine.waiting import StepClock, advice
 from counterpoise.errors import DivergedError, Interrupted
 from counterpoise.objectives.composite import answers_by_sigmoid
 from counterpoise.objectives.kernels.compiling import Compiler
 from counterpoise.outputs import Outputs
-from counterpoise.system import own_code
+from counterpoise.system import machine, own_code
 from counterpoise.system.files import write_tensors
 from counterpoise.teachers.stored import Read
 
@@ -56,6 +58,8 @@ class Result:
     corrupt: int
     note: str = ""  # what a person should know of this call, such as that nothing was done
     compile_seconds: float = 0.0
+    stages: dict[str, float] = field(default_factory=dict)  # seconds of this call's steps, by who was waited for
+    advice: str = ""
 
 
 class Trainer:
@@ -80,6 +84,9 @@ class Trainer:
         self.check_every = 1 if processes.device.type == "cpu" else run.train.log_every
         self.compiler = parts.objective.compiler = Compiler()
         self.started = self.saved_at = time.perf_counter()
+        self.clock = StepClock(processes.device)
+        self.stages: Counter[str] = Counter()
+        self.evaluated_stages: Counter[str] = Counter()  # since the last evaluation
         self.begun_at = 0  # the step that this sitting begins with
         self.writer: Any = None
         self.gauge: EvaluationGauge | None = None
@@ -127,8 +134,12 @@ class Trainer:
         self.parts.student.train()
         window = entered = time.perf_counter()
         seen = 0
+        self.clock.start()
         for names, values, size in self._steps(epoch, self.progress.step - epoch * self.steps_per_epoch):
             self.progress.step += 1
+            if self.progress.step == self.begun_at + 1:  # by then processes were started, and memory was taken
+                self.clock.start()
+                self.parts.train.seconds.clear()
             seen += size
             self.unchecked.append((self.progress.step, names, values))
             if self.progress.step % self.check_every == 0:
@@ -152,6 +163,7 @@ class Trainer:
                 raise self._interrupted()
         self._check_finite()
         self._count_time(entered)
+        self._taken()
 
     def _steps(self, epoch: int, first: int) -> Iterator[tuple[list[str], Tensor, int]]:
         """The steps of an epoch from `first` on: names and values of the terms, and the size of the batch."""
@@ -159,7 +171,7 @@ class Trainer:
             for batch, recorded in self._batches(epoch, first):
                 yield *self.step(batch, recorded), batch.total
         else:  # the same steps on what lies in device memory, on CUDA as one graph
-            yield from self.fast.epoch(epoch, first)
+            yield from self.clock.waiting("step", self.fast.epoch(epoch, first))
 
     def step(self, batch: Batch, recorded: Read | None = None) -> tuple[list[str], Tensor]:
         """One step: images -> logits of teacher and student -> named terms -> their total -> update.
@@ -168,25 +180,33 @@ class Trainer:
         """
         self.optimization.begin(self.progress.step)
         self.parts.objective.set_batch(batch.indices)
-        images = batch.images.to(self.processes.device, non_blocking=True)
-        target = batch.target.to(self.processes.device, non_blocking=True)
-        if self.parts.stored is not None and recorded is not None:
-            teacher: Outputs | None = self.parts.stored.answer(images, recorded)
-        elif self.parts.teacher is not None:
-            teacher = self.parts.teacher(images, self.parts.objective.teacher_features)
-        else:
-            teacher = None
+        with self.clock.working("copy"):
+            images = batch.images.to(self.processes.device, non_blocking=True)
+            target = batch.target.to(self.processes.device, non_blocking=True)
+        with self.clock.working("teacher"):
+            teacher = self._teacher(images, recorded)
         with errors_explained():
-            total, terms = self.optimization.loss(images, teacher, target)
-            self.optimization.update(total)
-        self.optimization.update_average()
+            with self.clock.working("student"):
+                total, terms = self.optimization.loss(images, teacher, target)
+                self.optimization.backward(total)
+            with self.clock.working("optimizer"):
+                self.optimization.update()
+                self.optimization.update_average()
         return list(terms), torch.stack([value.detach() for value in terms.values()])
 
+    def _teacher(self, images: Tensor, recorded: Read | None) -> Outputs | None:
+        """What the teacher says of a batch: as recorded, or live; None where there is none."""
+        if self.parts.stored is not None and recorded is not None:
+            return self.parts.stored.answer(images, recorded)
+        if self.parts.teacher is not None:
+            return self.parts.teacher(images, self.parts.objective.teacher_features)
+        return None
+
     def _batches(self, epoch: int, first: int) -> Iterator[tuple[Batch, Read | None]]:
-        batches = self.parts.train.epoch(epoch, first)
+        batches = self.clock.waiting("pictures", self.parts.train.epoch(epoch, first))
         if self.parts.stored is None:
             return ((batch, None) for batch in batches)
-        return self.parts.stored.follow(epoch, batches)
+        return self.clock.waiting("store", self.parts.stored.follow(epoch, batches))
 
     def _check_finite(self) -> None:
         """Add the unchecked steps to the sums of the epoch. Raises DivergedError at the first that is not finite."""
@@ -217,11 +237,25 @@ class Trainer:
             "learning_rate": self.optimization.rate,
             **({"moving": moving} if (moving := self.parts.objective.moving()) else {}),
             "images_per_second": speed,
+            "stages": self._taken(),
         }
         self._log(line)
         while self.notes:
             display.line(self.notes.pop(0))
         display.step(self.progress.step, f"{epoch + 1}/{self.run.train.epochs}", speed, terms)
+
+    def _taken(self) -> dict[str, float]:
+        """Seconds by stage since this was last asked for, of this process; they are added up, too."""
+        seconds = self.clock.taken()
+        self.stages.update(seconds)
+        self.evaluated_stages.update(seconds)
+        return _rounded(seconds)
+
+    @property
+    def advice(self) -> str:
+        """What the steps waited for most so far, and what would help."""
+        train = self.parts.train
+        return advice(self.stages, train.seconds, train.workers, machine.cores())
 
     def _evaluate(self, epoch: int, display: Display) -> None:
         """Score the student as it would be shipped; keep it where it is the best so far."""
@@ -240,7 +274,9 @@ class Trainer:
                 self.folder.best.parent.mkdir(exist_ok=True)
                 write_tensors(self.folder.best, self.optimization.shipped_weights(), {"format": "pt"})
         line = {"kind": "epoch", "step": progress.step, "epoch": epoch, "terms": terms, "val": scores}
-        self._log({**line, **({"gauge": gauge} if gauge else {})})
+        told = {"stages": _rounded(self.evaluated_stages), **({"advice": self.advice} if self.advice else {})}
+        self.evaluated_stages.clear()
+        self._log({**line, **({"gauge": gauge} if gauge else {}), **told})
         best = progress.best.get(headline, float("nan"))
         display.line(
             f"epoch {epoch + 1}/{self.run.train.epochs}  {display.left(progress.step, self.total_steps)}"
@@ -321,3 +357,7 @@ class Trainer:
         now = time.perf_counter()
         self.progress.train_seconds += now - since
         return now
+
+
+def _rounded(seconds: Mapping[str, float]) -> dict[str, float]:
+    return {stage: round(value, 4) for stage, value in seconds.items()}
