@@ -137,8 +137,8 @@ class _SceneViews(Reader):
         views: dict[int, tuple[Tensor, Tensor]] = {}
         corrupt: list[str] = []
 
-        def show(index: int, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-            return render(plan, image, mask, draws.get(index) or draw(plan, epoch, torch.tensor([index]))[0])
+        def show(index: int) -> tuple[Tensor, Tensor]:
+            return render(plan, *self.read(index), draws.get(index) or draw(plan, epoch, torch.tensor([index]))[0])
 
         samples = [self.readable(index, views, show, corrupt) for index in batch.samples]
         images, masks = (torch.stack([views[index][side] for index in samples]) for side in (0, 1))

@@ -7,7 +7,9 @@ brings one image, of whatever size, to the size of a view; `augment` crops, mirr
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
@@ -16,7 +18,8 @@ from torch import Tensor
 
 from counterpoise import config
 from counterpoise.data import mixing, randaugment, random
-from counterpoise.data.images import prepare, resize
+from counterpoise.data.images import cut_out, prepare, resize
+from counterpoise.data.jpeg import Part, whole
 from counterpoise.data.sources.base import ImageSet
 from counterpoise.decoding import placing
 from counterpoise.errors import ConfigError
@@ -218,24 +221,32 @@ def crop_words(plan: ViewPlan, epoch: int, indices: Tensor) -> Tensor:
     return random.words(plan.seed, epoch, indices, random.CROP, 4 * _ATTEMPTS)
 
 
-def frame(plan: ViewPlan, image: Tensor, words: Tensor) -> Tensor:
-    """Bring one image to the size of a view: uint8 [3, H, W] -> [3, height, width].
-
-    `words` is its row of `crop_words`.
-    """
+def part(plan: ViewPlan, words: Tensor, height: int, width: int) -> Part:
+    """The part of a picture of this size that a view shows; `words` is its row of `crop_words`."""
     if plan.crop != "resized":
-        extent = (plan.height, plan.width)
-        if tuple(image.shape[1:]) == extent:
-            return image
+        return whole(height, width)
+    return Part(*_resized_crop(plan, height, width, words.tolist()))
+
+
+def frame(plan: ViewPlan, image: Tensor, words: Tensor) -> Tensor:
+    """Bring one image to the size of a view: uint8 [3, H, W] -> [3, height, width]."""
+    return fitted(plan, *cut_out(image, partial(part, plan, words)))
+
+
+def fitted(plan: ViewPlan, pixels: Tensor, extent: tuple[int, int]) -> Tensor:
+    """Bring the `part` of an image of this height and width to the size of a view, in any order in memory."""
+    if plan.crop != "resized":
+        view = (plan.height, plan.width)
+        if tuple(pixels.shape[1:]) == view:
+            return pixels
         square = plan.height == plan.width
-        return prepare(image, plan.height, fit=plan.fit) if square else resize(image, extent)
-    functional = torchvision_guard.functional()
-    top, left, height, width = _resized_crop(plan, image.shape[1], image.shape[2], words.tolist())
+        return prepare(pixels, plan.height, fit=plan.fit) if square else resize(pixels, view)
     # What is cut out takes the place that the whole picture would.
-    extent = image.shape[2], image.shape[1]
-    _, (wide, high), (x, y) = placing(*extent, (plan.height, plan.width), 1.0, "pad" if plan.fit == "pad" else "squash")
-    view: Tensor = functional.resized_crop(image, top, left, height, width, [high, wide], antialias=True)
-    return view if view.shape[1:] == (plan.height, plan.width) else _on_black(view, plan, x, y)
+    _, (wide, high), (x, y) = placing(
+        extent[1], extent[0], (plan.height, plan.width), 1.0, "pad" if plan.fit == "pad" else "squash"
+    )
+    resized: Tensor = torchvision_guard.functional().resize_image(pixels, [high, wide], antialias=True)
+    return resized if resized.shape[1:] == (plan.height, plan.width) else _on_black(resized, plan, x, y)
 
 
 def _on_black(pixels: Tensor, plan: ViewPlan, left: int, top: int) -> Tensor:
@@ -257,6 +268,18 @@ def draw(plan: ViewPlan, epoch: int, indices: Tensor) -> Draws:
         kinds = random.to_integers(words[:, ::2], len(randaugment.OPERATIONS))
         signs = words[:, 1::2] >> 31
     return Draws(offsets, flip, kinds, signs.bool())
+
+
+def collected(plan: ViewPlan, framed: Sequence[Tensor], draws: Draws) -> Tensor:
+    """`augment` of framed images that do not lie in a batch yet: each uint8 [3, height, width], on the CPU."""
+    if plan.padding:
+        return augment(plan, torch.stack([*framed]).contiguous(), draws)
+    batch = torch.empty(len(framed), 3, plan.height, plan.width, dtype=torch.uint8)
+    for place, view, mirrored in zip(batch, framed, draws.flip.tolist(), strict=True):
+        place.copy_(view.flip(2) if mirrored else view)
+    if plan.operations:
+        batch = randaugment.apply(batch, draws.operations, draws.negative, plan.magnitude)
+    return batch
 
 
 def augment(plan: ViewPlan, images: Tensor, draws: Draws) -> Tensor:

@@ -305,9 +305,9 @@ class Segmentation(Task):
     def predict(self, model: VisionModel, images: Sequence[Any]) -> list[dict[str, Any]]:
         """The classes found on each picture, by their share of its pixels, largest first:
         {"height", "width", "classes": [{"class", "share"}, ...]}."""
-        from counterpoise.data.images import decode, to_tensor
+        from counterpoise.data.images import pixels_of
 
-        decoded = (to_tensor(decode(image, reading=model.reading)) for image in images)
+        decoded = (pixels_of(image, reading=model.reading) for image in images)
         return [_described(model, segment(model, image)) for image in decoded]
 
     def draw(

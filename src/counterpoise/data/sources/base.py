@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from counterpoise.data.blocks import blocks_of_part
-from counterpoise.data.images import AS_USUAL
+from counterpoise.data.images import AS_USUAL, cut_out, part_of
+from counterpoise.data.jpeg import Choose
 from counterpoise.data.labels import counts
 from counterpoise.decoding import Reading
 from counterpoise.errors import CorruptImage, DataError
@@ -73,6 +74,19 @@ class ImageSet(ABC):
     @abstractmethod
     def read(self, index: int) -> Tensor:
         """The image as uint8 [3, H, W]. Raises CorruptImage."""
+
+    def read_part(self, index: int, choose: Choose) -> tuple[Tensor, tuple[int, int]]:
+        """The part of the image that is chosen by its height and width, uint8 [3, H, W], in any order in memory.
+
+        A JPEG comes as much smaller as the choice allows. Raises CorruptImage.
+
+        Returns:
+            The part; height and width of the whole.
+        """
+        file = self.file(index)
+        if file is None:
+            return cut_out(self.read(index), choose)
+        return part_of(file, choose, self.name(index), self.reading)
 
     def read_mask(self, index: int) -> Tensor:
         """The mask as uint8 [H, W], as large as the image: classes, and IGNORE (255) where void.
@@ -285,6 +299,10 @@ class _Composed(ImageSet):
     def read(self, index: int) -> Tensor:
         part, inner = self._find(index)
         return part.read(inner)
+
+    def read_part(self, index: int, choose: Choose) -> tuple[Tensor, tuple[int, int]]:
+        part, inner = self._find(index)
+        return part.read_part(inner, choose)
 
     def read_mask(self, index: int) -> Tensor:
         part, inner = self._find(index)

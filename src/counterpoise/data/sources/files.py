@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from counterpoise.data.images import decode, header_size, to_tensor
+from counterpoise.data.images import header_size, pixels_of
 from counterpoise.data.sources.base import ImageSet
 
 
@@ -30,7 +30,7 @@ class FileSet(ImageSet):
         return os.fspath(self.root / self.files[index])
 
     def read(self, index: int) -> Tensor:
-        return to_tensor(decode(self.root / self.files[index], reading=self.reading))
+        return pixels_of(self.root / self.files[index], reading=self.reading)
 
     def file(self, index: int) -> Path:
         return self.root / self.files[index]

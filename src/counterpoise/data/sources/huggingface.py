@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from counterpoise import config
-from counterpoise.data.images import decode, header_size, to_tensor
+from counterpoise.data.images import header_size, pixels_of
 from counterpoise.data.sources.base import UNLABELED, ImageSet, Splits
 from counterpoise.data.sources.division import name_parts, split_by_fraction
 from counterpoise.data.sources.registry import register
@@ -48,7 +48,7 @@ class HuggingFaceSet(ImageSet):
         return f"{self._split} #{index}"
 
     def read(self, index: int) -> Tensor:
-        return to_tensor(decode(self._picture(index), self.name(index), self.reading))
+        return pixels_of(self._picture(index), self.name(index), self.reading)
 
     def file(self, index: int) -> bytes:
         return self._picture(index)
