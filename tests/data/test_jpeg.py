@@ -19,9 +19,8 @@ from PIL import Image, ImageCms
 from counterpoise import config, decoding
 from counterpoise.data import images, jpeg, views
 from counterpoise.data.jpeg import Part, whole
+from counterpoise.data.loader import TrainLoader
 from counterpoise.data.sources import FileSet
-from counterpoise.data.views import plan_views
-from counterpoise.data.workers import BatchPlan, ViewReader
 from counterpoise.decoding import Reading, Unreadable
 from counterpoise.errors import CorruptImage
 
@@ -168,12 +167,14 @@ def test_views_from_files_are_those_of_whole_pictures_in_planes(tmp_path: Path, 
     drawn(50, 60).save(tmp_path / "8.png")
     files = FileSet(tmp_path, sorted(path.name for path in tmp_path.iterdir()), torch.zeros(9), ["one"])
     strength = config.RandAugment(operations=1, magnitude=9)
-    plan = plan_views(config.Views(crop=crop, randaugment=strength), files, seed=5, size=32, fit=fit)
+    shown = config.Views(crop=crop, randaugment=strength)
+    loader = TrainLoader(files, shown, num_classes=1, batch_size=9, seed=5, size=32, workers=0, fit=fit)
+    plan = loader.plan
     planes = [images.to_tensor(decoding.read(files.file(index).read_bytes())) for index in range(9)]
     order = [3, 0, 8, 1, 2, 7, 6, 5, 4]
     words = views.crop_words(plan, 2, torch.tensor(order))
     framed = torch.stack([views.frame(plan, planes[index], row) for index, row in zip(order, words, strict=True)])
     expected = views.augment(plan, framed, views.draw(plan, 2, torch.tensor(order)))
-    made = ViewReader(files, plan, 1, "stop").make(BatchPlan(2, order, []))
-    assert torch.equal(made.images, expected)
-    assert made.images.is_contiguous()
+    (made,) = loader.views_of([torch.tensor(order)], 2)
+    assert torch.equal(made, expected)
+    assert made.is_contiguous()
