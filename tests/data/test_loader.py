@@ -344,7 +344,7 @@ SCRIPT = """
     noted = []
     default = signal.signal(signal.SIGINT, lambda *_: noted.append(True))
     slow = Subset(pixels, torch.arange(4000))
-    slow.read = lambda index: time.sleep(0.02) or pixels.read(index)
+    slow.read_part = lambda index, choose: time.sleep(0.02) or pixels.read_part(index, choose)
     batches = TrainLoader(slow, config.Views(crop="none"), workers=2, **options).epoch(0)
     next(batches)
     print(*(worker.pid for worker in multiprocessing.active_children()), flush=True)
