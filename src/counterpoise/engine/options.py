@@ -131,4 +131,9 @@ class Pack(Section):
         description="how many the training part is divided into, such as 64, or bytes of each, such as 512MB; default: "
         "256MiB",
     )
+    shuffle: bool = Field(
+        False,
+        description="write images in random order, for data.shuffle blocks; that is another order than the folder's, "
+        "and so another run",
+    )
     show: Show = False

@@ -39,4 +39,11 @@ def pack(data: RunLike, options: Pack) -> dict[str, Any]:
         pace[0].at(done)
 
     section = inputs.named_data(data)
-    return making.make(section, Path(options.out), shrinking=shrinking, shards=options.shards, tell=tell)
+    return making.make(
+        section,
+        Path(options.out),
+        shrinking=shrinking,
+        shards=options.shards,
+        shuffled=options.shuffle,
+        tell=tell,
+    )

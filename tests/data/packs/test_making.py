@@ -139,6 +139,18 @@ def test_images_are_made_smaller_and_never_larger(image_folder: Path, tmp_path: 
         assert tuple(train.read(index).shape) == (3, *train.extent(index))
 
 
+def test_images_in_random_order_are_the_same_images(image_folder: Path, tmp_path: Path) -> None:
+    counterpoise.pack(image_folder, out=tmp_path / "pack", shards=3, shuffle=True)
+    train, whole = (sources.load(config.Data(path=path)).train for path in (tmp_path / "pack", image_folder))
+    known = {whole.identity(index): int(whole.labels[index]) for index in range(24)}
+    assert {train.identity(index): int(train.labels[index]) for index in range(24)} == known
+    assert all(len(set(train.labels[first : first + 8].tolist())) > 1 for first in (0, 8, 16))
+    counterpoise.pack(tmp_path / "pack", out=tmp_path / "again", shards=2)
+    assert sources.load(config.Data(path=tmp_path / "again")).train.fingerprint() == train.fingerprint()
+    with pytest.raises(DataError, match="--shuffle differ"):
+        counterpoise.pack(image_folder, out=tmp_path / "pack", shards=3)
+
+
 def test_quality_without_a_size_is_refused(run: Run, image_folder: Path) -> None:
     code, _, said = run("pack", image_folder, "--out", "pack", "--quality", "80")
     assert (code, "give shorter (--shorter 256), too" in said) == (2, True)

@@ -13,13 +13,13 @@ import torch
 from filelock import FileLock, Timeout
 
 from counterpoise import config
-from counterpoise.data import sources
+from counterpoise.data import random, sources
 from counterpoise.data.packs import format as layout
 from counterpoise.data.packs.places import Folder, is_pack, read_pack
-from counterpoise.data.packs.reading import PackSet
+from counterpoise.data.packs.reading import PackSet, opened
 from counterpoise.data.packs.samples import Preparing, Sample, Shrinking, meaning_of
 from counterpoise.data.packs.tars import TarWriter
-from counterpoise.data.sources.base import ImageSet
+from counterpoise.data.sources.base import ImageSet, Subset
 from counterpoise.data.split_names import is_split_name
 from counterpoise.errors import ConfigError, CounterpoiseError, DataError
 from counterpoise.system.documents import read_json
@@ -36,6 +36,7 @@ def make(
     *,
     shrinking: Shrinking | None = None,
     shards: int | str | None = None,
+    shuffled: bool = False,
     tell: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Any]:
     """Write the set that a data section speaks of into a pack, or go on with it.
@@ -43,6 +44,7 @@ def make(
     Args:
         shrinking: how images are made smaller; None: files are copied as they are.
         shards: how many the training part is divided into, or how many bytes a shard has, such as 256MB.
+        shuffled: whether images are written in random order, which is then that of the set.
         tell: is told how many images of how many are packed.
 
     Returns:
@@ -56,10 +58,14 @@ def make(
     if data.unlabeled is not None:
         raise ConfigError("data.unlabeled is another set: pack each on its own.")
     parts, divided_as = _parts(data)
+    meaning = meaning_of(next(iter(parts.values())), shrinking is not None)
+    if shuffled:
+        parts = {name: part.subset(random.permutation(0, 0, len(part))) for name, part in parts.items()}
     samples, size = _bounds(shards, len(next(iter(parts.values()))))
     plan = {
         "images": {name: part.fingerprint() for name, part in parts.items()},
         "shards": samples or size,
+        "shuffled": shuffled,
         "shrunk": shrinking and shrinking.values(next(iter(parts.values())).reading),
     }
     out = expanded(out)
@@ -67,7 +73,7 @@ def make(
     try:
         with FileLock(out / LOCK, timeout=0):
             packing = _Packing(out, parts, plan, samples, size, shrinking, data.on_corrupt == "skip", tell)
-            return packing.facts(packing.pack(divided_as))
+            return packing.facts(packing.pack(divided_as, meaning))
     except Timeout:
         raise DataError(f"{out} is being packed by another process.") from None
 
@@ -90,7 +96,7 @@ class _Packing:
         self.samples, self.size, self.shrinking, self.skip, self.tell = samples, size, shrinking, skip, tell
         self.total, self.done, self.kept = sum(map(len, parts.values())), 0, 0
 
-    def pack(self, divided_as: tuple[str, ...]) -> layout.Pack:
+    def pack(self, divided_as: tuple[str, ...], meaning: layout.Meaning | None) -> layout.Pack:
         """The finished pack; shards that are there are kept."""
         if is_pack(self.out):
             found = read_pack(self.out)
@@ -109,7 +115,7 @@ class _Packing:
             classes=list(train.classes),
             divided_as=list(divided_as),
             parts=parts,
-            meaning=meaning_of(train, self.shrinking is not None),
+            meaning=meaning,
             shrunk=self.plan["shrunk"],
             made_from=self.plan,
         )
@@ -149,7 +155,7 @@ class _Packing:
             return
         there = there if isinstance(there, dict) else {}
         other = [key for key in self.plan if there.get(key) != self.plan[key]]
-        words = {"images": "images", "shards": "--shards", "shrunk": "--shorter or --quality"}
+        words = {"images": "images", "shards": "--shards", "shuffled": "--shuffle", "shrunk": "--shorter or --quality"}
         raise DataError(
             f"{self.out} {what}: {' and '.join(words[key] for key in other)} differ. Give another --out, or remove it."
         )
@@ -213,7 +219,7 @@ class _Packing:
     def _compare(self, pack: layout.Pack) -> None:
         """See that what was packed is what was to be packed."""
         for name, images in self.parts.items():
-            packed = PackSet(Folder(self.out), pack, name, "")
+            packed = opened(Folder(self.out), pack, name, "")
             same = len(packed) == len(images) and torch.equal(packed.labels, images.labels)
             if same and self.shrinking is None and _rests_on_files(images):
                 same = packed.fingerprint() == self.plan["images"][name]
@@ -304,7 +310,7 @@ def _whole(part: ImageSet) -> ImageSet:
 
 def _rests_on_files(images: ImageSet) -> bool:
     """Whether its fingerprint is of paths and sizes, as that of a pack is."""
-    return isinstance(images, sources.FileSet)
+    return isinstance(images.whole if isinstance(images, Subset) else images, sources.FileSet | PackSet)
 
 
 def _bounds(shards: int | str | None, images: int) -> tuple[int | None, int]:

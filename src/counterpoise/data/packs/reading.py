@@ -16,9 +16,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from counterpoise.data.images import decode, header_size, to_tensor
-from counterpoise.data.packs.format import RECORD, File, Names, Pack, Part, file_checksum, index_files, mapped
+from counterpoise.data.label_map import LabelMap
+from counterpoise.data.mask_file import MaskBytes
+from counterpoise.data.packs.format import RECORD, File, Meaning, Names, Pack, Part, file_checksum, index_files, mapped
 from counterpoise.data.packs.places import Place
-from counterpoise.data.sources.base import UNLABELED, ImageSet
+from counterpoise.data.sources.base import ImageSet
+from counterpoise.data.sources.masks_files import fitted, meaning
 from counterpoise.errors import CorruptImage, DataError
 
 CHECKED_BYTES = 2**28
@@ -61,6 +64,10 @@ class PackSet(ImageSet):
     def file(self, index: int) -> bytes:
         return self._images.content(index)
 
+    def packed_name(self, index: int) -> bytes:
+        """The path that an image had."""
+        return self._images.names.name(index)
+
     def read(self, index: int) -> Tensor:
         return to_tensor(decode(self.file(index), self.name(index), self.reading))
 
@@ -92,6 +99,56 @@ class PackSet(ImageSet):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         _, self._images = self._open()
+
+
+class PackedScenes(PackSet):
+    """The images of one part of a pack, with their masks."""
+
+    masked = True
+
+    def __init__(self, place: Place, pack: Pack, name: str, origin: str) -> None:
+        super().__init__(place, pack, name, origin)
+        assert pack.meaning is not None
+        self._label_map = label_map_of(pack.meaning, origin)
+        self._meaning = os.fsencode(meaning(self._label_map, pack.meaning.resize))
+
+    def _open(self) -> tuple[NDArray[np.int64], Table]:
+        self._masks = Table(self.place, self.pack, self.part, "masks")
+        return super()._open()
+
+    def mask_file(self, index: int) -> bytes:
+        return self._masks.content(index)
+
+    def packed_mask_name(self, index: int) -> bytes:
+        """The path that a mask had."""
+        return self._masks.names.name(index)
+
+    def read_mask(self, index: int) -> Tensor:
+        assert self.pack.meaning is not None
+        mask = MaskBytes(self.mask_file(index), self._masks.called(index))
+        size, resize = self.extent(index), self.pack.meaning.resize
+        return fitted(mask, self._label_map, self.reading, size, self.name(index), resize)
+
+    def identity(self, index: int) -> bytes:
+        return b" ".join((super().identity(index), self._masks.names.identity(index), self._meaning))
+
+    def identities(self, indices: Tensor) -> Iterator[bytes]:
+        return ImageSet.identities(self, indices)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in super().__getstate__().items() if key != "_masks"}
+
+
+def opened(place: Place, pack: Pack, name: str, origin: str) -> PackSet:
+    """The images of one part of a pack, as scenes where it has masks. Raises as `PackSet`."""
+    return (PackSet if pack.meaning is None else PackedScenes)(place, pack, name, origin)
+
+
+def label_map_of(kept: Meaning, file: str) -> LabelMap:
+    """What the values of a pack's masks mean; file: what errors call the list of classes."""
+    return LabelMap(
+        tuple(kept.names), tuple(kept.colors), frozenset(kept.void), kept.ignore, file, tuple(kept.given), kept.lossy
+    )
 
 
 class Table:
@@ -160,8 +217,3 @@ def _check_index(path: Path, expected: File | None) -> None:
         file_checksum(path) != expected.checksum
     ):
         raise DataError(f"Index file {path} is damaged: its bytes have changed. Pack the set again.")
-
-
-def labels_beyond(labels: NDArray[np.int64], classes: int) -> bool:
-    """Whether a label is of no class."""
-    return len(labels) > 0 and (int(labels.min()) < UNLABELED or int(labels.max()) >= classes)

@@ -17,9 +17,12 @@ from PIL import Image
 
 from counterpoise import decoding
 from counterpoise.data.images import extensions, header_size, reading_specification, skipping_advised, to_picture
+from counterpoise.data.mask_file import resized
 from counterpoise.data.packs.format import MOST, Meaning
-from counterpoise.data.sources.base import ImageSet
+from counterpoise.data.packs.reading import PackedScenes, PackSet
+from counterpoise.data.sources.base import IGNORE, ImageSet, Subset
 from counterpoise.data.sources.files import FileSet
+from counterpoise.data.sources.masks_files import MaskFiles
 from counterpoise.decoding import Reading
 from counterpoise.errors import CorruptImage, DataError, UnfitFileError
 from counterpoise.system.files import regular
@@ -89,13 +92,27 @@ class Preparing:
     @skipping_advised()
     def _sample(self, index: int) -> Sample:
         images = self._images
-        label = int(images.labels[index])
-        content = _content(images, index)
-        file = PackedFile(_name(images, index), _ending(images, index, content), content, _extent(content))
-        if self._shrinking is not None and not images.masked:
+        content = _content(images, index, images.file(index))
+        name = _name(images, index, content)
+        file = PackedFile(name, _ending(name, content), content, _extent(content))
+        if not images.masked:
+            if self._shrinking is not None:
+                with suppress(CorruptImage) if self._skip else nullcontext():
+                    file = _shrunk(images, index, file, self._shrinking)
+            return Sample({"images": file}, int(images.labels[index]) >= 0)
+        return Sample(self._scene(index, file), False)
+
+    def _scene(self, index: int, file: PackedFile) -> dict[str, PackedFile]:
+        images = self._images
+        content = _content(images, index, images.mask_file(index))
+        name = _mask_name(images, index)
+        mask = PackedFile(name, f"mask.{_ending(name, content)}", content, _extent(content))
+        if self._shrinking is not None:
+            # A mask that cannot be read would mean another thing among those that are written anew.
+            mask = _shrunk_mask(images, index, name, self._shrinking)
             with suppress(CorruptImage) if self._skip else nullcontext():
                 file = _shrunk(images, index, file, self._shrinking)
-        return Sample({"images": file}, label >= 0 and not images.masked)
+        return {"images": file, "masks": mask}
 
     def __enter__(self) -> Preparing:
         return self
@@ -106,13 +123,29 @@ class Preparing:
 
 def meaning_of(images: ImageSet, shrunk: bool) -> Meaning | None:
     """What the values of the masks mean; None where these are no scenes."""
-    if images.masked:
-        raise DataError("Scenes cannot be packed yet.")
-    return None
+    if not images.masked:
+        return None
+    whole = images.whole if isinstance(images, Subset) else images
+    if not isinstance(whole, MaskFiles | PackedScenes):
+        raise DataError(f"The scenes of {images.origin or 'this source'} lie in no files of their own: none to pack.")
+    if shrunk:
+        names = list(images.classes)
+        return Meaning(names=names, colors=[], void=[], ignore=IGNORE, given=[], lossy=False, resize=False)
+    if isinstance(whole, PackedScenes):
+        return whole.pack.meaning
+    of = whole.label_map
+    return Meaning(
+        names=list(of.names),
+        colors=list(of.colors),
+        void=sorted(of.void),
+        ignore=of.ignore,
+        given=list(of.given),
+        lossy=of.lossy,
+        resize=whole.resize,
+    )
 
 
-def _content(images: ImageSet, index: int) -> bytes:
-    file = images.file(index)
+def _content(images: ImageSet, index: int, file: Path | bytes | None) -> bytes:
     if file is None:
         raise DataError(
             f"{images.name(index)} lies in no image file: sets that are held in memory need no pack, and get none."
@@ -132,14 +165,29 @@ def read_whole(path: Path) -> bytes:
         raise DataError(f"{path} cannot be packed: {why}.") from None
 
 
-def _name(images: ImageSet, index: int) -> bytes:
+def _name(images: ImageSet, index: int, content: bytes) -> bytes:
     """The path within the set, as its fingerprint has it."""
-    return os.fsencode(images.files[index] if isinstance(images, FileSet) else images.name(index))
+    if isinstance(images, Subset):
+        return _name(*images.find(index), content)
+    if isinstance(images, FileSet):
+        return os.fsencode(images.files[index])
+    if isinstance(images, PackSet):
+        return images.packed_name(index)
+    return os.fsencode(images.name(index))
 
 
-def _ending(images: ImageSet, index: int, content: bytes) -> str:
+def _mask_name(images: ImageSet, index: int) -> bytes:
+    if isinstance(images, Subset):
+        return _mask_name(*images.find(index))
+    if isinstance(images, PackedScenes):
+        return images.packed_mask_name(index)
+    assert isinstance(images, MaskFiles)
+    return os.fsencode(images.mask_files[index])
+
+
+def _ending(name: bytes, content: bytes) -> str:
     """The ending of a name in the tar, as the readers of such tars know it."""
-    ending = PurePosixPath(images.name(index)).suffix.lower()
+    ending = PurePosixPath(os.fsdecode(name)).suffix.lower()
     if ending not in extensions():
         try:
             with decoding.opened(io.BytesIO(content), _ANY_SIZE) as image:
@@ -173,3 +221,11 @@ def _shrunk(images: ImageSet, index: int, file: PackedFile, shrinking: Shrinking
     written = io.BytesIO()
     picture.save(written, "JPEG", quality=shrinking.quality)
     return PackedFile(file.name, "jpg", written.getvalue(), size)
+
+
+def _shrunk_mask(images: ImageSet, index: int, name: bytes, shrinking: Shrinking) -> PackedFile:
+    """A gray PNG of classes, void 255, as large as its image becomes, by the nearest pixel."""
+    size = smaller(images.extent(index), shrinking.shorter)
+    written = io.BytesIO()
+    Image.fromarray(resized(images.read_mask(index), size).numpy()).save(written, "PNG")
+    return PackedFile(name, "mask.png", written.getvalue(), size)

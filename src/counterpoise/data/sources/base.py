@@ -289,39 +289,39 @@ class _Composed(ImageSet):
     """Images of other sets."""
 
     @abstractmethod
-    def _find(self, index: int) -> tuple[ImageSet, int]:
+    def find(self, index: int) -> tuple[ImageSet, int]:
         """The set that holds an image, and its index there."""
 
     def name(self, index: int) -> str:
-        part, inner = self._find(index)
+        part, inner = self.find(index)
         return part.name(inner)
 
     def read(self, index: int) -> Tensor:
-        part, inner = self._find(index)
+        part, inner = self.find(index)
         return part.read(inner)
 
     def read_part(self, index: int, choose: Choose) -> tuple[Tensor, tuple[int, int]]:
-        part, inner = self._find(index)
+        part, inner = self.find(index)
         return part.read_part(inner, choose)
 
     def read_mask(self, index: int) -> Tensor:
-        part, inner = self._find(index)
+        part, inner = self.find(index)
         return part.read_mask(inner)
 
     def file(self, index: int) -> Path | bytes | None:
-        part, inner = self._find(index)
+        part, inner = self.find(index)
         return part.file(inner)
 
     def mask_file(self, index: int) -> Path | bytes | None:
-        part, inner = self._find(index)
+        part, inner = self.find(index)
         return part.mask_file(inner)
 
     def extent(self, index: int) -> tuple[int, int]:
-        part, inner = self._find(index)
+        part, inner = self.find(index)
         return part.extent(inner)
 
     def identity(self, index: int) -> bytes:
-        part, inner = self._find(index)
+        part, inner = self.find(index)
         return part.identity(inner)
 
 
@@ -340,7 +340,7 @@ class Subset(_Composed):
         self.blocks = blocks_of_part(whole.blocks, indices)
         self._indices = indices.numpy()  # plain integers without a tensor for each
 
-    def _find(self, index: int) -> tuple[ImageSet, int]:
+    def find(self, index: int) -> tuple[ImageSet, int]:
         return self.whole, int(self._indices[index])
 
     def identities(self, indices: Tensor) -> Iterator[bytes]:
@@ -373,7 +373,7 @@ class Concatenation(_Composed):
         self.blocks = torch.cat(blocks) if len(blocks) == len(parts) else None
         self._ends = list(accumulate(len(part) for part in parts))
 
-    def _find(self, index: int) -> tuple[ImageSet, int]:
+    def find(self, index: int) -> tuple[ImageSet, int]:
         if not 0 <= index < len(self):
             raise IndexError(f"index {index} of {len(self)} images")
         part = bisect.bisect_right(self._ends, index)

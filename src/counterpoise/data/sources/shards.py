@@ -5,7 +5,7 @@ from __future__ import annotations
 from counterpoise import config
 from counterpoise.data.packs.format import Pack
 from counterpoise.data.packs.places import Folder, Place, is_pack, read_pack
-from counterpoise.data.packs.reading import PackSet
+from counterpoise.data.packs.reading import opened
 from counterpoise.data.sources.base import ImageSet, Splits
 from counterpoise.data.sources.division import split_by_fraction
 from counterpoise.data.sources.registry import register
@@ -41,7 +41,7 @@ def _splits(
         )
 
     def part(name: str) -> ImageSet:
-        return PackSet(place, pack, name, f"{name} of {where}")
+        return opened(place, pack, name, f"{name} of {where}")
 
     if halves.val is None:
         whole = part(halves.train)
