@@ -10,7 +10,7 @@ import pytest
 
 from counterpoise.data.stages import Stages
 from counterpoise.data.workers import worker_count
-from counterpoise.engine.waiting import advice, merged, shares
+from counterpoise.engine.waiting import advice, merged, readers_in_words, shares
 from counterpoise.pages.report.page import render
 from counterpoise.system import machine
 
@@ -38,8 +38,20 @@ def test_waiting_counts_where_a_device_had_nothing_to_do() -> None:
 @pytest.mark.parametrize(
     ("steps", "reading", "workers", "cores", "told"),
     [
-        ({"pictures": 4, "student": 6}, {"decoding": 12}, 1, 8, "waits for pictures 40% of the time: data.workers 3."),
-        ({"pictures": 4, "student": 6}, {"decoding": 9, "reading": 1}, 2, 2, "40% of the time: keep smaller pictures"),
+        (
+            {"pictures": 4, "student": 6},
+            {"decoding": 12},
+            1,
+            8,
+            "pictures 40% of the time: data.workers 3, or write",
+        ),
+        (
+            {"pictures": 4, "student": 6},
+            {"decoding": 9, "reading": 1},
+            2,
+            2,
+            "40% of the time: write the set once",
+        ),
         ({"pictures": 4, "student": 6}, {"decoding": 1, "reading": 9}, 2, 2, "put the files on a faster disk"),
         ({"pictures": 0.3, "store": 4, "student": 6}, {}, 2, 2, "waits for the teacher store 39% of the time"),
         ({"pictures": 0.1, "teacher": 6, "student": 4}, {}, 2, 2, "counterpoise record"),
@@ -50,6 +62,15 @@ def test_advice_names_what_is_waited_for_and_what_would_help(
     steps: dict[str, float], reading: dict[str, float], workers: int, cores: int, told: str
 ) -> None:
     assert told in advice(steps, reading, workers, cores)
+
+
+def test_it_is_told_what_those_who_read_did_and_how_long_they_waited_for_steps() -> None:
+    steps, reading = {"pictures": 1.0, "student": 9.0}, {"decoding": 8.0, "views": 2.0}
+    assert readers_in_words(steps, {"workers": 2, **reading}) == (
+        "2 reading processes: 50% waiting, 40% decoding, 10% views"
+    )
+    assert readers_in_words(steps, {"workers": 0, **reading}) == "pictures: 80% decoding, 20% views"
+    assert readers_in_words(steps, {}) == ""  # as runs of earlier versions
 
 
 def test_workers_are_the_cores_of_this_process_and_no_more_than_batches(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,4 +100,9 @@ def test_a_run_says_where_its_time_went(run: Run, image_folder: Path, tmp_path: 
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert "waits for pictures" in summary["advice"] == lines[-1]["advice"]
     assert sum(shares(summary["stages"]).values()) == pytest.approx(100)
-    assert "Time of the steps: " in render([tmp_path / "run"])
+    readers = [line["readers"] for line in lines if line["kind"] == "epoch"]
+    assert all({"workers", "reading", "decoding", "views"} == set(told) for told in (*readers, summary["readers"]))
+    assert {told["workers"] for told in readers} == {float(workers)}
+    page = render([tmp_path / "run"])
+    assert "Time of the steps: " in page
+    assert ("2 reading processes: " if workers == "2" else "Pictures: ") in page

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,6 +53,7 @@ class Epochs(ABC):
         corrupt: names of the corrupt images seen so far.
         workers: processes that read.
         seconds: what those who read have spent on the batches given so far, by stage.
+        copying: what batches are copied to the device within, to measure it.
 
     Raises:
         ConfigError: no step fits in an epoch, or a process would have no sample in some step.
@@ -80,6 +82,7 @@ class Epochs(ABC):
         self.corrupt = list(images.corrupt)
         self.workers = 0
         self.seconds: Counter[str] = Counter()
+        self.copying: Callable[[], AbstractContextManager[None]] = nullcontext
 
     @abstractmethod
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
@@ -144,7 +147,8 @@ class Epochs(ABC):
         self._plans.next = _planned(self.order, epoch, self._shares(steps), mixes)
         for item, (_, _, total) in zip(read_batches(self._reader, self.corrupt), self._shares(steps), strict=True):
             self.seconds.update(item.seconds)
-            images, target = (value.to(self.device, non_blocking=True) for value in (item.images, item.target))
+            with self.copying():
+                images, target = (value.to(self.device, non_blocking=True) for value in (item.images, item.target))
             # Masks travel as bytes and count as labels do.
             yield Batch(images, target.long() if target.dtype == torch.uint8 else target, item.indices, total)
 

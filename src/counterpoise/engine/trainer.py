@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from counterpoise.engine.processes import Processes, errors_explained
 from counterpoise.engine.progress import Display, in_words, tell
 from counterpoise.engine.run_folder import RunFolder
 from counterpoise.engine.step import Optimization
-from counterpoise.engine.waiting import StepClock, advice
+from counterpoise.engine.waiting import StepClock, Times, advice
 from counterpoise.errors import DivergedError, Interrupted
 from counterpoise.objectives.composite import answers_by_sigmoid
 from counterpoise.objectives.kernels.compiling import Compiler
@@ -59,6 +59,7 @@ class Result:
     note: str = ""  # what a person should know of this call, such as that nothing was done
     compile_seconds: float = 0.0
     stages: dict[str, float] = field(default_factory=dict)  # seconds of this call's steps, by who was waited for
+    readers: dict[str, float] = field(default_factory=dict)  # processes that read, and their seconds by stage
     advice: str = ""
 
 
@@ -85,8 +86,7 @@ class Trainer:
         self.compiler = parts.objective.compiler = Compiler()
         self.started = self.saved_at = time.perf_counter()
         self.clock = StepClock(processes.device)
-        self.stages: Counter[str] = Counter()
-        self.evaluated_stages: Counter[str] = Counter()  # since the last evaluation
+        self.times, self.evaluated_times = Times(), Times()  # of this sitting, and since the last evaluation
         self.begun_at = 0  # the step that this sitting begins with
         self.writer: Any = None
         self.gauge: EvaluationGauge | None = None
@@ -203,6 +203,7 @@ class Trainer:
         return None
 
     def _batches(self, epoch: int, first: int) -> Iterator[tuple[Batch, Read | None]]:
+        self.parts.train.copying = partial(self.clock.working, "copy")
         batches = self.clock.waiting("pictures", self.parts.train.epoch(epoch, first))
         if self.parts.stored is None:
             return ((batch, None) for batch in batches)
@@ -237,25 +238,25 @@ class Trainer:
             "learning_rate": self.optimization.rate,
             **({"moving": moving} if (moving := self.parts.objective.moving()) else {}),
             "images_per_second": speed,
-            "stages": self._taken(),
+            **self._taken(),
         }
         self._log(line)
         while self.notes:
             display.line(self.notes.pop(0))
         display.step(self.progress.step, f"{epoch + 1}/{self.run.train.epochs}", speed, terms)
 
-    def _taken(self) -> dict[str, float]:
+    def _taken(self) -> dict[str, dict[str, float]]:
         """Seconds by stage since this was last asked for, of this process; they are added up, too."""
-        seconds = self.clock.taken()
-        self.stages.update(seconds)
-        self.evaluated_stages.update(seconds)
-        return _rounded(seconds)
+        times = Times(self.clock.taken(), dict(self.parts.train.seconds))
+        self.parts.train.seconds.clear()
+        for sums in (self.times, self.evaluated_times):
+            sums.add(times)
+        return times.told(self.parts.train.workers)
 
     @property
     def advice(self) -> str:
         """What the steps waited for most so far, and what would help."""
-        train = self.parts.train
-        return advice(self.stages, train.seconds, train.workers, machine.cores())
+        return advice(self.times.steps, self.times.reading, self.parts.train.workers, machine.cores())
 
     def _evaluate(self, epoch: int, display: Display) -> None:
         """Score the student as it would be shipped; keep it where it is the best so far."""
@@ -274,8 +275,9 @@ class Trainer:
                 self.folder.best.parent.mkdir(exist_ok=True)
                 write_tensors(self.folder.best, self.optimization.shipped_weights(), {"format": "pt"})
         line = {"kind": "epoch", "step": progress.step, "epoch": epoch, "terms": terms, "val": scores}
-        told = {"stages": _rounded(self.evaluated_stages), **({"advice": self.advice} if self.advice else {})}
-        self.evaluated_stages.clear()
+        told: dict[str, Any] = self.evaluated_times.told(parts.train.workers)
+        told |= {"advice": self.advice} if self.advice else {}
+        self.evaluated_times = Times()
         self._log({**line, **({"gauge": gauge} if gauge else {}), **told})
         best = progress.best.get(headline, float("nan"))
         display.line(
@@ -357,7 +359,3 @@ class Trainer:
         now = time.perf_counter()
         self.progress.train_seconds += now - since
         return now
-
-
-def _rounded(seconds: Mapping[str, float]) -> dict[str, float]:
-    return {stage: round(value, 4) for stage, value in seconds.items()}

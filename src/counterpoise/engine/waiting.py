@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import torch
@@ -18,6 +19,27 @@ WAITS = 0.1
 """Part of the time from which on waiting is worth a word."""
 BUSY = 0.5
 """Part of the time from which on a teacher is worth recording."""
+
+
+@dataclass
+class Times:
+    """Seconds of steps by stage, and of those who read for them."""
+
+    steps: dict[str, float] = field(default_factory=dict)
+    reading: dict[str, float] = field(default_factory=dict)
+
+    def add(self, more: Times) -> None:
+        """Count these, too."""
+        for sums, seconds in ((self.steps, more.steps), (self.reading, more.reading)):
+            for stage, value in seconds.items():
+                sums[stage] = sums.get(stage, 0.0) + value
+
+    def told(self, workers: int) -> dict[str, dict[str, float]]:
+        """As the log has them; `workers`: how many processes read."""
+        steps, reading = (
+            {stage: round(value, 4) for stage, value in part.items()} for part in (self.steps, self.reading)
+        )
+        return {"stages": steps, **({"readers": {"workers": float(workers), **reading}} if reading else {})}
 
 
 class StepClock:
@@ -91,6 +113,23 @@ def shares(seconds: Mapping[str, float]) -> dict[str, float]:
     }
 
 
+def readers_in_words(stages: Mapping[str, float], readers: Mapping[str, float]) -> str:
+    """What those who read did meanwhile, and how long they waited for the steps; empty where nobody read.
+
+    Args:
+        stages: seconds of the steps.
+        readers: `workers`, how many processes read, and their seconds by stage.
+    """
+    spent = {stage: seconds for stage, seconds in readers.items() if stage != "workers"}
+    count, work = int(readers.get("workers", 0)), sum(spent.values())
+    if work <= 0:
+        return ""
+    if count:
+        spent["waiting"] = max(0.0, count * sum(stages.values()) - work)
+    parts = ", ".join(f"{share:.0f}% {stage}" for stage, share in shares(spent).items() if share >= 0.5)
+    return f"{f'{count} reading process' + 'es' * (count > 1) if count else 'pictures'}: {parts}"
+
+
 def advice(steps: Mapping[str, float], reading: Mapping[str, float], workers: int, cores: int) -> str:
     """One sentence: what the steps wait for, and what would help.
 
@@ -115,11 +154,12 @@ def advice(steps: Mapping[str, float], reading: Mapping[str, float], workers: in
 def _faster(steps: Mapping[str, float], reading: Mapping[str, float], workers: int, cores: int) -> str:
     work, free = sum(reading.values()), sum(steps.values()) - steps.get("pictures", 0.0)
     needed = math.ceil(1.1 * work / free) if free > 0 else cores
-    if work and workers < min(needed, cores):
-        return f"data.workers {min(needed, cores)}"
     slowest = max(reading, key=lambda stage: reading[stage], default="")
-    return {
+    helped = {
         "reading": "put the files on a faster disk",
-        "decoding": "keep smaller pictures, of about the size that is shown",
+        "decoding": "write the set once with smaller pictures (counterpoise pack)",
         "views": "leave out augmentations, or use a machine with more cores",
     }.get(slowest, "use a machine with more cores")
+    if not work or workers >= min(needed, cores):
+        return helped
+    return f"data.workers {min(needed, cores)}" + (f", or {helped}" if slowest == "decoding" else "")

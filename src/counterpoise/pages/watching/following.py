@@ -37,6 +37,7 @@ class State:
         step, epoch: the last one that is known, epochs counted from 1.
         steps_per_epoch: None until the first epoch has ended.
         stages: seconds of the last logged steps, by what was waited for or worked on.
+        readers: how many processes read for them (`workers`), and their seconds by stage.
         advice: what the run says would help.
         damaged: lines that could not be read.
     """
@@ -50,6 +51,7 @@ class State:
     finished: bool = False
     silent_seconds: float = 0.0
     stages: dict[str, float] = field(default_factory=dict)
+    readers: dict[str, float] = field(default_factory=dict)
     advice: str = ""
     damaged: int = 0
 
@@ -190,6 +192,7 @@ class Follower:
     def _take_stages(self, values: dict[str, Any]) -> None:
         if values.get("stages"):
             self.state.stages = {str(name): float(value) for name, value in values["stages"].items()}
+            self.state.readers = {str(name): float(value) for name, value in values.get("readers", {}).items()}
 
 
 def _modified(path: Path) -> float:

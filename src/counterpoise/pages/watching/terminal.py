@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from counterpoise.engine.progress import duration
-from counterpoise.engine.waiting import shares
+from counterpoise.engine.waiting import readers_in_words, shares
 from counterpoise.pages.watching.following import Follower, Point, State
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
@@ -47,6 +47,8 @@ def picture(state: State, name: str, width: int) -> RenderableType:
     if state.stages:
         spent = "  ".join(f"{share:.0f}% {stage}" for stage, share in shares(state.stages).items() if share >= 0.5)
         parts.append(Text(f"time: {spent}"))
+        if read := readers_in_words(state.stages, state.readers):
+            parts.append(Text(read))
     if state.advice:
         parts.append(Text(state.advice))
     if state.damaged:
