@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 import simplejpeg
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
@@ -178,3 +179,81 @@ def test_views_from_files_are_those_of_whole_pictures_in_planes(tmp_path: Path, 
     (made,) = loader.views_of([torch.tensor(order)], 2)
     assert torch.equal(made, expected)
     assert made.is_contiguous()
+
+
+def plan_of(files: FileSet, crop: Any, fit: Any, edge: int = 32, decode: Any = "scaled") -> views.ViewPlan:
+    return views.plan_views(config.Views(crop=crop, decode=decode), files, seed=5, size=edge, fit=fit)
+
+
+@settings(max_examples=EXAMPLES // 2, derandomize=EXAMPLES == 60)
+@given(files(), st.sampled_from(jpeg.SMALLER))
+def test_smaller_pixels_are_those_of_pillows_draft(made: tuple[bytes, bool], smaller: int) -> None:
+    content, plain = made
+    try:
+        image = Image.open(io.BytesIO(content))
+    except (OSError, SyntaxError):
+        assume(False)
+    width, height = image.size
+    assume(min(width, height) >= 2 * smaller)
+    found = jpeg.decode(content, Reading(), lambda height, width: Part(0, 0, height, width, smaller))
+    assert found is not None or not plain
+    if found is None:
+        return
+    image.draft(None, (width // smaller, height // smaller))
+    image = image.convert("RGB").crop((0, 0, *((2 * side + smaller) // (2 * smaller) for side in (width, height))))
+    assert np.array_equal(found[0], np.asarray(decoding.upright(image)))
+
+
+@given(
+    st.tuples(*[st.integers(1, 3000)] * 2),
+    st.integers(0, 1000),
+    st.sampled_from(("resized", "pad", "none")),
+    st.sampled_from(("crop", "squash", "pad")),
+)
+@settings(max_examples=100, derandomize=True)
+def test_photos_are_decoded_at_the_smallest_size_of_at_least_twice_the_view(
+    extent: tuple[int, int], index: int, crop: Any, fit: Any
+) -> None:
+    plan = views.plan_views(config.Views(crop=crop, decode="scaled"), a_set(), seed=5, size=32, fit=fit)
+    words = views.crop_words(plan, 0, torch.tensor([index]))[0]
+    part = views.part(plan, words, *extent)
+    assert part[:4] == views.part(replace(plan, decode="exact"), words, *extent)[:4]
+    shown = {"crop": (32, 32), "squash": (32, 32), "pad": tuple(max(1, round(32 * s / max(extent))) for s in extent)}
+    high, wide = shown[fit]
+    if crop != "resized" and fit == "crop":  # the shorter side is what counts, and both shrink alike
+        fits = [many for many in (1, 2, 4, 8) if min(extent) >= 2 * many * 32]
+    else:
+        fits = [many for many in (1, 2, 4, 8) if part.height >= 2 * many * high and part.width >= 2 * many * wide]
+    assert part.smaller == max(fits, default=1)
+
+
+def a_set() -> FileSet:
+    return FileSet(Path(), ["one.jpg"], torch.zeros(1), ["one"])
+
+
+@pytest.mark.parametrize("kind", ["RGB", "CMYK"])
+@pytest.mark.parametrize(
+    ("crop", "fit"), [("resized", "crop"), ("resized", "pad"), ("none", "crop"), ("pad", "squash")]
+)
+def test_views_of_large_photos_decoded_smaller_look_alike(tmp_path: Path, kind: str, crop: Any, fit: Any) -> None:
+    rows, columns = np.mgrid[:301, :419] / 40
+    slopes = np.stack([128 + 90 * np.sin(rows), 128 + 90 * np.cos(columns), 128 + 60 * np.sin(rows + columns)], -1)
+    for number in range(8):
+        picture = Image.fromarray(slopes.astype(np.uint8)).convert(kind)
+        picture.save(tmp_path / f"{number}.jpg", quality=95, exif=turned(number + 1))
+    photos = FileSet(tmp_path, sorted(path.name for path in tmp_path.iterdir()), torch.zeros(8), ["one"])
+    made = {}
+    for decode in ("exact", "scaled"):
+        shown = config.Views(crop=crop, decode=decode, scale=(0.3, 1.0))
+        loader = TrainLoader(photos, shown, num_classes=1, batch_size=8, seed=5, size=24, workers=0, fit=fit)
+        (made[decode],) = loader.views_of([torch.arange(8)], 1)
+    difference = (made["exact"].float() - made["scaled"].float()).abs()
+    assert 0 < difference.mean() < 1.5
+    assert difference.amax() < 16
+
+
+def test_how_photos_are_decoded_is_part_of_the_views_unless_it_is_as_ever() -> None:
+    exact, scaled = (plan_of(a_set(), "resized", "crop", decode=decode) for decode in ("exact", "scaled"))
+    assert "decode" not in views.view_specification(exact)
+    assert views.view_specification(scaled) == {**views.view_specification(exact), "decode": "scaled"}
+    assert "decoded smaller" in views.words(scaled)

@@ -83,6 +83,11 @@ class Views(Section):
     scale: tuple[float, float] = Field((0.08, 1.0), description="share of the area kept by crop resized")
     ratio: tuple[float, float] = Field((3 / 4, 4 / 3), description="aspect ratios of crop resized")
     flip: bool = Field(True, description="mirror half of the views")
+    decode: Literal["exact", "scaled"] = Field(
+        "exact",
+        description="exact: every pixel of a photo is decoded; scaled: a JPEG that is much larger than its view needs "
+        "is decoded at 1/2, 1/4 or 1/8 of its size, still at least twice that of the view; evaluation is always exact",
+    )
     randaugment: RandAugment | None = Field(None, description="RandAugment; none when left out")
     mixup: float = Field(0.0, ge=0.0, description="alpha of mixup's Beta(alpha, alpha); 0 is off")
     cutmix: float = Field(0.0, ge=0.0, description="alpha of cutmix's Beta(alpha, alpha); 0 is off")

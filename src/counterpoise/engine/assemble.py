@@ -108,12 +108,18 @@ def assemble(
 
 
 def load_data(run: config.Run, task: tasks.Task, given: Splits | None) -> tuple[Splits, ImageSet, ImageSet]:
-    """Both halves as their source gives them, and each decoded into memory where it fits."""
+    """Both halves as their source gives them, and each decoded into memory where it fits.
+
+    What is decoded for each view, at a size of its own, stays in its files.
+    """
     splits = given if given is not None else sources.load(run.data)
     for part in splits:
         task.check(part)
     limit = int(run.data.memory_limit_gb * 1e9)
-    train, val = (sources.in_memory(part, limit, run.data.on_corrupt) for part in splits)
+    val = sources.in_memory(splits.val, limit, run.data.on_corrupt)
+    if run.data.views.decode == "scaled":
+        return splits, splits.train, val
+    train = sources.in_memory(splits.train, limit, run.data.on_corrupt)
     return splits, train, val
 
 

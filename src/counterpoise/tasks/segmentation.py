@@ -210,6 +210,8 @@ class Segmentation(Task):
     def ready(self, student: VisionModel, run: config.Run) -> None:
         if run.data.fit != "crop":
             raise ConfigError(f"data.fit is for one answer a picture: scenes are shown whole, got {run.data.fit}.")
+        if run.data.views.decode != "exact":
+            raise ConfigError("data.views.decode: scaled is for photos without masks: scenes are decoded in full.")
         student.scenes = SceneView(run.data.scenes.reduction, run.data.scenes.window)
 
     def decide(self, run: config.Run, images: ImageSet, models: Sequence[VisionModel]) -> config.Run:
