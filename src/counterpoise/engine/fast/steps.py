@@ -114,7 +114,7 @@ class FastSteps:
         elif self.live is not None:
             teacher = self.live(images, self.optimization.objective.teacher_features)
         total, terms = self.optimization.loss(images, teacher, target)
-        self.optimization.backward(total)
+        total.backward()
         self.optimization.update()
         values = torch.stack([value.detach() for value in terms.values()])
         if self._values is None:
