@@ -1,8 +1,8 @@
 """From a picture file to the pixels that a network takes, by numpy and Pillow alone.
 
-The one place where a picture becomes pixels, so that a photo turned on its side, a palette, a cut-out or a 16-bit scan
-means the same in training, evaluation and prediction: data/images.py makes tensors of it, and the run.py beside an
-export holds the text of this file.
+The one place that says what pixels a picture becomes, so that a photo turned on its side, a palette, a cut-out or a
+16-bit scan means the same in training, evaluation and prediction: data/images.py makes tensors of it, data/jpeg.py
+comes to the same pixels of plain JPEGs faster, and the run.py beside an export holds the text of this file.
 """
 
 from __future__ import annotations

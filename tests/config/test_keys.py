@@ -57,6 +57,7 @@ def test_every_module_makes_numbers_or_tells_of_them() -> None:
         ("teacher.store", "logits", True, False),
         ("train.epochs", 7, False, False),
         ("data.views.crop", "none", False, False),
+        ("data.views.decode", "scaled", False, False),
         ("data.options", {"sub": 1}, False, False),
     ],
 )

@@ -37,6 +37,7 @@ from counterpoise.errors import ConfigError
         ({"objective": {"": {}}}, "must not be empty or hold a dot, got ''"),
         ({"train": 3}, "train: input should be a mapping of keys such as 'epochs', got 3"),
         ({"train": {"channels_last": "x"}}, "train.channels_last: input should be a valid boolean"),
+        ({"data": {"workers": 300}}, "data.workers: input should be less than or equal to 256, or 'auto', got 300"),
         ({"seed": -1}, "seed"),
     ],
 )

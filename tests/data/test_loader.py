@@ -107,7 +107,7 @@ def test_starting_at_a_step_gives_exactly_the_remaining_batches(views, place, mo
 def test_earlier_images_are_not_decoded_where_an_epoch_starts_late():
     pixels = on_disk(array_set(40))
     read = []
-    pixels.read = lambda index: read.append(index) or pixels.whole.read(index)
+    pixels.read_part = lambda index, choose: read.append(index) or pixels.whole.read_part(index, choose)
     list(train(pixels).epoch(0, 3))
     assert sorted(read) == sorted(random.permutation(11, 0, 40)[24:].tolist())
 
@@ -344,7 +344,7 @@ SCRIPT = """
     noted = []
     default = signal.signal(signal.SIGINT, lambda *_: noted.append(True))
     slow = Subset(pixels, torch.arange(4000))
-    slow.read = lambda index: time.sleep(0.02) or pixels.read(index)
+    slow.read_part = lambda index, choose: time.sleep(0.02) or pixels.read_part(index, choose)
     batches = TrainLoader(slow, config.Views(crop="none"), workers=2, **options).epoch(0)
     next(batches)
     print(*(worker.pid for worker in multiprocessing.active_children()), flush=True)

@@ -18,6 +18,7 @@ from torch import Tensor
 from counterpoise import config
 from counterpoise.config import keys
 from counterpoise.data import mixing, noticing, order, random
+from counterpoise.data.jpeg import Choose
 from counterpoise.data.loader import TrainLoader
 from counterpoise.data.order import BlockOrder, FullOrder, Order, plan_order
 from counterpoise.data.scene_loader import SceneLoader
@@ -218,14 +219,14 @@ def test_the_order_belongs_to_views_where_samples_are_mixed_alone() -> None:
 def test_a_corrupt_image_is_replaced_by_one_with_its_own_partner() -> None:
     made = loader(False, on_corrupt="skip")
     images = made.images
-    reading = images.read
+    reading = images.read_part
 
-    def read(index: int) -> Tensor:
+    def read_part(index: int, choose: Choose) -> tuple[Tensor, tuple[int, int]]:
         if index == 20:
             raise CorruptImage("20", "broken")
-        return reading(index)
+        return reading(index, choose)
 
-    images.read = read  # type: ignore[method-assign]
+    images.read_part = read_part  # type: ignore[method-assign]
     shown, _, indices = joined(made.epoch(0))
     twice = (indices == 21).nonzero().flatten()
     assert len(twice) == 2
@@ -314,6 +315,7 @@ LARGE = r"""
 import re, sys, time
 import torch
 from counterpoise import config
+from counterpoise.data.jpeg import Choose
 from counterpoise.data.loader import TrainLoader
 from counterpoise.data.order import plan_order
 from counterpoise.data.sources.base import ImageSet

@@ -18,14 +18,14 @@ SHAPES = ("circle", "square", "stripes")
 Draw = Callable[..., Image.Image]
 
 
-def photos(draw: Draw, root: Path, *sizes: tuple[int, int]) -> Path:
+def photos(draw: Draw, root: Path, *sizes: tuple[int, int], ending: str = "png") -> Path:
     """Three classes of 8 training and 4 other pictures, of these sizes in turn."""
     for half, count in (("train", 8), ("val", 4)):
         for shape in SHAPES:
             (root / half / shape).mkdir(parents=True)
             for number in range(count):
                 picture = draw(shape, 100 * (half == "val") + number, sizes[number % len(sizes)])
-                picture.save(root / half / shape / f"{number}.png")
+                picture.save(root / half / shape / f"{number}.{ending}")
     return root
 
 
@@ -96,6 +96,30 @@ def test_a_run_is_the_same_wherever_its_pixels_are_kept(
         del kept["data"]["memory_limit_gb"]
         results.append((kept | {"out": None}, (result.folder / "student/model.safetensors").read_bytes(), result.last))
     assert results[0] == results[1]
+
+
+def test_photos_decoded_smaller_make_another_run_which_is_the_same_wherever_they_lie(
+    tmp_path: Path, make_picture: Draw
+) -> None:
+    folder = photos(make_picture, tmp_path / "data", (180, 140), ending="jpg")
+    counterpoise.pack(folder, out=tmp_path / "pack")
+    results = []
+    for data, decode, limit, workers in (
+        (folder, "exact", 2.0, 0),
+        (folder, "scaled", 2.0, 0),
+        (folder, "scaled", 0.0, 2),
+        (tmp_path / "pack", "scaled", 2.0, 1),
+    ):
+        views = {"crop": "resized", "scale": (0.5, 1.0), "decode": decode}
+        changed = {"memory_limit_gb": limit, "workers": workers, "size": 20, "views": views}
+        run = values(tmp_path / f"run-{len(results)}", data, data=changed)
+        results.append((counterpoise.train(run).folder / "student/model.safetensors").read_bytes())
+    exact, *scaled = results
+    assert scaled[0] == scaled[1] == scaled[2] != exact
+    begin(run | {"out": tmp_path / "begun"})
+    other = config.merge(run, {"out": tmp_path / "begun", "data": {"views": {"decode": "exact"}}})
+    with pytest.raises(RunError, match=r"data.views.decode: 'scaled' there, 'exact' given"):
+        counterpoise.train(other, resume=True)
 
 
 def test_what_was_decided_is_what_a_run_goes_on_with(tmp_path: Path, make_picture: Draw) -> None:

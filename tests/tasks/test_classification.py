@@ -144,6 +144,12 @@ def test_scenes_are_shown_whole_so_fit_is_refused() -> None:
         tasks.get(run.task).ready(catalog.build("cifar/resnet8", num_classes=2), run)
 
 
+def test_scenes_are_decoded_in_full_so_scaled_decoding_is_refused() -> None:
+    run = config.resolve({"task": "segmentation", "data": {"source": "digit_scenes", "views": {"decode": "scaled"}}})
+    with pytest.raises(ConfigError, match=r"data\.views\.decode: scaled is for photos without masks"):
+        tasks.get(run.task).ready(catalog.build("cifar/resnet8", num_classes=2), run)
+
+
 @pytest.mark.parametrize("name", ["overlays", "base", "clasification"])
 def test_what_is_no_task_is_refused_with_those_that_are(name: str) -> None:
     with pytest.raises(ConfigError, match=f"Task '{name}' is unknown.*classification, segmentation"):

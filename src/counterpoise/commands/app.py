@@ -18,6 +18,7 @@ from counterpoise.commands import (
     fit,
     flags,
     listing,
+    pack,
     pages,
     store,
     train,
@@ -37,8 +38,8 @@ app = App(
 app.command(store.app)
 for verb in (
     compare.compare, compare.search, deploy.export, deploy.finetune, deploy.verify, deploy.push, deploy.measure,
-    fit.fit, demo.demo, train.train, train.distill, store.record, answers.evaluate, answers.check, answers.gauge,
-    answers.predict, pages.report, pages.watch,
+    fit.fit, demo.demo, pack.pack, train.train, train.distill, store.record, answers.evaluate, answers.check,
+    answers.gauge, answers.predict, pages.report, pages.watch,
 ):  # fmt: skip
     app.command(verb)
 app.command(pages.try_, name="try")

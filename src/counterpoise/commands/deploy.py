@@ -31,17 +31,17 @@ def export(student: Path, /, *, options: Annotated[Export, EACH], json: bool = F
 
 
 def verify(what: Path, /, *, options: Annotated[Verify | None, EACH] = None, json: bool = False) -> None:
-    """Check an export or a student again, such as on the machine that received it: hashes and answers.
+    """Check an export, a student or a pack again, such as on the machine that received it: hashes and answers.
 
     Args:
-        what: export folder, student folder, or a run's folder
+        what: export folder, student folder, a run's folder, or a pack
         json: print what was found as JSON
     """
-    from counterpoise.commands.tables import verify_table
+    from counterpoise.commands.tables import facts_table, verify_table
     from counterpoise.deploy.verify import verify as run
 
     result = run(what, **flags.given(options), show=True)
-    flags.show(result, json, lambda: verify_table(result))
+    flags.show(result, json, lambda: facts_table(result) if "pack" in result else verify_table(result))
 
 
 def finetune(student: Path, /, *, options: Annotated[Finetune, EACH], json: bool = False, quiet: bool = False) -> None:

@@ -53,6 +53,8 @@ def result_table(result: dict[str, Any]) -> Iterator[Any]:
         f"{result['parameters']:,} parameters, {result['bytes']:,} bytes, {result['seconds']:.1f} s, "
         f"{result['images_per_second']:,.0f} images/s"
     )
+    if result.get("advice"):
+        yield Text(result["advice"])
     if result["corrupt"]:
         yield f"{result['corrupt']} images could not be read and were left out: see {result['folder']}/summary.json"
     yield f"Student: {result['folder']}/student"

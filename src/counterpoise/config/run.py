@@ -83,6 +83,11 @@ class Views(Section):
     scale: tuple[float, float] = Field((0.08, 1.0), description="share of the area kept by crop resized")
     ratio: tuple[float, float] = Field((3 / 4, 4 / 3), description="aspect ratios of crop resized")
     flip: bool = Field(True, description="mirror half of the views")
+    decode: Literal["exact", "scaled"] = Field(
+        "exact",
+        description="exact: every pixel of a photo is decoded; scaled: a JPEG that is much larger than its view needs "
+        "is decoded at 1/2, 1/4 or 1/8 of its size, still at least twice that of the view; evaluation is always exact",
+    )
     randaugment: RandAugment | None = Field(None, description="RandAugment; none when left out")
     mixup: float = Field(0.0, ge=0.0, description="alpha of mixup's Beta(alpha, alpha); 0 is off")
     cutmix: float = Field(0.0, ge=0.0, description="alpha of cutmix's Beta(alpha, alpha); 0 is off")
@@ -175,7 +180,11 @@ class Data(Section):
     memory_limit_gb: float = Field(
         2.0, ge=0.0, allow_inf_nan=False, description="images of one size that fit are held in memory, decoded"
     )
-    workers: int = Field(2, ge=0, le=256, description="processes that decode images which are not in memory")
+    workers: Annotated[int, Field(ge=0, le=256)] | Literal["auto"] = Field(
+        "auto",
+        description="processes that decode images which are not in memory; auto: the cores that this one may use, at "
+        "most 16",
+    )
     shuffle: Literal["full", "blocks"] = Field(
         "full",
         description="order of an epoch: full, any image anywhere; blocks, what lies together is read together",
@@ -298,15 +307,6 @@ class Train(Section):
     epochs: int = Field(30, ge=1, description="passes over the training data")
     batch_size: int = Field(64, ge=1, le=2**20, description="images a step, over all processes together")
     drop_last: bool = Field(False, description="leave out the last incomplete batch of an epoch")
-    accumulate: int = Field(
-        1,
-        ge=1,
-        description="parts in which each process computes its share of a batch, one after the other, to need less "
-        "memory; a step is still one update by all of train.batch_size",
-    )
-    sync_batch_norm: bool = Field(
-        False, description="several processes: batch norm is over the whole batch, not over each one's share"
-    )
     optimizer: Optimizer = Field(default_factory=Optimizer, description="the optimizer")
     schedule: LearningRateSchedule = Field(
         default_factory=LearningRateSchedule, description="how the learning rate moves"
@@ -334,12 +334,6 @@ class Train(Section):
     )
     log_every: int = Field(10, ge=1, description="steps between lines of metrics.jsonl")
     tensorboard: bool = Field(False, description="write TensorBoard files beside metrics.jsonl (extra: tensorboard)")
-
-    @model_validator(mode="after")
-    def _parts_fit(self) -> Train:
-        if self.accumulate > self.batch_size:
-            raise ValueError(f"accumulate cuts {self.batch_size} images (batch_size) into {self.accumulate} parts")
-        return self
 
 
 class Run(Section):

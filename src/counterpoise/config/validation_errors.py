@@ -70,7 +70,7 @@ def _message(place: tuple[str, ...], item: Any, root: type[BaseModel]) -> tuple[
 
 
 # What Pydantic puts into the place of a mistake for each kind that a value may be of.
-_KIND = re.compile(r"bool|int|float|str|Schedule|(literal|function-\w+)\[.*\]")
+_KIND = re.compile(r"bool|int|float|str|constrained-\w+|Schedule|(literal|function-\w+)\[.*\]")
 
 
 def _place(loc: tuple[int | str, ...]) -> tuple[tuple[str, ...], int | None]:

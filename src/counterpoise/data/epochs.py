@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,7 +14,7 @@ from torch import Tensor
 
 from counterpoise.data.order import FullOrder, Order
 from counterpoise.data.sources.base import ImageSet
-from counterpoise.data.workers import BatchPlan, BatchPlans, Reader, data_loader, read_batches
+from counterpoise.data.workers import BatchPlan, BatchPlans, Reader, Workers, data_loader, read_batches, worker_count
 from counterpoise.errors import ConfigError, DataError
 
 
@@ -33,19 +35,6 @@ class Batch:
     indices: Tensor
     total: int
 
-    def on(self, device: torch.device) -> Batch:
-        """The same, with images and target there."""
-        images, target = (value.to(device, non_blocking=True) for value in (self.images, self.target))
-        return replace(self, images=images, target=target)
-
-    def parts(self, count: int) -> list[Batch]:
-        """The batch in so many parts of nearly one size, in order; it has as many images at least."""
-        size = len(self.images)
-        cuts = [(size * part // count, size * (part + 1) // count) for part in range(count)]
-        return [
-            replace(self, images=self.images[a:b], target=self.target[a:b], indices=self.indices[a:b]) for a, b in cuts
-        ]
-
 
 class Epochs(ABC):
     """Views of a data set in the random order of each epoch.
@@ -62,6 +51,9 @@ class Epochs(ABC):
     Attributes:
         steps_per_epoch: batches in an epoch.
         corrupt: names of the corrupt images seen so far.
+        workers: processes that read.
+        seconds: what those who read have spent on the batches given so far, by stage.
+        copying: what batches are copied to the device within, to measure it.
 
     Raises:
         ConfigError: no step fits in an epoch, or a process would have no sample in some step.
@@ -88,6 +80,9 @@ class Epochs(ABC):
         self.device = torch.device(device)
         self.steps_per_epoch = _steps(len(images), batch_size, drop_last, world)
         self.corrupt = list(images.corrupt)
+        self.workers = 0
+        self.seconds: Counter[str] = Counter()
+        self.copying: Callable[[], AbstractContextManager[None]] = nullcontext
 
     @abstractmethod
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
@@ -131,11 +126,12 @@ class Epochs(ABC):
         # Without the loader, which would otherwise keep itself, and so the workers, by what is planned.
         return _shares(steps, self.batch_size, len(self.images), self.rank, self.world)
 
-    def _read_by(self, reader: Reader, workers: int) -> None:
+    def _read_by(self, reader: Reader, workers: Workers) -> None:
         """Let `reader` make the batches, in worker processes."""
+        self.workers = worker_count(workers, self.steps_per_epoch)
         self._plans = BatchPlans()
         pin = self.device.type == "cuda"
-        self._reader = data_loader(reader, self._plans, workers, pin_memory=pin, persistent=True)
+        self._reader = data_loader(reader, self._plans, self.workers, pin_memory=pin, persistent=True)
 
     def close(self) -> None:
         """End the processes that read, where there are some; nothing is read afterwards."""
@@ -150,7 +146,9 @@ class Epochs(ABC):
         steps = range(first_step, self.steps_per_epoch)
         self._plans.next = _planned(self.order, epoch, self._shares(steps), mixes)
         for item, (_, _, total) in zip(read_batches(self._reader, self.corrupt), self._shares(steps), strict=True):
-            images, target = (value.to(self.device, non_blocking=True) for value in (item.images, item.target))
+            self.seconds.update(item.seconds)
+            with self.copying():
+                images, target = (value.to(self.device, non_blocking=True) for value in (item.images, item.target))
             # Masks travel as bytes and count as labels do.
             yield Batch(images, target.long() if target.dtype == torch.uint8 else target, item.indices, total)
 
@@ -166,13 +164,14 @@ class InOrder(ABC):
         corrupt: names of the corrupt images seen so far.
     """
 
-    def __init__(self, reader: Reader, *, batch_size: int, workers: int, rank: int, world: int) -> None:
+    def __init__(self, reader: Reader, *, batch_size: int, workers: Workers, rank: int, world: int) -> None:
         self.images = reader.images
         self.corrupt = list(reader.images.corrupt)
         self._reader = reader
-        self._batch_size, self._workers = batch_size, workers
+        self._batch_size = batch_size
         count = len(reader.images)
         self._indices = range(count * rank // world, count * (rank + 1) // world)
+        self._workers = worker_count(workers, -(-len(self._indices) // batch_size))
 
     @abstractmethod
     def shown(self) -> str:

@@ -32,7 +32,7 @@ from counterpoise.data.views import (
     view_specification,
     words,
 )
-from counterpoise.data.workers import BatchPlan, EvalReader, OnCorrupt, ViewReader
+from counterpoise.data.workers import BatchPlan, EvalReader, OnCorrupt, ViewReader, Workers
 from counterpoise.errors import ConfigError
 
 _DRAWN_AT_ONCE = 16384  # samples: drawing for one costs as much as for hundreds
@@ -101,7 +101,7 @@ class TrainLoader(Epochs):
         batch_size: int,
         seed: int,
         size: int | None,
-        workers: int = 2,
+        workers: Workers = "auto",
         drop_last: bool = False,
         on_corrupt: OnCorrupt = "stop",
         rank: int = 0,
@@ -237,7 +237,7 @@ class EvalLoader(InOrder):
         crop_share: float = 1.0,
         fit: str = "crop",
         batch_size: int = 250,
-        workers: int = 2,
+        workers: Workers = "auto",
         rank: int = 0,
         world: int = 1,
         on_corrupt: OnCorrupt = "stop",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -27,7 +29,24 @@ _FORMATS = ("PNG", "BMP", "GIF", "TIFF")
 _SPECKS = 4  # values that are scattered over a mask, from which on it is taken for one that was saved with loss
 
 
-def read_mask(path: Path, label_map: LabelMap, reading: Reading = AS_USUAL) -> Tensor:
+@dataclass(frozen=True)
+class MaskBytes:
+    """A mask file whose bytes are in memory, and what it is called."""
+
+    content: bytes
+    name: str
+
+    def __fspath__(self) -> str:
+        return self.name
+
+    def __str__(self) -> str:
+        return self.name
+
+
+MaskPath: TypeAlias = Path | MaskBytes
+
+
+def read_mask(path: MaskPath, label_map: LabelMap, reading: Reading = AS_USUAL) -> Tensor:
     """Read a mask file into classes: uint8 [H, W], IGNORE where void. Of `reading`, its limit of megapixels counts.
 
     Raises:
@@ -57,13 +76,13 @@ def resized(mask: Tensor, size: tuple[int, int]) -> Tensor:
     )
 
 
-def mask_size(path: Path, reading: Reading = AS_USUAL) -> tuple[int, int]:
+def mask_size(path: MaskPath, reading: Reading = AS_USUAL) -> tuple[int, int]:
     """Height and width that the header of a mask file promises. Raises CorruptImage."""
     with _opened(path, reading, ("JPEG",)) as image:
         return image.height, image.width
 
 
-def contents(path: Path) -> dict[tuple[int, ...], int]:
+def contents(path: MaskPath) -> dict[tuple[int, ...], int]:
     """What a mask file holds, whatever it means: pixels by value, (v,), or by color, (r, g, b). Raises CorruptImage."""
     with _opened(path, AS_USUAL) as image:
         if image.mode not in ("L", "P", "1", "RGB", "RGBA"):
@@ -76,10 +95,10 @@ def contents(path: Path) -> dict[tuple[int, ...], int]:
 
 
 @contextmanager
-def _opened(path: Path, reading: Reading, further: tuple[str, ...] = ()) -> Iterator[Image.Image]:
+def _opened(path: MaskPath, reading: Reading, further: tuple[str, ...] = ()) -> Iterator[Image.Image]:
     """A mask file, its header read; what goes wrong with it while it is in use becomes CorruptImage."""
     try:
-        with decoding.opened(regular(path), reading, (*_FORMATS, *further)) as image:
+        with decoding.opened(_file(path), reading, (*_FORMATS, *further)) as image:
             yield image
     except (MemoryError, DataError):
         raise
@@ -93,10 +112,14 @@ def _opened(path: Path, reading: Reading, further: tuple[str, ...] = ()) -> Iter
         raise CorruptImage(os.fspath(path), getattr(error, "strerror", None) or first_line(error)) from error
 
 
-def _no_mask(path: Path) -> str:
+def _file(path: MaskPath) -> Path | io.BytesIO:
+    return io.BytesIO(path.content) if isinstance(path, MaskBytes) else regular(path)
+
+
+def _no_mask(path: MaskPath) -> str:
     """Why Pillow finds none of the formats of masks."""
     try:
-        with Image.open(path, formats=("JPEG", "WEBP", "AVIF")) as image:
+        with Image.open(_file(path), formats=("JPEG", "WEBP", "AVIF")) as image:
             return f"it is a {image.format} file, whatever its name says, and that changes values; {SAVED_WITH_LOSS}"
     except Exception:  # whatever it is, it is no picture
         return f"it is not a picture ({', '.join(_FORMATS)})"
@@ -109,7 +132,7 @@ SAVED_WITH_LOSS = (
 """What to do about a mask that was saved as JPEG."""
 
 
-def _pixels(path: Path, label_map: LabelMap, reading: Reading) -> NDArray[np.uint8]:
+def _pixels(path: MaskPath, label_map: LabelMap, reading: Reading) -> NDArray[np.uint8]:
     """What a mask file holds: uint8 [H, W], indices or values, or uint8 [H, W, 3], colors.
 
     A palette mask holds indices, unless all colors that it shows are among those of the classes: programs that
@@ -161,7 +184,7 @@ def _known(values: NDArray[np.uint8], label_map: LabelMap) -> bool:
     )
 
 
-def _by_color(path: Path, values: NDArray[np.uint8], label_map: LabelMap) -> NDArray[np.uint8]:
+def _by_color(path: MaskPath, values: NDArray[np.uint8], label_map: LabelMap) -> NDArray[np.uint8]:
     keys, targets = label_map.by_color
     packed = pack(values)
     at = np.searchsorted(keys, packed).clip(max=len(keys) - 1)
@@ -194,14 +217,14 @@ def _scattered(values: NDArray[Any], strange: NDArray[np.bool_], label_map: Labe
     return specks >= _SPECKS and specks > len(found) / 2 and len(found) > 2 * len(label_map.names)
 
 
-def _lossy(path: Path, count: int, what: str) -> DataError:
+def _lossy(path: MaskPath, count: int, what: str) -> DataError:
     return DataError(
         f"Mask {path} holds {count} {what}, many of them scattered along edges: it looks as if it had been saved as "
         f"JPEG, or resized with smoothing. None of them is void: {SAVED_WITH_LOSS}."
     )
 
 
-def _beyond(path: Path, values: NDArray[np.uint8], label_map: LabelMap) -> DataError:
+def _beyond(path: MaskPath, values: NDArray[np.uint8], label_map: LabelMap) -> DataError:
     counts = np.bincount(values.ravel(), minlength=256)
     if _scattered(values, label_map.of_values[values] == UNKNOWN, label_map):
         return _lossy(path, int((counts > 0).sum()), "values")
@@ -239,7 +262,7 @@ def _as_class(found: NDArray[np.int64], strange: list[int], label_map: LabelMap)
     return f"If it is a class, write the value behind every name in {label_map.file}: {lines}."
 
 
-def _no_colors(path: Path, values: NDArray[np.uint8], label_map: LabelMap) -> DataError:
+def _no_colors(path: MaskPath, values: NDArray[np.uint8], label_map: LabelMap) -> DataError:
     if _scattered(pack(values), np.ones(values.shape[:2], dtype=bool), label_map):
         return _lossy(path, len(np.unique(pack(values))), "colors")
     found, counts = np.unique(values.reshape(-1, 3), axis=0, return_counts=True)
@@ -251,7 +274,9 @@ def _no_colors(path: Path, values: NDArray[np.uint8], label_map: LabelMap) -> Da
     )
 
 
-def _unknown_color(path: Path, values: NDArray[np.uint8], known: NDArray[np.bool_], label_map: LabelMap) -> DataError:
+def _unknown_color(
+    path: MaskPath, values: NDArray[np.uint8], known: NDArray[np.bool_], label_map: LabelMap
+) -> DataError:
     if _scattered(pack(values), ~known, label_map):
         return _lossy(path, len(np.unique(pack(values))), "colors")
     found, counts = np.unique(values[~known], axis=0, return_counts=True)

@@ -15,7 +15,7 @@ from counterpoise.data.images import reading_specification
 from counterpoise.data.order import Order
 from counterpoise.data.segmentation_views import ScenePlan, draw, render, scene_specification, shrink
 from counterpoise.data.sources.base import ArraySet, ImageSet
-from counterpoise.data.workers import BatchPlan, EvalReader, OnCorrupt, ReadBatch, Reader
+from counterpoise.data.workers import BatchPlan, EvalReader, OnCorrupt, ReadBatch, Reader, Workers
 from counterpoise.errors import CorruptImage
 
 _PIXELS_AT_ONCE = 2**20  # of scenes that are evaluated together
@@ -37,7 +37,7 @@ class SceneLoader(Epochs):
         plan: ScenePlan,
         *,
         batch_size: int,
-        workers: int = 2,
+        workers: Workers = "auto",
         drop_last: bool = False,
         on_corrupt: OnCorrupt = "stop",
         rank: int = 0,
@@ -92,7 +92,7 @@ class SceneEvalLoader(InOrder):
         reduction: float = 1.0,
         window: tuple[int, int] | None = None,
         batch_size: int = 250,
-        workers: int = 2,
+        workers: Workers = "auto",
         rank: int = 0,
         world: int = 1,
         on_corrupt: OnCorrupt = "stop",
@@ -137,8 +137,8 @@ class _SceneViews(Reader):
         views: dict[int, tuple[Tensor, Tensor]] = {}
         corrupt: list[str] = []
 
-        def show(index: int, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-            return render(plan, image, mask, draws.get(index) or draw(plan, epoch, torch.tensor([index]))[0])
+        def show(index: int) -> tuple[Tensor, Tensor]:
+            return render(plan, *self.read(index), draws.get(index) or draw(plan, epoch, torch.tensor([index]))[0])
 
         samples = [self.readable(index, views, show, corrupt) for index in batch.samples]
         images, masks = (torch.stack([views[index][side] for index in samples]) for side in (0, 1))

@@ -7,7 +7,9 @@ brings one image, of whatever size, to the size of a view; `augment` crops, mirr
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
@@ -16,7 +18,8 @@ from torch import Tensor
 
 from counterpoise import config
 from counterpoise.data import mixing, randaugment, random
-from counterpoise.data.images import prepare, resize
+from counterpoise.data.images import cut_out, prepare, resize
+from counterpoise.data.jpeg import SMALLER, Part, whole
 from counterpoise.data.sources.base import ImageSet
 from counterpoise.decoding import placing
 from counterpoise.errors import ConfigError
@@ -39,6 +42,7 @@ class ViewPlan:
         count: images in the set, which the order of an epoch and so the partners of mixup and cutmix depend on.
         operations, magnitude: of RandAugment; 0 operations is off.
         fit: how pictures of another shape are brought to that of a view.
+        decode: whether JPEGs are decoded in full, or smaller where that is enough.
     """
 
     seed: int
@@ -55,6 +59,7 @@ class ViewPlan:
     mixup: float
     cutmix: float
     fit: Literal["crop", "squash", "pad"] = "crop"
+    decode: Literal["exact", "scaled"] = "exact"
 
     @property
     def mixes(self) -> bool:
@@ -161,14 +166,16 @@ def plan_views(
         mixup=views.mixup,
         cutmix=views.cutmix,
         fit=fit,
+        decode=views.decode,
     )
 
 
 def view_specification(plan: ViewPlan) -> dict[str, Any]:
     """What determines the views, as JSON holds it: recorded answers of a teacher fit where this is equal."""
     values = as_json(plan)
-    if plan.fit == "crop":  # as before there was another fit
-        del values["fit"]
+    for key, usual in (("fit", "crop"), ("decode", "exact")):  # as before there was a choice
+        if values[key] == usual:
+            del values[key]
     return {"format": 1, "generator": "philox4x32-10", **values}
 
 
@@ -186,6 +193,7 @@ def words(plan: ViewPlan) -> str:
         low, high = (f"{100 * share:.3g}" for share in plan.scale)
         said.append(f"crops of {low} to {high}% of the area, resized")
     said += ["squashed"] * (plan.fit == "squash") + ["padded to a square"] * (plan.fit == "pad")
+    said += ["large JPEGs decoded smaller"] * (plan.decode == "scaled")
     said += ["mirrored"] * plan.flip + ["RandAugment"] * (plan.operations > 0)
     return ", ".join([*said, *["mixup"] * (plan.mixup > 0), *["cutmix"] * (plan.cutmix > 0)])
 
@@ -218,24 +226,50 @@ def crop_words(plan: ViewPlan, epoch: int, indices: Tensor) -> Tensor:
     return random.words(plan.seed, epoch, indices, random.CROP, 4 * _ATTEMPTS)
 
 
-def frame(plan: ViewPlan, image: Tensor, words: Tensor) -> Tensor:
-    """Bring one image to the size of a view: uint8 [3, H, W] -> [3, height, width].
+def part(plan: ViewPlan, words: Tensor, height: int, width: int) -> Part:
+    """The part of a picture of this size that a view shows; `words` is its row of `crop_words`."""
+    shown = whole(height, width)
+    if plan.crop == "resized":
+        shown = Part(*_resized_crop(plan, height, width, words.tolist()))
+    return shown if plan.decode == "exact" else shown._replace(smaller=_smaller(plan, shown, height, width))
 
-    `words` is its row of `crop_words`.
+
+def _smaller(plan: ViewPlan, shown: Part, height: int, width: int) -> int:
+    """How many times smaller a part of a picture of this size may be decoded.
+
+    What is then resized is at least twice as large as what it becomes, along both sides.
     """
+    used, (across, down), _ = _placed(plan, height, width)
+    wide, high = used[2] - used[0], used[3] - used[1]
+    if plan.crop == "resized":
+        wide, high = shown.width, shown.height
+    return next((many for many in SMALLER if wide >= 2 * many * across and high >= 2 * many * down), 1)
+
+
+def _placed(
+    plan: ViewPlan, height: int, width: int
+) -> tuple[tuple[int, int, int, int], tuple[int, int], tuple[int, int]]:
+    """`placing` of a picture of this size in a view; what a zoom cuts out takes the place that the whole would."""
+    kept = plan.fit == "pad" if plan.crop == "resized" else plan.height == plan.width
+    return placing(width, height, (plan.height, plan.width), 1.0, plan.fit if kept else "squash")
+
+
+def frame(plan: ViewPlan, image: Tensor, words: Tensor) -> Tensor:
+    """Bring one image to the size of a view: uint8 [3, H, W] -> [3, height, width]."""
+    return fitted(plan, *cut_out(image, partial(part, plan, words)))
+
+
+def fitted(plan: ViewPlan, pixels: Tensor, extent: tuple[int, int]) -> Tensor:
+    """Bring the `part` of an image of this height and width to the size of a view, in any order in memory."""
     if plan.crop != "resized":
-        extent = (plan.height, plan.width)
-        if tuple(image.shape[1:]) == extent:
-            return image
+        view = (plan.height, plan.width)
+        if tuple(pixels.shape[1:]) == view:
+            return pixels
         square = plan.height == plan.width
-        return prepare(image, plan.height, fit=plan.fit) if square else resize(image, extent)
-    functional = torchvision_guard.functional()
-    top, left, height, width = _resized_crop(plan, image.shape[1], image.shape[2], words.tolist())
-    # What is cut out takes the place that the whole picture would.
-    extent = image.shape[2], image.shape[1]
-    _, (wide, high), (x, y) = placing(*extent, (plan.height, plan.width), 1.0, "pad" if plan.fit == "pad" else "squash")
-    view: Tensor = functional.resized_crop(image, top, left, height, width, [high, wide], antialias=True)
-    return view if view.shape[1:] == (plan.height, plan.width) else _on_black(view, plan, x, y)
+        return prepare(pixels, plan.height, fit=plan.fit) if square else resize(pixels, view)
+    _, (wide, high), (x, y) = _placed(plan, *extent)
+    resized: Tensor = torchvision_guard.functional().resize_image(pixels, [high, wide], antialias=True)
+    return resized if resized.shape[1:] == (plan.height, plan.width) else _on_black(resized, plan, x, y)
 
 
 def _on_black(pixels: Tensor, plan: ViewPlan, left: int, top: int) -> Tensor:
@@ -257,6 +291,18 @@ def draw(plan: ViewPlan, epoch: int, indices: Tensor) -> Draws:
         kinds = random.to_integers(words[:, ::2], len(randaugment.OPERATIONS))
         signs = words[:, 1::2] >> 31
     return Draws(offsets, flip, kinds, signs.bool())
+
+
+def collected(plan: ViewPlan, framed: Sequence[Tensor], draws: Draws) -> Tensor:
+    """`augment` of framed images that do not lie in a batch yet: each uint8 [3, height, width], on the CPU."""
+    if plan.padding:
+        return augment(plan, torch.stack([*framed]).contiguous(), draws)
+    batch = torch.empty(len(framed), 3, plan.height, plan.width, dtype=torch.uint8)
+    for place, view, mirrored in zip(batch, framed, draws.flip.tolist(), strict=True):
+        place.copy_(view.flip(2) if mirrored else view)
+    if plan.operations:
+        batch = randaugment.apply(batch, draws.operations, draws.negative, plan.magnitude)
+    return batch
 
 
 def augment(plan: ViewPlan, images: Tensor, draws: Draws) -> Tensor:

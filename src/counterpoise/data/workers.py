@@ -6,6 +6,7 @@ import os
 import signal
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from multiprocessing.queues import Queue
 from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
 
@@ -14,13 +15,18 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from counterpoise.data import mixing
+from counterpoise.data.jpeg import whole
 from counterpoise.data.order import Order
 from counterpoise.data.sources.base import ImageSet
-from counterpoise.data.views import ViewPlan, augment, crop_words, draw, draw_mix, frame, numbered
+from counterpoise.data.stages import READING
+from counterpoise.data.views import ViewPlan, collected, crop_words, draw, draw_mix, fitted, numbered, part
 from counterpoise.errors import CorruptImage, DataError, RunError, first_line
-from counterpoise.system import torchvision_guard
+from counterpoise.system import machine, torchvision_guard
 
 OnCorrupt: TypeAlias = Literal["stop", "skip"]
+Workers: TypeAlias = int | Literal["auto"]
+MOST_WORKERS = 16
+"""Of `auto`: each holds memory, and more have never been seen to help."""
 Shown = TypeVar("Shown")
 
 
@@ -47,12 +53,16 @@ class BatchPlans:
 
 
 class ReadBatch(NamedTuple):
-    """A batch as a worker sends it, with the names of the corrupt images met on the way."""
+    """A batch as a worker sends it, with the names of the corrupt images met on the way.
+
+    `seconds` is what its making took, by stage.
+    """
 
     images: Tensor
     target: Tensor
     indices: Tensor
     corrupt: list[str]
+    seconds: dict[str, float] = {}  # noqa: RUF012 - replaced, never written to
 
 
 class Reader(Dataset[ReadBatch | DataError], ABC):
@@ -64,40 +74,43 @@ class Reader(Dataset[ReadBatch | DataError], ABC):
 
     def __getitem__(self, batch: BatchPlan) -> ReadBatch | DataError:
         try:
-            return self.make(batch)
+            with READING.timed("views"):
+                made = self.make(batch)
         except DataError as error:
             return error
+        return made._replace(seconds=READING.drained())
 
     @abstractmethod
     def make(self, batch: BatchPlan) -> ReadBatch:
         """One batch."""
 
-    def read(self, index: int, corrupt: list[str]) -> tuple[Tensor, Tensor] | None:
-        """The image and its label, or of scenes its mask.
-
-        None where either is corrupt and may be skipped; the name is then added to `corrupt`.
-        """
+    def read(self, index: int) -> tuple[Tensor, Tensor]:
+        """The image and its label, or of scenes its mask. Raises CorruptImage."""
         images = self.images
+        with READING.timed("decoding"):
+            image, _ = images.read_part(index, whole)
+            return image, images.read_mask(index) if images.masked else images.labels[index]
+
+    def shown(self, index: int, show: Callable[[int], Shown], corrupt: list[str]) -> Shown | None:
+        """What is shown of an image; None where it is corrupt and may be skipped: its name is then in `corrupt`."""
         try:
-            return images.read(index), images.read_mask(index) if images.masked else images.labels[index]
+            return show(index)
         except CorruptImage as error:
             if self.on_corrupt == "stop":
                 raise
             corrupt.append(error.name)
             return None
 
-    def readable(
-        self, index: int, shown: dict[int, Shown], show: Callable[[int, Tensor, Tensor], Shown], corrupt: list[str]
-    ) -> int:
+    def readable(self, index: int, shown: dict[int, Shown], show: Callable[[int], Shown], corrupt: list[str]) -> int:
         """The first index from this one on that can be read: what is shown of it is then in `shown`."""
         count = len(self.images)
         for step in range(count):
             candidate = (index + step) % count
             if candidate not in shown:
-                found = self.read(candidate, corrupt)
+                found = self.shown(candidate, show, corrupt)
                 if found is None:
                     continue
-                shown[candidate] = show(candidate, *found)
+                shown[candidate] = found
             return candidate
         raise DataError(f"None of the {count} images can be read; the first is {self.images.name(0)}.")
 
@@ -118,9 +131,11 @@ class ViewReader(Reader):
         framed: dict[int, Tensor] = {}
         corrupt: list[str] = []
 
-        def show(index: int, image: Tensor, _: Tensor) -> Tensor:
+        def show(index: int) -> Tensor:
             own = words[index] if index in words else crop_words(plan, epoch, torch.tensor([index]))[0]
-            return frame(plan, image, own)
+            with READING.timed("decoding"):
+                pixels, extent = self.images.read_part(index, partial(part, plan, own))
+            return fitted(plan, pixels, extent)
 
         samples = [self.readable(index, framed, show, corrupt) for index in batch.samples]
         partners = batch.partners
@@ -132,9 +147,10 @@ class ViewReader(Reader):
             draws = draw(plan, epoch, torch.tensor(list(framed)))
         else:
             draws = numbered(plan, batch.number, len(framed))
-        views = augment(plan, torch.stack(list(framed.values())), draws)
+        views = collected(plan, list(framed.values()), draws)
         rows = {index: row for row, index in enumerate(framed)}
-        images, target = views[[rows[index] for index in samples]], self.images.labels[samples]
+        images = views if samples == list(framed) else views[[rows[index] for index in samples]]
+        target = self.images.labels[samples]
         if plan.mixes:
             mix = draw_mix(plan, epoch, torch.tensor(samples))
             images = mixing.images(images, views[[rows[index] for index in partners]], mix)
@@ -155,12 +171,24 @@ class EvalReader(Reader):
 
     def make(self, batch: BatchPlan) -> ReadBatch:
         corrupt: list[str] = []
-        found = {index: both for index in batch.samples if (both := self.read(index, corrupt)) is not None}
+        read = {index: self.shown(index, self.read, corrupt) for index in batch.samples}
+        found = {index: both for index, both in read.items() if both is not None}
         indices = torch.tensor(list(found), dtype=torch.int64)
         if not found:
             return ReadBatch(torch.empty(0, dtype=torch.uint8), torch.empty(0), indices, corrupt)
         images, targets = zip(*found.values(), strict=True)
-        return ReadBatch(torch.stack([*map(self.show, images)]), torch.stack(targets), indices, corrupt)
+        return ReadBatch(torch.stack([*map(self.show, images)]).contiguous(), torch.stack(targets), indices, corrupt)
+
+
+def worker_count(workers: Workers, batches: int) -> int:
+    """How many processes read: as told; auto gives each process of this machine its part of the cores.
+
+    Never more than there are batches.
+    """
+    if workers != "auto":
+        return workers
+    beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # as torchrun says
+    return max(1, min(machine.cores() // beside, MOST_WORKERS, batches))
 
 
 def data_loader(

@@ -10,6 +10,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from counterpoise.config.options import keywords
+from counterpoise.data.packs.places import is_pack
+from counterpoise.data.packs.verifying import verify as verify_pack
 from counterpoise.deploy import agreement, base, folder, pictures
 from counterpoise.deploy.job import compared, prepare
 from counterpoise.deploy.options import Export, Verify
@@ -17,30 +19,36 @@ from counterpoise.engine import inputs
 from counterpoise.engine.evaluator import full_report
 from counterpoise.engine.student import load_student
 from counterpoise.engine.student_epochs import epoch_of_weights
-from counterpoise.errors import ExportError, ModelError
+from counterpoise.errors import ConfigError, ExportError, ModelError
 from counterpoise.models import folder as student_folder
 from counterpoise.system.files import regular
 
 
 @keywords(Verify)
 def verify(what: str | Path, asked: Verify) -> dict[str, Any]:
-    """Check hashes and answers again, such as on the machine that received a folder.
+    """Check hashes and answers again, such as on the machine that received a folder. Of a pack, every byte.
 
     An export answers generated pictures and must agree with the logits that lie beside it, of the student and of itself
     where it was made; with `student` and data it is compared on validation images, too. A student is loaded, and scored
     where there is data.
 
     Args:
-        what: an export folder, a student folder, or a run's folder.
+        what: an export folder, a student folder, a run's folder, or a pack.
 
     Returns:
-        What was found: `files` and their hashes, `reference` and `agreement` of an export, `report` of a student.
+        What was found: `files` and their hashes, `reference` and `agreement` of an export, `report` of a student;
+        what a pack holds.
 
     Raises:
+        DataError: a pack is damaged.
         ModelError: a file is missing, changed or damaged; the student is another one.
         ExportError: the answers are not those that they were.
     """
     directory = Path(what)
+    if is_pack(directory):
+        if asked.model_fields_set - {"show"}:
+            raise ConfigError(f"{directory} is a pack: it is compared with nothing but its own checksums.")
+        return verify_pack(directory)
     if not folder.is_export(directory):
         return _verify_student(directory, asked)
     described = folder.read(directory)

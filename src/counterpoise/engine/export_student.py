@@ -61,6 +61,7 @@ def export_student(trainer: Trainer) -> Result:
         metrics = {"last": last, "best": best, "teacher": progress.teacher}
         save_student(parts.student, folder.student, classes=parts.classes, metrics=metrics, provenance=provenance)
     images = progress.step / trainer.steps_per_epoch * len(parts.train.images)
+    told = trainer.times.told(parts.train.workers)
     result = Result(
         folder=folder.path,
         last=last,
@@ -74,6 +75,9 @@ def export_student(trainer: Trainer) -> Result:
         images_per_second=images / max(progress.train_seconds, 1e-9),
         corrupt=len(corrupt),
         compile_seconds=progress.compile_seconds,
+        stages=told["stages"],
+        readers=told.get("readers", {}),
+        advice=trainer.advice,
     )
     if trainer.processes.first:
         summary = {name: value for name, value in asdict(result).items() if name != "note"}

@@ -113,3 +113,27 @@ class Record(Section):
     teacher: Annotated[Network | None, SkipValidation, NO_FLAG] = Field(None, description="as for distill")
     data: DataSet = None
     show: Show = False
+
+
+class Pack(Section):
+    """Where a set is packed, and how."""
+
+    out: Place = Field(description="folder of the pack; the same command goes on with one that was stopped")
+    shorter: int | None = Field(
+        None,
+        ge=1,
+        description="make larger images smaller, to a shorter side of so many pixels; default: files are copied as "
+        "they are",
+    )
+    quality: int | None = Field(None, ge=1, le=100, description="of the JPEGs that those become; default: 95")
+    shards: str | int | None = Field(
+        None,
+        description="how many the training part is divided into, such as 64, or bytes of each, such as 512MB; default: "
+        "256MiB",
+    )
+    shuffle: bool = Field(
+        False,
+        description="write images in random order, for data.shuffle blocks; that is another order than the folder's, "
+        "and so another run",
+    )
+    show: Show = False

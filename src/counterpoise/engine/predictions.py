@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from counterpoise import tasks
-from counterpoise.data.images import decode, to_tensor
+from counterpoise.data.images import pixels_of
 from counterpoise.data.sources.base import UNLABELED, ImageSet
 from counterpoise.data.walking import image_files
 from counterpoise.decoding import Reading
@@ -56,7 +56,7 @@ def given(images: Sequence[Any], reading: Reading) -> Iterator[Asked]:
             word = _distinct(name, len(taken), taken)
 
             def draw(source: Any = source, word: str = word) -> Picture:
-                return Picture(word, to_tensor(decode(source, reading=reading)))
+                return Picture(word, pixels_of(source, reading=reading))
 
             yield Asked(label, word, lambda source=source: source, draw)  # type: ignore[misc]
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +25,13 @@ from counterpoise.engine.parts import Parts
 from counterpoise.engine.processes import Processes, errors_explained
 from counterpoise.engine.progress import Display, in_words, tell
 from counterpoise.engine.run_folder import RunFolder
-from counterpoise.engine.step import Optimization, parts_of
+from counterpoise.engine.step import Optimization
+from counterpoise.engine.waiting import StepClock, Times, advice
 from counterpoise.errors import DivergedError, Interrupted
-from counterpoise.objectives.base import Terms
 from counterpoise.objectives.composite import answers_by_sigmoid
 from counterpoise.objectives.kernels.compiling import Compiler
-from counterpoise.objectives.views import InParts
 from counterpoise.outputs import Outputs
-from counterpoise.system import own_code
+from counterpoise.system import machine, own_code
 from counterpoise.system.files import write_tensors
 from counterpoise.teachers.stored import Read
 
@@ -58,6 +58,9 @@ class Result:
     corrupt: int
     note: str = ""  # what a person should know of this call, such as that nothing was done
     compile_seconds: float = 0.0
+    stages: dict[str, float] = field(default_factory=dict)  # seconds of this call's steps, by who was waited for
+    readers: dict[str, float] = field(default_factory=dict)  # processes that read, and their seconds by stage
+    advice: str = ""
 
 
 class Trainer:
@@ -82,6 +85,8 @@ class Trainer:
         self.check_every = 1 if processes.device.type == "cpu" else run.train.log_every
         self.compiler = parts.objective.compiler = Compiler()
         self.started = self.saved_at = time.perf_counter()
+        self.clock = StepClock(processes.device)
+        self.times, self.evaluated_times = Times(), Times()  # of this sitting, and since the last evaluation
         self.begun_at = 0  # the step that this sitting begins with
         self.writer: Any = None
         self.gauge: EvaluationGauge | None = None
@@ -129,8 +134,12 @@ class Trainer:
         self.parts.student.train()
         window = entered = time.perf_counter()
         seen = 0
+        self.clock.start()
         for names, values, size in self._steps(epoch, self.progress.step - epoch * self.steps_per_epoch):
             self.progress.step += 1
+            if self.progress.step == self.begun_at + 1:  # by then processes were started, and memory was taken
+                self.clock.start()
+                self.parts.train.seconds.clear()
             seen += size
             self.unchecked.append((self.progress.step, names, values))
             if self.progress.step % self.check_every == 0:
@@ -154,6 +163,7 @@ class Trainer:
                 raise self._interrupted()
         self._check_finite()
         self._count_time(entered)
+        self._taken()
 
     def _steps(self, epoch: int, first: int) -> Iterator[tuple[list[str], Tensor, int]]:
         """The steps of an epoch from `first` on: names and values of the terms, and the size of the batch."""
@@ -161,7 +171,7 @@ class Trainer:
             for batch, recorded in self._batches(epoch, first):
                 yield *self.step(batch, recorded), batch.total
         else:  # the same steps on what lies in device memory, on CUDA as one graph
-            yield from self.fast.epoch(epoch, first)
+            yield from self.clock.waiting("step", self.fast.epoch(epoch, first))
 
     def step(self, batch: Batch, recorded: Read | None = None) -> tuple[list[str], Tensor]:
         """One step: images -> logits of teacher and student -> named terms -> their total -> update.
@@ -169,39 +179,35 @@ class Trainer:
         Returns the names of the terms and their values.
         """
         self.optimization.begin(self.progress.step)
-        batch = batch.on(self.processes.device)
-        count = parts_of(batch.total, self.run.train.accumulate, self.processes.world)
-        pieces = batch.parts(count)
-        whole = InParts([piece.target for piece in pieces[1:]]) if count > 1 else None
-        values: list[Tensor] = []
-        first = 0
-        for piece in pieces:
-            rows = slice(first, first := first + len(piece.images))
-            with errors_explained(), self.optimization.one_part(last=piece is pieces[-1]):
-                total, terms = self._loss(piece, None if recorded is None else recorded.part(rows), whole)
-                total.backward()  # type: ignore[no-untyped-call]
-            values.append(torch.stack([value.detach() for value in terms.values()]))
-        with errors_explained():
-            self.optimization.update()
-        self.optimization.update_average()
-        return list(terms), sum(values[1:], start=values[0])
-
-    def _loss(self, batch: Batch, recorded: Read | None, whole: InParts | None) -> Terms:
-        """The total and the named terms of a batch, or of one of its parts."""
         self.parts.objective.set_batch(batch.indices)
+        with self.clock.working("copy"):
+            images = batch.images.to(self.processes.device, non_blocking=True)
+            target = batch.target.to(self.processes.device, non_blocking=True)
+        with self.clock.working("teacher"):
+            teacher = self._teacher(images, recorded)
+        with errors_explained():
+            with self.clock.working("student"):
+                total, terms = self.optimization.loss(images, teacher, target)
+                self.optimization.backward(total)
+            with self.clock.working("optimizer"):
+                self.optimization.update()
+                self.optimization.update_average()
+        return list(terms), torch.stack([value.detach() for value in terms.values()])
+
+    def _teacher(self, images: Tensor, recorded: Read | None) -> Outputs | None:
+        """What the teacher says of a batch: as recorded, or live; None where there is none."""
         if self.parts.stored is not None and recorded is not None:
-            teacher: Outputs | None = self.parts.stored.answer(batch.images, recorded)
-        elif self.parts.teacher is not None:
-            teacher = self.parts.teacher(batch.images, self.parts.objective.teacher_features)
-        else:
-            teacher = None
-        return Terms(*self.optimization.loss(batch.images, teacher, batch.target, whole))
+            return self.parts.stored.answer(images, recorded)
+        if self.parts.teacher is not None:
+            return self.parts.teacher(images, self.parts.objective.teacher_features)
+        return None
 
     def _batches(self, epoch: int, first: int) -> Iterator[tuple[Batch, Read | None]]:
-        batches = self.parts.train.epoch(epoch, first)
+        self.parts.train.copying = partial(self.clock.working, "copy")
+        batches = self.clock.waiting("pictures", self.parts.train.epoch(epoch, first))
         if self.parts.stored is None:
             return ((batch, None) for batch in batches)
-        return self.parts.stored.follow(epoch, batches)
+        return self.clock.waiting("store", self.parts.stored.follow(epoch, batches))
 
     def _check_finite(self) -> None:
         """Add the unchecked steps to the sums of the epoch. Raises DivergedError at the first that is not finite."""
@@ -232,11 +238,25 @@ class Trainer:
             "learning_rate": self.optimization.rate,
             **({"moving": moving} if (moving := self.parts.objective.moving()) else {}),
             "images_per_second": speed,
+            **self._taken(),
         }
         self._log(line)
         while self.notes:
             display.line(self.notes.pop(0))
         display.step(self.progress.step, f"{epoch + 1}/{self.run.train.epochs}", speed, terms)
+
+    def _taken(self) -> dict[str, dict[str, float]]:
+        """Seconds by stage since this was last asked for, of this process; they are added up, too."""
+        times = Times(self.clock.taken(), dict(self.parts.train.seconds))
+        self.parts.train.seconds.clear()
+        for sums in (self.times, self.evaluated_times):
+            sums.add(times)
+        return times.told(self.parts.train.workers)
+
+    @property
+    def advice(self) -> str:
+        """What the steps waited for most so far, and what would help."""
+        return advice(self.times.steps, self.times.reading, self.parts.train.workers, machine.cores())
 
     def _evaluate(self, epoch: int, display: Display) -> None:
         """Score the student as it would be shipped; keep it where it is the best so far."""
@@ -255,7 +275,10 @@ class Trainer:
                 self.folder.best.parent.mkdir(exist_ok=True)
                 write_tensors(self.folder.best, self.optimization.shipped_weights(), {"format": "pt"})
         line = {"kind": "epoch", "step": progress.step, "epoch": epoch, "terms": terms, "val": scores}
-        self._log({**line, **({"gauge": gauge} if gauge else {})})
+        told: dict[str, Any] = self.evaluated_times.told(parts.train.workers)
+        told |= {"advice": self.advice} if self.advice else {}
+        self.evaluated_times = Times()
+        self._log({**line, **({"gauge": gauge} if gauge else {}), **told})
         best = progress.best.get(headline, float("nan"))
         display.line(
             f"epoch {epoch + 1}/{self.run.train.epochs}  {display.left(progress.step, self.total_steps)}"

@@ -34,6 +34,16 @@ def as_double(values: torch.Tensor) -> torch.Tensor:
     return (values if sum_dtype(values.device) == torch.float64 else values.cpu()).double()
 
 
+def cores() -> int:
+    """How many cores this process may use: of its container and its affinity, not of the host.
+
+    LOKY_MAX_CPU_COUNT says fewer.
+    """
+    import joblib  # type: ignore[import-untyped]
+
+    return int(joblib.cpu_count())
+
+
 @cache
 def processor() -> str:
     """What the processor calls itself."""

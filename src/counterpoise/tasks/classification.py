@@ -215,13 +215,13 @@ class Classification(Task):
         return teacher_logits.argmax(1)
 
     def predict(self, model: VisionModel, images: Sequence[Any]) -> list[dict[str, Any]]:
-        from counterpoise.data.images import decode, prepare, to_tensor
+        from counterpoise.data.images import pixels_of, prepare
 
         device = next(model.parameters()).device
         answers: list[dict[str, Any]] = []
         soft: bool | None = None
         for image in images:
-            pixels = to_tensor(decode(image, reading=model.reading))
+            pixels = pixels_of(image, reading=model.reading)
             if model.input_size is not None:
                 pixels = prepare(pixels, model.input_size, model.crop_share, model.fit)
             if soft is None:

@@ -19,8 +19,8 @@ from counterpoise.data.sources.base import IGNORE
 from counterpoise.data.sources.masks_census import counted, problems_of
 from counterpoise.errors import ConfigError, DataError, ModelError, RunError
 from counterpoise.models.network import SceneView
+from counterpoise.objectives.composite import resample
 from counterpoise.objectives.dense import DenseSum, reduced
-from counterpoise.objectives.views import resample
 from counterpoise.system.machine import as_double
 from counterpoise.tasks.base import ALL, TASKS, Picture, Report, Score, Share, Task
 
@@ -210,6 +210,8 @@ class Segmentation(Task):
     def ready(self, student: VisionModel, run: config.Run) -> None:
         if run.data.fit != "crop":
             raise ConfigError(f"data.fit is for one answer a picture: scenes are shown whole, got {run.data.fit}.")
+        if run.data.views.decode != "exact":
+            raise ConfigError("data.views.decode: scaled is for photos without masks: scenes are decoded in full.")
         student.scenes = SceneView(run.data.scenes.reduction, run.data.scenes.window)
 
     def decide(self, run: config.Run, images: ImageSet, models: Sequence[VisionModel]) -> config.Run:
@@ -305,9 +307,9 @@ class Segmentation(Task):
     def predict(self, model: VisionModel, images: Sequence[Any]) -> list[dict[str, Any]]:
         """The classes found on each picture, by their share of its pixels, largest first:
         {"height", "width", "classes": [{"class", "share"}, ...]}."""
-        from counterpoise.data.images import decode, to_tensor
+        from counterpoise.data.images import pixels_of
 
-        decoded = (to_tensor(decode(image, reading=model.reading)) for image in images)
+        decoded = (pixels_of(image, reading=model.reading) for image in images)
         return [_described(model, segment(model, image)) for image in decoded]
 
     def draw(

@@ -216,3 +216,27 @@ def test_without_datasets_the_extra_is_named(one_split: Path, monkeypatch: pytes
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(MissingExtraError, match=r"counterpoise\[hf\]"):
         load(one_split)
+
+
+@pytest.mark.parametrize("layout", ["data/{split}-0000{part}-of-00002.parquet", "{split}/000{part}.parquet"])
+def test_parquet_files_are_the_data_set_that_was_saved(
+    tmp_path: Path, pictures: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, layout: str
+) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    feature = datasets.ClassLabel(names=CLASSES)
+    whole = datasets.DatasetDict(
+        train=table(pictures[:6], [0, 1] * 3, feature), test=table(pictures[6:], [0, 1] * 2, feature)
+    )
+    for split, rows in whole.items():
+        for part in range(2):
+            file = tmp_path / "hub" / layout.format(split=split, part=part)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            rows.shard(2, part, contiguous=True).to_parquet(str(file))
+    read, saved_one = load(tmp_path / "hub"), load(saved(whole, tmp_path / "saved"))
+    for mine, other in zip(read, saved_one, strict=True):
+        assert mine.fingerprint() == other.fingerprint()
+        assert torch.equal(mine.read(1), other.read(1))
+    assert "there is no val" in read.val.origin
+    file.write_bytes(file.read_bytes()[:-9])
+    with pytest.raises(DataError, match=r"hub cannot be read as a Hugging Face data set: "):
+        load(tmp_path / "hub")

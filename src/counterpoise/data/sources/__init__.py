@@ -4,12 +4,12 @@ from counterpoise.data.sources.base import (
     UNLABELED,
     ArraySet,
     Concatenation,
-    FileSet,
     ImageSet,
     Splits,
     Subset,
 )
 from counterpoise.data.sources.division import split, split_by_fraction
+from counterpoise.data.sources.files import FileSet
 from counterpoise.data.sources.loading import has_option, load, options, source_of
 from counterpoise.data.sources.memory import concatenate, in_memory
 from counterpoise.data.sources.registry import names, register, summaries

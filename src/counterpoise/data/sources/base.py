@@ -7,7 +7,7 @@ import copy
 import hashlib
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from counterpoise.data.blocks import blocks_of_part
-from counterpoise.data.images import AS_USUAL, decode, header_size, to_tensor
+from counterpoise.data.images import AS_USUAL, cut_out, part_of
+from counterpoise.data.jpeg import Choose
 from counterpoise.data.labels import counts
 from counterpoise.decoding import Reading
 from counterpoise.errors import CorruptImage, DataError
@@ -36,6 +37,9 @@ class ImageSet(ABC):
         corrupt: names of images that were left out because they cannot be read.
         masked: whether these are scenes.
         split_from: the set that this is a held-out or remaining part of, where we divided it.
+        divided_as: the classes in the order that they had when it was divided, which the draw depends on.
+        called: what the source calls this part of the data; empty where it has one alone.
+        unused: what other parts are called that the source has and that are not looked at.
         positions: int64 [N], where the images of a part are in `split_from`.
         origin: where it comes from, in words: a folder, or what it was held out of.
         reading: how files are read; set by `read_as`.
@@ -52,6 +56,9 @@ class ImageSet(ABC):
         self.corrupt = list(corrupt)
         self.split_from: ImageSet | None = None
         self.positions: Tensor | None = None
+        self.divided_as: tuple[str, ...] = ()
+        self.called = ""
+        self.unused: tuple[str, ...] = ()
         self.origin = ""
         self.reading = AS_USUAL
         self.notes: list[str] = []
@@ -67,6 +74,19 @@ class ImageSet(ABC):
     @abstractmethod
     def read(self, index: int) -> Tensor:
         """The image as uint8 [3, H, W]. Raises CorruptImage."""
+
+    def read_part(self, index: int, choose: Choose) -> tuple[Tensor, tuple[int, int]]:
+        """The part of the image that is chosen by its height and width, uint8 [3, H, W], in any order in memory.
+
+        A JPEG comes as much smaller as the choice allows. Raises CorruptImage.
+
+        Returns:
+            The part; height and width of the whole.
+        """
+        file = self.file(index)
+        if file is None:
+            return cut_out(self.read(index), choose)
+        return part_of(file, choose, self.name(index), self.reading)
 
     def read_mask(self, index: int) -> Tensor:
         """The mask as uint8 [H, W], as large as the image: classes, and IGNORE (255) where void.
@@ -87,11 +107,16 @@ class ImageSet(ABC):
     def identity(self, index: int) -> bytes:
         """What tells the image from others: its pixels where they are in memory, else its relative path and bytes."""
 
+    def identities(self, indices: Tensor) -> Iterator[bytes]:
+        """`identity` of the images at these indices (int64 [M]), each ended by a zero byte, in pieces of any size."""
+        for index in indices.tolist():
+            yield self.identity(index) + b"\0"
+
     def file(self, index: int) -> Path | bytes | None:
         """What the image is decoded from; None where it lies in memory."""
         return None
 
-    def mask_file(self, index: int) -> Path | None:
+    def mask_file(self, index: int) -> Path | bytes | None:
         """What the mask is decoded from; None where there is none, or it lies in memory."""
         return None
 
@@ -169,8 +194,8 @@ class ImageSet(ABC):
         for part in (str(len(self)), *self.classes):
             digest.update(os.fsencode(part) + b"\0")
         digest.update(self.labels.numpy().tobytes())
-        for index in range(len(self)):
-            digest.update(self.identity(index) + b"\0")
+        for piece in self.identities(torch.arange(len(self))):
+            digest.update(piece)
         return digest.hexdigest()
 
     def fingerprint(self) -> str:
@@ -260,73 +285,43 @@ class ArraySet(ImageSet):
         return size.encode() + b"".join(array.contiguous().numpy().tobytes() for array in arrays)
 
 
-class FileSet(ImageSet):
-    """Image files below one folder, read when asked.
-
-    Args:
-        root: the folder.
-        files: their paths relative to it.
-    """
-
-    def __init__(self, root: Path, files: Sequence[str], labels: Tensor, classes: Sequence[str]) -> None:
-        super().__init__(labels, classes)
-        self.origin = str(root)
-        self.root = root
-        self.files = tuple(files)
-
-    def name(self, index: int) -> str:
-        return os.fspath(self.root / self.files[index])
-
-    def read(self, index: int) -> Tensor:
-        return to_tensor(decode(self.root / self.files[index], reading=self.reading))
-
-    def file(self, index: int) -> Path:
-        return self.root / self.files[index]
-
-    def extent(self, index: int) -> tuple[int, int]:
-        return header_size(self.root / self.files[index], reading=self.reading)
-
-    def identity(self, index: int) -> bytes:
-        try:
-            size = (self.root / self.files[index]).stat().st_size
-        except OSError:  # said when it is read
-            size = -1
-        return os.fsencode(self.files[index]) + f" {size}".encode()
-
-
 class _Composed(ImageSet):
     """Images of other sets."""
 
     @abstractmethod
-    def _find(self, index: int) -> tuple[ImageSet, int]:
+    def find(self, index: int) -> tuple[ImageSet, int]:
         """The set that holds an image, and its index there."""
 
     def name(self, index: int) -> str:
-        part, inner = self._find(index)
+        part, inner = self.find(index)
         return part.name(inner)
 
     def read(self, index: int) -> Tensor:
-        part, inner = self._find(index)
+        part, inner = self.find(index)
         return part.read(inner)
 
+    def read_part(self, index: int, choose: Choose) -> tuple[Tensor, tuple[int, int]]:
+        part, inner = self.find(index)
+        return part.read_part(inner, choose)
+
     def read_mask(self, index: int) -> Tensor:
-        part, inner = self._find(index)
+        part, inner = self.find(index)
         return part.read_mask(inner)
 
     def file(self, index: int) -> Path | bytes | None:
-        part, inner = self._find(index)
+        part, inner = self.find(index)
         return part.file(inner)
 
-    def mask_file(self, index: int) -> Path | None:
-        part, inner = self._find(index)
+    def mask_file(self, index: int) -> Path | bytes | None:
+        part, inner = self.find(index)
         return part.mask_file(inner)
 
     def extent(self, index: int) -> tuple[int, int]:
-        part, inner = self._find(index)
+        part, inner = self.find(index)
         return part.extent(inner)
 
     def identity(self, index: int) -> bytes:
-        part, inner = self._find(index)
+        part, inner = self.find(index)
         return part.identity(inner)
 
 
@@ -345,8 +340,11 @@ class Subset(_Composed):
         self.blocks = blocks_of_part(whole.blocks, indices)
         self._indices = indices.numpy()  # plain integers without a tensor for each
 
-    def _find(self, index: int) -> tuple[ImageSet, int]:
+    def find(self, index: int) -> tuple[ImageSet, int]:
         return self.whole, int(self._indices[index])
+
+    def identities(self, indices: Tensor) -> Iterator[bytes]:
+        return self.whole.identities(torch.from_numpy(self._indices)[indices])
 
     def read_as(self, reading: Reading) -> None:
         super().read_as(reading)
@@ -375,7 +373,7 @@ class Concatenation(_Composed):
         self.blocks = torch.cat(blocks) if len(blocks) == len(parts) else None
         self._ends = list(accumulate(len(part) for part in parts))
 
-    def _find(self, index: int) -> tuple[ImageSet, int]:
+    def find(self, index: int) -> tuple[ImageSet, int]:
         if not 0 <= index < len(self):
             raise IndexError(f"index {index} of {len(self)} images")
         part = bisect.bisect_right(self._ends, index)

@@ -37,7 +37,7 @@ def split(images: ImageSet, val_count: int, seed: int) -> Splits:
     parts = Splits(*(images.subset(where) for where in positions))
     for part, where in zip(parts, positions, strict=True):
         part.split_from, part.positions = images, where
-        part.origin = images.origin
+        part.origin, part.divided_as = images.origin, images.classes
     whole = f"{images.origin}, " if images.origin else ""
     share = 100 * len(parts.val) / len(images)
     parts.val.origin = f"{whole}{share:.3g}% held out of every class by data.split_seed {seed}"
@@ -62,6 +62,14 @@ def divided(data: config.Data, root: Path, halves: Halves, collect: Callable[[Pa
     else:
         splits = Splits(train, collect(root / halves.val))
         splits.val.origin = f"{root / halves.val} ({halves.why})" if halves.why else str(root / halves.val)
+    name_parts(splits, halves)
     if halves.unused:
         splits.train.notes.append(f"not used: {', '.join(str(root / name) for name in halves.unused)}")
     return splits
+
+
+def name_parts(splits: Splits, halves: Halves) -> None:
+    """Have both parts say what they are called in their source, and the first what others there are."""
+    for part, name in zip(splits, (halves.train, halves.val or halves.train), strict=True):
+        part.called = name
+    splits.train.unused = halves.unused

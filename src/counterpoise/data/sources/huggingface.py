@@ -1,7 +1,8 @@
-"""Hugging Face data sets on disk, as written by `save_to_disk`."""
+"""Hugging Face data sets on disk: parquet files, as a hub's snapshot has them, or what `save_to_disk` wrote."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -11,9 +12,9 @@ import torch
 from torch import Tensor
 
 from counterpoise import config
-from counterpoise.data.images import decode, header_size, to_tensor
+from counterpoise.data.images import header_size, pixels_of
 from counterpoise.data.sources.base import UNLABELED, ImageSet, Splits
-from counterpoise.data.sources.division import split_by_fraction
+from counterpoise.data.sources.division import name_parts, split_by_fraction
 from counterpoise.data.sources.registry import register
 from counterpoise.data.split_names import Halves, find
 from counterpoise.data.walking import ordered
@@ -48,7 +49,7 @@ class HuggingFaceSet(ImageSet):
         return f"{self._split} #{index}"
 
     def read(self, index: int) -> Tensor:
-        return to_tensor(decode(self._picture(index), self.name(index), self.reading))
+        return pixels_of(self._picture(index), self.name(index), self.reading)
 
     def file(self, index: int) -> bytes:
         return self._picture(index)
@@ -69,12 +70,28 @@ class HuggingFaceSet(ImageSet):
         return f"{self.name(index)} {self._sizes[index]}".encode()
 
 
+_SAVED = ("dataset_dict.json", "dataset_info.json", "state.json")
+
+
+def _saved(path: Path) -> bool:
+    return any((path / name).is_file() for name in _SAVED)
+
+
+def parquet_files(path: Path) -> dict[str, list[str]]:
+    """The parquet files of each split: train-00000-of-00002.parquet, or train/0000.parquet, here or in `data`."""
+    splits: dict[str, list[str]] = {}
+    for file in sorted({*path.glob("*.parquet"), *path.glob("*/*.parquet"), *path.glob("data/*/*.parquet")}):
+        name = re.sub(r"-\d+-of-\d+$", "", file.stem)
+        if name.isdigit():
+            name = file.parent.name
+        splits.setdefault(name, []).append(str(file))
+    return splits
+
+
 @register(
     "huggingface",
-    summary="a Hugging Face data set on disk, written by save_to_disk (extra: hf)",
-    recognizes=lambda path: any(
-        (path / name).is_file() for name in ("dataset_dict.json", "dataset_info.json", "state.json")
-    ),
+    summary="a Hugging Face data set on disk: parquet files, or written by save_to_disk (extra: hf)",
+    recognizes=lambda path: _saved(path) or bool(parquet_files(path)),
 )
 def load(
     data: config.Data,
@@ -97,7 +114,10 @@ def load(
         raise MissingExtraError("Reading a Hugging Face data set", "hf") from None
     path = expanded(data.path) if data.path else Path()
     try:
-        whole = datasets.load_from_disk(str(path))
+        if _saved(path):
+            whole = datasets.load_from_disk(str(path))
+        else:  # the library's own reader: no code of the folder's runs
+            whole = datasets.load_dataset("parquet", data_files=parquet_files(path))
     except Exception as error:  # damaged JSON, missing tables and more
         raise DataError(f"{path} cannot be read as a Hugging Face data set: {first_line(error)}.") from error
     splits = dict(whole) if isinstance(whole, Mapping) else {"train": whole}
@@ -135,7 +155,9 @@ def load(
         return split_by_fraction(train_set, data.val_fraction, data.split_seed)
     val_set = build(halves.val, classes)
     val_set.origin = f"split {halves.val} of {path}" + (f" ({halves.why})" if halves.why else "")
-    return Splits(train_set, val_set)
+    both = Splits(train_set, val_set)
+    name_parts(both, halves)
+    return both
 
 
 def _column(

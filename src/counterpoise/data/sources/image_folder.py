@@ -10,8 +10,9 @@ import torch
 
 from counterpoise import config
 from counterpoise.data.problems import SHOWN, Problem, fault, raise_first
-from counterpoise.data.sources.base import FileSet, Splits
+from counterpoise.data.sources.base import Splits
 from counterpoise.data.sources.division import divided
+from counterpoise.data.sources.files import FileSet
 from counterpoise.data.sources.registry import register
 from counterpoise.data.split_names import TEST, VAL, Halves, find, is_split_name, named
 from counterpoise.data.walking import entries, image_files, loose_images, ordered, subfolders

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from counterpoise.data.label_map import LabelMap
-from counterpoise.data.mask_file import mask_size, read_mask, resized
-from counterpoise.data.sources.base import FileSet
+from counterpoise.data.mask_file import MaskPath, mask_size, read_mask, resized
+from counterpoise.data.sources.files import FileSet
+from counterpoise.decoding import Reading
 from counterpoise.errors import CorruptImage, UnfitMask
 
 WAYS_OUT = (
@@ -54,13 +55,8 @@ class MaskFiles(FileSet):
         return self.mask_root / self.mask_files[index]
 
     def read_mask(self, index: int) -> Tensor:
-        path = self.mask_file(index)
         size = self.extent(index)
-        mask = read_mask(path, self.label_map, self.reading)
-        found = mask.shape[0], mask.shape[1]
-        if found != size and not (self.resize and _of_one_shape(found, size)):
-            raise UnfitMask(os.fspath(path), f"{self._misfit(index, found, size)}. {WAYS_OUT}")
-        return resized(mask, size)
+        return fitted(self.mask_file(index), self.label_map, self.reading, size, self.name(index), self.resize)
 
     def misfits(self) -> tuple[list[str], int]:
         """By headers: what is wrong with each mask that does not fit its image, and how many are resized."""
@@ -73,14 +69,8 @@ class MaskFiles(FileSet):
             if found != size and self.resize and _of_one_shape(found, size):
                 moved += 1
             elif found != size:
-                wrong.append(f"{self.mask_file(index)} {self._misfit(index, found, size)}")
+                wrong.append(f"{self.mask_file(index)} {_misfit(self.name(index), found, size, self.resize)}")
         return wrong, moved
-
-    def _misfit(self, index: int, mask: tuple[int, int], image: tuple[int, int]) -> str:
-        turned = ", after the turn that its EXIF data asks for" if mask == image[::-1] else ""
-        other = ", which is another shape" if self.resize and not _of_one_shape(mask, image) else ""
-        sizes = [f"{width} x {height}" for height, width in (mask, image)]
-        return f"is {sizes[0]} pixels{other}, and its image {self.name(index)} is {sizes[1]}{turned}"
 
     def identity(self, index: int) -> bytes:
         path = self.mask_root / self.mask_files[index]
@@ -89,10 +79,32 @@ class MaskFiles(FileSet):
 
     @cached_property
     def _meaning(self) -> str:
-        label_map = self.label_map
-        later = [("given", label_map.given), ("lossy", label_map.lossy), ("resize", self.resize)]
-        marks = [mark for mark in later if mark[1]]  # sets that have none of them keep their fingerprint
-        return repr((label_map.names, label_map.colors, sorted(label_map.void), label_map.ignore, *marks))
+        return meaning(self.label_map, self.resize)
+
+
+def meaning(label_map: LabelMap, resize: bool) -> str:
+    """What tells masks that mean one thing from masks of the same bytes that mean another."""
+    later = [("given", label_map.given), ("lossy", label_map.lossy), ("resize", resize)]
+    marks = [mark for mark in later if mark[1]]  # sets that have none of them keep their fingerprint
+    return repr((label_map.names, label_map.colors, sorted(label_map.void), label_map.ignore, *marks))
+
+
+def fitted(
+    path: MaskPath, label_map: LabelMap, reading: Reading, size: tuple[int, int], image: str, resize: bool
+) -> Tensor:
+    """The mask of an image that is called `image` and has this height and width. Raises as `ImageSet.read_mask`."""
+    mask = read_mask(path, label_map, reading)
+    found = mask.shape[0], mask.shape[1]
+    if found != size and not (resize and _of_one_shape(found, size)):
+        raise UnfitMask(os.fspath(path), f"{_misfit(image, found, size, resize)}. {WAYS_OUT}")
+    return resized(mask, size)
+
+
+def _misfit(name: str, mask: tuple[int, int], image: tuple[int, int], resize: bool) -> str:
+    turned = ", after the turn that its EXIF data asks for" if mask == image[::-1] else ""
+    other = ", which is another shape" if resize and not _of_one_shape(mask, image) else ""
+    sizes = [f"{width} x {height}" for height, width in (mask, image)]
+    return f"is {sizes[0]} pixels{other}, and its image {name} is {sizes[1]}{turned}"
 
 
 def _of_one_shape(mask: tuple[int, int], image: tuple[int, int]) -> bool:

@@ -14,7 +14,7 @@ from counterpoise.data.label_map import LabelMap, read_label_map
 from counterpoise.data.mask_file import LOSSLESS
 from counterpoise.data.problems import Problem, fault, of_corrupt, raise_first
 from counterpoise.data.sources.base import Splits
-from counterpoise.data.sources.division import split_by_fraction
+from counterpoise.data.sources.division import name_parts, split_by_fraction
 from counterpoise.data.sources.masks_files import WAYS_OUT, MaskFiles
 from counterpoise.data.sources.masks_layouts import described, found_in_masks, is_divided, mask_of_view
 from counterpoise.data.sources.masks_pairing import Side, listed, matching, shared
@@ -252,6 +252,7 @@ def _halves(present: Iterable[str], val_split: str | None, where: str) -> Halves
 
 
 def _say_halves(parts: Sequence[MaskFiles], halves: Halves, root: Path) -> None:
+    name_parts(Splits(parts[0], parts[-1]), halves)
     for part, name in zip(parts, halves.names, strict=True):
         part.origin = f"{name} of {root}"
     if halves.why:

@@ -7,8 +7,9 @@ from pathlib import Path
 import torch
 
 from counterpoise import config
-from counterpoise.data.sources.base import UNLABELED, FileSet, Splits
+from counterpoise.data.sources.base import UNLABELED, Splits
 from counterpoise.data.sources.division import divided
+from counterpoise.data.sources.files import FileSet
 from counterpoise.data.sources.image_folder import find_folders
 from counterpoise.data.sources.registry import register
 from counterpoise.data.walking import image_files, loose_images, subfolders

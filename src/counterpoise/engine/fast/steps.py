@@ -114,7 +114,7 @@ class FastSteps:
         elif self.live is not None:
             teacher = self.live(images, self.optimization.objective.teacher_features)
         total, terms = self.optimization.loss(images, teacher, target)
-        total.backward()
+        self.optimization.backward(total)
         self.optimization.update()
         values = torch.stack([value.detach() for value in terms.values()])
         if self._values is None:

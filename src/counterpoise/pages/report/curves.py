@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from counterpoise.engine.waiting import Times, readers_in_words, shares
 from counterpoise.pages.report import charts
 from counterpoise.pages.report.charts import Chart
 from counterpoise.pages.report.methods import Method
@@ -27,6 +28,20 @@ def curves(methods: Sequence[Method], reading: Reading, metric: str) -> list[Cha
         _moving(reading),
     ]
     return [chart for chart in found if chart is not None]
+
+
+def time_spent(reading: Reading) -> str:
+    """Where the time of the steps went, and what would help; empty where the run was not asked, as earlier ones."""
+    times, workers = Times(), 0.0
+    for line in reading.epochs or reading.steps:
+        readers = numbers(line.get("readers"))
+        workers = readers.pop("workers", 0.0)
+        times.add(Times(numbers(line.get("stages")), readers))
+    seconds = times.steps
+    spent = ", ".join(f"{share:.0f}% {plain(stage, 20)}" for stage, share in shares(seconds).items() if share >= 0.5)
+    told = plain(str(reading.epochs[-1].get("advice", "")), 200) if reading.epochs else ""
+    who = readers_in_words(seconds, {"workers": workers, **times.reading})
+    return f"Time of the steps: {spent}. {f'{first_up(who)}. ' if who else ''}{told}".rstrip() if spent else ""
 
 
 def _scores(methods: Sequence[Method], reading: Reading, metric: str) -> Chart | None:

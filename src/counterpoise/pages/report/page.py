@@ -111,6 +111,7 @@ def render(
         "evidence": answer.evidence(lead["differences"][:3]),
         "notes": notes,
         "curves": curves.curves(methods, reading, metric),
+        "time": curves.time_spent(reading),
         "balance": curves.balance(found, chosen, methods),
         "findings": found,
         "details": _details(found, chosen, methods, reading.task),

@@ -36,6 +36,9 @@ class State:
         scores: values of the evaluations by name.
         step, epoch: the last one that is known, epochs counted from 1.
         steps_per_epoch: None until the first epoch has ended.
+        stages: seconds of the last logged steps, by what was waited for or worked on.
+        readers: how many processes read for them (`workers`), and their seconds by stage.
+        advice: what the run says would help.
         damaged: lines that could not be read.
     """
 
@@ -47,6 +50,9 @@ class State:
     steps_per_epoch: int | None = None
     finished: bool = False
     silent_seconds: float = 0.0
+    stages: dict[str, float] = field(default_factory=dict)
+    readers: dict[str, float] = field(default_factory=dict)
+    advice: str = ""
     damaged: int = 0
 
     @property
@@ -172,13 +178,21 @@ class Follower:
         for name, value in numbers.items():
             self.state.series.setdefault(str(name), []).append(Point(step, float(value)))
         self.state.step, self.state.epoch = step, int(values["epoch"]) + 1
+        self._take_stages(values)
 
     def _take_epoch(self, values: dict[str, Any]) -> None:
         step, epoch = int(values["step"]), int(values["epoch"]) + 1
         for name, value in values["val"].items():
             self.state.scores.setdefault(str(name), []).append(Point(epoch, float(value)))
         self.state.step, self.state.epoch = step, epoch
+        self._take_stages(values)
+        self.state.advice = str(values.get("advice", ""))
         self.state.steps_per_epoch = max(1, step // epoch)
+
+    def _take_stages(self, values: dict[str, Any]) -> None:
+        if values.get("stages"):
+            self.state.stages = {str(name): float(value) for name, value in values["stages"].items()}
+            self.state.readers = {str(name): float(value) for name, value in values.get("readers", {}).items()}
 
 
 def _modified(path: Path) -> float:

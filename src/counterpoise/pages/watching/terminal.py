@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from counterpoise.engine.progress import duration
+from counterpoise.engine.waiting import readers_in_words, shares
 from counterpoise.pages.watching.following import Follower, Point, State
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
@@ -43,6 +44,13 @@ def picture(state: State, name: str, width: int) -> RenderableType:
     parts: list[RenderableType] = [_head(state, name)]
     if state.series or state.scores:
         parts.append(_curves(state, width))
+    if state.stages:
+        spent = "  ".join(f"{share:.0f}% {stage}" for stage, share in shares(state.stages).items() if share >= 0.5)
+        parts.append(Text(f"time: {spent}"))
+        if read := readers_in_words(state.stages, state.readers):
+            parts.append(Text(read))
+    if state.advice:
+        parts.append(Text(state.advice))
     if state.damaged:
         parts.append(Text(f"{state.damaged} lines of metrics.jsonl could not be read.", style="yellow"))
     return Group(*parts)

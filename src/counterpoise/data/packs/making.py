@@ -1,0 +1,325 @@
+"""A set written into a pack, shard by shard, each whole or not at all, so that it goes on where it stopped."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from filelock import FileLock, Timeout
+
+from counterpoise import config
+from counterpoise.data import random, sources
+from counterpoise.data.packs import format as layout
+from counterpoise.data.packs.places import Folder, is_pack, read_pack
+from counterpoise.data.packs.reading import PackSet, opened
+from counterpoise.data.packs.samples import Preparing, Sample, Shrinking, meaning_of
+from counterpoise.data.packs.tars import TarWriter
+from counterpoise.data.sources.base import ImageSet, Subset
+from counterpoise.data.split_names import is_split_name
+from counterpoise.errors import ConfigError, CounterpoiseError, DataError
+from counterpoise.system.documents import read_json
+from counterpoise.system.files import expanded, replacing, write_text
+
+SHARD_BYTES = 2**28
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
+LOCK = ".lock"
+
+
+def make(
+    data: config.Data,
+    out: Path,
+    *,
+    shrinking: Shrinking | None = None,
+    shards: int | str | None = None,
+    shuffled: bool = False,
+    tell: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, Any]:
+    """Write the set that a data section speaks of into a pack, or go on with it.
+
+    Args:
+        shrinking: how images are made smaller; None: files are copied as they are.
+        shards: how many the training part is divided into, or how many bytes a shard has, such as 256MB.
+        shuffled: whether images are written in random order, which is then that of the set.
+        tell: is told how many images of how many are packed.
+
+    Returns:
+        What was packed: pack, images by part, classes, shards, bytes, and how many shards were there already.
+
+    Raises:
+        DataError: the set cannot be packed, or a pack of something else is there.
+        ConfigError: `shards` is neither a number nor a size, or `data` speaks of two sets.
+        RunError: the disk is full, or the like.
+    """
+    if data.unlabeled is not None:
+        raise ConfigError("data.unlabeled is another set: pack each on its own.")
+    parts, divided_as = _parts(data)
+    meaning = meaning_of(next(iter(parts.values())), shrinking is not None)
+    if shuffled:
+        parts = {name: part.subset(random.permutation(0, 0, len(part))) for name, part in parts.items()}
+    samples, size = _bounds(shards, len(next(iter(parts.values()))))
+    plan = {
+        "images": {name: part.fingerprint() for name, part in parts.items()},
+        "shards": samples or size,
+        "shuffled": shuffled,
+        "shrunk": shrinking and shrinking.values(next(iter(parts.values())).reading),
+    }
+    out = expanded(out)
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(out / LOCK, timeout=0):
+            packing = _Packing(out, parts, plan, samples, size, shrinking, data.on_corrupt == "skip", tell)
+            return packing.facts(packing.pack(divided_as, meaning))
+    except Timeout:
+        raise DataError(f"{out} is being packed by another process.") from None
+
+
+class _Packing:
+    """One set on its way into a folder."""
+
+    def __init__(
+        self,
+        out: Path,
+        parts: Mapping[str, ImageSet],
+        plan: dict[str, Any],
+        samples: int | None,
+        size: int,
+        shrinking: Shrinking | None,
+        skip: bool,
+        tell: Callable[[int, int], None],
+    ) -> None:
+        self.out, self.parts, self.plan = out, parts, plan
+        self.samples, self.size, self.shrinking, self.skip, self.tell = samples, size, shrinking, skip, tell
+        self.total, self.done, self.kept = sum(map(len, parts.values())), 0, 0
+
+    def pack(self, divided_as: tuple[str, ...], meaning: layout.Meaning | None) -> layout.Pack:
+        """The finished pack; shards that are there are kept."""
+        if is_pack(self.out):
+            found = read_pack(self.out)
+            self._require(found.made_from, "holds another pack")
+            self._tidy()
+            self.kept = sum(len(part.shards) for part in found.parts.values())
+            return found
+        self._begin()
+        train = next(iter(self.parts.values()))
+        parts: dict[str, layout.Part] = {}
+        for name, images in self.parts.items():
+            file = layout.stem(name, [part.file for part in parts.values()])
+            shards = self._shards(images, file)
+            parts[name] = layout.Part(file=file, shards=shards, index=self._index(file, len(shards), images))
+        pack = layout.Pack(
+            classes=list(train.classes),
+            divided_as=list(divided_as),
+            parts=parts,
+            meaning=meaning,
+            shrunk=self.plan["shrunk"],
+            made_from=self.plan,
+        )
+        self._compare(pack)
+        layout.write(pack, self.out)
+        self._tidy()
+        return pack
+
+    def facts(self, pack: layout.Pack) -> dict[str, Any]:
+        """What is there, as values."""
+        shards = sum(len(part.shards) for part in pack.parts.values())
+        facts: dict[str, Any] = {"pack": str(self.out), "images": self.total}
+        facts |= {f"images of {name}": part.samples for name, part in pack.parts.items()}
+        return facts | {
+            "classes": len(pack.classes), "shards": shards, "shards that were there": self.kept, "bytes": pack.bytes
+        }  # fmt: skip
+
+    def _begin(self) -> None:
+        """Write down what is packed, or see that it is what was begun."""
+        path = self.out / layout.PLAN
+        if path.exists():
+            try:
+                begun = read_json(path)
+            except (OSError, ValueError) as error:
+                raise DataError(f"{path} cannot be read: {error}. Give another --out, or remove {self.out}.") from None
+            self._require(begun, "holds the beginning of another pack")
+            return
+        strangers = sorted(
+            entry.name for entry in self.out.iterdir() if entry.name != LOCK and ".partial" not in entry.name
+        )
+        if strangers:
+            raise DataError(f"{self.out} is no empty folder: it holds {strangers[0]}. Give another --out.")
+        write_text(path, json.dumps(self.plan, indent=1) + "\n")
+
+    def _require(self, there: Any, what: str) -> None:
+        if there == self.plan:
+            return
+        there = there if isinstance(there, dict) else {}
+        other = [key for key in self.plan if there.get(key) != self.plan[key]]
+        words = {"images": "images", "shards": "--shards", "shuffled": "--shuffle", "shrunk": "--shorter or --quality"}
+        raise DataError(
+            f"{self.out} {what}: {' and '.join(words[key] for key in other)} differ. Give another --out, or remove it."
+        )
+
+    def _shards(self, images: ImageSet, file: str) -> list[layout.Shard]:
+        """Write the shards of a part that are not there yet."""
+        shards: list[layout.Shard] = []
+        first = 0
+        with Preparing(images, self.shrinking, self.skip) as preparing:
+            while first < len(images):
+                name = f"{file}-{len(shards):06d}.tar"
+                shard = _read_done(self.out, name)
+                if shard is None:
+                    shard = self._write(name, images, preparing, first)
+                else:
+                    self.kept += 1
+                shards.append(shard)
+                first += shard.samples
+                self.done += shard.samples
+                self.tell(self.done, self.total)
+        return shards
+
+    def _write(self, name: str, images: ImageSet, preparing: Preparing, first: int) -> layout.Shard:
+        count = 0
+        rows = _Rows()
+        with replacing(self.out / name) as temporary, temporary.open("wb") as file:
+            tar = TarWriter(file)
+            for sample in preparing.samples(first):
+                rows.add(tar, sample, int(images.labels[first + count]), first + count)
+                count += 1
+                if count == self.samples or tar.size >= self.size:
+                    break
+                self.tell(self.done + count, self.total)
+            tar.close()
+        shard = layout.Shard(name=name, samples=count, bytes=tar.size, checksum=tar.checksum)
+        rows.write(self.out, shard)
+        return shard
+
+    def _index(self, file: str, shards: int, images: ImageSet) -> dict[str, layout.File]:
+        """Put the rows of all shards of a part together."""
+        folder = self.out / layout.INDEX
+        folder.mkdir(exist_ok=True)
+        found = {}
+        for name in layout.index_files(file, images.masked):
+            key = name.removeprefix(f"{file}.").removesuffix(".npy")
+            pieces = (_rows_of(self.out, f"{file}-{number:06d}.tar")[key] for number in range(shards))
+            with replacing(folder / name) as temporary, temporary.open("wb") as written:
+                end = 0
+                for number, piece in enumerate(pieces):
+                    if name.endswith(".npy") and number == 0:
+                        header = {"descr": np.lib.format.dtype_to_descr(piece.dtype), "fortran_order": False}
+                        np.lib.format.write_array_header_1_0(written, {**header, "shape": (len(images),)})
+                    if piece.dtype == layout.RECORD:
+                        piece["name_end"] += np.uint64(end)
+                        end = int(piece["name_end"][-1])
+                    written.write(piece.tobytes())
+            path = folder / name
+            found[name] = layout.File(bytes=path.stat().st_size, checksum=layout.file_checksum(path))
+        return found
+
+    def _compare(self, pack: layout.Pack) -> None:
+        """See that what was packed is what was to be packed."""
+        for name, images in self.parts.items():
+            packed = opened(Folder(self.out), pack, name, "")
+            same = len(packed) == len(images) and torch.equal(packed.labels, images.labels)
+            if same and self.shrinking is None and _rests_on_files(images):
+                same = packed.fingerprint() == self.plan["images"][name]
+            if not same:
+                raise DataError(f"Files of {images.origin or name} changed while they were packed: remove {self.out}.")
+
+    def _tidy(self) -> None:
+        for done in self.out.glob(".*.rows.npz"):
+            done.unlink(missing_ok=True)
+        (self.out / layout.PLAN).unlink(missing_ok=True)
+
+
+class _Rows:
+    """What the index has of the samples of one shard."""
+
+    def __init__(self) -> None:
+        self._labels: list[int] = []
+        self._records: dict[str, list[tuple[int, ...]]] = {}
+        self._names: dict[str, bytearray] = {}
+
+    def add(self, tar: TarWriter, sample: Sample, label: int, number: int) -> None:
+        """Put a sample into the tar, and what is to be known of it here."""
+        self._labels.append(label)
+        for table, file in sample.files.items():
+            offset = tar.add(f"{number:09d}.{file.ending}", file.content)
+            names = self._names.setdefault(table, bytearray())
+            names += file.name + b" %d\0" % len(file.content)
+            row = (offset, len(names), len(file.content), file.checksum, *file.extent)
+            self._records.setdefault(table, []).append(row)
+        if sample.has_label:
+            tar.add(f"{number:09d}.cls", b"%d" % label)
+
+    def write(self, out: Path, shard: layout.Shard) -> None:
+        """Keep them beside the shard, which counts as done from then on."""
+        arrays: dict[str, Any] = {"labels": np.array(self._labels, dtype=np.int64)}
+        for table, rows in self._records.items():
+            arrays[table] = np.array(rows, dtype=layout.RECORD)
+            arrays[f"{table}.names"] = np.frombuffer(bytes(self._names[table]), dtype=np.uint8)
+        arrays["shard"] = np.frombuffer(shard.model_dump_json().encode(), dtype=np.uint8)
+        with replacing(_rows_file(out, shard.name)) as temporary, temporary.open("wb") as file:
+            np.savez(file, **arrays)
+
+
+def _rows_file(out: Path, shard: str) -> Path:
+    return out / f".{shard}.rows.npz"
+
+
+def _rows_of(out: Path, shard: str) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = np.load(_rows_file(out, shard), allow_pickle=False)
+    return found
+
+
+def _read_done(out: Path, name: str) -> layout.Shard | None:
+    """A shard that an earlier sitting has finished."""
+    try:
+        shard = layout.Shard.model_validate_json(_rows_of(out, name)["shard"].tobytes())
+        return shard if (out / name).stat().st_size == shard.bytes and shard.samples else None
+    except (OSError, ValueError, KeyError):  # not there, or not whole
+        return None
+
+
+def _parts(data: config.Data) -> tuple[dict[str, ImageSet], tuple[str, ...]]:
+    """All parts of the data by name, the one to train on first; and the classes as they are where it is divided."""
+    data = data.model_copy(update={"held_out": 0, "class_order": "numbers"})
+    train, val = sources.load(data)
+    if train.split_from is not None:
+        return {train.called or "train": _whole(train)}, train.divided_as
+    parts = {train.called or "train": train, val.called or "val": val}
+    for name in train.unused if sources.has_option(data, "val_split") else ():
+        options = {**data.options, "val_split": name}
+        if is_split_name(name) and name not in parts:
+            try:
+                parts[name] = sources.load(data.model_copy(update={"options": options})).val
+            except CounterpoiseError as error:
+                raise DataError(f"Part '{name}' of the data cannot be packed: {error}") from None
+    for part in parts.values():
+        part.read_as(train.reading)
+    return parts, train.classes
+
+
+def _whole(part: ImageSet) -> ImageSet:
+    """What a part was divided from, in the classes of today."""
+    assert part.split_from is not None
+    whole = part.split_from
+    whole.read_as(part.reading)
+    return whole
+
+
+def _rests_on_files(images: ImageSet) -> bool:
+    """Whether its fingerprint is of paths and sizes, as that of a pack is."""
+    return isinstance(images.whole if isinstance(images, Subset) else images, sources.FileSet | PackSet)
+
+
+def _bounds(shards: int | str | None, images: int) -> tuple[int | None, int]:
+    """Samples a shard, where their number is given, and bytes."""
+    if shards is None:
+        return None, SHARD_BYTES
+    found = re.fullmatch(r"([0-9]{1,15})\s*(?:([kmg]i?)?b)?", str(shards).strip().lower())
+    if found is None or int(found[1]) < 1:
+        raise ConfigError(f"shards is how many (--shards 64) or how large (--shards 256MB), got {shards!r}.")
+    if not str(shards).strip().lower().endswith("b"):
+        return -(-images // int(found[1])), 2**62
+    return None, int(found[1]) * _UNITS[found[2] or ""]

@@ -1,0 +1,137 @@
+"""Packs of scenes: masks and their meaning come along, whatever they are."""
+
+from __future__ import annotations
+
+import pickle
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import counterpoise
+from counterpoise import config
+from counterpoise.data import sources
+from counterpoise.errors import CorruptImage, DataError, UnfitMask
+
+RUN = {
+    "task": "segmentation",
+    "student": {"model": "smp/unet:resnet18", "arguments": {"encoder_depth": 3, "decoder_channels": [8, 8, 8]}},
+    "train": {"epochs": 1, "batch_size": 2},
+}
+
+
+@pytest.fixture
+def scenes(tmp_path: Path, make_picture: Callable[..., Image.Image]) -> Path:
+    """{images,masks}/{train,val} with 5 and 2 files in colors, one class of which is void."""
+    root = tmp_path / "scenes"
+    for half, count in (("train", 5), ("val", 2)):
+        for kind in ("images", "masks"):
+            (root / kind / half).mkdir(parents=True)
+        for number in range(count):
+            size = (40 + 8 * (number % 2), 32)
+            make_picture("circle", number, size).save(root / "images" / half / f"{number}.jpg")
+            mask = np.zeros((size[1], size[0], 3), dtype=np.uint8)
+            mask[8:24, 10 : 20 + number] = (200, 0, 0)
+            mask[:2] = (0, 0, 9)
+            Image.fromarray(mask).save(root / "masks" / half / f"{number}.bmp")
+    (root / "classes.txt").write_text("ground 0 0 0\nvoid 0 0 9\nround 200 0 0\n")
+    return root
+
+
+def load(path: Path, **values: Any) -> sources.Splits:
+    return sources.load(config.Data(path=path, **values))
+
+
+def assert_same(folder: sources.Splits, pack: sources.Splits) -> None:
+    for one, other in zip(folder, pack, strict=True):
+        assert other.masked
+        assert one.fingerprint() == other.fingerprint()
+        assert one.classes == other.classes
+        for index in range(len(one)):
+            assert torch.equal(one.read(index), other.read(index))
+            assert torch.equal(one.read_mask(index), other.read_mask(index))
+
+
+def test_a_pack_of_scenes_is_the_folder(scenes: Path, tmp_path: Path) -> None:
+    counterpoise.pack(scenes, out=tmp_path / "pack", shards=2)
+    assert_same(load(scenes), load(tmp_path / "pack"))
+    with tarfile.open(tmp_path / "pack" / "train-000000.tar") as tar:
+        assert tar.getnames()[:3] == ["000000000.jpg", "000000000.mask.bmp", "000000001.jpg"]
+        inside = tar.extractfile("000000000.mask.bmp")
+        assert inside is not None
+        assert inside.read() == (scenes / "masks" / "train" / "0.bmp").read_bytes()
+    assert counterpoise.verify(tmp_path / "pack")["images of train"] == 5
+    train = load(tmp_path / "pack").train
+    assert torch.equal(pickle.loads(pickle.dumps(train)).read_mask(3), train.read_mask(3))
+
+
+@pytest.mark.parametrize("options", [{"ignore": 2}, {"resize_masks": True}, {"classes": "gray.txt", "lossy": True}])
+def test_what_masks_mean_comes_along(scenes: Path, tmp_path: Path, options: dict[str, Any]) -> None:
+    for file in (scenes / "masks").rglob("*.bmp"):
+        mask = Image.fromarray((np.array(Image.open(file))[..., 0] > 0).astype(np.uint8) * 2)
+        if "classes" in options:
+            mask = mask.point(lambda value: value * 100)
+        if "resize_masks" in options:
+            mask = mask.resize((mask.width // 2, mask.height // 2), Image.Resampling.NEAREST)
+        mask.save(file.with_suffix(".png"))
+        file.unlink()
+    (scenes / "classes.txt").write_text("ground\nother\nround\nmore\n")
+    (scenes / "gray.txt").write_text("ground 0\nround 190\n")
+    section = {"path": scenes, "val_fraction": 0.4, "options": options}
+    counterpoise.pack({"task": "segmentation", "data": section}, out=tmp_path / "pack")
+    assert_same(load(**section), load(tmp_path / "pack", val_fraction=0.4))
+
+
+def test_scenes_are_made_smaller_with_their_masks(scenes: Path, tmp_path: Path) -> None:
+    counterpoise.pack(scenes, out=tmp_path / "pack", shorter=16)
+    train = load(tmp_path / "pack").train
+    assert train.classes == ("ground", "round")
+    for index, old in enumerate(load(scenes).train.read_mask(index) for index in range(5)):
+        mask = train.read_mask(index)
+        assert mask.shape == train.read(index).shape[1:]
+        assert mask.shape[0] == 16
+        assert set(mask.unique().tolist()) == set(old.unique().tolist())
+
+
+def test_a_mask_of_another_size_is_packed_and_said_when_it_is_read(scenes: Path, tmp_path: Path) -> None:
+    counterpoise.pack(scenes, out=tmp_path / "pack")
+    Image.new("RGB", (9, 9)).save(scenes / "masks" / "train" / "1.bmp")
+    with pytest.raises(DataError, match="another size"):
+        counterpoise.pack(scenes, out=tmp_path / "other")
+    skipping = {"data": {"path": scenes, "on_corrupt": "skip"}}
+    counterpoise.pack(skipping, out=tmp_path / "other")
+    with pytest.raises(UnfitMask, match=r"train-000000\.tar/train/1\.bmp is 9 x 9 pixels"):
+        load(tmp_path / "other", on_corrupt="skip").train.read_mask(1)
+
+
+def test_a_flipped_bit_of_a_mask_is_named(scenes: Path, tmp_path: Path) -> None:
+    counterpoise.pack(scenes, out=tmp_path / "pack")
+    shard = tmp_path / "pack" / "train-000000.tar"
+    content = bytearray(shard.read_bytes())
+    content[-1500] ^= 1
+    shard.write_bytes(content)
+    with pytest.raises(DataError, match=r"bytes have changed in train/4\.bmp"):
+        counterpoise.verify(tmp_path / "pack")
+    with pytest.raises(CorruptImage, match=r"train/4\.bmp cannot be read: its bytes have changed"):
+        load(tmp_path / "pack").train.read_mask(4)
+
+
+def test_scenes_without_files_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="lie in no files of their own"):
+        counterpoise.pack({"data": {"source": "digit_scenes"}}, out=tmp_path / "pack")
+    assert not (tmp_path / "pack").exists()
+
+
+def test_a_run_on_packed_scenes_ends_in_the_same_bytes(scenes: Path, tmp_path: Path) -> None:
+    counterpoise.pack(scenes, out=tmp_path / "pack", shards=2)
+    weights = []
+    for path in (scenes, tmp_path / "pack"):
+        out = tmp_path / "runs" / path.name
+        counterpoise.train({**RUN, "data": {"path": path, "workers": 0, "size": 32}, "out": out})
+        weights.append((out / "student" / "model.safetensors").read_bytes())
+    assert weights[0] == weights[1]
