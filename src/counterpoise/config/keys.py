@@ -65,6 +65,8 @@ KEYS: dict[str, Key] = {
     "train.tensorboard": _FREE,
 }
 """The keys of which another value is not simply another run."""
+FREE_OPTIONS = ("cache", "cache_gb", "timeout")
+"""Of data.options, those that are as free: of packs at an address, how what was fetched is kept."""
 
 
 def row(key: str) -> Key:
@@ -78,8 +80,14 @@ def asked(key: str) -> bool:
 
 
 def flatten(run: Run) -> dict[str, Any]:
-    """The values of a run by dotted key, as JSON has them; milestones in epochs, and none where they do nothing."""
-    flat = dotted(run.model_dump(mode="json"))
+    """The values of a run by dotted key, as JSON has them; milestones in epochs, and none where they do nothing.
+
+    Options of the source that change nothing are left out.
+    """
+    values = run.model_dump(mode="json")
+    options = values["data"]["options"]
+    values["data"]["options"] = {key: options[key] for key in options if key not in FREE_OPTIONS}
+    flat = dotted(values)
     flat["train.schedule.milestones"] = list(run.train.schedule.milestone_epochs(run.train.epochs))
     return flat
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_serializer, field_validator, model_validator
+
+from counterpoise.system.addresses import address_of
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 LARGEST_EDGE = 16_384
@@ -139,7 +141,9 @@ class Scenes(Section):
 class Data(Section):
     """Where the images come from. A bare path stands for `{path: PATH}`."""
 
-    path: Path | None = Field(None, description="folder of the data set")
+    path: Path | None = Field(
+        None, description="folder of the data set; of packs also an address, such as s3://bucket/pack"
+    )
     source: str = Field("auto", description="kind of data: see `counterpoise list sources`; auto looks at the folder")
     options: dict[str, Any] = Field(default_factory=dict, description="arguments of the source, by name")
     unlabeled: Path | None = Field(
@@ -199,6 +203,10 @@ class Data(Section):
     )
     views: Views = Field(default_factory=Views, description="augmentation")
     scenes: Scenes = Field(default_factory=Scenes, description="images with masks, for segmentation")
+
+    @field_serializer("path", when_used="json-unless-none")
+    def _address(self, path: Path) -> str:
+        return address_of(path) or str(path)
 
 
 class Model(Section):

@@ -75,6 +75,8 @@ class Reader(Dataset[ReadBatch | DataError], ABC):
     def __getitem__(self, batch: BatchPlan) -> ReadBatch | DataError:
         try:
             with READING.timed("views"):
+                with READING.timed("reading"):
+                    self.images.expect(dict.fromkeys([*batch.samples, *batch.partners]))
                 made = self.make(batch)
         except DataError as error:
             return error

@@ -155,6 +155,8 @@ def trained_on(student: Path, images: ImageSet, section: config.Data) -> int:
 
 def _key(images: ImageSet, index: int, resolved: dict[Path, Path]) -> bytes:
     """What an image is known by in any set; resolved: folders, of which there are few."""
+    if (there := images.whereabouts(index)) is not None:
+        return there
     file = images.file(index)
     if not isinstance(file, Path):
         return hashlib.sha256(images.identity(index) if file is None else file).digest()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import threading
+from abc import ABC, abstractmethod
 from collections import OrderedDict
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO
 
 from counterpoise.data.packs.format import DESCRIPTION, INDEX, Pack, Part, Shard, parse
 from counterpoise.errors import DataError, UnfitFileError
@@ -17,23 +19,40 @@ _OPEN = 64
 """Shards that are held open."""
 
 
-class Place(Protocol):
+class Place(ABC):
     """A folder of shards, on this machine or elsewhere."""
 
+    @abstractmethod
     def index(self, name: str) -> Path:
         """An index file on this machine. Raises DataError where it cannot be had."""
 
+    @abstractmethod
     def check(self, part: Part) -> None:
         """Raises DataError where shards are missing or of another size, as far as that can be seen at once."""
 
+    @abstractmethod
     def read(self, shard: Shard, offset: int, length: int) -> bytes:
         """Bytes of a shard; fewer where it ends before. Raises DataError where it cannot be read."""
 
+    @abstractmethod
     def called(self, shard: Shard) -> str:
         """The path or address of a shard."""
 
+    @property
+    @abstractmethod
+    def whole_name(self) -> str:
+        """What tells this place from all others."""
 
-class Folder:
+    def again(self, shard: Shard, offset: int, length: int) -> bytes | None:
+        """The same as `read` from where they lie, and not from what was kept of them; None where nothing is kept."""
+        return None
+
+    def expect(self, wanted: Iterable[tuple[Shard, int, int]]) -> None:
+        """Told what is read next: shard, offset and length."""
+        return
+
+
+class Folder(Place):
     """Shards in a folder of this machine; for any number of threads and processes.
 
     Args:
@@ -79,6 +98,10 @@ class Folder:
 
     def called(self, shard: Shard) -> str:
         return str(self.folder / shard.name)
+
+    @property
+    def whole_name(self) -> str:
+        return str(self.folder.resolve())
 
     def _file(self, shard: Shard) -> BinaryIO:
         file = self._files.get(shard.name)

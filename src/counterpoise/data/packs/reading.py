@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import zlib
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,22 @@ from torch import Tensor
 from counterpoise.data.images import decode, header_size, to_tensor
 from counterpoise.data.label_map import LabelMap
 from counterpoise.data.mask_file import MaskBytes
-from counterpoise.data.packs.format import RECORD, File, Meaning, Names, Pack, Part, file_checksum, index_files, mapped
+from counterpoise.data.packs.format import (
+    RECORD,
+    File,
+    Meaning,
+    Names,
+    Pack,
+    Part,
+    Shard,
+    file_checksum,
+    index_files,
+    mapped,
+)
 from counterpoise.data.packs.places import Place
 from counterpoise.data.sources.base import ImageSet
 from counterpoise.data.sources.masks_files import fitted, meaning
+from counterpoise.data.stages import READING
 from counterpoise.errors import CorruptImage, DataError
 
 CHECKED_BYTES = 2**28
@@ -63,6 +75,12 @@ class PackSet(ImageSet):
 
     def file(self, index: int) -> bytes:
         return self._images.content(index)
+
+    def expect(self, indices: Iterable[int]) -> None:
+        self.place.expect(self._images.expected(indices))
+
+    def whereabouts(self, index: int) -> bytes:
+        return os.fsencode(f"{self.place.whole_name} {self.part_name} {index}")
 
     def packed_name(self, index: int) -> bytes:
         """The path that an image had."""
@@ -119,6 +137,10 @@ class PackedScenes(PackSet):
     def mask_file(self, index: int) -> bytes:
         return self._masks.content(index)
 
+    def expect(self, indices: Iterable[int]) -> None:
+        indices = list(indices)
+        self.place.expect([*self._images.expected(indices), *self._masks.expected(indices)])
+
     def packed_mask_name(self, index: int) -> bytes:
         """The path that a mask had."""
         return self._masks.names.name(index)
@@ -171,14 +193,29 @@ class Table:
                 f"The index does not fit shard {self.place.called(shard)}: {self._file.lower()} {self.called(index)} "
                 "would lie behind its end. Look it through: counterpoise verify."
             )
-        content = self.place.read(shard, int(record["offset"]), length)
-        if len(content) != length:
-            raise DataError(f"Shard {self.place.called(shard)} was cut short while it was read.")
-        if self.checked and zlib.crc32(content) != int(record["checksum"]):
+        with READING.timed("reading"):
+            content: bytes | None = self.place.read(shard, int(record["offset"]), length)
+            assert content is not None
+            if len(content) != length:
+                raise DataError(f"Shard {self.place.called(shard)} was cut short while it was read.")
+            if self._whole(content, record):
+                return content
+            content = self.place.again(shard, int(record["offset"]), length)
+        if content is None or not self._whole(content, record):
             raise CorruptImage(
                 self.called(index), "its bytes have changed since it was packed (checksum); see counterpoise verify"
             )
         return content
+
+    def _whole(self, content: bytes, record: Any) -> bool:
+        return not self.checked or zlib.crc32(content) == int(record["checksum"])
+
+    def expected(self, indices: Iterable[int]) -> Iterator[tuple[Shard, int, int]]:
+        """Shard, offset and length of these."""
+        for index in indices:
+            record = self.records[index]
+            shard = self.part.shards[bisect_right(self._ends, index)]
+            yield shard, int(record["offset"]), int(record["length"])
 
     def called(self, index: int) -> str:
         """The shard, and the path that the file had."""

@@ -3,11 +3,11 @@
 from counterpoise.data.sources.base import (
     UNLABELED,
     ArraySet,
-    Concatenation,
     ImageSet,
     Splits,
     Subset,
 )
+from counterpoise.data.sources.concatenation import Concatenation
 from counterpoise.data.sources.division import split, split_by_fraction
 from counterpoise.data.sources.files import FileSet
 from counterpoise.data.sources.loading import has_option, load, options, source_of

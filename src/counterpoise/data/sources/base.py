@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import bisect
 import copy
 import hashlib
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
-from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple
 
@@ -107,10 +105,18 @@ class ImageSet(ABC):
     def identity(self, index: int) -> bytes:
         """What tells the image from others: its pixels where they are in memory, else its relative path and bytes."""
 
+    def whereabouts(self, index: int) -> bytes | None:
+        """What tells the image from all others wherever they lie; None where its file does, or its pixels do."""
+        return None
+
     def identities(self, indices: Tensor) -> Iterator[bytes]:
         """`identity` of the images at these indices (int64 [M]), each ended by a zero byte, in pieces of any size."""
         for index in indices.tolist():
             yield self.identity(index) + b"\0"
+
+    def expect(self, indices: Iterable[int]) -> None:
+        """Told which images are read next, where they may lie far away."""
+        return
 
     def file(self, index: int) -> Path | bytes | None:
         """What the image is decoded from; None where it lies in memory."""
@@ -285,7 +291,7 @@ class ArraySet(ImageSet):
         return size.encode() + b"".join(array.contiguous().numpy().tobytes() for array in arrays)
 
 
-class _Composed(ImageSet):
+class Composed(ImageSet):
     """Images of other sets."""
 
     @abstractmethod
@@ -308,6 +314,10 @@ class _Composed(ImageSet):
         part, inner = self.find(index)
         return part.read_mask(inner)
 
+    def whereabouts(self, index: int) -> bytes | None:
+        part, inner = self.find(index)
+        return part.whereabouts(inner)
+
     def file(self, index: int) -> Path | bytes | None:
         part, inner = self.find(index)
         return part.file(inner)
@@ -325,7 +335,7 @@ class _Composed(ImageSet):
         return part.identity(inner)
 
 
-class Subset(_Composed):
+class Subset(Composed):
     """Some images of another set, in an order of their own.
 
     Args:
@@ -343,6 +353,9 @@ class Subset(_Composed):
     def find(self, index: int) -> tuple[ImageSet, int]:
         return self.whole, int(self._indices[index])
 
+    def expect(self, indices: Iterable[int]) -> None:
+        self.whole.expect(self._indices[[*indices]].tolist())
+
     def identities(self, indices: Tensor) -> Iterator[bytes]:
         return self.whole.identities(torch.from_numpy(self._indices)[indices])
 
@@ -355,38 +368,6 @@ class Subset(_Composed):
         if "extents" not in vars(self.whole) and 2 * len(self) < len(self.whole):  # nor are all headers read for few
             return super().extents
         return self.whole.extents[torch.from_numpy(self._indices)]
-
-
-class Concatenation(_Composed):
-    """Several sets, one after the other; scenes where the first is of scenes.
-
-    Args:
-        labels: int64 [N] for all of them together.
-    """
-
-    def __init__(self, parts: Sequence[ImageSet], labels: Tensor, classes: Sequence[str]) -> None:
-        super().__init__(labels, classes, [name for part in parts for name in part.corrupt])
-        self.parts = tuple(parts)
-        self.masked = parts[0].masked
-        self.reading = parts[0].reading
-        blocks = [part.blocks for part in parts if part.blocks is not None]
-        self.blocks = torch.cat(blocks) if len(blocks) == len(parts) else None
-        self._ends = list(accumulate(len(part) for part in parts))
-
-    def find(self, index: int) -> tuple[ImageSet, int]:
-        if not 0 <= index < len(self):
-            raise IndexError(f"index {index} of {len(self)} images")
-        part = bisect.bisect_right(self._ends, index)
-        return self.parts[part], index - (self._ends[part - 1] if part else 0)
-
-    def read_as(self, reading: Reading) -> None:
-        super().read_as(reading)
-        for part in self.parts:
-            part.read_as(reading)
-
-    @cached_property
-    def extents(self) -> Tensor:
-        return torch.cat([part.extents for part in self.parts])
 
 
 class Splits(NamedTuple):

@@ -20,6 +20,7 @@ from counterpoise.data.sources.registry import SOURCES, Source
 from counterpoise.data.walking import as_text, leftovers
 from counterpoise.decoding import Reading
 from counterpoise.errors import ConfigError, DataError, nearest, unknown
+from counterpoise.system.addresses import address_of
 from counterpoise.system.files import expanded
 
 AUTO = "auto"
@@ -116,6 +117,16 @@ def _find(data: config.Data) -> Source:
         return sources[data.source]
     if data.source != AUTO and not sources[data.source].needs_path:
         raise ConfigError(f"Data source '{data.source}' is embedded and takes no path, got data.path: {data.path}.")
+    if address_of(data.path) is not None:
+        able = [name for name, source in sources.items() if source.addresses]
+        if data.source == AUTO:
+            return sources[able[0]]
+        if data.source in able:
+            return sources[data.source]
+        raise ConfigError(
+            f"Data source '{data.source}' reads folders, and data.path is an address, {address_of(data.path)}. What is "
+            f"read from an address: data.source: {', '.join(able)}."
+        )
     if data.source == AUTO and str(data.path) in without_path and not data.path.exists():
         raise DataError(f"Folder {data.path} does not exist. For the embedded data set set data.source: {data.path}.")
     path = _folder(data.path, "data.path")

@@ -22,6 +22,7 @@ class Source:
         load: function (data: config.Data, *, option=default, ...) -> Splits; its keywords are the `data.options`.
         recognizes: whether an existing folder is of this kind; None where one cannot tell.
         needs_path: whether `data.path` must name an existing folder.
+        addresses: whether `data.path` may be an address, such as s3://bucket/pack.
         check: function of the arguments of `load` that yields every problem of the data, where a source can say more
             than the error of `load`, which is the first of them.
     """
@@ -32,6 +33,7 @@ class Source:
     recognizes: Callable[[Path], bool] | None
     needs_path: bool
     check: Callable[..., Iterable[Problem]] | None = None
+    addresses: bool = False
 
 
 SOURCES: Registry[Source] = Registry("Source", "counterpoise.data.sources", "counterpoise.sources")
@@ -44,11 +46,12 @@ def register(
     recognizes: Callable[[Path], bool] | None = None,
     needs_path: bool = True,
     check: Callable[..., Iterable[Problem]] | None = None,
+    addresses: bool = False,
 ) -> Callable[[Load], Load]:
     """Decorator that makes a function a source of data; the arguments are those of `Source`."""
 
     def keep(function: Load) -> Load:
-        source = Source(name, summary, function, recognizes, needs_path, check)
+        source = Source(name, summary, function, recognizes, needs_path, check, addresses)
         SOURCES.add(name, source, function.__module__)
         return function
 

@@ -1,0 +1,175 @@
+"""Shards at an address: read by ranges, some at once, and kept in a cache of bounded size."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from counterpoise.data.packs.cache import BLOCK, Cache, default_folder
+from counterpoise.data.packs.format import DESCRIPTION, INDEX, File, Pack, Part, Shard, file_checksum, parse
+from counterpoise.data.packs.places import Place
+from counterpoise.errors import DataError
+from counterpoise.system.addresses import Files
+from counterpoise.system.documents import JSON_BYTES
+from counterpoise.system.files import reason, replacing
+
+_AT_ONCE = 16
+"""Requests of one process."""
+_LONGEST = 2**23
+"""Bytes of one request."""
+
+
+class Address(Place):
+    """The shards of a pack at an address.
+
+    Args:
+        root: folder of the cache, for all packs; None: that of the user.
+        limit: bytes that shards may take there.
+        timeout: seconds that a request may take.
+
+    Attributes:
+        pack: what is there.
+
+    Raises:
+        DataError: there is no finished pack.
+        MissingExtraError: a package that this kind of address needs is missing.
+    """
+
+    def __init__(self, address: str, root: Path | None, limit: int, timeout: float) -> None:
+        self.files = Files(address, timeout)
+        text = self.files.read(DESCRIPTION, 0, JSON_BYTES + 1)
+        if len(text) > JSON_BYTES:
+            raise DataError(f"{self.files.address}/{DESCRIPTION} is larger than {JSON_BYTES:,} bytes.")
+        self.pack: Pack = parse(text, f"{self.files.address}/{DESCRIPTION}")
+        self._sums = {name: file for part in self.pack.parts.values() for name, file in part.index.items()}
+        # The same pack at two addresses is kept once; one that has changed, anew.
+        self.cache = Cache(root or default_folder(), hashlib.sha256(text).hexdigest()[:32], limit)
+        self._threads: tuple[int, ThreadPoolExecutor] | None = None
+
+    def index(self, name: str) -> Path:
+        path = self.cache.folder / INDEX / name
+        expected = self._sums.get(name)
+        if expected is None:
+            raise DataError(f"{self.files.address}/{DESCRIPTION} lists no index file {name}.")
+        if path.is_file() and path.stat().st_size == expected.bytes:
+            return path
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(path.with_name(f".{name}.lock")):
+                if not path.is_file() or path.stat().st_size != expected.bytes:
+                    self._download(name, path, expected)
+        except OSError as error:
+            raise DataError(f"Index file {path} could not be kept: {reason(error)}.") from None
+        return path
+
+    def _download(self, name: str, path: Path, expected: File) -> None:
+        with replacing(path) as temporary:
+            with temporary.open("wb") as file:
+                for begin in range(0, expected.bytes, _LONGEST):
+                    end = min(begin + _LONGEST, expected.bytes)
+                    file.write(self.files.read(f"{INDEX}/{name}", begin, end))
+            if file_checksum(temporary) != expected.checksum:
+                temporary.unlink()
+                raise DataError(f"{self.files.address}/{INDEX}/{name} is damaged there, or on its way.")
+
+    def check(self, part: Part) -> None:
+        """What cannot be seen at once is seen when it is read."""
+
+    def called(self, shard: Shard) -> str:
+        return f"{self.files.address}/{shard.name}"
+
+    @property
+    def whole_name(self) -> str:
+        return self.files.address
+
+    def read(self, shard: Shard, offset: int, length: int) -> bytes:
+        wanted = _blocks(offset, length)
+        missing = self.cache.has(shard.name, wanted)
+        if not missing:
+            found = self.cache.read(shard.name, offset, length)
+            if len(found) == length:
+                return found
+            missing = list(wanted)
+        fetched: dict[int, bytes] = {}
+        for first, last in _runs(missing):
+            fetched |= self._fetch(shard, first, last)
+        pieces = []
+        for block in wanted:
+            piece = fetched.get(block)
+            if piece is None:
+                piece = self.cache.read(shard.name, block * BLOCK, min(BLOCK, shard.bytes - block * BLOCK))
+                if len(piece) != min(BLOCK, shard.bytes - block * BLOCK):  # it has gone meanwhile
+                    piece = self._fetch(shard, block, block + 1)[block]
+            pieces.append(piece)
+        begin = offset - wanted.start * BLOCK
+        return b"".join(pieces)[begin : begin + length]
+
+    def again(self, shard: Shard, offset: int, length: int) -> bytes:
+        self.cache.forget(shard.name, _blocks(offset, length))
+        return self.read(shard, offset, length)
+
+    def expect(self, wanted: Iterable[tuple[Shard, int, int]]) -> None:
+        blocks: dict[str, set[int]] = {}
+        shards: dict[str, Shard] = {}
+        for shard, offset, length in wanted:
+            shards[shard.name] = shard
+            blocks.setdefault(shard.name, set()).update(_blocks(offset, length))
+        runs = []
+        for name, needed in blocks.items():
+            span = range(min(needed), max(needed) + 1)
+            missing = [block for block in self.cache.has(name, span) if block in needed]
+            runs += [(shards[name], first, last) for first, last in _runs(missing)]
+        if runs:
+            list(self._pool().map(lambda run: self._fetch(*run), runs))
+
+    def _fetch(self, shard: Shard, first: int, last: int) -> dict[int, bytes]:
+        """Blocks first, ..., last - 1, which are then in the cache."""
+        begin, end = first * BLOCK, min(last * BLOCK, shard.bytes)
+        content = self.files.read(shard.name, begin, end)
+        if len(content) != end - begin:
+            raise DataError(
+                f"{self.called(shard)} has another length than the index speaks of: it ends at byte "
+                f"{begin + len(content):,}, expected {shard.bytes:,}."
+            )
+        blocks = {first + at // BLOCK: content[at : at + BLOCK] for at in range(0, len(content), BLOCK)}
+        try:
+            for block, piece in blocks.items():
+                self.cache.write(shard.name, block, piece)
+        except OSError as error:
+            raise DataError(
+                f"The cache {self.cache.root} cannot be written: {reason(error)}. Another folder: "
+                "--data.options.cache FOLDER; a smaller one: --data.options.cache_gb."
+            ) from None
+        return blocks
+
+    def _pool(self) -> ThreadPoolExecutor:
+        if self._threads is None or self._threads[0] != os.getpid():  # threads do not come along into a child
+            self._threads = os.getpid(), ThreadPoolExecutor(_AT_ONCE)
+        return self._threads[1]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_threads": None}
+
+
+def _blocks(offset: int, length: int) -> range:
+    return range(offset // BLOCK, max(offset // BLOCK + 1, -(-(offset + length) // BLOCK)))
+
+
+def _runs(blocks: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """Rising blocks as first and end of those that follow one another, none of them too long for a request."""
+    first = last = -1
+    for block in blocks:
+        if block == last and (last - first + 1) * BLOCK <= _LONGEST:
+            last += 1
+            continue
+        if last > first:
+            yield first, last
+        first, last = block, block + 1
+    if last > first:
+        yield first, last

@@ -1,0 +1,140 @@
+"""Addresses that fsspec knows (http://, s3://, gs://, hf://): what is one, and bytes of files there, within bounds."""
+
+from __future__ import annotations
+
+import os
+import queue
+import re
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from counterpoise.errors import CounterpoiseError, DataError, MissingExtraError, first_line
+
+EXTRA = "remote"
+ATTEMPTS = 4
+PAUSE = 0.25
+"""Seconds before the second attempt; before later ones, four times as long as before the last."""
+Answer = TypeVar("Answer")
+
+
+def address_of(path: str | os.PathLike[str]) -> str | None:
+    """The address that a path stands for, which has lost one of its slashes as a path; None of a real path."""
+    found = re.fullmatch(r"([a-z][a-z0-9+.-]+):/+(.+)", Path(path).as_posix())
+    if found is None:
+        return None
+    return f"file:///{found[2]}" if found[1] == "file" else f"{found[1]}://{found[2]}"
+
+
+class Refused(Exception):  # noqa: N818 - named by what it says
+    """What another attempt would not change."""
+
+
+class Files:
+    """The files below an address; for any number of threads and processes.
+
+    Args:
+        timeout: seconds that one request may take.
+
+    Raises:
+        MissingExtraError: a package that this kind of address needs is missing.
+        DataError: there is no such kind of address.
+    """
+
+    def __init__(self, address: str, timeout: float) -> None:
+        self.address, self.timeout = address.rstrip("/"), timeout
+        self._process = -1
+        self._connected()
+
+    def read(self, name: str, begin: int, end: int) -> bytes:
+        """Bytes begin, ..., end - 1 of a file there; fewer where it ends before.
+
+        Raises:
+            DataError: they cannot be had, after some attempts.
+        """
+        return self._attempt(name, lambda: self._read(name, begin, end))
+
+    def _attempt(self, name: str, ask: Callable[[], Answer]) -> Answer:
+        said = ""
+        for attempt in range(ATTEMPTS):
+            if attempt:
+                time.sleep(PAUSE * 4 ** (attempt - 1))
+            try:
+                return _within(self.timeout, ask)
+            except (Refused, FileNotFoundError, PermissionError) as error:
+                said = "there is no such file" if isinstance(error, FileNotFoundError) else first_line(error)
+                break
+            except TimeoutError:
+                said = f"no answer within {self.timeout:g} s, asked {attempt + 1} times"
+            except CounterpoiseError:
+                raise
+            except Exception as error:  # each kind of address has errors of its own
+                said = f"{first_line(error)}, asked {attempt + 1} times"
+        raise DataError(f"{self.address}/{name} cannot be read: {said}.")
+
+    def _read(self, name: str, begin: int, end: int) -> bytes:
+        files, root = self._connected()
+        path = f"{root}/{name}"
+        if not self.address.startswith(("http://", "https://")):
+            with files.open(path, "rb") as file:
+                file.seek(begin)
+                return bytes(file.read(end - begin))
+        # As it comes, so that a server which sends more than was asked for fills no memory.
+        headers = {**(files.kwargs.get("headers") or {}), "Range": f"bytes={begin}-{end - 1}"}
+        try:
+            with files.open(path, "rb", block_size=0, size=1, headers=headers) as file:
+                if begin and file.r.status != 206:
+                    raise Refused("the server does not send parts of files (HTTP Range), which random access needs")
+                return _all_of(file, end - begin)
+        except Exception as error:
+            if getattr(error, "status", 0) == 416:  # it ends before
+                return b""
+            raise
+
+    def _connected(self) -> tuple[Any, str]:
+        """The file system, which each process has of its own, and the root there."""
+        if self._process != os.getpid():
+            try:
+                import fsspec  # type: ignore[import-untyped]
+
+                files, root = fsspec.core.url_to_fs(self.address)
+            except ImportError as error:
+                raise MissingExtraError(f"Address {self.address} ({error})", EXTRA) from None
+            except ValueError as error:
+                raise DataError(f"Address {self.address} cannot be read: {first_line(error)}.") from None
+            self._files, self._root, self._process = files, root.rstrip("/"), os.getpid()
+        return self._files, self._root
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"address": self.address, "timeout": self.timeout, "_process": -1}
+
+
+def _all_of(file: Any, length: int) -> bytes:
+    """So many bytes, or as many as there are."""
+    blocks, left = [], length
+    while left and (block := file.read(left)):
+        blocks.append(block)
+        left -= len(block)
+    return b"".join(blocks)[:length]
+
+
+def _within(seconds: float, ask: Callable[[], Answer]) -> Answer:
+    """What `ask` returns or raises; TimeoutError where it takes longer, and goes on for nobody."""
+    answers: queue.SimpleQueue[tuple[Answer | None, BaseException | None]] = queue.SimpleQueue()
+
+    def run() -> None:
+        try:
+            answers.put((ask(), None))
+        except BaseException as error:
+            answers.put((None, error))
+
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        answer, error = answers.get(timeout=seconds)
+    except queue.Empty:
+        raise TimeoutError from None
+    if error is not None:
+        raise error
+    return answer  # type: ignore[return-value]
