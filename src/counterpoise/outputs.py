@@ -14,3 +14,10 @@ class Outputs(NamedTuple):
 
     logits: Tensor
     features: Mapping[str, Tensor] = MappingProxyType({})
+
+    def repeated(self, samples: int) -> Outputs:
+        """Outputs for so many samples, shaped as these are: the first one's, again and again, without gradient."""
+        values = {name: value[:1].detach() for name, value in self.features.items()}
+        features = {name: value.expand(samples, *value.shape[1:]) for name, value in values.items()}
+        first = self.logits[:1].detach()
+        return Outputs(first.expand(samples, *first.shape[1:]), features)

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import inspect
 import multiprocessing
+import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +25,7 @@ from counterpoise.errors import ConfigError
 from counterpoise.objectives.base import LogitObjective, entries
 from counterpoise.objectives.composite import WeightedSum
 from counterpoise.objectives.dense import DenseSum
+from counterpoise.objectives.views import InParts
 from counterpoise.outputs import Outputs
 from counterpoise.system import own_code
 
@@ -89,6 +94,17 @@ WHOLE = {
 }
 
 
+IN_PARTS = [
+    "weighted labels beside balance, void",
+    "labels and two divergences, void",
+    "one's own values, some",
+    "the fast form, void",
+    "mixed labels",
+    "fitnet some",
+    "ifvd void",
+]
+
+
 class Net(nn.Module):
     """A small student without batch norm, in float64."""
 
@@ -144,10 +160,11 @@ class Step(NamedTuple):
     """Names of the functions that the backward pass goes through."""
 
 
-def step(case: Case, rank: int = 0, world: int = 1, alone: bool = False) -> Step:
+def step(case: Case, rank: int = 0, world: int = 1, alone: bool = False, parts: int = 1) -> Step:
     """One step as the trainer takes it, on this process's share of the batch; `alone`: as if that were the whole.
 
-    Gradients are averaged over processes by DistributedDataParallel where masks are large, else by who asks.
+    `parts`: in so many, one after the other. Gradients are averaged over processes by DistributedDataParallel where
+    masks are large, else by who asks.
     """
     images, teacher, target = batch(case)
     own_code.name(case.terms)
@@ -166,18 +183,26 @@ def step(case: Case, rank: int = 0, world: int = 1, alone: bool = False) -> Step
     for module in objective.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.eval()
-    share = slice(SAMPLES * rank // world, SAMPLES * (rank + 1) // world)
-    here = Outputs(teacher.logits[share], {name: value[share] for name, value in teacher.features.items()})
+    first, stop = SAMPLES * rank // world, SAMPLES * (rank + 1) // world
+    cuts = [first + (stop - first) * part // parts for part in range(parts + 1)]
     processes = Processes(rank, world, torch.device("cpu"))
     world = 1 if alone else world
     together = processes.add if world > 1 else None
     loss = StudentLoss(net, objective, torch.float32, together)  # type: ignore[arg-type]
     shared: nn.Module = DistributedDataParallel(loss) if world > 1 and case.mask == LARGE else loss
-    total, parts = shared(images[share], here, target[share])
-    nodes = set(_names(total))
-    total.backward()
+    whole = InParts([target[a:b] for a, b in pairwise(cuts[1:])]) if parts > 1 else None
+    values: Counter[str] = Counter()
+    nodes: set[str] = set()
+    for number, share in enumerate(slice(a, b) for a, b in pairwise(cuts)):
+        here = Outputs(teacher.logits[share], {name: value[share] for name, value in teacher.features.items()})
+        wait = isinstance(shared, DistributedDataParallel) and number < parts - 1
+        with shared.no_sync() if wait else nullcontext():
+            total, named = shared(images[share], here, target[share], whole)
+            nodes |= set(_names(total))
+            total.backward()
+        values.update({name: value.item() for name, value in named.items()})
     gradient = {name: p.grad for name, p in loss.named_parameters() if p.grad is not None}
-    return Step(gradient, {name: value.item() for name, value in parts.items()}, nodes)
+    return Step(gradient, dict(values), nodes)
 
 
 def _names(total: Tensor) -> Iterator[str]:
@@ -194,6 +219,8 @@ def _names(total: Tensor) -> Iterator[str]:
 def all_steps(rank: int, world: int, folder: Path) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder / 'meet'}", rank=rank, world_size=world)
     steps = {name: step(case, rank, world) for name, case in {**CASES, **WHOLE}.items()}
+    if world == 2:
+        steps |= {f"{name} in parts": step(CASES[name], rank, world, parts=2) for name in IN_PARTS}
     torch.save({name: tuple(one) for name, one in steps.items()}, folder / f"{rank}.pt")
     net = nn.ModuleDict({"used": nn.Linear(2, 2), "spare": nn.Linear(2, 2)})
     net.forward = lambda pixels: net["used"](pixels)  # type: ignore[method-assign, assignment]
@@ -232,8 +259,9 @@ def mean(values: Iterable[Any]) -> Any:
     return sum(values[1:], start=values[0]) / len(values)
 
 
-def check(name: str, several: list[dict[str, Step]]) -> None:
+def check(name: str, several: list[dict[str, Step]], called: str = "") -> None:
     one = step(CASES[name])
+    several = [{name: steps[called or name]} for steps in several]
     largest = max(float(value.abs().max()) for value in one.gradient.values())
     assert largest > 0
     for parameter, value in one.gradient.items():
@@ -247,6 +275,18 @@ def check(name: str, several: list[dict[str, Step]]) -> None:
 @pytest.mark.parametrize("name", CASES)
 def test_two_processes_have_the_gradient_and_the_terms_of_one(name: str, two: list[dict[str, Step]]) -> None:
     check(name, two)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_parts_of_a_batch_have_the_gradient_and_the_terms_of_all_of_it(name: str) -> None:
+    if any("decay" in part for part in re.findall(r"\w+", repr(CASES[name].terms))):
+        pytest.skip("its rule looks at each part as at a batch of its own, see below")
+    check(name, [{name: step(CASES[name], parts=4)}])
+
+
+@pytest.mark.parametrize("name", IN_PARTS)
+def test_parts_in_two_processes_have_the_gradient_and_the_terms_of_one(name: str, two: list[dict[str, Step]]) -> None:
+    check(name, two, f"{name} in parts")
 
 
 @pytest.mark.slow

@@ -315,6 +315,15 @@ class Train(Section):
     epochs: int = Field(30, ge=1, description="passes over the training data")
     batch_size: int = Field(64, ge=1, le=2**20, description="images a step, over all processes together")
     drop_last: bool = Field(False, description="leave out the last incomplete batch of an epoch")
+    accumulate: int = Field(
+        1,
+        ge=1,
+        description="parts in which each process computes its share of a batch, one after the other, to need less "
+        "memory; a step is still one update by all of train.batch_size",
+    )
+    sync_batch_norm: bool = Field(
+        False, description="several processes: batch norm is over the whole batch, not over each one's share"
+    )
     optimizer: Optimizer = Field(default_factory=Optimizer, description="the optimizer")
     schedule: LearningRateSchedule = Field(
         default_factory=LearningRateSchedule, description="how the learning rate moves"
@@ -342,6 +351,12 @@ class Train(Section):
     )
     log_every: int = Field(10, ge=1, description="steps between lines of metrics.jsonl")
     tensorboard: bool = Field(False, description="write TensorBoard files beside metrics.jsonl (extra: tensorboard)")
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Train:
+        if self.accumulate > self.batch_size:
+            raise ValueError(f"accumulate cuts {self.batch_size} images (batch_size) into {self.accumulate} parts")
+        return self
 
 
 class Run(Section):

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -34,6 +34,19 @@ class Batch:
     target: Tensor
     indices: Tensor
     total: int
+
+    def on(self, device: torch.device) -> Batch:
+        """The same, with images and target there."""
+        images, target = (value.to(device, non_blocking=True) for value in (self.images, self.target))
+        return replace(self, images=images, target=target)
+
+    def parts(self, count: int) -> list[Batch]:
+        """The batch in so many parts of nearly one size, in order; it has as many images at least."""
+        size = len(self.images)
+        cuts = [(size * part // count, size * (part + 1) // count) for part in range(count)]
+        return [
+            replace(self, images=self.images[a:b], target=self.target[a:b], indices=self.indices[a:b]) for a, b in cuts
+        ]
 
 
 class Epochs(ABC):

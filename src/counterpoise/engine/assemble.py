@@ -19,6 +19,7 @@ from counterpoise.engine.fast.capturability import find_obstacle
 from counterpoise.engine.identify import identify
 from counterpoise.engine.parts import Parts
 from counterpoise.engine.processes import Processes, half_precision_helps
+from counterpoise.engine.synchronizing import synchronize
 from counterpoise.errors import ConfigError, MissingExtraError, ModelError
 from counterpoise.models import catalog
 from counterpoise.models.classmap import map_teacher
@@ -74,6 +75,9 @@ def assemble(
     live, stored, teacher_identity = open_teacher(run, models, splits, loader)
     if "features" in objective.needs:
         _show_example(objective, loader, models.student, live)
+    norms = 0
+    if run.train.sync_batch_norm and processes.world > 1:
+        norms = sum(synchronize(one, processes.device) for one in (models.student.net, objective))
 
     evaluated = evaluation_loader(val, models.student, run, processes)
     found = summary.of_splits(Splits(train, val))
@@ -83,6 +87,9 @@ def assemble(
         found.note(note)
     for note in [] if models.store is None else asking.notes(models.store, asked=live is not None):
         found.note(note)
+    if run.train.sync_batch_norm and not norms:
+        where = "no batch norm is trained" if processes.world > 1 else "one process has the whole batch anyway"
+        found.note(f"train.sync_batch_norm changes nothing here: {where}.")
     found.corrupt([*train.corrupt, *val.corrupt])
     found.warn(checking.cheap(splits))
     parts = Parts(

@@ -26,8 +26,8 @@ def errors_explained() -> Iterator[None]:
         if "more than 1 value per channel" not in str(error):
             raise
         raise ConfigError(
-            "The last batch of an epoch holds one image a process, which batch norm cannot take: "
-            "set train.drop_last, or another train.batch_size."
+            "The last batch of an epoch holds one image a process, or one a part (train.accumulate), which batch norm "
+            "cannot take: set train.drop_last, or another train.batch_size."
         ) from error
     except RuntimeError as error:
         if not dist.is_initialized() or not any(word in str(error).lower() for word in ("gloo", "nccl", "connection")):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,6 +17,7 @@ from counterpoise.engine.processes import Processes
 from counterpoise.errors import ConfigError
 from counterpoise.models.network import VisionModel
 from counterpoise.objectives.composite import WeightedSum
+from counterpoise.objectives.views import InParts
 from counterpoise.outputs import Outputs
 
 if TYPE_CHECKING:
@@ -39,11 +40,13 @@ class StudentLoss(nn.Module):
         self.precision = precision
         self.together = together  # adds up a tensor over all processes, where there are several
 
-    def forward(self, images: Tensor, teacher: Outputs | None, target: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(
+        self, images: Tensor, teacher: Outputs | None, target: Tensor, batch: InParts | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         with torch.autocast(images.device.type, self.precision, enabled=self.precision != torch.float32):
             wanted = self.objective.student_features
             student = self.student(images, wanted) if wanted else Outputs(self.student(images))
-        total, terms = self.objective(student, teacher, target, together=self.together)
+        total, terms = self.objective(student, teacher, target, together=self.together, batch=batch)
         return total, terms
 
 
@@ -53,7 +56,7 @@ class Optimization:
     Attributes:
         precision: dtype of autocast; float32 is none.
         loss: (images, teacher outputs, target) -> total and named terms. Of several processes the mean is that of the
-            whole batch, as DistributedDataParallel takes the mean of gradients.
+            whole batch, as DistributedDataParallel takes the mean of gradients; of the parts of a batch, the sum.
         rate: learning rate of the step at hand.
         average: the moving average of the student's weights, where there is one.
     """
@@ -64,6 +67,12 @@ class Optimization:
         self.objective = parts.objective
         self.processes = processes
         self.steps_per_epoch = parts.train.steps_per_epoch
+        batch, wanted = run.train.batch_size, run.train.accumulate
+        if wanted > batch // processes.world:
+            raise ConfigError(
+                f"train.accumulate is {wanted}, and each of {processes.world} processes has {batch // processes.world} "
+                f"images of a batch of {batch} (train.batch_size): give as many parts at most."
+            )
         self.precision = torch.bfloat16 if run.train.precision == "bf16" else torch.float32
         together = processes.add if processes.world > 1 else None
         self.loss: nn.Module = StudentLoss(parts.student, parts.objective, self.precision, together)
@@ -90,6 +99,13 @@ class Optimization:
             step, self.steps_per_epoch, train.epochs, train.optimizer.learning_rate, train.schedule
         )
         optimization.set_rate(self.optimizer, self.rate)
+
+    def one_part(self, last: bool) -> AbstractContextManager[None]:
+        """Within, the loss of one part of a batch and its gradient are computed; with the last, those of all processes
+        are brought together."""
+        if last or not isinstance(self.loss, DistributedDataParallel):
+            return nullcontext()
+        return self.loss.no_sync()
 
     def backward(self, total: Tensor) -> None:
         """The gradient of `total`."""
@@ -139,6 +155,14 @@ class Optimization:
                 yield
         finally:
             self.student.net = trained
+
+
+def parts_of(total: int, wanted: int, world: int) -> int:
+    """In how many parts every process takes its share of a batch: as many as are wanted and its images allow.
+
+    As many in each, since some layers and rules speak with those of the other processes once a part.
+    """
+    return max(1, min(wanted, total // world))
 
 
 def require_reached(loss: DistributedDataParallel) -> None:

@@ -25,11 +25,12 @@ from counterpoise.engine.parts import Parts
 from counterpoise.engine.processes import Processes, errors_explained
 from counterpoise.engine.progress import Display, in_words, tell
 from counterpoise.engine.run_folder import RunFolder
-from counterpoise.engine.step import Optimization
+from counterpoise.engine.step import Optimization, parts_of
 from counterpoise.engine.waiting import StepClock, Times, advice
 from counterpoise.errors import DivergedError, Interrupted
 from counterpoise.objectives.composite import answers_by_sigmoid
 from counterpoise.objectives.kernels.compiling import Compiler
+from counterpoise.objectives.views import InParts
 from counterpoise.outputs import Outputs
 from counterpoise.system import machine, own_code
 from counterpoise.system.files import write_tensors
@@ -179,20 +180,34 @@ class Trainer:
         Returns the names of the terms and their values.
         """
         self.optimization.begin(self.progress.step)
-        self.parts.objective.set_batch(batch.indices)
         with self.clock.working("copy"):
-            images = batch.images.to(self.processes.device, non_blocking=True)
-            target = batch.target.to(self.processes.device, non_blocking=True)
-        with self.clock.working("teacher"):
-            teacher = self._teacher(images, recorded)
+            batch = batch.on(self.processes.device)
+        count = parts_of(batch.total, self.run.train.accumulate, self.processes.world)
+        pieces = batch.parts(count)
+        whole = InParts([piece.target for piece in pieces[1:]]) if count > 1 else None
+        values: list[Tensor] = []
+        first = 0
         with errors_explained():
-            with self.clock.working("student"):
-                total, terms = self.optimization.loss(images, teacher, target)
-                self.optimization.backward(total)
+            for piece in pieces:
+                rows = slice(first, first := first + len(piece.images))
+                with self.optimization.one_part(last=piece is pieces[-1]):
+                    terms = self._part(piece, None if recorded is None else recorded.part(rows), whole)
+                values.append(torch.stack([value.detach() for value in terms.values()]))
             with self.clock.working("optimizer"):
                 self.optimization.update()
                 self.optimization.update_average()
-        return list(terms), torch.stack([value.detach() for value in terms.values()])
+        return list(terms), sum(values[1:], start=values[0])
+
+    def _part(self, batch: Batch, recorded: Read | None, whole: InParts | None) -> dict[str, Tensor]:
+        """The named terms of a batch, or of one of its parts, and the gradient of their total."""
+        self.parts.objective.set_batch(batch.indices)
+        with self.clock.working("teacher"):
+            teacher = self._teacher(batch.images, recorded)
+        with self.clock.working("student"):
+            total, terms = self.optimization.loss(batch.images, teacher, batch.target, whole)
+            self.optimization.backward(total)
+        named: dict[str, Tensor] = terms
+        return named
 
     def _teacher(self, images: Tensor, recorded: Read | None) -> Outputs | None:
         """What the teacher says of a batch: as recorded, or live; None where there is none."""

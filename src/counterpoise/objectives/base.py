@@ -85,6 +85,25 @@ class Objective(nn.Module, ABC):
             weight: [N] or [N, ...], weight of each sample or position.
         """
 
+    def counts(
+        self, student: Outputs, teacher: Outputs | None, target: Tensor | None, weight: Tensor | None = None
+    ) -> dict[str, Tensor | int | None]:
+        """What each of `terms` would count; None of a sum, which nothing divides. Changes nothing.
+
+        Asked of the parts of a batch that are still to come, with their target and outputs that are only shaped alike:
+        so it must follow from target and weight. By default `terms` are asked in eval mode, in which what moves while
+        training stays where it is; those that remember or draw otherwise say it by themselves.
+        """
+        modes = [(module, module.training) for module in self.modules()]
+        self.eval()
+        try:
+            with torch.no_grad():
+                found = counted(self.terms(student, teacher, target, weight), len(student.logits))
+        finally:
+            for module, training in modes:
+                module.training = training
+        return {name: term.count for name, term in found.items()}
+
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         own = vars(cls)

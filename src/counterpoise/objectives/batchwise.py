@@ -17,8 +17,9 @@ class BatchObjective(Objective):
     """An objective on logits whose positions are compared with each other. Subclasses implement `relations`.
 
     Positions of dense logits [N, C, ...] are all compared with all. Under several processes each compares the positions
-    of its own share of the batch alone, as if that were the whole; the mean over processes is taken, each with the
-    weight of the positions that it counts. Classes at -inf in either are left out of both, as in `LogitObjective`.
+    of its own share of the batch alone, and with `train.accumulate` those of one part, as if that were the whole; the
+    mean over these is taken, each with the weight of the positions that it counts. Classes at -inf in either are left
+    out of both, as in `LogitObjective`.
     Called with logits it returns the loss, as that does.
     """
 

@@ -53,8 +53,9 @@ class CrossImageRelations(FeatureObjective):
 
     The memories hold C (pixel_memory + region_memory) times the teacher's channels in numbers, 0.9 GB for 19 classes
     and 512 channels, and are kept in checkpoints. Under several processes the memories learn from all of them; images
-    are compared within each process, as if each had a batch of its own, and each draws its own part of the memories. Of
-    maps of unlike sizes the larger is pooled first.
+    are compared within each process, as if each had a batch of its own, and each draws its own part of the memories.
+    With `train.accumulate` they are compared within a part, and the memories learn after each. Of maps of unlike sizes
+    the larger is pooled first.
 
     Args:
         student_feature: module of the student, or stage "@k"; default: the last.
@@ -163,6 +164,17 @@ class CrossImageRelations(FeatureObjective):
             name.removesuffix("s"): replace(Target(labels, None, UNLABELED).sum(value), factor=factors[name])
             for name, value in by_memory.items()
         }
+
+    def counts(
+        self, student: Outputs, teacher: Outputs | None, target: Tensor | None, weight: Tensor | None = None
+    ) -> dict[str, Tensor | int | None]:
+        mine, other = self.pairs(student, teacher)[0]
+        found: dict[str, Tensor | int | None] = {"mini_batch": len(mine)}
+        if self.memory:
+            height, width = (min(mine.shape[axis], other.shape[axis]) for axis in (2, 3))
+            labels = labels_at(target, (height, width), student.logits.shape[1], self.ignore_index, "cirkd")
+            found |= {name.removesuffix("s"): (labels != UNLABELED).sum() for name in self.sizes}
+        return found
 
     def _across_images(self, student: Tensor, teacher: Tensor) -> Tensor:
         """The first part of each image [N], unweighted, from maps [N, D, H, W]."""

@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from types import NoneType, UnionType
-from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import torch
 from pydantic import TypeAdapter, ValidationError
@@ -20,8 +20,8 @@ from counterpoise.objectives.base import Objective, Terms, counted, find, means
 from counterpoise.objectives.kernels.compiling import Compiler
 from counterpoise.objectives.kernels.fused_terms import fuse, fused_counts
 from counterpoise.objectives.kernels.mixture import Inputs
-from counterpoise.objectives.kernels.upsampling import upsample
 from counterpoise.objectives.targets import Mean, Sum
+from counterpoise.objectives.views import Counts, InParts, View, as_tensor
 from counterpoise.outputs import Outputs
 
 
@@ -54,15 +54,26 @@ class WeightedSum(nn.Module):
         target: Tensor | None,
         weight: Tensor | None = None,
         together: Callable[[Tensor], Tensor] | None = None,
+        batch: InParts | None = None,
     ) -> Terms:
         """Total and named parts; a part is named `term`, or `term/part` where a term has several.
 
         `together`: where several processes each hold a share of a batch, adds up a float64 tensor over all of them.
         Called once. Total and parts are then such that their mean over the processes is that of the whole batch,
         gradients included, as DistributedDataParallel takes it.
+        `batch`: where this is one of several parts that a process takes one after the other. Total and parts are then
+        such that their sum over these is that of the batch. No `weight` is taken then.
         """
+        assert batch is None or weight is None
         views = self._views(student, teacher, target)
-        counts = None if together is None else self._counts(views, weight, together)
+        counts = None
+        if batch is not None and batch.divisors is not None:
+            counts = Counts({}, batch.divisors)
+        elif batch is not None or together is not None:
+            later = [] if batch is None else [self._later(student, teacher, labels) for labels in batch.later]
+            counts = self._counts(views, later, weight, together or torch.Tensor.clone)
+            if batch is not None:
+                batch.divisors = counts.divisors
         addends: list[Tensor] = []
         parts: dict[str, dict[str, Tensor]] = {}
         for view in views:
@@ -171,8 +182,20 @@ class WeightedSum(nn.Module):
             view = view.resampled(any("teacher" in self.objective(name).needs for name in view.names))
         return view
 
-    def _counts(self, views: Sequence[View], weight: Tensor | None, together: Callable[[Tensor], Tensor]) -> Counts:
-        """What each part of each term is divided by, from the counts of all processes.
+    def _later(self, student: Outputs, teacher: Outputs | None, target: Tensor) -> list[View]:
+        """What each term is shown of a part of the batch that is still to come, as far as its target goes."""
+        sides = [None if one is None else one.repeated(len(target)) for one in (student, teacher)]
+        assert sides[0] is not None
+        return self._views(sides[0], sides[1], target)
+
+    def _counts(
+        self,
+        views: Sequence[View],
+        later: Sequence[Sequence[View]],
+        weight: Tensor | None,
+        together: Callable[[Tensor], Tensor],
+    ) -> Counts:
+        """What each part of each term is divided by, from the counts of all processes and of the parts still to come.
 
         In an order that does not depend on the batch, nor on which of the terms a fast form covers.
         """
@@ -188,64 +211,31 @@ class WeightedSum(nn.Module):
         found = {name: terms.get(name) or fast[name] for name in self.terms}
         keys = [(name, part) for name, parts in found.items() for part in parts]
         one = views[0].student.logits.new_ones((), dtype=torch.float64)
-        here = [one, *(_as_tensor(found[name][part].count, one) for name, part in keys)]
-        processes, *all_counts = together(torch.stack(here)).unbind()
+        here = torch.stack([one, *(as_tensor(found[name][part].count, one) for name, part in keys)])
+        for others in later:
+            more = self._counts_alone(others, weight)
+            here[1:] += torch.stack([as_tensor(more[name][part], one) for name, part in keys])
+        processes, *all_counts = together(here).unbind()
         divisors: dict[str, dict[str, Tensor]] = {name: {} for name in found}
         for (name, part), count in zip(keys, all_counts, strict=True):
             is_sum = found[name][part].count is None
             divisors[name][part] = (one if is_sum else torch.where(count == 0, one, count)) / processes
         return Counts(terms, divisors)
 
+    def _counts_alone(self, views: Sequence[View], weight: Tensor | None) -> dict[str, dict[str, Tensor | int | None]]:
+        """What each part of each term counts, without its value."""
+        found: dict[str, dict[str, Tensor | int | None]] = {}
+        for view in views:
+            fast = fused_counts(self._weighted(view), view.positions, view.target, weight, view.student.logits)
+            found |= {name: {part: term.count for part, term in parts.items()} for name, parts in fast.items()}
+            rest = [name for name in view.names if name not in fast]
+            seen = view.resampled(any("teacher" in self.objective(name).needs for name in rest)) if rest else view
+            for name in rest:
+                found[name] = self.objective(name).counts(seen.student, seen.teacher, seen.target, weight)
+        return found
+
     def _weighted(self, view: View) -> dict[str, tuple[Objective, float]]:
         return {name: (self.objective(name), self.weights[name]) for name in view.names}
-
-
-class View(NamedTuple):
-    """What some terms are shown."""
-
-    names: list[str]
-    student: Outputs
-    teacher: Outputs | None
-    target: Tensor | None
-    size: tuple[int, int] | None = None
-    """Height and width at which logits are compared, where that is not their own."""
-
-    @property
-    def positions(self) -> tuple[int, ...]:
-        """Shape [N, ...] of what the logits give a value for."""
-        shape = self.student.logits.shape
-        return (shape[0], *(shape[2:] if self.size is None else self.size))
-
-    def resampled(self, teacher_too: bool) -> View:
-        """The same with logits at that size; the teacher's only where they are needed."""
-        if self.size is None:
-            return self
-        teacher = self.teacher if teacher_too else None
-        return self._replace(
-            student=self.student._replace(logits=resample(self.student.logits, self.size)),
-            teacher=None if teacher is None else teacher._replace(logits=resample(teacher.logits, self.size)),
-            size=None,
-        )
-
-
-class Counts(NamedTuple):
-    """Of a step that several processes take together."""
-
-    terms: dict[str, dict[str, Sum | Mean]]
-    """By term, then by part: those that no fast form can cover."""
-    divisors: dict[str, dict[str, Tensor]]
-    """What to divide each part by: what all processes count, by the number of processes."""
-
-
-def resample(logits: Tensor, size: Sequence[int]) -> Tensor:
-    """Logits [N, C, h, w] as float32 (float64 stays) [N, C, *size]; as they are where they have that size."""
-    if tuple(logits.shape[-2:]) == tuple(size):
-        return logits
-    return upsample(logits, (size[0], size[1]))
-
-
-def _as_tensor(count: Tensor | int | None, one: Tensor) -> Tensor:
-    return count.to(one.dtype) if isinstance(count, Tensor) else one.new_full((), 1 if count is None else count)
 
 
 def value_at(schedule: Schedule, progress: float) -> float:

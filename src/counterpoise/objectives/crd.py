@@ -36,6 +36,8 @@ class ContrastiveDistillation(FeatureObjective):
 
     What it sees: each sample of the batch beside what the memories hold of all others. Under several processes every
     memory learns from all of them, Z is of the first process's first batch, and each process draws its own negatives.
+    Where `train.accumulate` takes a batch in parts, each is a batch to it: Z is of the first, and the memories learn
+    after each, so that a later part of a step sees those before it.
 
     Args:
         student_feature: module of the student, or stage "@k"; default: the last. Name the module that pools where the
@@ -120,6 +122,12 @@ class ContrastiveDistillation(FeatureObjective):
         logs = (score - log_z for score, log_z in zip(scores, self.log_normalizers.clone(), strict=True))
         values = [Target(weight=weight).sum(self._contrast(log_p)) for log_p in logs]
         return {"student": values[0], "teacher": values[1]}
+
+    def counts(
+        self, student: Outputs, teacher: Outputs | None, target: Tensor | None, weight: Tensor | None = None
+    ) -> dict[str, Tensor | int | None]:
+        samples = Target(weight=weight).sum(student.logits.new_ones(len(student.logits))).count
+        return {"student": samples, "teacher": samples}
 
     def _contrast(self, log_p: Tensor) -> Tensor:
         """[N] from log P [N, 1 + K], the positive first: log h = -softplus(log(K / M) - log P)."""

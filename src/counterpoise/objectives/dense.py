@@ -12,7 +12,8 @@ from torch import Tensor
 from counterpoise.config import Term
 from counterpoise.errors import ObjectiveError
 from counterpoise.objectives.base import find
-from counterpoise.objectives.composite import View, WeightedSum, resample
+from counterpoise.objectives.composite import WeightedSum
+from counterpoise.objectives.views import View, resample
 from counterpoise.outputs import Outputs
 from counterpoise.system.machine import sum_dtype
 

@@ -30,7 +30,8 @@ class Dice(Objective):
     with p the student's probabilities, g 1 where position i is of class c and else 0, sums over all positions of the
     batch, and P the classes that any of them is of. A class is worth the same whether it fills a hundredth of the
     pixels or half of them. Usual beside cross-entropy, each at weight 1. 0 where no position counts. Under several
-    processes each sees its own share of the batch alone; the mean over them is by the positions that count.
+    processes each sees its own share of the batch alone, and with `train.accumulate` one part at a time; the mean over
+    them is by the positions that count.
 
     Args:
         power: k, at least 1: 2 in V-Net, 1 in many medical segmenters since (nnU-Net).

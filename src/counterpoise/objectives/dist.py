@@ -41,7 +41,7 @@ class Dist(BatchObjective):
         ignore_index: positions whose target holds this value are not counted.
 
     What it sees: inter-class one sample, intra-class all samples of the batch; under several processes those of each
-    one's own share.
+    one's own share, and with `train.accumulate` those of one part.
 
     Called with (student_logits, teacher_logits, target=None, weight=None); dense logits [N, C, ...] are taken as a
     batch of their positions.

@@ -33,7 +33,8 @@ class MultiLevelDistillation(BatchObjective):
     The paper adds cross-entropy, and the same terms for a second, strongly augmented view of each image, with half
     weight for the weak view: what a term is given here is one view. Likeness of classes is summed over the batch, so
     that its part grows with the square of the number of positions: lower `class_weight` for dense logits. Under several
-    processes batch and class level see each one's own share of the batch.
+    processes batch and class level see each one's own share of the batch, and with `train.accumulate` one part of it:
+    the class level, a sum, then weighs less, as it does in a smaller batch.
 
     Args:
         instance_weight: a.

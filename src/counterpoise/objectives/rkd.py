@@ -25,8 +25,9 @@ class RelationalDistillation(FeatureObjective):
     d_ij = |x_i - x_j| / mu, with mu the mean of the distances above zero; a_ijk is the cosine of the angle at x_j
     between x_i and x_k; h the Huber loss with its corner at 1. Means are over all pairs and triples of the batch, as in
     the authors' code; the paper writes sums. Under several processes each sees the pairs and triples of its own share
-    of the batch alone, as if that were the whole. Memory grows with the cube of the batch. Features are averaged over
-    positions. Weight in the comparisons since CRD: 1, beside cross-entropy at 1.
+    of the batch alone, and with `train.accumulate` of one part, as if that were the whole. Memory grows with the cube
+    of the batch. Features are averaged over positions. Weight in the comparisons since CRD: 1, beside cross-entropy at
+    1.
 
     Args:
         student_feature: module of the student, or stage "@k"; default: the last. Name the module that pools where the

@@ -51,6 +51,11 @@ class Wrapper(Objective):
     ) -> Mapping[str, Sum | Mean | Tensor]:
         return self.host.terms(*self.adapted(student, teacher, target, weight))
 
+    def counts(
+        self, student: Outputs, teacher: Outputs | None, target: Tensor | None, weight: Tensor | None = None
+    ) -> dict[str, Tensor | int | None]:
+        return self.host.counts(*self.adapted(student, teacher, target, weight))
+
     def forward(
         self,
         student_logits: Tensor,

@@ -19,8 +19,8 @@ from counterpoise.data.sources.base import IGNORE
 from counterpoise.data.sources.masks_census import counted, problems_of
 from counterpoise.errors import ConfigError, DataError, ModelError, RunError
 from counterpoise.models.network import SceneView
-from counterpoise.objectives.composite import resample
 from counterpoise.objectives.dense import DenseSum, reduced
+from counterpoise.objectives.views import resample
 from counterpoise.system.machine import as_double
 from counterpoise.tasks.base import ALL, TASKS, Picture, Report, Score, Share, Task
 

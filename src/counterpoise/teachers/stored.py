@@ -37,6 +37,12 @@ class Read(NamedTuple):
     logits: Tensor
     known: Tensor
 
+    def part(self, rows: slice) -> Read:
+        """The same of some of its samples."""
+        before = int(self.known[: rows.start].sum())
+        known = self.known[rows]
+        return Read(self.logits[before : before + int(known.sum())], known)
+
 
 class StoredTeacher:
     """A recorded teacher for any training loop: logits by sample and view.

@@ -29,6 +29,8 @@ def find_obstacle(parts: Parts, processes: Processes) -> str | None:
     objective, loader, stored, epochs = parts.objective, parts.train, parts.stored, parts.run.train.epochs
     if processes.world > 1:
         return "several processes train together"
+    if parts.run.train.accumulate > 1:
+        return "train.accumulate takes a batch in parts"
     if processes.device.type not in ("cuda", "cpu"):
         return f"there are no graphs on {processes.device.type}"
     if not isinstance(loader, TrainLoader) or not loader.static:

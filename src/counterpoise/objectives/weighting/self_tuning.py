@@ -30,7 +30,8 @@ class SelfTuning(Weighting):
     the one that comes nearest, in the logarithm. That may change from one end of the range to the other within a step,
     so the weight in use is a moving average of the solutions, too (of their logarithms). `forward_weight` keeps its
     value; `reverse_weight` serves while the groups tell nothing: a single class, or a proportion that no b changes.
-    What it sees is the whole batch, of all processes, and those before it; all processes use the same weight.
+    What it sees is the whole batch, of all processes, and those before it; all processes use the same weight. With
+    `train.accumulate` each part of a batch is a step to it: its averages reach back over as many parts.
 
     Args:
         proportion: of the norm on ruled-out classes to that on believed ones.
