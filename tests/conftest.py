@@ -295,10 +295,10 @@ class Host:
         """What the last one printed to stderr."""
         return self.log.read_bytes()[self.before :].decode()
 
-    def run(self, arguments: list[str], code: int = 0) -> float:
+    def run(self, arguments: list[str], code: int = 0, processes: int = 1) -> float:
         """Seconds that it took."""
         start = time.perf_counter()
-        self.start(arguments)
+        self.start(arguments, processes)
         assert self.wait() == code, self.said()
         return time.perf_counter() - start
 
@@ -308,9 +308,9 @@ class Host:
         assert self.wait() == 0, self.said()
         return self.printed.read_text()
 
-    def kill(self, arguments: list[str], when: Callable[[], bool]) -> bool:
+    def kill(self, arguments: list[str], when: Callable[[], bool], processes: int = 1) -> bool:
         """Killed once `when` is so; False where it came to its end before."""
-        pid = self.start(arguments)
+        pid = self.start(arguments, processes)
         while not select.select([self.process.stdout], [], [], 0.001)[0]:
             if when():
                 with contextlib.suppress(ProcessLookupError):  # it has just ended
@@ -320,10 +320,10 @@ class Host:
         assert status in (0, -signal.SIGKILL), self.said()
         return status != 0
 
-    def kill_within(self, arguments: list[str], seconds: float) -> bool:
+    def kill_within(self, arguments: list[str], seconds: float, processes: int = 1) -> bool:
         """Killed at a random moment of so many seconds; False where it came to its end before."""
         end = time.perf_counter() + random.uniform(0.0, seconds)
-        return self.kill(arguments, lambda: time.perf_counter() > end)
+        return self.kill(arguments, lambda: time.perf_counter() > end, processes)
 
     def run_and_kill(self, arguments: list[str], seconds: float, kills: int) -> None:
         """Kill what takes `seconds` at random moments, so many times, and then let it end."""

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -68,6 +69,14 @@ class Processes:
         """Put the first process's values in the place of everybody's."""
         for value in values if self.world > 1 else ():
             dist.broadcast(value, 0)
+
+    @errors_explained()
+    def each(self, values: dict[str, float]) -> list[dict[str, float]]:
+        """What each process has, where there are several."""
+        every: list[Any] = [values] * self.world
+        if self.world > 1:
+            dist.all_gather_object(every, values)
+        return every if self.world > 1 else []
 
     def union(self, names: set[str]) -> list[str]:
         """All names that any process has, sorted."""

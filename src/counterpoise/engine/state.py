@@ -31,12 +31,20 @@ class Progress:
     compile_seconds: float = 0.0  # of these, those that compiling the loss took
     metrics_bytes: int = 0  # size of metrics.jsonl at this point
     sums: dict[str, float] = field(default_factory=dict)  # of the named terms over the steps of the current epoch
+    sums_of: list[dict[str, float]] = field(default_factory=list)  # of each process, where there are several
     last: dict[str, float] = field(default_factory=dict)  # metrics of the last evaluation
     best: dict[str, float] = field(default_factory=dict)  # metrics of the best evaluation, and its epoch
     teacher: dict[str, float] = field(default_factory=dict)  # metrics of the teacher
     corrupt: list[str] = field(default_factory=list)  # names of images that were left out
     checked: bool = field(default=True, compare=False)  # whether the checkpoint read had a checksum; not kept
     origin: dict[str, str] = field(default_factory=dict)  # what the run must find again: see `engine.identify`
+
+    def sums_for(self, rank: int, world: int) -> dict[str, float]:
+        """The sums that a process goes on with: its own, or where the number of processes has changed their mean."""
+        if len(self.sums_of) == world:
+            return self.sums_of[rank]
+        every = self.sums_of or [self.sums]
+        return {name: sum(each[name] for each in every) / len(every) for name in every[0]}
 
 
 def save(path: Path, progress: Progress, modules: dict[str, nn.Module], optimizer: torch.optim.Optimizer) -> None:
@@ -89,6 +97,9 @@ def _progress(text: str) -> Progress:
         kinds = (int, float) if isinstance(usual.get(key), float) else type(usual.get(key))
         if key not in usual or isinstance(value, bool) or not isinstance(value, kinds):
             raise ValueError(f"its header is damaged: {key} is {value!r:.80}")
+    every = [values["sums"], *values.get("sums_of", [])]
+    if any(not isinstance(each, dict) or set(each) != set(every[0]) for each in every):
+        raise ValueError("its header is damaged: sums differ in their terms")
     if min(values["step"], values["metrics_bytes"]) < 0:
         raise ValueError("its header is damaged: a count is below 0")
     return Progress(**values)

@@ -153,9 +153,10 @@ class Trainer:
             if self.progress.step % self.steps_per_epoch == 0:
                 break  # evaluated and saved by the caller
             stop = interrupt.requested
-            if self.processes.world > 1:  # all must stop at one step, so all are asked, now and then
-                stop = logs and self.processes.any(stop)
-            if stop or time.perf_counter() - self.saved_at >= 60 * self.run.train.checkpoint_minutes:
+            due = time.perf_counter() - self.saved_at >= 60 * self.run.train.checkpoint_minutes
+            if self.processes.world > 1:  # all must stop and save at one step, so all are asked, now and then
+                stop, due = (logs and self.processes.any(flag) for flag in (stop, due))
+            if stop or due:
                 self._check_finite()
                 entered = self._count_time(entered)
                 self._save()
@@ -320,6 +321,7 @@ class Trainer:
         """The first process writes a checkpoint of everything. At the end of an epoch, the sums start anew."""
         if self.progress.step % self.steps_per_epoch == 0:
             self.progress.sums = {}
+        self.progress.sums_of = self.processes.each(self.progress.sums)
         self.progress.seconds = time.perf_counter() - self.started
         self.progress.compile_seconds = self.compiler.seconds
         self.progress.corrupt = sorted(self.parts.train.corrupt)
@@ -333,6 +335,7 @@ class Trainer:
         """Go on where the run stood, and say what a person must know of that."""
         folder, origin = self.folder, self.parts.identity
         self.progress = state.load(folder.checkpoint, self.optimization.saved_modules(), self.optimization.optimizer)
+        self.progress.sums = self.progress.sums_for(self.processes.rank, self.processes.world)
         state.check_origin(folder.checkpoint, self.progress.origin, origin, self.parts.classes)
         self.parts.train.corrupt.extend(self.progress.corrupt)
         notes = []
