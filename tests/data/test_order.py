@@ -288,7 +288,12 @@ def test_images_sorted_by_class_are_told_where_windows_hold_few() -> None:
     for sort, options in ((True, {"shuffle_window": 20}), (False, {"shuffle_window": 2})):
         made = plan_order(a_set(400, sort=sort), data(block_size=10, **options), 0)
         assert noticing.few_classes(a_set(400, sort=sort), made) == []
-    assert noticing.few_classes(images, FullOrder(0, 400)) == []
+    full = FullOrder(0, 400)
+    assert noticing.few_classes(images, full) == noticing.of_order(images, full, config.Data()) == []
+    (said,) = noticing.of_order(images, full, config.Data(block_size=3))
+    assert said == "The order is full: data.block_size says nothing without data.shuffle blocks."
+    sorted_blocks = data(block_size=10, shuffle_window=2)
+    assert len(noticing.of_order(images, plan_order(images, sorted_blocks, 0), sorted_blocks)) == 1
     assert plan_order(images, data(), 0).shown() == "by blocks: 7 of 16 to 64 images, mixed within 1 window of up to 7"
 
 

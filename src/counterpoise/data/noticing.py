@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from counterpoise import decoding
+from counterpoise import config, decoding
 from counterpoise.data.images import AS_USUAL, reading_specification
 from counterpoise.data.order import BlockOrder, Order
 from counterpoise.data.sources.base import ImageSet
@@ -203,6 +203,15 @@ def cut_off(images: ImageSet) -> list[str]:
         f"{100 - 100 * square // area}% of their area (the most extreme is {widest[1]} x {widest[0]}): "
         "--data.fit squash or --data.fit pad shows them whole."
     ]
+
+
+def of_order(images: ImageSet, order: Order, data: config.Data) -> list[str]:
+    """What a person must know of the order of an epoch, a sentence each."""
+    idle = [key for key in ("block_size", "shuffle_window") if getattr(data, key) is not None]
+    if data.shuffle == "full" and idle:
+        names = " and ".join(f"data.{key}" for key in idle)
+        return [f"The order is full: {names} say{'s' * (len(idle) == 1)} nothing without data.shuffle blocks."]
+    return few_classes(images, order)
 
 
 def few_classes(images: ImageSet, order: Order) -> list[str]:

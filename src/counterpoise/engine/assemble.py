@@ -83,7 +83,7 @@ def assemble(
     found = summary.of_splits(Splits(train, val))
     found.add("shown", f"in training {loader.shown()}; in evaluation {evaluated.shown()}")
     found.add("order", loader.order.shown())
-    for note in [*_notes(splits, networks, teacher_fit), *noticing.few_classes(loader.images, loader.order)]:
+    for note in [*_notes(splits, networks, teacher_fit), *noticing.of_order(loader.images, loader.order, run.data)]:
         found.note(note)
     for note in [] if models.store is None else asking.notes(models.store, asked=live is not None):
         found.note(note)
