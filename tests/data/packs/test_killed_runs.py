@@ -8,8 +8,6 @@ from typing import Any
 
 import pytest
 
-import counterpoise
-
 
 def result(run: Path) -> tuple[bytes, bytes, list[Any]]:
     """All that must not depend on kills: weights, last and best, and the scores of each epoch."""
@@ -21,12 +19,13 @@ def result(run: Path) -> tuple[bytes, bytes, list[Any]]:
     )
 
 
+@pytest.mark.parametrize("there", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["here", "at an address"])
 @pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_killed_run_on_shards_ends_in_the_bytes_of_the_folders(
-    host: Any, image_folder: Path, tmp_path: Path, kills: int, processes: int
+    host: Any, image_folder: Path, server: Any, tmp_path: Path, there: bool, kills: int, processes: int
 ) -> None:
-    counterpoise.pack(image_folder, out=tmp_path / "pack", shards=6)
+    pack = f"{server.address}/pack" if there else str(server.folder / "pack")
     common = [
         *("train", "--student.model", "digits/cnn_4_8", "--train.batch_size", "8", "--train.log_every", "1"),
         *("--data.size", "16", "--data.shuffle", "blocks", "--data.block_size", "4", "--data.shuffle_window", "2"),
@@ -34,7 +33,8 @@ def test_a_killed_run_on_shards_ends_in_the_bytes_of_the_folders(
     ]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     took = host.run([*common, "--data", str(image_folder), "--data.workers", "0", "--out", str(whole)], 0, processes)
-    arguments = [*common, "--data", str(tmp_path / "pack"), "--data.workers", "1", "--out", str(killed)]
+    arguments = [*common, "--data", pack, "--data.workers", "1", "--out", str(killed)]
+    arguments += ["--data.options.cache", str(tmp_path / "cache")] if there else []
     done = 0
     while done < kills:
         done += host.kill_within([*arguments, *_again(killed)], took / 2, processes)
