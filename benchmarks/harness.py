@@ -18,19 +18,24 @@ import torch
 from counterpoise.engine.export_student import commit, versions
 
 
-def arguments(description: str) -> argparse.Namespace:
-    """--json, --quick and --threads."""
+def arguments(description: str, threads: int | None = None) -> argparse.Namespace:
+    """--json, --quick and --threads, which are as many as torch takes where `threads` does not say."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout and nothing else")
     parser.add_argument("--quick", action="store_true", help="a first look in under a minute")
     parser.add_argument("--out", type=Path, help="also write the cases to this CSV")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads")
+    parser.add_argument("--threads", type=int, default=threads or torch.get_num_threads(), help="CPU threads")
     parsed = parser.parse_args()
     torch.set_num_threads(parsed.threads)
     return parsed
 
 
-def interleave(sides: Mapping[str, Callable[[], Any]], rounds: int, warmup: int = 1) -> dict[str, list[float]]:
+def interleave(
+    sides: Mapping[str, Callable[[], Any]],
+    rounds: int,
+    warmup: int = 1,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, list[float]]:
     """Seconds of each side, `rounds` times in turn, so that a noisy neighbor hits all alike."""
     for _ in range(warmup):
         for side in sides.values():
@@ -39,11 +44,11 @@ def interleave(sides: Mapping[str, Callable[[], Any]], rounds: int, warmup: int 
     for turn in range(rounds):
         names = list(sides) if turn % 2 == 0 else list(reversed(sides))
         for name in names:
-            start = time.perf_counter()
+            start = clock()
             sides[name]()
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
-            seconds[name].append(time.perf_counter() - start)
+            seconds[name].append(clock() - start)
     return seconds
 
 

@@ -105,3 +105,19 @@ def test_words_are_the_same_on_cpu_and_gpu():
     indices = torch.arange(1000) * 2**33 + 17
     on_gpu = random.words(2**63 + 5, 9, indices.cuda(), random.MIX, 5)
     assert torch.equal(on_gpu.cpu(), random.words(2**63 + 5, 9, indices, random.MIX, 5))
+
+
+@given(SEEDS, EPOCHS, INDICES, STREAMS, st.integers(1, 40))
+def test_words_from_arrays_are_those_from_tensors(seed, epoch, indices, stream, count):
+    """As a GPU makes them, made on the CPU."""
+    rows = torch.tensor(indices).unsqueeze(1)
+    blocks = torch.arange(-(-count // 4))
+    counter = (rows & 0xFFFFFFFF, rows >> 32, torch.full_like(blocks, epoch), stream * 65536 + blocks)
+    expected = random.philox(counter, (seed & 0xFFFFFFFF, seed >> 32)).flatten(1)[:, :count]
+    found = random.words(seed, epoch, torch.tensor(indices), stream, count)
+    assert found.dtype == torch.int64
+    assert torch.equal(found, expected)
+
+
+def test_no_samples_have_no_words():
+    assert random.words(1, 2, torch.arange(0), random.CROP, 6).shape == (0, 6)

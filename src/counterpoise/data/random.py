@@ -1,4 +1,4 @@
-"""Chance as a function: Philox4x32-10 in int64 tensors.
+"""Chance as a function: Philox4x32-10 in int64 tensors, and on the CPU in unsigned numpy arrays, with the same words.
 
 A draw depends on (seed, epoch, sample index, stream) alone, never on what was drawn before it. It is integer arithmetic
 throughout, and so gives the same numbers on every device and for every way of cutting the samples into batches.
@@ -8,7 +8,9 @@ Paper: Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3".
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 # One stream for each use, so that switching one augmentation on does not move the draws of another.
@@ -54,11 +56,29 @@ def words(seed: int, epoch: int, indices: Tensor, stream: int, count: int) -> Te
     Returns:
         int64 [n, count], each value in [0, 2**32), on the device of `indices`.
     """
+    if indices.device.type == "cpu":
+        return torch.from_numpy(_words(seed, epoch, indices.numpy(), stream, count))
     indices = indices.unsqueeze(1)
     blocks = torch.arange(-(-count // 4), device=indices.device)
     constant = torch.full_like(blocks, epoch)
     counter = (indices & _MASK, (indices >> 32) & _MASK, constant, stream * 65536 + blocks)
     return philox(counter, (seed & _MASK, seed >> 32)).flatten(1)[:, :count]
+
+
+def _words(seed: int, epoch: int, indices: NDArray[np.int64], stream: int, count: int) -> NDArray[np.int64]:
+    """`words` on the CPU, where a tensor's operation on few numbers takes several times as long as an array's."""
+    index = indices.astype(np.uint64)[:, None]
+    block = np.arange(-(-count // 4), dtype=np.uint64)[None] + np.uint64(stream * 65536)
+    half, mask = np.uint64(32), np.uint64(_MASK)
+    x0, x1, x2, x3 = index & mask, index >> half, np.full_like(block, epoch), block
+    k0, k1 = seed & _MASK, seed >> 32
+    for _ in range(10):
+        product0, product1 = x0 * np.uint64(_MULTIPLIERS[0]), x2 * np.uint64(_MULTIPLIERS[1])
+        x0, x1 = (product1 >> half) ^ x1 ^ np.uint64(k0), product1 & mask
+        x2, x3 = (product0 >> half) ^ x3 ^ np.uint64(k1), product0 & mask
+        k0, k1 = (k0 + _KEY_STEPS[0]) & _MASK, (k1 + _KEY_STEPS[1]) & _MASK
+    found: NDArray[np.uint64] = np.stack((x0, x1, x2, x3), -1).reshape(len(index), 4 * block.size)[:, :count]
+    return found.astype(np.int64)
 
 
 def to_uniform(words: Tensor) -> Tensor:
