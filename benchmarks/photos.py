@@ -232,18 +232,17 @@ def litdata_loader(photos: Photos, workers: int) -> Any:
                 chunk_bytes="64MB",
             )  # fmt: skip
 
-    class Streaming(litdata.StreamingDataset):
-        augment = staticmethod(augmentation())
+    data = litdata.StreamingDataset(str(out), shuffle=True, transform=FromBytes())
+    size = batch_size(len(photos.files))
+    return litdata.StreamingDataLoader(data, batch_size=size, num_workers=workers, persistent_workers=workers > 0)
 
-        def __getitem__(self, index: Any) -> tuple[torch.Tensor, int]:
-            return self.augment(Image.open(io.BytesIO(super().__getitem__(index))).convert("RGB")), 0
 
-    return litdata.StreamingDataLoader(
-        Streaming(str(out), shuffle=True),
-        batch_size=batch_size(len(photos.files)),
-        num_workers=workers,
-        persistent_workers=workers > 0,
-    )
+class FromBytes:
+    def __init__(self) -> None:
+        self.augment = augmentation()
+
+    def __call__(self, content: bytes) -> tuple[torch.Tensor, int]:
+        return self.augment(Image.open(io.BytesIO(content)).convert("RGB")), 0
 
 
 def _content(file: str) -> bytes:
@@ -334,7 +333,7 @@ def made(work: Path, name: str, quick: bool) -> Photos | None:
     files = work / "files"
     files.mkdir(parents=True)
     if name == "real":
-        if not real(files, 40 if quick else 200):
+        if not real(files, 40 if quick else 100):
             return None
     else:
         width, height, count = SETS[name]
@@ -360,11 +359,11 @@ def main() -> int:
             photos = made(Path(scratch, name.replace(" ", "")), name, given.quick)
             if photos is None:
                 continue
-            rounds = 3 if given.quick or name == "12 MP" else 9
+            rounds = 3 if given.quick or name == "12 MP" else 7
             alone[name] = measured(photos, 0, rounds)
             cases += rows(name, "CPU, one process", alone[name])
             if not given.quick:
-                loaders[name] = measured(photos, 2, min(rounds, 5))
+                loaders[name] = measured(photos, 2, 3)
                 cases += rows(name, "wall, 2 workers", loaders[name])
     return harness.report("photos", cases, targets(alone, loaders), given.json, given.out)
 
