@@ -7,6 +7,7 @@ import queue
 import re
 import threading
 import time
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -55,6 +56,41 @@ class Files:
             DataError: they cannot be had, after some attempts.
         """
         return self._attempt(name, lambda: self._read(name, begin, end))
+
+    def read_or_none(self, name: str, limit: int) -> bytes | None:
+        """The beginning of a file there, `limit` bytes at most; None where there is no such file. Raises DataError."""
+
+        def ask() -> bytes | None:
+            try:
+                return self._read(name, 0, limit)
+            except FileNotFoundError:
+                return None
+
+        return self._attempt(name, ask)
+
+    def size(self, name: str) -> tuple[int, int]:
+        """Bytes of a file there, and a number that is another one when it has changed. Raises DataError."""
+
+        def ask() -> tuple[int, int]:
+            files, root = self._connected()
+            info = files.info(f"{root}/{name}")
+            if info.get("size") is None:
+                raise Refused("its size is not told")
+            marks = [str(info.get(key)) for key in ("ETag", "etag", "mtime", "LastModified", "updated", "sha")]
+            return int(info["size"]), zlib.crc32(" ".join(marks).encode())
+
+        return self._attempt(name, ask)
+
+    def listed(self, ending: str) -> list[str]:
+        """The files below that end so, by their paths from there, as text is sorted. Raises DataError."""
+
+        def ask() -> list[str]:
+            files, root = self._connected()
+            whole = files._strip_protocol(root).rstrip("/") + "/"
+            found = (str(path) for path in files.find(root))
+            return sorted(path.partition(whole)[2] for path in found if path.endswith(ending) and whole in path)
+
+        return self._attempt("", ask)
 
     def _attempt(self, name: str, ask: Callable[[], Answer]) -> Answer:
         said = ""

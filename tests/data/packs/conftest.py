@@ -105,6 +105,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return
         self._send(206, part, cut=fault == "cut")
 
+    def do_HEAD(self) -> None:
+        file = self.server.folder / self.path.lstrip("/")
+        self.server.asked.append((self.path, ""))
+        self.send_response(200 if file.is_file() else 404)
+        self.send_header("Content-Length", str(file.stat().st_size if file.is_file() else 0))
+        self.end_headers()
+
     def _send(self, status: int, content: bytes, cut: bool = False) -> None:
         self.send_response(status)
         self.send_header("Content-Length", str(len(content)))
@@ -119,9 +126,21 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def server(packed: Path) -> Iterator[Server]:
-    """One of the folder that `packed` lies in."""
+def serve() -> Iterator[Callable[[Path], Server]]:
+    """Starts a server of a folder."""
     pytest.importorskip("aiohttp", reason="fsspec reads http:// with aiohttp, which is not installed")
-    server = Server(packed.parent)
-    yield server
-    server.stop()
+    servers: list[Server] = []
+
+    def start(folder: Path) -> Server:
+        servers.append(Server(folder))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.stop()
+
+
+@pytest.fixture
+def server(packed: Path, serve: Callable[[Path], Server]) -> Server:
+    """One of the folder that `packed` lies in."""
+    return serve(packed.parent)

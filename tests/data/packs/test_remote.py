@@ -188,7 +188,7 @@ def test_where_it_is_kept_makes_no_other_run(load: Any) -> None:
 
 
 def test_what_is_at_no_address_is_said(load: Any, server: Any) -> None:
-    with pytest.raises(DataError, match=r"nothing/pack\.json cannot be read: there is no such file"):
+    with pytest.raises(DataError, match=r"nothing holds neither a pack nor \.tar files"):
         load("nothing")
     with pytest.raises(CounterpoiseError, match="nosuch://there"):
         sources.load(config.Data(path=Path("nosuch://there")))

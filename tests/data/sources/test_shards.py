@@ -195,7 +195,7 @@ def test_what_is_wrong_with_a_pack_is_said(packed: Path, damage: Callable[[Path]
 
 
 def test_a_pack_that_is_not_finished_is_said(packed: Path) -> None:
-    (packed / "pack.json").unlink()
+    (packed / "pack.json").rename(packed / "packing.json")
     with pytest.raises(DataError, match="holds no finished pack: run `counterpoise pack`"):
         load(packed, source="shards")
 

@@ -37,7 +37,7 @@ RECORD = np.dtype(
         ("offset", "<u8"),  # of the bytes in the shard
         ("name_end", "<u8"),  # where the name ends in the file of names; it begins where the one before ends
         ("length", "<u4"),
-        ("checksum", "<u4"),  # CRC-32 of the bytes; 0 where `checked` is false
+        ("checksum", "<u4"),  # CRC-32 of the bytes
         ("height", "<u4"),  # 0 where the header cannot be read
         ("width", "<u4"),
     ]
@@ -109,7 +109,7 @@ class Pack(_Part):
         classes: in their order; empty where nothing is labeled.
         divided_as: the classes in the order in which a pack of one part is divided into train and val.
         parts: by what they are called, in no order.
-        checked: whether every sample has a checksum; not in the index of tars that others made.
+        numbered: whether labels were numbers, which a list of classes may name, in tars that others made.
         meaning: of scenes.
         shrunk: how images were made smaller; None where files are what they were.
         made_from: fingerprints of the parts that were packed, and what was asked for.
@@ -119,7 +119,7 @@ class Pack(_Part):
     classes: list[str]
     divided_as: list[str]
     parts: dict[str, Part]
-    checked: bool = True
+    numbered: bool = False
     meaning: Meaning | None = None
     shrunk: dict[str, Any] | None = None
     made_from: dict[str, Any] | None = None
@@ -145,10 +145,15 @@ def parse(text: bytes, where: str) -> Pack:
     except ValidationError as error:
         wrong = error.errors()[0]
         raise DataError(f"{where} is damaged: {'.'.join(map(str, wrong['loc']))}: {wrong['msg']}.") from None
-    wrong_name = next((name for name in _names(pack) if not re.fullmatch(r"[^/\\\0]+", name) or name in (".", "..")), 0)
+    wrong_name = next((name for name in _names(pack) if not _is_name(name)), 0)
     if wrong_name != 0 or not pack.parts:
         raise DataError(f"{where} is damaged: {f'{wrong_name!r} is no name of a file' if pack.parts else 'no parts'}.")
     return pack
+
+
+def _is_name(name: str) -> bool:
+    parts = name.split("/")
+    return not re.search(r"[\\\0]", name) and all(part not in ("", ".", "..") for part in parts)
 
 
 def _names(pack: Pack) -> Iterator[str]:

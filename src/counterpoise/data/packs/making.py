@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from filelock import FileLock, Timeout
 
@@ -17,6 +16,7 @@ from counterpoise.data import random, sources
 from counterpoise.data.packs import format as layout
 from counterpoise.data.packs.places import Folder, is_pack, read_pack
 from counterpoise.data.packs.reading import PackSet, opened
+from counterpoise.data.packs.rows import Rows, merge, read_done, tidy
 from counterpoise.data.packs.samples import Preparing, Sample, Shrinking, meaning_of
 from counterpoise.data.packs.tars import TarWriter
 from counterpoise.data.sources.base import ImageSet, Subset
@@ -110,7 +110,7 @@ class _Packing:
         for name, images in self.parts.items():
             file = layout.stem(name, [part.file for part in parts.values()])
             shards = self._shards(images, file)
-            parts[name] = layout.Part(file=file, shards=shards, index=self._index(file, len(shards), images))
+            parts[name] = layout.Part(file=file, shards=shards, index=merge(self.out, file, shards, images.masked))
         pack = layout.Pack(
             classes=list(train.classes),
             divided_as=list(divided_as),
@@ -167,8 +167,8 @@ class _Packing:
         with Preparing(images, self.shrinking, self.skip) as preparing:
             while first < len(images):
                 name = f"{file}-{len(shards):06d}.tar"
-                shard = _read_done(self.out, name)
-                if shard is None:
+                shard = read_done(self.out, name)
+                if shard is None or not _stands(self.out / name, shard):
                     shard = self._write(name, images, preparing, first)
                 else:
                     self.kept += 1
@@ -179,42 +179,18 @@ class _Packing:
         return shards
 
     def _write(self, name: str, images: ImageSet, preparing: Preparing, first: int) -> layout.Shard:
-        count = 0
-        rows = _Rows()
+        rows = Rows()
         with replacing(self.out / name) as temporary, temporary.open("wb") as file:
             tar = TarWriter(file)
             for sample in preparing.samples(first):
-                rows.add(tar, sample, int(images.labels[first + count]), first + count)
-                count += 1
-                if count == self.samples or tar.size >= self.size:
+                _add(tar, rows, sample, int(images.labels[first + rows.count]), first + rows.count)
+                if rows.count == self.samples or tar.size >= self.size:
                     break
-                self.tell(self.done + count, self.total)
+                self.tell(self.done + rows.count, self.total)
             tar.close()
-        shard = layout.Shard(name=name, samples=count, bytes=tar.size, checksum=tar.checksum)
+        shard = layout.Shard(name=name, samples=rows.count, bytes=tar.size, checksum=tar.checksum)
         rows.write(self.out, shard)
         return shard
-
-    def _index(self, file: str, shards: int, images: ImageSet) -> dict[str, layout.File]:
-        """Put the rows of all shards of a part together."""
-        folder = self.out / layout.INDEX
-        folder.mkdir(exist_ok=True)
-        found = {}
-        for name in layout.index_files(file, images.masked):
-            key = name.removeprefix(f"{file}.").removesuffix(".npy")
-            pieces = (_rows_of(self.out, f"{file}-{number:06d}.tar")[key] for number in range(shards))
-            with replacing(folder / name) as temporary, temporary.open("wb") as written:
-                end = 0
-                for number, piece in enumerate(pieces):
-                    if name.endswith(".npy") and number == 0:
-                        header = {"descr": np.lib.format.dtype_to_descr(piece.dtype), "fortran_order": False}
-                        np.lib.format.write_array_header_1_0(written, {**header, "shape": (len(images),)})
-                    if piece.dtype == layout.RECORD:
-                        piece["name_end"] += np.uint64(end)
-                        end = int(piece["name_end"][-1])
-                    written.write(piece.tobytes())
-            path = folder / name
-            found[name] = layout.File(bytes=path.stat().st_size, checksum=layout.file_checksum(path))
-        return found
 
     def _compare(self, pack: layout.Pack) -> None:
         """See that what was packed is what was to be packed."""
@@ -227,58 +203,22 @@ class _Packing:
                 raise DataError(f"Files of {images.origin or name} changed while they were packed: remove {self.out}.")
 
     def _tidy(self) -> None:
-        for done in self.out.glob(".*.rows.npz"):
-            done.unlink(missing_ok=True)
+        tidy(self.out)
         (self.out / layout.PLAN).unlink(missing_ok=True)
 
 
-class _Rows:
-    """What the index has of the samples of one shard."""
-
-    def __init__(self) -> None:
-        self._labels: list[int] = []
-        self._records: dict[str, list[tuple[int, ...]]] = {}
-        self._names: dict[str, bytearray] = {}
-
-    def add(self, tar: TarWriter, sample: Sample, label: int, number: int) -> None:
-        """Put a sample into the tar, and what is to be known of it here."""
-        self._labels.append(label)
-        for table, file in sample.files.items():
-            offset = tar.add(f"{number:09d}.{file.ending}", file.content)
-            names = self._names.setdefault(table, bytearray())
-            names += file.name + b" %d\0" % len(file.content)
-            row = (offset, len(names), len(file.content), file.checksum, *file.extent)
-            self._records.setdefault(table, []).append(row)
-        if sample.has_label:
-            tar.add(f"{number:09d}.cls", b"%d" % label)
-
-    def write(self, out: Path, shard: layout.Shard) -> None:
-        """Keep them beside the shard, which counts as done from then on."""
-        arrays: dict[str, Any] = {"labels": np.array(self._labels, dtype=np.int64)}
-        for table, rows in self._records.items():
-            arrays[table] = np.array(rows, dtype=layout.RECORD)
-            arrays[f"{table}.names"] = np.frombuffer(bytes(self._names[table]), dtype=np.uint8)
-        arrays["shard"] = np.frombuffer(shard.model_dump_json().encode(), dtype=np.uint8)
-        with replacing(_rows_file(out, shard.name)) as temporary, temporary.open("wb") as file:
-            np.savez(file, **arrays)
+def _add(tar: TarWriter, rows: Rows, sample: Sample, label: int, number: int) -> None:
+    """Put a sample into the tar, and what is to be known of it into the index."""
+    rows.add(label)
+    for table, file in sample.files.items():
+        offset = tar.add(f"{number:09d}.{file.ending}", file.content)
+        rows.file(table, file.name, offset, len(file.content), file.checksum, file.extent)
+    if sample.has_label:
+        tar.add(f"{number:09d}.cls", b"%d" % label)
 
 
-def _rows_file(out: Path, shard: str) -> Path:
-    return out / f".{shard}.rows.npz"
-
-
-def _rows_of(out: Path, shard: str) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = np.load(_rows_file(out, shard), allow_pickle=False)
-    return found
-
-
-def _read_done(out: Path, name: str) -> layout.Shard | None:
-    """A shard that an earlier sitting has finished."""
-    try:
-        shard = layout.Shard.model_validate_json(_rows_of(out, name)["shard"].tobytes())
-        return shard if (out / name).stat().st_size == shard.bytes and shard.samples else None
-    except (OSError, ValueError, KeyError):  # not there, or not whole
-        return None
+def _stands(path: Path, shard: layout.Shard) -> bool:
+    return shard.samples > 0 and path.is_file() and path.stat().st_size == shard.bytes
 
 
 def _parts(data: config.Data) -> tuple[dict[str, ImageSet], tuple[str, ...]]:

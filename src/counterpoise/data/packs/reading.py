@@ -63,7 +63,7 @@ class PackSet(ImageSet):
     def _open(self) -> tuple[NDArray[np.int64], Table]:
         part, count = self.part, self.part.samples
         labels = mapped(self.place.index(f"{part.file}.labels.npy"), np.int64, count)
-        return labels, Table(self.place, self.pack, part, "images")
+        return labels, Table(self.place, part, "images")
 
     @property
     def part(self) -> Part:
@@ -131,7 +131,7 @@ class PackedScenes(PackSet):
         self._meaning = os.fsencode(meaning(self._label_map, pack.meaning.resize))
 
     def _open(self) -> tuple[NDArray[np.int64], Table]:
-        self._masks = Table(self.place, self.pack, self.part, "masks")
+        self._masks = Table(self.place, self.part, "masks")
         return super()._open()
 
     def mask_file(self, index: int) -> bytes:
@@ -176,8 +176,8 @@ def label_map_of(kept: Meaning, file: str) -> LabelMap:
 class Table:
     """Where the images or the masks of a part lie, by index."""
 
-    def __init__(self, place: Place, pack: Pack, part: Part, kind: str) -> None:
-        self.place, self.part, self.checked = place, part, pack.checked
+    def __init__(self, place: Place, part: Part, kind: str) -> None:
+        self.place, self.part = place, part
         self.records = mapped(place.index(f"{part.file}.{kind}.npy"), RECORD, part.samples)
         self.names = Names(place.index(f"{part.file}.{kind}.names"), self.records["name_end"])
         self._ends = part.ends
@@ -208,7 +208,7 @@ class Table:
         return content
 
     def _whole(self, content: bytes, record: Any) -> bool:
-        return not self.checked or zlib.crc32(content) == int(record["checksum"])
+        return zlib.crc32(content) == int(record["checksum"])
 
     def expected(self, indices: Iterable[int]) -> Iterator[tuple[Shard, int, int]]:
         """Shard, offset and length of these."""

@@ -17,7 +17,7 @@ from counterpoise.data.packs.places import Place
 from counterpoise.errors import DataError
 from counterpoise.system.addresses import Files
 from counterpoise.system.documents import JSON_BYTES
-from counterpoise.system.files import reason, replacing
+from counterpoise.system.files import named, reason, replacing
 
 _AT_ONCE = 16
 """Requests of one process."""
@@ -25,58 +25,23 @@ _LONGEST = 2**23
 """Bytes of one request."""
 
 
-class Address(Place):
-    """The shards of a pack at an address.
+class Ranges(Place):
+    """Shards at an address, whatever their index.
 
     Args:
-        root: folder of the cache, for all packs; None: that of the user.
-        limit: bytes that shards may take there.
-        timeout: seconds that a request may take.
-
-    Attributes:
-        pack: what is there.
-
-    Raises:
-        DataError: there is no finished pack.
-        MissingExtraError: a package that this kind of address needs is missing.
+        cache: for what was fetched of them.
+        index: folder of the index on this machine.
     """
 
-    def __init__(self, address: str, root: Path | None, limit: int, timeout: float) -> None:
-        self.files = Files(address, timeout)
-        text = self.files.read(DESCRIPTION, 0, JSON_BYTES + 1)
-        if len(text) > JSON_BYTES:
-            raise DataError(f"{self.files.address}/{DESCRIPTION} is larger than {JSON_BYTES:,} bytes.")
-        self.pack: Pack = parse(text, f"{self.files.address}/{DESCRIPTION}")
-        self._sums = {name: file for part in self.pack.parts.values() for name, file in part.index.items()}
-        # The same pack at two addresses is kept once; one that has changed, anew.
-        self.cache = Cache(root or default_folder(), hashlib.sha256(text).hexdigest()[:32], limit)
+    def __init__(self, files: Files, cache: Cache, index: Path) -> None:
+        self.files, self.cache, self._index = files, cache, index
         self._threads: tuple[int, ThreadPoolExecutor] | None = None
 
     def index(self, name: str) -> Path:
-        path = self.cache.folder / INDEX / name
-        expected = self._sums.get(name)
-        if expected is None:
-            raise DataError(f"{self.files.address}/{DESCRIPTION} lists no index file {name}.")
-        if path.is_file() and path.stat().st_size == expected.bytes:
-            return path
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(path.with_name(f".{name}.lock")):
-                if not path.is_file() or path.stat().st_size != expected.bytes:
-                    self._download(name, path, expected)
+            return named(self._index, name)
         except OSError as error:
-            raise DataError(f"Index file {path} could not be kept: {reason(error)}.") from None
-        return path
-
-    def _download(self, name: str, path: Path, expected: File) -> None:
-        with replacing(path) as temporary:
-            with temporary.open("wb") as file:
-                for begin in range(0, expected.bytes, _LONGEST):
-                    end = min(begin + _LONGEST, expected.bytes)
-                    file.write(self.files.read(f"{INDEX}/{name}", begin, end))
-            if file_checksum(temporary) != expected.checksum:
-                temporary.unlink()
-                raise DataError(f"{self.files.address}/{INDEX}/{name} is damaged there, or on its way.")
+            raise DataError(f"Index file {self._index / name} cannot be read: {error}.") from None
 
     def check(self, part: Part) -> None:
         """What cannot be seen at once is seen when it is read."""
@@ -155,6 +120,65 @@ class Address(Place):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_threads": None}
+
+
+class Address(Ranges):
+    """The shards of a pack at an address.
+
+    Args:
+        text: its pack.json.
+        root: folder of the cache, for all packs.
+        limit: bytes that shards may take there.
+
+    Attributes:
+        pack: what is there.
+
+    Raises:
+        DataError: that is no pack, or of another version.
+    """
+
+    def __init__(self, files: Files, text: bytes, root: Path, limit: int) -> None:
+        # The same pack at two addresses is kept once; one that has changed, anew.
+        cache = Cache(root, hashlib.sha256(text).hexdigest()[:32], limit)
+        super().__init__(files, cache, cache.folder / INDEX)
+        self.pack: Pack = parse(text, f"{files.address}/{DESCRIPTION}")
+        self._sums = {name: file for part in self.pack.parts.values() for name, file in part.index.items()}
+
+    @classmethod
+    def of(cls, files: Files, root: Path | None, limit: int) -> Address | None:
+        """The pack at an address; None where there is none. Raises DataError where nobody can say."""
+        text = files.read_or_none(DESCRIPTION, JSON_BYTES + 1)
+        if text is None:
+            return None
+        if len(text) > JSON_BYTES:
+            raise DataError(f"{files.address}/{DESCRIPTION} is larger than {JSON_BYTES:,} bytes.")
+        return cls(files, text, root or default_folder(), limit)
+
+    def index(self, name: str) -> Path:
+        path = self._index / name
+        expected = self._sums.get(name)
+        if expected is None:
+            raise DataError(f"{self.files.address}/{DESCRIPTION} lists no index file {name}.")
+        if path.is_file() and path.stat().st_size == expected.bytes:
+            return path
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(path.with_name(f".{name}.lock")):
+                if not path.is_file() or path.stat().st_size != expected.bytes:
+                    self._download(name, path, expected)
+        except OSError as error:
+            raise DataError(f"Index file {path} could not be kept: {reason(error)}.") from None
+        return path
+
+    def _download(self, name: str, path: Path, expected: File) -> None:
+        with replacing(path) as temporary:
+            with temporary.open("wb") as file:
+                for begin in range(0, expected.bytes, _LONGEST):
+                    end = min(begin + _LONGEST, expected.bytes)
+                    file.write(self.files.read(f"{INDEX}/{name}", begin, end))
+            if file_checksum(temporary) != expected.checksum:
+                temporary.unlink()
+                raise DataError(f"{self.files.address}/{INDEX}/{name} is damaged there, or on its way.")
 
 
 def _blocks(offset: int, length: int) -> range:

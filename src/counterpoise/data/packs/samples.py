@@ -17,6 +17,7 @@ from PIL import Image
 
 from counterpoise import decoding
 from counterpoise.data.images import extensions, header_size, reading_specification, skipping_advised, to_picture
+from counterpoise.data.label_map import LabelMap
 from counterpoise.data.mask_file import resized
 from counterpoise.data.packs.format import MOST, Meaning
 from counterpoise.data.packs.reading import PackedScenes, PackSet
@@ -133,7 +134,11 @@ def meaning_of(images: ImageSet, shrunk: bool) -> Meaning | None:
         return Meaning(names=names, colors=[], void=[], ignore=IGNORE, given=[], lossy=False, resize=False)
     if isinstance(whole, PackedScenes):
         return whole.pack.meaning
-    of = whole.label_map
+    return kept_meaning(whole.label_map, whole.resize)
+
+
+def kept_meaning(of: LabelMap, resize: bool) -> Meaning:
+    """What masks mean, as pack.json has it."""
     return Meaning(
         names=list(of.names),
         colors=list(of.colors),
@@ -141,7 +146,7 @@ def meaning_of(images: ImageSet, shrunk: bool) -> Meaning | None:
         ignore=of.ignore,
         given=list(of.given),
         lossy=of.lossy,
-        resize=whole.resize,
+        resize=resize,
     )
 
 

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import tarfile
 import zlib
-from typing import BinaryIO
+from collections.abc import Iterator
+from typing import IO, BinaryIO, NamedTuple
+
+from counterpoise.data.packs.format import MOST
+from counterpoise.data.walking import is_leftover
+from counterpoise.errors import DataError, first_line
 
 TAR_BLOCK = 512
 _END = bytes(2 * TAR_BLOCK)
@@ -46,3 +51,43 @@ class TarWriter:
 def member_size(length: int) -> int:
     """Bytes that a file takes in a tar."""
     return TAR_BLOCK + length + -length % TAR_BLOCK
+
+
+class Member(NamedTuple):
+    """A file in a tar. key, ending: its name up to the first dot of its last part, and behind that."""
+
+    name: str
+    key: str
+    ending: str
+    offset: int
+    content: bytes
+
+
+def members(file: IO[bytes], where: str) -> Iterator[Member]:
+    """The files of a tar in their order, in one pass. Folders and links are left out.
+
+    Raises:
+        DataError: it is no plain tar, was cut short, or holds a file of more than `MOST` bytes.
+    """
+    try:
+        with tarfile.open(fileobj=file, mode="r:", errorlevel=1) as tar:
+            for info in tar:
+                tar.members = []  # type: ignore[attr-defined]  # else all of them would be kept
+                name = info.name.removeprefix("./")
+                folder, slash, last = name.rpartition("/")
+                if not info.isreg() or is_leftover(last):
+                    continue
+                if info.size > MOST or info.issparse():
+                    raise DataError(f"{where}: {name} is {'sparse' if info.issparse() else 'too large'} for an image.")
+                inside = tar.extractfile(info)
+                content = b"" if inside is None else inside.read()
+                if len(content) != info.size:
+                    raise DataError(f"{where} was cut short within {name}.")
+                stem, _, ending = last.partition(".")
+                yield Member(name, folder + slash + stem, ending.lower(), info.offset_data, content)
+            end = tar.offset
+        file.seek(end)
+        if file.read(TAR_BLOCK) != bytes(TAR_BLOCK):
+            raise DataError(f"{where} was cut short: it has no end.")
+    except (tarfile.TarError, EOFError, ValueError) as error:
+        raise DataError(f"{where} is no plain tar, or is damaged: {first_line(error)}.") from None

@@ -83,7 +83,7 @@ def _changed(place: Folder, pack: Pack, part: Part, number: int, shard: Shard) -
     found = []
     last = part.ends[number]
     for kind in ("images", "masks") if pack.meaning is not None else ("images",):
-        table = Table(place, pack, part, kind)
+        table = Table(place, part, kind)
         for index in range(last - shard.samples, last):
             record = table.records[index]
             content = place.read(shard, int(record["offset"]), int(record["length"]))
