@@ -297,6 +297,18 @@ def test_images_sorted_by_class_are_told_where_windows_hold_few() -> None:
     assert plan_order(images, data(), 0).shown() == "by blocks: 7 of 16 to 64 images, mixed within 1 window of up to 7"
 
 
+def test_more_than_a_cache_keeps_is_told() -> None:
+    images = a_set(400, held=False)
+    by_eight = plan_order(images, data(block_size=10, shuffle_window=8), 0)
+    images.kept_share = 0.25
+    assert noticing.of_order(images, by_eight, data()) == []
+    images.kept_share = 0.15
+    (said,) = noticing.of_order(images, by_eight, data())
+    assert said.startswith("A window of the order holds 20% of these images, and the cache keeps 15%, so that they are")
+    (said,) = noticing.of_order(images.subset(torch.arange(400)), FullOrder(0, 400), config.Data())
+    assert "data.shuffle blocks fetches them shard by shard" in said
+
+
 def test_the_order_is_part_of_what_a_run_is() -> None:
     for key in ("data.shuffle", "data.block_size", "data.shuffle_window"):
         assert keys.row(key) == keys.Key()

@@ -211,7 +211,28 @@ def of_order(images: ImageSet, order: Order, data: config.Data) -> list[str]:
     if data.shuffle == "full" and idle:
         names = " and ".join(f"data.{key}" for key in idle)
         return [f"The order is full: {names} say{'s' * (len(idle) == 1)} nothing without data.shuffle blocks."]
-    return few_classes(images, order)
+    return [*fetched_again(images, order), *few_classes(images, order)]
+
+
+def fetched_again(images: ImageSet, order: Order) -> list[str]:
+    """A sentence where what is mixed is more than the cache of an address keeps."""
+    there = images.kept_share
+    if there >= 1:
+        return []
+    if not isinstance(order, BlockOrder):
+        return [
+            f"The cache keeps {100 * there:.2g}% of these images, and any may come anywhere, so that most are fetched "
+            "anew in each epoch: data.shuffle blocks fetches them shard by shard, or take a larger cache "
+            "(data.options.cache_gb)."
+        ]
+    mixed = order.largest / order.count
+    if mixed <= there:
+        return []
+    return [
+        f"A window of the order holds {100 * mixed:.2g}% of these images, and the cache keeps {100 * there:.2g}%, so "
+        "that they are fetched several times an epoch: take fewer blocks (data.shuffle_window), or a larger cache "
+        "(data.options.cache_gb)."
+    ]
 
 
 def few_classes(images: ImageSet, order: Order) -> list[str]:

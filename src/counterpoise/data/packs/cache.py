@@ -17,6 +17,8 @@ from filelock import FileLock, Timeout
 
 BLOCK = 2**18
 """Bytes that are fetched and marked together."""
+FULLEST = 7 / 8
+"""How much of its limit is left in use where room is made."""
 _LOOK = 64
 """The folder is measured whenever this part of its limit was written."""
 _TOUCH = 60.0
@@ -88,7 +90,7 @@ class Cache:
                         found.append((info.st_mtime_ns, taken, path))
                 total = sum(taken for _, taken, _ in found)
                 for _, taken, path in sorted(found):
-                    if total * 8 <= self.limit * 7:
+                    if total <= self.limit * FULLEST:
                         return
                     # The map before and after: no block stays marked whose bytes are gone.
                     for gone in (path.with_suffix(".map"), path, path.with_suffix(".map")):

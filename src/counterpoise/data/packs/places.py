@@ -43,6 +43,11 @@ class Place(ABC):
     def whole_name(self) -> str:
         """What tells this place from all others."""
 
+    @property
+    def room(self) -> float:
+        """Bytes of shards that may be kept on this machine."""
+        return float("inf")
+
     def again(self, shard: Shard, offset: int, length: int) -> bytes | None:
         """The same as `read` from where they lie, and not from what was kept of them; None where nothing is kept."""
         return None

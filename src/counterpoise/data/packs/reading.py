@@ -59,6 +59,7 @@ class PackSet(ImageSet):
         super().__init__(torch.from_numpy(labels), pack.classes)
         self.origin = origin
         self.blocks = torch.tensor([shard.samples for shard in part.shards], dtype=torch.int64)
+        self.kept_share = min(1.0, place.room / sum(shard.bytes for shard in part.shards))
 
     def _open(self) -> tuple[NDArray[np.int64], Table]:
         part, count = self.part, self.part.samples

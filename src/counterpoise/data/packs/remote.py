@@ -11,7 +11,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from counterpoise.data.packs.cache import BLOCK, Cache, default_folder
+from counterpoise.data.packs.cache import BLOCK, FULLEST, Cache, default_folder
 from counterpoise.data.packs.format import DESCRIPTION, INDEX, File, Pack, Part, Shard, file_checksum, parse
 from counterpoise.data.packs.places import Place
 from counterpoise.errors import DataError
@@ -52,6 +52,10 @@ class Ranges(Place):
     @property
     def whole_name(self) -> str:
         return self.files.address
+
+    @property
+    def room(self) -> float:
+        return self.cache.limit * FULLEST
 
     def read(self, shard: Shard, offset: int, length: int) -> bytes:
         wanted = _blocks(offset, length)

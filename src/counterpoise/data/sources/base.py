@@ -44,6 +44,7 @@ class ImageSet(ABC):
         notes: what a person must know of it and of how its files are read, a sentence each.
         blocks: int64 [K], the sizes of consecutive runs of images that lie together, such as the shards of a pack, in
             order and N in all; None where nothing lies so.
+        kept_share: how much of its bytes, as a share, may be kept on this machine; 1 where all of it is there.
     """
 
     masked = False
@@ -61,6 +62,7 @@ class ImageSet(ABC):
         self.reading = AS_USUAL
         self.notes: list[str] = []
         self.blocks: Tensor | None = None
+        self.kept_share = 1.0
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -347,7 +349,7 @@ class Subset(Composed):
         self.whole = whole
         self.masked = whole.masked
         self.reading = whole.reading
-        self.blocks = blocks_of_part(whole.blocks, indices)
+        self.blocks, self.kept_share = blocks_of_part(whole.blocks, indices), whole.kept_share
         self._indices = indices.numpy()  # plain integers without a tensor for each
 
     def find(self, index: int) -> tuple[ImageSet, int]:

@@ -28,6 +28,7 @@ class Concatenation(Composed):
         self.reading = parts[0].reading
         blocks = [part.blocks for part in parts if part.blocks is not None]
         self.blocks = torch.cat(blocks) if len(blocks) == len(parts) else None
+        self.kept_share = min(part.kept_share for part in parts)
         self._ends = list(accumulate(len(part) for part in parts))
 
     def find(self, index: int) -> tuple[ImageSet, int]:
