@@ -147,7 +147,7 @@ class Data(Section):
     source: str = Field("auto", description="kind of data: see `counterpoise list sources`; auto looks at the folder")
     options: dict[str, Any] = Field(default_factory=dict, description="arguments of the source, by name")
     unlabeled: Path | None = Field(
-        None, description="folder of photos without labels, for distill: the teacher's word alone"
+        None, description="folder or pack of photos without labels, for distill: the teacher's word alone"
     )
     val_fraction: float = Field(0.1, gt=0.0, lt=1.0, description="part held out where the data has no val split")
     split_seed: int = Field(0, ge=0, lt=2**63, description="seed of that split")
@@ -204,7 +204,7 @@ class Data(Section):
     views: Views = Field(default_factory=Views, description="augmentation")
     scenes: Scenes = Field(default_factory=Scenes, description="images with masks, for segmentation")
 
-    @field_serializer("path", when_used="json-unless-none")
+    @field_serializer("path", "unlabeled", when_used="json-unless-none")
     def _address(self, path: Path) -> str:
         return address_of(path) or str(path)
 

@@ -21,6 +21,7 @@ from counterpoise.engine.student import load_student
 from counterpoise.engine.student_epochs import epoch_of_weights
 from counterpoise.errors import ConfigError, ExportError, ModelError
 from counterpoise.models import folder as student_folder
+from counterpoise.system.addresses import address_of
 from counterpoise.system.files import regular
 
 
@@ -33,7 +34,7 @@ def verify(what: str | Path, asked: Verify) -> dict[str, Any]:
     where there is data.
 
     Args:
-        what: an export folder, a student folder, a run's folder, or a pack.
+        what: an export folder, a student folder, a run's folder, or a pack, also at an address.
 
     Returns:
         What was found: `files` and their hashes, `reference` and `agreement` of an export, `report` of a student;
@@ -45,7 +46,7 @@ def verify(what: str | Path, asked: Verify) -> dict[str, Any]:
         ExportError: the answers are not those that they were.
     """
     directory = Path(what)
-    if is_pack(directory):
+    if address_of(directory) is not None or is_pack(directory):
         if asked.model_fields_set - {"show"}:
             raise ConfigError(f"{directory} is a pack: it is compared with nothing but its own checksums.")
         return verify_pack(directory)

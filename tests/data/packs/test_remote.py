@@ -23,7 +23,8 @@ RUN = {"student": {"model": "digits/cnn_4_8"}, "train": {"epochs": 1, "batch_siz
 
 
 @pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+def _quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(addresses, "PAUSE", 0.001)
 
 
@@ -175,6 +176,28 @@ def test_the_cache_keeps_its_size_and_nothing_is_lost(
         assert len(held) < 4
 
 
+def test_a_pack_at_an_address_is_verified_as_it_lies_there(
+    load: Any, server: Any, packed: Path, flip: Any, tmp_path: Path
+) -> None:
+    address = f"{server.address}/pack"
+    assert counterpoise.verify(address) == {**counterpoise.verify(packed), "pack": address}
+    load(cache=tmp_path / "counterpoise" / "packs")
+    flip(packed / "train-000000.tar", 700)
+    (packed / "val-000001.tar").write_bytes((packed / "val-000001.tar").read_bytes()[:-512])
+    with pytest.raises(DataError, match=r"(?s)changed in circle/00\.jpg.*val-000001\.tar was cut short"):
+        counterpoise.verify(address)
+    with pytest.raises(DataError, match=r"nothing holds no finished pack"):
+        counterpoise.verify(f"{server.address}/nothing")
+
+
+def test_photos_without_labels_may_lie_in_a_pack(server: Any, image_folder: Path, packed: Path, tmp_path: Path) -> None:
+    whole = sources.load(config.Data(path=image_folder, unlabeled=image_folder)).train
+    for path in (packed, Path(f"{server.address}/pack")):
+        train = sources.load(config.Data(path=image_folder, unlabeled=path)).train
+        assert train.labels.tolist() == whole.labels.tolist()
+        assert all(torch.equal(train.read(index), whole.read(index)) for index in range(24, 60))
+
+
 def test_where_it_is_kept_makes_no_other_run(load: Any) -> None:
     runs = [
         config.resolve({"data": {"path": "http://there/pack", "options": options}})
@@ -208,3 +231,17 @@ def test_other_kinds_of_addresses_are_read(packed: Path, tmp_path: Path) -> None
         data = config.Data(path=Path(address), options={"cache": tmp_path / "cache"})
         assert sources.load(data).train.read(5).shape == (3, 36, 56)
     memory.rm("/kept", recursive=True)
+
+
+@pytest.mark.slow
+def test_two_processes_on_a_pack_at_an_address_end_in_the_same_bytes(
+    server: Any, image_folder: Path, tmp_path: Path, torchrun: Any
+) -> None:
+    weights = []
+    for number, path in enumerate((str(image_folder), f"{server.address}/pack")):
+        out = tmp_path / "runs" / str(number)
+        options = ["--data.options.cache", str(tmp_path / "cache")] if number else []
+        command = ["train", "--data", path, "--data.size", "16", "--student.model", "digits/cnn_4_8", "--out", str(out)]
+        torchrun([*command, "--train.epochs", "2", "--train.batch_size", "8", "--train.device", "cpu", *options])
+        weights.append((out / "student" / "model.safetensors").read_bytes())
+    assert weights[0] == weights[1]

@@ -46,7 +46,7 @@ def test_the_image_that_changed_is_named(run: Run, packed: Path, flip: Flip) -> 
     assert code == 2
     assert "train-000000.tar: its bytes have changed in circle/00.jpg" in said
     assert "val-000001.tar was cut short" in said
-    assert "val-000000.tar cannot be read: No such file" in said
+    assert "val-000000.tar cannot be read: there is no such file" in said
 
 
 def test_a_pack_is_compared_with_nothing_else(packed: Path, tmp_path: Path) -> None:

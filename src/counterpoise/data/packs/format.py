@@ -10,6 +10,7 @@ index/train.masks.npy, ...   the same for masks, of scenes
 
 from __future__ import annotations
 
+import mmap
 import re
 import zlib
 from collections.abc import Iterator, Sequence
@@ -227,6 +228,9 @@ class Names:
     def pieces(self, indices: NDArray[np.int64]) -> Iterator[bytes]:
         """`identity` of many, each with a zero byte behind it."""
         for first in range(0, len(indices), 2**16):
+            if first % 2**22 == 0:
+                let_go(self._bytes)
+                let_go(self._ends)
             some = indices[first : first + 2**16]
             ends = self._ends[some].astype(np.int64)
             begins = np.where(some > 0, self._ends[some - 1].astype(np.int64), 0)
@@ -236,6 +240,15 @@ class Names:
                 continue
             places = np.repeat(begins - (np.cumsum(lengths) - lengths), lengths) + np.arange(lengths.sum())
             yield self._bytes[places].tobytes()
+
+
+def let_go(array: NDArray[Any]) -> None:
+    """Have no part of a mapped array in memory until it is needed again."""
+    base: Any = array
+    while base is not None and not isinstance(base, mmap.mmap):
+        base = getattr(base, "base", None)
+    if base is not None and hasattr(mmap, "MADV_DONTNEED"):
+        base.madvise(mmap.MADV_DONTNEED)
 
 
 def stem(name: str, taken: Sequence[str]) -> str:

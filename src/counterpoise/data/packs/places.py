@@ -6,11 +6,11 @@ import os
 import threading
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from counterpoise.data.packs.format import DESCRIPTION, INDEX, Pack, Part, Shard, parse
+from counterpoise.data.packs.format import BLOCK, DESCRIPTION, INDEX, Pack, Part, Shard, parse
 from counterpoise.errors import DataError, UnfitFileError
 from counterpoise.system.documents import JSON_BYTES
 from counterpoise.system.files import named, regular
@@ -47,6 +47,10 @@ class Place(ABC):
     def room(self) -> float:
         """Bytes of shards that may be kept on this machine."""
         return float("inf")
+
+    @abstractmethod
+    def whole(self, shard: Shard) -> Iterator[bytes]:
+        """All bytes of a shard as it lies there now, in pieces, up to a few more than it should have."""
 
     def again(self, shard: Shard, offset: int, length: int) -> bytes | None:
         """The same as `read` from where they lie, and not from what was kept of them; None where nothing is kept."""
@@ -107,6 +111,14 @@ class Folder(Place):
     @property
     def whole_name(self) -> str:
         return str(self.folder.resolve())
+
+    def whole(self, shard: Shard) -> Iterator[bytes]:
+        try:
+            with named(self.folder, shard.name).open("rb") as file:
+                while block := file.read(BLOCK):
+                    yield block
+        except OSError as error:
+            raise DataError(f"Shard {self.called(shard)} cannot be read: {_why(error)}.") from None
 
     def _file(self, shard: Shard) -> BinaryIO:
         file = self._files.get(shard.name)

@@ -28,6 +28,7 @@ from counterpoise.data.packs.format import (
     Shard,
     file_checksum,
     index_files,
+    let_go,
     mapped,
 )
 from counterpoise.data.packs.places import Place
@@ -236,15 +237,19 @@ class Table:
 
     def common_extent(self, most: int) -> tuple[int, int] | None:
         """Height and width of all that are known and have `most` pixels or fewer, where these are the same."""
-        common: set[tuple[int, int]] = set()
-        for first in range(0, len(self.records), 2**16):
-            some = self.records[first : first + 2**16]
-            pixels = some["height"].astype(np.int64) * some["width"]
-            some = some[(pixels > 0) & (pixels <= most)]
-            common |= {*map(tuple, np.unique(np.stack([some["height"], some["width"]], 1), axis=0).tolist())}
-            if len(common) > 1:
-                return None
-        return next(iter(common), None)
+        common: tuple[int, int] | None = None
+        for first in range(0, len(self.records), 2**20):
+            some = self.records[first : first + 2**20]
+            height, width = (some[key].astype(np.int64) for key in ("height", "width"))
+            known = (height * width > 0) & (height * width <= most)
+            if known.any():
+                height, width = height[known], width[known]
+                found = int(height[0]), int(width[0])
+                if common not in (None, found) or (height != found[0]).any() or (width != found[1]).any():
+                    return None
+                common = found
+            let_go(self.records)
+        return common
 
 
 def _check_index(path: Path, expected: File | None) -> None:

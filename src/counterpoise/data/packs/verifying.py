@@ -9,17 +9,20 @@ from typing import Any
 
 import numpy as np
 
-from counterpoise.data.packs.format import BLOCK, INDEX, Pack, Part, Shard, file_checksum
-from counterpoise.data.packs.places import Folder, is_pack, read_pack
+from counterpoise.data.packs.format import Pack, Part, Shard, file_checksum
+from counterpoise.data.packs.places import Folder, Place, is_pack, read_pack
 from counterpoise.data.packs.reading import Table
+from counterpoise.data.packs.remote import Address
 from counterpoise.errors import DataError
-from counterpoise.system.files import named
+from counterpoise.system.addresses import Files, address_of
 
 _NAMED = 8
+_TIMEOUT = 60.0
+_LIMIT = 10**9
 
 
-def verify(folder: Path) -> dict[str, Any]:
-    """Compare every byte of a pack with its checksums.
+def verify(what: Path) -> dict[str, Any]:
+    """Compare every byte of a pack with its checksums, also of one at an address.
 
     Returns:
         What the pack holds.
@@ -27,47 +30,54 @@ def verify(folder: Path) -> dict[str, Any]:
     Raises:
         DataError: it is no finished pack, or something in it has changed; names each shard and each image.
     """
-    if not is_pack(folder):
-        raise DataError(f"{folder} holds no finished pack: there is no pack.json.")
-    pack = read_pack(folder)
-    damages = list(_damages(folder, pack))
+    address = address_of(what)
+    place: Place
+    if address is not None:
+        found = Address.of(Files(address, _TIMEOUT), None, _LIMIT)
+        if found is None:
+            raise DataError(f"{address} holds no finished pack: there is no pack.json.")
+        place, pack = found, found.pack
+    elif is_pack(what):
+        place, pack = Folder(what), read_pack(what)
+    else:
+        raise DataError(f"{what} holds no finished pack: there is no pack.json.")
+    where = address or str(what)
+    damages = list(_damages(place, pack))
     if damages:
         more = f"\n  - and {len(damages) - _NAMED} more" if len(damages) > _NAMED else ""
         raise DataError(
-            f"Pack {folder} is damaged:{''.join(f'{chr(10)}  - {one}' for one in damages[:_NAMED])}{more}\n"
+            f"Pack {where} is damaged:{''.join(f'{chr(10)}  - {one}' for one in damages[:_NAMED])}{more}\n"
             "Copy these files again, or pack the set again."
         )
     shards = sum(len(part.shards) for part in pack.parts.values())
     images = {f"images of {name}": part.samples for name, part in pack.parts.items()}
-    return {"pack": str(folder), **images, "classes": len(pack.classes), "shards": shards, "bytes": pack.bytes}
+    return {"pack": where, **images, "classes": len(pack.classes), "shards": shards, "bytes": pack.bytes}
 
 
-def _damages(folder: Path, pack: Pack) -> Iterator[str]:
-    place = Folder(folder)
+def _damages(place: Place, pack: Pack) -> Iterator[str]:
     for part in pack.parts.values():
         whole = True
         for name, expected in part.index.items():
             try:
-                path = named(folder / INDEX, name)
+                path = place.index(name)
                 if path.stat().st_size != expected.bytes or file_checksum(path) != expected.checksum:
                     whole = False
                     yield f"index/{name}: its bytes have changed"
-            except OSError:
+            except DataError as error:
                 whole = False
-                yield f"index/{name} cannot be read"
+                yield str(error)
         for number, shard in enumerate(part.shards):
             yield from _of_shard(place, pack, part, number, shard, whole)
 
 
-def _of_shard(place: Folder, pack: Pack, part: Part, number: int, shard: Shard, whole: bool) -> Iterator[str]:
+def _of_shard(place: Place, pack: Pack, part: Part, number: int, shard: Shard, whole: bool) -> Iterator[str]:
     """What is wrong with a shard; whole: whether its index is as it was."""
+    size, checksum = 0, 0
     try:
-        size, checksum = 0, 0
-        with named(place.folder, shard.name).open("rb") as file:
-            while block := file.read(BLOCK):
-                size, checksum = size + len(block), zlib.crc32(block, checksum)
-    except OSError as error:
-        yield f"{shard.name} cannot be read: {error.strerror or error}"
+        for block in place.whole(shard):
+            size, checksum = size + len(block), zlib.crc32(block, checksum)
+    except DataError as error:
+        yield str(error)
         return
     if size != shard.bytes:
         what = "was cut short" if size < shard.bytes else "is another file"
@@ -78,7 +88,7 @@ def _of_shard(place: Folder, pack: Pack, part: Part, number: int, shard: Shard, 
         yield f"{shard.name}: its bytes have changed{files}"
 
 
-def _changed(place: Folder, pack: Pack, part: Part, number: int, shard: Shard) -> list[str]:
+def _changed(place: Place, pack: Pack, part: Part, number: int, shard: Shard) -> list[str]:
     """The images and masks of a shard that are not what they were."""
     found = []
     last = part.ends[number]
@@ -86,7 +96,14 @@ def _changed(place: Folder, pack: Pack, part: Part, number: int, shard: Shard) -
         table = Table(place, part, kind)
         for index in range(last - shard.samples, last):
             record = table.records[index]
-            content = place.read(shard, int(record["offset"]), int(record["length"]))
+            content = _there(place, shard, int(record["offset"]), int(record["length"]))
             if np.uint32(zlib.crc32(content)) != record["checksum"]:
                 found.append(table.names.name(index).decode("utf-8", "replace"))
     return found
+
+
+def _there(place: Place, shard: Shard, offset: int, length: int) -> bytes:
+    """Bytes as they lie there now, and not in the cache."""
+    if isinstance(place, Address):
+        return place.files.read(shard.name, offset, offset + length)
+    return place.read(shard, offset, length)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import typing
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from counterpoise import config
 from counterpoise.data import labels
 from counterpoise.data.problems import Problem, warning
 from counterpoise.data.sources import photos
-from counterpoise.data.sources.base import UNLABELED, Splits
+from counterpoise.data.sources.base import UNLABELED, ImageSet, Splits
 from counterpoise.data.sources.division import split
 from counterpoise.data.sources.memory import concatenate
 from counterpoise.data.sources.registry import SOURCES, Source
@@ -51,10 +52,22 @@ def load(data: config.Data) -> Splits:
             )
         splits = split(splits.train, data.held_out, data.split_seed)
     if data.unlabeled is not None:
-        unlabeled = photos.collect(_folder(data.unlabeled, "data.unlabeled"))
-        splits = splits._replace(train=concatenate(splits.train, unlabeled))
+        for unlabeled in _unlabeled(data.unlabeled):
+            splits = splits._replace(train=concatenate(splits.train, unlabeled))
     _read_alike(splits, data)
     return splits
+
+
+def _unlabeled(path: Path) -> Sequence[ImageSet]:
+    from counterpoise.data.sources.shards import all_images
+
+    folder = path if address_of(path) is not None else _folder(path, "data.unlabeled")
+    shards = all_images(folder)
+    if shards is None:
+        return [photos.collect(folder)]
+    if shards[0].masked:
+        raise ConfigError(f"data.unlabeled is for photos, and {path} holds scenes.")
+    return shards
 
 
 def _read_alike(splits: Splits, data: config.Data) -> None:

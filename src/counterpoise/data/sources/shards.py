@@ -24,6 +24,7 @@ from counterpoise.system.addresses import Files, address_of
 from counterpoise.system.files import expanded
 
 Prepare = Callable[[PackSet], None]
+_LIMIT = 50 * 10**9
 
 
 def _recognizes(path: Path) -> bool:
@@ -104,6 +105,19 @@ def load(
             labels.name_classes(images, names, classes)
 
     return _splits(data, place, pack, where, train_split, val_split, prepare)
+
+
+def all_images(path: Path) -> list[ImageSet] | None:
+    """All parts of a pack or of tars, without their labels; None where a folder holds neither."""
+    address = address_of(path)
+    if address is None and not _recognizes(path):
+        return None
+    where = address or str(path)
+    files = None if address is None else Files(address, 60.0)
+    place, pack = _pack(path, files, None, _LIMIT)
+    if place is None or pack is None:
+        place, pack = _tars(where, files, None, _LIMIT, foreign.Layout(), None, None)
+    return [opened(place, pack, name, f"{name} of {where}") for name in sorted(pack.parts)]
 
 
 def _pack(root: Path, files: Files | None, cache: Path | None, limit: int) -> tuple[Place | None, Pack | None]:
