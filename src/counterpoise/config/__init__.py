@@ -1,23 +1,9 @@
-"""The run file: run.py its sections, reading.py from a file to them, keys.py what each key is to a run."""
+"""The run file: run.py and data.py its sections, reading.py from a file to them, keys.py what each key is to a run."""
 
+from counterpoise.config.data import Data, RandAugment, Views
 from counterpoise.config.reading import dump, kept, kept_values, merge, over_base, read, resolve
-from counterpoise.config.run import (
-    LARGEST_EDGE,
-    MOST_REDUCED,
-    Data,
-    LearningRateSchedule,
-    Model,
-    Optimizer,
-    RandAugment,
-    Run,
-    Schedule,
-    Section,
-    Share,
-    Teacher,
-    Term,
-    Train,
-    Views,
-)
+from counterpoise.config.run import LearningRateSchedule, Model, Optimizer, Run, Schedule, Teacher, Term, Train
+from counterpoise.config.section import LARGEST_EDGE, MOST_REDUCED, Section, Share
 
 __all__ = [
     "LARGEST_EDGE", "MOST_REDUCED", "Data", "LearningRateSchedule", "Model", "Optimizer", "RandAugment", "Run",

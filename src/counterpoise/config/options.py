@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Concatenate, Literal, ParamSpe
 from cyclopts import Parameter
 from pydantic import Field, SkipValidation
 
-from counterpoise.config.run import Section
+from counterpoise.config.section import Section
 from counterpoise.config.validation_errors import validated
 
 Given = ParamSpec("Given")

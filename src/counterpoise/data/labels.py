@@ -1,33 +1,23 @@
-"""How many images of a set have which label, counted once and without a copy of the labels."""
+"""How many images have which label, counted once and without a copy of the labels."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary
-
 import torch
 from torch import Tensor
-
-if TYPE_CHECKING:
-    from counterpoise.data.sources.base import ImageSet
+from torch.utils.weak import WeakTensorKeyDictionary
 
 _AT_ONCE = 2**20
-_KNOWN: WeakKeyDictionary[ImageSet, tuple[Tensor, list[int]]] = WeakKeyDictionary()
+_KNOWN = WeakTensorKeyDictionary()
 
 
-def counts(images: ImageSet) -> list[int]:
-    """How many images have each class; first of all, how many have none."""
-    known = _KNOWN.get(images)
-    if known is None or known[0] is not images.labels:
-        found = torch.zeros(1 + len(images.classes), dtype=torch.int64)
-        for part in torch.split(images.labels, _AT_ONCE):
+def counts(labels: Tensor, classes: int) -> list[int]:
+    """How many of the labels (int64 [N]) are of each class; first of all, how many images have none (-1)."""
+    known: tuple[int, list[int]] | None = _KNOWN.get(labels)  # type: ignore[no-untyped-call]
+    if known is None or known[0] != classes:
+        found = torch.zeros(1 + classes, dtype=torch.int64)
+        for part in torch.split(labels, _AT_ONCE):
             there = torch.bincount(part + 1, minlength=len(found))
             there[: len(found)] += found
             found = there
-        known = _KNOWN[images] = images.labels, found.tolist()
+        known = _KNOWN[labels] = classes, found.tolist()
     return known[1]
-
-
-def unlabeled(images: ImageSet) -> int:
-    """How many images have no label; of scenes, no mask."""
-    return counts(images)[0]

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from counterpoise.data.labels import unlabeled
 from counterpoise.data.problems import Problem
 from counterpoise.data.sources.base import ArraySet, ImageSet, Splits
 from counterpoise.data.sources.masks_census import counted
@@ -99,7 +98,7 @@ def _images(found: Found, name: str, images: ImageSet) -> None:
     said = ", ".join(part for part in parts if part)
     values = {
         "images": len(images),
-        "unlabeled": unlabeled(images),
+        "unlabeled": images.unlabeled,
         "origin": images.origin,
         "per_class": images.per_class(),
     }
@@ -108,7 +107,7 @@ def _images(found: Found, name: str, images: ImageSet) -> None:
 
 def census(images: ImageSet) -> str:
     """How many there are of what, in a few words; empty where there is nothing to say."""
-    missing = unlabeled(images)
+    missing = images.unlabeled
     if images.masked:
         without = f"{missing:,} without a mask" if missing else ""
         return ", ".join(part for part in (without, counted(images).text()) if part)

@@ -13,7 +13,6 @@ from counterpoise import config, tasks
 from counterpoise.data import checking, noticing, sources, summary
 from counterpoise.data.epochs import Epochs, InOrder
 from counterpoise.data.images import reading_specification
-from counterpoise.data.labels import unlabeled
 from counterpoise.data.sources.base import ArraySet, ImageSet, Splits
 from counterpoise.engine.fast.capturability import find_obstacle
 from counterpoise.engine.identify import identify
@@ -131,7 +130,7 @@ def load_data(run: config.Run, task: tasks.Task, given: Splits | None) -> tuple[
 
 
 def _labeled(splits: Splits) -> bool:
-    return unlabeled(splits.train) < len(splits.train)
+    return splits.train.unlabeled < len(splits.train)
 
 
 class Models(NamedTuple):

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from counterpoise import config
 from counterpoise.data.class_weights import with_class_weights
-from counterpoise.data.labels import unlabeled
 from counterpoise.data.loader import EvalLoader, TrainLoader
 from counterpoise.data.order import plan_order
 from counterpoise.data.sources.base import UNLABELED, ImageSet
@@ -146,7 +145,7 @@ class Classification(Task):
         objective = WeightedSum(with_class_weights(run.objective, images))
         views = run.data.views
         if images is not None and images.classes and (views.mixup or views.cutmix):
-            check_mixed(objective, len(images.classes), unlabeled(images) > 0)
+            check_mixed(objective, len(images.classes), images.unlabeled > 0)
         return objective
 
     def decide(self, run: config.Run, images: ImageSet, models: Sequence[VisionModel]) -> config.Run:

@@ -194,7 +194,12 @@ class ImageSet(ABC):
 
     def per_class(self) -> list[int] | None:
         """How many images each class has; None for scenes, whose pixels have the classes."""
-        return None if self.masked else counts(self)[1:]
+        return None if self.masked else counts(self.labels, len(self.classes))[1:]
+
+    @property
+    def unlabeled(self) -> int:
+        """How many images have no label; of scenes, no mask."""
+        return counts(self.labels, len(self.classes))[0]
 
     @cached_property
     def _fingerprint(self) -> str:

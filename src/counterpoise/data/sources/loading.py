@@ -11,7 +11,6 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from counterpoise import config
-from counterpoise.data import labels
 from counterpoise.data.problems import Problem, warning
 from counterpoise.data.sources import photos
 from counterpoise.data.sources.base import UNLABELED, ImageSet, Splits
@@ -207,5 +206,5 @@ def _check(splits: Splits, source: str) -> None:
         raise DataError(f"The classes of train and val differ: {list(train.classes)[:5]} and {list(val.classes)[:5]}.")
     if len(train.classes) == 1:
         raise DataError(f"The data has one class only, '{train.classes[0]}'; a classifier needs at least 2.")
-    if train.classes and labels.unlabeled(val):
-        raise DataError(f"{labels.unlabeled(val)} images of the val half have no label; evaluation needs them.")
+    if train.classes and val.unlabeled:
+        raise DataError(f"{val.unlabeled} images of the val half have no label; evaluation needs them.")

@@ -1,0 +1,159 @@
+"""The data section of the run file: what is read, how, and how it is shown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_serializer, model_validator
+
+from counterpoise.config.section import MOST_REDUCED, Edge, Positive, Section
+from counterpoise.system.addresses import address_of
+
+
+class RandAugment(Section):
+    """RandAugment (Cubuk et al. 2020): `operations` random operations of one strength."""
+
+    operations: int = Field(2, ge=1, le=8, description="operations an image")
+    magnitude: int = Field(9, ge=0, le=30, description="strength, 0 to 30")
+
+
+class Views(Section):
+    """How a training image is varied; drawn from (seed, epoch, sample index) alone."""
+
+    crop: Literal["auto", "none", "pad", "resized"] = Field(
+        "auto",
+        description="pad: pad and crop; resized: random resized crop; auto: pad where all images have one size of at "
+        "most 64 pixels, else resized",
+    )
+    size: tuple[int, int] | None = Field(
+        None,
+        description="height and width of a training view; default: data.size, or small images' own size, or the larger "
+        "input of the two models",
+    )
+    padding: int = Field(4, ge=0, le=1024, description="pixels of padding for crop pad")
+    scale: tuple[float, float] = Field((0.08, 1.0), description="share of the area kept by crop resized")
+    ratio: tuple[float, float] = Field((3 / 4, 4 / 3), description="aspect ratios of crop resized")
+    flip: bool = Field(True, description="mirror half of the views")
+    decode: Literal["exact", "scaled"] = Field(
+        "exact",
+        description="exact: every pixel of a photo is decoded; scaled: a JPEG that is much larger than its view needs "
+        "is decoded at 1/2, 1/4 or 1/8 of its size, still at least twice that of the view; evaluation is always exact",
+    )
+    randaugment: RandAugment | None = Field(None, description="RandAugment; none when left out")
+    mixup: float = Field(0.0, ge=0.0, description="alpha of mixup's Beta(alpha, alpha); 0 is off")
+    cutmix: float = Field(0.0, ge=0.0, description="alpha of cutmix's Beta(alpha, alpha); 0 is off")
+
+    @model_validator(mode="after")
+    def _ranges(self) -> Views:
+        if not 0 < self.scale[0] <= self.scale[1] <= 1:
+            raise ValueError(f"scale must rise within (0, 1], got {list(self.scale)}")
+        if not 0 < self.ratio[0] <= self.ratio[1]:
+            raise ValueError(f"ratio must be positive and rise, got {list(self.ratio)}")
+        if self.size is not None and min(self.size) < 1:
+            raise ValueError(f"size must be 1 pixel or more, got {list(self.size)}")
+        return self
+
+
+class Scenes(Section):
+    """How an image with a mask is shown, for segmentation. Training views are drawn as those of `views` are."""
+
+    size: tuple[Edge, Edge] | None = Field(
+        None, description="height and width of a training view; default: data.size, or that of the scenes"
+    )
+    reduction: float = Field(
+        1.0,
+        ge=1.0,
+        le=MOST_REDUCED,
+        description="how many times smaller than the files networks see scenes, in training and afterwards",
+    )
+    scale: tuple[float, float] = Field((0.5, 2.0), description="smallest and largest enlargement of a training view")
+    flip: bool = Field(True, description="mirror half of the views")
+    jitter: float = Field(0.0, ge=0.0, le=1.0, description="strength of changes in brightness, contrast, saturation")
+    window: tuple[Edge, Edge] | None = Field(
+        None, description="height and width of a window that slides over a scene in evaluation; default: whole scenes"
+    )
+    resolution: Literal["full", "logits"] = Field(
+        "full",
+        description="where logits are compared with the teacher's: at that of the view (full), or at that of the "
+        "student's logits, to which the teacher's are resampled; labels always count at full resolution",
+    )
+
+    @model_validator(mode="after")
+    def _ranges(self) -> Scenes:
+        if not 0 < self.scale[0] <= self.scale[1]:
+            raise ValueError(f"scale must be positive and rise, got {list(self.scale)}")
+        if self.scale[1] > 16:
+            raise ValueError(f"scale enlarges by up to 16, got {list(self.scale)}")
+        return self
+
+
+class Data(Section):
+    """Where the images come from. A bare path stands for `{path: PATH}`."""
+
+    path: Path | None = Field(
+        None, description="folder of the data set; of packs also an address, such as s3://bucket/pack"
+    )
+    source: str = Field("auto", description="kind of data: see `counterpoise list sources`; auto looks at the folder")
+    options: dict[str, Any] = Field(default_factory=dict, description="arguments of the source, by name")
+    unlabeled: Path | None = Field(
+        None, description="folder or pack of photos without labels, for distill: the teacher's word alone"
+    )
+    val_fraction: float = Field(0.1, gt=0.0, lt=1.0, description="part held out where the data has no val split")
+    split_seed: int = Field(0, ge=0, lt=2**63, description="seed of that split")
+    held_out: int = Field(
+        0,
+        ge=0,
+        description="training images, by split_seed, that take the place of val: to choose without looking at it",
+    )
+    class_order: Literal["numbers", "text"] = Field(
+        "numbers",
+        description="classes that are all called by whole numbers are in their order, or in that of text (0, 1, 10, "
+        "11, 2), as earlier versions had them",
+    )
+    on_corrupt: Literal["stop", "skip"] = Field("stop", description="what to do with an image that cannot be read")
+    fit: Literal["crop", "squash", "pad"] = Field(
+        "crop",
+        description="how pictures are brought to the square input: crop cuts out the center, squash resizes all of "
+        "them, pad keeps their shape within black",
+    )
+    alpha: Literal["auto", "white", "ignore"] = Field(
+        "auto",
+        description="a fourth band of pictures: white composites it as transparency over white, ignore leaves it out "
+        "as data; auto looks at some of them",
+    )
+    white_level: int | None = Field(
+        None, ge=1, le=65535, description="value that is white in gray files of 16 bits, such as 4095; default: 65535"
+    )
+    max_megapixels: Positive = Field(179.0, description="larger pictures are refused, before they fill the memory")
+    size: Edge | None = Field(
+        None,
+        description="edge in pixels of training views, and of pictures for networks without an input size; default: "
+        "see data.views.size",
+    )
+    memory_limit_gb: float = Field(
+        2.0, ge=0.0, allow_inf_nan=False, description="images of one size that fit are held in memory, decoded"
+    )
+    workers: Annotated[int, Field(ge=0, le=256)] | Literal["auto"] = Field(
+        "auto",
+        description="processes that decode images which are not in memory; auto: the cores that this one may use, at "
+        "most 16",
+    )
+    shuffle: Literal["full", "blocks"] = Field(
+        "full",
+        description="order of an epoch: full, any image anywhere; blocks, what lies together is read together",
+    )
+    block_size: int | None = Field(
+        None, ge=1, description="images in a block, for shuffle blocks; default: the shards of a pack, 64 elsewhere"
+    )
+    shuffle_window: int | None = Field(
+        None,
+        ge=1,
+        description="blocks whose images are mixed, for shuffle blocks; default: 16, or as many as hold 16,384 images",
+    )
+    views: Views = Field(default_factory=Views, description="augmentation")
+    scenes: Scenes = Field(default_factory=Scenes, description="images with masks, for segmentation")
+
+    @field_serializer("path", "unlabeled", when_used="json-unless-none")
+    def _address(self, path: Path) -> str:
+        return address_of(path) or str(path)

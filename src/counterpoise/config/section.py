@@ -1,0 +1,27 @@
+"""What the sections of the run file share."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+LARGEST_EDGE = 16_384
+"""Of a view or of a network's input, in pixels."""
+Edge = Annotated[int, Field(ge=1, le=LARGEST_EDGE)]
+MOST_REDUCED = 1024
+"""How many times smaller than they are scenes are shown at most."""
+BATCH_BYTES = 2**34
+"""Of the pixels of a batch at most."""
+Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+Channels = tuple[float, float, float]
+
+
+class Section(BaseModel):
+    """Base of all sections: unknown keys are errors, values do not change once read."""
+
+    # Built when first used: `counterpoise --help` waits for none.
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_default=True, protected_namespaces=(), defer_build=True
+    )
