@@ -14,6 +14,9 @@ import yaml
 from PIL import Image
 
 import counterpoise
+from counterpoise import config
+from counterpoise.data.packs.making import make
+from counterpoise.studies.standing import Present
 
 Values = dict[str, Any]
 SHAPES = ("circle", "square", "stripes")
@@ -144,6 +147,28 @@ def test_data_and_teacher_may_move_and_may_not_change(
     assert code == 2
     assert "kd, seed 0" in err
     assert "teacher, weights: sha256" in err
+
+
+def test_a_run_by_shards_does_not_stand_for_one_by_others(
+    tmp_path: Path, make_picture: Draw, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    photos(make_picture, tmp_path / "photos", 0)
+    for shards in (2, 3):
+        make(config.Data(path=Path("photos")), Path(f"pack{shards}"), shards=shards)
+    run = config.resolve({"data": {"path": "pack2", "shuffle": "blocks"}, "objective": {"cross_entropy": {}}})
+    other = run.model_copy(update={"data": run.data.model_copy(update={"path": Path("pack3")})})
+    kept = Present().of(run)
+    assert kept is not None
+    assert Present().differences(run, kept, run) == []
+    (said,) = Present().differences(run, kept, other)
+    assert said.startswith("shards: data.path is pack2 there and pack3 here, which hold others (sha256 ")
+    full, others = (
+        one.model_copy(update={"data": one.data.model_copy(update={"shuffle": "full"})}) for one in (run, other)
+    )
+    same = Present().of(full)
+    assert same is not None
+    assert Present().differences(full, same, others) == []
 
 
 def test_a_folder_that_noted_nothing_stands_where_its_path_is_the_same(

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from counterpoise import config
 from counterpoise.errors import CounterpoiseError
 
-DATA = {"data": "training images", "val": "validation images"}
+DATA = {"data": "training images", "val": "validation images", "order": "shards"}
 UNSEEN = {"teacher.input", "teacher.computed_in"}
 """Parts that are known when views are: the keys of the run file say them, too."""
 
