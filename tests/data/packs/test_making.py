@@ -104,8 +104,11 @@ def test_a_pack_of_something_else_is_not_overwritten(image_folder: Path, packed:
 
 
 def test_a_folder_of_other_things_is_not_written_into(image_folder: Path) -> None:
-    with pytest.raises(DataError, match="is no empty folder: it holds train"):
-        counterpoise.pack(image_folder, out=image_folder)
+    with pytest.raises(DataError, match="is no empty folder: it holds shapes"):
+        counterpoise.pack(image_folder, out=image_folder.parent)
+    for inside in (image_folder, image_folder / "pack"):
+        with pytest.raises(ConfigError, match="which would then hold its own pack"):
+            counterpoise.pack(image_folder, out=inside)
 
 
 def test_a_file_that_changes_while_it_is_packed_is_said(image_folder: Path, tmp_path: Path) -> None:

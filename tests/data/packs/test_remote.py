@@ -69,9 +69,9 @@ def test_what_was_fetched_is_kept_and_read_without_the_server(load: Any, server:
 def test_a_batch_is_fetched_at_once_in_as_few_requests_as_it_lies(
     load: Any, server: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    train = emptied(load().train)
     monkeypatch.setattr(remote, "BLOCK", 4096)
     monkeypatch.setattr(cache, "BLOCK", 4096)
-    train = emptied(load().train)
     server.asked.clear()
     train.expect([*range(9, 13), 20, 15, 14])
     assert sorted(path for path, _ in server.asked) == ["/pack/train-000001.tar"] * 2 + ["/pack/train-000002.tar"]
@@ -152,9 +152,9 @@ def test_damage_in_the_cache_is_mended(load: Any, image_folder: Path) -> None:
 
 
 def test_a_server_without_ranges_is_named(load: Any, server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    train = emptied(load().train)
     monkeypatch.setattr(remote, "BLOCK", 1024)
     monkeypatch.setattr(cache, "BLOCK", 1024)
-    train = emptied(load().train)
     server.fault = lambda path, count: "no ranges"
     asked = len(server.asked)
     with pytest.raises(DataError, match="does not send parts of files"):
@@ -166,9 +166,9 @@ def test_the_cache_keeps_its_size_and_nothing_is_lost(
     load: Any, image_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A limit that holds two of three shards, with blocks of which a shard has some."""
+    one, other = sources.load(config.Data(path=image_folder)).train, emptied(load(cache_gb=7e-5).train)
     monkeypatch.setattr(remote, "BLOCK", 8192)
     monkeypatch.setattr(cache, "BLOCK", 8192)
-    one, other = sources.load(config.Data(path=image_folder)).train, load(cache_gb=7e-5).train
     for index in range(0, 24 * 5, 5):
         assert torch.equal(one.read(index % 24), other.read(index % 24))
         held = [file.stat().st_blocks * 512 for file in other.place.cache.root.rglob("*.data")]  # type: ignore[attr-defined]

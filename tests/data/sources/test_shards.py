@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import pickle
 import shutil
@@ -85,6 +86,21 @@ def test_photos_without_labels_come_along(image_folder: Path, tmp_path: Path) ->
     counterpoise.pack({"data": {"path": image_folder, "source": "photos"}}, out=tmp_path / "pack")
     assert_same(load(image_folder, source="photos"), load(tmp_path / "pack"))
     assert not load(tmp_path / "pack").train.classes
+
+
+def test_a_hugging_face_set_comes_along(tmp_path: Path, make_picture: Any) -> None:
+    datasets = pytest.importorskip("datasets")
+    content = [io.BytesIO() for _ in range(6)]
+    for number, file in enumerate(content):
+        make_picture("square", number).save(file, "JPEG")
+    pictures = [{"bytes": file.getvalue(), "path": None} for file in content]
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["b", "a"])})
+    rows = datasets.Dataset.from_dict({"image": pictures, "label": [0, 1] * 3}, features=features)
+    datasets.DatasetDict({"train": rows, "validation": rows}).save_to_disk(str(tmp_path / "set"))
+    counterpoise.pack(tmp_path / "set", out=tmp_path / "pack")
+    folder, pack = load(tmp_path / "set"), load(tmp_path / "pack")
+    assert [part.fingerprint() for part in folder] == [part.fingerprint() for part in pack]
+    assert torch.equal(folder.train.read(3), pack.train.read(3))
 
 
 def test_a_run_on_a_pack_ends_in_the_same_bytes(image_folder: Path, packed: Path, tmp_path: Path) -> None:

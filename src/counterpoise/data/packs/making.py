@@ -22,6 +22,7 @@ from counterpoise.data.packs.tars import TarWriter
 from counterpoise.data.sources.base import ImageSet, Subset
 from counterpoise.data.split_names import is_split_name
 from counterpoise.errors import ConfigError, CounterpoiseError, DataError
+from counterpoise.system.addresses import address_of
 from counterpoise.system.documents import read_json
 from counterpoise.system.files import expanded, replacing, write_text
 
@@ -57,6 +58,10 @@ def make(
     """
     if data.unlabeled is not None:
         raise ConfigError("data.unlabeled is another set: pack each on its own.")
+    out = expanded(out)
+    for given in (data.path, data.unlabeled):
+        if given is not None and address_of(given) is None and out.resolve().is_relative_to(expanded(given).resolve()):
+            raise ConfigError(f"--out {out} lies in {given}, which would then hold its own pack. Give another --out.")
     parts, divided_as = _parts(data)
     meaning = meaning_of(next(iter(parts.values())), shrinking is not None)
     if shuffled:
@@ -68,7 +73,6 @@ def make(
         "shuffled": shuffled,
         "shrunk": shrinking and shrinking.values(next(iter(parts.values())).reading),
     }
-    out = expanded(out)
     out.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(out / LOCK, timeout=0):

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from counterpoise.data.images import decode, header_size, to_tensor
+from counterpoise.data.images import header_size, pixels_of
 from counterpoise.data.label_map import LabelMap
 from counterpoise.data.mask_file import MaskBytes
 from counterpoise.data.packs.format import (
@@ -89,7 +89,7 @@ class PackSet(ImageSet):
         return self._images.names.name(index)
 
     def read(self, index: int) -> Tensor:
-        return to_tensor(decode(self.file(index), self.name(index), self.reading))
+        return pixels_of(self.file(index), self.name(index), self.reading)
 
     def extent(self, index: int) -> tuple[int, int]:
         height, width = self._images.extent(index)
