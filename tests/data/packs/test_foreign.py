@@ -73,11 +73,12 @@ def test_the_index_is_made_once_and_anew_where_a_tar_has_changed(
     tars: Path, picture: Callable[[int], bytes], capsys: pytest.CaptureFixture[str]
 ) -> None:
     load(tars)
-    assert capsys.readouterr().err.count("is looked through once") == 3
+    assert "web: 3 tar files are looked through once, for an index" in capsys.readouterr().err
     load(tars)
     assert not capsys.readouterr().err
     write(tars / "train-0001.tar", [("x.jpg", picture(3)), ("x.cls", b"7")])
     train = load(tars).train
+    assert "web: 3 tar files are" in capsys.readouterr().err
     assert (len(train), len(train.classes)) == (7, 8)
     assert train.file(6) == picture(3)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import tarfile
 from collections.abc import Callable
@@ -107,6 +108,16 @@ def test_a_mask_of_another_size_is_packed_and_said_when_it_is_read(scenes: Path,
     counterpoise.pack(skipping, out=tmp_path / "other")
     with pytest.raises(UnfitMask, match=r"train-000000\.tar/train/1\.bmp is 9 x 9 pixels"):
         load(tmp_path / "other", on_corrupt="skip").train.read_mask(1)
+
+
+@pytest.mark.parametrize("change", [("names", ["a"]), ("void", [7]), ("colors", [[0, 0, 300]] * 3), ("ignore", "x")])
+def test_masks_that_mean_nothing_are_said(scenes: Path, tmp_path: Path, change: tuple[str, Any]) -> None:
+    counterpoise.pack(scenes, out=tmp_path / "pack")
+    values = json.loads((tmp_path / "pack" / "pack.json").read_text())
+    values["meaning"] |= dict([change])
+    (tmp_path / "pack" / "pack.json").write_text(json.dumps(values))
+    with pytest.raises(DataError, match=r"pack\.json is damaged: meaning"):
+        load(tmp_path / "pack")
 
 
 def test_a_flipped_bit_of_a_mask_is_named(scenes: Path, tmp_path: Path) -> None:

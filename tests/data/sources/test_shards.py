@@ -6,10 +6,12 @@ import io
 import json
 import pickle
 import shutil
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -187,6 +189,19 @@ def no_index(pack: Path) -> None:
 def longer_index(pack: Path) -> None:
     with (pack / "index" / "train.images.npy").open("ab") as file:
         file.write(b"0")
+
+
+def test_names_that_end_before_they_begin_are_said(packed: Path) -> None:
+    """An index whose checksums are right, and which nobody of us has written."""
+    file = packed / "index" / "train.images.npy"
+    records = np.load(file)
+    records["name_end"][3] = records["name_end"][-2]
+    np.save(file, records)
+    values = json.loads((packed / "pack.json").read_text())
+    values["parts"]["train"]["index"][file.name]["checksum"] = zlib.crc32(file.read_bytes())
+    (packed / "pack.json").write_text(json.dumps(values))
+    with pytest.raises(DataError, match="names end before they begin"):
+        load(packed).train.fingerprint()
 
 
 @pytest.mark.parametrize(

@@ -70,12 +70,12 @@ def index(place: Place, tars: Iterable[Tar], folder: Path, of: Layout, where: st
         found = read_pack(folder)
         if found.made_from == seen:
             return found
+    done = {tar.name: shard for tar in tars if (shard := _done(folder, tar)) is not None}
+    if len(done) < len(tars):
+        print(f"{where}: {len(tars) - len(done)} tar files are looked through once, for an index", file=sys.stderr)
     parts: dict[str, list[layout.Shard]] = {}
     for tar in tars:
-        shard = read_done(folder, tar.name)
-        if shard is None or (shard.bytes, shard.changed) != (tar.bytes, tar.changed):
-            print(f"{where}: {tar.name} is looked through once, for an index", file=sys.stderr)
-            shard = _look_through(place, tar, folder, of)
+        shard = done.get(tar.name) or _look_through(place, tar, folder, of)
         if shard.samples:
             parts.setdefault(tar.part, []).append(shard)
     if not parts:
@@ -111,6 +111,11 @@ def index(place: Place, tars: Iterable[Tar], folder: Path, of: Layout, where: st
 
 _UNKNOWN = layout.Meaning(names=[], colors=[], void=[], ignore=None, given=[], lossy=False, resize=False)
 """What masks mean is said by a list of classes, whenever they are read."""
+
+
+def _done(folder: Path, tar: Tar) -> layout.Shard | None:
+    shard = read_done(folder, tar.name)
+    return shard if shard is not None and (shard.bytes, shard.changed) == (tar.bytes, tar.changed) else None
 
 
 def _look_through(place: Place, tar: Tar, folder: Path, of: Layout) -> layout.Shard:

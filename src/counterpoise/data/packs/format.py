@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from counterpoise.errors import DataError
 from counterpoise.system.documents import parse_json
@@ -101,6 +101,15 @@ class Meaning(_Part):
     given: list[int]
     lossy: bool
     resize: bool
+
+    @model_validator(mode="after")
+    def _fit(self) -> Meaning:
+        values = [*self.void, *self.given, *(value for color in self.colors for value in color)]
+        if len(self.names) > 256 or not all(len(each) in (0, len(self.names)) for each in (self.colors, self.given)):
+            raise ValueError("names, colors and values are not as many")
+        if not all(0 <= value <= 255 for value in values) or not set(self.void) <= {*range(len(self.names))}:
+            raise ValueError("colors and values are 0 to 255, and void is among the names")
+        return self
 
 
 class Pack(_Part):
@@ -212,7 +221,7 @@ class Names:
     def __init__(self, path: Path, ends: NDArray[np.uint64]) -> None:
         size = path.stat().st_size
         self._bytes: NDArray[np.uint8] = np.memmap(path, np.uint8, "r") if size else np.empty(0, np.uint8)
-        self._ends = ends
+        self._ends, self._path = ends, path
         if size != (int(ends[-1]) if len(ends) else 0):
             raise DataError(f"Index file {path} does not fit its shards: it has {size} bytes.")
 
@@ -235,6 +244,8 @@ class Names:
             ends = self._ends[some].astype(np.int64)
             begins = np.where(some > 0, self._ends[some - 1].astype(np.int64), 0)
             lengths = ends - begins
+            if (lengths < 2).any() or (begins < 0).any() or (ends > len(self._bytes)).any():
+                raise DataError(f"Index file {self._path} does not fit its shards: names end before they begin.")
             if len(some) == some[-1] - some[0] + 1 and (np.diff(some) == 1).all():
                 yield self._bytes[begins[0] : ends[-1]].tobytes()
                 continue
