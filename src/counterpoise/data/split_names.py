@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -36,6 +37,11 @@ class Halves:
 def is_split_name(name: str) -> bool:
     """Whether a part of a data set is usually called so, in any case."""
     return name.casefold() in (*TRAIN, *VAL, *TEST)
+
+
+def word_in(path: str) -> str:
+    """The name of a split that is a word in a path without its ending, such as in data/train-00000-of-00002; or ""."""
+    return next((word.lower() for word in re.split(r"[^A-Za-z]+", path) if is_split_name(word)), "")
 
 
 def find(present: Iterable[str], where: str, train: str | None = None, val: str | None = None) -> Halves | None:

@@ -240,3 +240,19 @@ def test_parquet_files_are_the_data_set_that_was_saved(
     file.write_bytes(file.read_bytes()[:-9])
     with pytest.raises(DataError, match=r"hub cannot be read as a Hugging Face data set: "):
         load(tmp_path / "hub")
+
+
+def test_parquet_files_of_other_programs_hold_pictures_as_bytes(
+    tmp_path: Path, pictures: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    (tmp_path / "set").mkdir()
+    columns = pyarrow.table({"image": pictures, "label": [0, 1] * 5})
+    parquet.write_table(columns, tmp_path / "set" / "all.parquet")
+    train, val = load(tmp_path / "set", val_fraction=0.4)
+    assert (len(train), len(val), train.classes) == (6, 4, ("0", "1"))
+    assert train.file(0) in [picture["bytes"] for picture in pictures]
+    assert train.read(0).shape == (3, 16, 20)

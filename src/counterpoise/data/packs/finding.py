@@ -12,7 +12,7 @@ from pathlib import Path
 
 from counterpoise.data.packs.cache import default_folder
 from counterpoise.data.packs.foreign import Layout, Tar
-from counterpoise.data.split_names import is_split_name
+from counterpoise.data.split_names import word_in
 from counterpoise.data.walking import is_leftover
 from counterpoise.errors import ConfigError, DataError
 from counterpoise.system.addresses import Files, address_of
@@ -73,7 +73,7 @@ def in_parts(names: Sequence[str], train: str | None, val: str | None, where: st
                 raise ConfigError(f"data.options.{part} is {pattern}, and {where} has no such tar: {_some(names)}.")
             found += [(name, part) for name in fitting]
         return found
-    parts = {name: _part(name) for name in names}
+    parts = {name: word_in(name.removesuffix(".tar")) for name in names}
     if not any(parts.values()):
         return [(name, "train") for name in names]
     without = [name for name, part in parts.items() if not part]
@@ -132,11 +132,6 @@ def cached_index(where: str, cache: Path | None, of: Layout, tars: Sequence[Tar]
 
 def _hash(*known: object) -> str:
     return hashlib.sha256(repr(known).encode()).hexdigest()
-
-
-def _part(name: str) -> str:
-    words = re.split(r"[^A-Za-z]+", name.removesuffix(".tar"))
-    return next((word.lower() for word in words if is_split_name(word)), "")
 
 
 def _some(names: Sequence[str]) -> str:

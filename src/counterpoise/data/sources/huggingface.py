@@ -84,6 +84,8 @@ def parquet_files(path: Path) -> dict[str, list[str]]:
         name = re.sub(r"-\d+-of-\d+$", "", file.stem)
         if name.isdigit():
             name = file.parent.name
+        if name == "all":  # a word that the library keeps for itself
+            name = "train"
         splits.setdefault(name, []).append(str(file))
     return splits
 
@@ -131,7 +133,7 @@ def load(
     train_name = halves.train
     train = splits[train_name]
     features = train.features
-    pictures = [name for name, feature in features.items() if isinstance(feature, datasets.Image)]
+    pictures = [name for name, feature in features.items() if isinstance(feature, datasets.Image) or _is_bytes(feature)]
     image_column = _column("image", image, list(features), pictures, pictures)
     named = [name for name, feature in features.items() if isinstance(feature, datasets.ClassLabel)]
     scalars = [name for name, feature in features.items() if name in named or _is_scalar(feature)]
@@ -158,6 +160,11 @@ def load(
     both = Splits(train_set, val_set)
     name_parts(both, halves)
     return both
+
+
+def _is_bytes(feature: Any) -> bool:
+    """Whether a column holds files as {bytes, path}, which programs write that do not say that these are pictures."""
+    return isinstance(feature, Mapping) and str(getattr(feature.get("bytes"), "dtype", "")).endswith("binary")
 
 
 def _column(

@@ -10,6 +10,8 @@ from counterpoise.data.sources.base import UNLABELED, ArraySet, ImageSet
 from counterpoise.data.sources.concatenation import Concatenation
 from counterpoise.errors import CorruptImage
 
+_AHEAD = 256  # images that are asked for at once, where they lie far away
+
 
 def in_memory(images: ImageSet, limit_bytes: float, on_corrupt: Literal["stop", "skip"] = "stop") -> ImageSet:
     """Decode a set once, into memory, where all its images have one size and fit; else give it back as it is.
@@ -29,6 +31,8 @@ def in_memory(images: ImageSet, limit_bytes: float, on_corrupt: Literal["stop", 
     pixels = torch.empty(len(images), 3, *extent, dtype=torch.uint8)
     masks = torch.empty(len(images), *extent, dtype=torch.uint8) if images.masked else None
     for index in range(len(images)):
+        if index % _AHEAD == 0:
+            images.expect(range(index, min(index + _AHEAD, len(images))))
         try:
             image = images.read(index)
             mask = images.read_mask(index) if images.masked else None
