@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
@@ -18,7 +17,7 @@ from counterpoise.data.images import AS_USUAL, reading_specification
 from counterpoise.data.order import BlockOrder, Order
 from counterpoise.data.sources.base import ImageSet
 from counterpoise.decoding import Reading
-from counterpoise.errors import CorruptImage, DataError
+from counterpoise.errors import CorruptImage
 from counterpoise.system.files import regular
 
 WINDOWS, FEW = 8, 0.5
@@ -145,10 +144,12 @@ class Seen:
 
 
 def look(images: ImageSet) -> Seen:
-    """Look at some pictures of a set, spread evenly; those that lie in memory are what they are."""
+    """Look at some pictures of a set, spread evenly; those that lie in memory are what they are.
+
+    Raises DataError where they lie far away, and cannot be had.
+    """
     seen, masks = Seen(), Seen()
-    with suppress(DataError):  # said where they are read
-        images.expect(images.spread(LOOKED_AT))
+    images.expect(images.spread(LOOKED_AT))
     for index in images.spread(LOOKED_AT):
         for one, of in ((seen, images.file), (masks, images.mask_file)):
             try:

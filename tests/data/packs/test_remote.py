@@ -129,6 +129,13 @@ def test_a_server_that_always_fails_is_named(load: Any, server: Any, fault: str,
     assert train.read(3).shape == (3, 36, 40)
 
 
+def test_a_server_that_stalls_from_the_beginning_is_named_at_once(load: Any, server: Any) -> None:
+    server.fault = lambda path, count: "stall" if path.endswith(".tar") else None
+    with pytest.raises(DataError, match=r"no answer within 0\.02 s, asked 4 times"):
+        load(timeout=0.02)
+    assert len(server.asked) < 20
+
+
 def test_damage_on_the_server_is_named_as_the_image_that_it_is_of(load: Any, packed: Path, flip: Any) -> None:
     flip(packed / "train-000000.tar", 700)
     with pytest.raises(CorruptImage, match=r"http://.*train-000000\.tar/circle/00\.jpg cannot be read: its bytes have"):
