@@ -168,6 +168,9 @@ class Train(Section):
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="auto: bf16 autocast where the processor has it"
     )
+    reduce_dtype: Literal["fp32", "bf16"] = Field(
+        "fp32", description="several processes: what gradients are in on their way between them; bf16 is half as much"
+    )
     channels_last: bool | Literal["auto"] = Field("auto", description="memory layout; auto: where it helps")
     compile: bool = Field(False, description="torch.compile the networks")
     fast: bool | Literal["auto"] = Field(

@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from counterpoise.errors import ConfigError, CounterpoiseError, RunError
+from counterpoise.errors import ConfigError, CounterpoiseError, RunError, first_line
 
 
 @contextmanager
@@ -104,9 +104,13 @@ class Processes:
 
 @contextmanager
 def join(device: str) -> Iterator[Processes]:
-    """This process, joined with the others when torchrun started it (gloo on CPU, nccl on CUDA)."""
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    rank = int(os.environ.get("RANK", "0"))
+    """This process, joined with the others when torchrun started it (gloo on CPU, nccl on CUDA).
+
+    Where somebody has joined them before, as Ray Train does, they are left so. Raises RunError where they do not meet.
+    """
+    joined = dist.is_available() and dist.is_initialized()
+    world = dist.get_world_size() if joined else int(os.environ.get("WORLD_SIZE", "1"))
+    rank = dist.get_rank() if joined else int(os.environ.get("RANK", "0"))
     if world == 1:
         yield Processes(0, 1, choose_device(device))
         return
@@ -114,7 +118,16 @@ def join(device: str) -> Iterator[Processes]:
     if chosen.type == "cuda":
         chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(chosen)
-    dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    if joined:
+        yield Processes(rank, world, chosen)
+        return
+    try:
+        dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    except (RuntimeError, ValueError) as error:  # whatever store, gloo or nccl have to say
+        raise RunError(
+            f"The {world} processes of this run did not meet: {first_line(error)}. docs/scaling.md has the commands; "
+            "after a restart torchrun needs TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 in its environment."
+        ) from error
     try:
         yield Processes(rank, world, chosen)
     finally:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -79,6 +80,9 @@ class Optimization:
         if processes.world > 1:
             # A walk through the graph in each step: without logits, nothing depends on the classifier's parameters.
             self.loss = DistributedDataParallel(self.loss, find_unused_parameters=parts.objective.of_features_alone)
+            if run.train.reduce_dtype == "bf16":
+                on_cuda = processes.device.type == "cuda"
+                self.loss.register_comm_hook(None, bf16_compress_hook if on_cuda else _bf16_by_gloo)
         modules = [parts.student, parts.objective]
         self.optimizer = optimization.build_optimizer(modules, run.train.optimizer, processes.device)
         self.rate = 0.0
@@ -178,6 +182,11 @@ def require_reached(loss: DistributedDataParallel) -> None:
             f"({shown}{', ...' if len(missing) > 3 else ''}), and several processes would wait for their gradients. "
             "Freeze them (requires_grad_(False)), leave them out, or train in one process."
         )
+
+
+def _bf16_by_gloo(_, bucket):  # type: ignore[no-untyped-def]  # as text, annotations are refused
+    """The hook itself: under its own name DistributedDataParallel takes it with NCCL alone."""
+    return bf16_compress_hook(None, bucket)  # type: ignore[arg-type]
 
 
 def _mix(seed: int, step: int, rank: int) -> int:

@@ -1,0 +1,63 @@
+"""How the processes of a run meet, and what they send each other."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch.distributed as dist
+from safetensors.torch import load_file
+
+from counterpoise.engine.processes import join
+from counterpoise.errors import RunError
+
+RUN = [
+    *("train", "--data.source", "digits", "--data.options.train_size", "200", "--student.model", "digits/cnn_4_8"),
+    *("--train.epochs", "2", "--train.batch_size", "50", "--train.device", "cpu", "--train.precision", "fp32"),
+    *("--train.log_every", "1", "--quiet"),
+]
+
+
+def losses(folder: Path) -> list[float]:
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [line["loss"] for line in lines if line["kind"] == "step"]
+
+
+def test_gradients_that_travel_in_bf16_train_nearly_the_same_student(host: Any, tmp_path: Path) -> None:
+    whole, half = tmp_path / "whole", tmp_path / "half"
+    host.together([*RUN, "--out", str(whole)])
+    host.together([*RUN, "--train.reduce_dtype", "bf16", "--out", str(half)])
+    assert losses(half)[0] == losses(whole)[0]
+    assert losses(half) == pytest.approx(losses(whole), rel=1e-2)
+    one, other = (load_file(folder / "student" / "model.safetensors") for folder in (whole, half))
+    assert any(not one[name].equal(other[name]) for name in one)
+
+
+def _joined_before(rank: int, meet: Path) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{meet}", rank=rank, world_size=2)
+    with join("cpu") as processes:
+        assert (processes.rank, processes.world) == (rank, 2)
+        assert processes.any(rank == 1)
+    assert dist.is_initialized()
+    dist.destroy_process_group()
+
+
+def test_processes_that_others_have_joined_are_left_joined(tmp_path: Path) -> None:
+    fork = multiprocessing.get_context("fork")
+    children = [fork.Process(target=_joined_before, args=(rank, tmp_path / "meet")) for rank in range(2)]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join(60)
+        assert child.exitcode == 0
+
+
+def test_processes_that_do_not_meet_are_told_where_the_commands_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(RunError, match=r"The 2 processes of this run did not meet: .*docs/scaling.md"), join("cpu"):
+        pass
