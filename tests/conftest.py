@@ -122,6 +122,22 @@ def image_folder(tmp_path: Path) -> Path:
     return root
 
 
+@pytest.fixture(scope="session")
+def pack_of_shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where a pack of `image_folder` is kept once it was made: that takes longer than to copy it."""
+    return tmp_path_factory.mktemp("packs") / "shapes"
+
+
+@pytest.fixture
+def packed(image_folder: Path, pack_of_shapes: Path) -> Path:
+    """A pack of `image_folder`, beside it, in 3 and 2 shards."""
+    import counterpoise
+
+    if not pack_of_shapes.exists():
+        counterpoise.pack(image_folder, out=pack_of_shapes, shards=3)
+    return Path(shutil.copytree(pack_of_shapes, image_folder.parent / "pack"))
+
+
 def python2_pickle(value: Any) -> bytes:
     """Protocol 2 as Python 2 and an old numpy wrote it: text and pixels as str, numpy.core as the module."""
 

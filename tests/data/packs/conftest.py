@@ -12,15 +12,6 @@ from typing import Any
 
 import pytest
 
-import counterpoise
-
-
-@pytest.fixture
-def packed(image_folder: Path) -> Path:
-    """A pack of `image_folder` in 3 and 2 shards."""
-    counterpoise.pack(image_folder, out=image_folder.parent / "pack", shards=3)
-    return image_folder.parent / "pack"
-
 
 @pytest.fixture(scope="session")
 def contents() -> Callable[[Path], dict[str, bytes]]:

@@ -27,12 +27,6 @@ TRAINING = {
 }
 
 
-@pytest.fixture
-def packed(image_folder: Path) -> Path:
-    counterpoise.pack(image_folder, out=image_folder.parent / "pack", shards=3)
-    return image_folder.parent / "pack"
-
-
 def load(path: Path, **values: Any) -> sources.Splits:
     return sources.load(config.Data(path=path, **values))
 
