@@ -37,7 +37,7 @@ def work(host: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "data": {"source": "digits", "options": {"train_size": 600}},
         "teacher": {"checkpoint": str(folder / "teacher"), "accept_chance": True},
         "student": {"model": f"{folder}/net.py:make"},
-        "train": {"epochs": 6, "batch_size": 50, "device": "cpu", "precision": "fp32", "checkpoint_minutes": 0.001},
+        "train": {"epochs": 20, "batch_size": 50, "device": "cpu", "precision": "fp32", "checkpoint_minutes": 0.001},
     }
     values["train"]["optimizer"] = {"learning_rate": 0.01}
     (folder / "run.yaml").write_text(yaml.safe_dump(values))
@@ -171,9 +171,9 @@ def workers(both: list[subprocess.Popen[str]]) -> list[int]:
 def test_processes_that_are_killed_are_started_anew_and_end_in_the_same_bytes(
     work: Path, whole: dict[str, bytes]
 ) -> None:
-    kills, done, farthest = 3, 0, 0
+    kills, done, farthest = 20, 0, 0
     out = work / "runs" / "killed"
-    with machines(two_machines("runs/killed").replace("--max-restarts 3", "--max-restarts 20"), work) as both:
+    with machines(two_machines("runs/killed").replace("--max-restarts 3", "--max-restarts 200"), work) as both:
         while done < kills and all(machine.poll() is None for machine in both):
             log = out / "metrics.jsonl"
             size = log.stat().st_size if log.exists() else 0
