@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, Protocol
+from unittest.mock import patch
 
 from filelock import FileLock, Timeout
 
@@ -96,7 +98,7 @@ def work(job: TrainingJob, until: float | None, threads: int | None = None, cwd:
     """Train a job in this process to its end, or until time.time() is at `until`; go on with what is there.
 
     Args:
-        threads: of torch on the CPU; None: as they are.
+        threads: of torch on the CPU, and the cores that processes which read may take; None: as they are.
         cwd: folder that relative paths in the run start from.
     """
     import torch
@@ -104,10 +106,12 @@ def work(job: TrainingJob, until: float | None, threads: int | None = None, cwd:
     if until is not None and time.time() >= until:
         return Outcome("left")
     before = torch.get_num_threads()
+    cores = {}
     if threads is not None:
         torch.set_num_threads(threads)
+        cores = {"LOKY_MAX_CPU_COUNT": str(threads)}  # as `machine.cores` reads it
     try:
-        with contextlib.chdir(cwd or Path.cwd()):
+        with contextlib.chdir(cwd or Path.cwd()), patch.dict(os.environ, cores):
             return _work(job, until)
     except CounterpoiseError as error:
         return Outcome("error", str(error))

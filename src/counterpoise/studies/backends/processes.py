@@ -15,7 +15,6 @@ from unittest.mock import patch
 from counterpoise.errors import RunError
 from counterpoise.studies.plan import TrainingJob
 from counterpoise.studies.running import Outcome, work
-from counterpoise.system.machine import cores
 
 
 class Processes:
@@ -40,8 +39,7 @@ class Processes:
         threads = max(torch.get_num_threads() // self.jobs, 1)
         spawn = multiprocessing.get_context("spawn")
         # Read by OpenMP when a child starts, before torch can be asked for less. loky would set the same variable.
-        fewer = {"OMP_NUM_THREADS": str(threads), "LOKY_MAX_CPU_COUNT": str(max(cores() // self.jobs, 1))}
-        with patch.dict(os.environ, fewer):
+        with patch.dict(os.environ, {"OMP_NUM_THREADS": str(threads)}):
             pool = ProcessPoolExecutor(count, mp_context=spawn, initializer=_begin)
             try:
                 futures = {pool.submit(work, job, until, threads): job for job in jobs}
