@@ -29,7 +29,7 @@ def address_of(path: str | os.PathLike[str]) -> str | None:
     return f"file:///{found[2]}" if found[1] == "file" else f"{found[1]}://{found[2]}"
 
 
-class Refused(Exception):  # noqa: N818 - named by what it says
+class _Refused(Exception):  # noqa: N818 - named by what it says
     """What another attempt would not change."""
 
 
@@ -75,7 +75,7 @@ class Files:
             files, root = self._connected()
             info = files.info(f"{root}/{name}")
             if info.get("size") is None:
-                raise Refused("its size is not told")
+                raise _Refused("its size is not told")
             marks = [str(info.get(key)) for key in ("ETag", "etag", "mtime", "LastModified", "updated", "sha")]
             return int(info["size"]), zlib.crc32(" ".join(marks).encode())
 
@@ -99,7 +99,7 @@ class Files:
                 time.sleep(PAUSE * 4 ** (attempt - 1))
             try:
                 return _within(self.timeout, ask)
-            except (Refused, FileNotFoundError, PermissionError) as error:
+            except (_Refused, FileNotFoundError, PermissionError) as error:
                 said = "there is no such file" if isinstance(error, FileNotFoundError) else first_line(error)
                 break
             except TimeoutError:
@@ -122,7 +122,7 @@ class Files:
         try:
             with files.open(path, "rb", block_size=0, size=1, headers=headers) as file:
                 if begin and file.r.status != 206:
-                    raise Refused("the server does not send parts of files (HTTP Range), which random access needs")
+                    raise _Refused("the server does not send parts of files (HTTP Range), which random access needs")
                 return _all_of(file, end - begin)
         except Exception as error:
             if getattr(error, "status", 0) == 416:  # it ends before
