@@ -318,7 +318,6 @@ def targets(seconds: dict[str, dict[str, list[float]]], loaders: dict[str, dict[
         {"name": "exact beside PIL, 500x375", "value": times(small, PIL, EXACT), "at_least": 1.6},
         {"name": "exact beside by hand, 500x375", "value": times(small, HAND, EXACT), "at_least": 0.7},
         {"name": "scaled beside exact, 12 MP", "value": times(large, EXACT, SCALED), "at_least": 6.0},
-        {"name": "scaled beside exact as before, 12 MP", "value": times(large, EARLIER, SCALED), "at_least": 4.0},
         {"name": "scaled beside PIL with draft, 12 MP", "value": times(large, DRAFT, SCALED), "at_least": 1.0},
         {"name": "pack beside PIL, 500x375", "value": times(small, PIL, PACK), "at_least": 2.5},
     ]
