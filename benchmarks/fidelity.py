@@ -30,8 +30,7 @@ from counterpoise.models import catalog
 from counterpoise.objectives.divergence import forward_kl_values, reverse_kl_values
 from counterpoise.teachers.store import codecs
 
-SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
-TEACHER = SHARED / "teachers" / "cifar100-wrn_16_2.safetensors"
+TEACHER = harness.SHARED / "teachers" / "cifar100-wrn_16_2.safetensors"
 TEMPERATURES = (1.0, 2.0, 4.0)
 BANDS = ((1, 1), (2, 10), (11, 50), (51, 100))
 TARGET = 1.0  # percent, for int8
@@ -42,7 +41,7 @@ def main() -> int:
     """Compare; 1 where 8 bits are off by more than the target."""
     arguments = harness.arguments("fidelity of the precisions of a teacher store")
     if not TEACHER.exists():
-        print(f"skipped: needs CIFAR-100 and its teacher in {SHARED}, which are not here", file=sys.stderr)
+        print(f"skipped: needs CIFAR-100 and its teacher in {harness.SHARED}, which are not here", file=sys.stderr)
         return harness.report("fidelity", [], [], arguments.json, arguments.out)
     images, steps = (500, 60) if arguments.quick else (2000, 300)
     teacher, early = collect(images, steps)
@@ -64,7 +63,7 @@ def main() -> int:
 def collect(images: int, steps: int) -> tuple[Tensor, Tensor]:
     """Logits of the teacher and of a student on test images, float64 [images, 100] both."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, str(SHARED / "unpack.py"), "cifar100", folder]
+        command = [sys.executable, str(harness.SHARED / "unpack.py"), "cifar100", folder]
         subprocess.run(command, check=True, capture_output=True)
         splits = sources.load(config.Data(path=Path(folder)))
     train, val = splits.train, splits.val

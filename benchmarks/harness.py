@@ -17,6 +17,9 @@ import torch
 
 from counterpoise.engine.export_student import commit, versions
 
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+"""Real data beside the repository, where they are there."""
+
 
 def arguments(description: str, threads: int | None = None) -> argparse.Namespace:
     """--json, --quick and --threads, which are as many as torch takes where `threads` does not say."""

@@ -40,7 +40,6 @@ torchvision_guard.ready()
 from torchvision.io import decode_jpeg, read_file  # noqa: E402
 from torchvision.transforms import v2  # noqa: E402
 
-SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 EDGE, BATCH = 224, 32
 PIL, HAND, EXACT, SCALED, PACK = "PIL, torchvision v2", "by hand", "exact", "scaled", "pack, shorter side 256"
 DRAFT, EARLIER = "PIL draft, torchvision v2", "exact, as before simplejpeg"
@@ -84,11 +83,13 @@ def generated(folder: Path, width: int, height: int, count: int) -> None:
 
 def real(folder: Path, count: int) -> bool:
     """Some of the photos of ../shared/data, where that is there."""
-    if not (SHARED / "unpack.py").exists():
+    if not (harness.SHARED / "unpack.py").exists():
         return False
     with tempfile.TemporaryDirectory() as scratch:
         subprocess.run(
-            [sys.executable, SHARED / "unpack.py", "photos", f"{scratch}/photos"], check=True, stdout=subprocess.DEVNULL
+            [sys.executable, harness.SHARED / "unpack.py", "photos", f"{scratch}/photos"],
+            check=True,
+            stdout=subprocess.DEVNULL,
         )
         for file in sorted(Path(scratch, "photos").rglob("*.jpg"))[:: max(1, 200 // count)][:count]:
             file.rename(folder / file.name)

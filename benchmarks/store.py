@@ -37,8 +37,7 @@ from counterpoise.models import cifar
 from counterpoise.teachers.store import PRECISIONS, Header, Store, StoreWriter
 from counterpoise.teachers.stored import Read
 
-SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
-TEACHER = SHARED / "teachers" / "cifar100-wrn_16_2.safetensors"
+TEACHER = harness.SHARED / "teachers" / "cifar100-wrn_16_2.safetensors"
 STUDENTS = ("cifar/resnet8", "cifar/resnet20", "cifar/resnet8x4")
 BATCH, VIEWS = 64, 162
 LABELS_TARGET, LIVE_TARGET, MEMORY_TARGET = 0.97, 1.9, 300.0

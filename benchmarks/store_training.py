@@ -27,8 +27,7 @@ from counterpoise.data import sources
 from counterpoise.data.sources.base import Splits
 from counterpoise.teachers import store as stores
 
-SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
-TEACHER = SHARED / "teachers" / "cifar100-wrn_16_2.safetensors"
+TEACHER = harness.SHARED / "teachers" / "cifar100-wrn_16_2.safetensors"
 KINDS = ("live", "float16", "int8", "int4", "labels alone")
 SEEDS = (0, 1, 2)
 
