@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar, cast
 
 from cyclopts import Parameter
-from pydantic import Field, SkipValidation
+from pydantic import Field
 
 from counterpoise.config.section import Section
 from counterpoise.config.validation_errors import validated
@@ -22,27 +22,12 @@ Thing_contra = TypeVar("Thing_contra", contravariant=True)
 Result_co = TypeVar("Result_co", covariant=True)
 
 if TYPE_CHECKING:
-    from counterpoise.data.sources.base import Splits
-    from counterpoise.engine.inputs import RunLike
-    from counterpoise.models.catalog import Model as Network
-
     Place = Path | str
 else:  # what a flag holds of it
-    Place, RunLike, Network, Splits = Path, Path, str, object
+    Place = Path
 
 NO_FLAG = Parameter(parse=False)
 """Of a field that Python alone can give."""
-DataPath = Annotated[
-    RunLike | None,
-    SkipValidation,
-    Field(description="data folder or run file; default: the data of the run that the student lies in"),
-]
-DataSet = Annotated[Splits | None, SkipValidation, NO_FLAG, Field(description="Splits(train, val), instead of data")]
-Model = Annotated[
-    Network | None,
-    SkipValidation,
-    Field(description="the student's network where it is code of your own, file.py:function"),
-]
 Epoch = Annotated[
     Literal["last", "best"] | None,
     Field(description="of a run: the student of its last or of its best epoch; default: the one that ships"),

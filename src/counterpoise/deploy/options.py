@@ -9,7 +9,8 @@ from cyclopts import Parameter
 from pydantic import BeforeValidator, Field, SkipValidation
 
 from counterpoise.config import Section
-from counterpoise.config.options import NO_FLAG, DataPath, DataSet, Epoch, Model, Place, Show
+from counterpoise.config.options import NO_FLAG, Epoch, Place, Show
+from counterpoise.engine.options import DataPath, DataSet, Model
 
 if TYPE_CHECKING:
     from counterpoise.deploy.base import Calibration

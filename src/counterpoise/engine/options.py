@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, PlainValidator, SkipValidation, ValidatorFunctionWrapHandler, WrapValidator
 
 from counterpoise import config
 from counterpoise.config import Section
-from counterpoise.config.options import NO_FLAG, DataPath, DataSet, Device, Epoch, Model, Place, Show
+from counterpoise.config.options import NO_FLAG, Device, Epoch, Place, Show
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from counterpoise.data.sources.base import Splits
+    from counterpoise.engine.inputs import RunLike
+    from counterpoise.models.catalog import Model as NamedModel
 
     Network = nn.Module
     Teacher = config.Teacher | Mapping[str, Any] | Place | Network
@@ -21,6 +26,19 @@ if TYPE_CHECKING:
     Titles = Mapping[str, Place]
 else:  # what a flag holds of it
     Network, Teacher, Part, Titles = object, config.Teacher, str, dict[str, Place]
+    RunLike, NamedModel, Splits = Path, str, object
+
+DataPath = Annotated[
+    RunLike | None,
+    SkipValidation,
+    Field(description="data folder or run file; default: the data of the run that the student lies in"),
+]
+DataSet = Annotated[Splits | None, SkipValidation, NO_FLAG, Field(description="Splits(train, val), instead of data")]
+Model = Annotated[
+    NamedModel | None,
+    SkipValidation,
+    Field(description="the student's network where it is code of your own, file.py:function"),
+]
 
 
 class Evaluate(Section):

@@ -14,7 +14,8 @@ from typing import Any, TypeVar
 
 from counterpoise.errors import CounterpoiseError, DataError, MissingExtraError, first_line
 
-EXTRA = "remote"
+TIMEOUT = 60.0
+"""Seconds that a request may take where nobody says how many."""
 ATTEMPTS = 4
 PAUSE = 0.25
 """Seconds before the second attempt; before later ones, four times as long as before the last."""
@@ -98,16 +99,14 @@ class Files:
             if attempt:
                 time.sleep(PAUSE * 4 ** (attempt - 1))
             try:
-                return _within(self.timeout, ask)
+                return within(self.timeout, ask)
             except (_Refused, FileNotFoundError, PermissionError) as error:
-                said = "there is no such file" if isinstance(error, FileNotFoundError) else first_line(error)
+                said = why(error)
                 break
-            except TimeoutError:
-                said = f"no answer within {self.timeout:g} s, asked {attempt + 1} times"
             except CounterpoiseError:
                 raise
-            except Exception as error:  # each kind of address has errors of its own
-                said = f"{first_line(error)}, asked {attempt + 1} times"
+            except Exception as error:
+                said = f"{why(error)}, asked {attempt + 1} times"
         raise DataError(f"{self.address}/{name} cannot be read: {said}.")
 
     def _read(self, name: str, begin: int, end: int) -> bytes:
@@ -132,19 +131,33 @@ class Files:
     def _connected(self) -> tuple[Any, str]:
         """The file system, which each process has of its own, and the root there."""
         if self._process != os.getpid():
-            try:
-                import fsspec  # type: ignore[import-untyped]
-
-                files, root = fsspec.core.url_to_fs(self.address)
-            except ImportError as error:
-                raise MissingExtraError(f"Address {self.address} ({error})", EXTRA) from None
-            except ValueError as error:
-                raise DataError(f"Address {self.address} cannot be read: {first_line(error)}.") from None
-            self._files, self._root, self._process = files, root.rstrip("/"), os.getpid()
+            self._files, self._root = connected(self.address, DataError)
+            self._process = os.getpid()
         return self._files, self._root
 
     def __getstate__(self) -> dict[str, Any]:
         return {"address": self.address, "timeout": self.timeout, "_process": -1}
+
+
+def connected(address: str, kind: type[CounterpoiseError]) -> tuple[Any, str]:
+    """The file system of an address, and the root there.
+
+    Raises MissingExtraError where a package is missing, `kind` where there is no such kind of address.
+    """
+    try:
+        import fsspec  # type: ignore[import-untyped]
+
+        files, root = fsspec.core.url_to_fs(address)
+    except ImportError as error:
+        raise MissingExtraError(f"Address {address} ({error})", "remote") from None
+    except ValueError as error:
+        raise kind(f"Address {address} cannot be read: {first_line(error)}.") from None
+    return files, root.rstrip("/")
+
+
+def why(error: Exception) -> str:
+    """What went wrong with a file there; each kind of address has errors of its own."""
+    return "there is no such file" if isinstance(error, FileNotFoundError) else first_line(error)
 
 
 def _all_of(file: Any, length: int) -> bytes:
@@ -156,8 +169,8 @@ def _all_of(file: Any, length: int) -> bytes:
     return b"".join(blocks)[:length]
 
 
-def _within(seconds: float, ask: Callable[[], Answer]) -> Answer:
-    """What `ask` returns or raises; TimeoutError where it takes longer, and goes on for nobody."""
+def within(seconds: float, ask: Callable[[], Answer]) -> Answer:
+    """What `ask` returns or raises; TimeoutError where it takes longer: then it goes on for nobody."""
     answers: queue.SimpleQueue[tuple[Answer | None, BaseException | None]] = queue.SimpleQueue()
 
     def run() -> None:
@@ -170,7 +183,7 @@ def _within(seconds: float, ask: Callable[[], Answer]) -> Answer:
     try:
         answer, error = answers.get(timeout=seconds)
     except queue.Empty:
-        raise TimeoutError from None
+        raise TimeoutError(f"no answer within {seconds:g} s") from None
     if error is not None:
         raise error
     return answer  # type: ignore[return-value]

@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from counterpoise.errors import CounterpoiseError, StoreError
+from counterpoise.system import addresses
 from counterpoise.teachers.store import Store, remote
 
 
@@ -178,3 +179,42 @@ def test_a_file_that_never_ends_is_cut_off_at_the_size_that_it_may_have(
             thread.join()
     assert handler.sent < 64 * 2**20  # what lay in buffers on the way
     assert [file.name for file in (tmp_path / "cache").rglob("*") if file.suffix in (".bin", ".partial")] == []
+
+
+class Stalling(Endless):
+    """Sends half of its `large` file, and then nothing."""
+
+    over: threading.Event
+
+    def do_GET(self) -> None:
+        content = (self.folder / self.path.partition("/")[2]).read_bytes()
+        stalls = self.path.endswith(self.large)
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        with contextlib.suppress(OSError):
+            self.wfile.write(content[: len(content) // 2] if stalls else content)
+        if stalls:
+            self.wfile.flush()
+            self.over.wait(20)
+
+
+@pytest.mark.parametrize("large", ["index.json", "000000-000000.bin"])
+def test_a_server_that_stalls_is_named(
+    kit: Any, store_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, large: str
+) -> None:
+    pytest.importorskip("aiohttp", reason="fsspec reads http:// with aiohttp, which is not installed")
+    monkeypatch.setattr(addresses, "TIMEOUT", 0.2)
+    over = threading.Event()
+    handler = type("Serving", (Stalling,), {"folder": store_path.parent, "large": large, "over": over})
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            address = f"http://127.0.0.1:{server.server_port}/{store_path.name}"
+            with pytest.raises(StoreError, match=r"no answer within 0\.2 s"):
+                Store.open(address, cache=tmp_path / "cache").logits(torch.tensor([0]), torch.tensor([0]))
+        finally:
+            over.set()
+            server.shutdown()
+            thread.join()

@@ -20,7 +20,7 @@ from counterpoise.data.sources.registry import register
 from counterpoise.data.split_names import Halves, find
 from counterpoise.data.walking import image_files, subfolders
 from counterpoise.errors import ConfigError, DataError
-from counterpoise.system.addresses import Files, address_of
+from counterpoise.system.addresses import TIMEOUT, Files, address_of
 from counterpoise.system.files import expanded
 
 Prepare = Callable[[PackSet], None]
@@ -48,7 +48,7 @@ def load(
     val_split: str | None = None,
     cache: Path | None = None,
     cache_gb: float = 50.0,
-    timeout: float = 60.0,
+    timeout: float = TIMEOUT,
     train: str | None = None,
     val: str | None = None,
     image: str | None = None,

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pydantic import Field
 
 from counterpoise.config import Section
-from counterpoise.config.options import Device, Epoch, Model, Place
+from counterpoise.config.options import Device, Epoch, Place
+from counterpoise.engine.options import Model
 
 
 class Report(Section):

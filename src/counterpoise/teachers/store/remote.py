@@ -6,15 +6,16 @@ import hashlib
 import os
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
-from counterpoise.errors import MissingExtraError, StoreError
+from counterpoise.errors import StoreError
+from counterpoise.system import addresses
 from counterpoise.teachers.store.format import CHUNKS, INDEX, INDEX_BYTES, RECORDING, Chunk, checksum, parse
 
-EXTRA = "remote"
 ATTEMPTS = 3
 _BLOCK = 2**20
 
@@ -48,32 +49,23 @@ class Cache:
             text = b"".join(self._blocks(INDEX, INDEX_BYTES))
         except StoreError:
             raise
-        except Exception as error:  # each kind of address has errors of its own
+        except Exception as error:
             if self._exists(RECORDING):
                 raise StoreError(f"The recording at {self.address} is not finished.") from None
-            raise StoreError(f"{self.address}/{INDEX} cannot be read: {_words(error)}.") from None
+            raise StoreError(f"{self.address}/{INDEX} cannot be read: {addresses.why(error)}.") from None
         self.index = parse(text.decode("utf-8", "replace"), f"{self.address}/{INDEX}")
         users = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "counterpoise" / "stores"
         self.folder = (root or users) / hashlib.sha256(text).hexdigest()[:32]
 
     def _connect(self) -> None:
-        import fsspec  # type: ignore[import-untyped]
-
-        try:
-            files, root = fsspec.core.url_to_fs(self.address)
-        except ImportError as error:
-            raise MissingExtraError(f"Address {self.address} ({error})", EXTRA) from None
-        except ValueError as error:
-            raise StoreError(f"Address {self.address} cannot be read: {error}.") from None
-        self._files: Any = files
-        self._root: str = root.rstrip("/")
+        self._files, self._root = addresses.connected(self.address, StoreError)
 
     def _blocks(self, name: str, limit: int) -> Iterator[bytes]:
         """The bytes of a file there. Raises StoreError as soon as there are more than `limit`, and takes no more."""
         streamed = {"block_size": 0} if self.address.startswith("http") else {}  # as they come, not by ranges
-        left = limit
-        with self._files.open(f"{self._root}/{name}", "rb", **streamed) as source:
-            while block := source.read(min(_BLOCK, left + 1)):
+        left, most = limit, addresses.TIMEOUT
+        with addresses.within(most, lambda: self._files.open(f"{self._root}/{name}", "rb", **streamed)) as source:
+            while block := addresses.within(most, partial(source.read, min(_BLOCK, left + 1))):
                 left -= len(block)
                 if left < 0:
                     raise StoreError(f"{self.address}/{name} is larger than the {limit:,} bytes that it may have.")
@@ -81,7 +73,7 @@ class Cache:
 
     def _exists(self, name: str) -> bool:
         try:
-            return bool(self._files.exists(f"{self._root}/{name}"))
+            return bool(addresses.within(addresses.TIMEOUT, lambda: self._files.exists(f"{self._root}/{name}")))
         except Exception:  # then there is nothing to be said about it
             return False
 
@@ -116,8 +108,8 @@ class Cache:
             except StoreError:
                 temporary.unlink(missing_ok=True)
                 raise
-            except Exception as error:  # each kind of address has errors of its own
-                said = f"could not be fetched: {_words(error)}"
+            except Exception as error:
+                said = f"could not be fetched: {addresses.why(error)}"
                 continue
             if checksum(temporary) == self.index.checksums[chunk.name]:
                 with temporary.open("rb+") as file:
@@ -134,10 +126,6 @@ class Cache:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._connect()
-
-
-def _words(error: Exception) -> str:
-    return "there is no such file" if isinstance(error, FileNotFoundError) else f"{error}" or repr(error)
 
 
 def _size(path: Path) -> int:
