@@ -155,6 +155,11 @@ def connected(address: str, kind: type[CounterpoiseError]) -> tuple[Any, str]:
     return files, root.rstrip("/")
 
 
+def cache_folder(what: str) -> Path:
+    """Where what was fetched is kept for the user, by what it is."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "counterpoise" / what
+
+
 def why(error: Exception) -> str:
     """What went wrong with a file there; each kind of address has errors of its own."""
     return "there is no such file" if isinstance(error, FileNotFoundError) else first_line(error)

@@ -256,3 +256,11 @@ def test_parquet_files_of_other_programs_hold_pictures_as_bytes(
     assert (len(train), len(val), train.classes) == (6, 4, ("0", "1"))
     assert train.file(0) in [picture["bytes"] for picture in pictures]
     assert train.read(0).shape == (3, 16, 20)
+
+
+def test_images_beside_a_table_are_a_folder_of_images(
+    tmp_path: Path, image_folder: Path, pictures: list[dict[str, Any]]
+) -> None:
+    before = load(image_folder).train.fingerprint()
+    table(pictures, [0, 1] * 5, datasets.ClassLabel(names=CLASSES)).to_parquet(str(image_folder / "metadata.parquet"))
+    assert load(image_folder).train.fingerprint() == before

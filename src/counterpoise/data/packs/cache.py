@@ -25,11 +25,6 @@ _TOUCH = 60.0
 """Seconds after which a shard that is read counts as used again."""
 
 
-def default_folder() -> Path:
-    """Where what was fetched is kept."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "counterpoise" / "packs"
-
-
 class Cache:
     """Blocks of shards, in a folder of one pack below `root`.
 

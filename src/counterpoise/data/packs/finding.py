@@ -10,12 +10,11 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from counterpoise.data.packs.cache import default_folder
 from counterpoise.data.packs.foreign import Layout, Tar
 from counterpoise.data.split_names import word_in
 from counterpoise.data.walking import is_leftover
 from counterpoise.errors import ConfigError, DataError
-from counterpoise.system.addresses import Files, address_of
+from counterpoise.system.addresses import Files, address_of, cache_folder
 
 _MOST_NAMES = 100_000
 _AT_ONCE = 16
@@ -122,7 +121,7 @@ def cached_index(where: str, cache: Path | None, of: Layout, tars: Sequence[Tar]
     known: list[tuple[object, ...]] = [(tar.name, tar.part) for tar in tars]
     if state:
         known = [(tar.name, tar.part, tar.bytes, tar.changed) for tar in tars]
-    folder = (cache or default_folder()) / f"tars-{_hash(where, of, known)[:24]}"
+    folder = (cache or cache_folder("packs")) / f"tars-{_hash(where, of, known)[:24]}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

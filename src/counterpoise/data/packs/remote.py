@@ -11,11 +11,11 @@ from typing import Any
 
 from filelock import FileLock
 
-from counterpoise.data.packs.cache import BLOCK, FULLEST, Cache, default_folder
+from counterpoise.data.packs.cache import BLOCK, FULLEST, Cache
 from counterpoise.data.packs.format import DESCRIPTION, INDEX, File, Pack, Part, Shard, file_checksum, parse
 from counterpoise.data.packs.places import Place
 from counterpoise.errors import DataError
-from counterpoise.system.addresses import Files
+from counterpoise.system.addresses import Files, cache_folder
 from counterpoise.system.documents import JSON_BYTES
 from counterpoise.system.files import named, reason, replacing
 
@@ -160,7 +160,7 @@ class Address(Ranges):
             return None
         if len(text) > JSON_BYTES:
             raise DataError(f"{files.address}/{DESCRIPTION} is larger than {JSON_BYTES:,} bytes.")
-        return cls(files, text, root or default_folder(), limit)
+        return cls(files, text, root or cache_folder("packs"), limit)
 
     def index(self, name: str) -> Path:
         path = self._index / name

@@ -17,7 +17,7 @@ from counterpoise.data.sources.base import UNLABELED, ImageSet, Splits
 from counterpoise.data.sources.division import name_parts, split_by_fraction
 from counterpoise.data.sources.registry import register
 from counterpoise.data.split_names import Halves, find
-from counterpoise.data.walking import ordered
+from counterpoise.data.walking import image_files, ordered
 from counterpoise.errors import ConfigError, CorruptImage, DataError, MissingExtraError, first_line, nearest, unknown
 from counterpoise.system.files import expanded
 
@@ -93,7 +93,8 @@ def parquet_files(path: Path) -> dict[str, list[str]]:
 @register(
     "huggingface",
     summary="a Hugging Face data set on disk: parquet files, or written by save_to_disk (extra: hf)",
-    recognizes=lambda path: _saved(path) or bool(parquet_files(path)),
+    # Images beside a table are a folder of images, as `metadata.parquet` is part of some.
+    recognizes=lambda path: _saved(path) or (bool(parquet_files(path)) and not image_files(path)),
 )
 def load(
     data: config.Data,

@@ -54,8 +54,7 @@ class Cache:
                 raise StoreError(f"The recording at {self.address} is not finished.") from None
             raise StoreError(f"{self.address}/{INDEX} cannot be read: {addresses.why(error)}.") from None
         self.index = parse(text.decode("utf-8", "replace"), f"{self.address}/{INDEX}")
-        users = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "counterpoise" / "stores"
-        self.folder = (root or users) / hashlib.sha256(text).hexdigest()[:32]
+        self.folder = (root or addresses.cache_folder("stores")) / hashlib.sha256(text).hexdigest()[:32]
 
     def _connect(self) -> None:
         self._files, self._root = addresses.connected(self.address, StoreError)
