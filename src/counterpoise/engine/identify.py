@@ -60,8 +60,9 @@ def _sample(images: ImageSet) -> str | None:
     A fingerprint has names and sizes, and pictures without compression are all of one size.
     """
     digest, seen = hashlib.sha256(), False
-    step = max(1, -(-len(images) // SAMPLED))
-    for index in range(0, len(images), step):
+    looked_at = range(0, len(images), max(1, -(-len(images) // SAMPLED)))
+    images.expect(looked_at)  # what lies far away and cannot be had is said here, once
+    for index in looked_at:
         with suppress(CounterpoiseError, OSError):  # what cannot be read is said elsewhere
             if (file := images.file(index)) is not None:
                 seen = True

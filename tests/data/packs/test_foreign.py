@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -254,18 +255,27 @@ def test_a_folder_of_class_folders_with_a_tar_is_none_of_tars(image_folder: Path
     assert load(image_folder).train.classes == ("circle", "square", "stripes")
 
 
-def test_tars_at_an_address_are_looked_through_once(
+def test_tars_at_an_address_are_looked_through_once_and_at_once(
     tars: Path, serve: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(addresses, "PAUSE", 0.001)
     server = serve(tars.parent)
     options = {"train": "train-{0000..0001}.tar", "val": "val-0000.tar", "cache": tmp_path / "cache"}
+    together = threading.Barrier(3, timeout=20)  # passed when all three tars are being read
+
+    def wait_for_others(path: str, count: int) -> None:
+        if count == 2:  # the first asks for the size
+            together.wait()
+
+    server.fault = wait_for_others
     there = load(f"{server.address}/web", **options)
     here = load(tars)
     for one, other in zip(here, there, strict=True):
         assert one.fingerprint() == other.fingerprint()
         assert all(torch.equal(one.read(index), other.read(index)) for index in range(len(one)))
+    assert not together.broken
     server.asked.clear()
+    server.fault = lambda path, count: None
     load(f"{server.address}/web", **options).train.read(3)
     assert not [path for path, bytes_ in server.asked if bytes_]  # sizes alone
     with pytest.raises(DataError, match=r"name them: --data\.options\.train"):

@@ -16,6 +16,7 @@ from counterpoise import config
 from counterpoise.config import keys
 from counterpoise.data import sources
 from counterpoise.data.packs import cache, remote
+from counterpoise.engine.identify import identify
 from counterpoise.errors import ConfigError, CorruptImage, CounterpoiseError, DataError
 from counterpoise.system import addresses
 
@@ -140,6 +141,16 @@ def test_a_server_that_stalls_from_the_beginning_is_named_at_once(load: Any, ser
     with pytest.raises(DataError, match=r"\.tar cannot be read: no answer within 0\.2 s, asked 4 times"):
         load(timeout=0.2)
     assert len([path for path, _ in server.asked if path.endswith(".tar")]) <= 4 * 3  # the shards, at once
+
+
+def test_a_server_that_ends_after_the_beginning_is_named_where_a_run_is_identified(load: Any, server: Any) -> None:
+    train, val = load()
+    emptied(train)
+    server.asked.clear()
+    server.fault = lambda path, count: "500"
+    with pytest.raises(DataError, match=r"\.tar cannot be read: 500.*asked 4 times"):
+        identify(train, val, {}, config.Data())
+    assert len(server.asked) <= 4 * 3  # the shards, at once
 
 
 def test_damage_on_the_server_is_named_as_the_image_that_it_is_of(load: Any, packed: Path, flip: Any) -> None:

@@ -7,6 +7,7 @@ import json
 import sys
 import zlib
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path, PurePosixPath
@@ -73,11 +74,11 @@ def index(place: Place, tars: Iterable[Tar], folder: Path, of: Layout, where: st
     done = {tar.name: shard for tar in tars if (shard := _done(folder, tar)) is not None}
     if len(done) < len(tars):
         print(f"{where}: {len(tars) - len(done)} tar files are looked through once, for an index", file=sys.stderr)
+    done |= _look_through_all(place, [tar for tar in tars if tar.name not in done], folder, of)
     parts: dict[str, list[layout.Shard]] = {}
     for tar in tars:
-        shard = done.get(tar.name) or _look_through(place, tar, folder, of)
-        if shard.samples:
-            parts.setdefault(tar.part, []).append(shard)
+        if done[tar.name].samples:
+            parts.setdefault(tar.part, []).append(done[tar.name])
     if not parts:
         raise DataError(f"The tars of {where} hold no samples.")
     every = [shard.name for shards in parts.values() for shard in shards]
@@ -116,6 +117,16 @@ _UNKNOWN = layout.Meaning(names=[], colors=[], void=[], ignore=None, given=[], l
 def _done(folder: Path, tar: Tar) -> layout.Shard | None:
     shard = read_done(folder, tar.name)
     return shard if shard is not None and (shard.bytes, shard.changed) == (tar.bytes, tar.changed) else None
+
+
+def _look_through_all(place: Place, tars: list[Tar], folder: Path, of: Layout) -> dict[str, layout.Shard]:
+    """Each in one pass; some at once where they lie far away. Of several that are wrong the first is named."""
+    threads = ThreadPoolExecutor(place.at_once)
+    try:
+        found = threads.map(lambda tar: _look_through(place, tar, folder, of), tars)
+        return {tar.name: shard for tar, shard in zip(tars, found, strict=True)}
+    finally:
+        threads.shutdown(cancel_futures=True)
 
 
 def _look_through(place: Place, tar: Tar, folder: Path, of: Layout) -> layout.Shard:

@@ -20,7 +20,13 @@ _OPEN = 64
 
 
 class Place(ABC):
-    """A folder of shards, on this machine or elsewhere."""
+    """A folder of shards, on this machine or elsewhere.
+
+    Attributes:
+        at_once: shards that are best read at once from beginning to end.
+    """
+
+    at_once = 1
 
     @abstractmethod
     def index(self, name: str) -> Path:

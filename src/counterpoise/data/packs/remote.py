@@ -33,6 +33,8 @@ class Ranges(Place):
         index: folder of the index on this machine.
     """
 
+    at_once = 8
+
     def __init__(self, files: Files, cache: Cache, index: Path) -> None:
         self.files, self.cache, self._index = files, cache, index
         self._threads: tuple[int, ThreadPoolExecutor] | None = None
