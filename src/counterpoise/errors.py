@@ -178,9 +178,10 @@ class UnfitFileError(OSError):
 
 
 _JOBS = {
-    "train.tensorboard writes curves, and metrics.jsonl holds them; `counterpoise watch` shows them.": "wandb mlflow "
-    "comet neptune logger",
-    "Training goes to its end; the best epoch is kept, and train.ship: best ships it.": "early_stopping patience",
+    "train.tensorboard, train.wandb and train.mlflow write curves, and metrics.jsonl holds them.": "wandb mlflow comet "
+    "neptune logger",
+    "train.patience stops a run that gets no better, and train.ship says whose weights ship.": "early_stopping "
+    "early_stop",
     "Rare classes count more with cross_entropy's class_weight, or with class_weighted.": "focal focal_loss",
     "train.precision says it: bf16, fp32 or auto.": "amp fp16 half mixed_precision",
     "train.optimizer.learning_rate says it.": "lr learning_rate",

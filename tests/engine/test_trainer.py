@@ -155,15 +155,6 @@ def test_bf16_and_channels_last_train_as_well(teacher: Path, tmp_path: Path) -> 
     assert result.last["top1"] > 10
 
 
-def test_tensorboard_files_are_written_when_asked(tmp_path: Path) -> None:
-    counterpoise.train(run(tmp_path / "run", train={"tensorboard": True}))
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    events = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
-    assert "step/cross_entropy" in events.Tags()["scalars"]
-    assert [event.step for event in events.Scalars("epoch/top1")] == [4, 8]
-
-
 def photos(folder: Path, make_picture: Callable[..., Image.Image], count: int = 8) -> Path:
     folder.mkdir()
     for number in range(count):

@@ -63,6 +63,8 @@ KEYS: dict[str, Key] = {
     "train.checkpoint_minutes": _FREE,
     "train.log_every": _FREE,
     "train.tensorboard": _FREE,
+    "train.wandb": _FREE,
+    "train.mlflow": _FREE,
 }
 """The keys of which another value is not simply another run."""
 FREE_OPTIONS = ("cache", "cache_gb", "timeout")

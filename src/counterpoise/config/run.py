@@ -82,6 +82,12 @@ class Model(Section):
 class Student(Model):
     """The small network that is trained."""
 
+    freeze: tuple[str, ...] = Field(
+        (),
+        description="parts that stay as they are: names of modules or parameters, * and ? stand for anything, such as "
+        "'stem' or 'blocks.[0-3]'; their batch norms keep their statistics",
+    )
+
 
 class Teacher(Model):
     """The large network that is imitated; frozen, in eval mode."""
@@ -118,6 +124,18 @@ class Optimizer(Section):
     betas: tuple[float, float] = Field((0.9, 0.999), description="betas of adamw")
     weight_decay: float = Field(5e-4, ge=0.0, description="weight decay")
     decay_norms: bool = Field(True, description="apply weight decay to biases and norm layers, too")
+    no_weight_decay: bool = Field(
+        False, description="no weight decay for what the network itself excepts, such as position embeddings"
+    )
+    layer_decay: Share | None = Field(
+        None,
+        description="factor of the learning rate from each layer to the one below it, as timm divides its networks",
+    )
+    rates: dict[str, Positive] = Field(
+        default_factory=dict,
+        description="factors of the learning rate by names of modules or parameters, {'head': 10}; of several that "
+        "name a parameter the last counts",
+    )
 
 
 class LearningRateSchedule(Section):
@@ -177,6 +195,12 @@ class Train(Section):
         "auto",
         description="small images: whole steps in device memory, on CUDA as one graph; auto: on CUDA, where it can be",
     )
+    patience: int | None = Field(
+        None,
+        ge=1,
+        description="stop after so many evaluations without a better score on the val images, and ship the best; the "
+        "learning rate moves as in a run of all train.epochs",
+    )
     ship: Literal["last", "best"] = Field(
         "last", description="whose weights are the student: the last epoch's, or those of the best on the val images"
     )
@@ -187,9 +211,24 @@ class Train(Section):
     )
     log_every: int = Field(10, ge=1, description="steps between lines of metrics.jsonl")
     tensorboard: bool = Field(False, description="write TensorBoard files beside metrics.jsonl (extra: tensorboard)")
+    wandb: bool = Field(
+        False, description="curves to Weights & Biases, too, as its own variables say: WANDB_PROJECT, ... (extra: wandb)"
+    )
+    mlflow: bool = Field(
+        False, description="curves to MLflow, too, as its own variables say: MLFLOW_TRACKING_URI, ... (extra: mlflow)"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _patience_ships_the_best(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("patience") is not None and "ship" not in values:
+            return {**values, "ship": "best"}
+        return values
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Train:
+        if self.patience is not None and self.ship != "best":
+            raise ValueError("patience ends a run some epochs after its best one, which then ships: give ship: best")
         if self.accumulate > self.batch_size:
             raise ValueError(f"accumulate cuts {self.batch_size} images (batch_size) into {self.accumulate} parts")
         return self

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -14,12 +13,13 @@ from counterpoise.data import checking, noticing, sources, summary
 from counterpoise.data.epochs import Epochs, InOrder
 from counterpoise.data.images import reading_specification
 from counterpoise.data.sources.base import ArraySet, ImageSet, Splits
+from counterpoise.engine import learning, trackers
 from counterpoise.engine.fast.capturability import find_obstacle
 from counterpoise.engine.identify import identify
 from counterpoise.engine.parts import Parts
 from counterpoise.engine.processes import Processes, half_precision_helps
 from counterpoise.engine.synchronizing import synchronize
-from counterpoise.errors import ConfigError, MissingExtraError, ModelError
+from counterpoise.errors import ConfigError, ModelError
 from counterpoise.models import catalog
 from counterpoise.models.classmap import map_teacher
 from counterpoise.models.network import VisionModel
@@ -59,10 +59,10 @@ def assemble(
     """
     task = tasks.get(run.task)
     splits, train, val = load_data(run, task, data)
-    if run.train.tensorboard and importlib.util.find_spec("tensorboard") is None:
-        raise MissingExtraError("train.tensorboard", "tensorboard")
+    trackers.require(run)
     objective = task.objective(run, train)
     models = build_models(run, task, splits, objective, processes.device, student, teacher)
+    frozen = learning.freeze(models.student, run.student.freeze)
     networks = [network for network in (models.student, models.teacher) if network is not None]
     run = task.decide(run, train, networks)
     if run.data.alpha == "auto":
@@ -84,6 +84,8 @@ def assemble(
     found.add("order", loader.order.shown())
     for note in [*_notes(splits, networks, teacher_fit), *noticing.of_order(loader.images, loader.order, run.data)]:
         found.note(note)
+    if frozen is not None:
+        found.note(frozen if student is not None or _has_weights(run.student) else f"{frozen}, at random")
     for note in [] if models.store is None else asking.notes(models.store, asked=live is not None):
         found.note(note)
     if run.train.sync_batch_norm and not norms:
@@ -282,7 +284,11 @@ def open_store(run: config.Run, objective: WeightedSum | None = None, has_networ
 
 def has_weights(run: config.Run) -> bool:
     """Whether the network of the run's teacher is there, beside a store."""
-    return run.teacher is not None and (run.teacher.checkpoint is not None or bool(run.teacher.pretrained))
+    return run.teacher is not None and _has_weights(run.teacher)
+
+
+def _has_weights(section: config.Model) -> bool:
+    return section.checkpoint is not None or bool(section.pretrained)
 
 
 def _show_example(objective: WeightedSum, loader: Epochs, student: VisionModel, teacher: LiveTeacher | None) -> None:

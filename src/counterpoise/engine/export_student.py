@@ -69,7 +69,7 @@ def export_student(trainer: Trainer) -> Result:
         teacher=progress.teacher,
         parameters=sum(p.numel() for p in parts.student.parameters()),
         bytes=(folder.student / "model.safetensors").stat().st_size if trainer.processes.first else 0,
-        epochs=run.train.epochs,
+        epochs=progress.step // trainer.steps_per_epoch,
         steps=progress.step,
         seconds=progress.seconds,
         images_per_second=images / max(progress.train_seconds, 1e-9),
@@ -85,7 +85,7 @@ def export_student(trainer: Trainer) -> Result:
         summary |= {"folder": str(folder.path), "corrupt_files": corrupt, "machine": machine}
         write_text(folder.summary, json.dumps(summary, indent=2) + "\n")
     if trainer.begun_at < progress.step:
-        return result
+        return replace(result, note=f"{early}. Its student ships.") if (early := trainer.stopped_early) else result
     return replace(result, note=f"No step was left to train. The student is that of the {run.train.ship} epoch.")
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from counterpoise import config
+from counterpoise.engine import learning
 
 ONE_CYCLE_START = 1 / 25
 """First learning rate of one_cycle as a share of its peak (Smith and Topin 2018; the default of torch's OneCycleLR)."""
@@ -18,34 +19,29 @@ ONE_CYCLE_START = 1 / 25
 def build_optimizer(
     modules: Iterable[nn.Module], options: config.Optimizer, device: torch.device | None = None
 ) -> torch.optim.Optimizer:
-    """SGD or AdamW over all trainable parameters; one- and zero-dimensional ones without decay unless decay_norms.
+    """SGD or AdamW over all trainable parameters; see `learning.groups` for which decay, and which learn at which rate.
 
     On CUDA in one kernel, which reads the learning rate from a tensor: a CUDA graph of it may be used at any rate.
     """
-    parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
-    # timm.optim.param_groups_weight_decay divides alike and puts these groups the other way round, so that the numbers
-    # which the checkpoints of today have for parameters would be those of others.
-    groups = [
-        {"params": [p for p in parameters if options.decay_norms or p.ndim > 1], "weight_decay": options.weight_decay},
-        {"params": [p for p in parameters if not options.decay_norms and p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    groups = [group for group in groups if group["params"]]
-    rate: float | Tensor = options.learning_rate
+    groups = learning.groups(list(modules), options)
     fused = True if device is not None and device.type == "cuda" else None
-    if fused:
-        rate = torch.tensor(rate, dtype=torch.float32, device=device)
+    rate = options.learning_rate
+    for group in groups:  # a tensor of its own for each: they are set in place
+        own = learning.scaled(group, rate)
+        group["lr"] = torch.tensor(own, dtype=torch.float32, device=device) if fused else own
     if options.name == "adamw":
         return torch.optim.AdamW(groups, lr=rate, betas=options.betas, fused=fused)
     return torch.optim.SGD(groups, lr=rate, momentum=options.momentum, nesterov=options.nesterov, fused=fused)
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Give all groups this learning rate; where it is a tensor, in place."""
+    """Give all groups this learning rate, times each one's own factor; where it is a tensor, in place."""
     for group in optimizer.param_groups:
+        own = learning.scaled(group, rate)
         if isinstance(group["lr"], Tensor):
-            group["lr"].fill_(rate)
+            group["lr"].fill_(own)
         else:
-            group["lr"] = rate
+            group["lr"] = own
 
 
 @contextmanager

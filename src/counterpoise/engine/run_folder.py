@@ -33,7 +33,7 @@ BEST = Path("checkpoints", "best.safetensors")
 STUDENT = "student"
 SUMMARY = "summary.json"
 REPORT = "report.html"
-OURS = (RUN_FILE, METRICS, DATA, IDENTITY, "checkpoints", STUDENT, SUMMARY, REPORT, "tensorboard", LOCK)
+OURS = (RUN_FILE, METRICS, DATA, IDENTITY, "checkpoints", STUDENT, SUMMARY, REPORT, "tensorboard", "wandb", "trackers.json", LOCK)
 
 
 class RunFolder:

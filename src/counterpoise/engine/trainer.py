@@ -26,6 +26,7 @@ from counterpoise.engine.processes import Processes, errors_explained
 from counterpoise.engine.progress import Display, in_words, tell
 from counterpoise.engine.run_folder import RunFolder
 from counterpoise.engine.step import Optimization, parts_of
+from counterpoise.engine.trackers import Trackers
 from counterpoise.engine.waiting import StepClock, Times, advice
 from counterpoise.errors import DivergedError, Interrupted
 from counterpoise.objectives.composite import answers_by_sigmoid
@@ -89,7 +90,7 @@ class Trainer:
         self.clock = StepClock(processes.device)
         self.times, self.evaluated_times = Times(), Times()  # of this sitting, and since the last evaluation
         self.begun_at = 0  # the step that this sitting begins with
-        self.writer: Any = None
+        self.trackers: Trackers | None = None
         self.gauge: EvaluationGauge | None = None
         self.teacher_line: str | None = None
 
@@ -108,14 +109,15 @@ class Trainer:
             if resume:
                 self.folder.cut_metrics(self.progress.metrics_bytes)
         self.processes.barrier()
-        if self.run.train.tensorboard and self.processes.first:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self.writer = SummaryWriter(str(self.folder.path / "tensorboard"), purge_step=self.progress.step)
         self.started = time.perf_counter() - self.progress.seconds
         self.saved_at = time.perf_counter()
         epochs = self.run.train.epochs
-        with Interrupt(deadline) as interrupt, Display(self.total_steps, self.progress.step, self.show) as display:
+        with (
+            Interrupt(deadline) as interrupt,
+            Display(self.total_steps, self.progress.step, self.show) as display,
+            Trackers(self.run if self.processes.first else None, self.folder, self.progress.step, display.line) as kept,
+        ):
+            self.trackers = kept
             # Not by a method of ours: the objective would keep the trainer, and with it the processes that read.
             self.compiler.tell = display.line
             self.score_teacher()
@@ -123,12 +125,33 @@ class Trainer:
                 display.line(self.teacher_line)
                 self._log({"kind": "teacher", "val": self.progress.teacher})
             for epoch in range(self.progress.step // self.steps_per_epoch, epochs):
+                if self.out_of_patience:
+                    display.line(f"{self.stopped_early}.")
+                    break
                 self.train_epoch(epoch, interrupt, display)
                 if (epoch + 1) % self.run.train.evaluate_every == 0 or epoch + 1 == epochs:
                     self._evaluate(epoch, display)
                 self._save()
                 if epoch + 1 < epochs and self.processes.any(interrupt.requested):
                     raise self._interrupted()
+
+    @property
+    def out_of_patience(self) -> bool:
+        """Whether as many evaluations as `train.patience` have found nothing better than the best."""
+        patience, best = self.run.train.patience, self.progress.best.get("epoch")
+        since = self.progress.last.get("epoch", 0.0) - (best or 0.0)
+        return patience is not None and best is not None and since >= patience * self.run.train.evaluate_every
+
+    @property
+    def stopped_early(self) -> str:
+        """What is to be said of a run that ended before all of its epochs; empty where it did not."""
+        done, epochs, best = self.progress.step // self.steps_per_epoch, self.run.train.epochs, self.progress.best
+        if done == epochs or not self.out_of_patience:
+            return ""
+        return (
+            f"Stopped after epoch {done} of {epochs}: the val images found none better than epoch {best['epoch']} "
+            f"(train.patience {self.run.train.patience})"
+        )
 
     def train_epoch(self, epoch: int, interrupt: Interrupt, display: Display) -> None:
         """The steps of an epoch that are not done yet."""
@@ -312,10 +335,8 @@ class Trainer:
         if not self.processes.first:
             return
         self.folder.log(dict(line))
-        if self.writer is not None and "step" in line:
-            for group in ("terms", "moving", "val", "gauge"):
-                for name, value in line.get(group, {}).items():
-                    self.writer.add_scalar(f"{line['kind']}/{name}", value, line["step"])
+        if self.trackers is not None:
+            self.trackers.add(line)
 
     def _save(self) -> None:
         """The first process writes a checkpoint of everything. At the end of an epoch, the sums start anew."""

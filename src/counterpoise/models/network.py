@@ -65,6 +65,7 @@ class VisionModel(nn.Module):
         normalization: mean and std as they were given; the buffers of these names hold them in float32.
         by_position: whether its classes were given to its outputs in their order, because it names none itself.
         notes: what is to be said of its weights and its answers, a sentence each.
+        resting: parts of `net` that are in eval mode while the rest of it trains: nothing of them learns.
         companions: modules whose state changes while `net` trains, by name: kept in checkpoints, not shipped.
         shipping: within it, `net` computes without what was hooked into it for training alone.
     """
@@ -122,6 +123,7 @@ class VisionModel(nn.Module):
         self.notes: tuple[str, ...] = ()
         self.memory_format = torch.preserve_format
         self.by_position = False
+        self.resting: list[nn.Module] = []
         self.companions: dict[str, nn.Module] = {}
         self.shipping: Callable[[], AbstractContextManager[None]] = nullcontext
         self.normalization = {"mean": tuple(map(float, mean)), "std": tuple(map(float, std))}
@@ -161,6 +163,13 @@ class VisionModel(nn.Module):
         finally:
             self.train(training)
         return are_probabilities(self._select(_logits(answer, self.name)))
+
+    def train(self, mode: bool = True) -> VisionModel:
+        """Set the mode of all but what rests."""
+        super().train(mode)
+        for module in self.resting:
+            module.eval()
+        return self
 
     def weights(self) -> dict[str, Tensor]:
         """The network's own state, unprefixed, whether it is compiled or not."""
