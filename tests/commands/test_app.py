@@ -439,9 +439,9 @@ def test_masks_and_networks_for_masks_are_no_classification(run: Run) -> None:
 @pytest.mark.parametrize(
     ("flag", "answer"),
     [
-        ("--train.wandb", "--train.wandb. train.tensorboard writes curves"),
-        ("--train.early_stopping=3", "--train.early_stopping. Training goes to its end; the best epoch is kept"),
-        ("--train.early-stopping", "the best epoch is kept"),
+        ("--train.comet", "--train.comet. train.tensorboard, train.wandb and train.mlflow write curves"),
+        ("--train.early_stopping=3", "--train.early_stopping. train.patience stops a run that gets no better"),
+        ("--train.early-stopping", "train.patience stops"),
         ("--wandb", "--wandb. train.tensorboard"),
         ("--train.lr", "train.optimizer.learning_rate says it"),
         ("--objective.focal.weight", "cross_entropy's class_weight"),

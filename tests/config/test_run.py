@@ -145,8 +145,8 @@ def test_a_base_that_leads_nowhere_is_refused(tmp_path: Path, base: str, message
 @pytest.mark.parametrize(
     ("values", "says", "never"),
     [
-        ({"train": {"early_stopping": True}}, "the best epoch is kept", "fast"),
-        ({"train": {"wandb": True}}, "train.tensorboard", "'ema'"),
+        ({"train": {"early_stopping": True}}, "train.patience stops a run", "fast"),
+        ({"train": {"comet": True}}, "train.tensorboard", "'ema'"),
         ({"train": {"epoch": 3}}, "Did you mean 'epochs'", "tensorboard"),
         ({"data": {"size": 100_000}}, "less than or equal to 16384", "Did you mean"),
         ({"data": {"views": {"padding": 1_000_000}}}, "less than or equal to 1024", "Did you mean"),

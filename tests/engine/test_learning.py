@@ -82,7 +82,11 @@ def test_frozen_parts_stay_as_they_are_with_their_statistics(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("student", "optimizer", "message"),
     [
-        ({"freeze": ["block"]}, {}, "student.freeze: nothing in the student is called 'block'. It has features, classifier"),
+        (
+            {"freeze": ["block"]},
+            {},
+            "student.freeze: nothing in the student is called 'block'. It has features, classifier",
+        ),
         ({"freeze": ["*"]}, {}, "leaves nothing of the student to be trained"),
         ({}, {"rates": {"head": 2}}, "train.optimizer.rates: nothing in the student is called 'head'"),
         ({}, {"layer_decay": 0.7}, r"does not say what its layers are .* train\.optimizer\.rates"),

@@ -28,13 +28,22 @@ class Flags(config.Section):
     """Base of the flags of a verb, by the names that its Python function has for them."""
 
 
-def resolved(run_file: Path | None, options: config.Run | None, resume: bool = False) -> config.Run:
-    """The run file with the flags laid over it. A term that is named by flag replaces the default, as in a file."""
+def resolved(
+    run_file: Path | None, options: config.Run | None, resume: bool = False, extend: Path | None = None
+) -> config.Run:
+    """The run file with the flags laid over it. A term that is named by flag replaces the default, as in a file.
+
+    Without a run file, that of the run counts which is resumed or extended.
+    """
     flags = values_of(options)
     own_code.name(flags)
-    if resume and run_file is None and "out" in flags and Path(flags["out"], "run.yaml").is_file():
-        kept = Path(flags["out"], "run.yaml")
-        run = config.resolve(config.merge(config.kept_values(kept), flags), f"run file {kept}")
+    of_run = extend or (flags.get("out") if resume else None)
+    if run_file is None and of_run is not None and (kept := Path(of_run, "run.yaml")).is_file():
+        values = config.kept_values(kept)
+        if extend is not None:
+            values.pop("out", None)
+            values.get("train", {}).pop("extends", None)
+        run = config.resolve(config.merge(values, flags), f"run file {kept}")
         own_code.require(run, str(kept))
         return run
     if run_file is not None and run_file.suffix not in {".yaml", ".yml"} and not run_file.exists():

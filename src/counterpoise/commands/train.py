@@ -17,6 +17,10 @@ class Start(Flags):
 
     resume: bool = Field(False, description="go on with the run in --out from its last checkpoint")
     overwrite: bool = Field(False, description="replace the run in --out")
+    extend: Path | None = Field(
+        None,
+        description="a finished run from which this one goes on to more epochs, with its options, in another --out",
+    )
     json_: bool = Field(False, description="print the result as JSON")
     quiet: bool = Field(False, description="no progress")
 
@@ -36,12 +40,12 @@ def distill(run_file: RunFile = None, /, *, options: Options = None, start: Star
 
 
 def _fit(verb: Literal["train", "distill"], run_file: Path | None, options: config.Run | None, start: Start) -> None:
-    run = flags.resolved(run_file, options, start.resume)
+    run = flags.resolved(run_file, options, start.resume, start.extend)
 
     from counterpoise.commands.tables import result_table
     from counterpoise.engine import runs
 
     show = not start.quiet and flags.is_first()
-    result = getattr(runs, verb)(run, resume=start.resume, overwrite=start.overwrite, show=show)
+    result = getattr(runs, verb)(run, resume=start.resume, overwrite=start.overwrite, show=show, extend=start.extend)
     if flags.is_first():
         flags.show(runs.summary(result), start.json_, lambda: result_table(runs.summary(result)))

@@ -195,6 +195,9 @@ class Train(Section):
         "auto",
         description="small images: whole steps in device memory, on CUDA as one graph; auto: on CUDA, where it can be",
     )
+    extends: tuple[int, ...] = Field(
+        (), description="written by --extend: of how many epochs the run was that this one goes on from"
+    )
     patience: int | None = Field(
         None,
         ge=1,
@@ -212,7 +215,8 @@ class Train(Section):
     log_every: int = Field(10, ge=1, description="steps between lines of metrics.jsonl")
     tensorboard: bool = Field(False, description="write TensorBoard files beside metrics.jsonl (extra: tensorboard)")
     wandb: bool = Field(
-        False, description="curves to Weights & Biases, too, as its own variables say: WANDB_PROJECT, ... (extra: wandb)"
+        False,
+        description="curves to Weights & Biases, too, as its own variables say: WANDB_PROJECT, ... (extra: wandb)",
     )
     mlflow: bool = Field(
         False, description="curves to MLflow, too, as its own variables say: MLFLOW_TRACKING_URI, ... (extra: mlflow)"

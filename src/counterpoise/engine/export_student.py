@@ -146,7 +146,7 @@ def result_of(folder: RunFolder, run: config.Run) -> Result | None:
         return None
     note = (
         f"Nothing was done: the run had come to its end. To train its student further, start another run with "
-        f"--student.checkpoint {folder.path}."
+        f"--student.checkpoint {folder.path}, or go on to more epochs with --extend {folder.path}."
     )
     return Result(folder=folder.path, note=note, **values)
 

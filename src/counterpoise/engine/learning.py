@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import partial
@@ -85,8 +86,7 @@ def of(net: nn.Module, options: config.Optimizer) -> dict[nn.Parameter, Learning
 
 def _as_timm(net: nn.Module, options: config.Optimizer) -> dict[nn.Parameter, Learning]:
     torchvision_guard.ready()
-    from timm.optim import param_groups_layer_decay, param_groups_weight_decay
-
+    theirs: Any = importlib.import_module("timm.optim")  # which exports without saying so
     excepted: Iterable[str] = ()
     if options.no_weight_decay:
         if not callable(getattr(net, "no_weight_decay", None)):
@@ -95,14 +95,14 @@ def _as_timm(net: nn.Module, options: config.Optimizer) -> dict[nn.Parameter, Le
                 "do): leave it out."
             )
         excepted = net.no_weight_decay()  # type: ignore[operator]
-    divide: Any = param_groups_weight_decay
+    divide: Any = theirs.param_groups_weight_decay
     if options.layer_decay is not None:
         if not callable(getattr(net, "group_matcher", None)):
             raise ConfigError(
                 "train.optimizer.layer_decay: this network does not say what its layers are (timm's do). Give factors "
                 "by name instead: train.optimizer.rates."
             )
-        divide = partial(param_groups_layer_decay, layer_decay=options.layer_decay)
+        divide = partial(theirs.param_groups_layer_decay, layer_decay=options.layer_decay)
     groups: list[Mapping[str, Any]] = divide(
         net, weight_decay=1.0, no_weight_decay_list=set(excepted), weight_decay_exclude_1d=not options.decay_norms
     )

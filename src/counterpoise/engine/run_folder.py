@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,7 +33,20 @@ BEST = Path("checkpoints", "best.safetensors")
 STUDENT = "student"
 SUMMARY = "summary.json"
 REPORT = "report.html"
-OURS = (RUN_FILE, METRICS, DATA, IDENTITY, "checkpoints", STUDENT, SUMMARY, REPORT, "tensorboard", "wandb", "trackers.json", LOCK)
+OURS = (
+    RUN_FILE,
+    METRICS,
+    DATA,
+    IDENTITY,
+    "checkpoints",
+    STUDENT,
+    SUMMARY,
+    REPORT,
+    "tensorboard",
+    "wandb",
+    "trackers.json",
+    LOCK,
+)
 
 
 class RunFolder:
@@ -80,7 +93,7 @@ class RunFolder:
         """Raises RunError unless the folder is empty, or holds a run that may be overwritten."""
         names = [entry.name for entry in self.path.iterdir()] if self.path.exists() else []
         # Nothing but our own files without a run file: a run that was killed while it started.
-        ours = {LOCK, CHECKPOINT.parts[0], f".{RUN_FILE}.partial"}
+        ours = {LOCK, CHECKPOINT.parts[0], METRICS, f".{RUN_FILE}.partial"}
         there = sorted(name for name in names if name not in ours)
         if not there:
             return
@@ -89,11 +102,16 @@ class RunFolder:
         if not overwrite:
             raise RunError(f"Run folder {self.path} exists. Go on with --resume, or replace it with --overwrite.")
 
-    def start(self, run: config.Run) -> None:
-        """Clear an older run, if there is one, and write the resolved run file."""
+    def start(self, run: config.Run, begin: Callable[[], None] | None = None) -> None:
+        """Clear an older run, if there is one, and write the resolved run file.
+
+        begin: puts down what the run begins with; a run that has its run file has that, too.
+        """
         for entry in (self.path / name for name in OURS if name != LOCK):
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink(missing_ok=True)
         self.checkpoint.parent.mkdir(exist_ok=True)
+        if begin is not None:
+            begin()
         write_text(self.run_file, config.dump(run))
 
     def write_found(self, found: Found) -> None:
@@ -153,9 +171,9 @@ class RunFolder:
             lines = "\n".join(f"  {key}: {old!r} there, {new!r} given" for key, (old, new) in differing.items())
             if "train.epochs" in differing:
                 lines += (
-                    "\nThe schedule of a run depends on train.epochs, so it gets no more of them. To train its student "
-                    f"further, start another run with --student.checkpoint {self.path}, once this one has come to its "
-                    "end."
+                    "\nThe schedule of a run depends on train.epochs, so it gets no more of them. Once it has come to "
+                    f"its end, --extend {self.path} with another --out goes on from there, to more epochs, and "
+                    f"--student.checkpoint {self.path} starts another run from its student."
                 )
             raise RunError(
                 f"Run folder {self.path} was started with other options, so it cannot be resumed with these:\n{lines}"

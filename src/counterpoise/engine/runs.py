@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from contextlib import ExitStack, nullcontext
 from dataclasses import asdict
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -15,6 +17,7 @@ from counterpoise.data.sources.base import Splits
 from counterpoise.engine import inputs
 from counterpoise.engine.assemble import assemble, resolve_auto
 from counterpoise.engine.export_student import export_student, result_of
+from counterpoise.engine.extending import copy_beginning, extended, require_beginning, told
 from counterpoise.engine.inputs import RunLike
 from counterpoise.engine.optimization import never_reached
 from counterpoise.engine.processes import join
@@ -34,6 +37,7 @@ def train(
     data: Splits | None = None,
     show: bool = False,
     deadline: float | None = None,
+    extend: Path | None = None,
 ) -> Result:
     """Train a network on labels alone: a teacher, or a student to compare with.
 
@@ -46,7 +50,7 @@ def train(
         labels = resolved.objective.get("cross_entropy", config.Term())
         alone = {"cross_entropy": labels.model_copy(update={"weight": 1.0})}
         resolved = resolved.model_copy(update={"teacher": None, "objective": alone})
-    return _train_student(resolved, resume, overwrite, student, None, data, show, deadline)
+    return _train_student(resolved, resume, overwrite, student, None, data, show, deadline, extend)
 
 
 def distill(
@@ -59,6 +63,7 @@ def distill(
     data: Splits | None = None,
     show: bool = False,
     deadline: float | None = None,
+    extend: Path | None = None,
 ) -> Result:
     """Train a student that imitates a teacher.
 
@@ -71,6 +76,7 @@ def distill(
         data: `Splits(train, val)` instead of `data.path`.
         show: progress on stderr.
         deadline: moment of time.monotonic() at which to stop with a checkpoint, as on Ctrl-C.
+        extend: a finished run of fewer epochs and otherwise the same options, from which this one goes on.
 
     Returns:
         The metrics of the last and of the best epoch, and the run's folder, with the student in `student/`.
@@ -82,7 +88,7 @@ def distill(
     resolved = inputs.resolve(run)
     if resolved.teacher is None and teacher is None:
         raise ConfigError("distill needs a teacher: give teacher.model and teacher.checkpoint, or use train.")
-    return _train_student(resolved, resume, overwrite, student, teacher, data, show, deadline)
+    return _train_student(resolved, resume, overwrite, student, teacher, data, show, deadline, extend)
 
 
 @skipping_advised()
@@ -95,14 +101,19 @@ def _train_student(
     data: Splits | None,
     show: bool,
     deadline: float | None,
+    extend: Path | None,
 ) -> Result:
     """Train the student of a run; arguments, result and errors are those of `distill`."""
     if resume and overwrite:
         raise ConfigError("--resume goes on with a run and --overwrite replaces it: give one of them.")
+    if extend is not None and resume:
+        raise ConfigError("--extend starts a longer run, and --resume goes on with one that was started: give one.")
     if resume and run.out is None:
         raise ConfigError("--resume needs --out: the run folder to go on with.")
     with join(run.train.device) as processes, ExitStack() as ending:
         run = resolve_auto(run, processes.device)
+        if extend is not None:
+            run = extended(run, extend)
         folder = RunFolder(run.out or default_path(run.student.model or type(student).__name__))
         resume = resume and folder.started()
         processes.barrier()
@@ -114,12 +125,17 @@ def _train_student(
                 run = folder.read_as_started(run)
             elif late is not None:
                 raise ConfigError(late)
-            elif processes.first:
-                folder.check_free(overwrite)
+            else:
+                if extend is None:
+                    require_beginning(run)
+                if processes.first:
+                    folder.check_free(overwrite)
             parts = assemble(run, processes, student=student, teacher=teacher, data=data)
             parts.found.add("loss", described(run.objective))
             if late is not None:
                 parts.found.note(late)
+            if extend is not None:
+                parts.found.note(told(run, extend))
             say(parts.found, show and processes.first)
             ending.callback(parts.train.close)  # not when the garbage collector comes, with whatever was inherited
             trainer = Trainer(parts.run, folder, parts, processes, show)
@@ -131,14 +147,14 @@ def _train_student(
                 if processes.first:
                     folder.ship(run.train.ship)
                 folder.check_decided(parts.run, parts.train.images, parts.in_arrays)
-            else:
+            elif extend is None:
                 trainer.score_teacher()
             if processes.first:
                 if not resume:
-                    folder.start(parts.run)
+                    folder.start(parts.run, None if extend is None else partial(copy_beginning, extend, folder))
                 folder.write_found(parts.found)
             processes.barrier()
-            trainer.fit(resume, deadline)
+            trainer.fit(resume or extend is not None, deadline)
             result = export_student(trainer)
             processes.barrier()
             return result

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -43,7 +44,9 @@ class TensorBoard:
         from torch.utils.tensorboard import SummaryWriter
 
         self.known = None
-        self.writer: Any = SummaryWriter(str(folder.path / "tensorboard"), purge_step=step + 1)  # drops that step and all after it
+        self.writer: Any = SummaryWriter(
+            str(folder.path / "tensorboard"), purge_step=step + 1
+        )  # drops that step and all after it
 
     def add(self, values: Mapping[str, float], step: int) -> None:
         for name, value in values.items():
@@ -65,7 +68,9 @@ class WeightsAndBiases:
             dir=str(folder.path.resolve()), name=folder.path.name, config=flatten(run), id=known, resume="allow"
         )
         self.known = str(self.run.id)
-        self.run.define_metric("*", step_metric="step")  # its own count of steps must not go back, as a resumed run does
+        self.run.define_metric(
+            "*", step_metric="step"
+        )  # its own count of steps must not go back, as a resumed run does
 
     def add(self, values: Mapping[str, float], step: int) -> None:
         self.run.log({**values, "step": step})
@@ -84,7 +89,7 @@ class MLflow:
 
         self.client: Any = mlflow.MlflowClient()
         if known is None:
-            name = mlflow.environment_variables.MLFLOW_EXPERIMENT_NAME.get() or "Default"
+            name = os.environ.get("MLFLOW_EXPERIMENT_NAME", "Default")
             found = self.client.get_experiment_by_name(name)
             experiment = self.client.create_experiment(name) if found is None else found.experiment_id
             known = str(self.client.create_run(experiment, run_name=folder.path.name).info.run_id)
@@ -179,4 +184,6 @@ def _known(folder: Path) -> dict[str, str]:
         found = documents.read_json(folder / KNOWN, within=folder)
     except (OSError, ValueError):
         return {}
-    return {str(key): value for key, value in found.items() if isinstance(value, str)} if isinstance(found, dict) else {}
+    return (
+        {str(key): value for key, value in found.items() if isinstance(value, str)} if isinstance(found, dict) else {}
+    )
