@@ -20,6 +20,7 @@ from counterpoise.commands import (
     listing,
     pack,
     pages,
+    probe,
     store,
     train,
 )
@@ -38,8 +39,8 @@ app = App(
 app.command(store.app)
 for verb in (
     compare.compare, compare.search, deploy.export, deploy.finetune, deploy.verify, deploy.push, deploy.measure,
-    fit.fit, demo.demo, pack.pack, train.train, train.distill, store.record, answers.evaluate, answers.check,
-    answers.gauge, answers.predict, pages.report, pages.watch,
+    fit.fit, demo.demo, pack.pack, train.train, train.distill, probe.probe, store.record, answers.evaluate,
+    answers.check, answers.gauge, answers.predict, pages.report, pages.watch,
 ):  # fmt: skip
     app.command(verb)
 app.command(pages.try_, name="try")
@@ -53,7 +54,7 @@ def main() -> NoReturn:
 
 def run(arguments: list[str]) -> int:
     """Run a command line and return its exit code."""
-    if arguments[:1] in (["train"], ["distill"], ["record"]) or arguments[:2] == ["store", "extend"]:
+    if arguments[:1] in (["train"], ["distill"], ["record"], ["probe"]) or arguments[:2] == ["store", "extend"]:
         # --data PATH is short for --data.path PATH, as in the run file
         arguments = [re.sub(r"^--data(?==|$)", "--data.path", argument) for argument in arguments]
     arguments = flags.with_truth_values(arguments)

@@ -133,6 +133,17 @@ class Record(Section):
     show: Show = False
 
 
+class Probe(Section):
+    """Where the teacher goes that is made."""
+
+    out: Place = Field(description="folder of the teacher: the network and its new classifier")
+    overwrite: bool = Field(False, description="replace what is in --out")
+    network: Annotated[Network | None, SkipValidation, NO_FLAG] = Field(
+        None, description="a module to probe instead of teacher.model, with its weights"
+    )
+    show: Show = False
+
+
 class Pack(Section):
     """Where a set is packed, and how."""
 
