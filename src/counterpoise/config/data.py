@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_serializer, model_validator
+from pydantic import Field, field_serializer, field_validator, model_validator
 
 from counterpoise.config.section import MOST_REDUCED, Edge, Positive, Section
 from counterpoise.system.addresses import address_of
@@ -100,7 +101,12 @@ class Data(Section):
         None, description="folder or pack of photos without labels, for distill: the teacher's word alone"
     )
     val_fraction: float = Field(0.1, gt=0.0, lt=1.0, description="part held out where the data has no val split")
-    split_seed: int = Field(0, ge=0, lt=2**63, description="seed of that split")
+    split_seed: int = Field(0, ge=0, lt=2**63, description="seed of that split, and of folds")
+    fold: str | None = Field(
+        None,
+        description="2/5: of the training images in 5 folds, the second takes the place of val; a val that the data "
+        "bring is left alone",
+    )
     held_out: int = Field(
         0,
         ge=0,
@@ -153,6 +159,24 @@ class Data(Section):
     )
     views: Views = Field(default_factory=Views, description="augmentation")
     scenes: Scenes = Field(default_factory=Scenes, description="images with masks, for segmentation")
+
+    @field_validator("fold")
+    @classmethod
+    def _fold_is_one_of_several(cls, fold: str | None) -> str | None:
+        if fold is None:
+            return None
+        found = re.fullmatch(r"\s*([0-9]{1,6})\s*/\s*([0-9]{1,6})\s*", fold)
+        number, count = (int(found[1]), int(found[2])) if found else (0, 0)
+        if count < 2 or not 1 <= number <= count:
+            raise ValueError(f"is one of several, 1/5 to 5/5 of five, got {fold!r}")
+        return f"{number}/{count}"
+
+    @property
+    def fold_of(self) -> tuple[int, int]:
+        """Which fold, from 1, and of how many. Only where there is one."""
+        assert self.fold is not None
+        number, _, count = self.fold.partition("/")
+        return int(number), int(count)
 
     @field_serializer("path", "unlabeled", when_used="json-unless-none")
     def _address(self, path: Path) -> str:

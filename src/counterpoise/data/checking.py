@@ -79,7 +79,7 @@ def overview(sections: Iterable[config.Data]) -> list[str]:
     return lines
 
 
-_WHAT = {"path", "source", "options", "class_order", "unlabeled", "val_fraction", "split_seed", "held_out"}
+_WHAT = {"path", "source", "options", "class_order", "unlabeled", "val_fraction", "split_seed", "fold", "held_out"}
 
 
 def cheap(splits: Splits) -> list[Problem]:

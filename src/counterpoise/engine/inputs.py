@@ -122,7 +122,9 @@ def evaluated(
             raise ConfigError("split names a part of data that is read; of a data_set, give the part itself as val.")
         if not sources.has_option(section, "val_split"):
             raise ConfigError(f"Data source '{sources.source_of(section)}' has one split to score on: leave out split.")
-        section = section.model_copy(update={"options": {**section.options, "val_split": split}, "held_out": 0})
+        section = section.model_copy(
+            update={"options": {**section.options, "val_split": split}, "held_out": 0, "fold": None}
+        )
     images = (data_set if data_set is not None else sources.load(section)).val
     run = run_around(student)
     held_out = _is_run(data) or (run is not None and _same_data(run.data, section))  # as a run says, or said
@@ -141,7 +143,7 @@ def trained_on(student: Path, images: ImageSet, section: config.Data) -> int:
     run = run_around(student)
     if run is None or not _overlap(run.data, section):
         return 0
-    division = ("source", "options", "val_fraction", "split_seed", "held_out", "unlabeled")
+    division = ("source", "options", "val_fraction", "split_seed", "fold", "held_out", "unlabeled")
     if _same_data(run.data, section) and all(getattr(run.data, key) == getattr(section, key) for key in division):
         return 0  # the same images were held out
     try:
@@ -169,6 +171,8 @@ def _overlap(one: config.Data, other: config.Data) -> bool:
     """Whether two sections may speak of the same images."""
     if one.path is None or other.path is None:
         return _same_data(one, other)
+    if any(expanded(each.path).is_file() for each in (one, other) if each.path):  # a table names files anywhere
+        return True
     roots = [{expanded(path).resolve() for path in (each.path, each.unlabeled) if path} for each in (one, other)]
     return any(a.is_relative_to(b) or b.is_relative_to(a) for a in roots[0] for b in roots[1])
 

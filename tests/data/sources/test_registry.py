@@ -73,7 +73,7 @@ def test_missing_folder_is_named_with_the_nearest(image_folder: Path) -> None:
 
 
 def test_file_in_place_of_a_folder_is_refused(image_folder: Path) -> None:
-    with pytest.raises(DataError, match=r"must be a folder, and .* is a file"):
+    with pytest.raises(DataError, match=r"must be a folder, or a table of labels .* is another file"):
         sources.load(data(next((image_folder / "train" / "circle").iterdir())))
 
 

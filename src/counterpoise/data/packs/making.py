@@ -227,8 +227,13 @@ def _stands(path: Path, shard: layout.Shard) -> bool:
 
 def _parts(data: config.Data) -> tuple[dict[str, ImageSet], tuple[str, ...]]:
     """All parts of the data by name, the one to train on first; and the classes as they are where it is divided."""
-    data = data.model_copy(update={"held_out": 0, "class_order": "numbers"})
+    data = data.model_copy(update={"held_out": 0, "fold": None, "class_order": "numbers"})
     train, val = sources.load(data)
+    if train.groups is not None:
+        raise DataError(
+            "A pack keeps no groups, so that what divides it later would tear them: pack without data.options.group, "
+            "or train on the table itself."
+        )
     if train.split_from is not None:
         return {train.called or "train": _whole(train)}, train.divided_as
     parts = {train.called or "train": train, val.called or "val": val}

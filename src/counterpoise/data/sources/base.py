@@ -39,6 +39,9 @@ class ImageSet(ABC):
         called: what the source calls this part of the data; empty where it has one alone.
         unused: what other parts are called that the source has and that are not looked at.
         positions: int64 [N], where the images of a part are in `split_from`.
+        drawn: whether it was divided by `data.val_fraction`, for want of a part to evaluate on.
+        groups: int64 [N], which images belong together (one patient, one video), where that is known: what divides them
+            keeps these whole.
         origin: where it comes from, in words: a folder, or what it was held out of.
         reading: how files are read; set by `read_as`.
         notes: what a person must know of it and of how its files are read, a sentence each.
@@ -56,6 +59,8 @@ class ImageSet(ABC):
         self.split_from: ImageSet | None = None
         self.positions: Tensor | None = None
         self.divided_as: tuple[str, ...] = ()
+        self.drawn = False
+        self.groups: Tensor | None = None
         self.called = ""
         self.unused: tuple[str, ...] = ()
         self.origin = ""
@@ -290,6 +295,7 @@ class ArraySet(ImageSet):
         part = ArraySet(self.images[indices], self.labels[indices], self.classes, names, masks=masks)
         part.reading = self.reading
         part.blocks = blocks_of_part(self.blocks, indices)
+        part.groups = None if self.groups is None else self.groups[indices]
         return part
 
     def identity(self, index: int) -> bytes:
@@ -353,6 +359,7 @@ class Subset(Composed):
         super().__init__(whole.labels[indices], whole.classes)
         self.whole = whole
         self.masked = whole.masked
+        self.groups = None if whole.groups is None else whole.groups[indices]
         self.reading = whole.reading
         self.blocks, self.kept_share = blocks_of_part(whole.blocks, indices), whole.kept_share
         self._indices = indices.numpy()  # plain integers without a tensor for each

@@ -6,9 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from counterpoise import config
-from counterpoise.data import random
+from counterpoise.data.problems import SHOWN
+from counterpoise.data.sources import drawing
 from counterpoise.data.sources.base import ImageSet, Splits
 from counterpoise.data.split_names import Halves
 from counterpoise.errors import DataError
@@ -17,37 +19,60 @@ from counterpoise.errors import DataError
 def split(images: ImageSet, val_count: int, seed: int) -> Splits:
     """Hold out `val_count` images, in proportion from every class, drawn by `seed`; both halves keep their order.
 
-    A class of two or more images has at least one on either side, which moves the count where classes are tiny.
-    Raises DataError where one side would be empty.
+    A class of two or more images has at least one on either side, which moves the count where classes are tiny. Groups
+    are kept whole; images without a label stay in train where others have one. Raises DataError where one side would be
+    empty.
     """
-    members = [torch.nonzero(images.labels == label).flatten() for label in torch.unique(images.labels).tolist()]
-    counts = torch.tensor([len(indices) for indices in members])
-    quotas = counts.double() * val_count / max(1, len(images))
-    held = quotas.floor().long()
-    rest = torch.argsort(quotas - held, descending=True, stable=True)[: val_count - int(held.sum())]
-    held[rest] += 1  # largest remainders
-    held = torch.minimum(held.clamp(min=1), (counts - 1).clamp(min=0))
-    draws = random.words(seed, 0, torch.arange(len(images)), random.SPLIT, 1).flatten()
-    val = torch.zeros(len(images), dtype=torch.bool)
-    for indices, count in zip(members, held.tolist(), strict=True):
-        val[indices[torch.argsort(draws[indices], stable=True)[:count]]] = True
-    if val.all() or not val.any():
+    drawn = drawing.held_out(images.labels, images.groups, val_count, seed)
+    held = drawn.bins == 0
+    if held.all() or not held.any():
         raise DataError(f"{len(images)} images cannot be split into train and val; every class needs at least 2.")
-    positions = [torch.nonzero(side).flatten() for side in (~val, val)]
-    parts = Splits(*(images.subset(where) for where in positions))
-    for part, where in zip(parts, positions, strict=True):
-        part.split_from, part.positions = images, where
-        part.origin, part.divided_as = images.origin, images.classes
-    whole = f"{images.origin}, " if images.origin else ""
+    parts = _parts(images, held, drawn)
     share = 100 * len(parts.val) / len(images)
-    parts.val.origin = f"{whole}{share:.3g}% held out of every class by data.split_seed {seed}"
-    parts.train.notes = list(images.notes)
+    whole = "" if images.groups is None else ", groups kept whole,"
+    parts.val.origin += f"{share:.3g}% held out of every class{whole} by data.split_seed {seed}"
     return parts
 
 
 def split_by_fraction(images: ImageSet, val_fraction: float, seed: int) -> Splits:
     """`split` with a share of the images, 0 to 1."""
-    return split(images, round(val_fraction * len(images)), seed)
+    labeled = len(images) - images.unlabeled or len(images)
+    parts = split(images, round(val_fraction * labeled), seed)
+    parts.train.drawn = True
+    return parts
+
+
+def fold(images: ImageSet, number: int, count: int, seed: int) -> Splits:
+    """The fold `number`, 1 to `count`, held out; each image is held out by one of them, in proportion from every class.
+
+    Groups are kept whole; images without a label stay in train where others have one, as does a class of one image.
+    Raises DataError where a fold would be empty.
+    """
+    drawn = drawing.folds(images.labels, images.groups, count, seed)
+    parts = _parts(images, drawn.bins == number - 1, drawn)
+    whole = "" if images.groups is None else ", groups kept whole"
+    parts.val.origin += f"fold {number} of {count} by data.split_seed {seed}{whole}"
+    return parts
+
+
+def _parts(images: ImageSet, held: Tensor, drawn: drawing.Drawn) -> Splits:
+    """Both sides, each told where it comes from; what has no label is not on the side that is held out."""
+    labeled = images.labels >= 0
+    val = held & labeled if bool(labeled.any()) else held
+    positions = [torch.nonzero(side).flatten() for side in (~held, val)]
+    parts = Splits(*(images.subset(where) for where in positions))
+    for part, where in zip(parts, positions, strict=True):
+        part.split_from, part.positions = images, where
+        part.origin, part.divided_as = images.origin, images.classes
+    parts.val.origin = f"{images.origin}, " if images.origin else ""
+    parts.train.notes = list(images.notes)
+    if drawn.alone:
+        names = [f"'{images.classes[label]}'" for label in drawn.alone[:SHOWN]] + ["..."] * (len(drawn.alone) > SHOWN)
+        has = "group" if images.groups is not None else "image"
+        parts.train.notes.append(f"classes of one {has} alone, which stays in train: {', '.join(names)}")
+    if lost := int(held.sum()) - len(parts.val):
+        parts.train.notes.append(f"{lost:,} images without a label are of groups that are held out: on neither side")
+    return parts
 
 
 def divided(data: config.Data, root: Path, halves: Halves, collect: Callable[[Path], ImageSet]) -> Splits:

@@ -14,9 +14,10 @@ from counterpoise import config
 from counterpoise.data.problems import Problem, warning
 from counterpoise.data.sources import photos
 from counterpoise.data.sources.base import UNLABELED, ImageSet, Splits
-from counterpoise.data.sources.division import split
+from counterpoise.data.sources.division import fold, split
 from counterpoise.data.sources.memory import concatenate
 from counterpoise.data.sources.registry import SOURCES, Source
+from counterpoise.data.table_file import is_table
 from counterpoise.data.walking import as_text, leftovers
 from counterpoise.decoding import Reading
 from counterpoise.errors import ConfigError, DataError, nearest, unknown
@@ -43,6 +44,8 @@ def load(data: config.Data) -> Splits:
     splits = source.load(data, **_options(source, data.options))
     if data.class_order == "text" and (classes := as_text(splits.train.classes)):
         splits = Splits(*(part.in_order(classes) for part in splits))
+    if data.fold is not None:
+        splits = _fold(splits, *data.fold_of, data.split_seed)
     _check(splits, source.name)
     if data.held_out:
         if data.held_out >= len(splits.train):
@@ -55,6 +58,18 @@ def load(data: config.Data) -> Splits:
             splits = splits._replace(train=concatenate(splits.train, unlabeled))
     _read_alike(splits, data)
     return splits
+
+
+def _fold(splits: Splits, number: int, count: int, seed: int) -> Splits:
+    """A fold of what is there to train on; a val part that the data bring is left alone, and said."""
+    train, val = splits
+    if train.drawn and train.split_from is not None:
+        parts = fold(train.split_from, number, count, seed)
+    else:
+        parts = fold(train, number, count, seed)
+        parts.train.notes.append(f"data.fold divides the training images; not used: {val.origin or 'val'}")
+    parts.train.called, parts.val.called, parts.train.unused = train.called, val.called, train.unused
+    return parts
 
 
 def _unlabeled(path: Path) -> Sequence[ImageSet]:
@@ -141,6 +156,8 @@ def _find(data: config.Data) -> Source:
         )
     if data.source == AUTO and str(data.path) in without_path and not data.path.exists():
         raise DataError(f"Folder {data.path} does not exist. For the embedded data set set data.source: {data.path}.")
+    if (path := expanded(data.path)).is_file():
+        return _of_file(path, data.source)
     path = _folder(data.path, "data.path")
     if data.source != AUTO:
         return sources[data.source]
@@ -150,11 +167,26 @@ def _find(data: config.Data) -> Source:
     return kinds[0] if kinds else sources[_FALLBACK]
 
 
+def _of_file(path: Path, wanted: str) -> Source:
+    """The source of data.path where that is a file: a table, in place of a folder."""
+    able = {name: source for name, source in SOURCES.entries().items() if source.files is not None}
+    for name, source in sorted(able.items()):
+        if name == wanted or (wanted == AUTO and source.files is not None and source.files(path)):
+            return source
+    if wanted != AUTO:
+        raise DataError(f"data.path must be a folder for source '{wanted}', and {path} is a file.")
+    raise DataError(
+        f"data.path must be a folder, or a table of labels (.csv, .tsv, .jsonl, .parquet), and {path} is another file."
+    )
+
+
 def _folder(path: Path, key: str) -> Path:
     path = expanded(path)
     if not path.exists():
-        siblings = [entry.name for entry in path.parent.iterdir() if entry.is_dir()] if path.parent.is_dir() else []
-        raise DataError(f"Folder {path} ({key}) does not exist.{nearest(path.name, siblings)}")
+        siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise DataError(
+            f"{'Table' if is_table(path) else 'Folder'} {path} ({key}) does not exist.{nearest(path.name, siblings)}"
+        )
     if not path.is_dir():
         raise DataError(f"{key} must be a folder, and {path} is a file.")
     return path

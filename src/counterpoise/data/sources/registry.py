@@ -22,6 +22,7 @@ class Source:
         load: function (data: config.Data, *, option=default, ...) -> Splits; its keywords are the `data.options`.
         recognizes: whether an existing folder is of this kind; None where one cannot tell.
         needs_path: whether `data.path` must name an existing folder.
+        files: whether a file, where `data.path` is one, is of this kind by its name; None where folders are read.
         addresses: whether `data.path` may be an address, such as s3://bucket/pack.
         check: function of the arguments of `load` that yields every problem of the data, where a source can say more
             than the error of `load`, which is the first of them.
@@ -34,6 +35,7 @@ class Source:
     needs_path: bool
     check: Callable[..., Iterable[Problem]] | None = None
     addresses: bool = False
+    files: Callable[[Path], bool] | None = None
 
 
 SOURCES: Registry[Source] = Registry("Source", "counterpoise.data.sources", "counterpoise.sources")
@@ -47,11 +49,12 @@ def register(
     needs_path: bool = True,
     check: Callable[..., Iterable[Problem]] | None = None,
     addresses: bool = False,
+    files: Callable[[Path], bool] | None = None,
 ) -> Callable[[Load], Load]:
     """Decorator that makes a function a source of data; the arguments are those of `Source`."""
 
     def keep(function: Load) -> Load:
-        source = Source(name, summary, function, recognizes, needs_path, check, addresses)
+        source = Source(name, summary, function, recognizes, needs_path, check, addresses, files)
         SOURCES.add(name, source, function.__module__)
         return function
 

@@ -1,0 +1,307 @@
+"""A table of labels: a row a picture, a column of paths, one of labels, and perhaps one of parts and one of groups."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from counterpoise import config
+from counterpoise.data.problems import SHOWN, Problem, fault, raise_first, warning
+from counterpoise.data.sources import table_columns, table_files
+from counterpoise.data.sources.base import UNLABELED, Splits
+from counterpoise.data.sources.division import name_parts, split_by_fraction
+from counterpoise.data.sources.files import FileSet
+from counterpoise.data.sources.registry import register
+from counterpoise.data.sources.table_labels import one_a_picture
+from counterpoise.data.split_names import Halves
+from counterpoise.data.split_names import find as find_halves
+from counterpoise.data.table_file import Table, is_table, listed, read_table
+from counterpoise.errors import DataError
+from counterpoise.system.files import expanded
+
+
+@dataclass
+class _Asked:
+    """The options of the source, see `load`."""
+
+    image: str | None = None
+    label: str | None = None
+    split: str | None = None
+    group: str | None = None
+    root: Path | None = None
+    suffix: str = ""
+    classes: Path | None = None
+    labeled: bool = True
+    train_split: str | None = None
+    val_split: str | None = None
+    without_label: Literal["keep", "skip"] = "keep"
+    shared: bool = False
+    columns: list[str] | None = None
+    encoding: str = "utf-8"
+
+
+class _Survey:
+    """What a table holds, and what is wrong with it; errors are in the way of parts.
+
+    Attributes:
+        parts: the pictures to train on, and those to evaluate on where a column says which.
+        rows: of the table, those that are used, in the order of their paths.
+    """
+
+    def __init__(self, data: config.Data, asked: _Asked) -> None:
+        assert data.path is not None  # the registry has seen to it
+        self.data, self.asked = data, asked
+        self.problems: list[Problem] = []
+        self.notes: list[str] = []
+        self.parts: list[FileSet] = []
+        self.halves = Halves("", None, "", ())
+        self.table = _read(expanded(data.path), asked)
+        labels = [] if not asked.labeled else None if asked.label is None else [asked.label]
+        self.columns = table_columns.choose(self.table, asked.image, labels, asked.split, asked.group, asked.suffix)
+        self.labels = self.table.text(self.columns.labels[0]) if self.columns.labels else [""] * self.table.rows
+        names = self.table.text(self.columns.image)
+        self.files = table_files.find(self.table.path, names, asked.root, asked.suffix)
+        self.part_of = self._parts()
+        self.rows = self._there(names)
+        if self.rows:
+            self._use()
+        else:
+            self.problems.append(fault(f"No row of {self.table.path} is of use."))
+
+    def _parts(self) -> list[int]:
+        """Of each row 0 where it is trained on, 1 where it is evaluated on, -1 where neither."""
+        column = self.columns.split
+        if column is None:
+            for option, name in (("train_split", self.asked.train_split), ("val_split", self.asked.val_split)):
+                if name is not None:
+                    raise DataError(
+                        f"data.options.{option} names a part, and no column of {self.table.path} has parts: "
+                        f"--data.options.split NAME. It has: {listed(self.table.names)}."
+                    )
+            return [0] * self.table.rows
+        words = self.table.text(column)
+        where = f"Column '{column}' of {self.table.path}"
+        halves = find_halves(set(words) - {""}, where, self.asked.train_split, self.asked.val_split)
+        if halves is None:
+            raise DataError(
+                f"{where} has no part 'train', only {listed(sorted(set(words) - {''}))}: name one, "
+                "--data.options.train_split NAME."
+            )
+        self.halves = halves
+        if nowhere := words.count(""):
+            self.notes.append(f"{nowhere:,} rows without a part in column '{column}' are not used")
+        numbers = {name: number for number, name in enumerate(halves.names)}
+        return [numbers.get(word, -1) for word in words]
+
+    def _there(self, names: Sequence[str]) -> list[int]:
+        """The rows of the parts that are used whose picture is there, once each."""
+        paths = self.files.paths
+        used = [row for row, part in enumerate(self.part_of) if part >= 0]
+        if empty := [row for row in used if not paths[row]]:
+            which = ", ".join(str(row + 1) for row in empty[:SHOWN])
+            what = f"{len(empty):,} rows name no picture in column '{self.columns.image}', such as row {which}."
+            self.problems.append(fault(what, "Take them out of the table."))
+        if self.asked.without_label == "skip" and self.columns.labels:
+            used = self._labeled(used)
+        missing = {*self.files.missing()} & {*used}
+        if missing:
+            where = f"{self.table.path}"
+            self.problems.append(
+                table_files.of_missing(self.files, sorted(missing), names, self.data.on_corrupt, where)
+            )
+        return self._once(sorted((row for row in used if paths[row] and row not in missing), key=paths.__getitem__))
+
+    def _labeled(self, used: Sequence[int]) -> list[int]:
+        kept = [row for row in used if self.labels[row]]
+        if len(kept) < len(used):
+            self.notes.append(f"{len(used) - len(kept):,} rows without a label are left out")
+        return kept
+
+    def _once(self, rows: Sequence[int]) -> list[int]:
+        """Rows in the order of paths without those that say the same again; a fault where they say something else."""
+        kept: list[int] = []
+        again = 0
+        torn: list[str] = []
+        between: list[str] = []
+        paths, parts, labels = self.files.paths, self.part_of, self.labels
+        for row in rows:
+            if kept and paths[kept[-1]] == paths[row]:
+                last = kept[-1]
+                if parts[last] != parts[row]:
+                    between.append(paths[row])
+                elif labels[last] != labels[row]:
+                    torn.append(paths[row])
+                else:
+                    again += 1
+                    continue
+            kept.append(row)
+        if torn:
+            what = f"{len(torn):,} pictures are in several rows with different labels, such as {torn[0]}."
+            self.problems.append(fault(what, "A picture has one label here: leave one row for each.", torn))
+        if between:
+            self._shared("pictures", between)
+        if again:
+            self.notes.append(f"{again:,} rows that name a picture a second time, with the same label, are left out")
+        return kept
+
+    def _shared(self, what: str, names: Sequence[str]) -> None:
+        """Things that are on both sides of the user's own division."""
+        both = f"{self.halves.train} and {self.halves.val}"
+        said = f"{len(names):,} {what} are in both {both} of {self.table.path}, such as '{names[0]}'."
+        worse = "Scores are better than they should be"
+        if self.asked.shared:
+            self.problems.append(warning(said, f"{worse}.", names))
+        else:
+            way_out = f"{worse}: mend column '{self.columns.split}', or accept it, --data.options.shared true."
+            self.problems.append(fault(said, way_out, names))
+
+    def _use(self) -> None:
+        """Make the parts of the rows that are used."""
+        labels, classes = self._read_labels()
+        groups = self._groups()
+        paths = [self.files.paths[row] for row in self.rows]
+        part_of = torch.tensor([self.part_of[row] for row in self.rows])
+        for number, name in enumerate(self.halves.names):
+            where = torch.nonzero(part_of == number).flatten()
+            part = FileSet(self.files.root, [paths[index] for index in where.tolist()], labels[where], classes)
+            part.groups = None if groups is None else groups[where]
+            part.origin = f"{name} of {self.table.path}" if name else str(self.table.path)
+            self.parts.append(part)
+        if len(self.parts) == 2:
+            self._look_at_val()
+        self.notes = [*self.columns.said, *self.table.notes, *self.files.said, *self.notes]
+
+    def _read_labels(self) -> tuple[Tensor, tuple[str, ...]]:
+        if not self.columns.labels:
+            return torch.full((len(self.rows),), UNLABELED), ()
+        texts, trains = [self.labels[row] for row in self.rows], [self.part_of[row] == 0 for row in self.rows]
+        try:
+            found = one_a_picture(texts, trains, self.columns.labels[0], self.asked.classes)
+        except DataError as error:
+            self.problems.append(fault(str(error)))
+            return torch.full((len(self.rows),), UNLABELED), ()
+        self.notes += found.said
+        if unknown := int((found.labels[torch.tensor(trains)] == UNLABELED).sum()):
+            self.notes.append(f"{unknown:,} training pictures have no label (empty or NaN): the teacher's word alone")
+        return found.labels, found.classes
+
+    def _groups(self) -> Tensor | None:
+        """int64, the group of each row that is used; a row without one is a group of its own."""
+        column = self.columns.group
+        if column is None:
+            return None
+        text = self.table.text(column)
+        names = [text[row] for row in self.rows]
+        numbers = {name: number for number, name in enumerate(sorted({*names} - {""}))}
+        if single := names.count(""):
+            self.notes.append(f"{single:,} rows without a group in column '{column}' are groups of their own")
+        self.notes.append(f"groups: column '{column}', {len(numbers):,} of them, each on one side alone")
+        found = torch.tensor([numbers.get(name, -1) for name in names])
+        alone = found < 0
+        found[alone] = len(numbers) + torch.arange(int(alone.sum()))
+        if len(self.halves.names) == 2:
+            sides: list[set[str]] = [set(), set()]
+            for row, name in zip(self.rows, names, strict=True):
+                sides[self.part_of[row]].add(name)
+            if both := sorted(sides[0] & sides[1] - {""}):
+                self._shared(f"groups of column '{column}'", both)
+        return found
+
+    def _look_at_val(self) -> None:
+        val = self.parts[1]
+        if not len(val) or not val.classes:
+            return
+        if unknown := val.unlabeled:
+            self.problems.append(
+                fault(
+                    f"{unknown:,} of {len(val):,} pictures of {val.origin} have no label, and evaluation needs them.",
+                    "Leave rows without a label out: --data.options.without_label skip.",
+                    [val.name(index) for index in torch.nonzero(val.labels < 0).flatten().tolist()[:SHOWN]],
+                )
+            )
+
+
+def _read(path: Path, asked: _Asked) -> Table:
+    if path.is_dir():
+        tables = sorted(entry.name for entry in path.iterdir() if is_table(entry))
+        there = f"; it has {listed(tables)}" if tables else ""
+        file = path / (tables or ["labels.csv"])[0]
+        raise DataError(f"Source 'table' takes the table itself, --data {file}, and {path} is a folder{there}.")
+    return read_table(path, asked.columns, asked.encoding)
+
+
+def _check(
+    data: config.Data,
+    **options: object,
+) -> Iterable[Problem]:
+    return _Survey(data, _Asked(**options)).problems  # type: ignore[arg-type]
+
+
+@register(
+    "table",
+    summary="a table with a column of pictures and one of labels: .csv, .tsv, .jsonl, .parquet (extra: hf)",
+    files=is_table,
+    check=_check,
+)
+def load(
+    data: config.Data,
+    *,
+    image: str | None = None,
+    label: str | None = None,
+    split: str | None = None,
+    group: str | None = None,
+    root: Path | None = None,
+    suffix: str = "",
+    classes: Path | None = None,
+    labeled: bool = True,
+    train_split: str | None = None,
+    val_split: str | None = None,
+    without_label: Literal["keep", "skip"] = "keep",
+    shared: bool = False,
+    columns: list[str] | None = None,
+    encoding: str = "utf-8",
+) -> Splits:
+    """Pictures that a table names, with the label that it gives each; rows may lie in any order.
+
+    Divided by the column `split`, or else by `data.val_fraction`.
+
+    Args:
+        image, label: columns of paths and of labels; default: the only one that each can be.
+        split: column that says which part a row is of; default: the only one that holds such words as train and val.
+        group: column of what belongs together, such as patient: none of it is on both sides of a division.
+        root: folder that paths are relative to; default: that of the table.
+        suffix: what names of pictures lack at their end, such as .jpg.
+        classes: file with a name a line, in the order of the classes; default: the labels, in natural order.
+        labeled: false leaves labels alone, for distill.
+        train_split, val_split: parts to train and to evaluate on, as the column calls them.
+        without_label: keep has rows without a label teach by the teacher's word alone; skip leaves them out.
+        shared: let pictures and groups be on both sides of a division by `split`.
+        columns: names of the columns, of a table without them.
+        encoding: of .csv and .tsv.
+    """
+    survey = _Survey(
+        data,
+        _Asked(
+            image, label, split, group, root, suffix, classes, labeled, train_split, val_split, without_label, shared,
+            columns, encoding,
+        ),
+    )  # fmt: skip
+    raise_first(survey.problems)
+    parts = survey.parts
+    parts[0].notes = [*survey.notes, *(problem.sentence for problem in survey.problems)]
+    if len(parts) == 1:
+        splits = split_by_fraction(parts[0], data.val_fraction, data.split_seed)
+    else:
+        splits = Splits(parts[0], parts[1])
+        if survey.halves.why:
+            parts[1].origin += f" ({survey.halves.why})"
+    if survey.columns.split is not None:
+        name_parts(splits, survey.halves)
+        if survey.halves.unused:
+            splits.train.notes.append(f"not used: {listed(survey.halves.unused)} of {survey.table.path}")
+    return splits

@@ -1,0 +1,118 @@
+"""Which column of a table is what: as it was said, or as there is one reading alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from counterpoise.data.split_names import TRAIN, is_split_name
+from counterpoise.data.table_file import Table, listed
+from counterpoise.data.walking import is_image
+from counterpoise.errors import DataError
+
+_LABEL_NAMES = ("label", "labels", "class", "class_name", "classname", "category", "target", "y")
+_GROUP_NAMES = ("patient", "subject", "person", "site", "hospital", "video", "scene", "group", "case", "study")
+
+
+@dataclass
+class Columns:
+    """Names of columns.
+
+    Attributes:
+        labels: one or several; none where nothing is labeled.
+        said: which were taken that nobody had named, and what else is to be known.
+    """
+
+    image: str
+    labels: tuple[str, ...] = ()
+    split: str | None = None
+    group: str | None = None
+    said: list[str] = field(default_factory=list)
+
+
+def choose(
+    table: Table, image: str | None, labels: Sequence[str] | None, split: str | None, group: str | None, suffix: str
+) -> Columns:
+    """The columns of a table. labels: none where that is wanted; None where it was not said.
+
+    Raises ConfigError for a column that is not there, DataError where several may be meant.
+    """
+    for option, name in (("image", image), ("split", split), ("group", group)):
+        if name is not None:
+            table.require(name, f"data.options.{option}")
+    for name in labels or ():
+        table.require(name, "data.options.label")
+    given = {*filter(None, (image, split, group)), *(labels or ())}
+    found = Columns(image or _image(table, given, suffix), tuple(labels or ()), split, group)
+    if image is None:
+        found.said.append(f"pictures: column '{found.image}'")
+    if split is None:
+        found.split = _split(table, given | {found.image})
+        if found.split is not None:
+            found.said.append(f"parts: column '{found.split}'")
+    taken = given | {found.image} | ({found.split} if found.split else set())
+    if labels is None:
+        found.labels = _labels(table, [name for name in table.names if name and name not in taken])
+        what = f"labels: column '{found.labels[0]}'" if found.labels else "no column beside that of pictures: no labels"
+        found.said.append(what)
+    if group is None:
+        found.said += _unused_groups(table, taken | set(found.labels))
+    return found
+
+
+def _image(table: Table, given: set[str], suffix: str) -> str:
+    """The one column whose values are names of image files."""
+    others = [name for name in table.names if name and name not in given]
+    fitting = [name for name in others if (values := table.first(name)) and all(map(is_image, values))]
+    if len(fitting) == 1:
+        return fitting[0]
+    several = f"columns {listed(fitting)} all hold names of image files" if fitting else "no column holds such names"
+    ending = " Names without their ending: --data.options.suffix .jpg, too." if not (fitting or suffix) else ""
+    raise DataError(
+        f"Which column of {table.path} has the pictures is not clear: {several}. It has: {listed(table.names)}. Say "
+        f"which: --data.options.image NAME.{ending}"
+    )
+
+
+def _split(table: Table, taken: set[str]) -> str | None:
+    """The one column that holds names of splits alone, train among them."""
+    found = []
+    for name in table.names:
+        if name and name not in taken and (values := table.first(name)) and all(map(is_split_name, values)):
+            words = {value.casefold() for value in table.text(name)} - {""}
+            if len(words) > 1 and all(map(is_split_name, words)) and words & {*TRAIN}:
+                found.append(name)
+    if len(found) > 1:
+        raise DataError(
+            f"Columns {listed(found)} of {table.path} all hold names of parts such as train: say which is meant, "
+            "--data.options.split NAME."
+        )
+    return found[0] if found else None
+
+
+def _labels(table: Table, others: Sequence[str]) -> tuple[str, ...]:
+    """The one column that can be meant; none where no column is left."""
+    usual = [name for name in others if name.casefold() in _LABEL_NAMES]
+    likely = usual or list(others)
+    if len(likely) == 1:
+        return (likely[0],)
+    if not likely:
+        return ()
+    raise DataError(
+        f"Which column of {table.path} has the labels is not clear: {listed(likely)}. Say which: --data.options.label "
+        "NAME; or leave labels alone, for distill: --data.options.labeled false."
+    )
+
+
+def _unused_groups(table: Table, taken: set[str]) -> list[str]:
+    """A word where pictures seem to belong together and nobody said so."""
+    for name in table.names:
+        words = name.casefold().replace("-", "_").split("_")
+        if name and name not in taken and any(word in _GROUP_NAMES for word in words):
+            values = table.first(name)
+            if values and len(set(values)) < len(values):
+                return [
+                    f"column '{name}' is not used: where its pictures belong together and must not be on both sides, "
+                    f"--data.options.group {name}"
+                ]
+    return []

@@ -1,0 +1,288 @@
+"""Tables of labels, as people keep them and as they get them wrong."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import counterpoise
+from counterpoise import config
+from counterpoise.data import sources
+from counterpoise.errors import ConfigError, DataError
+
+Row = Sequence[Any]
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def rows(image_folder: Path) -> list[list[str]]:
+    """A row a picture: path below `image_folder`, its class, its part, and a patient for every two pictures."""
+    found = []
+    for file in sorted(image_folder.glob("*/*/*.*")):
+        half, shape, name = file.relative_to(image_folder).parts
+        found.append([f"{half}/{shape}/{name}", shape, half, f"{half}-{shape}-{int(name[:2]) // 2}"])
+    return found
+
+
+@pytest.fixture
+def write(image_folder: Path) -> Callable[..., Path]:
+    """Rows as image_folder/NAME, a CSV."""
+
+    def put(rows: Sequence[Row], names: str = "file,label,split,patient", name: str = "labels.csv") -> Path:
+        path = image_folder / name
+        with path.open("w", newline="") as file:
+            csv.writer(file).writerows([names.split(",")[: len(rows[0])], *rows])
+        return path
+
+    return put
+
+
+def load(path: Path, **values: Any) -> sources.Splits:
+    fields = {key: values.pop(key) for key in [*values] if key in config.Data.model_fields}
+    return sources.load(config.Data(path=path, options=values, **fields))
+
+
+def names(images: sources.ImageSet) -> list[str]:
+    return [images.name(index) for index in range(len(images))]
+
+
+def test_a_table_of_a_folder_is_the_folder(image_folder: Path, rows: list[Row], write: Callable[..., Path]) -> None:
+    """The same pictures in the same order, whatever that of the rows: runs on both end in the same bits."""
+    folder = load(image_folder)
+    for part, other in zip(load(write(rows[::-1])), folder, strict=True):
+        assert part.classes == other.classes == ("circle", "square", "stripes")
+        assert torch.equal(part.labels, other.labels)
+        assert [Path(name).name for name in names(part)] == [Path(name).name for name in names(other)]
+        assert torch.equal(part.read(3), other.read(3))
+    notes = load(write(rows)).train.notes
+    assert notes[:3] == ["pictures: column 'file'", "parts: column 'split'", "labels: column 'label'"]
+    assert "column 'patient' is not used" in notes[3]
+
+
+def test_train_on_a_table_ends_as_on_the_folder(
+    image_folder: Path, rows: list[Row], write: Callable[..., Path], tmp_path: Path
+) -> None:
+    run = {
+        "student": {"model": "digits/cnn_4_8", "input_size": 8},
+        "train": {"epochs": 1, "batch_size": 12, "precision": "fp32", "device": "cpu"},
+        "objective": {"cross_entropy": {"weight": 1.0}},
+    }
+    table = write(rows)
+    for name, path in (("folder", image_folder), ("table", table)):
+        counterpoise.train({**run, "data": {"path": str(path)}, "out": tmp_path / name})
+    first, second = (counterpoise.load_student(tmp_path / name).state_dict() for name in ("folder", "table"))
+    assert all(torch.equal(value, second[key]) for key, value in first.items())
+    assert counterpoise.evaluate(tmp_path / "table", data=table)["images"] == 12
+    said = counterpoise.check(table)
+    assert (said["source"], said["errors"]) == ("table", 0)
+    counterpoise.pack(table, out=tmp_path / "pack")
+    packed = load(tmp_path / "pack")
+    assert packed.train.fingerprint() == load(table).train.fingerprint()
+
+
+def test_paths_may_be_written_in_many_ways(
+    image_folder: Path, rows: list[list[str]], write: Callable[..., Path], tmp_path: Path
+) -> None:
+    (tmp_path / "empty").mkdir()
+    expected = load(write(rows)).train.fingerprint()
+    changes: list[tuple[Callable[[str], str], dict[str, Any]]] = [
+        (lambda path: path.replace("/", "\\"), {}),
+        (lambda path: f"./{path}", {}),
+        (lambda path: str(image_folder.absolute() / path), {}),
+        (lambda path: str(image_folder.absolute() / path), {"root": tmp_path / "empty"}),
+    ]
+    for change, options in changes:
+        path = write([[change(file), *rest] for file, *rest in rows])
+        assert load(path, **options).train.fingerprint() == expected
+    moved = shutil.move(write(rows), tmp_path / "elsewhere.csv")
+    assert load(moved, root=image_folder).train.fingerprint() == expected
+    stems = write([[file.rpartition(".")[0], *rest] for file, *rest in rows if file.endswith("png")])
+    with pytest.raises(DataError, match=r"no column holds such names.*--data.options.suffix .jpg"):
+        load(stems)
+    with pytest.raises(DataError, match=r"With an ending they are: --data.options.suffix .png"):
+        load(stems, image="file")
+    assert len(load(stems, image="file", suffix=".png").train) == 12
+
+
+def test_labels_that_are_numbers_are_in_natural_order(rows: list[list[str]], write: Callable[..., Path]) -> None:
+    numbers = {"circle": "10", "square": "2", "stripes": "1"}
+    assert load(write([[row[0], numbers[row[1]], row[2]] for row in rows])).train.classes == ("1", "2", "10")
+    floats = write([[row[0], f"{numbers[row[1]]}.0", row[2]] for row in rows])
+    assert load(floats).train.classes == ("1", "2", "10")
+
+
+def test_a_classes_file_names_and_orders(rows: list[list[str]], write: Callable[..., Path], tmp_path: Path) -> None:
+    file = tmp_path / "classes.txt"
+    file.write_text("stripes\nsquare\ncircle\nrest\n")
+    by_name = load(write(rows), classes=file).train
+    assert by_name.classes == ("stripes", "square", "circle", "rest")
+    numbers = {"circle": "2", "square": "1", "stripes": "0"}
+    numbered = write([[row[0], numbers[row[1]], row[2]] for row in rows])
+    by_number = load(numbered, classes=file).train
+    assert torch.equal(by_number.labels, by_name.labels)
+    assert any("holds numbers: 0 is 'stripes'" in note for note in by_number.notes)
+    file.write_text("stripes\nsquare\n")
+    with pytest.raises(DataError, match=r"'circle' of column 'label' is not among the 2 classes"):
+        load(write(rows), classes=file)
+    with pytest.raises(DataError, match=r"holds 2, and .* names 2 classes: expected 0 to 1"):
+        load(write([[row[0], numbers[row[1]], row[2]] for row in rows]), classes=file)
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "said"),
+    [
+        (
+            {"label": "lable"},
+            ConfigError,
+            "no column 'lable'. Did you mean 'label'? It has: file, label, split, patient",
+        ),
+        ({"group": "site"}, ConfigError, "data.options.group: "),
+        ({"label": "file2"}, ConfigError, "has no column 'file2'"),
+        ({"val_split": "exam"}, DataError, "has no split 'exam'"),
+        ({"fold": "6/5"}, Exception, "1/5 to 5/5 of five, got '6/5'"),
+        ({"fold": "second"}, Exception, "got 'second'"),
+        ({"source": "image_folder"}, DataError, "must be a folder for source 'image_folder'"),
+        ({"label": "patient"}, DataError, "Class 'val-circle-0' of column 'patient' is unknown to the training"),
+    ],
+)
+def test_what_is_asked_for_and_not_there_is_said(
+    rows: list[Row], write: Callable[..., Path], options: dict[str, Any], kind: type[Exception], said: str
+) -> None:
+    path = write(rows)
+    with pytest.raises(kind) as error:
+        load(path, **options)
+    assert said in str(error.value)
+
+
+def test_a_column_is_guessed_where_one_is_possible(rows: list[list[str]], write: Callable[..., Path]) -> None:
+    two = write([[*row[:2], row[1].upper(), "x"] for row in rows], "file,shape,kind,note")
+    with pytest.raises(DataError, match=r"labels is not clear: shape, kind, note. Say which"):
+        load(two)
+    assert load(two, label="kind").train.classes == ("CIRCLE", "SQUARE", "STRIPES")
+    pictures = write([[row[0], row[0], row[1]] for row in rows], "file,thumb.jpg,shape")
+    with pytest.raises(DataError, match=r"no names of columns but a picture"):
+        load(pictures)
+    pictures = write([[row[0], row[0], row[1]] for row in rows], "file,thumb,shape")
+    with pytest.raises(DataError, match="columns file, thumb all hold names of image files"):
+        load(pictures)
+    assert load(pictures, image="file", label="shape").train.classes == ("circle", "square", "stripes")
+    alone = load(write([row[:1] for row in rows], "file")).train
+    assert (alone.classes, alone.unlabeled) == ((), len(alone))
+    assert load(two, labeled=False).train.classes == ()
+    every = write([[row[0], row[0]] for row in rows], "file,id")
+    with pytest.raises(DataError, match="another value for each of the 36 labeled pictures"):
+        load(every, image="file", label="id")
+
+
+def test_a_file_that_is_no_table_is_said(image_folder: Path, rows: list[Row], write: Callable[..., Path]) -> None:
+    table = write(rows)
+    (image_folder / "notes.md").write_text("x")
+    with pytest.raises(DataError, match="a table of labels"):
+        load(image_folder / "notes.md")
+    with pytest.raises(DataError, match=r"takes the table itself.*it has labels.csv"):
+        load(image_folder, source="table")
+    with pytest.raises(DataError, match=r"Table .*labels2.csv .* does not exist. Did you mean 'labels.csv'"):
+        load(table.with_name("labels2.csv"))
+
+
+def test_rows_without_a_label_teach_by_the_teacher_alone(rows: list[list[str]], write: Callable[..., Path]) -> None:
+    some = [[row[0], "" if number % 9 == 0 else row[1], row[2]] for number, row in enumerate(rows)]
+    path = write(some)
+    with pytest.raises(DataError, match=r"1 of 12 pictures of val .* have no label.*without_label skip"):
+        load(path)
+    train, val = load(path, without_label="skip")
+    assert (len(train), len(val), train.unlabeled) == (21, 11, 0)
+    train, val = load(write([row[:2] for row in some]))  # what we hold out ourselves has labels
+    assert (train.unlabeled, val.unlabeled) == (4, 0)
+    assert any("4 training pictures have no label" in note for note in train.notes)
+    train, val = load(write([[row[0], "nan" if row[1] == "circle" else row[1]] for row in rows]), fold="1/3")
+    assert (train.unlabeled, val.unlabeled) == (12, 0)
+
+
+def test_missing_pictures_are_counted_and_named(
+    image_folder: Path, rows: list[list[str]], write: Callable[..., Path]
+) -> None:
+    (image_folder / rows[0][0]).unlink()
+    path = write([*rows, ["train/circle/no.jpg", "circle", "train", "x"], ["", "circle", "train", "x"]])
+    checked = counterpoise.check(path)
+    assert [problem["count"] for problem in checked["problems"] if problem["severity"] == "error"] == [0, 2]
+    assert str(image_folder / rows[0][0]) in checked["problems"][1]["where"]
+    with pytest.raises(DataError, match=r"1 rows name no picture in column 'file', such as row 38"):
+        load(path)
+    path = write(rows)
+    with pytest.raises(DataError, match=r"1 of 36 pictures .* are not there"):
+        load(path)
+    train = load(path, on_corrupt="skip").train
+    assert len(train) == 23
+    assert any("They are left out" in note for note in train.notes)
+    lost = write([[f"elsewhere/{row[0]}", *row[1:]] for row in rows])
+    with pytest.raises(DataError, match=r"36 of 36 .* another folder: --data.options.root"):
+        load(lost)
+    with pytest.raises(DataError, match="paths of another machine"):
+        load(write([[f"C:\\data\\{row[0]}", *row[1:]] for row in rows]))
+    with pytest.raises(DataError, match="nothing is fetched"):
+        load(write([[f"https://host/{row[0]}", *row[1:]] for row in rows]))
+
+
+def test_a_picture_in_several_rows(rows: list[list[str]], write: Callable[..., Path]) -> None:
+    train = load(write([*rows, rows[0]])).train
+    assert len(train) == 24
+    assert any("1 rows that name a picture a second time" in note for note in train.notes)
+    with pytest.raises(DataError, match="1 pictures are in several rows with different labels"):
+        load(write([*rows, [rows[0][0], "square", "train", "x"]]))
+    both = write([*rows, [rows[0][0], rows[0][1], "val", "x"]])
+    with pytest.raises(DataError, match="1 pictures are in both train and val"):
+        load(both)
+    assert len(load(both, shared=True).val) == 13
+
+
+def test_a_group_is_on_one_side(rows: list[list[str]], write: Callable[..., Path]) -> None:
+    path = write(rows)
+    assert load(path, group="patient").train.groups is not None
+    torn = write([*rows[:-1], [*rows[-1][:3], rows[0][3]]])
+    with pytest.raises(DataError, match=r"1 groups of column 'patient' are in both train and val.*'train-circle-0'"):
+        load(torn, group="patient")
+    notes = load(torn, group="patient", shared=True).train.notes
+    assert any("1 groups of column 'patient' are in both" in note for note in notes)
+
+
+@pytest.mark.parametrize("values", [{"val_fraction": 0.3}, {"fold": "2/3"}, {"held_out": 8}])
+def test_what_we_divide_keeps_groups_whole(
+    rows: list[list[str]], write: Callable[..., Path], values: dict[str, Any]
+) -> None:
+    path = write([[row[0], row[1], row[3]] for row in rows], "file,label,patient")
+    train, val = load(path, group="patient", **values)
+    assert train.groups is not None
+    assert val.groups is not None
+    assert not set(train.groups.tolist()) & set(val.groups.tolist())
+    assert "groups kept whole" in val.origin
+    assert val.per_class() is not None
+    assert min(val.per_class() or [0]) > 0
+    again = load(path, group="patient", **values).val
+    assert names(again) == names(val)
+    assert names(load(path, group="patient", split_seed=1, **values).val) != names(val)
+
+
+def test_rows_in_any_order_are_one_data_set(rows: list[list[str]], write: Callable[..., Path]) -> None:
+    fold = load(write(rows), group="patient", fold="1/4", train_split="train")
+    again = load(write(rows[::-1]), group="patient", fold="1/4", train_split="train")
+    assert [part.fingerprint() for part in fold] == [part.fingerprint() for part in again]
+    assert any("data.fold divides the training images; not used: val of" in note for note in fold.train.notes)
+
+
+def test_commands_take_a_table(image_folder: Path, rows: list[Row], write: Callable[..., Path], run: Run) -> None:
+    code, out, _ = run("check", write(rows))
+    assert code == 0
+    assert "24 images, 8 a class; train of" in out
+    code, _, error = run("check", write(rows), "--data.options.label", "nothing")
+    assert (code, "has no column 'nothing'" in error) == (2, True)
+    code, _, error = run("train", "--data", image_folder, "--data.fold", "6/5", "--student.model", "cifar/resnet8x4")
+    assert code == 2
+    assert "data.fold" in error
+    assert "got '6/5'" in error
