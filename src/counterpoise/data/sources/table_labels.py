@@ -37,7 +37,8 @@ def one_a_picture(texts: Sequence[str], training: Sequence[bool], column: str, c
     if classes is None:
         names = ordered({text for text, trains in zip(texts, training, strict=True) if trains and text})
         _require_classes(texts, names, column)
-        numbers, said = {name: number for number, name in enumerate(names)}, []
+        numbers = {name: number for number, name in enumerate(names)}
+        said: list[str] = []
     else:
         names = read_classes(classes)
         numbers, said = _by_file(present, names, column, classes)
