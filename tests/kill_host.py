@@ -36,6 +36,7 @@ LIBRARIES = [
     ),
     *("torch.onnx._internal.exporter._torchlib.ops", "torch._functorch.aot_autograd", "torch.export._trace"),
     *("torchao.quantization", "torchvision.transforms.v2", "scipy.stats.qmc", "matplotlib.backends.backend_agg"),
+    *("torch.distributed.fsdp", "torch.distributed.device_mesh"),
 ]
 
 

@@ -55,6 +55,7 @@ def test_every_module_makes_numbers_or_tells_of_them() -> None:
         ("train.device", "cpu", True, True),
         ("student.checkpoint", "start.pt", True, False),
         ("teacher.store", "logits", True, False),
+        ("teacher.shard", True, True, True),
         ("train.epochs", 7, False, False),
         ("data.views.crop", "none", False, False),
         ("data.views.decode", "scaled", False, False),

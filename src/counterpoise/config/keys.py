@@ -52,6 +52,7 @@ KEYS: dict[str, Key] = {
     "teacher.store": Key(resume=True),
     "teacher.missing": Key(resume=True),
     "teacher.accept_chance": _FREE,
+    "teacher.shard": Key(resume=True, bits="rounding"),  # its weights do not lie channels last
     "student.checkpoint": Key(resume=True),  # where it starts from: a run that goes on has its own weights
     "student.weights": _PLACE,
     "train.precision": _BY_MACHINE,

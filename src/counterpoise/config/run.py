@@ -104,6 +104,11 @@ class Teacher(Model):
         description="folder or address of recorded logits (`counterpoise record`) to take instead of the network; "
         "{seed} in it stands for the run's seed",
     )
+    shard: bool = Field(
+        False,
+        description="several processes: each keeps a share of its weights, for a teacher that fits on no card; same "
+        "answers",
+    )
     outputs: Literal["auto", "logits", "probabilities"] = Field(
         "auto",
         description="what it answers; of probabilities the logarithm is taken; auto: logits, and probabilities are "

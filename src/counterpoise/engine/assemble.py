@@ -25,7 +25,7 @@ from counterpoise.models.classmap import map_teacher
 from counterpoise.models.network import VisionModel
 from counterpoise.objectives.composite import WeightedSum
 from counterpoise.outputs import Outputs
-from counterpoise.teachers import asking, identity, resident
+from counterpoise.teachers import asking, identity, resident, sharded
 from counterpoise.teachers.live import LiveTeacher, refusal_of_probabilities
 from counterpoise.teachers.store import Store
 from counterpoise.teachers.stored import LoaderTeacher
@@ -61,7 +61,7 @@ def assemble(
     splits, train, val = load_data(run, task, data)
     trackers.require(run)
     objective = task.objective(run, train)
-    models = build_models(run, task, splits, objective, processes.device, student, teacher)
+    models = build_models(run, task, splits, objective, processes, student, teacher)
     frozen = learning.freeze(models.student, run.student.freeze)
     networks = [network for network in (models.student, models.teacher) if network is not None]
     run = task.decide(run, train, networks)
@@ -149,17 +149,20 @@ def build_models(
     task: tasks.Task,
     splits: Splits,
     objective: WeightedSum,
-    device: torch.device,
+    processes: Processes,
     student: nn.Module | None,
     teacher: nn.Module | None,
 ) -> Models:
-    """The models of a run, on their device."""
+    """The models of a run, on their device; a teacher that is to be shared out is on none yet."""
+    device = processes.device
     if device.type == "cuda" and device.index is not None:
         torch.cuda.set_device(device)  # streams, graphs and Triton work on the current one
     distils = "teacher" in objective.needs
     if not distils and (run.teacher is not None or teacher is not None):
         raise ConfigError("There is a teacher, and no term of the objective listens to it: add one, or use train.")
     has_network = teacher is not None or has_weights(run)
+    if has_network and _shards(run):
+        sharded.require_several(processes.world, device)
     store = open_store(run, objective, has_network) if distils else None
     classes = splits.train.classes
     teacher_model = build_teacher(run, classes, teacher) if distils and (has_network or store is None) else None
@@ -187,6 +190,8 @@ def build_models(
                 f"{model.name} is a network for {model.task}, and the run is for {run.task} (set task: {model.task})."
             )
         model.memory_format = memory
+        if model is teacher_model and _shards(run):
+            continue  # stays where it was read, until it is shared out
         model.to(device)
         model.net.to(memory_format=memory)  # type: ignore[call-overload]
         if run.train.compile:
@@ -201,8 +206,13 @@ def open_teacher(
     live, found = None, {}
     if models.teacher is not None:
         half = run.teacher is not None and run.teacher.precision == "bf16"
-        live = LiveTeacher(models.teacher, loader.device, torch.bfloat16 if half else torch.float32)
-        found = identity.of(live.model, live.precision)
+        precision = torch.bfloat16 if half else torch.float32
+        found = identity.of(models.teacher, precision)
+        if _shards(run):
+            first = next(loader.views_of([torch.arange(1)], 0))
+            live = sharded.share_out(models.teacher, loader.device, precision, found, first)
+        else:
+            live = LiveTeacher(models.teacher, loader.device, precision)
     if models.store is None:
         return live, None, found
     store = models.store
@@ -280,6 +290,11 @@ def open_store(run: config.Run, objective: WeightedSum | None = None, has_networ
         raise ConfigError("teacher.missing: live needs the teacher itself: give teacher.checkpoint or pretrained.")
     # Stores by epochs hold the views of one seed, and a comparison has several.
     return Store.open(section.store.replace("{seed}", str(run.seed)))
+
+
+def _shards(run: config.Run) -> bool:
+    """Whether each process is to keep a share of the teacher alone."""
+    return run.teacher is not None and run.teacher.shard
 
 
 def has_weights(run: config.Run) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,7 +14,7 @@ from counterpoise.data import noticing, summary
 from counterpoise.data.epochs import Batch, InOrder
 from counterpoise.data.sources.base import UNLABELED, ImageSet
 from counterpoise.engine.chance import Tally
-from counterpoise.engine.processes import Processes
+from counterpoise.engine.processes import Processes, errors_explained
 from counterpoise.engine.progress import in_words, say
 from counterpoise.errors import DataError, ModelError
 from counterpoise.models.network import VisionModel
@@ -47,6 +48,7 @@ def answers(model: VisionModel, loader: Iterable[Batch], device: torch.device) -
         model.train(was_training)
 
 
+@errors_explained()
 def quick_score(
     model: VisionModel,
     loader: InOrder,
@@ -62,15 +64,16 @@ def quick_score(
     """
     score = task.score(model.num_classes)
     unlabeled = not bool((loader.images.labels != UNLABELED).any())
-    for batch, logits in answers(model, loader, processes.device):
-        if watch is not None:
-            watch(logits)
-        target = batch.target.to(processes.device)
-        if teacher is not None and unlabeled:
-            target = task.pseudo_target(task.alike(logits, teacher(batch.images).logits)[1])
-        score.update(logits, target)
-        if tally is not None:
-            tally.update(logits, target)
+    with model.together(), nullcontext() if teacher is None else teacher.model.together():
+        for batch, logits in answers(model, loader, processes.device):
+            if watch is not None:
+                watch(logits)
+            target = batch.target.to(processes.device)
+            if teacher is not None and unlabeled:
+                target = task.pseudo_target(task.alike(logits, teacher(batch.images).logits)[1])
+            score.update(logits, target)
+            if tally is not None:
+                tally.update(logits, target)
     score.state = processes.add(score.state.cpu())
     if tally is not None:
         tally.gather(processes)

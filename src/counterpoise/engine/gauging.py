@@ -7,7 +7,7 @@ from torch import Tensor
 
 from counterpoise.data.epochs import InOrder
 from counterpoise.engine.evaluator import answers
-from counterpoise.engine.processes import Processes
+from counterpoise.engine.processes import Processes, errors_explained
 from counterpoise.objectives.gauge import Gauge
 from counterpoise.tasks import Task
 from counterpoise.teachers.live import LiveTeacher
@@ -42,12 +42,14 @@ class EvaluationGauge:
         if self.fits:
             self.teacher.extend(logits.float().cpu())
 
+    @errors_explained()
     def ask(self, teacher: LiveTeacher, loader: InOrder) -> None:
         """Let the teacher answer all images, unless that is too much to keep."""
-        for _, logits in answers(teacher.model, loader, teacher.device):
-            self.remember(logits)
-            if not self.fits:
-                return
+        with teacher.model.together():
+            for _, logits in answers(teacher.model, loader, teacher.device):
+                self.remember(logits)
+                if not self.fits:
+                    return
 
     def compare(self, logits: Tensor) -> None:
         """The student's answer to the next images of this process."""

@@ -18,7 +18,7 @@ from counterpoise.engine.assemble import assemble, evaluation_loader, resolve_au
 from counterpoise.engine.evaluator import score_teacher
 from counterpoise.engine.inputs import RunLike
 from counterpoise.engine.options import Record
-from counterpoise.engine.processes import join
+from counterpoise.engine.processes import errors_explained, join
 from counterpoise.engine.progress import Display, say
 from counterpoise.errors import ConfigError, CounterpoiseError
 from counterpoise.teachers import asking, identity, store
@@ -122,12 +122,13 @@ def _require_same_teacher(out: Path, header: Header, teacher: LiveTeacher, loade
         asking.require_same(out, known, *found, teacher, loader)
 
 
+@errors_explained()
 def _fill(writer: StoreWriter, teacher: LiveTeacher, loader: Epochs, views: Views, show: bool) -> None:
     """Write the chunks that are missing: logits of a chunk's samples in its view."""
     missing = writer.missing()
     batch = CPU_BATCH if teacher.device.type == "cpu" else BATCH
     done = 0
-    with Display(sum(chunk.stop - chunk.start for chunk in missing), 0, show) as display:
+    with Display(sum(chunk.stop - chunk.start for chunk in missing), 0, show) as display, teacher.model.together():
         for number, chunk in enumerate(missing, 1):
             groups = torch.split(torch.arange(chunk.start, chunk.stop), batch)
             epoch, view = (0, chunk.slot) if views == "complete" else (chunk.slot, None)

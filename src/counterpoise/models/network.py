@@ -68,6 +68,7 @@ class VisionModel(nn.Module):
         resting: parts of `net` that are in eval mode while the rest of it trains: nothing of them learns.
         companions: modules whose state changes while `net` trains, by name: kept in checkpoints, not shipped.
         shipping: within it, `net` computes without what was hooked into it for training alone.
+        together: within it, processes that share `net` out between them call it as often as each likes.
     """
 
     mean: Tensor
@@ -126,6 +127,7 @@ class VisionModel(nn.Module):
         self.resting: list[nn.Module] = []
         self.companions: dict[str, nn.Module] = {}
         self.shipping: Callable[[], AbstractContextManager[None]] = nullcontext
+        self.together: Callable[[], AbstractContextManager[None]] = nullcontext
         self.normalization = {"mean": tuple(map(float, mean)), "std": tuple(map(float, std))}
         # float64 first, so that both forms below are the nearest float32 numbers
         mean64, std64 = (torch.tensor(values, dtype=torch.float64).view(1, 3, 1, 1) for values in (mean, std))

@@ -25,7 +25,7 @@ class LiveTeacher:
     """A frozen network in eval mode: never trained, never counted, never saved with the student.
 
     Args:
-        model: the network; moved to `device`.
+        model: the network; moved to `device`, or in shards there already.
         precision: dtype of autocast; float32 is none.
     """
 
