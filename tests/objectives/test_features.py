@@ -10,7 +10,7 @@ from counterpoise.config import Term
 from counterpoise.errors import ConfigError, ObjectiveError
 from counterpoise.objectives.base import entries
 from counterpoise.objectives.composite import WeightedSum
-from counterpoise.objectives.features import BatchNorm, as_map, pool_to_smaller
+from counterpoise.objectives.features import BatchNorm, as_map, laid_out, pool_to_smaller
 from counterpoise.outputs import Outputs
 
 NAMES = sorted(name for name, entry in entries().items() if "features" in entry.kind.needs)
@@ -44,7 +44,7 @@ def prepared(name: str, student: Outputs, teacher: Outputs) -> WeightedSum:
 
 
 def test_all_are_known() -> None:
-    assert NAMES == ["at", "cirkd", "crd", "cwd_feature", "fitnet", "ifvd", "reviewkd", "rkd", "skd"]
+    assert NAMES == ["at", "cirkd", "crd", "cwd_feature", "features", "fitnet", "ifvd", "reviewkd", "rkd", "skd"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -119,7 +119,7 @@ def test_a_missing_feature_is_named(name: str) -> None:
             objective(student, other, None)
 
 
-@pytest.mark.parametrize("name", ["cirkd", "crd", "cwd_feature", "fitnet", "reviewkd"])
+@pytest.mark.parametrize("name", ["cirkd", "crd", "cwd_feature", "features", "fitnet", "reviewkd"])
 def test_unprepared_is_said(name: str) -> None:
     student, teacher = outputs(4, 3, 2, torch.float32, 1), outputs(4, 4, 2, torch.float32, 2)
     with pytest.raises(ObjectiveError, match="call prepare"):
@@ -153,3 +153,55 @@ def test_one_vector_is_normalized_by_running_statistics() -> None:
     vector = torch.randn(1, 5, 1, 1)
     torch.testing.assert_close(norm(vector), norm.eval()(vector))
     torch.testing.assert_close(dict(norm.state_dict()), kept)
+
+
+@pytest.mark.parametrize("in_front", [0, 1, 5])
+def test_tokens_beside_a_map_are_laid_out_without_those_in_front(in_front: int) -> None:
+    places = torch.randn(2, 3, 4, 4)
+    tokens = torch.cat([torch.full((2, in_front, 3), 9.0), places.flatten(2).transpose(1, 2)], 1)
+    assert laid_out(as_map(tokens)).equal(places)
+    student = Outputs(torch.zeros(2, 10), {"@-2": torch.randn(2, 5, 8, 8)})
+    values = []
+    for feature in (tokens, places):
+        teacher = Outputs(student.logits, {"@-2": feature})
+        torch.manual_seed(0)
+        objective = WeightedSum({"fitnet": Term()})
+        objective.prepare(student, teacher, 2)
+        values.append(objective(student, teacher, None).total)
+    assert values[0] == values[1]
+
+
+def test_tokens_of_no_square_beside_a_map_are_refused() -> None:
+    student, teacher = (
+        Outputs(torch.zeros(2, 10), {"@-2": f}) for f in (torch.randn(2, 5, 8, 8), torch.randn(2, 7, 3))
+    )
+    with pytest.raises(ObjectiveError, match="7 tokens are no square map"):
+        WeightedSum({"fitnet": Term()}).prepare(student, teacher, 2)
+
+
+@pytest.mark.parametrize("grid", [False, True])
+def test_one_minus_features_is_the_share_of_variance_that_is_explained(grid: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    mine = torch.randn(500, 6, 2, 2, generator=generator, dtype=torch.float64)
+    told = torch.einsum("nchw,dc->ndhw", mine, torch.randn(4, 6, generator=generator, dtype=torch.float64))
+    noise = told.std() * torch.randn(told.shape, generator=generator, dtype=torch.float64)
+    teacher = 7 + torch.tensor([1.0, 10.0, 0.1, 3.0])[:, None, None] * (told + noise)
+    student = Outputs(torch.zeros(500, 10), {"@-1": mine})
+    objective = WeightedSum({"features": Term(grid=grid)})
+    objective.prepare(student, Outputs(torch.zeros(500, 10), {"@-1": teacher}), 500)
+    optimizer = torch.optim.LBFGS(objective.parameters(), max_iter=60, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        total: Tensor = objective(student, Outputs(student.logits, {"@-1": teacher}), None).total
+        total.backward()
+        return total
+
+    optimizer.step(closure)
+    values = [value.mean((2, 3), keepdim=True) if not grid else value for value in (mine, teacher)]
+    flat, wanted = (value.permute(0, 2, 3, 1).flatten(0, 2) for value in values)
+    flat = torch.cat([flat, torch.ones(len(flat), 1, dtype=flat.dtype)], 1)
+    left = wanted - flat @ torch.linalg.lstsq(flat, wanted).solution
+    share = float((left.var(0) / wanted.var(0)).mean())
+    assert float(closure()) == pytest.approx(share, abs=1e-3)
+    assert 0.2 < share < 0.8

@@ -30,6 +30,9 @@ from counterpoise.teachers.live import LiveTeacher, refusal_of_probabilities
 from counterpoise.teachers.store import Store
 from counterpoise.teachers.stored import LoaderTeacher
 
+NO_CLASSES = ("no class",)
+"""Of a student that imitates features of images without labels: a network has some classifier."""
+
 
 def resolve_auto(run: config.Run, device: torch.device) -> config.Run:
     """The run with every `auto` that depends on the machine decided, as it is kept in the run folder."""
@@ -165,7 +168,11 @@ def build_models(
         sharded.require_several(processes.world, device)
     store = open_store(run, objective, has_network) if distils else None
     classes = splits.train.classes
-    teacher_model = build_teacher(run, classes, teacher) if distils and (has_network or store is None) else None
+    alone = objective.of_teacher_features_alone
+    asked = distils and (has_network or store is None)
+    teacher_model = build_teacher(run, classes, teacher, features_alone=alone) if asked else None
+    if not classes and alone and teacher_model is not None:
+        classes = NO_CLASSES
     if not classes and teacher_model is not None:
         if teacher_model.classes is None:
             teacher_model.classes = tuple(str(index) for index in range(teacher_model.num_classes))
@@ -333,8 +340,10 @@ def build_student(run: config.Run, classes: tuple[str, ...], module: nn.Module |
     return _build(run.student, module, num_classes=len(classes), classes=classes, keep_head=False)
 
 
-def build_teacher(run: config.Run, classes: tuple[str, ...], module: nn.Module | None = None) -> VisionModel:
-    """The teacher of a run, answering in the classes of the data."""
+def build_teacher(
+    run: config.Run, classes: tuple[str, ...], module: nn.Module | None = None, *, features_alone: bool = False
+) -> VisionModel:
+    """The teacher of a run, answering in the classes of the data; for its `features_alone` in whatever it answers."""
     section = run.teacher or config.Teacher()
     if module is None and section.model is None and section.checkpoint is None:
         raise ConfigError("teacher.model is missing: the network to imitate, such as timm/resnet50, with its weights.")
@@ -342,6 +351,8 @@ def build_teacher(run: config.Run, classes: tuple[str, ...], module: nn.Module |
         raise ConfigError(
             "teacher has no weights: give teacher.checkpoint (a file, student folder or run) or teacher.pretrained."
         )
+    if features_alone:
+        return _build(section, module, num_classes=len(classes) or 1, outputs=section.outputs, keep_head=False)
     model = _build(section, module, num_classes=None, outputs=section.outputs)
     if any(catalog.PROBABILITIES in note for note in model.notes):
         raise ModelError(refusal_of_probabilities(model.name))

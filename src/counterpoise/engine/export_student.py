@@ -17,11 +17,12 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from counterpoise import config
-from counterpoise.engine.evaluator import quick_score
+from counterpoise.engine.imitation import headline, scores
 from counterpoise.engine.run_folder import RunFolder, run_hash
 from counterpoise.engine.student import save_student
 from counterpoise.engine.trainer import Result, Trainer
 from counterpoise.errors import RunError
+from counterpoise.models import folder as folder_of_student
 from counterpoise.models.folder import shipped_epoch
 from counterpoise.models.network import VisionModel
 from counterpoise.system import documents
@@ -42,7 +43,9 @@ def export_student(trainer: Trainer) -> Result:
     best = dict(last) if progress.best.get("epoch") == last["epoch"] else progress.best
     best_weights = None if progress.best.get("epoch") == last["epoch"] else _best_weights(trainer)
     if best_weights is not None:
-        best = {**_score(trainer, best_weights), "epoch": progress.best["epoch"]}
+        # The projector that features were explained with is that of the last epoch by now.
+        scored = {} if parts.objective.of_features_alone else _score(trainer, best_weights)
+        best = {**progress.best, **scored}
         weights = best_weights if run.train.ship == "best" else weights
     parts.student.net.load_state_dict(weights)
     corrupt = trainer.processes.union({*parts.train.corrupt, *parts.val.corrupt})
@@ -54,6 +57,7 @@ def export_student(trainer: Trainer) -> Result:
                 name: term.model_dump(mode="json", exclude_unset=True) for name, term in run.objective.items()
             },
             "epoch": _epoch(trainer, last, best),
+            **({"classifier": folder_of_student.UNTRAINED} if parts.objective.of_features_alone else {}),
             "run_sha256": run_hash(run),
             "versions": versions(),
             "commit": commit(),
@@ -97,7 +101,7 @@ def _score(trainer: Trainer, weights: Mapping[str, Tensor]) -> dict[str, float]:
     student.net.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     plain = VisionModel(**student.settings()).to(trainer.processes.device)  # not compiled
     with student.shipping():
-        return quick_score(plain, parts.val, parts.task, trainer.processes, parts.teacher)
+        return scores(parts, plain, trainer.processes)
 
 
 def _best_weights(trainer: Trainer) -> dict[str, Tensor] | None:
@@ -119,9 +123,9 @@ def _epoch(trainer: Trainer, last: Mapping[str, float], best: Mapping[str, float
 
     These are images that neither trained nor chose: the data's own val behind held-out images, or a test part.
     """
-    run, headline = trainer.run, trainer.parts.task.headline
+    run, metric = trainer.run, headline(trainer.parts)
     number = (best if run.train.ship == "best" else last)["epoch"]
-    chosen = {"best": best["epoch"], "by": headline} if headline in best else {}
+    chosen = {"best": best["epoch"], "by": metric} if metric in best else {}
     unused = [note for note in trainer.parts.found.values.get("notes", []) if note.startswith("not used:")]
     own_test = run.data.held_out > 0 or any(re.search(r"\btest(ing)?\b", note, re.IGNORECASE) for note in unused)
     return {"ships": run.train.ship, "number": number, "of": run.train.epochs, **chosen, "own_test": own_test}

@@ -43,3 +43,9 @@ class Parts:
     found: Found
     fast: bool = False
     obstacle: str | None = None
+
+    @property
+    def judge(self) -> LiveTeacher | None:
+        """The teacher whose answers are scored, and score a student of images without labels: None where nothing of
+        the run looks at its answers, which may be those of no trained classifier."""
+        return None if self.objective.of_teacher_features_alone else self.teacher

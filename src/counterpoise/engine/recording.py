@@ -65,8 +65,9 @@ def record(run: RunLike, options: Record) -> dict[str, Any]:
     with join(run.train.device) as processes:
         run = resolve_auto(run, processes.device)
         parts = assemble(run, processes, student=options.student, teacher=options.teacher, data=options.data)
-        live, loader = parts.teacher, parts.train
-        assert live is not None
+        live, loader = parts.judge, parts.train
+        if live is None:
+            raise ConfigError("record keeps a teacher's logits, and the objective of this run looks at none of them.")
         if live.device.type == "cpu":
             keep_freed_memory()
         count = loader.countable()

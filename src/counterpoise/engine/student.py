@@ -39,12 +39,15 @@ class Student(VisionModel):
         return tasks.get(self.task).predict(self, images)
 
 
-def load_student(path: str | Path, *, model: catalog.Model | None = None, epoch: Epoch | None = None) -> Student:
+def load_student(
+    path: str | Path, *, model: catalog.Model | None = None, epoch: Epoch | None = None, backbone: bool = False
+) -> Student:
     """The student in a student folder, or in a run folder, in eval mode on the CPU.
 
     Args:
         path: the folder.
         epoch: "last" or "best": of a run, the student of that epoch; default: the one that ships.
+        backbone: take a student that imitated features alone, too, whose answers mean nothing: for its features.
         model: needed where the network is code of your own, which the folder does not bring: the same file.py:function,
             module or function as in training.
 
@@ -55,6 +58,11 @@ def load_student(path: str | Path, *, model: catalog.Model | None = None, epoch:
         own_code.name(model)
     source = folder.find(Path(path))
     description, content = read_epoch(source, epoch)
+    if description.provenance.get("classifier") == folder.UNTRAINED and not backbone:
+        raise ModelError(
+            f"{source} imitated features alone, so its classifier is untrained and its answers mean nothing. Give it "
+            f"one: counterpoise probe --teacher.checkpoint {path}, or train --student.checkpoint {path}."
+        )
     if model is None and catalog.is_code(description.architecture):
         raise ModelError(
             f"The network of {source} is {description.architecture}, code that a student folder does not bring. "

@@ -17,9 +17,10 @@ from counterpoise.data.epochs import Batch
 from counterpoise.engine import state
 from counterpoise.engine.allocation import keep_freed_memory
 from counterpoise.engine.assemble import evaluation_loader
-from counterpoise.engine.evaluator import quick_score, score_teacher
+from counterpoise.engine.evaluator import score_teacher
 from counterpoise.engine.fast.steps import FastSteps
 from counterpoise.engine.gauging import EvaluationGauge
+from counterpoise.engine.imitation import headline, scores
 from counterpoise.engine.interrupt import Interrupt
 from counterpoise.engine.parts import Parts
 from counterpoise.engine.processes import Processes, errors_explained
@@ -302,26 +303,26 @@ class Trainer:
         parts, progress = self.parts, self.progress
         compare = None if self.gauge is None else self.gauge.compare
         with self.optimization.shipped():
-            scores = quick_score(parts.student, parts.val, parts.task, self.processes, parts.teacher, watch=compare)
+            found = scores(parts, parts.student, self.processes, watch=compare)
         gauge = {} if self.gauge is None else self.gauge.values()
-        headline = parts.task.headline
+        metric = headline(parts)
         steps = max(progress.step - epoch * self.steps_per_epoch, 1)
         terms = self._over_processes({name: value / steps for name, value in progress.sums.items()})
-        progress.last = {**scores, "epoch": epoch + 1}
-        if scores.get(headline, 0.0) > progress.best.get(headline, float("-inf")):
+        progress.last = {**found, "epoch": epoch + 1}
+        if not found or found.get(metric, 0.0) > progress.best.get(metric, float("-inf")):
             progress.best = dict(progress.last)
             if self.processes.first:
                 self.folder.best.parent.mkdir(exist_ok=True)
                 write_tensors(self.folder.best, self.optimization.shipped_weights(), {"format": "pt"})
-        line = {"kind": "epoch", "step": progress.step, "epoch": epoch, "terms": terms, "val": scores}
+        line = {"kind": "epoch", "step": progress.step, "epoch": epoch, "terms": terms, "val": found}
         told: dict[str, Any] = self.evaluated_times.told(parts.train.workers)
         told |= {"advice": self.advice} if self.advice else {}
         self.evaluated_times = Times()
         self._log({**line, **({"gauge": gauge} if gauge else {}), **told})
-        best = progress.best.get(headline, float("nan"))
+        best = progress.best.get(metric, float("nan"))
         display.line(
             f"epoch {epoch + 1}/{self.run.train.epochs}  {display.left(progress.step, self.total_steps)}"
-            f"{in_words(scores, 2)}  best {best:.2f}  {in_words(terms, 3)}"
+            f"{in_words(found, 2)}  best {best:.2f}  {in_words(terms, 3)}"
         )
 
     def _over_processes(self, terms: dict[str, float]) -> dict[str, float]:
@@ -378,7 +379,7 @@ class Trainer:
 
         Raises ModelError where it answers as chance would, unless the run accepts that.
         """
-        parts, teacher = self.parts, self.parts.teacher
+        parts, teacher = self.parts, self.parts.judge
         if teacher is None or self.gauge is not None:
             return
         loader = evaluation_loader(parts.val.images, teacher.model, self.run, self.processes)

@@ -116,11 +116,14 @@ def build(
         else:
             head, weights = _head(weights, make, family, name, request)
         if head is not None:
-            if not head.classes and (keep_head or not num_classes):
-                raise ModelError(f"{weights.origin} has no classifier, so there is nothing to imitate.")
+            if not head.classes and keep_head:
+                raise ModelError(
+                    f"{weights.origin} has no classifier, so it answers nothing to imitate: fit one (counterpoise "
+                    "probe), or imitate its features alone (objective features)."
+                )
             if keep_head and head.classes != (num_classes or head.classes):
                 raise ModelError(f"{weights.origin} has {head.classes} classes, expected {num_classes}.")
-            request = replace(request, num_classes=num_classes or head.classes)
+            request = replace(request, num_classes=num_classes or head.classes or 1)
         built = make(request)
         fits = head is None or head.classes == request.num_classes
         checkpoints.load(built.net, weights, name, but=() if fits or head is None else head.tensors)

@@ -20,6 +20,7 @@ WEIGHTS = "model.safetensors"
 DESCRIPTION = "student.json"
 CARD = "README.md"
 TIMM_CONFIG = "config.json"
+UNTRAINED = "untrained: the student imitated features alone"
 STUDENT = "student"  # within a run folder
 Edge = Annotated[int, Field(ge=1, le=LARGEST_EDGE)]
 

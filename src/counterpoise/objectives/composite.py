@@ -98,6 +98,11 @@ class WeightedSum(nn.Module):
         return all("features" in self.objective(name).needs for name in self.terms)
 
     @property
+    def of_teacher_features_alone(self) -> bool:
+        """Whether no term looks at the teacher's logits, so that it needs no classifier."""
+        return all({"teacher", "features"} & self.objective(name).needs != {"teacher"} for name in self.terms)
+
+    @property
     def student_features(self) -> tuple[str, ...]:
         """Features of the student that any term wants."""
         return tuple(dict.fromkeys(f for name in self.terms for f in self.objective(name).student_features))

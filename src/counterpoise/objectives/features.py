@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -14,6 +15,8 @@ from counterpoise.errors import ObjectiveError, unknown
 from counterpoise.objectives.base import Objective
 from counterpoise.objectives.logits import check_device, widen
 from counterpoise.outputs import Outputs
+
+Adapter = TypeVar("Adapter", bound=nn.Module)
 
 
 class FeatureObjective(Objective):
@@ -47,7 +50,10 @@ class FeatureObjective(Objective):
             for side, name, outputs in (("Student", mine, student), ("Teacher", other, teacher)):
                 if name not in outputs.features:
                     raise ObjectiveError(unknown(f"{side} feature", name, outputs.features))
-            pair = as_map(student.features[mine]), widen(as_map(teacher.features[other].detach()))
+            given = student.features[mine], teacher.features[other].detach()
+            pair = as_map(given[0]), widen(as_map(given[1]))
+            if {feature.ndim for feature in given} == {3, 4}:  # tokens have places as a map has them
+                pair = laid_out(pair[0], True), laid_out(pair[1], True)
             if len(pair[0]) != len(pair[1]):
                 raise ObjectiveError(
                     f"features '{mine}' and '{other}' are of {len(pair[0])} and {len(pair[1])} samples, "
@@ -88,6 +94,31 @@ def as_map(feature: Tensor) -> Tensor:
     return feature[:, :, None, None] if feature.ndim == 2 else feature.transpose(1, 2).unsqueeze(3)
 
 
+_IN_FRONT = (0, 1, 2, 4, 5)  # tokens that belong to no place
+
+
+def laid_out(feature: Tensor, needed: bool = False) -> Tensor:
+    """Tokens [N, C, L, 1] as the square map [N, C, h, w] that they are of; other maps as they are.
+
+    Tokens in front that belong to no place are left out: one for the class, one for distillation, four registers.
+
+    Raises ObjectiveError where they are of no square and that is `needed`; else they stay as they are.
+    """
+    length, width = feature.shape[2:]
+    if width != 1 or length == 1:
+        return feature
+    side = math.isqrt(length)
+    if length - side**2 in _IN_FRONT:
+        placed = feature[:, :, length - side**2 :]
+        return placed.reshape(*placed.shape[:2], side, side)
+    if needed:
+        raise ObjectiveError(
+            f"{length} tokens are no square map with {', '.join(map(str, _IN_FRONT))} tokens in front, so their places "
+            "are not known: give pictures that are square, or features that are both tokens or both maps."
+        )
+    return feature
+
+
 def pool_to_smaller(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
     """Both maps at the smaller height and the smaller width of the two, by averaging."""
     height, width = min(student.shape[2], teacher.shape[2]), min(student.shape[3], teacher.shape[3])
@@ -121,7 +152,7 @@ def precision_of(feature: Tensor) -> torch.autocast:
     return torch.autocast(feature.device.type, feature.dtype if half else None, enabled=half)
 
 
-def built(adapter: nn.Module | None) -> nn.Module:
+def built(adapter: Adapter | None) -> Adapter:
     """The adapter, which `prepare` must have built."""
     if adapter is None:
         raise ObjectiveError("this objective has weights of its own: call prepare(student, teacher, samples) first.")

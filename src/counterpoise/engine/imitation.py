@@ -1,0 +1,81 @@
+"""Scores of a run: those of its task, or of a student that learns features alone, how much of these it explains."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from counterpoise.engine.evaluator import quick_score
+from counterpoise.engine.parts import Parts
+from counterpoise.engine.processes import Processes
+from counterpoise.models.network import VisionModel
+from counterpoise.objectives.feature_imitation import FeatureImitation
+from counterpoise.objectives.features import built
+from counterpoise.outputs import Outputs
+from counterpoise.system.machine import as_double
+
+EXPLAINED = "explained"
+
+
+def headline(parts: Parts) -> str:
+    """The metric that picks the best epoch."""
+    return EXPLAINED if parts.objective.of_features_alone else parts.task.headline
+
+
+def scores(
+    parts: Parts, student: VisionModel, processes: Processes, watch: Callable[[Tensor], None] | None = None
+) -> dict[str, float]:
+    """The quick score of a student of this run on its val images; `watch` as for `quick_score`.
+
+    Nothing of the run trains the classifier of a student of features alone, so its answers are not scored.
+    """
+    if parts.objective.of_features_alone:
+        return _explained(parts, student, processes)
+    return quick_score(student, parts.val, parts.task, processes, parts.judge, watch=watch)
+
+
+def _explained(parts: Parts, student: VisionModel, processes: Processes) -> dict[str, float]:
+    """The share of the variance of the teacher's features that the student's explain, in percent.
+
+    The squared correlation of what the projector makes of the student's with the teacher's, over images and places: the
+    mean over channels, and over terms. Nothing where no term has a projector of this kind.
+    """
+    objective, teacher = parts.objective, parts.teacher
+    terms = [term for name in objective.terms if isinstance(term := objective.objective(name), FeatureImitation)]
+    assert teacher is not None
+    if not terms:
+        return {}
+    modes = student.training, objective.training
+    student.eval()
+    objective.eval()
+    moments = [torch.zeros(6, built(term.standardized).num_features, dtype=torch.float64) for term in terms]
+    for batch in parts.val:
+        images = batch.images.to(processes.device, non_blocking=True)
+        with torch.inference_mode():
+            mine, other = student(images, objective.student_features), teacher(images, objective.teacher_features)
+            assert isinstance(mine, Outputs)
+            for sums, term in zip(moments, terms, strict=True):
+                sums += _moments(*term.sides(mine, other))
+    student.train(modes[0])
+    objective.train(modes[1])
+    shares = [_share(processes.add(each)) for each in moments]
+    return {EXPLAINED: 100 * sum(shares) / len(shares)}
+
+
+def _moments(one: Tensor, other: Tensor) -> Tensor:
+    """Of two maps [N, C, h, w] what their correlations follow from: float64 [6, C], which add up."""
+    one, other = (as_double(side.transpose(0, 1).flatten(1)) for side in (one, other))
+    count = torch.full_like(one[:, 0], one.shape[1])
+    sums = (count, one.sum(1), other.sum(1), one.square().sum(1), other.square().sum(1), (one * other).sum(1))
+    return torch.stack(sums).cpu()
+
+
+def _share(moments: Tensor) -> float:
+    """The mean squared correlation of channels by their moments; a channel that does not move has none."""
+    count, one, other, one_square, other_square, both = moments
+    variances = (count * one_square - one.square()) * (count * other_square - other.square())
+    moving = variances > 0
+    covariance = (count * both - one * other)[moving]
+    return float((covariance.square() / variances[moving]).mean()) if bool(moving.any()) else 0.0
