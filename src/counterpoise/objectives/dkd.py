@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from counterpoise.errors import ObjectiveError
-from counterpoise.objectives.base import LogitObjective, register
+from counterpoise.objectives.base import register
 from counterpoise.objectives.divergence import check_temperature, forward_kl_values
+from counterpoise.objectives.labeled import LabeledObjective
 from counterpoise.objectives.logits import LEFT_OUT
-from counterpoise.objectives.targets import UNLABELED, Reduction, Target, check_labels, check_target, labels_of, one_hot
+from counterpoise.objectives.targets import Reduction, one_hot
 
 
 @register(
@@ -20,7 +21,7 @@ from counterpoise.objectives.targets import UNLABELED, Reduction, Target, check_
     paper="Zhao et al., Decoupled knowledge distillation, arXiv 2203.08679",
     year=2022,
 )
-class DecoupledDistillation(LogitObjective):
+class DecoupledDistillation(LabeledObjective):
     r"""Decoupled Knowledge Distillation.
 
     .. math::
@@ -47,7 +48,7 @@ class DecoupledDistillation(LogitObjective):
         reduction: "mean" over counted positions, "sum" or "none".
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset({"teacher", "labels"})
+    named: ClassVar[str] = "dkd"
 
     def __init__(
         self,
@@ -73,26 +74,27 @@ class DecoupledDistillation(LogitObjective):
     def logged(self) -> dict[str, float]:
         return {"warmup": self._ramp} if self._ramp < 1 else {}
 
-    def target(self, logits: Tensor, target: Tensor | None, weight: Tensor | None) -> Target:
-        labels = labels_of(check_target("dkd", target, logits), self.ignore_index)
-        check_labels(labels, logits.shape[1])
-        return Target(labels, weight, UNLABELED)
-
     def values(self, student_logits: Tensor, teacher_logits: Tensor | None, target: Tensor | None) -> dict[str, Tensor]:
         assert teacher_logits is not None
         assert target is not None
         is_target = one_hot(target, student_logits.shape[1])
-        student_pair, student_others = self._split(student_logits, is_target)
-        teacher_pair, teacher_others = self._split(teacher_logits, is_target)
-        scale = self._ramp * self.temperature**2
-        return {
-            "target": self.alpha * scale * forward_kl_values(student_pair, teacher_pair, 1.0),
-            "others": self.beta * scale * forward_kl_values(student_others, teacher_others, 1.0),
-        }
+        student, teacher = student_logits / self.temperature, teacher_logits / self.temperature
+        return self._weighed(
+            forward_kl_values(pair(student, is_target), pair(teacher, is_target), 1.0),
+            forward_kl_values(without(student, is_target), without(teacher, is_target), 1.0),
+        )
 
-    def _split(self, logits: Tensor, is_target: Tensor) -> tuple[Tensor, Tensor]:
-        """Softened logits of (target, all others) [N, 2, ...], and of the others alone [N, C, ...]."""
-        softened = logits / self.temperature
-        others = softened.masked_fill(is_target, LEFT_OUT)
-        target = softened.masked_fill(~is_target, 0.0).sum(1)
-        return torch.stack([target, others.logsumexp(1)], dim=1), others
+    def _weighed(self, target: Tensor, others: Tensor) -> dict[str, Tensor]:
+        scale = self._ramp * self.temperature**2
+        return {"target": self.alpha * scale * target, "others": self.beta * scale * others}
+
+
+def pair(logits: Tensor, is_target: Tensor) -> Tensor:
+    """Logits [N, C, ...] of (the class that `is_target` marks, all others together): [N, 2, ...]."""
+    target = logits.masked_fill(~is_target, 0.0).sum(1)
+    return torch.stack([target, without(logits, is_target).logsumexp(1)], dim=1)
+
+
+def without(logits: Tensor, which: Tensor) -> Tensor:
+    """Logits [N, C, ...] with the classes that `which` marks left out."""
+    return logits.masked_fill(which, LEFT_OUT)
