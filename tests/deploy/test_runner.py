@@ -53,7 +53,7 @@ def save(kind: str, picture: Image.Image, path: Path) -> None:
 @pytest.fixture(scope="module")
 def alone() -> dict[str, Any]:
     """What the text of a run.py holds, by itself."""
-    text = runner.source(base.find("onnx"), dense=False)
+    text = runner.source(base.find("onnx"), runner.answer_of(dense=False, sigmoid=False))
     assert "import counterpoise" not in text
     assert "from counterpoise" not in text
     assert "import torch" not in text

@@ -82,7 +82,7 @@ def test_what_does_not_fit_is_refused() -> None:
         (torch.zeros(2, dtype=torch.int64), r"target must have shape \[2, 4\], got \[2\]"),
         (torch.full((2, 4), 3), "label 3 is beyond the 3 classes"),
         (torch.full((2, 4), -7), "label -7 is below 0"),
-        (torch.full((2, 3, 4), 1.5), "a target of floats must be 0 to 1, got 1.5"),
+        (torch.full((2, 3, 4), 1.5), "a target of floats must be 0 to 1, or -1 where unknown, got 1.5"),
     ):
         with pytest.raises(ObjectiveError, match=message):
             BinaryCrossEntropy()(logits, None, target)

@@ -42,5 +42,6 @@ def test_an_unknown_task_is_told_with_the_nearest(run: Run) -> None:
     code, _, error = run("train", "--task", "segmentaton", "--data.source", "digits")
     assert (code, error) == (
         2,
-        "Error: Task 'segmentaton' is unknown. Did you mean 'segmentation'? Available: classification, segmentation.\n",
+        "Error: Task 'segmentaton' is unknown. Did you mean 'segmentation'? "
+        "Available: classification, multilabel, segmentation.\n",
     )

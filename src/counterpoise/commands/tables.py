@@ -121,13 +121,16 @@ def gauge_table(result: dict[str, Any]) -> Iterator[Any]:
             for cell in (f"{band[f'{name}_kl']:.4f}", f"{100 * band[f'{name}_share']:.1f}")
         ]
         grid.add(band["ranks"], *divergences, *(f"{band[f'{side}_mass']:.2f}" for side in ("teacher", "student")))
-    grid.add("all", f"{result['forward_kl']:.4f}", "100.0", f"{result['reverse_kl']:.4f}", "100.0", "100", "100")
+    masses = (sum(band[f"{side}_mass"] for band in result["bands"]) for side in ("teacher", "student"))
+    divergences = [f"{result['forward_kl']:.4f}", "100.0", f"{result['reverse_kl']:.4f}", "100.0"]
+    grid.add("all", *divergences, *(f"{mass:.0f}" for mass in masses))
     yield grid
     agreement = result["agreement"]
     five = f", the teacher's first among five {agreement['top5']:.2f}%" if "top5" in agreement else ""
     yield f"Agreement: top-1 {agreement['top1']:.2f}%{five}"
     for name, scores in result.get("calibration", {}).items():
-        yield f"{name}: top-1 {scores['top1']:.2f}%, calibration error {scores['calibration_error']:.4f}"
+        what = f"top-1 {scores['top1']:.2f}%" if "top1" in scores else f"labels told rightly {scores['labels']:.2f}%"
+        yield f"{name}: {what}, calibration error {scores['calibration_error']:.4f}"
     yield result["summary"]
     yield from _trained_on(result)
     if result.get("corrupt"):
@@ -136,6 +139,9 @@ def gauge_table(result: dict[str, Any]) -> Iterator[Any]:
 
 def prediction_table(answers: Sequence[dict[str, Any]]) -> Iterator[Any]:
     """What a student says of pictures."""
+    if any("labels" in answer for answer in answers):
+        yield _labels_table(answers)
+        return
     ranked = [answer.get("top") or answer.get("classes") or [] for answer in answers]
     measure = next((key for entries in ranked for key in entries[0] if key != "class"), "")  # probability, or share
     known = any("truth" in answer for answer in answers)
@@ -148,6 +154,17 @@ def prediction_table(answers: Sequence[dict[str, Any]]) -> Iterator[Any]:
     yield grid
     painted = {str(Path(answer["overlay"]).parent) for answer in answers if "overlay" in answer}
     yield from (f"Masks and sheets are in {folder}" for folder in painted)
+
+
+def _labels_table(answers: Sequence[dict[str, Any]]) -> Grid:
+    """All labels of each picture, with their probabilities."""
+    known = any("truth" in answer for answer in answers)
+    grid = Grid("", [*names("image"), *texts("labels", *(["truth"] if known else []))])
+    for answer in answers:
+        told = ", ".join(f"{label['class']} {label['probability']:.2f}" for label in answer["labels"]) or "-"
+        truth = [", ".join(answer["truth"]) if "truth" in answer else ""] if known else []
+        grid.add(answer["image"], told, *truth)
+    return grid
 
 
 def listing_table(what: str, rows: Sequence[dict[str, Any]]) -> Iterator[Any]:

@@ -2,11 +2,21 @@
 
 from counterpoise.config.data import Data, RandAugment, Views
 from counterpoise.config.reading import dump, kept, kept_values, merge, over_base, read, resolve
-from counterpoise.config.run import LearningRateSchedule, Model, Optimizer, Run, Schedule, Teacher, Term, Train
+from counterpoise.config.run import (
+    LearningRateSchedule,
+    Model,
+    Optimizer,
+    Run,
+    Schedule,
+    Teacher,
+    Term,
+    Train,
+    usual_terms,
+)
 from counterpoise.config.section import LARGEST_EDGE, MOST_REDUCED, Section, Share
 
 __all__ = [
     "LARGEST_EDGE", "MOST_REDUCED", "Data", "LearningRateSchedule", "Model", "Optimizer", "RandAugment", "Run",
     "Schedule", "Section", "Share", "Teacher", "Term", "Train", "Views", "dump", "kept", "kept_values", "merge",
-    "over_base", "read", "resolve",
+    "over_base", "read", "resolve", "usual_terms",
 ]  # fmt: skip

@@ -243,12 +243,22 @@ class Train(Section):
         return self
 
 
+_LABELS, _TEACHER = "cross_entropy", "balance"
+_OF_TASKS = {"multilabel": ("binary_cross_entropy", "binary_balance")}
+
+
+def usual_terms(task: str) -> dict[str, Term]:
+    """The terms of a run of this task that names none: first that of the labels, then that of the teacher."""
+    return {name: Term(weight=1.0) for name in _OF_TASKS.get(task, (_LABELS, _TEACHER))}
+
+
 class Run(Section):
     """A whole run."""
 
     task: str = Field(
         "classification",
-        description="what the student answers: classification, segmentation, or a task of another package",
+        description="what the student answers: classification (one class a picture), multilabel (several), "
+        "segmentation, or a task of another package",
     )
     seed: int = Field(0, ge=0, lt=2**63, description="the one source of chance")
     out: Path | None = Field(None, description="folder of the run; default: runs/STUDENT-TIME")
@@ -256,7 +266,7 @@ class Run(Section):
     teacher: Teacher | None = Field(None, description="the network that is imitated; none for train")
     student: Student = Field(default_factory=Student, description="the network that is trained")
     objective: dict[str, Term] = Field(
-        default_factory=lambda: {"cross_entropy": Term(weight=1.0), "balance": Term(weight=1.0)},
+        default_factory=lambda values: usual_terms(values.get("task", "")),
         description="terms by name, each with its weight and the objective's arguments",
     )
     train: Train = Field(default_factory=Train, description="the training loop")

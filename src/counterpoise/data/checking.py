@@ -125,7 +125,9 @@ def _of_labels(splits: Splits) -> Iterator[Problem]:
         most, least = int(train[high]), int(train[low])
         yield warning(
             f"Class '{classes[high]}' has {most:,} images in train and '{classes[low]}' {least:,}.",
-            "Rare classes count more with --objective.cross_entropy.class_weight frequency.",
+            "Rare labels count more with --objective.binary_cross_entropy.pos_weight frequency."
+            if splits.train.multilabel
+            else "Rare classes count more with --objective.cross_entropy.class_weight frequency.",
         )
 
 

@@ -9,18 +9,37 @@ import torch
 from torch import Tensor
 
 from counterpoise import config
+from counterpoise.data.labels import absences
 from counterpoise.data.sources.base import IGNORE, UNLABELED, ImageSet
 from counterpoise.errors import ConfigError, CorruptImage, DataError, nearest
 
-KEY = "class_weight"
+KEY, OF_LABELS = "class_weight", "pos_weight"
 
 
 def with_class_weights(terms: Mapping[str, config.Term], images: ImageSet | None) -> dict[str, config.Term]:
     """Terms whose class_weight is numbers, one a class: "frequency" and names are replaced by what `images` give.
 
-    Without images they are left out. Raises ConfigError for names that are no class.
+    So is the pos_weight of several labels an image. Without images they are left out. Raises ConfigError for names that
+    are no class.
     """
-    return {name: _with_weights(name, term, images) for name, term in terms.items()}
+    return {
+        name: _with_weights(name, _with_weights(name, term, images, OF_LABELS), images) for name, term in terms.items()
+    }
+
+
+def label_weights(images: ImageSet) -> Tensor:
+    """Weights by which each label's yes counts as much as all its no: absent / present, of the labels that are known.
+
+    A label that is never there, or always, has weight 1.
+
+    Returns:
+        float32 [C].
+    """
+    if not images.multilabel:
+        raise ConfigError("pos_weight: frequency is for images that may have several labels, and these have one.")
+    there, absent = (torch.tensor(found) for found in (images.per_class(), absences(images.labels)))
+    both = (there > 0) & (absent > 0)
+    return torch.where(both, absent / there.clamp(min=1), 1.0).float()
 
 
 def frequency_weights(images: ImageSet) -> Tensor:
@@ -67,23 +86,25 @@ def class_counts(images: ImageSet) -> tuple[Tensor, Tensor]:
     return own, around
 
 
-def _with_weights(name: str, term: config.Term, images: ImageSet | None) -> config.Term:
-    given = term.arguments.get(KEY)
+def _with_weights(name: str, term: config.Term, images: ImageSet | None, key: str = KEY) -> config.Term:
+    given = term.arguments.get(key)
     if given != "frequency" and not isinstance(given, Mapping):
         return term
     weights: list[float] | None = None
     if images is not None:
-        weights = frequency_weights(images).tolist() if given == "frequency" else _by_name(name, given, images.classes)
-    return config.Term.model_validate({**term.model_dump(), KEY: weights})
+        by_frequency = frequency_weights if key == KEY else label_weights
+        named = f"objective.{name}.{key}"
+        weights = by_frequency(images).tolist() if given == "frequency" else _by_name(named, given, images.classes)
+    return config.Term.model_validate({**term.model_dump(), key: weights})
 
 
-def _by_name(term: str, given: Mapping[Any, Any], classes: tuple[str, ...]) -> list[float]:
+def _by_name(where: str, given: Mapping[Any, Any], classes: tuple[str, ...]) -> list[float]:
     """A number for each class: those that are not named have weight 1."""
     weights = dict.fromkeys(classes, 1.0)
     for key, value in given.items():
         if str(key) not in weights:
-            raise ConfigError(f"objective.{term}.{KEY}: '{key}' is no class.{nearest(str(key), classes)}")
+            raise ConfigError(f"{where}: '{key}' is no class.{nearest(str(key), classes)}")
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise ConfigError(f"objective.{term}.{KEY}: the weight of '{key}' must be a number, got {value!r}.")
+            raise ConfigError(f"{where}: the weight of '{key}' must be a number, got {value!r}.")
         weights[str(key)] = float(value)
     return list(weights.values())

@@ -10,8 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from counterpoise.data.labels import differ
 from counterpoise.data.problems import Problem, warning
-from counterpoise.data.sources.base import UNLABELED, ImageSet, Splits
+from counterpoise.data.sources.base import ImageSet, Splits
 from counterpoise.system.files import regular
 
 MOST = 100_000
@@ -47,11 +48,13 @@ def in_two_classes(splits: Splits) -> Iterator[Problem]:
     """Images of train that are there once more with another label."""
     train = splits.train
     groups = _alike((_Picture(train, index) for index in range(len(train))), train)
-    torn = [group for group in groups if len({int(train.labels[picture.at]) for picture in group} - {UNLABELED}) > 1]
+    torn = [group for group in groups if differ(train.labels[[picture.at for picture in group]])]
     if torn:
         yield warning(
-            f"{len(torn):,} pictures are in more than one class of train.",
-            "Leave each in the class that it is of.",
+            f"{len(torn):,} pictures are in train more than once, with other labels."
+            if train.multilabel
+            else f"{len(torn):,} pictures are in more than one class of train.",
+            "Leave each once, with its labels." if train.multilabel else "Leave each in the class that it is of.",
             [" and ".join(picture.name for picture in group) for group in torn],
         )
 

@@ -88,10 +88,14 @@ def images(own: Tensor, partner: Tensor, mix: Mix) -> Tensor:
 
 
 def targets(own: Tensor, partner: Tensor, share: Tensor, num_classes: int) -> Tensor:
-    """Mix labels (int64 [n]) with those of the partners into probabilities: float32 [n, num_classes].
+    """Mix labels with those of the partners into probabilities: float32 [n, num_classes].
 
-    Where either is unlabeled (negative) so is the mixture, a row of zeros: half a label would be a wrong one.
+    Of one class an image (int64 [n]), where either is unlabeled (negative) so is the mixture, a row of zeros: half a
+    label would be a wrong one. Of several (int8 [n, num_classes]) that holds class by class, and -1 says it.
     """
+    if own.ndim == 2:
+        mixed = torch.addcmul(partner.float(), share[:, None], (own - partner).float())
+        return mixed.masked_fill((own < 0) | (partner < 0), -1.0)
     labeled = (own >= 0) & (partner >= 0)
     target = torch.zeros(len(own), num_classes, device=own.device)
     for label, part in ((own, share), (partner, 1 - share)):

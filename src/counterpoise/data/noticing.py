@@ -242,7 +242,7 @@ def fetched_again(images: ImageSet, order: Order) -> list[str]:
 def few_classes(images: ImageSet, order: Order) -> list[str]:
     """A sentence where images lie sorted by class, so that windows of blocks hold few classes each."""
     counts = images.per_class()
-    if not isinstance(order, BlockOrder) or not counts or not sum(counts):
+    if images.multilabel or not isinstance(order, BlockOrder) or not counts or not sum(counts):
         return []
     shares = torch.tensor(counts, dtype=torch.float64) / sum(counts)
     windows = list(order.windows(0))

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from counterpoise.data.labels import absences
 from counterpoise.data.problems import Problem
 from counterpoise.data.sources.base import ArraySet, ImageSet, Splits
 from counterpoise.data.sources.masks_census import counted
@@ -114,12 +115,24 @@ def census(images: ImageSet) -> str:
     if missing == len(images):
         return "without labels"
     counts = images.per_class() or [0]
-    low, high = min(counts), max(counts)
-    said = f"{low:,}"
-    if low < high:
-        classes = images.classes
-        said = f"{low:,} ({classes[counts.index(low)]}) to {high:,} ({classes[counts.index(high)]})"
+    if images.multilabel:
+        return _of_several(images, counts)
+    said = _range(counts, images.classes)
     return f"{said} a class, {missing:,} without a label" if missing else f"{said} a class"
+
+
+def _of_several(images: ImageSet, counts: Sequence[int]) -> str:
+    known = sum(counts) + sum(absences(images.labels))
+    unknown = 1 - known / images.labels.numel()
+    missing = f", {100 * unknown:.3g}% of the labels unknown" if unknown else ""
+    return f"{_range(counts, images.classes)} a label, {sum(counts) / len(images):.3g} labels an image{missing}"
+
+
+def _range(counts: Sequence[int], classes: Sequence[str]) -> str:
+    low, high = min(counts), max(counts)
+    if low == high:
+        return f"{low:,}"
+    return f"{low:,} ({classes[counts.index(low)]}) to {high:,} ({classes[counts.index(high)]})"
 
 
 def _sizes(found: Found, sets: Iterable[ImageSet]) -> None:

@@ -18,6 +18,8 @@ from counterpoise.tasks import Task
 
 RESAMPLES = 1000
 """Of the bootstrap over images behind an interval."""
+FEWEST, NUMBERS = 100, 10_000_000
+"""Resamples at least, and numbers ranked at most beyond, where a score is of all answers together."""
 
 
 class Limit(NamedTuple):
@@ -199,7 +201,7 @@ def compare(
         resized += 0 if fed is seen else len(fed)
         watch(images)
     student, export = (torch.stack(side) for side in states)
-    mine, other = (_metric(task, classes, side.sum(0)) for side in (student, export))
+    mine, other = (_metric(task, classes, side) for side in (student, export))
     labeled: dict[str, Any] = {}
     if mine is not None and other is not None:
         interval = _interval(task, classes, student, export, resamples) if resamples else None
@@ -216,20 +218,26 @@ def compare(
     )
 
 
-def _metric(task: Task, classes: int, state: Tensor) -> float | None:
+def _metric(task: Task, classes: int, states: Tensor, times: Tensor | None = None) -> float | None:
+    """The metric over images with these states [N, ...], each of them so many times."""
     score = task.score(classes)
-    score.state = state
+    score.state = score.drawn(states, times)
     return score.values().get(task.headline)
 
 
 def _interval(task: Task, classes: int, student: Tensor, export: Tensor, resamples: int) -> tuple[float, float]:
-    """The middle 95% of the loss over images drawn again; states [N, S] of single images add up to a score."""
+    """The middle 95% of the loss over images drawn again, from the states [N, ...] of single images.
+
+    Drawn less often where scores are of all answers together, which takes its time.
+    """
+    if task.score(classes).joined:
+        resamples = min(resamples, max(FEWEST, NUMBERS // student.numel()))
     generator = np.random.default_rng(0)
     count = len(student)
     losses = []
     for _ in range(resamples):
-        weights = torch.from_numpy(np.bincount(generator.integers(0, count, count), minlength=count)).double()
-        pair = [_metric(task, classes, weights @ side) for side in (student, export)]
+        times = torch.from_numpy(np.bincount(generator.integers(0, count, count), minlength=count))
+        pair = [_metric(task, classes, side, times) for side in (student, export)]
         if pair[0] is not None and pair[1] is not None:
             losses.append(pair[0] - pair[1])
     low, high = np.quantile(losses, [0.025, 0.975]).tolist()

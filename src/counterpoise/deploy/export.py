@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
+from counterpoise import tasks
 from counterpoise.config.options import keywords
 from counterpoise.deploy import agreement, base, folder, pictures, runner, sensitivity
 from counterpoise.deploy.base import Calibration
@@ -90,7 +91,8 @@ def write(
             remembered["export"] = torch.from_numpy(answered).float().contiguous()
             found = compared(job, runtime, new)
         save_file(remembered, new / folder.REFERENCE)
-        (new / folder.RUNNER).write_text(runner.source(job.format, expected.ndim > 2), encoding="utf-8")
+        answered_by = runner.answer_of(expected.ndim > 2, tasks.get(job.student.task).sigmoid)
+        (new / folder.RUNNER).write_text(runner.source(job.format, answered_by), encoding="utf-8")
         described = None
         if calibration is not None:
             described = {
@@ -107,6 +109,7 @@ def write(
             classes=job.student.classes or (),
             input=taken(job),
             outputs="probabilities" if job.student.answers_probabilities(job.request.size) else "logits",
+            thresholds=job.student.thresholds,
             normalization=dict(job.student.normalization),
             student_sha256=job.student.weights_hash(),
             parameters=counting.parameters(job.student),

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from counterpoise import config
+from counterpoise import config, tasks
 from counterpoise.config.options import keywords
 from counterpoise.deploy import base
 from counterpoise.deploy.fake_quantization import INSIDE, fake_quantized, kept_layers, layers_of, resting
@@ -50,14 +50,14 @@ def finetune(student: str | Path, asked: Finetune) -> Result:
     section = config.Data()
     if asked.data is not None or asked.data_set is None:
         section = inputs.data_section(Path(student), asked.data)
-    if "fit" not in section.model_fields_set and network.task == "classification":
+    if "fit" not in section.model_fields_set and tasks.get(network.task).whole:
         section = section.model_copy(update={"fit": network.fit})
     teacher = asked.teacher if asked.store is None else {"store": str(asked.store)}
     named = None if teacher is None else inputs.teacher_section(Path(student), teacher)
     values: dict[str, Any] = {
         "task": network.task,
         "data": section.model_dump(exclude_unset=True),
-        "objective": dict(asked.objective or {"cross_entropy": {"weight": 1.0}, "balance": {"weight": 1.0}}),
+        "objective": dict(asked.objective or config.usual_terms(network.task)),
         "train": {
             "epochs": asked.epochs,
             "optimizer": {"name": "adamw", "learning_rate": asked.learning_rate, "weight_decay": 0.0},

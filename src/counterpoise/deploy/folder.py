@@ -69,7 +69,9 @@ class Description(BaseModel):
     classes: tuple[str, ...]
     input: Input
     outputs: Literal["logits", "probabilities"] = "logits"
-    """What it answers: of logits, the softmax are probabilities."""
+    """What it answers: of logits, the softmax are probabilities; of several labels, the sigmoid of each."""
+    thresholds: tuple[float, ...] | None = None
+    """Of several labels: the probability from which on each is there."""
     normalization: dict[str, tuple[float, float, float]]
     """Of pixels in [0, 1]; for information, the file does it."""
     student_sha256: str

@@ -79,7 +79,7 @@ def _gather(student: Path, out: Path, asked: Push) -> list[str]:
             shutil.copytree(directory, out / name)
         if described != shipped:
             (out / student_folder.WEIGHTS).write_bytes(weights)
-            (out / student_folder.DESCRIPTION).write_bytes(as_json(described.model_dump()))
+            (out / student_folder.DESCRIPTION).write_bytes(as_json(described.values()))
         text = card.with_exports(text, found, measured, parts, asked.license_id)
         (out / student_folder.CARD).write_text(text, encoding="utf-8")
     except (OSError, shutil.Error) as error:

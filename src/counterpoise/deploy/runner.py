@@ -117,6 +117,16 @@ def top_five(logits: Any, about: Any, picture: Any, out: Any) -> Any:
     return [f"{shares[index]:8.4f}  {about['classes'][index]}" for index in best]
 
 
+def labels_there(logits: Any, about: Any, picture: Any, out: Any) -> Any:
+    """The labels at or above their thresholds with their probabilities, the likeliest first, a line each."""
+    shares = 0.5 * (1 + np.tanh(0.5 * logits))
+    least = about.get("thresholds") or [0.5] * len(shares)
+    best = np.argsort(-shares, kind="stable")
+    lines = [f"{shares[index]:8.4f}  {about['classes'][index]}" for index in best if shares[index] >= least[index]]
+    likeliest = f"{about['classes'][best[0]]}, {shares[best[0]]:.4f} where {least[best[0]]:.4f} are needed"
+    return lines or [f"          none of the labels; the likeliest is {likeliest}"]
+
+
 def write_mask(logits: Any, about: Any, picture: Any, out: Any) -> Any:
     """Write the class of every pixel of the picture, as the values of a PNG; the share of each, a line each."""
     layers = [np.asarray(Image.fromarray(layer).resize(picture.size, Image.Resampling.BILINEAR)) for layer in logits]
@@ -155,9 +165,13 @@ def main(here: Any, description: str, file: str, answer: Any, load: Any, argumen
     return 2 if failed or not found else 0
 
 
-def source(chosen: Format, dense: bool) -> str:
-    """The text of run.py. dense: whether logits are masks."""
-    answer = write_mask if dense else top_five
+def answer_of(dense: bool, sigmoid: bool) -> Callable[..., Any]:
+    """What is made of logits: where these are masks, where each class is a question of its own, and else."""
+    return write_mask if dense else labels_there if sigmoid else top_five
+
+
+def source(chosen: Format, answer: Callable[..., Any]) -> str:
+    """The text of run.py."""
     functions: list[Callable[..., Any]] = [type(chosen).load, asked, pictures_in, loaded, pixels_of, answer, main]
     _, _, text = inspect.getsource(decoding).partition("from __future__ import annotations\n")
     return _TEMPLATE.format(

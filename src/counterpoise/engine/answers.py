@@ -12,7 +12,7 @@ from counterpoise import config, tasks
 from counterpoise.config.options import Place, keywords_after
 from counterpoise.data import checking, sources, summary
 from counterpoise.engine import inputs, predictions
-from counterpoise.engine.assemble import build_teacher
+from counterpoise.engine.assemble import answer_for, build_teacher
 from counterpoise.engine.evaluator import answers, full_report, in_classes_of
 from counterpoise.engine.inputs import RunLike
 from counterpoise.engine.options import Evaluate, Predict
@@ -56,7 +56,8 @@ def predict(images: Sequence[Any], options: Predict) -> list[dict[str, Any]]:
 
     Returns:
         One answer a picture, in order: its name as "image" and, for classification, {"class", "probability", "top":
-        [five of them]} and the "truth" where data tells, for segmentation {"height", "width", "classes": [{"class",
+        [five of them]}, for multilabel {"labels": [{"class", "probability"}, ...], "top"} and the "truth" where data
+        tells, for segmentation {"height", "width", "classes": [{"class",
         "share"}, ...]} and the names of the files written. A picture that cannot be read has an "error" instead.
 
     Raises:
@@ -111,9 +112,10 @@ def gauge(student: Place, options: Gauging) -> dict[str, Any]:
 
     if images.classes:
         images = in_classes_of(network, images)
-    sigmoid = around is not None and answers_by_sigmoid(around.objective)
-    measured = Gauge(network.num_classes, options.temperature, sigmoid)
     task = tasks.get(network.task)
+    answer_for(task, other, imitated=True)
+    sigmoid = task.sigmoid or (around is not None and answers_by_sigmoid(around.objective))
+    measured = Gauge(network.num_classes, options.temperature, sigmoid)
     task.check(images)
     models: tuple[VisionModel, VisionModel] = network, other
     loaders = [task.eval_loader(images, one, section, batch_size=at_once) for one in models]

@@ -21,7 +21,7 @@ from counterpoise.engine.processes import Processes, half_precision_helps
 from counterpoise.engine.synchronizing import synchronize
 from counterpoise.errors import ConfigError, ModelError
 from counterpoise.models import catalog
-from counterpoise.models.classmap import map_teacher
+from counterpoise.models.classmap import ClassSelection, map_teacher
 from counterpoise.models.network import VisionModel
 from counterpoise.objectives.composite import WeightedSum
 from counterpoise.outputs import Outputs
@@ -190,12 +190,7 @@ def build_models(
     student_model.reading = splits.train.reading
     memory = torch.channels_last if run.train.channels_last else torch.contiguous_format
     for model in [student_model] if teacher_model is None else [student_model, teacher_model]:
-        if catalog.is_code(model.name):  # one's own says nothing of its task
-            model.task = run.task
-        if model.task != run.task:
-            raise ConfigError(
-                f"{model.name} is a network for {model.task}, and the run is for {run.task} (set task: {model.task})."
-            )
+        answer_for(task, model, imitated=model is teacher_model)
         model.memory_format = memory
         if model is teacher_model and _shards(run):
             continue  # stays where it was read, until it is shared out
@@ -204,6 +199,36 @@ def build_models(
         if run.train.compile:
             model.compile()
     return Models(student_model, teacher_model, store, classes)
+
+
+def answer_for(task: tasks.Task, model: VisionModel, imitated: bool = False) -> None:
+    """Have a network answer for a task.
+
+    Raises:
+        ConfigError: it cannot; or, where it is imitated, its weights were trained to answer otherwise.
+    """
+    if catalog.is_code(model.name) or model.task == task.network:  # one's own says nothing of its task
+        model.task = task.name
+    if model.task != task.name:
+        raise ConfigError(
+            f"{model.name} is a network for {model.task}, and the run is for {task.name} (set task: {model.task})."
+        )
+    trained = tasks.TASKS.entries().get(model.trained_for or "")
+    if imitated and trained is not None and trained.sigmoid != task.sigmoid:
+        raise ConfigError(
+            f"The teacher {model.name} was trained for {trained.name}, and the run is for {task.name}: one label a "
+            "picture is answered by a softmax, several by a sigmoid each, so that its logits mean something else."
+        )
+    if imitated and task.sigmoid and any(isinstance(one, ClassSelection) and one.joins for one in model.modules()):
+        raise ConfigError(
+            "teacher.classes takes several of the teacher's classes as one, which adds up the shares of a softmax. Of "
+            "several labels a picture give one of the teacher's for each."
+        )
+    if imitated and task.sigmoid and model.outputs == "probabilities":
+        raise ConfigError(
+            "teacher.outputs: probabilities is for those of a softmax, whose logarithm is taken. For several labels "
+            "a picture the teacher must answer logits: leave the sigmoid out of its network."
+        )
 
 
 def open_teacher(
@@ -258,7 +283,7 @@ def _notes(splits: Splits, networks: list[VisionModel], teacher_fit: str | None)
     """What is to be said of the networks beside the data; teacher_fit: how it fitted pictures before this run."""
     for model in networks:
         yield from model.notes
-    if any(one.task == "classification" and one.fit == "crop" and one.input_size is not None for one in networks):
+    if any(tasks.get(one.task).whole and one.fit == "crop" and one.input_size is not None for one in networks):
         yield from noticing.cut_off(splits.train)
     for teacher in networks[1:]:
         if teacher_fit not in ("crop", teacher.fit):

@@ -11,12 +11,13 @@ from torch import Tensor
 
 from counterpoise.engine.processes import Processes
 from counterpoise.models.network import VisionModel
-from counterpoise.tasks import Task
+from counterpoise.tasks import Task, Verdict
 
 MOST_CLASSES = 2000
 """A table of answers by class is kept for up to so many."""
 SURE = 0.01
 """How seldom answers that are of no use may be taken for useful ones."""
+_GO_ON = "To go on with it all the same: --teacher.accept_chance."
 
 
 class Tally:
@@ -96,13 +97,23 @@ class Tally:
                 f"YAML file that says which of its outputs is which class ({{{shown}, ...}})."
             )
         else:
-            mean, std = (", ".join(f"{value:g}" for value in teacher.normalization[key]) for key in ("mean", "std"))
-            cause = (
-                "Likely its classes are in another order than the data's (teacher.classes), it was trained with "
-                f"another normalization than mean {mean} and std {std} (teacher.mean, teacher.std), or its weights or "
-                "its head are not those that were trained (teacher.checkpoint)."
-            )
-        return f"{head} {cause} To go on with it all the same: --teacher.accept_chance."
+            cause = _likely_cause(teacher)
+        return f"{head} {cause} {_GO_ON}"
+
+
+def of_chance(teacher: VisionModel, verdict: Verdict) -> str:
+    """As `Tally.complaint`, of a teacher that its task has judged."""
+    head = f"The teacher {teacher.name} knows nothing of the pictures: it has {verdict.found}."
+    return f"{head} {_likely_cause(teacher)} {_GO_ON}"
+
+
+def _likely_cause(teacher: VisionModel) -> str:
+    mean, std = (", ".join(f"{value:g}" for value in teacher.normalization[key]) for key in ("mean", "std"))
+    return (
+        "Likely its classes are in another order than the data's (teacher.classes), it was trained with "
+        f"another normalization than mean {mean} and std {std} (teacher.mean, teacher.std), or its weights or "
+        "its head are not those that were trained (teacher.checkpoint)."
+    )
 
 
 def _at_least(hits: int, count: int, share: float) -> float:

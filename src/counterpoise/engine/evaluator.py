@@ -13,12 +13,12 @@ from counterpoise import config
 from counterpoise.data import noticing, summary
 from counterpoise.data.epochs import Batch, InOrder
 from counterpoise.data.sources.base import UNLABELED, ImageSet
-from counterpoise.engine.chance import Tally
+from counterpoise.engine.chance import Tally, of_chance
 from counterpoise.engine.processes import Processes, errors_explained
 from counterpoise.engine.progress import in_words, say
 from counterpoise.errors import DataError, ModelError
 from counterpoise.models.network import VisionModel
-from counterpoise.tasks import Task, get
+from counterpoise.tasks import Score, Task, get
 from counterpoise.teachers.live import LiveTeacher
 
 if TYPE_CHECKING:
@@ -56,8 +56,20 @@ def quick_score(
     processes: Processes,
     teacher: LiveTeacher | None = None,
     watch: Callable[[Tensor], None] | None = None,
-    tally: Tally | None = None,
 ) -> dict[str, float]:
+    """The values of `scored`."""
+    return scored(model, loader, task, processes, teacher, watch).values()
+
+
+def scored(
+    model: VisionModel,
+    loader: InOrder,
+    task: Task,
+    processes: Processes,
+    teacher: LiveTeacher | None = None,
+    watch: Callable[[Tensor], None] | None = None,
+    tally: Tally | None = None,
+) -> Score:
     """The task's quick score over all processes. A set without labels is scored against the teacher's answers.
 
     `watch` is shown each batch's logits, in order; `tally` counts them.
@@ -74,10 +86,10 @@ def quick_score(
             score.update(logits, target)
             if tally is not None:
                 tally.update(logits, target)
-    score.state = processes.add(score.state.cpu())
+    score.state = (processes.join if score.joined else processes.add)(score.state.cpu())
     if tally is not None:
         tally.gather(processes)
-    return score.values()
+    return score
 
 
 def score_teacher(
@@ -90,12 +102,20 @@ def score_teacher(
     assert parts.teacher is not None
     model, section = parts.teacher.model, parts.run.teacher
     tally = Tally(len(parts.classes), parts.task)
-    scores = quick_score(model, loader, parts.task, processes, watch=watch, tally=tally)
-    verdict, doubt = tally.verdict(), ""
+    score = scored(model, loader, parts.task, processes, watch=watch, tally=tally)
+    scores, own = score.values(), score.verdict()
+    verdict, doubt = tally.verdict() if own is None else own.kind, ""
     nothing = f"answers that know nothing of the pictures, {100 * tally.chance():.1f}%" if tally.matrix.any() else ""
+    if own is not None and own.soft and model.outputs == "auto" and scores:
+        raise ModelError(
+            f"The teacher {model.name} answers numbers from 0 to 1 throughout, as a sigmoid gives, and they are taken "
+            "for logits. Leave the sigmoid out of its network; where these are its logits, say teacher.outputs: logits."
+        )
+    if own is not None:
+        nothing = f"answers that know nothing of the pictures: it has {own.found}"
     if verdict == "chance":
         if section is None or not section.accept_chance:
-            raise ModelError(tally.complaint(model, parts.classes))
+            raise ModelError(tally.complaint(model, parts.classes) if own is None else of_chance(model, own))
         doubt = f" (the teacher is hardly better than {nothing} (teacher.accept_chance))"
     elif verdict == "unsure":
         doubt = f" ({tally.images} validation images are too few to tell it from {nothing})"
@@ -120,18 +140,19 @@ def full_report(
     loader = task.eval_loader(images, model, data, batch_size=batch_size)
     if show:
         found = summary.of_images(images).add("shown", loader.shown())
-        cropped = model.fit == "crop" and model.input_size is not None and model.task == "classification"
+        cropped = model.fit == "crop" and model.input_size is not None and task.whole
         for note in noticing.of_evaluation(images, model.reading, cropped):
             found.note(note)
         say(found, show)
-    report = task.report(images.classes)
+    report = task.report_of(model, images.classes)
     soft: bool | None = None
     for batch, logits in answers(model.to(device), loader, device):
         if soft is None:
             soft = model.answers_probabilities((batch.images.shape[-2], batch.images.shape[-1]))
         report.update(logits, batch.target.to(device))
     values = {**report.values(), "corrupt": list(loader.corrupt)}
-    return {**values, "notes": [f"{model.name} {SOFT}"]} if soft and values["images"] else values
+    notes = [*([f"{model.name} {SOFT}"] if soft else []), *task.notes(model)]
+    return {**values, "notes": notes} if notes and values["images"] else values
 
 
 def in_classes_of(model: VisionModel, images: ImageSet) -> ImageSet:

@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from counterpoise import config
+from counterpoise.engine.evaluator import scored
 from counterpoise.engine.imitation import headline, scores
 from counterpoise.engine.run_folder import RunFolder, run_hash
 from counterpoise.engine.student import save_student
@@ -39,13 +40,19 @@ def export_student(trainer: Trainer) -> Result:
     run, parts, progress, folder = trainer.run, trainer.parts, trainer.progress, trainer.folder
     # Copies: below, the student gets other weights in their place.
     weights = {name: value.clone() for name, value in trainer.optimization.shipped_weights().items()}
-    last = {**_score(trainer, weights), "epoch": progress.last["epoch"]}
-    best = dict(last) if progress.best.get("epoch") == last["epoch"] else progress.best
-    best_weights = None if progress.best.get("epoch") == last["epoch"] else _best_weights(trainer)
+    found, chosen = _score(trainer, weights)
+    thresholds = {"last": chosen}
+    last = {**found, "epoch": progress.last["epoch"]}
+    best, best_weights = progress.best, None
+    if progress.best.get("epoch") == last["epoch"]:
+        best, thresholds["best"] = dict(last), thresholds["last"]
+    else:
+        best_weights = _best_weights(trainer)
     if best_weights is not None:
+        found, chosen = _score(trainer, best_weights)
         # The projector that features were explained with is that of the last epoch by now.
-        scored = {} if parts.objective.of_features_alone else _score(trainer, best_weights)
-        best = {**progress.best, **scored}
+        best = {**progress.best, **({} if parts.objective.of_features_alone else found)}
+        thresholds["best"] = chosen
         weights = best_weights if run.train.ship == "best" else weights
     parts.student.net.load_state_dict(weights)
     corrupt = trainer.processes.union({*parts.train.corrupt, *parts.val.corrupt})
@@ -63,7 +70,14 @@ def export_student(trainer: Trainer) -> Result:
             "commit": commit(),
         }
         metrics = {"last": last, "best": best, "teacher": progress.teacher}
-        save_student(parts.student, folder.student, classes=parts.classes, metrics=metrics, provenance=provenance)
+        save_student(
+            parts.student,
+            folder.student,
+            classes=parts.classes,
+            metrics=metrics,
+            provenance=provenance,
+            thresholds={epoch: each for epoch, each in thresholds.items() if each is not None} or None,
+        )
     images = progress.step / trainer.steps_per_epoch * len(parts.train.images)
     told = trainer.times.told(parts.train.workers)
     result = Result(
@@ -93,15 +107,19 @@ def export_student(trainer: Trainer) -> Result:
     return replace(result, note=f"No step was left to train. The student is that of the {run.train.ship} epoch.")
 
 
-def _score(trainer: Trainer, weights: Mapping[str, Tensor]) -> dict[str, float]:
-    """The quick score of the student with these weights, in the form in which it is loaded from its folder."""
+def _score(trainer: Trainer, weights: Mapping[str, Tensor]) -> tuple[dict[str, float], list[float] | None]:
+    """The quick score of the student with these weights, in the form in which it is loaded from its folder, and the
+    thresholds of its labels, where it has some."""
     parts = trainer.parts
     student = parts.student
     student.net.load_state_dict(weights)
     student.net.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     plain = VisionModel(**student.settings()).to(trainer.processes.device)  # not compiled
     with student.shipping():
-        return scores(parts, plain, trainer.processes)
+        if parts.objective.of_features_alone:
+            return scores(parts, plain, trainer.processes), None
+        score = scored(plain, parts.val, parts.task, trainer.processes, parts.judge)
+        return score.values(), score.thresholds()
 
 
 def _best_weights(trainer: Trainer) -> dict[str, Tensor] | None:

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from counterpoise import tasks
+from counterpoise.data import labels
 from counterpoise.data.images import pixels_of
-from counterpoise.data.sources.base import UNLABELED, ImageSet
+from counterpoise.data.sources.base import ImageSet
 from counterpoise.data.walking import image_files
 from counterpoise.decoding import Reading
 from counterpoise.errors import CorruptImage, DataError
@@ -27,14 +28,14 @@ class Asked(NamedTuple):
         name: a word for its files.
         read: the picture as the task takes it: a path, a PIL image or an array.
         draw: the same as pixels, and its mask where it has one.
-        truth: its class, where that is known.
+        truth: its class, or all of them, where that is known.
     """
 
     image: str
     name: str
     read: Callable[[], Any]
     draw: Callable[[], Picture]
-    truth: str | None = None
+    truth: str | list[str] | None = None
 
 
 def given(images: Sequence[Any], reading: Reading) -> Iterator[Asked]:
@@ -73,9 +74,8 @@ def of_data(images: ImageSet, count: int | None) -> Iterator[Asked]:
         def draw(index: int = index, word: str = word) -> Picture:
             return Picture(word, images.read(index), images.read_mask(index) if images.masked else None)
 
-        label = int(images.labels[index])
-        known = not images.masked and label != UNLABELED
-        yield Asked(images.name(index), word, read, draw, images.classes[label] if known else None)
+        truth = None if images.masked else labels.names(images.labels[index], images.classes)
+        yield Asked(images.name(index), word, read, draw, truth)
 
 
 def _distinct(name: str, index: int, taken: set[str]) -> str:
@@ -117,10 +117,18 @@ def answers(
 
 
 def as_rows(found: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Answers as rows of one table: the classes by their rank, or each with its share of the picture."""
+    """Answers as rows of one table: the classes by their rank, each with its share of the picture, or the labels that
+    are there, with a semicolon between two."""
     rows = []
     for answer in found:
         row = {key: value for key, value in answer.items() if not isinstance(value, list)}
+        if "labels" in answer:
+            told = answer["labels"]
+            row["labels"] = "; ".join(label["class"] for label in told)
+            row["probabilities"] = "; ".join(f"{label['probability']:.4f}" for label in told)
+            row |= {"truth": "; ".join(answer["truth"])} if "truth" in answer else {}
+            rows.append(row)
+            continue
         for rank, entry in enumerate(answer.get("top", [])[1:], 2):
             row |= {f"{key}_{rank}": value for key, value in entry.items()}
         row |= {f"share {entry['class']}": entry["share"] for entry in answer.get("classes", [])}

@@ -65,6 +65,14 @@ class Processes:
         return moved.to(value.device)
 
     @errors_explained()
+    def join(self, value: Tensor) -> Tensor:
+        """The values of all processes one after the other, along their first dimension."""
+        every: list[Any] = [value] * self.world
+        if self.world > 1:
+            dist.all_gather_object(every, value.cpu())
+        return torch.cat(every).to(value.device)
+
+    @errors_explained()
     def as_first(self, values: Iterable[Tensor]) -> None:
         """Put the first process's values in the place of everybody's."""
         for value in values if self.world > 1 else ():

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
-from counterpoise import config
+from counterpoise import config, tasks
 from counterpoise.config import keys
 from counterpoise.data.sources.base import ImageSet
 from counterpoise.data.summary import Found
@@ -212,7 +212,7 @@ class RunFolder:
             )
         # Earlier versions left `auto` in the run file, and padded only what they held in memory.
         extent, limit = images.common_extent, started.data.memory_limit_gb
-        padded_now = run.task == "classification" and started.data.views.crop == "auto" and views.crop == "pad"
+        padded_now = tasks.get(run.task).whole and started.data.views.crop == "auto" and views.crop == "pad"
         if padded_now and extent and not in_arrays:
             gigabytes = len(images) * 3 * extent[0] * extent[1] / 1e9
             if gigabytes > limit:

@@ -41,14 +41,16 @@ def train(
 ) -> Result:
     """Train a network on labels alone: a teacher, or a student to compare with.
 
-    Where `run` is written for distilling, its teacher is left out, and cross-entropy stands alone with weight 1.
+    Where `run` is written for distilling, its teacher is left out, and cross-entropy (of several labels an image,
+    binary cross-entropy) stands alone with weight 1.
 
     Args: as for `distill`.
     """
     resolved = inputs.resolve(run)
     if resolved.teacher is not None or "objective" not in resolved.model_fields_set:
-        labels = resolved.objective.get("cross_entropy", config.Term())
-        alone = {"cross_entropy": labels.model_copy(update={"weight": 1.0})}
+        name = next(iter(config.usual_terms(resolved.task)))
+        labels = resolved.objective.get(name, config.Term())
+        alone = {name: labels.model_copy(update={"weight": 1.0})}
         resolved = resolved.model_copy(update={"teacher": None, "objective": alone})
     return _train_student(resolved, resume, overwrite, student, None, data, show, deadline, extend)
 

@@ -75,7 +75,7 @@ def load_student(
         arguments=description.arguments,
         classes=description.classes,
     )
-    built.task = description.task
+    built.task, built.thresholds = description.task, description.own_thresholds
     if epoch is not None:
         checkpoint.load(built.net, checkpoint.Weights(f"{source}, {epoch} epoch", load_bytes(content)), built.name)
     return Student(built, description).eval()
@@ -88,6 +88,7 @@ def save_student(
     classes: Sequence[str],
     metrics: Mapping[str, Any],
     provenance: Mapping[str, Any],
+    thresholds: Mapping[str, Sequence[float]] | None = None,
 ) -> None:
     """Write a student folder, whole or not at all; an older one at `path` goes when the new one is on disk.
 
@@ -97,6 +98,7 @@ def save_student(
         classes: names, in the order of the logits.
         metrics: numbers by name, nested as one likes.
         provenance: where it comes from: teacher, data, run, versions.
+        thresholds: of several labels, from which probability on each is answered, by the epoch: last, best.
 
     Raises:
         ModelError: classes do not agree with the network, or something has no form in JSON.
@@ -128,10 +130,11 @@ def save_student(
         metrics=dict(metrics),
         provenance=dict(provenance),
         weights_sha256=hashlib.sha256(weights).hexdigest(),
+        thresholds=None if thresholds is None else {epoch: tuple(each) for epoch, each in thresholds.items()},
     )
     files = {
         folder.WEIGHTS: weights,
-        folder.DESCRIPTION: as_json(description.model_dump()),
+        folder.DESCRIPTION: as_json(description.values()),
         folder.CARD: card.of_student(model, description, path.name).encode(),
     }
     if model.name.startswith("timm/"):

@@ -384,7 +384,8 @@ class Trainer:
             return
         loader = evaluation_loader(parts.val.images, teacher.model, self.run, self.processes)
         sizes = len(loader.images), len(parts.classes)
-        self.gauge = EvaluationGauge(*sizes, parts.task, self.processes, answers_by_sigmoid(self.run.objective))
+        sigmoid = parts.task.sigmoid or answers_by_sigmoid(self.run.objective)
+        self.gauge = EvaluationGauge(*sizes, parts.task, self.processes, sigmoid)
         if self.progress.teacher or not parts.labeled:
             self.gauge.ask(teacher, loader)
             return

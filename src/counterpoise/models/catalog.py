@@ -161,7 +161,7 @@ def build(
         task=built.task,
         outputs=outputs,
     )
-    model.notes = tuple(notes)
+    model.notes, model.trained_for = tuple(notes), given.task
     return model
 
 

@@ -52,6 +52,7 @@ class Weights:
     whole: bool = False
     scenes: tuple[float, tuple[int, int] | None] | None = None
     reading: Reading | None = None
+    task: str | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -211,6 +212,7 @@ def _read_folder(path: Path) -> Weights:
         whole=description.input.whole,
         scenes=(description.input.reduction, description.input.window),
         reading=description.input.reading,
+        task=description.task,
     )
 
 

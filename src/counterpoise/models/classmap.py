@@ -38,6 +38,11 @@ class ClassSelection(nn.Module):
         self.register_buffer("index", torch.tensor(rows), persistent=False)
         self.register_buffer("padding", torch.tensor(padding), persistent=False)
 
+    @property
+    def joins(self) -> bool:
+        """Whether several classes are taken as one."""
+        return self.index.shape[1] > 1
+
     def forward(self, logits: Tensor) -> Tensor:
         """[N, C, ...] -> [N, len(groups), ...]."""
         new, longest = self.index.shape
@@ -88,7 +93,7 @@ def _named(teacher: VisionModel, classes: Sequence[str], selection: nn.Module | 
     settings.update(classes=tuple(classes), num_classes=len(classes), selection=chained or teacher.selection)
     mapped = VisionModel(**settings).train(teacher.training)
     mapped.memory_format = teacher.memory_format
-    mapped.notes = teacher.notes
+    mapped.notes, mapped.trained_for = teacher.notes, teacher.trained_for
     return mapped.to(teacher.mean.device)
 
 

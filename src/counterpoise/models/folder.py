@@ -72,6 +72,19 @@ class Description(BaseModel):
     metrics: dict[str, Any]
     provenance: dict[str, Any]
     weights_sha256: str
+    thresholds: dict[str, tuple[Annotated[float, Field(ge=0.0, le=1.0)], ...]] | None = None
+    """Of several labels: the probability from which on each is answered, of the student of each epoch: last, best."""
+
+    @property
+    def own_thresholds(self) -> tuple[float, ...] | None:
+        """Those of this student; None where there are none, or not one for each class."""
+        chosen = (self.thresholds or {}).get(shipped_epoch(self.provenance))
+        return chosen if chosen is not None and len(chosen) == len(self.classes) else None
+
+    def values(self) -> dict[str, Any]:
+        """As student.json has it."""
+        values = self.model_dump()
+        return values if self.thresholds is not None else {k: v for k, v in values.items() if k != "thresholds"}
 
 
 def shipped_epoch(provenance: Mapping[str, Any]) -> str:

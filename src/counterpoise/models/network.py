@@ -59,6 +59,7 @@ class VisionModel(nn.Module):
         selection: applied to the logits, such as a choice of classes.
         outputs: what `net` returns: logits, or probabilities, of which the logarithm is taken; auto: logits, where
             nobody has said so.
+        thresholds: of several labels, the probability from which on each is answered, where that was chosen.
 
     Attributes:
         memory_format: of the normalized images; `torch.channels_last` converts them.
@@ -66,6 +67,7 @@ class VisionModel(nn.Module):
         by_position: whether its classes were given to its outputs in their order, because it names none itself.
         notes: what is to be said of its weights and its answers, a sentence each.
         resting: parts of `net` that are in eval mode while the rest of it trains: nothing of them learns.
+        trained_for: the task that its weights were trained for, where they say so.
         companions: modules whose state changes while `net` trains, by name: kept in checkpoints, not shipped.
         shipping: within it, `net` computes without what was hooked into it for training alone.
         together: within it, processes that share `net` out between them call it as often as each likes.
@@ -96,6 +98,7 @@ class VisionModel(nn.Module):
         task: str = "classification",
         selection: nn.Module | None = None,
         outputs: Answers = "auto",
+        thresholds: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
         if len(mean) != 3 or len(std) != 3 or min(std) <= 0 or not _are_usable(*mean, *std, *(1 / s for s in std)):
@@ -121,7 +124,9 @@ class VisionModel(nn.Module):
         self.task = task
         self.selection = selection
         self.outputs = outputs
+        self.thresholds = None if thresholds is None else tuple(thresholds)
         self.notes: tuple[str, ...] = ()
+        self.trained_for: str | None = None
         self.memory_format = torch.preserve_format
         self.by_position = False
         self.resting: list[nn.Module] = []

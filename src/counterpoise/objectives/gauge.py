@@ -53,6 +53,7 @@ class Gauge:
         self.num_classes = num_classes
         self.temperature = temperature
         self.sigmoid = sigmoid
+        self.by_label = False  # whether targets said of each class whether it is there
         self.bands = _bands(num_classes)
         self.state = torch.zeros(
             len(_COUNTS) + len(_COLUMNS) * len(self.bands) + 2 * 3 * CALIBRATION_BINS, dtype=torch.float64
@@ -70,7 +71,8 @@ class Gauge:
         Args:
             student_logits: [N, C] or [N, C, ...], any floating dtype.
             teacher_logits: the same shape; on any device.
-            target: int64 [N, ...]; labels that are no class (-1, 255) serve the calibration error no further.
+            target: int64 [N, ...]; labels that are no class (-1, 255) serve the calibration error no further. With
+                sigmoids also of the logits' shape: 1, 0 or -1 (unknown) for each class.
             ignore_index: positions whose target holds this value are left out altogether.
 
         Raises:
@@ -83,13 +85,17 @@ class Gauge:
             )
         if student_logits.shape[1] != self.num_classes:
             raise ObjectiveError(f"expected {self.num_classes} classes, got {student_logits.shape[1]}.")
-        if target is not None and target.shape != student_logits[:, 0].shape:
+        by_class = self.sigmoid and target is not None and target.shape == student_logits.shape
+        self.by_label |= by_class
+        if target is not None and not by_class and target.shape != student_logits[:, 0].shape:
             raise ObjectiveError(
                 f"target must have shape {list(student_logits[:, 0].shape)}, got {list(target.shape)}."
             )
         student = student_logits.detach().movedim(1, -1).reshape(-1, self.num_classes)
         teacher = teacher_logits.detach().movedim(1, -1).reshape(-1, self.num_classes)
-        labels = torch.full((len(student),), -1) if target is None else target.reshape(-1)
+        labels = torch.full((len(student),), -1)
+        if target is not None:
+            labels = target.movedim(1, -1).reshape(-1, self.num_classes) if by_class else target.reshape(-1)
         labels = labels.to(student.device)
         if ignore_index is not None:
             kept = labels != ignore_index
@@ -111,7 +117,8 @@ class Gauge:
         rows = torch.stack([columns[:, first - 1 : last].sum(1) for first, last in self.bands], dim=1)
         # The classes stand in the teacher's order: rank 0 is its answer.
         ranks = student.topk(min(5, self.num_classes), dim=1).indices
-        labeled = (labels >= 0) & (labels < self.num_classes)
+        by_class = labels.ndim == 2
+        labeled = labels >= 0 if by_class else (labels >= 0) & (labels < self.num_classes)
         counts = [
             torch.tensor(float(len(student))),
             columns[0].sum(),
@@ -122,11 +129,15 @@ class Gauge:
             (ranks == 0).any(1).sum(),
             labeled.sum(),
         ]
-        places = (order == labels[:, None]).int().argmax(1)[labeled]
-        bins = [
-            _calibration(probabilities[labeled], answers[labeled], places)
-            for probabilities, answers in ((q, ranks[:, 0]), (p, torch.zeros_like(labels)))
-        ]
+        if by_class:
+            truth, labeled = labels.gather(1, order), labeled.gather(1, order)
+            bins = [_of_coins(probabilities[labeled], truth[labeled]) for probabilities in (q, p)]
+        else:
+            places = (order == labels[:, None]).int().argmax(1)[labeled]
+            bins = [
+                _calibration(probabilities[labeled], answers[labeled], places)
+                for probabilities, answers in ((q, ranks[:, 0]), (p, torch.zeros_like(labels)))
+            ]
         added = torch.cat([torch.stack([c.cpu().double() for c in counts]), rows.cpu().double().flatten(), *bins])
         self.state += added
 
@@ -152,8 +163,9 @@ class Gauge:
             classes, top5 (percent of positions where the teacher's first class is the student's first, or among its
             five); bands: one row a band of ranks, with both divergences (nats), their shares, what of them is `missed`
             and `excess`, and the probability (percent) each side gives it;
-            calibration: `student` and `teacher` with top1 (percent) and calibration_error (ECE of 15 bins), where there
-            are labels; summary: a plain sentence. Without positions, that alone: {"positions": 0}.
+            calibration: `student` and `teacher` with top1 (percent; where each class has a label, `labels`, those told
+            rightly) and calibration_error (ECE of 15 bins), where there are labels; summary: a plain sentence. Without
+            positions, that alone: {"positions": 0}.
         """
         count = float(self.state[0])
         if not count:
@@ -189,7 +201,7 @@ class Gauge:
             bins = self.state[-2 * 3 * CALIBRATION_BINS :].reshape(2, 3, CALIBRATION_BINS)
             result["calibration"] = {
                 name: {
-                    "top1": 100 * float(seen[2].sum()) / totals["labeled"],
+                    "labels" if self.by_label else "top1": 100 * float(seen[2].sum()) / totals["labeled"],
                     "calibration_error": float((seen[1] - seen[2]).abs().sum()) / totals["labeled"],
                 }
                 for name, seen in zip(("student", "teacher"), bins, strict=True)
@@ -239,6 +251,12 @@ def _calibration(probabilities: Tensor, answers: Tensor, labels: Tensor) -> Tens
     place = (confidence * CALIBRATION_BINS).ceil().long().clamp(1, CALIBRATION_BINS) - 1
     empty = torch.zeros(CALIBRATION_BINS, dtype=torch.float64)
     return torch.cat([empty.index_add(0, place, values) for values in (torch.ones_like(hits), confidence, hits)])
+
+
+def _of_coins(probabilities: Tensor, labels: Tensor) -> Tensor:
+    """As `_calibration`, of answers yes or no with the probability of yes, and labels 1 and 0: [M] each."""
+    both = torch.stack([1 - probabilities, probabilities], 1)
+    return _calibration(both, (probabilities > 0.5).long(), labels.long())
 
 
 def _times(probability: Tensor, ratio: Tensor) -> Tensor:

@@ -216,13 +216,13 @@ def one_hot(labels: Tensor, classes: int, first: int = 0) -> Tensor:
     return labels.unsqueeze(1) == numbers.view(-1, *(1,) * (labels.ndim - 1))
 
 
-def check_class_weight(given: object) -> tuple[float, ...] | None:
+def check_class_weight(given: object, name: str = "class_weight") -> tuple[float, ...] | None:
     """A weight for each class, or None. Raises ObjectiveError for anything else than finite numbers from 0 on."""
     if given is None:
         return None
     if isinstance(given, list | tuple) and all(isinstance(w, int | float) and 0 <= w < float("inf") for w in given):
         return tuple(map(float, given))
-    raise ObjectiveError(f"class_weight must be numbers from 0 on, one a class, got {given!r}.")
+    raise ObjectiveError(f"{name} must be numbers from 0 on, one a class, got {given!r}.")
 
 
 def weight_by_class(

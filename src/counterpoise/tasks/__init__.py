@@ -1,5 +1,5 @@
 """Kinds of task, one a file."""
 
-from counterpoise.tasks.base import Picture, Report, Score, Share, Task, get
+from counterpoise.tasks.base import TASKS, Picture, Report, Score, Share, Task, Verdict, get
 
-__all__ = ["Picture", "Report", "Score", "Share", "Task", "get"]
+__all__ = ["TASKS", "Picture", "Report", "Score", "Share", "Task", "Verdict", "get"]

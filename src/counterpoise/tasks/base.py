@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from torch import Tensor
 
@@ -49,10 +49,29 @@ class Share(NamedTuple):
 ALL = Share()
 
 
+class Verdict(NamedTuple):
+    """Whether answers know anything of the pictures.
+
+    Attributes:
+        kind: "useful", "chance", "unsure" where there are too few images to tell, "unknown" where nothing can be told.
+        found: what they score, and what answers that know nothing would.
+        soft: whether all answers lie between 0 and 1, as probabilities do.
+    """
+
+    kind: Literal["useful", "chance", "unsure", "unknown"]
+    found: str = ""
+    soft: bool = False
+
+
 class Score(ABC):
-    """A quick score kept while training: `state` adds up over batches and processes."""
+    """A quick score kept while training: `state` adds up over batches and processes.
+
+    Attributes:
+        joined: states are put one after the other instead, a row an image, so that nothing is lost of the answers.
+    """
 
     state: Tensor
+    joined: ClassVar[bool] = False
 
     @abstractmethod
     def update(self, logits: Tensor, target: Tensor) -> None:
@@ -61,6 +80,21 @@ class Score(ABC):
     @abstractmethod
     def values(self) -> dict[str, float]:
         """The metrics by name, from `state`."""
+
+    def thresholds(self) -> list[float] | None:
+        """From which probability on each class is answered, as these answers suggest; None: the largest one is."""
+        return None
+
+    def verdict(self) -> Verdict | None:
+        """What is to be thought of answers with this score; None: that follows from what was taken for what."""
+        return None
+
+    @classmethod
+    def drawn(cls, states: Tensor, times: Tensor | None = None) -> Tensor:
+        """The state of a set that has each image so many times (int64 [N]; once), from their states [N, ...]."""
+        if cls.joined:
+            return states if times is None else states.repeat_interleave(times, 0)
+        return states.sum(0) if times is None else times.to(states.dtype) @ states
 
 
 class Report(ABC):
@@ -81,6 +115,13 @@ class Task(ABC):
     name: ClassVar[str]
     hub_name: ClassVar[str]
     """What the Hugging Face hub calls it."""
+    network: ClassVar[str] = ""
+    """The task that the networks for it are known by; empty: its own name."""
+    whole: ClassVar[bool] = True
+    """Whether an answer is of a whole picture, brought to the size of a network; else of each of its pixels."""
+    sigmoid: ClassVar[bool] = False
+    """Whether each class is a question of its own, answered by a sigmoid; else by one softmax, unless the objective of
+    a run says otherwise."""
     shown: ClassVar[str]
     """What to print of an `answer` of `predict`, as Python."""
     headline: ClassVar[str]
@@ -159,6 +200,14 @@ class Task(ABC):
     @abstractmethod
     def report(self, classes: Sequence[str]) -> Report:
         """A fresh full report."""
+
+    def report_of(self, model: VisionModel, classes: Sequence[str]) -> Report:
+        """A fresh full report of what this model answers."""
+        return self.report(classes)
+
+    def notes(self, model: VisionModel) -> list[str]:
+        """What is to be said beside such a report, a sentence each."""
+        return []
 
     @abstractmethod
     def pseudo_target(self, teacher_logits: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -140,6 +140,8 @@ class Classification(Task):
     def check(self, images: ImageSet) -> None:
         if images.masked:
             raise ConfigError("The data holds masks, a class for every pixel; classification learns one a picture.")
+        if images.multilabel:
+            raise ConfigError("The data has several labels an image, and classification learns one: task: multilabel.")
 
     def objective(self, run: config.Run, images: ImageSet | None) -> WeightedSum:
         objective = WeightedSum(with_class_weights(run.objective, images))
@@ -213,11 +215,11 @@ class Classification(Task):
     def pseudo_target(self, teacher_logits: Tensor) -> Tensor:
         return teacher_logits.argmax(1)
 
-    def predict(self, model: VisionModel, images: Sequence[Any]) -> list[dict[str, Any]]:
+    def answered(self, model: VisionModel, images: Sequence[Any]) -> Iterator[tuple[Tensor, bool]]:
+        """The model's logits [C] of each picture, float32 on the CPU, and whether these are probabilities instead."""
         from counterpoise.data.images import pixels_of, prepare
 
         device = next(model.parameters()).device
-        answers: list[dict[str, Any]] = []
         soft: bool | None = None
         for image in images:
             pixels = pixels_of(image, reading=model.reading)
@@ -226,8 +228,13 @@ class Classification(Task):
             if soft is None:
                 soft = model.answers_probabilities((pixels.shape[1], pixels.shape[2]))
             with torch.inference_mode():
-                logits = model(pixels[None].to(device)).float()
-            probabilities = (logits if soft else logits.softmax(1))[0].cpu()
+                logits = model(pixels[None].to(device)).float()[0].cpu()
+            yield logits, soft
+
+    def predict(self, model: VisionModel, images: Sequence[Any]) -> list[dict[str, Any]]:
+        answers: list[dict[str, Any]] = []
+        for logits, soft in self.answered(model, images):
+            probabilities = logits if soft else logits.softmax(0)
             best = probabilities.topk(min(5, len(probabilities)))
             names = model.classes or tuple(str(index) for index in range(len(probabilities)))
             top = [

@@ -194,6 +194,7 @@ class Segmentation(Task):
     """One class a pixel."""
 
     name = "segmentation"
+    whole = False
     hub_name = "image-segmentation"
     shown = 'answer["classes"]'
     headline = "miou"

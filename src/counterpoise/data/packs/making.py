@@ -63,6 +63,10 @@ def make(
         if given is not None and address_of(given) is None and out.resolve().is_relative_to(expanded(given).resolve()):
             raise ConfigError(f"--out {out} lies in {given}, which would then hold its own pack. Give another --out.")
     parts, divided_as = _parts(data)
+    if next(iter(parts.values())).multilabel:
+        raise ConfigError(
+            "A pack keeps one class an image, and these have several labels: read them from where they are."
+        )
     meaning = meaning_of(next(iter(parts.values())), shrinking is not None)
     if shuffled:
         parts = {name: part.subset(random.permutation(0, 0, len(part))) for name, part in parts.items()}

@@ -17,7 +17,7 @@ from torch import Tensor
 from counterpoise.data.blocks import blocks_of_part
 from counterpoise.data.images import AS_USUAL, cut_out, part_of
 from counterpoise.data.jpeg import Choose
-from counterpoise.data.labels import counts
+from counterpoise.data.labels import as_labels, counts, renumbered
 from counterpoise.decoding import Reading
 from counterpoise.errors import CorruptImage, DataError
 
@@ -30,7 +30,8 @@ class ImageSet(ABC):
     """Images by index, with labels; scenes have a mask each, which says the class of every pixel.
 
     Attributes:
-        labels: int64 [N]; UNLABELED (-1) where unknown. Of scenes 0, and UNLABELED where there is no mask.
+        labels: int64 [N]; UNLABELED (-1) where unknown. Of scenes 0, and UNLABELED where there is no mask. Of several
+            labels an image int8 [N, C], one column a class: 1 there, 0 not there, UNLABELED unknown.
         classes: their names, without void; empty where nothing is labeled.
         corrupt: names of images that were left out because they cannot be read.
         masked: whether these are scenes.
@@ -53,8 +54,8 @@ class ImageSet(ABC):
     masked = False
 
     def __init__(self, labels: Tensor, classes: Sequence[str], corrupt: Sequence[str] = ()) -> None:
-        self.labels = labels.to(torch.int64)
         self.classes = tuple(classes)
+        self.labels = as_labels(labels, len(self.classes))
         self.corrupt = list(corrupt)
         self.split_from: ImageSet | None = None
         self.positions: Tensor | None = None
@@ -71,6 +72,11 @@ class ImageSet(ABC):
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def multilabel(self) -> bool:
+        """Whether an image may be of several classes."""
+        return self.labels.ndim == 2
 
     @abstractmethod
     def name(self, index: int) -> str:
@@ -188,11 +194,10 @@ class ImageSet(ABC):
         if sorted(classes) != sorted(self.classes) or len(set(classes)) < len(classes):
             raise DataError(f"{list(self.classes)[:5]} ... are other classes than {list(classes)[:5]} ...")
         numbers = {name: number for number, name in enumerate(classes)}
-        # One more at the end, which UNLABELED (-1) finds.
-        moved = torch.tensor([*(numbers[name] for name in self.classes), UNLABELED])
         other = copy.copy(self)
         other.__dict__.pop("_fingerprint", None)
-        other.labels, other.classes = moved[self.labels], tuple(classes)
+        other.labels = renumbered(self.labels, [numbers[name] for name in self.classes])
+        other.classes = tuple(classes)
         if self.split_from is not None:
             other.split_from = self.split_from.in_order(classes)
         return other
@@ -203,7 +208,7 @@ class ImageSet(ABC):
 
     @property
     def unlabeled(self) -> int:
-        """How many images have no label; of scenes, no mask."""
+        """How many images have no label that is known; of scenes, no mask."""
         return counts(self.labels, len(self.classes))[0]
 
     @cached_property

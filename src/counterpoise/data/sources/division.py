@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from counterpoise import config
+from counterpoise.data.labels import strata
 from counterpoise.data.problems import SHOWN
 from counterpoise.data.sources import drawing
 from counterpoise.data.sources.base import ImageSet, Splits
@@ -20,10 +21,10 @@ def split(images: ImageSet, val_count: int, seed: int) -> Splits:
     """Hold out `val_count` images, in proportion from every class, drawn by `seed`; both halves keep their order.
 
     A class of two or more images has at least one on either side, which moves the count where classes are tiny. Groups
-    are kept whole; images without a label stay in train where others have one. Raises DataError where one side would be
-    empty.
+    are kept whole; images without a label stay in train where others have one; an image of several labels counts for
+    the rarest of them. Raises DataError where one side would be empty.
     """
-    drawn = drawing.held_out(images.labels, images.groups, val_count, seed)
+    drawn = drawing.held_out(strata(images.labels, len(images.classes)), images.groups, val_count, seed)
     held = drawn.bins == 0
     if held.all() or not held.any():
         raise DataError(f"{len(images)} images cannot be split into train and val; every class needs at least 2.")
@@ -48,7 +49,7 @@ def fold(images: ImageSet, number: int, count: int, seed: int) -> Splits:
     Groups are kept whole; images without a label stay in train where others have one, as does a class of one image.
     Raises DataError where a fold would be empty.
     """
-    drawn = drawing.folds(images.labels, images.groups, count, seed)
+    drawn = drawing.folds(strata(images.labels, len(images.classes)), images.groups, count, seed)
     parts = _parts(images, drawn.bins == number - 1, drawn)
     whole = "" if images.groups is None else ", groups kept whole"
     parts.val.origin += f"fold {number} of {count} by data.split_seed {seed}{whole}"

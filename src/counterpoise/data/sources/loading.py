@@ -224,6 +224,8 @@ def _check(splits: Splits, source: str) -> None:
     for half, images in (("train", train), ("val", val)):
         if len(images) == 0:
             raise DataError(f"The {half} half of the data (source '{source}') holds no images.")
+        if images.multilabel:  # a table of labels was looked at when the set was made
+            continue
         lowest, highest = int(images.labels.min()), int(images.labels.max())
         if lowest < UNLABELED or highest >= len(images.classes):
             raise DataError(
@@ -236,7 +238,9 @@ def _check(splits: Splits, source: str) -> None:
             raise DataError(f"Class name {name!r} cannot be written as text (UTF-8): rename its folder.") from None
     if train.classes != val.classes:
         raise DataError(f"The classes of train and val differ: {list(train.classes)[:5]} and {list(val.classes)[:5]}.")
-    if len(train.classes) == 1:
+    if train.multilabel != val.multilabel:
+        raise DataError("One half of the data has one class an image, and the other several labels.")
+    if len(train.classes) == 1 and not train.multilabel:
         raise DataError(f"The data has one class only, '{train.classes[0]}'; a classifier needs at least 2.")
     if train.classes and val.unlabeled:
         raise DataError(f"{val.unlabeled} images of the val half have no label; evaluation needs them.")

@@ -73,7 +73,8 @@ def concatenate(labeled: ImageSet, unlabeled: ImageSet) -> ImageSet:
 
     One ArraySet where both are in memory, of one size, and no scenes.
     """
-    labels = torch.cat([labeled.labels, torch.full((len(unlabeled),), UNLABELED)])
+    unknown = torch.full((len(unlabeled), *labeled.labels.shape[1:]), UNLABELED, dtype=labeled.labels.dtype)
+    labels = torch.cat([labeled.labels, unknown])
     both: ImageSet = Concatenation([labeled, unlabeled], labels, labeled.classes)
     arrays = [part for part in (labeled, unlabeled) if isinstance(part, ArraySet) and not part.masked]
     if len(arrays) == 2 and arrays[0].extent(0) == arrays[1].extent(0):

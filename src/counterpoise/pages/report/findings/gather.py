@@ -14,7 +14,7 @@ from counterpoise import config, tasks
 from counterpoise.data import sources
 from counterpoise.data.epochs import InOrder
 from counterpoise.data.sources.base import UNLABELED, ImageSet
-from counterpoise.engine.assemble import build_teacher
+from counterpoise.engine.assemble import answer_for, build_teacher
 from counterpoise.engine.evaluator import in_classes_of
 from counterpoise.engine.student import load_student
 from counterpoise.errors import CounterpoiseError, DataError, ModelError
@@ -100,8 +100,7 @@ def gather(
 
 def _teacher(run: config.Run, classes: tuple[str, ...]) -> VisionModel:
     teacher = build_teacher(run, classes).eval()
-    if teacher.task != run.task:
-        raise ModelError(f"It is a network for {teacher.task}.")
+    answer_for(tasks.get(run.task), teacher, imitated=True)
     return teacher
 
 
@@ -122,7 +121,7 @@ def _asked(
     student = models[STUDENT]
     task = tasks.get(student.task)
     gathering = GATHERINGS[task.name](classes, models, images)
-    sigmoid = answers_by_sigmoid(run.objective)
+    sigmoid = task.sigmoid or answers_by_sigmoid(run.objective)
     gauges = {name: Gauge(student.num_classes, sigmoid=sigmoid) for name in models if name != TEACHER}
     # Models that see images alike share what was decoded.
     views = {name: (model.input_size, model.crop_share, model.fit, model.scenes) for name, model in models.items()}
