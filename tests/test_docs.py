@@ -111,7 +111,8 @@ def run_yaml(code: str, folder: Path, commands: Path) -> None:
         run = config.resolve(yaml.safe_load(code))
         own_code.name(run)  # as the run file that the command was given
         images = ArraySet(torch.zeros(1, 3, 8, 8, dtype=torch.uint8), torch.zeros(1), ["a"])
-        tasks.get(run.task).objective(run, sources.load(run.data).train if run.data.path else images)
+        named = run.data.path is not None or run.data.source != "auto"
+        tasks.get(run.task).objective(run, sources.load(run.data).train if named else images)
 
 
 RUNNERS = {"bash": run_bash, "python": run_python, "yaml": run_yaml}
