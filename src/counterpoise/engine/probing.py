@@ -83,7 +83,9 @@ def probe(run: RunLike, options: Probe) -> dict[str, Any]:
 
 
 def _labeled(images: ImageSet, least: int = FEWEST) -> ImageSet:
-    """The labeled ones. Raises DataError where these, or their classes, are too few."""
+    """The labeled ones. Raises DataError where these, or their classes, are too few, or an image may have several."""
+    if images.multilabel:
+        raise DataError("probe fits a classifier of one class an image, and these images have several labels.")
     known = images.labels != UNLABELED
     classes = len(torch.unique(images.labels[known]))
     if classes < least:

@@ -383,9 +383,8 @@ class Trainer:
         if teacher is None or self.gauge is not None:
             return
         loader = evaluation_loader(parts.val.images, teacher.model, self.run, self.processes)
-        sizes = len(loader.images), len(parts.classes)
         sigmoid = parts.task.sigmoid or answers_by_sigmoid(self.run.objective)
-        self.gauge = EvaluationGauge(*sizes, parts.task, self.processes, sigmoid)
+        self.gauge = EvaluationGauge(len(loader.images), len(parts.classes), parts.task, self.processes, sigmoid)
         if self.progress.teacher or not parts.labeled:
             self.gauge.ask(teacher, loader)
             return
