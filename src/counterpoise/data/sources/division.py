@@ -58,7 +58,7 @@ def fold(images: ImageSet, number: int, count: int, seed: int) -> Splits:
 
 def _parts(images: ImageSet, held: Tensor, drawn: drawing.Drawn) -> Splits:
     """Both sides, each told where it comes from; what has no label is not on the side that is held out."""
-    labeled = images.labels >= 0
+    labeled = strata(images.labels, len(images.classes)) >= 0
     val = held & labeled if bool(labeled.any()) else held
     positions = [torch.nonzero(side).flatten() for side in (~held, val)]
     parts = Splits(*(images.subset(where) for where in positions))
@@ -68,7 +68,8 @@ def _parts(images: ImageSet, held: Tensor, drawn: drawing.Drawn) -> Splits:
     parts.val.origin = f"{images.origin}, " if images.origin else ""
     parts.train.notes = list(images.notes)
     if drawn.alone:
-        names = [f"'{images.classes[label]}'" for label in drawn.alone[:SHOWN]] + ["..."] * (len(drawn.alone) > SHOWN)
+        known = [*images.classes, "none of the labels"]  # of several labels an image none may be there
+        names = [f"'{known[label]}'" for label in drawn.alone[:SHOWN]] + ["..."] * (len(drawn.alone) > SHOWN)
         has = "group" if images.groups is not None else "image"
         parts.train.notes.append(f"classes of one {has} alone, which stays in train: {', '.join(names)}")
     if lost := int(held.sum()) - len(parts.val):
