@@ -82,14 +82,14 @@ class Files:
 
         return self._attempt(name, ask)
 
-    def listed(self, ending: str) -> list[str]:
-        """The files below that end so, by their paths from there, as text is sorted. Raises DataError."""
+    def listed(self, *endings: str) -> list[str]:
+        """The files below with one of these endings, by their paths from there, as text is sorted. Raises DataError."""
 
         def ask() -> list[str]:
             files, root = self._connected()
             whole = files._strip_protocol(root).rstrip("/") + "/"
             found = (str(path) for path in files.find(root))
-            return sorted(path.partition(whole)[2] for path in found if path.endswith(ending) and whole in path)
+            return sorted(path.partition(whole)[2] for path in found if path.endswith(endings) and whole in path)
 
         return self._attempt("", ask)
 

@@ -38,15 +38,19 @@ def of_folder(root: Path, train: str | None, val: str | None) -> list[Tar]:
 
 def of_address(files: Files, train: str | None, val: str | None) -> list[Tar]:
     """The tars at an address; it is asked for a list where no names are given. Raises as `in_parts`."""
-    patterns = [pattern for pattern in (train, val) if pattern is not None]
-    if patterns and not any(re.search(r"[*?\[]", pattern) for pattern in patterns):
-        names = [name for pattern in patterns for name in expanded(pattern)]
-    else:
-        names = files.listed(".tar")
+    names = names_at(files, train, val, ".tar")
     found = in_parts(names, train, val, files.address)
     with ThreadPoolExecutor(_AT_ONCE) as threads:
         sizes = threads.map(lambda each: files.size(each[0]), found)
         return [Tar(name, part, *size) for (name, part), size in zip(found, sizes, strict=True)]
+
+
+def names_at(files: Files, train: str | None, val: str | None, ending: str) -> list[str]:
+    """What patterns name without a list, else the files at an address that end so. Raises DataError."""
+    patterns = [pattern for pattern in (train, val) if pattern is not None]
+    if patterns and not any(re.search(r"[*?\[]", pattern) for pattern in patterns):
+        return [name for pattern in patterns for name in expanded(pattern)]
+    return files.listed(ending)
 
 
 def in_parts(names: Sequence[str], train: str | None, val: str | None, where: str) -> list[tuple[str, str]]:
@@ -69,7 +73,7 @@ def in_parts(names: Sequence[str], train: str | None, val: str | None, where: st
             wanted = expanded(pattern)
             fitting = [name for name in names if any(fnmatch.fnmatchcase(name, each) for each in wanted)]
             if not fitting:
-                raise ConfigError(f"data.options.{part} is {pattern}, and {where} has no such tar: {_some(names)}.")
+                raise ConfigError(f"data.options.{part} is {pattern}, and {where} has no such tar: {some(names)}.")
             found += [(name, part) for name in fitting]
         return found
     parts = {name: word_in(name.removesuffix(".tar")) for name in names}
@@ -106,6 +110,13 @@ def expanded(pattern: str) -> list[str]:
     return sorted(done)
 
 
+def require_positive(**options: float) -> None:
+    """Raises ConfigError where an option is none of the numbers above 0."""
+    for name, value in options.items():
+        if not 0 < value < float("inf"):
+            raise ConfigError(f"data.options.{name} must be more than 0, got {value:g}.")
+
+
 def index_beside(root: Path, of: Layout, tars: Sequence[Tar]) -> Path | None:
     """A folder for the index beside the tars; None where nothing can be written there."""
     folder = root / f".counterpoise-{_hash(of, [(tar.name, tar.part) for tar in tars])[:12]}"
@@ -133,5 +144,6 @@ def _hash(*known: object) -> str:
     return hashlib.sha256(repr(known).encode()).hexdigest()
 
 
-def _some(names: Sequence[str]) -> str:
+def some(names: Sequence[str]) -> str:
+    """The first of them, in words."""
     return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")

@@ -168,7 +168,7 @@ def _sample(rows: Rows, files: list[Member], where: str, of: Layout) -> str | No
             content = member.content
             rows.file(
                 table, member.name.encode("utf-8", "surrogateescape"), member.offset, len(content),
-                zlib.crc32(content), _extent(content),
+                zlib.crc32(content), extent_of(content),
             )  # fmt: skip
     if rows.uneven:
         raise DataError(f"{where}: sample '{key}' has {'a' if masks else 'no'} mask, unlike those before it.")
@@ -179,7 +179,8 @@ def _is_image(member: Member) -> bool:
     return PurePosixPath(f"x.{member.ending}").suffix in extensions()
 
 
-def _extent(content: bytes) -> tuple[int, int]:
+def extent_of(content: bytes) -> tuple[int, int]:
+    """Height and width of an image; 0 and 0 where its header cannot be read."""
     try:
         return header_size(content, "image", _ANY_SIZE)
     except CorruptImage:  # said where it is read

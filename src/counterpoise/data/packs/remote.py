@@ -113,15 +113,19 @@ class Ranges(Place):
                 f"{begin + len(content):,}, expected {shard.bytes:,}."
             )
         blocks = {first + at // BLOCK: content[at : at + BLOCK] for at in range(0, len(content), BLOCK)}
+        for block, piece in blocks.items():
+            self._write(shard, block, piece)
+        return blocks
+
+    def _write(self, shard: Shard, block: int, piece: bytes) -> None:
+        """Keep a block. Raises DataError."""
         try:
-            for block, piece in blocks.items():
-                self.cache.write(shard.name, block, piece)
+            self.cache.write(shard.name, block, piece)
         except OSError as error:
             raise DataError(
                 f"The cache {self.cache.root} cannot be written: {reason(error)}. Another folder: "
                 "--data.options.cache FOLDER; a smaller one: --data.options.cache_gb."
             ) from None
-        return blocks
 
     def _pool(self) -> ThreadPoolExecutor:
         if self._threads is None or self._threads[0] != os.getpid():  # threads do not come along into a child

@@ -30,11 +30,13 @@ class Rows:
         """Begin a sample."""
         self._labels.append(label)
 
-    def file(self, table: str, name: bytes, offset: int, length: int, checksum: int, extent: tuple[int, int]) -> None:
-        """Say where a file of it lies; table: images or masks."""
+    def file(
+        self, table: str, name: bytes, offset: int, length: int | None, checksum: int, extent: tuple[int, int]
+    ) -> None:
+        """Say where a file of it lies, of length None where there is none; table: images or masks."""
         names = self._names.setdefault(table, bytearray())
-        names += name + b" %d\0" % length
-        self._records.setdefault(table, []).append((offset, len(names), length, checksum, *extent))
+        names += name + f" {length}\0".encode()
+        self._records.setdefault(table, []).append((offset, len(names), length or 0, checksum, *extent))
 
     @property
     def uneven(self) -> bool:

@@ -1,8 +1,7 @@
-"""Hugging Face data sets on disk: parquet files, as a hub's snapshot has them, or what `save_to_disk` wrote."""
+"""Hugging Face data sets: parquet files as the hub has them, on disk or at an address; what `save_to_disk` wrote."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -13,15 +12,14 @@ from torch import Tensor
 
 from counterpoise import config
 from counterpoise.data.images import header_size, pixels_of
+from counterpoise.data.sources import columns as of
+from counterpoise.data.sources import huggingface_remote, parquet_files
 from counterpoise.data.sources.base import UNLABELED, ImageSet, Splits
-from counterpoise.data.sources.division import name_parts, split_by_fraction
 from counterpoise.data.sources.registry import register
-from counterpoise.data.split_names import Halves, find
-from counterpoise.data.walking import image_files, ordered
-from counterpoise.errors import ConfigError, CorruptImage, DataError, MissingExtraError, first_line, nearest, unknown
+from counterpoise.data.walking import image_files
+from counterpoise.errors import ConfigError, CorruptImage, DataError, MissingExtraError, first_line
+from counterpoise.system.addresses import TIMEOUT, address_of
 from counterpoise.system.files import expanded
-
-_LABEL_NAMES = ("label", "labels", "class", "target")  # what a column of plain numbers or strings is usually called
 
 
 class HuggingFaceSet(ImageSet):
@@ -77,24 +75,14 @@ def _saved(path: Path) -> bool:
     return any((path / name).is_file() for name in _SAVED)
 
 
-def parquet_files(path: Path) -> dict[str, list[str]]:
-    """The parquet files of each split: train-00000-of-00002.parquet, or train/0000.parquet, here or in `data`."""
-    splits: dict[str, list[str]] = {}
-    for file in sorted({*path.glob("*.parquet"), *path.glob("*/*.parquet"), *path.glob("data/*/*.parquet")}):
-        name = re.sub(r"-\d+-of-\d+$", "", file.stem)
-        if name.isdigit():
-            name = file.parent.name
-        if name == "all":  # a word that the library keeps for itself
-            name = "train"
-        splits.setdefault(name, []).append(str(file))
-    return splits
-
-
 @register(
     "huggingface",
-    summary="a Hugging Face data set on disk: parquet files, or written by save_to_disk (extra: hf)",
+    summary="a Hugging Face data set: parquet files in a folder or at an address that fsspec knows (extra: remote), or "
+    "written by save_to_disk (extra: hf)",
     # Images beside a table are a folder of images, as `metadata.parquet` is part of some.
-    recognizes=lambda path: _saved(path) or (bool(parquet_files(path)) and not image_files(path)),
+    recognizes=lambda path: _saved(path) or (bool(parquet_files.below(path)) and not image_files(path)),
+    addresses=True,
+    recognizes_address=parquet_files.recognizes_address,
 )
 def load(
     data: config.Data,
@@ -103,6 +91,11 @@ def load(
     label: str | None = None,
     train_split: str | None = None,
     val_split: str | None = None,
+    train: str | None = None,
+    val: str | None = None,
+    cache: Path | None = None,
+    cache_gb: float = 50.0,
+    timeout: float = TIMEOUT,
 ) -> Splits:
     """Splits train and validation (or val, valid, test); else one split, divided by `data.val_fraction`.
 
@@ -110,106 +103,73 @@ def load(
         train_split, val_split: names of the splits to train and to evaluate on.
         image: column of pictures; default: the only one.
         label: column of class names or numbers; default: the only ClassLabel, or the only one that can serve.
+        train, val: which parquet files are of these splits: names, with *, {0000..0146} and {a,b}; default: as they are
+            called.
+        cache: folder for what was fetched from an address; default: counterpoise/packs in the user's cache.
+        cache_gb: how large that may become.
+        timeout: seconds that a request may take before it is asked again.
     """
     try:
         import datasets
     except ImportError:
         raise MissingExtraError("Reading a Hugging Face data set", "hf") from None
+    address = data.path and address_of(data.path)
+    if address:
+        reach = huggingface_remote.Reach(address, train, val, cache and expanded(cache), cache_gb, timeout)
+        return huggingface_remote.load(data, reach, image, label, train_split, val_split)
     path = expanded(data.path) if data.path else Path()
+    tables = parquet_files.Tables({}, None, None)
     try:
         if _saved(path):
             whole = datasets.load_from_disk(str(path))
         else:  # the library's own reader: no code of the folder's runs
-            whole = datasets.load_dataset("parquet", data_files=parquet_files(path))
+            tables = parquet_files.in_splits(parquet_files.below(path), train, val, str(path))
+            files = {split: [str(path / name) for name in names] for split, names in tables.splits.items()}
+            whole = datasets.load_dataset("parquet", data_files=files)
+    except (DataError, ConfigError):
+        raise
     except Exception as error:  # damaged JSON, missing tables and more
         raise DataError(f"{path} cannot be read as a Hugging Face data set: {first_line(error)}.") from error
     splits = dict(whole) if isinstance(whole, Mapping) else {"train": whole}
-    halves = find(splits, str(path), train_split, val_split)
-    if halves is None and len(splits) == 1:
-        halves = Halves(next(iter(splits)), None, "", ())
-    if halves is None:
-        raise DataError(
-            f"{path} has no split 'train', only {', '.join(splits)}: name one, --data.options.train_split NAME."
-        )
+    halves = of.find_halves(splits, str(path), train_split or tables.train, val_split or tables.val)
     train_name = halves.train
-    train = splits[train_name]
-    features = train.features
-    pictures = [name for name, feature in features.items() if isinstance(feature, datasets.Image) or _is_bytes(feature)]
-    image_column = _column("image", image, list(features), pictures, pictures)
-    named = [name for name, feature in features.items() if isinstance(feature, datasets.ClassLabel)]
-    scalars = [name for name, feature in features.items() if name in named or _is_scalar(feature)]
-    usual = [name for name in _LABEL_NAMES if name in scalars]
-    label_column = _column("label", label, list(features), scalars, named or usual[:1] or scalars)
+    columns = of.choose(splits[train_name].features, image, label)
 
     def build(name: str, classes: Sequence[str]) -> HuggingFaceSet:
         rows = splits[name]
-        for column in (image_column, label_column):
-            if column not in rows.column_names:
-                raise DataError(f"Split '{name}' of {path} has no column '{column}', which split '{train_name}' has.")
-        encoded = rows.select_columns([image_column]).cast_column(image_column, datasets.Image(decode=False))
-        return HuggingFaceSet(encoded, name, _labels(rows, name, label_column, classes), classes)
+        of.require(columns, rows.column_names, f"Split '{name}'", str(path), f"split '{train_name}'")
+        encoded = rows.select_columns([columns.image]).cast_column(columns.image, datasets.Image(decode=False))
+        built = HuggingFaceSet(encoded, name, _labels(rows, name, columns.label, classes), classes)
+        built.blocks = _row_groups(path, tables.splits[name]) if tables.splits else None
+        return built
 
-    classes = _classes(train, label_column)
+    classes = _classes(splits[train_name], columns.label)
     train_set = build(train_name, classes)
-    train_set.origin = f"split {train_name} of {path}"
-    if halves.unused:
-        train_set.notes.append(f"not used: {', '.join(halves.unused)} of {path}")
-    if halves.val is None:
-        return split_by_fraction(train_set, data.val_fraction, data.split_seed)
-    val_set = build(halves.val, classes)
-    val_set.origin = f"split {halves.val} of {path}" + (f" ({halves.why})" if halves.why else "")
-    both = Splits(train_set, val_set)
-    name_parts(both, halves)
-    return both
+    return of.in_halves(data, halves, train_set, lambda name: build(name, classes), str(path))
 
 
-def _is_bytes(feature: Any) -> bool:
-    """Whether a column holds files as {bytes, path}, which programs write that do not say that these are pictures."""
-    return isinstance(feature, Mapping) and str(getattr(feature.get("bytes"), "dtype", "")).endswith("binary")
+def _row_groups(path: Path, names: Sequence[str]) -> Tensor:
+    """int64 [K], rows of each row group that has any: what lies together."""
+    from pyarrow import parquet
 
-
-def _column(
-    option: str, given: str | None, columns: Sequence[str], fitting: Sequence[str], likely: Sequence[str]
-) -> str:
-    """The column that was asked for, or the only likely one."""
-    if given is not None:
-        if given not in columns:
-            raise ConfigError(f"data.options.{option}: {unknown('Column', given, columns)}")
-        if given not in fitting:
-            fit = ", ".join(fitting) or "none"
-            raise ConfigError(
-                f"data.options.{option}: column '{given}' cannot serve as {option}; those that can: {fit}."
-            )
-        return given
-    if not likely:
-        raise DataError(f"The data set has no column that can serve as {option}; its columns are {', '.join(columns)}.")
-    if len(likely) > 1:
-        raise ConfigError(f"{', '.join(likely)} can all serve as {option}; choose one with data.options.{option}.")
-    return likely[0]
-
-
-def _is_scalar(feature: Any) -> bool:
-    return str(getattr(feature, "dtype", "")).startswith(("int", "uint", "bool", "string", "large_string"))
+    footers = (parquet.read_metadata(path / name) for name in names)
+    rows = [footer.row_group(number).num_rows for footer in footers for number in range(footer.num_row_groups)]
+    return torch.tensor([count for count in rows if count], dtype=torch.int64)
 
 
 def _classes(rows: Any, column: str) -> list[str]:
-    names = getattr(rows.features[column], "names", None)  # those of a ClassLabel, in its order
-    return list(names) if names is not None else ordered(str(value) for value in set(rows[column][:]) - {None})
+    names = of.names_of(rows.features[column])
+    return of.classes_of(() if names is not None else (str(value) for value in set(rows[column][:]) - {None}), names)
 
 
 def _labels(rows: Any, split: str, column: str, classes: Sequence[str]) -> Tensor:
     """int64 [N] indices into `classes`, by name, so that splits may number their classes differently."""
-    names = getattr(rows.features[column], "names", None)
+    names = of.names_of(rows.features[column])
     numbers = {name: number for number, name in enumerate(classes)}
     labels = []
     for value in rows[column][:]:
-        if value is None or (names is not None and value < 0):  # -1 stands for a withheld label
-            labels.append(UNLABELED)
-            continue
-        name = names[value] if names is not None else str(value)
-        if name not in numbers:
-            raise DataError(
-                f"Class '{name}' of split '{split}' is unknown to the training data.{nearest(name, classes)}"
-            )
-        labels.append(numbers[name])
+        name = of.text_of(value, names)
+        if name is not None and name not in numbers:
+            raise of.unknown_class(name, split, classes)
+        labels.append(UNLABELED if name is None else numbers[name])
     return torch.tensor(labels, dtype=torch.int64)

@@ -25,6 +25,7 @@ from counterpoise.system.addresses import address_of
 from counterpoise.system.files import expanded
 
 AUTO = "auto"
+_AT_ADDRESS = "shards"  # what is taken to be at an address where no source recognizes it: the same
 _FALLBACK = "image_folder"  # what a folder is taken for where no source recognizes it: its errors say what is missing
 
 
@@ -147,7 +148,7 @@ def _find(data: config.Data) -> Source:
     if address_of(data.path) is not None:
         able = [name for name, source in sources.items() if source.addresses]
         if data.source == AUTO:
-            return sources[able[0]]
+            return sources[_at_address(data, {name: sources[name] for name in able})]
         if data.source in able:
             return sources[data.source]
         raise ConfigError(
@@ -178,6 +179,16 @@ def _of_file(path: Path, wanted: str) -> Source:
     raise DataError(
         f"data.path must be a folder, or a table of labels (.csv, .tsv, .jsonl, .parquet), and {path} is another file."
     )
+
+
+def _at_address(data: config.Data, able: dict[str, Source]) -> str:
+    """Which of these kinds is at an address. Raises DataError where nobody can say."""
+    address = address_of(data.path) if data.path is not None else None
+    assert address is not None
+    for name, source in sorted(able.items()):
+        if source.recognizes_address is not None and source.recognizes_address(address, data.options):
+            return name
+    return _AT_ADDRESS
 
 
 def _folder(path: Path, key: str) -> Path:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from counterpoise.data.problems import Problem
 from counterpoise.data.sources.base import Splits
@@ -24,6 +24,7 @@ class Source:
         needs_path: whether `data.path` must name an existing folder.
         files: whether a file, where `data.path` is one, is of this kind by its name; None where folders are read.
         addresses: whether `data.path` may be an address, such as s3://bucket/pack.
+        recognizes_address: whether what is at an address is of this kind, by its options, where several kinds may be.
         check: function of the arguments of `load` that yields every problem of the data, where a source can say more
             than the error of `load`, which is the first of them.
     """
@@ -36,6 +37,7 @@ class Source:
     check: Callable[..., Iterable[Problem]] | None = None
     addresses: bool = False
     files: Callable[[Path], bool] | None = None
+    recognizes_address: Callable[[str, Mapping[str, Any]], bool] | None = None
 
 
 SOURCES: Registry[Source] = Registry("Source", "counterpoise.data.sources", "counterpoise.sources")
@@ -50,11 +52,12 @@ def register(
     check: Callable[..., Iterable[Problem]] | None = None,
     addresses: bool = False,
     files: Callable[[Path], bool] | None = None,
+    recognizes_address: Callable[[str, Mapping[str, Any]], bool] | None = None,
 ) -> Callable[[Load], Load]:
     """Decorator that makes a function a source of data; the arguments are those of `Source`."""
 
     def keep(function: Load) -> Load:
-        source = Source(name, summary, function, recognizes, needs_path, check, addresses, files)
+        source = Source(name, summary, function, recognizes, needs_path, check, addresses, files, recognizes_address)
         SOURCES.add(name, source, function.__module__)
         return function
 

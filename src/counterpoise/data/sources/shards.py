@@ -77,9 +77,7 @@ def load(
         labeled: false leaves labels alone, for distill.
     """
     assert data.path is not None  # the registry has seen to it
-    for name, value in (("cache_gb", cache_gb), ("timeout", timeout)):
-        if not 0 < value < float("inf"):
-            raise ConfigError(f"data.options.{name} must be more than 0, got {value:g}.")
+    finding.require_positive(cache_gb=cache_gb, timeout=timeout)
     address, root = address_of(data.path), cache and expanded(cache)
     files = None if address is None else Files(address, timeout)
     of, limit = foreign.Layout(image, mask, label), int(cache_gb * 1e9)
