@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from counterpoise.statistics import Difference, holm, paired, verdict
+from counterpoise.statistics import Difference, by_fold, holm, paired, verdict
 
 probabilities = st.lists(st.floats(0, 1), min_size=1, max_size=12)
 scores = st.floats(0, 100).map(lambda value: round(value, 2))
@@ -42,6 +42,19 @@ def test_the_interval_is_that_of_the_mean_of_differences(pairs: list[tuple[float
 def test_only_common_seeds_count() -> None:
     ours, theirs = {0: 1.0, 1: 3.0, 2: 2.0}, {1: 1.0, 2: 3.0, 5: 9.0}
     assert paired(ours, theirs) == paired({1: 3.0, 2: 2.0}, {1: 1.0, 2: 3.0})
+
+
+def test_folds_are_means_over_seeds_and_share_training_images() -> None:
+    """Of 3 folds: differences 1, 2, 3 in their means; standard error sqrt(1 / 3 + 1 / 2), t(0.975, 2) = 4.302653."""
+    ours = {(fold, seed): 10.0 * fold + fold + seed for fold in (1, 2, 3) for seed in (0, 2)}
+    theirs = {(fold, seed): 10.0 * fold + 1.0 for fold in (1, 2, 3) for seed in (0, 2, 5)}
+    assert by_fold(ours) == [12.0, 23.0, 34.0]
+    found = paired(ours, theirs, folds=3)
+    width = 4.302653 * math.sqrt(1 / 3 + 1 / 2)
+    assert (found.mean, found.count) == (2.0, 3)
+    assert (found.low, found.high) == pytest.approx((2 - width, 2 + width), abs=1e-5)
+    assert found.p == pytest.approx(2 * stats.t.sf(2 / math.sqrt(1 / 3 + 1 / 2), 2))
+    assert found.p > paired(dict(enumerate(by_fold(ours))), dict(enumerate(by_fold(theirs)))).p
 
 
 def test_one_seed_or_no_spread_claims_nothing() -> None:

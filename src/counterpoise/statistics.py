@@ -1,12 +1,15 @@
-"""Paired differences over common seeds, their intervals, and what may be said of several of them."""
+"""Paired differences over common seeds or folds, their intervals, and what may be said of several of them."""
 
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 LEVEL = 0.95
+Unit = int | tuple[int, int]
+"""What methods have in common run by run: a seed, or a fold and a seed."""
 
 
 @dataclass(frozen=True)
@@ -14,7 +17,7 @@ class Difference:
     """A method's mean difference to a baseline.
 
     Attributes:
-        count: common seeds.
+        count: common seeds, or folds where there are some.
         low, high: 95% confidence interval of the mean difference; nan where it cannot be estimated.
         p: of the paired t-test, two-sided, not corrected; nan likewise.
     """
@@ -26,18 +29,29 @@ class Difference:
     count: int
 
 
-def paired(values: Mapping[int, float], baseline: Mapping[int, float]) -> Difference:
-    """Student's paired t over the seeds that both have (scipy.stats.ttest_rel).
+def by_fold(values: Mapping[Unit, float]) -> list[float]:
+    """The mean of each fold over its seeds, in order; each seed's value where there are no folds."""
+    folds: dict[int, list[float]] = {}
+    for unit, value in values.items():
+        folds.setdefault(unit[0] if isinstance(unit, tuple) else unit, []).append(value)
+    return [math.fsum(found) / len(found) for _, found in sorted(folds.items())]
+
+
+def paired(values: Mapping[Unit, float], baseline: Mapping[Unit, float], folds: int = 0) -> Difference:
+    """Student's paired t over the seeds that both have (scipy.stats.ttest_rel), or over folds.
+
+    Of `folds` each is the mean over its common seeds, and since any two train on images that they share, the variance
+    of the mean is s^2 (1 / n + 1 / (folds - 1)): Nadeau and Bengio 2003, "Inference for the generalization error".
 
     One common seed has no spread, and neither have differences that are all alike but for rounding: their interval
     and p are nan, for a width of zero would claim a certainty that a few seeds do not give. All equal to zero is p = 1.
     """
     from scipy import stats
 
-    seeds = sorted(values.keys() & baseline.keys())
-    ours, theirs = [values[seed] for seed in seeds], [baseline[seed] for seed in seeds]
+    common = values.keys() & baseline.keys()
+    ours, theirs = (by_fold({unit: found[unit] for unit in common}) for found in (values, baseline))
     differences = [a - b for a, b in zip(ours, theirs, strict=True)]
-    count = len(seeds)
+    count = len(differences)
     if not count:
         return Difference(math.nan, math.nan, math.nan, math.nan, 0)
     mean = math.fsum(differences) / count
@@ -46,6 +60,11 @@ def paired(values: Mapping[int, float], baseline: Mapping[int, float]) -> Differ
         if count > 1 and abs(mean) <= 1e-12 * scale:
             return Difference(0.0, 0.0, 0.0, 1.0, count)
         return Difference(mean, math.nan, math.nan, math.nan, count)
+    if folds:
+        error = statistics.stdev(differences) * math.sqrt(1 / count + 1 / (folds - 1))
+        width = float(stats.t.ppf(0.5 + LEVEL / 2, count - 1)) * error
+        p = 2 * float(stats.t.sf(abs(mean) / error, count - 1))
+        return Difference(mean, mean - width, mean + width, p, count)
     test = stats.ttest_rel(ours, theirs)
     interval = test.confidence_interval(LEVEL)
     return Difference(mean, float(interval.low), float(interval.high), float(test.pvalue), count)

@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import signal
+import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,8 @@ from PIL import Image
 
 import counterpoise
 from counterpoise.engine import interrupt
+from counterpoise.pages.report.methods import group
+from counterpoise.pages.report.reading import find, read
 from counterpoise.studies import fanout, provenance, results, running
 
 Values = dict[str, Any]
@@ -109,6 +112,44 @@ def test_two_processes_make_the_table_of_one(comparison: Values, write: Write, r
     found = json.loads(out)
     assert [row["n"] for row in found["table"]] == [1, 1, 1]
     assert [row["primary"] for row in found["differences"]] == ["yes", "no"]
+
+
+def test_folds_are_held_out_in_turn(comparison: Values, write: Write, run: Run) -> None:
+    comparison.pop("seeds")
+    comparison["methods"].pop("balance")
+    comparison["run"]["train"] = {**comparison["run"]["train"], "epochs": 1}
+    file = write({**comparison, "folds": 3, "primary": "alone"})
+    code, out, error = run("compare", file)
+    assert code == 0, error
+    assert "6/6" in error
+    assert "mean ± standard deviation over 3 folds" in out
+    assert "Nadeau and Bengio" in out
+    found = rows(Path("out/results.csv"))
+    assert [(row["method"], row["seed"], row["fold"]) for row in found] == [
+        (method, "0", f"{fold}/3") for fold in (1, 2, 3) for method in ("alone", "kd")
+    ]
+    assert len({row["data"] for row in found}) == 3
+    table = rows(Path("out/table.csv"))
+    scores = [float(row["last"]) for row in found if row["method"] == "kd"]
+    assert float(table[1]["last_mean"]) == pytest.approx(statistics.fmean(scores))
+    assert float(table[1]["last_std"]) == pytest.approx(statistics.stdev(scores))
+    assert [row["n"] for row in table] == ["3", "3"]
+    assert "different data" not in Path("out/table.md").read_text()
+    before = tables(Path("out"))
+    shutil.rmtree("out/runs/all/alone")
+    code, _, error = run("compare", file)  # rows stand for folders that are gone
+    assert (code, error) == (0, "")
+    assert tables(Path("out")) == before
+    methods = group([read(folder) for folder in find(Path("out"))])
+    assert [(len(method.runs), method.folds, method.mean("top1")) for method in methods] == [
+        (3, 3, pytest.approx(statistics.fmean(scores)))
+    ]
+    comparison["primary"] = "alone"
+    code, _, error = run("compare", write({**comparison, "folds": 1}))
+    assert (code, "folds" in error) == (2, True)
+    comparison["run"]["data"] = {**comparison["run"]["data"], "fold": "1/3"}
+    code, _, error = run("compare", write({**comparison, "folds": 3}))
+    assert (code, "asks for folds, and so does data.fold" in error) == (2, True)
 
 
 @pytest.fixture

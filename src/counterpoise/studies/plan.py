@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from counterpoise import config
 from counterpoise.config.keys import flatten
@@ -62,12 +62,26 @@ class CompareFile(config.Section):
         {ONLY_PAIR: {}}, description="teacher, student and whatever goes with them, by name"
     )
     methods: Annotated[dict[str, Values], FoldersByName] = Field(description="what each method has of its own, by name")
-    seeds: Seeds = Field(5, validate_default=True, description="how many, counted from 0, or a list")
+    seeds: Seeds = Field(
+        5,
+        validate_default=True,
+        description="how many, counted from 0, or a list; default: 5, or 1 where there are folds",
+    )
+    folds: int | None = Field(
+        None, ge=2, le=1000, description="how many folds of the training images are held out in turn"
+    )
     baseline: str = Field(description="the method that others are compared with")
     primary: str | None = Field(None, description="the one method whose difference is the claim; others are corrected")
     primary_pair: str | None = Field(None, description="the pair of that claim; default: the first")
     differs: list[str] = Field(default_factory=list, description="keys, beside objective, in which methods may differ")
     metric: str | None = Field(None, description="default: the headline of the task")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _a_seed_a_fold(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("folds") is not None and "seeds" not in values:
+            return {**values, "seeds": 1}
+        return values
 
 
 @dataclass(frozen=True)
@@ -87,7 +101,8 @@ class TrainingJob:
     @property
     def name(self) -> str:
         """What a person calls it."""
-        return f"{'/'.join(self.cell)}, seed {self.run.seed}"
+        fold = f", fold {self.run.data.fold}" if self.run.data.fold else ""
+        return f"{'/'.join(self.cell)}, seed {self.run.seed}{fold}"
 
     @property
     def folder(self) -> Path:
@@ -144,9 +159,11 @@ def resolve(values: Mapping[str, Any], origin: str, beside: Path) -> Comparison:
     }
     for pair in pairs:
         check_alike({method: cells[pair, method][0] for method in methods}, plan.differs, origin)
+    folds = [None] if plan.folds is None else [f"{number}/{plan.folds}" for number in range(1, plan.folds + 1)]
     jobs = tuple(
-        TrainingJob(cell, placed(run, plan.out / "runs" / cell[0] / cell[1] / f"seed-{seed}", seed), distils)
+        TrainingJob(cell, _in_fold(run, plan.out / "runs" / cell[0] / cell[1], seed, fold, origin), distils)
         for seed in plan.seeds
+        for fold in folds
         for cell, (run, distils) in cells.items()
     )
     return Comparison(plan, metric_of(jobs[0].run, plan.metric, origin), jobs)
@@ -195,6 +212,16 @@ def shortened(values: Mapping[str, Any], epochs: int) -> dict[str, Any]:
 def placed(run: config.Run, folder: Path, seed: int) -> config.Run:
     """The run with this seed, in this folder."""
     return run.model_copy(update={"out": folder, "seed": seed})
+
+
+def _in_fold(run: config.Run, folder: Path, seed: int, fold: str | None, origin: str) -> config.Run:
+    """The run with this seed and this fold, in a folder of its own."""
+    if fold is None:
+        return placed(run, folder / f"seed-{seed}", seed)
+    if run.data.fold is not None:
+        raise ConfigError(f"The {origin} asks for folds, and so does data.fold of its runs: leave out one.")
+    run = run.model_copy(update={"data": run.data.model_copy(update={"fold": fold})})
+    return placed(run, folder / f"seed-{seed}-fold-{fold.replace('/', '-of-')}", seed)
 
 
 def metric_of(run: config.Run, wanted: str | None, origin: str, largest: bool = False) -> str:

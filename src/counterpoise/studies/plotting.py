@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from counterpoise import statistics
 from counterpoise.studies import results
 from counterpoise.system.files import replacing
 
@@ -60,7 +61,7 @@ def save(figure: Any, name: Path) -> None:
 def _runs(axes: Any, comparison: Comparison, rows: Sequence[results.Row], pair: str) -> None:
     methods = list(comparison.plan.methods)
     for height, method in enumerate(methods):
-        values = list(results.by_seed(rows, pair, method).values())
+        values = statistics.by_fold(results.by_seed(rows, pair, method))
         axes.plot(values, [height] * len(values), "o", color=GREY, markersize=4)
         if values:
             axes.plot(results.spread(values)[0], height, "|", color=INK, markersize=14, markeredgewidth=2)

@@ -45,7 +45,7 @@ def markdown(report: Report) -> str:
         lines.append(f"| {' | '.join([*cells, row['params'], _number(row['seconds'], '.0f')])} |")
     lines += [
         "",
-        "Mean ± standard deviation over seeds.",
+        f"Mean ± standard deviation over {report.over}.",
         "",
         f"| pair | method | difference to the baseline, {report.metric} | 95% interval | p | n | |",
         "|---|---|---|---|---|---|---|",
@@ -54,15 +54,19 @@ def markdown(report: Report) -> str:
         mark = " (primary)" if row["primary"] == "yes" else ""
         cells = [row["pair"], f"{row['method']}{mark} - {row['baseline']}", _number(row["difference"]), interval(row)]
         lines.append(f"| {' | '.join([*cells, p_value(row), str(row['n']), row['verdict']])} |")
-    lines += ["", METHOD]
+    lines += ["", method(report)]
     lines += [f"\n{note}" for note in report.notes]
     return "\n".join(lines) + "\n"
 
 
-METHOD = (
-    "Paired differences of the last epoch over common seeds, Student's t. p of the primary comparison stands as it is; "
-    "the others are corrected by Holm, their intervals are not."
-)
+def method(report: Report) -> str:
+    """How the differences were judged, in words."""
+    shared = ", its variance for folds that share training images (Nadeau and Bengio 2003)"
+    test = f"Student's t{'' if report.over == 'seeds' else shared}"
+    return (
+        f"Paired differences of the last epoch over common {report.over}, {test}. p of the primary comparison stands "
+        "as it is; the others are corrected by Holm, their intervals are not."
+    )
 
 
 def tables(report: Report, out: Path) -> Iterator[Any]:
@@ -70,14 +74,16 @@ def tables(report: Report, out: Path) -> Iterator[Any]:
     apart = len({row["origin"] for row in report.table}) > 1
     origin = texts("origin") if apart else []
     scores = numbers("last epoch", "best epoch", "n", "seconds a run")
-    grid = Grid(f"{report.metric}, mean ± standard deviation over seeds", [*names("pair", "method"), *scores, *origin])
+    grid = Grid(
+        f"{report.metric}, mean ± standard deviation over {report.over}", [*names("pair", "method"), *scores, *origin]
+    )
     for row in report.table:
         cells = [row["pair"], row["method"], plus_minus(row, "last"), plus_minus(row, "best"), counted(row)]
         grid.add(*cells, _number(row["seconds"], ".1f"), *([row["origin"]] if apart else []))
     yield grid
     if report.differences:
         yield _differences_table(report, apart)
-        yield METHOD
+        yield method(report)
     yield from report.notes
     yield f"Rows, tables and plot are in {out}."
 
@@ -99,7 +105,7 @@ def plus_minus(row: dict[str, Any], when: str) -> str:
 
 
 def counted(row: dict[str, Any]) -> str:
-    """Seeds of a cell, and how many of them diverged."""
+    """Seeds or folds of a cell, and how many runs diverged."""
     return str(row["n"]) + (f" ({row['diverged']} diverged)" if row["diverged"] else "")
 
 

@@ -20,6 +20,7 @@ from counterpoise import config
 from counterpoise.config.keys import asked, flatten
 from counterpoise.errors import ConfigError, RunError
 from counterpoise.objectives.base import needs_teacher
+from counterpoise.statistics import Unit
 from counterpoise.studies import provenance, standing
 from counterpoise.studies.plan import TrainingJob
 from counterpoise.studies.running import note, started, state
@@ -33,7 +34,7 @@ OLD_DEFAULTS = {"train.schedule.milestones": [150.0, 180.0, 210.0]}
 CLOCK = ("seconds", "images_per_second")
 """Columns that another day would fill otherwise; all others come back."""
 COLUMNS = (
-    "pair", "method", "task", "student", "teacher", "seed", "status", "metric", "last", "best", "best_epoch",
+    "pair", "method", "task", "student", "teacher", "seed", "fold", "status", "metric", "last", "best", "best_epoch",
     "teacher_metric", "epochs", "batch_size", "learning_rate", "weight_decay", "total_weight", "weights",
     "temperatures", "objective", "params", "bytes", *CLOCK, "precision", "device", "threads", "versions",
     "commit", "code", "origin", "data", "teacher_sha256", "identity", "run_sha256", "plan_sha256",
@@ -58,6 +59,7 @@ def row_of(job: TrainingJob, metric: str) -> Row | None:
         "student": run.student.model or run.student.checkpoint,
         "teacher": "" if run.teacher is None else run.teacher.model or run.teacher.checkpoint or run.teacher.store,
         "seed": run.seed,
+        "fold": run.data.fold,
         "status": status,
         "metric": metric,
         **_objective(run),
@@ -239,13 +241,18 @@ def origins(rows: Iterable[Row]) -> dict[str, str]:
     }
 
 
-def by_seed(rows: Iterable[Row], pair: str, method: str, when: str = "last") -> dict[int, float]:
-    """The metric of a cell's runs that did not diverge."""
+def by_seed(rows: Iterable[Row], pair: str, method: str, when: str = "last") -> dict[Unit, float]:
+    """The metric of a cell's runs that did not diverge, by seed, or by fold and seed."""
     return {
-        int(row["seed"]): float(row[when])
+        _unit(row): float(row[when])
         for row in rows
         if row["pair"] == pair and row["method"] == method and row["status"] == "done" and row[when]
     }
+
+
+def _unit(row: Mapping[str, str]) -> Unit:
+    fold = row.get("fold")
+    return (int(fold.partition("/")[0]), int(row["seed"])) if fold else int(row["seed"])
 
 
 def spread(values: Iterable[float]) -> tuple[float | None, float | None]:

@@ -16,13 +16,19 @@ from counterpoise.studies.standing import Present
 
 @dataclass(frozen=True)
 class Report:
-    """The tables of a comparison, as rows; `asked`: those of the runs that they sum up."""
+    """The tables of a comparison, as rows.
+
+    Attributes:
+        asked: the rows of the runs that they sum up.
+        over: what means are over: seeds, or 5 folds.
+    """
 
     table: list[dict[str, Any]]
     differences: list[dict[str, Any]]
     metric: str
     notes: list[str]
     asked: list[Row]
+    over: str = "seeds"
 
 
 def summarize(comparison: Comparison, rows: Sequence[Row], pool: bool, present: Present) -> Report:
@@ -47,7 +53,7 @@ def summarize(comparison: Comparison, rows: Sequence[Row], pool: bool, present: 
         if not pool:
             head = f"Runs are of {len(found)} origins, which are kept apart (--pool mixes them)"
         notes.append(f"{head}:\n{words}")
-    if len({row["data"] for row in asked if row["data"]}) > len(comparison.plan.pairs):
+    if len({row["data"] for row in asked if row["data"]}) > len(comparison.plan.pairs) * (comparison.plan.folds or 1):
         notes.append("Runs of one pair were trained on different data: see the column 'data' of results.csv.")
     notes += _diverged(comparison)
     other = len(rows) - len(asked)
@@ -56,7 +62,8 @@ def summarize(comparison: Comparison, rows: Sequence[Row], pool: bool, present: 
             f"results.csv holds {other} runs that this compare file does not ask for, as its data and teacher are now; "
             "no table counts them."
         )
-    return Report(table, differences, comparison.metric, notes, asked)
+    folds = comparison.plan.folds
+    return Report(table, differences, comparison.metric, notes, asked, f"{folds} folds" if folds else "seeds")
 
 
 def _diverged(comparison: Comparison) -> Iterator[str]:
@@ -74,11 +81,11 @@ def _cells(comparison: Comparison, rows: Sequence[Row]) -> Iterator[dict[str, An
     for pair in comparison.plan.pairs:
         for method in comparison.plan.methods:
             own = [row for row in rows if row["pair"] == pair and row["method"] == method]
-            last, best = (results.by_seed(own, pair, method, when) for when in ("last", "best"))
+            last, best = (statistics.by_fold(results.by_seed(own, pair, method, when)) for when in ("last", "best"))
             means = {
                 f"{when}_{name}": value
                 for when, values in (("last", last), ("best", best))
-                for name, value in zip(("mean", "std"), results.spread(values.values()), strict=True)
+                for name, value in zip(("mean", "std"), results.spread(values), strict=True)
             }
             yield {
                 "pair": pair,
@@ -97,7 +104,7 @@ def _differences(comparison: Comparison, rows: Sequence[Row]) -> list[dict[str, 
     cells = [(pair, method) for pair in plan.pairs for method in plan.methods if method != plan.baseline]
     found = {
         (pair, method): statistics.paired(
-            results.by_seed(rows, pair, method), results.by_seed(rows, pair, plan.baseline)
+            results.by_seed(rows, pair, method), results.by_seed(rows, pair, plan.baseline), plan.folds or 0
         )
         for pair, method in cells
     }

@@ -54,7 +54,9 @@ def between(methods: Sequence[Method], chosen: Method, metric: str, claimed: Cla
     alone = next((method for method in others if method.role == "alone"), None)
     pairs = [(chosen, other) for other in others if chosen.finished]
     pairs += [(other, alone) for other in others if alone is not None and other is not alone]
-    found = [(one, other, statistics.paired(one.values(metric), other.values(metric))) for one, other in pairs]
+    found = [
+        (one, other, statistics.paired(one.values(metric), other.values(metric), one.folds)) for one, other in pairs
+    ]
     open_claim = [claimed is not None and other.is_called(claimed[0], claimed[2]) for one, other, _ in found]
     open_claim = [claim and one is chosen for claim, (one, _, _) in zip(open_claim, found, strict=True)]
     others_p = iter(statistics.holm([row.p for claim, (_, _, row) in zip(open_claim, found, strict=True) if not claim]))

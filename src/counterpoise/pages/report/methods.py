@@ -1,4 +1,4 @@
-"""Runs of several seeds as methods, and what each is to the others: the teacher, the student alone, KD, the rest."""
+"""Runs of several seeds or folds as methods, and what each is to the others: the teacher, the student alone, KD."""
 
 from __future__ import annotations
 
@@ -12,11 +12,14 @@ from counterpoise.config.keys import asked, dotted, flatten
 from counterpoise.errors import CounterpoiseError
 from counterpoise.objectives.base import needs_teacher
 from counterpoise.pages.report.reading import Reading, mapping
+from counterpoise.statistics import Unit, by_fold
 from counterpoise.system import own_code
 
 Claim = tuple[str, str, str] | None
 """Pair, method and baseline that a comparison named as the one difference it claims."""
 Role = Literal["teacher", "alone", "kd", "student"]
+_APART = ("seed", "data.fold")
+"""Keys by which the runs of one method differ."""
 WRAPPING = ("class_weighted", "standardized")
 NAMES = {"balance": "Balance", "binary_balance": "Balance", "forward_kl": "KD", "reverse_kl": "Reverse KL"}
 KD = {"forward_kl", "kd"}
@@ -24,7 +27,7 @@ KD = {"forward_kl", "kd"}
 
 @dataclass
 class Method:
-    """Runs that differ in their seed alone.
+    """Runs that differ in their seed or their fold alone.
 
     Attributes:
         name: as it is shown.
@@ -55,19 +58,24 @@ class Method:
                 return str(name)
         return ""
 
-    def values(self, metric: str) -> dict[int, float]:
+    @property
+    def folds(self) -> int:
+        """How many its runs are of; 0 where there are none."""
+        return self.runs[0].fold[1]
+
+    def values(self, metric: str) -> dict[Unit, float]:
         """The metric of the shown epoch by seed: of the finished runs, or of all so far where none is finished."""
         counted = [run for run in self.runs if run.summary is not None] or self.runs
-        return {run.seed: run.scores[metric] for run in counted if metric in run.scores}
+        return {run.unit: run.scores[metric] for run in counted if metric in run.scores}
 
     def mean(self, metric: str) -> float | None:
-        """Mean over seeds."""
-        found = list(self.values(metric).values())
+        """Mean over seeds, or folds."""
+        found = by_fold(self.values(metric))
         return statistics.fmean(found) if found else None
 
     def deviation(self, metric: str) -> float | None:
-        """Standard deviation (n - 1) over seeds; None of fewer than two."""
-        found = list(self.values(metric).values())
+        """Standard deviation (n - 1) over seeds, or folds; None of fewer than two."""
+        found = by_fold(self.values(metric))
         return statistics.stdev(found) if len(found) > 1 else None
 
     def typical(self, metric: str) -> Reading:
@@ -83,7 +91,8 @@ def group(readings: Sequence[Reading], claimed: Claim = None) -> list[Method]:
     data = {_key(reading): reading.data for reading in reversed(readings) if reading.data}
     for reading in readings:  # one that is not finished is taken to be of the data of the others
         key = _key(reading)
-        together.setdefault((key, reading.data or data.get(key, "")), []).append(reading)
+        known = str(reading.fold[1]) if reading.fold[1] else reading.data or data.get(key, "")
+        together.setdefault((key, known), []).append(reading)
     taught = {reading.teacher_weights for reading in readings} - {""}
     methods = []
     for runs in together.values():
@@ -126,7 +135,7 @@ def _key(reading: Reading) -> str:
         return str(reading.folder)
     flat = flatten(reading.run)
     # The student's task and network tell runs apart, and so does everything else but the seed and what may move.
-    return repr(sorted((key, repr(value)) for key, value in flat.items() if asked(key) and key != "seed"))
+    return repr(sorted((key, repr(value)) for key, value in flat.items() if asked(key) and key not in _APART))
 
 
 def _role(reading: Reading, teaches: bool) -> tuple[Role, str]:
@@ -179,6 +188,6 @@ def _tell_apart(methods: Sequence[Method]) -> None:
 def different(readings: Sequence[Reading]) -> list[tuple[str, list[Any]]]:
     """Keys of run files that differ, but for the seed and the folder, each with the value in every one of them."""
     flat = [flatten(reading.run) if reading.run is not None else dotted(reading.values) for reading in readings]
-    keys = sorted(set().union(*flat) - {"out", "seed"})
+    keys = sorted(set().union(*flat) - {"out", *_APART})
     rows = [(key, [values.get(key) for values in flat]) for key in keys]
     return [(key, values) for key, values in rows if any(value != values[0] for value in values)]

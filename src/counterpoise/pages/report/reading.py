@@ -17,6 +17,7 @@ from counterpoise.engine.run_folder import METRICS, RUN_FILE, STUDENT, SUMMARY
 from counterpoise.engine.student_epochs import Epoch
 from counterpoise.errors import CounterpoiseError, DocumentError, UnfitFileError
 from counterpoise.models.folder import shipped_epoch
+from counterpoise.statistics import Unit
 from counterpoise.system import documents
 from counterpoise.system.files import regular
 
@@ -84,6 +85,16 @@ class Reading:
         """The run's seed."""
         seed = self.values.get("seed", 0)
         return seed if isinstance(seed, int) else 0
+
+    @property
+    def fold(self) -> tuple[int, int]:
+        """Which fold was held out, from 1, and of how many; 0 and 0 where there are none."""
+        return (0, 0) if self.run is None or self.run.data.fold is None else self.run.data.fold_of
+
+    @property
+    def unit(self) -> Unit:
+        """What it shares with runs of other methods: its seed, and its fold where there is one."""
+        return (self.fold[0], self.seed) if self.fold[1] else self.seed
 
     @property
     def provenance(self) -> Mapping[str, Any]:
