@@ -6,10 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from counterpoise import config
 from counterpoise.data import sources
-from counterpoise.data.class_weights import frequency_weights, with_class_weights
+from counterpoise.data.class_weights import class_prior, effective_weights, frequency_weights, with_class_weights
 from counterpoise.errors import ConfigError
 
 
@@ -22,10 +23,10 @@ def uneven(image_folder: Path) -> Path:
     return image_folder
 
 
-def weights(folder: Path, given: object) -> list[float]:
-    terms = {"cross_entropy": config.Term.model_validate({"class_weight": given})}
+def weights(folder: Path, given: object, key: str = "class_weight") -> list[float]:
+    terms = {"cross_entropy": config.Term.model_validate({key: given})}
     found = with_class_weights(terms, sources.load(config.Data(path=folder)).train)["cross_entropy"]
-    values: list[float] = found.arguments["class_weight"]
+    values: list[float] = found.arguments[key]
     return values
 
 
@@ -43,15 +44,42 @@ def test_weights_by_name_leave_the_others_at_one(uneven: Path) -> None:
         weights(uneven, {"circle": "much"})
 
 
+def test_effective_numbers_lie_between_all_alike_and_the_inverse_frequency(uneven: Path) -> None:
+    images = sources.load(config.Data(path=uneven)).train
+    assert effective_weights(images, 0.0).tolist() == [1, 1, 1]
+    inverse = torch.tensor([1 / 8, 1 / 4, 1 / 2])
+    torch.testing.assert_close(effective_weights(images, 1 - 1e-9), inverse / inverse.mean())
+    by_formula = torch.tensor([(1 - 0.9) / (1 - 0.9**count) for count in (8, 4, 2)])
+    torch.testing.assert_close(effective_weights(images, 0.9), by_formula / by_formula.mean())
+    assert weights(uneven, "effective:0.9") == effective_weights(images, 0.9).tolist()
+    assert weights(uneven, "effective") == weights(uneven, "effective:0.999") != weights(uneven, "effective:0.9")
+
+
+@pytest.mark.parametrize("given", ["effective:1", "effective:-0.1", "effective:x", "effective:nan", "effectively"])
+def test_a_beta_that_means_nothing_is_refused(uneven: Path, given: str) -> None:
+    with pytest.raises(ConfigError, match=r"class_weight: expected effective or effective:BETA.* got 'effective"):
+        weights(uneven, given)
+
+
+def test_priors_are_shares_of_the_training_images_and_a_class_without_any_counts_as_one(uneven: Path) -> None:
+    assert weights(uneven, "frequency", "class_prior") == pytest.approx([8 / 14, 4 / 14, 2 / 14])
+    images = sources.load(config.Data(path=uneven)).train
+    images.labels[images.labels == 2] = 0
+    assert class_prior(images).tolist() == pytest.approx([10 / 15, 4 / 15, 1 / 15])
+
+
 def test_classifiers_train_with_either(uneven: Path, run: Callable[..., tuple[int, str, str]]) -> None:
-    losses = []
+    losses: list[str] = []
     small = ["--student.model", "cifar/resnet8", "--data.size", 16, "--train.epochs", 1, "--data.workers", 0]
     for flags in (
         ["--objective.cross_entropy.class_weight", "frequency"],
         ["--objective.cross_entropy.class_weight", "{circle: 0.5, stripes: 2}"],
+        ["--objective.cross_entropy.class_weight", "effective:0.5"],
+        ["--objective.cross_entropy.class_prior", "frequency"],
         [],
     ):
         code, _, told = run("train", "--data", uneven, "--out", f"runs/{len(losses)}", *small, *flags)
         assert code == 0, told
-        losses.append(told.splitlines()[-1])
-    assert losses[0] == losses[1] != losses[2]
+        losses.append(told.splitlines()[-1].partition(" left")[2])  # before it, the time
+    assert losses[0] == losses[1] != ""
+    assert len(set(losses)) == 4

@@ -227,6 +227,14 @@ def test_class_weights_by_frequency_are_those_of_the_training_masks(tmp_path: Pa
     assert isinstance(term, CrossEntropy)
     assert term.class_weight == tuple(frequency_weights(train).tolist())
     assert len(set(term.class_weight)) > 5
+    adjusted = config.resolve(values(tmp_path / "run", objective={"cross_entropy": {"class_prior": "frequency"}}))
+    term = tasks.get("segmentation").objective(adjusted, train).objective("cross_entropy")
+    assert isinstance(term, CrossEntropy)
+    held = torch.bincount(train.masks.flatten(), minlength=256)[: len(train.classes)].double()
+    assert term.class_prior == pytest.approx((held / held.sum()).tolist())
+    counted = config.resolve(values(tmp_path / "run", objective={"cross_entropy": {"class_weight": "effective"}}))
+    with pytest.raises(ConfigError, match="effective goes by numbers of images, and masks hold pixels"):
+        tasks.get("segmentation").objective(counted, train)
     weighted = lines(counterpoise.train(run).folder, "step")[0]["loss"]
     plain = lines(counterpoise.train(values(tmp_path / "plain")).folder, "step")[0]["loss"]
     assert weighted != plain

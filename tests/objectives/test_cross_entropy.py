@@ -107,3 +107,55 @@ def test_rows_of_zeros_among_probabilities_have_no_label_whatever_index_is_ignor
     expected = F.cross_entropy(logits[labeled], probabilities[labeled].float())
     for ignore_index in (-100, 255):
         torch.testing.assert_close(CrossEntropy(ignore_index=ignore_index)(logits, None, probabilities), expected)
+
+
+PRIOR = [0.6, 0.3, 0.09, 0.01]
+
+
+@pytest.mark.parametrize("shape", [(), (3, 5)])
+@pytest.mark.parametrize("adjustment", [0.0, 1.0, 1.5])
+def test_logits_are_adjusted_by_the_prior(shape: tuple[int, ...], adjustment: float) -> None:
+    logits, target = sample(*shape)
+    by_class = torch.tensor(PRIOR).log().view(1, 4, *(1,) * len(shape))
+    expected = F.cross_entropy(logits + adjustment * by_class, target, ignore_index=255)
+    loss = CrossEntropy(ignore_index=255, class_prior=PRIOR, adjustment=adjustment)
+    torch.testing.assert_close(loss(logits, None, target), expected)
+    counts = [60, 30, 9, 1]  # only their proportions count
+    other = CrossEntropy(ignore_index=255, class_prior=counts, adjustment=adjustment)
+    torch.testing.assert_close(other(logits, None, target), expected)
+    plain = CrossEntropy(ignore_index=255)(logits, None, target)
+    assert (adjustment == 0) == bool(torch.isclose(plain, expected))
+    # In a run, where plain cross-entropy goes through the fast form with its neighbors.
+    terms = {"cross_entropy": Term(ignore_index=255, class_prior=PRIOR, adjustment=adjustment), "balance": Term()}
+    parts = WeightedSum(terms)(Outputs(logits), Outputs(logits), target).parts
+    torch.testing.assert_close(parts["cross_entropy"], expected)
+
+
+def test_what_the_adjusted_loss_is_least_at_is_the_posterior_of_classes_that_are_alike() -> None:
+    """Labels drawn by the prior at a point that tells nothing: the student's own logits become all alike."""
+    target = torch.arange(4).repeat_interleave(torch.tensor([60, 30, 9, 1]))
+    logits = torch.zeros(4, requires_grad=True)
+    loss = CrossEntropy(class_prior=PRIOR)(logits.expand(100, 4), None, target)
+    (gradient,) = torch.autograd.grad(loss, logits)
+    torch.testing.assert_close(gradient, torch.zeros(4))
+
+
+@pytest.mark.parametrize("prior", [[0.5, 0.5, 0.0, 0.0], [1.0, -1.0], [], "frequently", [True, 1.0, 1.0, 1.0]])
+def test_priors_that_mean_nothing_are_refused(prior: object) -> None:
+    with pytest.raises(ConfigError, match="class_prior must be numbers above 0, one a class, or in a run file"):
+        WeightedSum({"cross_entropy": Term.model_validate({"class_prior": prior})})
+
+
+def test_a_prior_for_other_classes_is_refused() -> None:
+    logits, target = sample()
+    with pytest.raises(ObjectiveError, match="class_prior has 3 numbers, and the logits 4 classes"):
+        CrossEntropy(class_prior=[1, 2, 3], ignore_index=255)(logits, None, target)
+
+
+def test_the_prior_is_not_kept_in_checkpoints_nor_does_it_leave_the_softmax_of_mixed_labels() -> None:
+    loss = CrossEntropy(class_prior=PRIOR)
+    assert not loss.state_dict()
+    logits, _ = sample()
+    mixed = torch.rand(6, 4, generator=torch.Generator().manual_seed(1)).softmax(1)
+    expected = F.cross_entropy(logits + torch.tensor(PRIOR).log(), mixed)
+    torch.testing.assert_close(loss(logits, None, mixed), expected)

@@ -26,6 +26,7 @@ LOSSES: dict[str, Callable[..., Any]] = {
     "balance per sample": lambda: BalanceDivergence(temperature_rule="per_sample"),
     "balance, ignoring": lambda: BalanceDivergence(ignore_index=2),
     "weighted labels": lambda: CrossEntropy(0.1, class_weight=[1.0, 2.0, 3.0, 4.0, 5.0]),
+    "adjusted labels": lambda: CrossEntropy(class_prior=[1.0, 2.0, 3.0, 4.0, 5.0]),
     "the function": lambda: balance_divergence,
 }
 

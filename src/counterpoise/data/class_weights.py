@@ -1,7 +1,8 @@
-"""Weights of classes as a run file speaks of them: by their frequency, or by name."""
+"""Weights and priors of classes as a run file speaks of them: by what the training data hold, or by name."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,18 +14,19 @@ from counterpoise.data.labels import absences
 from counterpoise.data.sources.base import IGNORE, UNLABELED, ImageSet
 from counterpoise.errors import ConfigError, CorruptImage, DataError, nearest
 
-KEY, OF_LABELS = "class_weight", "pos_weight"
+WEIGHT, OF_LABELS, PRIOR = "class_weight", "pos_weight", "class_prior"
+FREQUENCY, EFFECTIVE = "frequency", "effective"
+USUAL_BETA = 0.999
 
 
 def with_class_weights(terms: Mapping[str, config.Term], images: ImageSet | None) -> dict[str, config.Term]:
-    """Terms whose class_weight is numbers, one a class: "frequency" and names are replaced by what `images` give.
+    """Terms whose class_weight and class_prior are numbers, one a class: words and names are replaced by what `images`
+    give.
 
     So is the pos_weight of several labels an image. Without images they are left out. Raises ConfigError for names that
-    are no class.
+    are no class, and words that mean nothing.
     """
-    return {
-        name: _with_weights(name, _with_weights(name, term, images, OF_LABELS), images) for name, term in terms.items()
-    }
+    return {name: _with_priors(name, _with_weights(name, term, images), images) for name, term in terms.items()}
 
 
 def label_weights(images: ImageSet) -> Tensor:
@@ -54,15 +56,50 @@ def frequency_weights(images: ImageSet) -> Tensor:
     Returns:
         float32 [C].
     """
-    own, around = class_counts(images)
+    own, around = _some_counts(images)
     occurs = own > 0
-    if not occurs.any():
-        none = "masks holds" if images.masked else "images has"
-        raise DataError(f"None of the {len(images)} {none} a class, so that class weights mean nothing.")
     frequency = own[occurs].double() / around[occurs]
     weights = torch.ones(len(own))
     weights[occurs] = (frequency.quantile(0.5) / frequency).float()
     return weights
+
+
+def effective_weights(images: ImageSet, beta: float = USUAL_BETA) -> Tensor:
+    """Weights by which rare classes count more, but less so among those that have many images.
+
+    weight[c] is in proportion to (1 - beta) / (1 - beta^n[c]), where n[c] is how many images are of c: 1 over the
+    number of images that still tell something new. From beta 0, all alike, towards 1, the inverse frequency. The mean
+    over the classes that occur is 1, as is the weight of one that never does.
+
+    Paper: Cui et al. 2019, "Class-balanced loss based on effective number of samples", arXiv:1901.05555.
+
+    Returns:
+        float32 [C].
+    """
+    own, _ = _some_counts(images)
+    occurs = own > 0
+    # -expm1 and log keep what 1 - beta^n would round away.
+    inverse = -1 / torch.expm1(own[occurs].double() * math.log(beta)) if beta > 0 else torch.ones(int(occurs.sum()))
+    weights = torch.ones(len(own))
+    weights[occurs] = (inverse / inverse.mean()).float()
+    return weights
+
+
+def class_prior(images: ImageSet) -> Tensor:
+    """The share of each class among the labeled images, or among the pixels of masks that are not void: float64 [C].
+
+    A class that never occurs counts as one image, or pixel: with a share of 0 no logit could make up for it.
+    """
+    own, _ = _some_counts(images)
+    return own.clamp(min=1).double() / own.clamp(min=1).sum()
+
+
+def _some_counts(images: ImageSet) -> tuple[Tensor, Tensor]:
+    own, around = class_counts(images)
+    if not own.any():
+        none = "masks holds" if images.masked else "images has"
+        raise DataError(f"None of the {len(images)} {none} a class, so that class weights mean nothing.")
+    return own, around
 
 
 def class_counts(images: ImageSet) -> tuple[Tensor, Tensor]:
@@ -86,16 +123,43 @@ def class_counts(images: ImageSet) -> tuple[Tensor, Tensor]:
     return own, around
 
 
-def _with_weights(name: str, term: config.Term, images: ImageSet | None, key: str = KEY) -> config.Term:
-    given = term.arguments.get(key)
-    if given != "frequency" and not isinstance(given, Mapping):
+def _with_weights(name: str, term: config.Term, images: ImageSet | None) -> config.Term:
+    for key, by_frequency in ((WEIGHT, frequency_weights), (OF_LABELS, label_weights)):
+        where, given = f"objective.{name}.{key}", term.arguments.get(key)
+        if isinstance(given, Mapping):
+            weights = None if images is None else _by_name(where, given, images.classes)
+        elif given == FREQUENCY:
+            weights = None if images is None else by_frequency(images).tolist()
+        elif key == WEIGHT and isinstance(given, str) and given.startswith(EFFECTIVE):
+            weights = _by_effective_number(where, given, images)
+        else:  # for the objective to judge
+            continue
+        term = config.Term.model_validate({**term.model_dump(), key: weights})
+    return term
+
+
+def _by_effective_number(where: str, given: str, images: ImageSet | None) -> list[float] | None:
+    word, colon, number = given.partition(":")
+    try:
+        beta = float(number) if colon else USUAL_BETA
+    except ValueError:
+        beta = -1.0
+    if word != EFFECTIVE or not 0 <= beta < 1:
+        raise ConfigError(
+            f"{where}: expected {EFFECTIVE} or {EFFECTIVE}:BETA, a number from 0 to below 1, got '{given}'."
+        )
+    if images is not None and images.masked:
+        raise ConfigError(f"{where}: {given} goes by numbers of images, and masks hold pixels: give {FREQUENCY}.")
+    return None if images is None else effective_weights(images, beta).tolist()
+
+
+def _with_priors(name: str, term: config.Term, images: ImageSet | None) -> config.Term:
+    if term.arguments.get(PRIOR) != FREQUENCY:
         return term
-    weights: list[float] | None = None
-    if images is not None:
-        by_frequency = frequency_weights if key == KEY else label_weights
-        named = f"objective.{name}.{key}"
-        weights = by_frequency(images).tolist() if given == "frequency" else _by_name(named, given, images.classes)
-    return config.Term.model_validate({**term.model_dump(), key: weights})
+    if images is not None and images.multilabel:
+        raise ConfigError(f"objective.{name}.{PRIOR}: images that may have several labels have no share of each class.")
+    prior = None if images is None else class_prior(images).tolist()
+    return config.Term.model_validate({**term.model_dump(), PRIOR: prior})
 
 
 def _by_name(where: str, given: Mapping[Any, Any], classes: tuple[str, ...]) -> list[float]:

@@ -16,6 +16,7 @@ from counterpoise.objectives.targets import (
     UNLABELED,
     Reduction,
     Target,
+    check_class_prior,
     check_class_weight,
     check_no_class,
     weight_by_class,
@@ -28,21 +29,32 @@ class CrossEntropy(LogitObjective):
 
     Classes whose logit is -inf have no part in the softmax; where one of them is the label, the loss is infinite.
 
+    With `class_prior` it is the logit-adjusted loss of Menon et al. 2021 (arXiv 2007.07314): s + a log(prior) stand in
+    the place of s, so that a student trained where some classes are rare answers as if all were alike. Logits are
+    adjusted in this loss alone: what is evaluated, distilled and shipped are the student's own.
+
     Args:
         label_smoothing: share of the target spread over all classes (Szegedy et al. 2016).
         ignore_index: target of positions without a label. In a target of probabilities [N, C] such a row is all zero.
         class_weight: a number for each class, by which its positions count in the mean; in a run file also
-            "frequency", by which rare classes count more, or numbers by name, {name: number}, the others being 1.
+            "frequency" or "effective", by which rare classes count more, or numbers by name, {name: number}, the
+            others being 1.
+        class_prior: how frequent each class is, a number for each; in a run file also "frequency", as counted in the
+            training data.
+        adjustment: a; 1 is the paper's, 0 none.
         reduction: "mean" over counted positions, "sum" or "none".
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"labels"})
+    log_prior: Tensor | None
 
     def __init__(
         self,
         label_smoothing: float = 0.0,
         ignore_index: int | None = -1,
         class_weight: Sequence[float] | None = None,
+        class_prior: Sequence[float] | None = None,
+        adjustment: float = 1.0,
         reduction: Reduction = "mean",
     ) -> None:
         super().__init__(ignore_index, reduction)
@@ -50,12 +62,23 @@ class CrossEntropy(LogitObjective):
             raise ObjectiveError(f"label_smoothing must be in [0, 1), got {label_smoothing}.")
         self.label_smoothing = label_smoothing
         self.class_weight = check_class_weight(class_weight)
+        self.class_prior = check_class_prior(class_prior)
+        self.adjustment = adjustment
+        prior = None if self.class_prior is None else torch.tensor(self.class_prior).log()
+        self.register_buffer("log_prior", prior, persistent=False)
 
     def values(self, student_logits: Tensor, teacher_logits: Tensor | None, target: Tensor | None) -> dict[str, Tensor]:
         if target is None:
             raise ObjectiveError("cross_entropy needs a target, got none.")
+        if self.log_prior is not None:
+            student_logits = self._adjusted(student_logits, self.log_prior)
         ignore = -100 if self.ignore_index is None else self.ignore_index
         return {"": cross_entropy_values(student_logits, target, ignore, self.label_smoothing)}
+
+    def _adjusted(self, logits: Tensor, log_prior: Tensor) -> Tensor:
+        if len(log_prior) != logits.shape[1]:
+            raise ObjectiveError(f"class_prior has {len(log_prior)} numbers, and the logits {logits.shape[1]} classes.")
+        return logits + self.adjustment * log_prior.to(logits).view(-1, *(1,) * (logits.ndim - 2))
 
     def target(self, logits: Tensor, target: Tensor | None, weight: Tensor | None) -> Target:
         weight = weight_by_class(self.class_weight, logits, target, weight)

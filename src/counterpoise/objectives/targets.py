@@ -7,7 +7,7 @@ its label is the objective's `ignore_index`; of probabilities, where a row of ze
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeGuard
 
 import torch
 from torch import Tensor
@@ -223,6 +223,21 @@ def check_class_weight(given: object, name: str = "class_weight") -> tuple[float
     if isinstance(given, list | tuple) and all(isinstance(w, int | float) and 0 <= w < float("inf") for w in given):
         return tuple(map(float, given))
     raise ObjectiveError(f"{name} must be numbers from 0 on, one a class, got {given!r}.")
+
+
+def check_class_prior(given: object) -> tuple[float, ...] | None:
+    """A share of each class, or None. Raises ObjectiveError for anything else than finite numbers above 0."""
+    if given is None:
+        return None
+    if isinstance(given, list | tuple) and given and all(_is_number(p) and 0 < p < float("inf") for p in given):
+        return tuple(map(float, given))
+    raise ObjectiveError(
+        f"class_prior must be numbers above 0, one a class, or in a run file 'frequency', got {given!r}."
+    )
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def weight_by_class(

@@ -113,7 +113,8 @@ def mixture_of(objective: Objective, factor: float = 1.0) -> Mixture | None:
     if isinstance(objective, BalanceDivergence):
         return objective.mixture(factor)
     if isinstance(objective, CrossEntropy) and kind is CrossEntropy:
-        if objective.ignore_index is None or objective.class_weight is not None:
+        by_class = objective.class_weight is not None or objective.class_prior is not None
+        if objective.ignore_index is None or by_class:
             return None
         labels = Labels(factor, objective.ignore_index, objective.label_smoothing)
         return Mixture(labels=labels, reduction=objective.reduction)
