@@ -155,16 +155,26 @@ def test_a_sliver_gets_its_largest_central_crop():
     assert views._resized_crop(plan, 100, 1000, words) == (0, 433, 100, 133)
 
 
-def test_zoom_equals_torchvision_on_the_drawn_box():
+@pytest.mark.parametrize(("height", "width"), [(50, 70), (1, 1), (2, 300), (300, 1), (24, 24), (400, 301), (25, 9)])
+def test_zoom_equals_torchvision_on_the_drawn_box(height, width):
     torchvision_guard.ready()
     from torchvision.transforms.v2 import functional
 
     plan = plan_for(config.Views(crop="resized"), size=24, native=None)
-    picture = noise(1, 50, 70)[0]
-    words = views.crop_words(plan, 2, torch.tensor([9]))[0]
-    box = views._resized_crop(plan, 50, 70, words.tolist())
-    expected = functional.resized_crop(picture, *box, [24, 24], antialias=True)
-    assert torch.equal(views.frame(plan, picture, words), expected)
+    picture = noise(1, height, width)[0]
+    by_pixels = picture.permute(1, 2, 0).contiguous().permute(2, 0, 1)
+    indices = torch.arange(9)
+    expected, framed = [], []
+    for words in views.crop_words(plan, 2, indices):
+        box = views._resized_crop(plan, height, width, words.tolist())
+        expected.append(functional.resized_crop(picture, *box, [24, 24], antialias=True))
+        framed.append(views.frame(plan, by_pixels, words))
+        assert torch.equal(views.frame(plan, picture, words), expected[-1])
+        assert torch.equal(framed[-1], expected[-1])
+    draws = views.draw(plan, 2, indices)
+    made = views.collected(plan, framed, draws)
+    assert torch.equal(made, views.augment(plan, torch.stack(expected), draws))
+    assert made.is_contiguous()
 
 
 @pytest.mark.parametrize("crop", ["none", "pad"])

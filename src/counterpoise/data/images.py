@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -83,11 +83,11 @@ def pixels_of(image: Picture, name: str | None = None, reading: Reading = AS_USU
 
 
 def part_of(
-    image: Picture, choose: Choose, name: str | None = None, reading: Reading = AS_USUAL
+    image: Picture, choose: Choose, name: str | Callable[[], str] | None = None, reading: Reading = AS_USUAL
 ) -> tuple[Tensor, tuple[int, int]]:
     """The part of a picture that is chosen by its height and width: uint8 [3, H, W], in any order in memory.
 
-    A JPEG comes as much smaller as the choice allows. The rest as `decode`.
+    A JPEG comes as much smaller as the choice allows. The rest as `decode`; a name may be made when it is needed.
 
     Returns:
         The part; height and width of the whole.
@@ -99,7 +99,7 @@ def part_of(
         found = jpeg.decode(image, reading, choose)
         if found is not None:
             return torch.from_numpy(found[0]).permute(2, 0, 1), found[1]
-    return cut_out(_as_it_lies(decode(image, name, reading)), choose)
+    return cut_out(_as_it_lies(decode(image, name() if callable(name) else name, reading)), choose)
 
 
 def cut_out(image: Tensor, choose: Choose) -> tuple[Tensor, tuple[int, int]]:
@@ -173,16 +173,17 @@ def extensions() -> frozenset[str]:
     return frozenset(ending for ending, kind in Image.registered_extensions().items() if kind in formats)
 
 
-def _read(path: Path, name: str) -> bytes:
+def _read(path: Path, name: str | Callable[[], str]) -> bytes:
     try:
         with READING.timed("reading"):
             return regular(path).read_bytes()
-    except FileNotFoundError:
-        raise CorruptImage(name, "the file does not exist") from None
-    except UnfitFileError as error:
-        raise CorruptImage(name, f"it {error.strerror}") from None
     except OSError as error:
-        raise CorruptImage(name, error.strerror or str(error)) from error
+        named = name() if callable(name) else name
+        if isinstance(error, FileNotFoundError):
+            raise CorruptImage(named, "the file does not exist") from None
+        if isinstance(error, UnfitFileError):
+            raise CorruptImage(named, f"it {error.strerror}") from None
+        raise CorruptImage(named, error.strerror or str(error)) from error
 
 
 def _orientation(image: Image.Image) -> int:

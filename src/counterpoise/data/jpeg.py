@@ -1,7 +1,7 @@
 """JPEGs by libjpeg-turbo itself (simplejpeg): the very pixels that Pillow makes, in less time, and only the part used.
 
-Pillow reads every header, and decodes what is no plain JPEG, what is damaged, and everything where the two decoders do
-not agree on a few samples: each brings a library of its own.
+Pillow reads every header that says more than its pixels need (jpeg_header.py), and decodes what is no plain JPEG, what
+is damaged, and everything where the two decoders do not agree on a few samples: each brings a library of its own.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from counterpoise import decoding
+from counterpoise.data.jpeg_header import plain_size
 from counterpoise.data.jpeg_samples import SAMPLES
 from counterpoise.decoding import Reading
 
@@ -92,6 +93,9 @@ def decode(content: bytes, reading: Reading, choose: Choose) -> tuple[NDArray[np
     if not content.startswith(_START):
         return None
     try:
+        found = _at_once(content, reading, choose)
+        if found is not None:
+            return found
         with decoding.opened(io.BytesIO(content), reading) as image:
             if image.format not in ("JPEG", "MPO"):  # the second has further pictures, of which none is read
                 return None
@@ -105,6 +109,17 @@ def decode(content: bytes, reading: Reading, choose: Choose) -> tuple[NDArray[np
         raise
     except Exception:  # whatever it is, it is said by who decodes it then
         return None
+
+
+def _at_once(content: bytes, reading: Reading, choose: Choose) -> tuple[NDArray[np.uint8], tuple[int, int]] | None:
+    """The same of a JPEG whose header has nothing to be understood; None where it has, or is not decoded like that."""
+    size = plain_size(content)
+    if size is None or size[0] * size[1] / 1e6 > reading.max_megapixels or not agree():
+        return None
+    part = choose(*size)
+    extent = -(-size[0] // part.smaller), -(-size[1] // part.smaller)
+    pixels = _turbo(content, extent)
+    return None if pixels is None or pixels.shape != (*extent, 3) else (_cut(pixels, part), size)
 
 
 def _turn(image: Any) -> _Turn:

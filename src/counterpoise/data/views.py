@@ -268,8 +268,24 @@ def fitted(plan: ViewPlan, pixels: Tensor, extent: tuple[int, int]) -> Tensor:
         square = plan.height == plan.width
         return prepare(pixels, plan.height, fit=plan.fit) if square else resize(pixels, view)
     _, (wide, high), (x, y) = _placed(plan, *extent)
-    resized: Tensor = torchvision_guard.functional().resize_image(pixels, [high, wide], antialias=True)
+    resized = _resized(pixels, high, wide)
     return resized if resized.shape[1:] == (plan.height, plan.width) else _on_black(resized, plan, x, y)
+
+
+def _resized(pixels: Tensor, high: int, wide: int) -> Tensor:
+    """torchvision's `resize_image`, antialiased: uint8 [3, H, W] -> [3, high, wide], in any order in memory.
+
+    Where torch has integer arithmetic for it, pixels are handed over as it works on them, the colors of each together:
+    the same result, but nothing is taken apart into planes and put together again.
+    """
+    height, width = pixels.shape[1:]
+    if (height, width) == (high, wide) or torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"):
+        found: Tensor = torchvision_guard.functional().resize_image(pixels, [high, wide], antialias=True)
+        return found
+    pixels = pixels.permute(1, 2, 0).contiguous()
+    # The stride over the one picture is what torch knows this order by.
+    pixels = pixels.as_strided((1, 3, height, width), (pixels.numel(), 1, 3 * width, 3))
+    return F.interpolate(pixels, (high, wide), mode="bilinear", antialias=True)[0]
 
 
 def _on_black(pixels: Tensor, plan: ViewPlan, left: int, top: int) -> Tensor:

@@ -187,30 +187,26 @@ class Table:
 
     def content(self, index: int) -> bytes:
         """The bytes of a file. Raises CorruptImage where they have changed, DataError where they cannot be read."""
-        record = self.records[index]
-        length = int(record["length"])
+        offset, _, length, checksum, *_ = self.records[index].item()
         shard = self.part.shards[bisect_right(self._ends, index)]
-        if int(record["offset"]) + length > shard.bytes:
+        if offset + length > shard.bytes:
             raise DataError(
                 f"The index does not fit shard {self.place.called(shard)}: {self._file.lower()} {self.called(index)} "
                 "would lie behind its end. Look it through: counterpoise verify."
             )
         with READING.timed("reading"):
-            content: bytes | None = self.place.read(shard, int(record["offset"]), length)
+            content: bytes | None = self.place.read(shard, offset, length)
             assert content is not None
             if len(content) != length:
                 raise DataError(f"Shard {self.place.called(shard)} was cut short while it was read.")
-            if self._whole(content, record):
+            if zlib.crc32(content) == checksum:
                 return content
-            content = self.place.again(shard, int(record["offset"]), length)
-        if content is None or not self._whole(content, record):
+            content = self.place.again(shard, offset, length)
+        if content is None or zlib.crc32(content) != checksum:
             raise CorruptImage(
                 self.called(index), "its bytes have changed since it was packed (checksum); see counterpoise verify"
             )
         return content
-
-    def _whole(self, content: bytes, record: Any) -> bool:
-        return zlib.crc32(content) == int(record["checksum"])
 
     def expected(self, indices: Iterable[int]) -> Iterator[tuple[Shard, int, int]]:
         """Shard, offset and length of these."""

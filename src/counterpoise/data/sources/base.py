@@ -7,7 +7,7 @@ import hashlib
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -97,7 +97,7 @@ class ImageSet(ABC):
         file = self.file(index)
         if file is None:
             return cut_out(self.read(index), choose)
-        return part_of(file, choose, self.name(index), self.reading)
+        return part_of(file, choose, partial(self.name, index), self.reading)
 
     def read_mask(self, index: int) -> Tensor:
         """The mask as uint8 [H, W], as large as the image: classes, and IGNORE (255) where void.
