@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import random
+import runpy
 import select
 import shutil
 import signal
@@ -105,6 +106,15 @@ def draw(shape: str, seed: int, size: tuple[int, int] = (40, 32)) -> Image.Image
 def make_picture() -> Callable[..., Image.Image]:
     """The function (shape, seed, size=(width, height)) -> PIL image; shapes are circle, square and stripes."""
     return draw
+
+
+@pytest.fixture(scope="session")
+def word_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The function kind -> folder of a tiny network that takes words, clip, siglip or siglip2, with random weights."""
+    pytest.importorskip("transformers", reason="needs the extra hf")
+    save = runpy.run_path(str(Path(__file__).with_name("word_models.py")))["save"]
+    root = tmp_path_factory.mktemp("words")
+    return lambda kind: root / kind if (root / kind).exists() else save(kind, root / kind)
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import csv
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -33,8 +34,15 @@ BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 @pytest.fixture(scope="module")
-def workspace(tmp_path_factory: pytest.TempPathFactory, make_picture: Callable[..., Image.Image]) -> Path:
-    """photos/{train,val}/CLASS/NN.png, and teacher.safetensors, a timm/resnet50 for their classes."""
+def workspace(
+    tmp_path_factory: pytest.TempPathFactory,
+    make_picture: Callable[..., Image.Image],
+    word_model: Callable[[str], Path],
+) -> Path:
+    """photos/{train,val}/CLASS/NN.png, and teacher.safetensors, a timm/resnet50 for their classes.
+
+    Beside them scenes, photos without labels in album, and clip, a network that takes words.
+    """
     from safetensors.torch import save_file
 
     from counterpoise.system import torchvision_guard
@@ -49,6 +57,10 @@ def workspace(tmp_path_factory: pytest.TempPathFactory, make_picture: Callable[.
             for number in range(count):
                 picture = make_picture(shape, number + 10 * (half == "val"), (96, 80))
                 picture.save(folder / "photos" / half / shape / f"{number:02d}.png")
+    (folder / "album").mkdir()
+    for number in range(8):
+        make_picture("circle", 20 + number, (64, 64)).save(folder / "album" / f"{number}.png")
+    shutil.copytree(word_model("clip"), folder / "clip")
     (folder / "scenes").mkdir()
     (folder / "scenes" / "classes.txt").write_text("ground\nthing\n")
     for half, count in (("train", 4), ("val", 2)):

@@ -193,7 +193,7 @@ def test_photos_alone_teach_what_the_teacher_says_and_labels_alone_are_refused(
         {**alone, "teacher": {"checkpoint": str(tmp_path / "teacher")}, "out": str(tmp_path / "student")}
     )
     assert counterpoise.load_student(tmp_path / "student").classes == ("circle", "square", "stripes")
-    assert 0 <= result.last["top1"] <= 100  # agreement with the teacher
+    assert 0 <= result.last["agreement_top1"] <= 100  # agreement with the teacher
     assert all(line["terms"]["cross_entropy"] == 0 for line in lines(tmp_path / "student", "step"))
     with pytest.raises(ConfigError, match="no labels"):
         counterpoise.train({**alone, "out": str(tmp_path / "refused")})

@@ -47,6 +47,8 @@ KEYS: dict[str, Key] = {
     "teacher.checkpoint": _PLACE,
     "teacher.weights": _PLACE,
     "teacher.classes": _PLACE,
+    "teacher.prompts": _PLACE,
+    "teacher.calibrate": _BY_DATA,
     "teacher.precision": _BY_MACHINE,
     # A run may go on with recorded answers of its teacher, or with the teacher itself: the same up to their rounding.
     "teacher.store": Key(resume=True),

@@ -95,6 +95,18 @@ class Teacher(Model):
     classes: Path | None = Field(
         None, description="YAML file {class: teacher's class, name or index, or a list of them}; default: by name"
     )
+    prompts: Path | None = Field(
+        None,
+        description="YAML file of class names, or of sentences a class: the network answers by words (CLIP, SigLIP, "
+        "SigLIP 2), with its own weights",
+    )
+    calibrate: Literal["auto"] | Positive = Field(
+        1.0,
+        description="of a teacher by prompts: what its logits are divided by; auto: fitted on labeled training images",
+    )
+    minimum_confidence: Share = Field(
+        0.0, description="views whose likeliest class is less probable to the teacher do not teach; 0: all do"
+    )
     accept_chance: bool = Field(
         False, description="go on with a teacher that answers the validation data as chance would"
     )

@@ -12,8 +12,9 @@ from counterpoise import config, tasks
 from counterpoise.config.options import Place, keywords_after
 from counterpoise.data import checking, sources, summary
 from counterpoise.engine import inputs, predictions
-from counterpoise.engine.assemble import answer_for, build_teacher
-from counterpoise.engine.evaluator import answers, full_report, in_classes_of
+from counterpoise.engine.answering import answer_for
+from counterpoise.engine.assemble import build_teacher, has_weights
+from counterpoise.engine.evaluator import agreement, answers, full_report, has_labels, in_classes_of
 from counterpoise.engine.inputs import RunLike
 from counterpoise.engine.options import Evaluate, Predict
 from counterpoise.engine.options import Gauge as Gauging
@@ -34,7 +35,8 @@ def evaluate(student: Place, options: Evaluate) -> dict[str, Any]:
     part that it holds out.
 
     Returns:
-        Of classification: top1, top5 where there are more than five classes, loss, balanced_accuracy,
+        Of images without labels the agreement with the teacher of the student's run: agreement_top1 and so on. Else,
+        of classification: top1, top5 where there are more than five classes, loss, balanced_accuracy,
         macro_f1 (percent), calibration_error, images, corrupt, and per_class. Of segmentation: miou, dice,
         pixel_accuracy, mean_class_accuracy (percent), images, corrupt, per_class and confusion_matrix (rows are the
         true classes, in pixels). Of both: trained_on, how many of the images the student's own run trained on, where
@@ -42,10 +44,27 @@ def evaluate(student: Place, options: Evaluate) -> dict[str, Any]:
     """
     network = load_student(Path(student), model=options.model, epoch=options.epoch)
     images, section = inputs.evaluated(Path(student), options.data, options.split, options.data_set)
-    at_once = inputs.batch_size(Path(student), options.batch_size)
-    report = full_report(network, images, section, choose_device(options.device), at_once, options.show)
+    at_once, device = inputs.batch_size(Path(student), options.batch_size), choose_device(options.device)
+    if has_labels(images):
+        report = full_report(network, images, section, device, at_once, options.show)
+    else:
+        report = agreement(network, _teacher_of(Path(student), network), images, section, device, at_once)
     seen = 0 if options.data_set is not None else inputs.trained_on(Path(student), images, section)
     return {**report, "trained_on": seen} if seen else report
+
+
+def _teacher_of(student: Path, network: VisionModel) -> VisionModel:
+    """The teacher of the run that a student lies in, for images without labels. Raises DataError: there is none."""
+    run = inputs.run_around(student)
+    if run is None or not has_weights(run):
+        raise DataError(
+            "The images have no labels, so there is nothing to score answers by: give data with labels (--data), or a "
+            "student that lies in its run folder, whose teacher is then asked, too."
+        )
+    teacher = build_teacher(run, network.classes or ())
+    answer_for(tasks.get(run.task), teacher, imitated=True)
+    teacher.shown_like(network)
+    return teacher
 
 
 @keywords_after("student", Predict)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -11,9 +10,10 @@ from torch import nn
 from counterpoise import config, tasks
 from counterpoise.data import checking, noticing, sources, summary
 from counterpoise.data.epochs import Epochs, InOrder
-from counterpoise.data.images import reading_specification
 from counterpoise.data.sources.base import ArraySet, ImageSet, Splits
-from counterpoise.engine import learning, trackers
+from counterpoise.engine import learning, prompting, remarks, trackers
+from counterpoise.engine.answering import answer_for
+from counterpoise.engine.evaluator import has_labels
 from counterpoise.engine.fast.capturability import find_obstacle
 from counterpoise.engine.identify import identify
 from counterpoise.engine.parts import Parts
@@ -21,7 +21,7 @@ from counterpoise.engine.processes import Processes, half_precision_helps
 from counterpoise.engine.synchronizing import synchronize
 from counterpoise.errors import ConfigError, ModelError
 from counterpoise.models import catalog
-from counterpoise.models.classmap import ClassSelection, map_teacher
+from counterpoise.models.classmap import map_teacher
 from counterpoise.models.network import VisionModel
 from counterpoise.objectives.composite import WeightedSum
 from counterpoise.outputs import Outputs
@@ -74,6 +74,9 @@ def assemble(
     loader = task.train_loader(train, run, num_classes=len(models.classes), share=share, device=processes.device)
     teacher_fit = None if models.teacher is None else models.teacher.fit
     task.fit(networks, run.data, loader)
+    run = prompting.calibrated(run, models.teacher, train, processes.device)
+    if run.teacher is not None and run.teacher.minimum_confidence:
+        task.leave_out(objective, run.teacher.minimum_confidence)
     live, stored, teacher_identity = open_teacher(run, models, splits, loader)
     if "features" in objective.needs:
         _show_example(objective, loader, models.student, live)
@@ -85,7 +88,12 @@ def assemble(
     found = summary.of_splits(Splits(train, val))
     found.add("shown", f"in training {loader.shown()}; in evaluation {evaluated.shown()}")
     found.add("order", loader.order.shown())
-    for note in [*_notes(splits, networks, teacher_fit), *noticing.of_order(loader.images, loader.order, run.data)]:
+    judged = None if has_labels(val) or objective.of_features_alone else remarks.without_labels(models.teacher)
+    for note in [
+        *filter(None, [judged]),
+        *remarks.of_networks(splits, networks, teacher_fit),
+        *noticing.of_order(loader.images, loader.order, run.data),
+    ]:
         found.note(note)
     if frozen is not None:
         found.note(frozen if student is not None or _has_weights(run.student) else f"{frozen}, at random")
@@ -113,6 +121,7 @@ def assemble(
         labeled=_labeled(splits),
         in_arrays=isinstance(splits.train, ArraySet),
         found=found,
+        beside=None if has_labels(val) else live,
     )
     parts.fast, parts.obstacle = choose_steps(parts, processes)
     return parts
@@ -170,7 +179,7 @@ def build_models(
     classes = splits.train.classes
     alone = objective.of_teacher_features_alone
     asked = distils and (has_network or store is None)
-    teacher_model = build_teacher(run, classes, teacher, features_alone=alone) if asked else None
+    teacher_model = build_teacher(run, classes, teacher, device, features_alone=alone) if asked else None
     if not classes and alone and teacher_model is not None:
         classes = NO_CLASSES
     if not classes and teacher_model is not None:
@@ -199,36 +208,6 @@ def build_models(
         if run.train.compile:
             model.compile()
     return Models(student_model, teacher_model, store, classes)
-
-
-def answer_for(task: tasks.Task, model: VisionModel, imitated: bool = False) -> None:
-    """Have a network answer for a task.
-
-    Raises:
-        ConfigError: it cannot; or, where it is imitated, its weights were trained to answer otherwise.
-    """
-    if catalog.is_code(model.name) or model.task == task.network:  # one's own says nothing of its task
-        model.task = task.name
-    if model.task != task.name:
-        raise ConfigError(
-            f"{model.name} is a network for {model.task}, and the run is for {task.name} (set task: {model.task})."
-        )
-    trained = tasks.TASKS.entries().get(model.trained_for or "")
-    if imitated and trained is not None and trained.sigmoid != task.sigmoid:
-        raise ConfigError(
-            f"The teacher {model.name} was trained for {trained.name}, and the run is for {task.name}: one label a "
-            "picture is answered by a softmax, several by a sigmoid each, so that its logits mean something else."
-        )
-    if imitated and task.sigmoid and any(isinstance(one, ClassSelection) and one.joins for one in model.modules()):
-        raise ConfigError(
-            "teacher.classes takes several of the teacher's classes as one, which adds up the shares of a softmax. Of "
-            "several labels a picture give one of the teacher's for each."
-        )
-    if imitated and task.sigmoid and model.outputs == "probabilities":
-        raise ConfigError(
-            "teacher.outputs: probabilities is for those of a softmax, whose logarithm is taken. For several labels "
-            "a picture the teacher must answer logits: leave the sigmoid out of its network."
-        )
 
 
 def open_teacher(
@@ -279,31 +258,6 @@ def choose_steps(parts: Parts, processes: Processes) -> tuple[bool, str | None]:
     return obstacle is None, obstacle
 
 
-def _notes(splits: Splits, networks: list[VisionModel], teacher_fit: str | None) -> Iterator[str]:
-    """What is to be said of the networks beside the data; teacher_fit: how it fitted pictures before this run."""
-    for model in networks:
-        yield from model.notes
-    if any(tasks.get(one.task).whole and one.fit == "crop" and one.input_size is not None for one in networks):
-        yield from noticing.cut_off(splits.train)
-    for teacher in networks[1:]:
-        if teacher_fit not in ("crop", teacher.fit):
-            yield (
-                f"The teacher was trained with data.fit {teacher_fit}, and these pictures are shown to it with "
-                f"{teacher.fit}."
-            )
-        if teacher.by_position and teacher.classes:
-            names = teacher.classes
-            shown = names if len(names) <= 12 else [*names[:11], "...", names[-1]]
-            yield (
-                f"The teacher does not name its classes: its outputs 0 to {len(names) - 1} are taken for "
-                f"{', '.join(shown)}, in this order (teacher.classes gives another)."
-            )
-        readings = teacher.reading, splits.train.reading
-        if reading_specification(readings[0]) != reading_specification(readings[1]):
-            own, given = (f"alpha {one.alpha}, white level {one.white_level or 65535}" for one in readings)
-            yield f"The teacher was trained on pictures that were read with {own}, and these are read with {given}."
-
-
 def open_store(run: config.Run, objective: WeightedSum | None = None, has_network: bool = True) -> Store | None:
     """The store of a run that has one.
 
@@ -331,7 +285,7 @@ def _shards(run: config.Run) -> bool:
 
 def has_weights(run: config.Run) -> bool:
     """Whether the network of the run's teacher is there, beside a store."""
-    return run.teacher is not None and _has_weights(run.teacher)
+    return run.teacher is not None and (run.teacher.prompts is not None or _has_weights(run.teacher))
 
 
 def _has_weights(section: config.Model) -> bool:
@@ -366,10 +320,20 @@ def build_student(run: config.Run, classes: tuple[str, ...], module: nn.Module |
 
 
 def build_teacher(
-    run: config.Run, classes: tuple[str, ...], module: nn.Module | None = None, *, features_alone: bool = False
+    run: config.Run,
+    classes: tuple[str, ...],
+    module: nn.Module | None = None,
+    device: torch.device = torch.device("cpu"),  # noqa: B008 - it does not change
+    *,
+    features_alone: bool = False,
 ) -> VisionModel:
-    """The teacher of a run, answering in the classes of the data; for its `features_alone` in whatever it answers."""
+    """The teacher of a run, answering in the classes of the data; for its `features_alone` in whatever it answers.
+
+    `device` encodes prompts.
+    """
     section = run.teacher or config.Teacher()
+    if section.prompts is not None:
+        return map_teacher(prompting.build(section, classes, module, device), classes, section.classes)
     if module is None and section.model is None and section.checkpoint is None:
         raise ConfigError("teacher.model is missing: the network to imitate, such as timm/resnet50, with its weights.")
     if module is None and section.checkpoint is None and not section.pretrained:
@@ -381,7 +345,7 @@ def build_teacher(
     model = _build(section, module, num_classes=None, outputs=section.outputs)
     if any(catalog.PROBABILITIES in note for note in model.notes):
         raise ModelError(refusal_of_probabilities(model.name))
-    return map_teacher(model, classes, section.classes) if classes else model
+    return map_teacher(model, classes, section.classes)
 
 
 def _build(section: config.Model, module: nn.Module | None, **options: Any) -> VisionModel:
@@ -406,7 +370,7 @@ def present(run: config.Run) -> dict[str, str]:
     splits = sources.load(run.data)
     teacher: identity.Identity = {}
     if run.teacher is not None and (has_weights(run) or run.teacher.store is None):
-        teacher = identity.of(build_teacher(run, splits.train.classes), torch.float32)
+        teacher = prompting.known(run, identity.of(build_teacher(run, splits.train.classes), torch.float32))
     elif (store := open_store(run)) is not None:
         teacher = store.header.identity
     return identify(splits.train, splits.val, teacher, run.data)

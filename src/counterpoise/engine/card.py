@@ -49,7 +49,7 @@ for answer in student.predict(["photo.jpg"]):
 ## Metrics
 
 {table(("metric", "value"), _flat(description.metrics).items())}
-
+{_against_teacher(description)}
 {_of_epoch(description)}
 
 ## Provenance
@@ -57,6 +57,12 @@ for answer in student.predict(["photo.jpg"]):
 {_origins(description)}
 """
     return str(ModelCard(f"---\n{data.to_yaml()}\n---\n{body}"))
+
+
+def _against_teacher(description: folder.Description) -> str:
+    last = description.metrics.get("last")
+    counted = isinstance(last, Mapping) and any(name.startswith(tasks.AGREEMENT) for name in last)
+    return f"\n{tasks.AGREEMENT_ALONE}\n" if counted else ""
 
 
 def for_epoch(card: str, before: folder.Description, after: folder.Description) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,8 +19,7 @@ from counterpoise.engine.processes import Processes, errors_explained
 from counterpoise.engine.progress import in_words, say
 from counterpoise.errors import DataError, ModelError
 from counterpoise.models.network import VisionModel
-from counterpoise.tasks import Score, Task, get
-from counterpoise.teachers.live import LiveTeacher
+from counterpoise.tasks import AGREEMENT, AGREEMENT_ALONE, Score, Task, get
 
 if TYPE_CHECKING:
     from counterpoise.engine.parts import Parts
@@ -49,16 +49,28 @@ def answers(model: VisionModel, loader: Iterable[Batch], device: torch.device) -
 
 
 @errors_explained()
+class Said(NamedTuple):
+    """What a teacher says of images, one after the other."""
+
+    model: VisionModel
+    logits: Iterator[Tensor]
+
+
 def quick_score(
     model: VisionModel,
     loader: InOrder,
     task: Task,
     processes: Processes,
-    teacher: LiveTeacher | None = None,
+    teacher: Said | None = None,
     watch: Callable[[Tensor], None] | None = None,
 ) -> dict[str, float]:
-    """The values of `scored`."""
-    return scored(model, loader, task, processes, teacher, watch).values()
+    """The values of `scored`, called as they were counted."""
+    return values_of(scored(model, loader, task, processes, teacher, watch))
+
+
+def values_of(score: Score) -> dict[str, float]:
+    """The metrics by name: of images without labels, the agreement with the teacher, and called so."""
+    return {f"{AGREEMENT if score.against_teacher else ''}{name}": value for name, value in score.values().items()}
 
 
 def scored(
@@ -66,7 +78,7 @@ def scored(
     loader: InOrder,
     task: Task,
     processes: Processes,
-    teacher: LiveTeacher | None = None,
+    teacher: Said | None = None,
     watch: Callable[[Tensor], None] | None = None,
     tally: Tally | None = None,
 ) -> Score:
@@ -75,21 +87,51 @@ def scored(
     `watch` is shown each batch's logits, in order; `tally` counts them.
     """
     score = task.score(model.num_classes)
-    unlabeled = not bool((loader.images.labels != UNLABELED).any())
+    unlabeled = not has_labels(loader.images)
     with model.together(), nullcontext() if teacher is None else teacher.model.together():
         for batch, logits in answers(model, loader, processes.device):
             if watch is not None:
                 watch(logits)
             target = batch.target.to(processes.device)
             if teacher is not None and unlabeled:
-                target = task.pseudo_target(task.alike(logits, teacher(batch.images).logits)[1])
+                said = torch.stack(list(itertools.islice(teacher.logits, len(logits)))).to(logits.device)
+                target = task.pseudo_target(task.alike(logits, said)[1])
             score.update(logits, target)
             if tally is not None:
                 tally.update(logits, target)
     score.state = (processes.join if score.joined else processes.add)(score.state.cpu())
     if tally is not None:
         tally.gather(processes)
+    score.against_teacher = unlabeled
     return score
+
+
+def has_labels(images: ImageSet) -> bool:
+    """Whether any image has one."""
+    return bool((images.labels != UNLABELED).any())
+
+
+def by_image(model: VisionModel, loader: InOrder, device: torch.device) -> Iterator[Tensor]:
+    """A model's logits, of one image after the other."""
+    for _, logits in answers(model, loader, device):
+        yield from logits
+
+
+def agreement(
+    student: VisionModel,
+    teacher: VisionModel,
+    images: ImageSet,
+    data: config.Data,
+    device: torch.device,
+    batch_size: int,
+) -> dict[str, Any]:
+    """How a student answers images without labels beside its teacher, each shown them in its own size."""
+    task = get(student.task)
+    task.check(images)
+    loaders = [task.eval_loader(images, one, data, batch_size=batch_size) for one in (student, teacher)]
+    said = Said(teacher, by_image(teacher.to(device).eval(), loaders[1], device))
+    scores = quick_score(student.to(device), loaders[0], task, Processes(0, 1, device), said)
+    return {**scores, "images": len(images), "corrupt": list(loaders[0].corrupt), "notes": [AGREEMENT_ALONE]}
 
 
 def score_teacher(

@@ -17,7 +17,8 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from counterpoise import config
-from counterpoise.engine.evaluator import scored
+from counterpoise.engine.evaluator import scored, values_of
+from counterpoise.engine.gauging import said
 from counterpoise.engine.imitation import headline, scores
 from counterpoise.engine.run_folder import RunFolder, run_hash
 from counterpoise.engine.student import save_student
@@ -26,6 +27,7 @@ from counterpoise.errors import RunError
 from counterpoise.models import folder as folder_of_student
 from counterpoise.models.folder import shipped_epoch
 from counterpoise.models.network import VisionModel
+from counterpoise.objectives.confident import left_out
 from counterpoise.system import documents
 from counterpoise.system.files import read_tensors, write_text
 from counterpoise.system.machine import device_name
@@ -100,11 +102,25 @@ def export_student(trainer: Trainer) -> Result:
     if trainer.processes.first:
         summary = {name: value for name, value in asdict(result).items() if name != "note"}
         machine = device_name(trainer.processes.device)
+        if (count := left_out(parts.objective)) is not None:
+            summary["minimum_confidence"] = dict(zip(("views", "left_out"), count, strict=True))
         summary |= {"folder": str(folder.path), "corrupt_files": corrupt, "machine": machine}
         write_text(folder.summary, json.dumps(summary, indent=2) + "\n")
     if trainer.begun_at < progress.step:
-        return replace(result, note=f"{early}. Its student ships.") if (early := trainer.stopped_early) else result
+        notes = [*([f"{early}. Its student ships."] if (early := trainer.stopped_early) else []), *_unsure(trainer)]
+        return replace(result, note=" ".join(notes))
     return replace(result, note=f"No step was left to train. The student is that of the {run.train.ship} epoch.")
+
+
+def _unsure(trainer: Trainer) -> list[str]:
+    """What teacher.minimum_confidence has left out; of several processes the first one's views tell."""
+    count, section = left_out(trainer.parts.objective), trainer.run.teacher
+    if count is None or section is None or not count[0]:
+        return []
+    return [
+        f"teacher.minimum_confidence {section.minimum_confidence:g}: {count[1]:,} of {count[0]:,} views did not teach "
+        f"({100 * count[1] / count[0]:.1f}%)."
+    ]
 
 
 def _score(trainer: Trainer, weights: Mapping[str, Tensor]) -> tuple[dict[str, float], list[float] | None]:
@@ -117,9 +133,9 @@ def _score(trainer: Trainer, weights: Mapping[str, Tensor]) -> tuple[dict[str, f
     plain = VisionModel(**student.settings()).to(trainer.processes.device)  # not compiled
     with student.shipping():
         if parts.objective.of_features_alone:
-            return scores(parts, plain, trainer.processes), None
-        score = scored(plain, parts.val, parts.task, trainer.processes, parts.judge)
-        return score.values(), score.thresholds()
+            return scores(parts, plain, trainer.processes, None), None
+        score = scored(plain, parts.val, parts.task, trainer.processes, said(trainer.gauge))
+        return values_of(score), score.thresholds()
 
 
 def _best_weights(trainer: Trainer) -> dict[str, Tensor] | None:
@@ -141,7 +157,7 @@ def _epoch(trainer: Trainer, last: Mapping[str, float], best: Mapping[str, float
 
     These are images that neither trained nor chose: the data's own val behind held-out images, or a test part.
     """
-    run, metric = trainer.run, headline(trainer.parts)
+    run, metric = trainer.run, headline(trainer.parts, best)
     number = (best if run.train.ship == "best" else last)["epoch"]
     chosen = {"best": best["epoch"], "by": metric} if metric in best else {}
     unused = [note for note in trainer.parts.found.values.get("notes", []) if note.startswith("not used:")]

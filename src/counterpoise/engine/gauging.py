@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from counterpoise.data.epochs import InOrder
-from counterpoise.engine.evaluator import answers
+from counterpoise.engine.evaluator import Said, answers, by_image
 from counterpoise.engine.processes import Processes, errors_explained
 from counterpoise.objectives.gauge import Gauge
 from counterpoise.tasks import Task
@@ -33,6 +33,7 @@ class EvaluationGauge:
         self.gauge = Gauge(num_classes, sigmoid=sigmoid)
         self.teacher: list[Tensor] = []  # its answers
         self.fits = True
+        self.source: tuple[LiveTeacher, InOrder] | None = None
         self.seen = 0  # answers of the student
 
     def remember(self, logits: Tensor) -> None:
@@ -45,6 +46,7 @@ class EvaluationGauge:
     @errors_explained()
     def ask(self, teacher: LiveTeacher, loader: InOrder) -> None:
         """Let the teacher answer all images, unless that is too much to keep."""
+        self.source = teacher, loader
         with teacher.model.together():
             for _, logits in answers(teacher.model, loader, teacher.device):
                 self.remember(logits)
@@ -66,3 +68,12 @@ class EvaluationGauge:
         self.gauge.state = torch.zeros_like(self.gauge.state)
         self.seen = 0
         return values
+
+
+def said(gauge: EvaluationGauge | None) -> Said | None:
+    """What the teacher says of the val images where it was asked and not scored; asked again where it is not kept."""
+    if gauge is None or gauge.source is None:
+        return None
+    teacher, loader = gauge.source
+    logits = iter(gauge.teacher) if gauge.fits else by_image(teacher.model, loader, teacher.device)
+    return Said(teacher.model, logits)

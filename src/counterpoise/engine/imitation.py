@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from counterpoise.engine.evaluator import quick_score
+from counterpoise.engine.gauging import EvaluationGauge, said
 from counterpoise.engine.parts import Parts
 from counterpoise.engine.processes import Processes
 from counterpoise.models.network import VisionModel
@@ -15,25 +17,33 @@ from counterpoise.objectives.feature_imitation import FeatureImitation
 from counterpoise.objectives.features import built
 from counterpoise.outputs import Outputs
 from counterpoise.system.machine import as_double
+from counterpoise.tasks import leading
 
 EXPLAINED = "explained"
 
 
-def headline(parts: Parts) -> str:
-    """The metric that picks the best epoch."""
-    return EXPLAINED if parts.objective.of_features_alone else parts.task.headline
+def headline(parts: Parts, found: Mapping[str, Any]) -> str:
+    """The metric that picks the best epoch, as `found` scores call it."""
+    return EXPLAINED if parts.objective.of_features_alone else leading(parts.task.headline, found)
 
 
 def scores(
-    parts: Parts, student: VisionModel, processes: Processes, watch: Callable[[Tensor], None] | None = None
+    parts: Parts,
+    student: VisionModel,
+    processes: Processes,
+    gauge: EvaluationGauge | None,
+    compare: bool = False,
 ) -> dict[str, float]:
-    """The quick score of a student of this run on its val images; `watch` as for `quick_score`.
+    """The quick score of a student of this run on its val images.
+
+    `gauge` knows what the teacher says of these, and with `compare` is shown the student's answers.
 
     Nothing of the run trains the classifier of a student of features alone, so its answers are not scored.
     """
     if parts.objective.of_features_alone:
         return _explained(parts, student, processes)
-    return quick_score(student, parts.val, parts.task, processes, parts.judge, watch=watch)
+    watch = gauge.compare if compare and gauge is not None else None
+    return quick_score(student, parts.val, parts.task, processes, said(gauge), watch=watch)
 
 
 def _explained(parts: Parts, student: VisionModel, processes: Processes) -> dict[str, float]:

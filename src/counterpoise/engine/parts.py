@@ -21,6 +21,7 @@ class Parts:
         run: with what its data decided.
         identity: of the data and of the teacher; see `engine.identify`.
         teacher_identity: of the network itself; empty where there is a store alone.
+        beside: the teacher as a network where its answers come from a store and the val images have no labels.
         in_arrays: whether the source of the data holds them in memory by itself.
         fast: whether its steps are those of `engine.fast`.
         obstacle: what is in the way of these, where they were looked for.
@@ -43,9 +44,10 @@ class Parts:
     found: Found
     fast: bool = False
     obstacle: str | None = None
+    beside: LiveTeacher | None = None
 
     @property
     def judge(self) -> LiveTeacher | None:
         """The teacher whose answers are scored, and score a student of images without labels: None where nothing of
         the run looks at its answers, which may be those of no trained classifier."""
-        return None if self.objective.of_teacher_features_alone else self.teacher
+        return None if self.objective.of_teacher_features_alone else self.teacher or self.beside

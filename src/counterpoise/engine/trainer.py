@@ -301,11 +301,10 @@ class Trainer:
     def _evaluate(self, epoch: int, display: Display) -> None:
         """Score the student as it would be shipped; keep it where it is the best so far."""
         parts, progress = self.parts, self.progress
-        compare = None if self.gauge is None else self.gauge.compare
         with self.optimization.shipped():
-            found = scores(parts, parts.student, self.processes, watch=compare)
+            found = scores(parts, parts.student, self.processes, self.gauge, compare=True)
         gauge = {} if self.gauge is None else self.gauge.values()
-        metric = headline(parts)
+        metric = headline(parts, found)
         steps = max(progress.step - epoch * self.steps_per_epoch, 1)
         terms = self._over_processes({name: value / steps for name, value in progress.sums.items()})
         progress.last = {**found, "epoch": epoch + 1}

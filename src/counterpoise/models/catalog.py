@@ -19,6 +19,7 @@ from counterpoise.models.checkpoint import Head, Weights
 from counterpoise.models.families import Built, Family, Request, families
 from counterpoise.models.families import file as own
 from counterpoise.models.network import Answers, SceneView, VisionModel, are_probabilities
+from counterpoise.models.prompts.reading import Prompts
 from counterpoise.models.wrapped import Which
 from counterpoise.system import own_code
 
@@ -163,6 +164,39 @@ def build(
     )
     model.notes, model.trained_for = tuple(notes), given.task
     return model
+
+
+def prompted(
+    model: Model | None,
+    prompts: Prompts,
+    device: torch.device,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> VisionModel:
+    """A network that takes words as a classifier by these prompts, which `device` encodes, with its own weights.
+
+    Raises:
+        ModelError: none is named, or the family has no networks that take words.
+    """
+    having = [f"{key}/NAME" for key, value in sorted(families().items()) if value.prompted is not None]
+    if not isinstance(model, str):
+        raise ModelError(f"prompts are for a network that takes words, named by model: {' or '.join(having)}.")
+    name, family, _ = _resolve(model)
+    if family is None or family.prompted is None:
+        raise ModelError(f"{name} takes no words; prompts are for {' and '.join(having)}.")
+    built = family.prompted(name.partition("/")[2], prompts, device)
+    return VisionModel(
+        built.net,
+        name=name,
+        num_classes=len(prompts.classes),
+        arguments=built.arguments,
+        classes=prompts.classes,
+        mean=mean or built.mean,
+        std=std or built.std,
+        input_size=built.input_size,
+        crop_share=built.crop_share,
+        outputs="logits",
+    )
 
 
 def _check_arguments(name: str, arguments: Mapping[str, Any]) -> None:

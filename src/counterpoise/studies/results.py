@@ -103,11 +103,25 @@ def score(job: TrainingJob, metric: str) -> float:
     return value(row)
 
 
+def named(jobs: Sequence[TrainingJob], metric: str) -> str:
+    """What a metric is called where its runs were judged by their agreement with the teacher, for want of labels."""
+    from counterpoise.tasks import leading
+
+    for job in jobs:
+        try:
+            return leading(metric, documents.read_json(job.folder / "summary.json", within=job.folder)["last"])
+        except (OSError, ValueError, LookupError, TypeError):
+            continue
+    return metric
+
+
 def _scores(folder: Path, metric: str) -> dict[str, Any]:
+    from counterpoise.tasks import leading
+
     summary = documents.read_json(folder / "summary.json", within=folder)
     found: dict[str, Any] = {
-        "last": summary["last"].get(metric, ""),  # top-5 of five classes or fewer is none
-        "best": summary["best"].get(metric, ""),
+        "last": summary["last"].get(leading(metric, summary["last"]), ""),  # top-5 of five classes or fewer is none
+        "best": summary["best"].get(leading(metric, summary["best"]), ""),
         "best_epoch": summary["best"].get("epoch", ""),
         "teacher_metric": summary["teacher"].get(metric, ""),
         "params": summary["parameters"],

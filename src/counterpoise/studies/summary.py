@@ -62,8 +62,9 @@ def summarize(comparison: Comparison, rows: Sequence[Row], pool: bool, present: 
             f"results.csv holds {other} runs that this compare file does not ask for, as its data and teacher are now; "
             "no table counts them."
         )
+    metric = results.named(comparison.jobs, comparison.metric)
     folds = comparison.plan.folds
-    return Report(table, differences, comparison.metric, notes, asked, f"{folds} folds" if folds else "seeds")
+    return Report(table, differences, metric, notes, asked, f"{folds} folds" if folds else "seeds")
 
 
 def _diverged(comparison: Comparison) -> Iterator[str]:

@@ -1,5 +1,29 @@
 """Kinds of task, one a file."""
 
-from counterpoise.tasks.base import TASKS, Picture, Report, Score, Share, Task, Verdict, get
+from counterpoise.tasks.base import (
+    AGREEMENT,
+    AGREEMENT_ALONE,
+    TASKS,
+    Picture,
+    Report,
+    Score,
+    Share,
+    Task,
+    Verdict,
+    get,
+    leading,
+)
 
-__all__ = ["TASKS", "Picture", "Report", "Score", "Share", "Task", "Verdict", "get"]
+__all__ = [
+    "AGREEMENT",
+    "AGREEMENT_ALONE",
+    "TASKS",
+    "Picture",
+    "Report",
+    "Score",
+    "Share",
+    "Task",
+    "Verdict",
+    "get",
+    "leading",
+]

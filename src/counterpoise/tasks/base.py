@@ -25,6 +25,19 @@ if TYPE_CHECKING:
     from counterpoise.objectives.composite import WeightedSum
 
 
+AGREEMENT = "agreement_"
+"""What begins the name of a metric that was counted against the teacher's answers, because there are no labels."""
+AGREEMENT_ALONE = (
+    "The images have no labels: scores say how often the student answers as its teacher does, not how often it is "
+    "right."
+)
+
+
+def leading(headline: str, scores: Mapping[str, Any]) -> str:
+    """The headline as scores have it: of images without labels, its agreement with the teacher."""
+    return headline if headline in scores or AGREEMENT + headline not in scores else AGREEMENT + headline
+
+
 class Picture(NamedTuple):
     """A picture to draw on.
 
@@ -68,10 +81,12 @@ class Score(ABC):
 
     Attributes:
         joined: states are put one after the other instead, a row an image, so that nothing is lost of the answers.
+        against_teacher: whether the images have no labels, and what was counted is agreement with the teacher.
     """
 
     state: Tensor
     joined: ClassVar[bool] = False
+    against_teacher: bool = False
 
     @abstractmethod
     def update(self, logits: Tensor, target: Tensor) -> None:
@@ -139,6 +154,13 @@ class Task(ABC):
     def objective(self, run: config.Run, images: ImageSet | None) -> WeightedSum:
         """The objective of a run whose training set is `images`; None: to see whether it can be built, before there is
         data. Raises ObjectiveError or ConfigError where it cannot."""
+
+    def leave_out(self, objective: WeightedSum, minimum: float) -> None:
+        """Have the terms that listen to the teacher leave out what it is not sure of: teacher.minimum_confidence.
+
+        Raises ConfigError where that means nothing.
+        """
+        raise ConfigError(f"teacher.minimum_confidence is for classification, and this is {self.name}.")
 
     @abstractmethod
     def decide(self, run: config.Run, images: ImageSet, models: Sequence[VisionModel]) -> config.Run:

@@ -16,6 +16,7 @@ from counterpoise.data.order import plan_order
 from counterpoise.data.sources.base import UNLABELED, ImageSet
 from counterpoise.data.views import SMALL, ViewPlan, decided
 from counterpoise.errors import ConfigError
+from counterpoise.objectives import confident
 from counterpoise.objectives.composite import WeightedSum
 from counterpoise.objectives.mixed import check_mixed
 from counterpoise.system.machine import as_double
@@ -149,6 +150,9 @@ class Classification(Task):
         if images is not None and images.classes and (views.mixup or views.cutmix):
             check_mixed(objective, len(images.classes), images.unlabeled > 0)
         return objective
+
+    def leave_out(self, objective: WeightedSum, minimum: float) -> None:
+        confident.leave_out(objective, minimum)
 
     def decide(self, run: config.Run, images: ImageSet, models: Sequence[VisionModel]) -> config.Run:
         largest = max((model.input_size for model in models if model.input_size is not None), default=None)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from counterpoise.models.prompts import network
 from counterpoise.system import own_code
 
 if TYPE_CHECKING:
@@ -26,6 +27,9 @@ PARTS: dict[str, tuple[str, str]] = {
     "mapping": ("classes", "teacher.classes"),
     "code": ("code", "the file in teacher.model"),
     "imports": ("code beside it", "the files that the one in teacher.model imports"),
+    "prompts": ("prompts", "teacher.prompts"),
+    "words": ("encoder of words", "teacher.model, teacher.prompts"),
+    "calibration": ("calibration", "teacher.calibrate"),
     PRECISION: ("precision", "teacher.precision"),
 }
 """What each part is called, and which keys of a run file say it."""
@@ -45,6 +49,8 @@ def of(model: VisionModel, precision: torch.dtype) -> dict[str, str]:
     }
     if model.outputs == "probabilities":
         found["mapping"] = f"logarithm of {found['mapping']}"
+    if (words := network.by_prompts(model)) is not None:
+        found |= words.identity()
     path, colon, function = model.name.rpartition(":")
     if path.endswith(".py"):
         # Files that were moved are the same ones.
@@ -85,7 +91,7 @@ def _is_module(name: str) -> bool:
 
 
 def _shown(part: str, value: str) -> str:
-    return f"sha256 {value[:12]}..." if part in (WEIGHTS, "code", "imports") else value
+    return f"sha256 {value[:12]}..." if part in (WEIGHTS, "code", "imports", "words") else value
 
 
 def _normalization(model: VisionModel) -> str:

@@ -165,9 +165,13 @@ def _facts(student: Description, task: Task, size: tuple[int, int] | None) -> li
     pixels = "any size" if size is None else f"{size[1]} x {size[0]} pixels"
     facts = [student.architecture, f"{len(student.classes)} classes", pixels]
     last = student.metrics.get("last")
-    score = last.get(task.headline) if isinstance(last, dict) else None
+    from counterpoise.tasks import leading
+
+    name = leading(task.headline, last) if isinstance(last, dict) else task.headline
+    score = last.get(name) if isinstance(last, dict) else None
     if isinstance(score, int | float):
         metric = {"top1": "top-1", "miou": "mIoU"}.get(task.headline, task.headline)
+        metric = metric if name == task.headline else f"agreement with its teacher ({metric})"
         facts.append(f"{score:.1f}\u00a0% {metric} on its evaluation set")
     return facts
 

@@ -11,6 +11,7 @@ from counterpoise.data.loader import TrainLoader
 from counterpoise.engine.processes import Processes
 from counterpoise.objectives.base import Objective
 from counterpoise.objectives.composite import WeightedSum
+from counterpoise.objectives.confident import left_out
 from counterpoise.objectives.wrappers import Wrapper
 from counterpoise.teachers import resident
 from counterpoise.teachers.store import Resident
@@ -31,6 +32,8 @@ def find_obstacle(parts: Parts, processes: Processes) -> str | None:
         return "several processes train together"
     if parts.run.train.accumulate > 1:
         return "train.accumulate takes a batch in parts"
+    if left_out(objective) is not None:
+        return "teacher.minimum_confidence counts what it leaves out"
     if processes.device.type not in ("cuda", "cpu"):
         return f"there are no graphs on {processes.device.type}"
     if not isinstance(loader, TrainLoader) or not loader.static:

@@ -6,10 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from counterpoise.errors import ModelError
 from counterpoise.models.checkpoint import Weights
+from counterpoise.models.prompts.reading import Prompts
 from counterpoise.system.registry import Registry
 
 
@@ -64,6 +66,8 @@ class Family:
         names: all names without the family.
         published: (name, request, True or tag) -> published Weights; None where the family has none.
         convert: (name, request, state of a file that does not fit) -> the state in this network's terms, or None.
+        prompted: (name, prompts, device that encodes them) -> a classifier by words, with its weights; None where no
+            network of the family takes words.
     """
 
     name: str
@@ -72,6 +76,7 @@ class Family:
     names: Callable[[], Sequence[str]]
     published: Callable[[str, Request, bool | str], Weights] | None
     convert: Callable[[str, Request, State], State | None] | None
+    prompted: Callable[[str, Prompts, torch.device], Built] | None = None
 
 
 BUILDING = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
@@ -101,11 +106,12 @@ def register(
     names: Callable[[], Sequence[str]],
     published: Callable[[str, Request, bool | str], Weights] | None = None,
     convert: Callable[[str, Request, State], State | None] | None = None,
+    prompted: Callable[[str, Prompts, torch.device], Built] | None = None,
 ) -> Callable[[_Build], _Build]:
     """Decorator that makes a function the builder of a family; the arguments are those of `Family`."""
 
     def keep(build: _Build) -> _Build:
-        FAMILIES.add(name, Family(name, summary, build, names, published, convert), build.__module__)
+        FAMILIES.add(name, Family(name, summary, build, names, published, convert, prompted), build.__module__)
         return build
 
     return keep

@@ -1,4 +1,7 @@
-"""hf/segformer-b0 to hf/segformer-b5, and hf/FOLDER: SegFormer of Hugging Face transformers, from a folder on disk."""
+"""hf/segformer-b0 to hf/segformer-b5, and hf/FOLDER: SegFormer of Hugging Face transformers, from a folder on disk.
+
+With prompts, hf/FOLDER and hf/OWNER/NAME of the hub are CLIP, SigLIP and SigLIP 2: see `models.prompts.towers`.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from counterpoise.errors import MissingExtraError, ModelError, nearest, unknown
 from counterpoise.models import checkpoint, published
 from counterpoise.models.families.base import Built, Request, cannot_build, register
 from counterpoise.models.imagenet import MEAN, STD
+from counterpoise.models.prompts import towers
+from counterpoise.models.prompts.reading import Prompts
 from counterpoise.system import documents, torchvision_guard
 
 FILES = ("model.safetensors", "pytorch_model.bin")
@@ -112,12 +118,19 @@ def convert(name: str, request: Request, state: dict[str, Tensor]) -> dict[str, 
     return {key: value for key, value in read.items() if key not in missing or not key.startswith(HEAD)}
 
 
+def prompted(name: str, prompts: Prompts, device: torch.device) -> Built:
+    """A classifier of pictures by words."""
+    return towers.build(_library(), name, prompts, device)
+
+
 @register(
     "hf",
-    summary="SegFormer of Hugging Face transformers, or hf/FOLDER as it saves one (extra hf)",
+    summary="SegFormer of Hugging Face transformers, or hf/FOLDER as it saves one; with prompts CLIP and SigLIP (extra "
+    "hf)",
     names=names,
     published=publish,
     convert=convert,
+    prompted=prompted,
 )
 def build(name: str, request: Request) -> Built:
     """A SegFormer; its logits are of a quarter of the image's resolution. It takes images of any size."""

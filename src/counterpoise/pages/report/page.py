@@ -43,7 +43,7 @@ def headline(readings: Sequence[Reading]) -> str:
     """The metric that is compared: that of the runs' task, or whatever they log first."""
     for reading in readings:
         try:
-            return tasks.get(reading.task).headline
+            return tasks.leading(tasks.get(reading.task).headline, reading.scores)
         except CounterpoiseError:
             continue
     return next((name for reading in readings for name in reading.scores), "top1")

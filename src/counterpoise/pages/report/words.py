@@ -6,6 +6,8 @@ import math
 import re
 import unicodedata
 
+from counterpoise.tasks import AGREEMENT
+
 NONE, MINUS = "\u2013", "\u2212"  # an en dash where there is no number, a true minus
 METRICS = {
     "top1": "top-1 accuracy",
@@ -20,6 +22,8 @@ _TURNING = re.compile("[\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 def metric(name: str) -> str:
     """A metric in words."""
+    if name.startswith(AGREEMENT):
+        return f"agreement with the teacher ({metric(name.removeprefix(AGREEMENT)).removesuffix(' accuracy')})"
     return METRICS.get(name, name.replace("_", " "))
 
 

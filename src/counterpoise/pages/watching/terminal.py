@@ -16,6 +16,7 @@ from rich.text import Text
 from counterpoise.engine.progress import duration
 from counterpoise.engine.waiting import readers_in_words, shares
 from counterpoise.pages.watching.following import Follower, Point, State
+from counterpoise.tasks import AGREEMENT, AGREEMENT_ALONE
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _BESIDE = 36  # characters of numbers and of the spaces between columns
@@ -49,6 +50,8 @@ def picture(state: State, name: str, width: int) -> RenderableType:
         parts.append(Text(f"time: {spent}"))
         if read := readers_in_words(state.stages, state.readers):
             parts.append(Text(read))
+    if any(name.startswith(AGREEMENT) for name in state.scores):
+        parts.append(Text(AGREEMENT_ALONE))
     if state.advice:
         parts.append(Text(state.advice))
     if state.damaged:

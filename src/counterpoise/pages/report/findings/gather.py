@@ -14,7 +14,8 @@ from counterpoise import config, tasks
 from counterpoise.data import sources
 from counterpoise.data.epochs import InOrder
 from counterpoise.data.sources.base import UNLABELED, ImageSet
-from counterpoise.engine.assemble import answer_for, build_teacher
+from counterpoise.engine.answering import answer_for
+from counterpoise.engine.assemble import build_teacher
 from counterpoise.engine.evaluator import in_classes_of
 from counterpoise.engine.student import load_student
 from counterpoise.errors import CounterpoiseError, DataError, ModelError

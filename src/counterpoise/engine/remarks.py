@@ -1,0 +1,46 @@
+"""What is to be said, before a run starts, of its networks and of what judges the student."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from counterpoise import tasks
+from counterpoise.data import noticing
+from counterpoise.data.images import reading_specification
+from counterpoise.data.sources.base import Splits
+from counterpoise.models.network import VisionModel
+
+
+def without_labels(teacher: VisionModel | None) -> str:
+    """What the student is judged by where the val images have no labels."""
+    if teacher is None:
+        return (
+            "The images have no labels, and a store has no answers to the val images: no score is kept. Give the "
+            "teacher itself beside its store to see the agreement with it."
+        )
+    return "The images have no labels: the student is judged by its agreement with the teacher, which is no accuracy."
+
+
+def of_networks(splits: Splits, networks: list[VisionModel], teacher_fit: str | None) -> Iterator[str]:
+    """What is to be said of the networks beside the data; teacher_fit: how it fitted pictures before this run."""
+    for model in networks:
+        yield from model.notes
+    if any(tasks.get(one.task).whole and one.fit == "crop" and one.input_size is not None for one in networks):
+        yield from noticing.cut_off(splits.train)
+    for teacher in networks[1:]:
+        if teacher_fit not in ("crop", teacher.fit):
+            yield (
+                f"The teacher was trained with data.fit {teacher_fit}, and these pictures are shown to it with "
+                f"{teacher.fit}."
+            )
+        if teacher.by_position and teacher.classes:
+            names = teacher.classes
+            shown = names if len(names) <= 12 else [*names[:11], "...", names[-1]]
+            yield (
+                f"The teacher does not name its classes: its outputs 0 to {len(names) - 1} are taken for "
+                f"{', '.join(shown)}, in this order (teacher.classes gives another)."
+            )
+        readings = teacher.reading, splits.train.reading
+        if reading_specification(readings[0]) != reading_specification(readings[1]):
+            own, given = (f"alpha {one.alpha}, white level {one.white_level or 65535}" for one in readings)
+            yield f"The teacher was trained on pictures that were read with {own}, and these are read with {given}."
