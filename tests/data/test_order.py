@@ -27,6 +27,7 @@ from counterpoise.data.sources.base import ArraySet, ImageSet, Subset
 from counterpoise.engine.identify import identify
 from counterpoise.engine.state import check_origin
 from counterpoise.errors import ConfigError, CorruptImage, DataError, RunError
+from counterpoise.system import machine
 
 SIZES = st.lists(st.integers(1, 9), min_size=1, max_size=12)
 
@@ -258,7 +259,7 @@ def test_a_window_holds_16_blocks_or_16384_images_where_nobody_says() -> None:
     assert window(100_000, [1000] * 100) == 17
 
 
-def test_what_does_not_fit_is_said() -> None:
+def test_what_does_not_fit_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match=r"data.shuffle_window is 8 and the set has 7 blocks: data.shuffle: full"):
         plan_order(a_set(45, BLOCKS), data(shuffle_window=8), 0)
     with pytest.raises(DataError, match=r"blocks of a set of 45 images hold 44"):
@@ -271,6 +272,9 @@ def test_what_does_not_fit_is_said() -> None:
     ):
         plan_order(images, wanted, 0)
     assert plan_order(images, wanted.model_copy(update={"memory_limit_gb": 7.0}), 0).count == 10**9
+    monkeypatch.setattr(machine, "memory", lambda: 5e9)
+    with pytest.raises(ConfigError, match=r"6.4 GB, more than 5 \(the memory of this machine or container\)"):
+        plan_order(images, wanted.model_copy(update={"memory_limit_gb": 7.0}), 0)
     small = data(block_size=1000, memory_limit_gb=0)  # a limit for pictures, not for 16 blocks
     assert plan_order(images, small, 0).count == 10**9
 

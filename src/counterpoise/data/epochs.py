@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -13,6 +14,8 @@ import torch
 from torch import Tensor
 
 from counterpoise.data.order import FullOrder, Order
+from counterpoise.data.packs.ahead import Ahead
+from counterpoise.data.packs.course import Course, Steps
 from counterpoise.data.sources.base import ImageSet
 from counterpoise.data.workers import BatchPlan, BatchPlans, Reader, Workers, data_loader, read_batches, worker_count
 from counterpoise.errors import ConfigError, DataError
@@ -143,6 +146,10 @@ class Epochs(ABC):
         """Let `reader` make the batches, in worker processes."""
         self.workers = worker_count(workers, self.steps_per_epoch)
         self._plans = BatchPlans()
+        stop = min(self.steps_per_epoch * self.batch_size, len(self.images))
+        steps = Steps(self.batch_size, stop, *_ranks_here(self.rank, self.world), self.world)
+        course = Course.of(self.images, self.order, steps)
+        reader.ahead = None if course is None else Ahead(course)
         pin = self.device.type == "cuda"
         self._reader = data_loader(reader, self._plans, self.workers, pin_memory=pin, persistent=True)
 
@@ -157,7 +164,8 @@ class Epochs(ABC):
 
     def _from_workers(self, epoch: int, first_step: int, mixes: bool = False) -> Iterator[Batch]:
         steps = range(first_step, self.steps_per_epoch)
-        self._plans.next = _planned(self.order, epoch, self._shares(steps), mixes)
+        places = range(first_step * self.batch_size, self.steps_per_epoch * self.batch_size, self.batch_size)
+        self._plans.next = _planned(self.order, epoch, places, self._shares(steps), mixes)
         for item, (_, _, total) in zip(read_batches(self._reader, self.corrupt), self._shares(steps), strict=True):
             self.seconds.update(item.seconds)
             with self.copying():
@@ -210,11 +218,23 @@ def _shares(steps: range, batch_size: int, count: int, rank: int, world: int) ->
         yield start + total * rank // world, start + total * (rank + 1) // world, total
 
 
-def _planned(order: Order, epoch: int, shares: Iterable[tuple[int, int, int]], mixes: bool) -> Iterator[BatchPlan]:
-    """What makes the batches at these positions; where samples are mixed, each with that which follows it."""
-    for start, stop, _ in shares:
+def _planned(
+    order: Order, epoch: int, places: Iterable[int], shares: Iterable[tuple[int, int, int]], mixes: bool
+) -> Iterator[BatchPlan]:
+    """What makes the batches at these positions; where samples are mixed, each with that which follows it.
+
+    places: where the whole batches begin.
+    """
+    for place, (start, stop, _) in zip(places, shares, strict=True):
         samples = order.at(epoch, start, stop + mixes).tolist()
-        yield BatchPlan(epoch, samples[: stop - start], samples[1:] if mixes else [])
+        yield BatchPlan(epoch, samples[: stop - start], samples[1:] if mixes else [], place=place)
+
+
+def _ranks_here(rank: int, world: int) -> tuple[int, int]:
+    """The first of the processes on this machine, and the one behind the last, as torchrun says."""
+    first = rank - int(os.environ.get("LOCAL_RANK", "0"))
+    end = first + int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return (first, end) if 0 <= first <= rank < end <= world else (rank, rank + 1)
 
 
 def _steps(count: int, batch_size: int, drop_last: bool, world: int) -> int:

@@ -225,9 +225,9 @@ def fetched_again(images: ImageSet, order: Order) -> list[str]:
         return []
     if not isinstance(order, BlockOrder):
         return [
-            f"The cache keeps {100 * there:.2g}% of these images, and any may come anywhere, so that most are fetched "
-            "anew in each epoch: data.shuffle blocks fetches them shard by shard, or take a larger cache "
-            "(data.options.cache_gb)."
+            f"The cache keeps {100 * there:.2g}% of these images, and any may come anywhere, so that each epoch "
+            "fetches many of them anew, and some more than once: data.shuffle blocks fetches them shard by shard, or "
+            "take a larger cache (data.options.cache_gb)."
         ]
     mixed = order.largest / order.count
     if mixed <= there:

@@ -18,6 +18,7 @@ from torch import Tensor
 from counterpoise import config
 from counterpoise.data import mixing, random
 from counterpoise.errors import ConfigError, DataError
+from counterpoise.system import machine
 
 if TYPE_CHECKING:
     from counterpoise.data.sources.base import ImageSet
@@ -56,6 +57,13 @@ class Order(ABC):
     def partners(self, epoch: int, indices: Tensor) -> Tensor:
         """The images that follow these (int64 [n]) in an epoch, int64 [n]: whom they are mixed with."""
 
+    @abstractmethod
+    def places(self, epoch: int, indices: Tensor, near: int) -> Tensor:
+        """The places of images (int64 [n]) in an epoch, int64 [n].
+
+        Of those that are not mixed with the image at place `near`, the first place of what they are mixed within.
+        """
+
     @property
     def specification(self) -> dict[str, Any]:
         """What determines the order beside seed and count, as JSON holds it."""
@@ -73,6 +81,7 @@ class FullOrder(Order):
         super().__init__(seed, count)
         self._drawn: tuple[int, Tensor] | None = None
         self._partners: tuple[int, Tensor] | None = None
+        self._places: tuple[int, Tensor] | None = None
 
     def at(self, epoch: int, start: int, stop: int) -> Tensor:
         order = self._order(epoch)
@@ -85,6 +94,13 @@ class FullOrder(Order):
             self._partners = epoch, mixing.partners(self._order(epoch))
         return self._partners[1][indices]
 
+    def places(self, epoch: int, indices: Tensor, near: int) -> Tensor:
+        if self._places is None or self._places[0] != epoch:
+            places = torch.empty(self.count, dtype=torch.int64)
+            places[self._order(epoch)] = torch.arange(self.count)
+            self._places = epoch, places
+        return self._places[1][indices]
+
     def _order(self, epoch: int) -> Tensor:
         if self._drawn is None or self._drawn[0] != epoch:
             self._drawn = epoch, random.permutation(self.seed, epoch, self.count)
@@ -92,7 +108,7 @@ class FullOrder(Order):
 
     def __getstate__(self) -> dict[str, Any]:
         """As it is sent to a worker process, which draws for itself."""
-        return {**vars(self), "_drawn": None, "_partners": None}
+        return {**vars(self), "_drawn": None, "_partners": None, "_places": None}
 
 
 class Window(NamedTuple):
@@ -156,9 +172,7 @@ class BlockOrder(Order):
         return torch.cat(pieces)
 
     def partners(self, epoch: int, indices: Tensor) -> Tensor:
-        drawn = self._epoch(epoch)
-        places = drawn.places[torch.searchsorted(self._starts, indices, right=True) - 1]
-        numbers = torch.searchsorted(self._bounds, places, right=True) - 1
+        drawn, numbers = self._epoch(epoch), self._windows_of(epoch, indices)
         found = torch.empty_like(indices)
         for number in sorted(set(numbers.tolist())):
             order, rows = self._order(epoch, number), numbers == number
@@ -166,6 +180,14 @@ class BlockOrder(Order):
             rising, where = order.sort()
             following = torch.cat([order[1:], self.at(epoch, after, after + 1)])
             found[rows] = following[where[torch.searchsorted(rising, indices[rows])]]
+        return found
+
+    def places(self, epoch: int, indices: Tensor, near: int) -> Tensor:
+        begins, numbers = self._epoch(epoch).begins, self._windows_of(epoch, indices)
+        found, number = begins[numbers], self._window(begins, near)
+        if (rows := numbers == number).any():
+            rising, where = self._order(epoch, number).sort()
+            found[rows] += where[torch.searchsorted(rising, indices[rows])]
         return found
 
     def windows(self, epoch: int, place: int = 0) -> Iterator[Window]:
@@ -203,6 +225,11 @@ class BlockOrder(Order):
             begins = torch.cat([torch.zeros(1, dtype=torch.int64), ends[self._bounds[1:] - 1]])
             self._drawn = _Epoch(epoch, blocks, places, begins)
         return self._drawn
+
+    def _windows_of(self, epoch: int, indices: Tensor) -> Tensor:
+        """The number of the window that each image is in."""
+        places = self._epoch(epoch).places[torch.searchsorted(self._starts, indices, right=True) - 1]
+        return torch.searchsorted(self._bounds, places, right=True) - 1
 
     @staticmethod
     def _window(begins: Tensor, place: int) -> int:
@@ -243,12 +270,14 @@ def plan_order(images: ImageSet, data: config.Data, seed: int) -> Order:
         return FullOrder(seed, len(images))
     sizes = _sizes(images, data.block_size)
     order = BlockOrder(seed, sizes, _blocks_of_window(sizes, data.shuffle_window))
-    limit = max(data.memory_limit_gb * 1e9, LEAST_LIMIT)
+    limit, whose = max(data.memory_limit_gb * 1e9, LEAST_LIMIT), "data.memory_limit_gb"
+    if (there := machine.memory()) < limit:
+        limit, whose = there, "the memory of this machine or container"
     if order.largest * BYTES_AN_IMAGE > limit:
         raise ConfigError(
             f"{order.window:,} blocks (data.shuffle_window) hold up to {order.largest:,} images, and to draw their "
             f"order takes {order.largest * BYTES_AN_IMAGE / 1e9:.3g} GB, more than {limit / 1e9:.3g} "
-            "(data.memory_limit_gb): take fewer blocks, or smaller ones (data.block_size)."
+            f"({whose}): take fewer blocks, or smaller ones (data.block_size)."
         )
     return order
 

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from counterpoise.data import mixing
 from counterpoise.data.jpeg import whole
 from counterpoise.data.order import Order
+from counterpoise.data.packs.ahead import Ahead
 from counterpoise.data.sources.base import ImageSet
 from counterpoise.data.stages import READING
 from counterpoise.data.views import ViewPlan, collected, crop_words, draw, draw_mix, fitted, numbered, part
@@ -33,13 +34,15 @@ Shown = TypeVar("Shown")
 class BatchPlan(NamedTuple):
     """What makes one batch of one process: its samples, and where samples are mixed their partners, by index.
 
-    `number`: show each sample in this one of its countable views; None: in that of the epoch.
+    `number`: show each sample in this one of its countable views; None: in that of the epoch. `place`: where the batch
+    begins in the order of the epoch, over all processes; None where it comes in another order.
     """
 
     epoch: int
     samples: list[int]
     partners: list[int]
     number: int | None = None
+    place: int | None = None
 
 
 class BatchPlans:
@@ -66,16 +69,23 @@ class ReadBatch(NamedTuple):
 
 
 class Reader(Dataset[ReadBatch | DataError], ABC):
-    """Makes batches. Errors are handed over as values: raised, they would arrive as the traceback of a worker."""
+    """Makes batches. Errors are handed over as values: raised, they would arrive as the traceback of a worker.
+
+    Attributes:
+        ahead: what fetches that which is read next, where it lies at an address and is known.
+    """
 
     def __init__(self, images: ImageSet, on_corrupt: OnCorrupt) -> None:
         self.images = images
         self.on_corrupt = on_corrupt
+        self.ahead: Ahead | None = None
 
     def __getitem__(self, batch: BatchPlan) -> ReadBatch | DataError:
         try:
             with READING.timed("views"):
                 with READING.timed("reading"):
+                    if self.ahead is not None and batch.place is not None:
+                        self.ahead.at(batch.epoch, batch.place)
                     self.images.expect(dict.fromkeys([*batch.samples, *batch.partners]))
                 made = self.make(batch)
         except DataError as error:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import platform
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
+
+GROUPS, LIMITS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
+"""Where Linux says in which groups this process is, and what these may take."""
 
 
 def device_name(device: torch.device) -> str:
@@ -42,6 +47,27 @@ def cores() -> int:
     import joblib  # type: ignore[import-untyped]
 
     return int(joblib.cpu_count())
+
+
+def memory() -> float:
+    """Bytes that this process may take: of its container and the groups that it is in, not of the host."""
+    limits = [float("inf")]
+    with suppress(AttributeError, OSError, ValueError):  # Windows
+        limits.append(float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")))
+    with suppress(OSError, ValueError):
+        for line in GROUPS.read_text().splitlines():
+            _, kinds, path = line.split(":", 2)
+            if kinds not in ("", "memory"):
+                continue
+            root = LIMITS / kinds
+            group = root / path.strip("/")
+            for folder in (group, *group.parents):
+                with suppress(OSError, ValueError):  # `max` is no number
+                    file = "memory.limit_in_bytes" if kinds else "memory.max"
+                    limits.append(float(int((folder / file).read_text())))
+                if folder == root:
+                    break
+    return min(limits)
 
 
 @cache

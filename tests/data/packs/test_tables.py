@@ -99,7 +99,7 @@ def test_a_set_at_an_address_is_the_set_on_disk(load: Any, hub: Path, server: An
 
 def emptied(images: Any) -> Any:
     """The set, of which no picture is kept any more."""
-    for file in images.place.cache.folder.glob("*.*"):
+    for file in images.place.cache.folder.glob("blocks/*/*"):
         file.unlink()
     return images
 

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from counterpoise.data.far import Far
 from counterpoise.data.images import header_size, pixels_of
 from counterpoise.data.label_map import LabelMap
 from counterpoise.data.mask_file import MaskBytes
@@ -81,6 +82,14 @@ class PackSet(ImageSet):
     def expect(self, indices: Iterable[int]) -> None:
         self.place.expect(self._images.expected(indices))
 
+    def far(self) -> list[Far]:
+        return [Far(self, 0, None)] if self.place.room < float("inf") else []
+
+    @property
+    def tables(self) -> list[Table]:
+        """Where the files of each image lie."""
+        return [self._images]
+
     def whereabouts(self, index: int) -> bytes:
         return os.fsencode(f"{self.place.whole_name} {self.part_name} {index}")
 
@@ -143,6 +152,10 @@ class PackedScenes(PackSet):
         indices = list(indices)
         self.place.expect([*self._images.expected(indices), *self._masks.expected(indices)])
 
+    @property
+    def tables(self) -> list[Table]:
+        return [self._images, self._masks]
+
     def packed_mask_name(self, index: int) -> bytes:
         """The path that a mask had."""
         return self._masks.names.name(index)
@@ -182,13 +195,13 @@ class Table:
         self.place, self.part = place, part
         self.records = mapped(place.index(f"{part.file}.{kind}.npy"), RECORD, part.samples)
         self.names = Names(place.index(f"{part.file}.{kind}.names"), self.records["name_end"])
-        self._ends = part.ends
+        self.ends = part.ends
         self._file = "Image" if kind == "images" else "Mask"
 
     def content(self, index: int) -> bytes:
         """The bytes of a file. Raises CorruptImage where they have changed, DataError where they cannot be read."""
         offset, _, length, checksum, *_ = self.records[index].item()
-        shard = self.part.shards[bisect_right(self._ends, index)]
+        shard = self.part.shards[bisect_right(self.ends, index)]
         if offset + length > shard.bytes:
             raise DataError(
                 f"The index does not fit shard {self.place.called(shard)}: {self._file.lower()} {self.called(index)} "
@@ -212,12 +225,12 @@ class Table:
         """Shard, offset and length of these."""
         for index in indices:
             record = self.records[index]
-            shard = self.part.shards[bisect_right(self._ends, index)]
+            shard = self.part.shards[bisect_right(self.ends, index)]
             yield shard, int(record["offset"]), int(record["length"])
 
     def called(self, index: int) -> str:
         """The shard, and the path that the file had."""
-        shard = self.part.shards[bisect_right(self._ends, index)]
+        shard = self.part.shards[bisect_right(self.ends, index)]
         return os.path.join(self.place.called(shard), os.fsdecode(self.names.name(index)))  # noqa: PTH118 - addresses
 
     def extent(self, index: int) -> tuple[int, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from counterpoise.data.packs.cache import BLOCK, FULLEST, Cache
+from counterpoise.data.packs.cache import BLOCK, FULLEST, Cache, blocks_of, size_of
 from counterpoise.data.packs.format import DESCRIPTION, INDEX, File, Pack, Part, Shard, file_checksum, parse
 from counterpoise.data.packs.places import Place
 from counterpoise.errors import DataError
@@ -31,9 +32,13 @@ class Ranges(Place):
     Args:
         cache: for what was fetched of them.
         index: folder of the index on this machine.
+
+    Attributes:
+        by_shard: whether a shard can be fetched as a whole alone.
     """
 
     at_once = 8
+    by_shard = False
 
     def __init__(self, files: Files, cache: Cache, index: Path) -> None:
         self.files, self.cache, self._index = files, cache, index
@@ -64,29 +69,16 @@ class Ranges(Place):
             yield self.files.read(shard.name, begin, min(begin + _LONGEST, shard.bytes + 1))
 
     def read(self, shard: Shard, offset: int, length: int) -> bytes:
-        wanted = _blocks(offset, length)
-        missing = self.cache.has(shard.name, wanted)
-        if not missing:
-            found = self.cache.read(shard.name, offset, length)
-            if len(found) == length:
-                return found
-            missing = list(wanted)
-        fetched: dict[int, bytes] = {}
-        for first, last in _runs(missing):
-            fetched |= self._fetch(shard, first, last)
-        pieces = []
-        for block in wanted:
-            piece = fetched.get(block)
-            if piece is None:
-                piece = self.cache.read(shard.name, block * BLOCK, min(BLOCK, shard.bytes - block * BLOCK))
-                if len(piece) != min(BLOCK, shard.bytes - block * BLOCK):  # it has gone meanwhile
-                    piece = self._fetch(shard, block, block + 1)[block]
-            pieces.append(piece)
+        found = self.cache.read(shard, offset, length)
+        if len(found) == length:
+            return found
+        wanted = blocks_of(offset, length)
+        blocks = self._had(shard, wanted)
         begin = offset - wanted.start * BLOCK
-        return b"".join(pieces)[begin : begin + length]
+        return b"".join(blocks[block] for block in wanted)[begin : begin + length]
 
     def again(self, shard: Shard, offset: int, length: int) -> bytes:
-        self.cache.forget(shard.name, _blocks(offset, length))
+        self.cache.forget(shard, blocks_of(offset, length))
         return self.read(shard, offset, length)
 
     def expect(self, wanted: Iterable[tuple[Shard, int, int]]) -> None:
@@ -94,14 +86,44 @@ class Ranges(Place):
         shards: dict[str, Shard] = {}
         for shard, offset, length in wanted:
             shards[shard.name] = shard
-            blocks.setdefault(shard.name, set()).update(_blocks(offset, length))
-        runs = []
+            blocks.setdefault(shard.name, set()).update(blocks_of(offset, length))
+        fetching = []
         for name, needed in blocks.items():
-            span = range(min(needed), max(needed) + 1)
-            missing = [block for block in self.cache.has(name, span) if block in needed]
-            runs += [(shards[name], first, last) for first, last in _runs(missing)]
-        if runs:
-            list(self._pool().map(lambda run: self._fetch(*run), runs))
+            missing = self.cache.missing(shards[name], sorted(needed))
+            fetching += [(shards[name], range(*run)) for run in runs(missing, _LONGEST)]
+        if fetching:
+            list(self._pool().map(lambda each: self.fetch(*each), fetching))
+
+    def fetch(self, shard: Shard, blocks: Iterable[int]) -> dict[int, bytes]:
+        """Rising blocks, which are in the cache then; without those that are there, or that others are fetching.
+
+        Raises DataError.
+        """
+        found: dict[int, bytes] = {}
+        ours = self.cache.claims.take(shard.name, blocks)
+        try:
+            for first, end in runs(self.cache.missing(shard, ours), _LONGEST):
+                found |= self._fetch(shard, first, end)
+        finally:
+            self.cache.claims.drop(shard.name, ours)
+        return found
+
+    def _had(self, shard: Shard, blocks: Iterable[int]) -> dict[int, bytes]:
+        """Blocks, from the cache or from where they lie; those that others are fetching are waited for."""
+        found: dict[int, bytes] = {}
+        left, pause = list(blocks), 0.001
+        while left:
+            found |= self.fetch(shard, left)
+            for block in left:
+                if block not in found:
+                    content = self.cache.read(shard, block * BLOCK, size_of(shard, block))
+                    if len(content) == size_of(shard, block):
+                        found[block] = content
+            left = [block for block in left if block not in found]
+            if left:
+                time.sleep(pause)
+                pause = min(2 * pause, 0.02)
+        return found
 
     def _fetch(self, shard: Shard, first: int, last: int) -> dict[int, bytes]:
         """Blocks first, ..., last - 1, which are then in the cache."""
@@ -120,7 +142,7 @@ class Ranges(Place):
     def _write(self, shard: Shard, block: int, piece: bytes) -> None:
         """Keep a block. Raises DataError."""
         try:
-            self.cache.write(shard.name, block, piece)
+            self.cache.write(shard, block, piece)
         except OSError as error:
             raise DataError(
                 f"The cache {self.cache.root} cannot be written: {reason(error)}. Another folder: "
@@ -195,15 +217,11 @@ class Address(Ranges):
                 raise DataError(f"{self.files.address}/{INDEX}/{name} is damaged there, or on its way.")
 
 
-def _blocks(offset: int, length: int) -> range:
-    return range(offset // BLOCK, max(offset // BLOCK + 1, -(-(offset + length) // BLOCK)))
-
-
-def _runs(blocks: Iterable[int]) -> Iterator[tuple[int, int]]:
-    """Rising blocks as first and end of those that follow one another, none of them too long for a request."""
+def runs(blocks: Iterable[int], longest: int) -> Iterator[tuple[int, int]]:
+    """Rising blocks as first and end of those that follow one another, none of them of more bytes than `longest`."""
     first = last = -1
     for block in blocks:
-        if block == last and (last - first + 1) * BLOCK <= _LONGEST:
+        if block == last and (last - first + 1) * BLOCK <= longest:
             last += 1
             continue
         if last > first:

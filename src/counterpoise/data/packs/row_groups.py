@@ -70,6 +70,8 @@ class RowGroups(Ranges):
         image: the column of pictures.
     """
 
+    by_shard = True
+
     def __init__(self, files: Files, cache: Cache, folder: Path, sizes: Mapping[str, int], image: str) -> None:
         super().__init__(files, cache, folder / INDEX)
         self._folder, self._sizes, self._image = folder, dict(sizes), image
@@ -110,13 +112,22 @@ class RowGroups(Ranges):
         return super().read(shard, offset, length) if length else b""
 
     def expect(self, wanted: Iterable[tuple[Shard, int, int]]) -> None:
-        missing: dict[str, Shard] = {}
+        needed: dict[str, tuple[Shard, set[int]]] = {}
         for shard, offset, length in wanted:
-            blocks = range(offset // kept.BLOCK, -(-(offset + length) // kept.BLOCK))
-            if shard.name not in missing and length and self.cache.has(shard.name, blocks):
-                missing[shard.name] = shard
-        if missing:
-            list(self._pool().map(lambda shard: self._fetch(shard, 0, 0), missing.values()))
+            if length:
+                needed.setdefault(shard.name, (shard, set()))[1].update(kept.blocks_of(offset, length))
+        fetching = [(shard, sorted(blocks)) for shard, blocks in needed.values() if self.cache.missing(shard, blocks)]
+        if fetching:
+            list(self._pool().map(lambda each: self.fetch(*each), fetching))
+
+    def fetch(self, shard: Shard, blocks: Iterable[int]) -> dict[int, bytes]:
+        if not self.cache.claims.take(shard.name, [0]):  # one stands for all
+            return {}
+        try:
+            missing = self.cache.missing(shard, blocks)
+            return self._fetch(shard, missing[0], missing[-1] + 1) if missing else {}
+        finally:
+            self.cache.claims.drop(shard.name, [0])
 
     def keep(self, shard: Shard, pictures: Iterable[bytes | None], blocks: range) -> tuple[int, dict[int, bytes]]:
         """Write the pictures of a row group into the cache as they come. Raises DataError.

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from counterpoise.data.blocks import blocks_of_part
+from counterpoise.data.far import Far, far_of_part
 from counterpoise.data.images import AS_USUAL, cut_out, part_of
 from counterpoise.data.jpeg import Choose
 from counterpoise.data.labels import as_labels, counts, renumbered
@@ -24,6 +25,7 @@ from counterpoise.errors import CorruptImage, DataError
 UNLABELED = -1
 IGNORE = 255
 """Void in every mask of the program, whatever number or color stands for it in the files."""
+_AT_ONCE = 2**20  # images whose identities are looked at together
 
 
 class ImageSet(ABC):
@@ -131,6 +133,10 @@ class ImageSet(ABC):
         """Told which images are read next, where they may lie far away."""
         return
 
+    def far(self) -> list[Far]:
+        """Those of the images that lie at an address, where what lies together comes in one row here, too."""
+        return []
+
     def file(self, index: int) -> Path | bytes | None:
         """What the image is decoded from; None where it lies in memory."""
         return None
@@ -217,8 +223,9 @@ class ImageSet(ABC):
         for part in (str(len(self)), *self.classes):
             digest.update(os.fsencode(part) + b"\0")
         digest.update(self.labels.contiguous().numpy().data)
-        for piece in self.identities(torch.arange(len(self))):
-            digest.update(piece)
+        for begin in range(0, len(self), _AT_ONCE):
+            for piece in self.identities(torch.arange(begin, min(begin + _AT_ONCE, len(self)))):
+                digest.update(piece)
         return digest.hexdigest()
 
     def fingerprint(self) -> str:
@@ -374,6 +381,9 @@ class Subset(Composed):
 
     def expect(self, indices: Iterable[int]) -> None:
         self.whole.expect(self._indices[[*indices]].tolist())
+
+    def far(self) -> list[Far]:
+        return far_of_part(self.whole.far(), self._indices)
 
     def identities(self, indices: Tensor) -> Iterator[bytes]:
         return self.whole.identities(torch.from_numpy(self._indices)[indices])

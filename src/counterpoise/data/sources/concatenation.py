@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from itertools import accumulate
 
 import torch
 from torch import Tensor
 
+from counterpoise.data.far import Far
 from counterpoise.data.sources.base import Composed, ImageSet
 from counterpoise.decoding import Reading
 
@@ -41,6 +43,14 @@ class Concatenation(Composed):
         found = [self.find(index) for index in indices]
         for part in self.parts:
             part.expect(inner for whose, inner in found if whose is part)
+
+    def far(self) -> list[Far]:
+        begins = [0, *self._ends]
+        return [
+            replace(each, first=each.first + begin)
+            for part, begin in zip(self.parts, begins, strict=False)
+            for each in part.far()
+        ]
 
     def read_as(self, reading: Reading) -> None:
         super().read_as(reading)
