@@ -11,6 +11,9 @@ for name in ${TABLES:-pairs cifar100}; do
   fi
   out=runs/evidence/multilabel-$name
   [ -e "$out-teacher/summary.json" ] || counterpoise train "$here/multilabel-$name-teacher.yaml"
+  if [ -e "$here/multilabel-$name-record.yaml" ]; then
+    counterpoise record "$here/multilabel-$name-record.yaml" --out "$out-store"
+  fi
   counterpoise compare "$here/multilabel-$name.yaml" --jobs 1 --quiet
   for table in results table differences; do
     cp "$out/$table.csv" "$here/../results/evidence_multilabel-${name}_$table.csv"

@@ -104,10 +104,10 @@ def values_of(options: config.Run | None) -> dict[str, Any]:
 
 
 def parse(value: Any) -> Any:
-    """Text of a free key as YAML has it, at any depth."""
+    """Text of a free key as YAML has it, at any depth; a sign that stands alone, such as | or #, is itself."""
     if isinstance(value, dict):
         return {key: parse(item) for key, item in value.items()}
-    if not isinstance(value, str) or not value:
+    if not isinstance(value, str) or not value or (len(value) == 1 and not value.isalnum() and value != "~"):
         return value
     try:
         return documents.parse_yaml(value)

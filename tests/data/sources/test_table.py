@@ -286,3 +286,79 @@ def test_commands_take_a_table(image_folder: Path, rows: list[Row], write: Calla
     assert code == 2
     assert "data.fold" in error
     assert "got '6/5'" in error
+
+
+# Several labels a picture.
+
+WRITTEN = {
+    "columns": ("file,split,round,edged,x", {"label_columns": ["round", "edged", "x"]}),
+    "others": ("file,split,round,edged,x", {"label_columns": "others"}),
+    "separator": ("file,split,labels", {"separator": "|", "classes": "classes.txt", "blank": "unknown"}),
+}
+
+
+@pytest.mark.parametrize("kind", WRITTEN)
+def test_several_labels_are_columns_or_words_in_one(
+    image_folder: Path, rows: list[Row], write: Callable[..., Path], kind: str
+) -> None:
+    """CheXpert's 1.0, 0.0, -1.0 and nothing, and one column of words, are one table of labels."""
+    said = {"circle": ("1.0", "0.0", ""), "square": ("0.0", "1.0", "-1.0"), "stripes": ("1.0", "1.0", "0.0")}
+    words = {"circle": "round", "square": "edged", "stripes": "round | edged"}
+    head, options = WRITTEN[kind]
+    (image_folder / "classes.txt").write_text("round\nedged\nx\n")
+    if "classes" in options:
+        options = {**options, "classes": image_folder / "classes.txt"}
+    table = [[row[0], row[2], *([words[row[1]]] if kind == "separator" else said[row[1]])] for row in rows]
+    train, val = load(write(table[::-1], head), **options)
+    assert train.classes == val.classes == ("round", "edged", "x")
+    expected = {"circle": [1, 0, -1], "square": [0, 1, -1], "stripes": [1, 1, 0]}
+    if kind == "separator":
+        expected = {shape: [*labels[:2], 0] for shape, labels in expected.items()}
+    folder = load(image_folder)
+    for part, other in zip((train, val), folder, strict=True):
+        assert part.labels.dtype == torch.int8
+        assert part.labels.tolist() == [expected[other.classes[label]] for label in other.labels.tolist()]
+    if kind != "separator":
+        assert any("cells of labels are empty: their labels are unknown" in note for note in train.notes)
+        absent = load(write(table, head), **options, blank="absent").train
+        assert absent.labels[:, 2].tolist() == [
+            {-1: -1 if row == [0, 1, -1] else 0}.get(row[2], 0) for row in train.labels.tolist()
+        ]
+
+
+def test_a_run_learns_several_labels_from_a_table(
+    image_folder: Path, rows: list[Row], write: Callable[..., Path], tmp_path: Path
+) -> None:
+    table = [[row[0], row[2], int(row[1] != "square"), int(row[1] != "circle")] for row in rows]
+    values = {
+        "task": "multilabel",
+        "data": {"path": write(table, "file,split,round,edged"), "options": {"label_columns": "others"}, "size": 32},
+        "student": {"model": "cifar/resnet8"},
+        "train": {"epochs": 1, "batch_size": 4, "precision": "fp32", "device": "cpu"},
+        "out": tmp_path / "run",
+    }
+    assert counterpoise.train(values).last.keys() == {"map", "auroc", "loss", "epoch"}
+
+
+@pytest.mark.parametrize(
+    ("names", "cells", "options", "message"),
+    [
+        (
+            "a,b",
+            "1,maybe",
+            {"label_columns": "others"},
+            "Column 'b' holds 'maybe': expected 1 where the label is there",
+        ),
+        ("a,b", "1,0", {"label_columns": ["a", "c"]}, "has no column 'c'"),
+        ("a,b", "1,0", {"label_columns": ["a", "a"]}, "each once, got a, a"),
+        ("a,b", "1,0", {"label_columns": ["a"], "label": "b"}, "give either of them"),
+        ("a,b", "1,0", {}, "label_columns others"),
+        ("a", "x", {"separator": "|"}, "No picture has two labels"),
+        ("a", "x", {"separator": ""}, "got nothing"),
+    ],
+)
+def test_tables_of_several_labels_that_cannot_be_read_are_refused(
+    rows: list[Row], write: Callable[..., Path], names: str, cells: str, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises((ConfigError, DataError), match=message):
+        load(write([[row[0], row[2], *cells.split(",")] for row in rows], f"file,split,{names}"), **options)

@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 
 from counterpoise import config
+from counterpoise.data.labels import strata
 from counterpoise.data.problems import SHOWN, Problem, fault, raise_first, warning
 from counterpoise.data.sources import table_columns, table_files
 from counterpoise.data.sources.base import UNLABELED, Splits
 from counterpoise.data.sources.division import name_parts, split_by_fraction
 from counterpoise.data.sources.files import FileSet
 from counterpoise.data.sources.registry import register
-from counterpoise.data.sources.table_labels import one_a_picture
+from counterpoise.data.sources.table_labels import Blank, by_column, by_separator, cells, one_a_picture
 from counterpoise.data.split_names import Halves
 from counterpoise.data.split_names import find as find_halves
 from counterpoise.data.table_file import Table, is_table, listed, read_table
@@ -43,6 +44,9 @@ class _Asked:
     shared: bool = False
     columns: list[str] | None = None
     encoding: str = "utf-8"
+    label_columns: list[str] | Literal["others"] | None = None
+    separator: str | None = None
+    blank: Blank = "unknown"
 
 
 class _Survey:
@@ -61,9 +65,12 @@ class _Survey:
         self.parts: list[FileSet] = []
         self.halves = Halves("", None, "", ())
         self.table = _read(expanded(data.path), asked)
-        labels = [] if not asked.labeled else None if asked.label is None else [asked.label]
+        several = asked.label_columns is not None
+        labels = [] if several or not asked.labeled else None if asked.label is None else [asked.label]
         self.columns = table_columns.choose(self.table, asked.image, labels, asked.split, asked.group, asked.suffix)
-        self.labels = self.table.text(self.columns.labels[0]) if self.columns.labels else [""] * self.table.rows
+        if asked.labeled:
+            self.columns.take_several(self.table, asked.label_columns, asked.label, asked.separator)
+        self.labels = cells(self.table, self.columns.labels)
         names = self.table.text(self.columns.image)
         self.files = table_files.find(self.table.path, names, asked.root, asked.suffix)
         self.part_of = self._parts()
@@ -181,12 +188,19 @@ class _Survey:
             return torch.full((len(self.rows),), UNLABELED), ()
         texts, trains = [self.labels[row] for row in self.rows], [self.part_of[row] == 0 for row in self.rows]
         try:
-            found = one_a_picture(texts, trains, self.columns.labels[0], self.asked.classes)
+            if self.columns.several:
+                found = by_column(texts, self.columns.labels, self.asked.classes, self.asked.blank)
+            elif self.asked.separator is not None:
+                found = by_separator(
+                    texts, trains, self.columns.labels[0], self.asked.separator, self.asked.classes, self.asked.blank
+                )
+            else:
+                found = one_a_picture(texts, trains, self.columns.labels[0], self.asked.classes)
         except DataError as error:
             self.problems.append(fault(str(error)))
             return torch.full((len(self.rows),), UNLABELED), ()
         self.notes += found.said
-        if unknown := int((found.labels[torch.tensor(trains)] == UNLABELED).sum()):
+        if unknown := int((strata(found.labels, len(found.classes))[torch.tensor(trains)] == UNLABELED).sum()):
             self.notes.append(f"{unknown:,} training pictures have no label (empty or NaN): the teacher's word alone")
         return found.labels, found.classes
 
@@ -216,12 +230,13 @@ class _Survey:
         val = self.parts[1]
         if not len(val) or not val.classes:
             return
+        nothing = strata(val.labels, len(val.classes)) < 0
         if unknown := val.unlabeled:
             self.problems.append(
                 fault(
                     f"{unknown:,} of {len(val):,} pictures of {val.origin} have no label, and evaluation needs them.",
                     "Leave rows without a label out: --data.options.without_label skip.",
-                    [val.name(index) for index in torch.nonzero(val.labels < 0).flatten().tolist()[:SHOWN]],
+                    [val.name(index) for index in torch.nonzero(nothing).flatten().tolist()[:SHOWN]],
                 )
             )
 
@@ -265,8 +280,11 @@ def load(
     shared: bool = False,
     columns: list[str] | None = None,
     encoding: str = "utf-8",
+    label_columns: list[str] | Literal["others"] | None = None,
+    separator: str | None = None,
+    blank: Blank = "unknown",
 ) -> Splits:
-    """Pictures that a table names, with the label that it gives each; rows may lie in any order.
+    """Pictures that a table names, with the label that it gives each, or several; rows may lie in any order.
 
     Divided by the column `split`, or else by `data.val_fraction`.
 
@@ -283,12 +301,16 @@ def load(
         shared: let pictures and groups be on both sides of a division by `split`.
         columns: names of the columns, of a table without them.
         encoding: of .csv and .tsv.
+        label_columns: of several labels a picture: columns of 1, 0 and -1 (unknown), which are the classes; "others":
+            all that are nothing else.
+        separator: of several labels a picture: what stands between them in the column `label`.
+        blank: what a cell without anything in it says of several labels: unknown, or absent.
     """
     survey = _Survey(
         data,
         _Asked(
             image, label, split, group, root, suffix, classes, labeled, train_split, val_split, without_label, shared,
-            columns, encoding,
+            columns, encoding, label_columns, separator, blank,
         ),
     )  # fmt: skip
     raise_first(survey.problems)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from counterpoise.data.split_names import TRAIN, is_split_name
 from counterpoise.data.table_file import Table, listed
 from counterpoise.data.walking import is_image
-from counterpoise.errors import DataError
+from counterpoise.errors import ConfigError, DataError
 
 _LABEL_NAMES = ("label", "labels", "class", "class_name", "classname", "category", "target", "y")
 _GROUP_NAMES = ("patient", "subject", "person", "site", "hospital", "video", "scene", "group", "case", "study")
@@ -20,6 +20,7 @@ class Columns:
 
     Attributes:
         labels: one or several; none where nothing is labeled.
+        several: whether each of them says of one class whether it is there.
         said: which were taken that nobody had named, and what else is to be known.
     """
 
@@ -28,6 +29,32 @@ class Columns:
     split: str | None = None
     group: str | None = None
     said: list[str] = field(default_factory=list)
+    several: bool = False
+
+    def take_several(
+        self, table: Table, named: Sequence[str] | str | None, label: str | None, separator: str | None
+    ) -> None:
+        """Take the columns that are named, or all "others", for one class each.
+
+        Raises ConfigError where columns are missing, or labels are said to be elsewhere, too.
+        """
+        if named is None:
+            return
+        if label is not None or separator is not None:
+            raise ConfigError(
+                "data.options.label_columns names a column for each label, and label or separator one for all: give "
+                "either of them."
+            )
+        taken = {self.image, self.split, self.group}
+        if isinstance(named, str):
+            named = [name for name in table.names if name and name not in taken]
+        for name in named:
+            table.require(name, "data.options.label_columns")
+        if not named or len(set(named)) < len(named) or taken & {*named}:
+            raise ConfigError(
+                f"data.options.label_columns: columns of labels alone are expected, each once, got {listed(named)}."
+            )
+        self.labels, self.several = tuple(named), True
 
 
 def choose(
@@ -98,10 +125,20 @@ def _labels(table: Table, others: Sequence[str]) -> tuple[str, ...]:
         return (likely[0],)
     if not likely:
         return ()
+    each = (
+        " Where each says of one label whether it is there: --data.options.label_columns others."
+        if _flags(table, likely)
+        else ""
+    )
     raise DataError(
         f"Which column of {table.path} has the labels is not clear: {listed(likely)}. Say which: --data.options.label "
-        "NAME; or leave labels alone, for distill: --data.options.labeled false."
+        f"NAME; or leave labels alone, for distill: --data.options.labeled false.{each}"
     )
+
+
+def _flags(table: Table, names: Sequence[str]) -> bool:
+    """Whether columns hold nothing but 1, 0 and -1."""
+    return all((values := table.first(name)) and {*values} <= {"1", "0", "-1", "1.0", "0.0", "-1.0"} for name in names)
 
 
 def _unused_groups(table: Table, taken: set[str]) -> list[str]:

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 
 from counterpoise.data.packs.labels import read_classes
 from counterpoise.data.sources.base import UNLABELED
+from counterpoise.data.table_file import Table
 from counterpoise.data.walking import is_number, ordered
 from counterpoise.errors import DataError, nearest
+
+Blank: TypeAlias = Literal["unknown", "absent"]
+_BETWEEN = "\x1f"
+"""What stands between the cells of several columns in one text."""
+_SAYS = {"1": 1, "true": 1, "0": 0, "false": 0, "-1": UNLABELED}
 
 
 class Labels(NamedTuple):
@@ -21,6 +27,73 @@ class Labels(NamedTuple):
     labels: Tensor
     classes: tuple[str, ...]
     said: list[str]
+
+
+def cells(table: Table, columns: Sequence[str]) -> list[str]:
+    """What each row of a table says in these columns; "" where it says nothing."""
+    texts = [table.text(column) for column in columns]
+    if len(texts) < 2:
+        return texts[0] if texts else [""] * table.rows
+    joined = map(_BETWEEN.join, zip(*texts, strict=True))
+    return [text if text.strip(_BETWEEN) else "" for text in joined]
+
+
+def by_column(texts: Sequence[str], columns: Sequence[str], classes: Path | None, blank: Blank) -> Labels:
+    """Several labels a picture, of each a column that says whether it is there.
+
+    Raises DataError where a cell says something else.
+    """
+    if classes is not None:
+        raise DataError("data.options.classes: with label_columns the columns are the classes: leave the file out.")
+    empty = "" if len(columns) == 1 else _BETWEEN * (len(columns) - 1)
+    rows = [(text or empty).casefold().split(_BETWEEN) for text in texts]
+    blanks = sum(cell == "" for row in rows for cell in row)
+    says = {**_SAYS, "": UNLABELED if blank == "unknown" else 0}
+    for row in rows:
+        for column, cell in zip(columns, row, strict=True):
+            if cell not in says:
+                raise DataError(
+                    f"Column '{column}' holds '{cell}': expected 1 where the label is there, 0 where it is not and -1 "
+                    "where that is unknown. Another choice of columns: --data.options.label_columns [NAME, NAME]."
+                )
+    labels = torch.tensor([[says[cell] for cell in row] for row in rows], dtype=torch.int8)
+    return Labels(labels, tuple(columns), [*_of_blanks(blanks, blank, "cells"), *_alike(columns)])
+
+
+def by_separator(
+    texts: Sequence[str], training: Sequence[bool], column: str, separator: str, classes: Path | None, blank: Blank
+) -> Labels:
+    """Several labels a picture, by name in one column; those that are not named are not there.
+
+    Arguments and errors are those of `one_a_picture`. Raises DataError, too, where no picture has more than one.
+    """
+    if not separator:
+        raise DataError("data.options.separator: expected what stands between labels, such as |, got nothing.")
+    named = [[part for given in text.split(separator) if (part := given.strip())] for text in texts]
+    if all(len(parts) < 2 for parts in named):
+        raise DataError(
+            f"No picture has two labels in column '{column}' with '{separator}' between them: another separator, or "
+            "one label a picture (leave data.options.separator out)."
+        )
+    flat = [(part, trains) for parts, trains in zip(named, training, strict=True) for part in parts]
+    names, flags = [part for part, _ in flat], [trains for _, trains in flat]
+    found = one_a_picture(names, flags, column, classes)
+    labels = torch.zeros(len(texts), len(found.classes), dtype=torch.int8)
+    rows = [row for row, parts in enumerate(named) for _ in parts]
+    labels[torch.tensor(rows), found.labels] = 1
+    empty = [row for row, parts in enumerate(named) if not parts]
+    if blank == "unknown":
+        labels[empty] = UNLABELED
+    return Labels(labels, found.classes, [*found.said, *_of_blanks(len(empty), blank, "rows")])
+
+
+def _of_blanks(count: int, blank: Blank, what: str) -> list[str]:
+    """How cells that hold nothing were read."""
+    if not count:
+        return []
+    other = "unknown" if blank == "absent" else "absent"
+    taken = "their labels are unknown" if blank == "unknown" else "their labels are not there"
+    return [f"{count:,} {what} of labels are empty: {taken} (--data.options.blank {other} reads them otherwise)"]
 
 
 def one_a_picture(texts: Sequence[str], training: Sequence[bool], column: str, classes: Path | None) -> Labels:
