@@ -82,6 +82,11 @@ class Model(Section):
 class Student(Model):
     """The small network that is trained."""
 
+    two_heads: bool = Field(
+        False,
+        description="a classifier for labels and one for the teacher on one feature, their answers mixed as is best on "
+        "the val images: for few labels",
+    )
     freeze: tuple[str, ...] = Field(
         (),
         description="parts that stay as they are: names of modules or parameters, * and ? stand for anything, such as "

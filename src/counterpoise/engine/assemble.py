@@ -11,7 +11,7 @@ from counterpoise import config, tasks
 from counterpoise.data import checking, noticing, sources, summary
 from counterpoise.data.epochs import Epochs, InOrder
 from counterpoise.data.sources.base import ArraySet, ImageSet, Splits
-from counterpoise.engine import learning, prompting, remarks, trackers
+from counterpoise.engine import learning, mixing_heads, prompting, remarks, trackers
 from counterpoise.engine.answering import answer_for
 from counterpoise.engine.evaluator import has_labels
 from counterpoise.engine.fast.capturability import find_obstacle
@@ -20,7 +20,7 @@ from counterpoise.engine.parts import Parts
 from counterpoise.engine.processes import Processes, half_precision_helps
 from counterpoise.engine.synchronizing import synchronize
 from counterpoise.errors import ConfigError, ModelError
-from counterpoise.models import catalog
+from counterpoise.models import catalog, two_heads
 from counterpoise.models.classmap import map_teacher
 from counterpoise.models.network import VisionModel
 from counterpoise.objectives.composite import WeightedSum
@@ -65,6 +65,7 @@ def assemble(
     trackers.require(run)
     objective = task.objective(run, train)
     models = build_models(run, task, splits, objective, processes, student, teacher)
+    mixing_heads.route(objective, models.student, run.task)
     frozen = learning.freeze(models.student, run.student.freeze)
     networks = [network for network in (models.student, models.teacher) if network is not None]
     run = task.decide(run, train, networks)
@@ -316,7 +317,12 @@ def build_student(run: config.Run, classes: tuple[str, ...], module: nn.Module |
         raise ConfigError(
             "student.model is missing: the network to train, such as cifar/resnet20 or timm/mobilenetv3_small_100."
         )
-    return _build(run.student, module, num_classes=len(classes), classes=classes, keep_head=False)
+    section = run.student
+    if section.two_heads:
+        if module is not None:
+            raise ConfigError("student.two_heads is of a network that is built by name, and a module was handed in.")
+        section = section.model_copy(update={"arguments": {**section.arguments, two_heads.ARGUMENT: True}})
+    return _build(section, module, num_classes=len(classes), classes=classes, keep_head=False)
 
 
 def build_teacher(

@@ -20,6 +20,7 @@ from counterpoise import config
 from counterpoise.engine.evaluator import scored, values_of
 from counterpoise.engine.gauging import said
 from counterpoise.engine.imitation import headline, scores
+from counterpoise.engine.mixing_heads import choose
 from counterpoise.engine.run_folder import RunFolder, run_hash
 from counterpoise.engine.student import save_student
 from counterpoise.engine.trainer import Result, Trainer
@@ -42,6 +43,7 @@ def export_student(trainer: Trainer) -> Result:
     run, parts, progress, folder = trainer.run, trainer.parts, trainer.progress, trainer.folder
     # Copies: below, the student gets other weights in their place.
     weights = {name: value.clone() for name, value in trainer.optimization.shipped_weights().items()}
+    mixes = {"last": choose(weights, parts.student, parts, trainer.processes)}
     found, chosen = _score(trainer, weights)
     thresholds = {"last": chosen}
     last = {**found, "epoch": progress.last["epoch"]}
@@ -51,6 +53,7 @@ def export_student(trainer: Trainer) -> Result:
     else:
         best_weights = _best_weights(trainer)
     if best_weights is not None:
+        mixes["best"] = choose(best_weights, parts.student, parts, trainer.processes)
         found, chosen = _score(trainer, best_weights)
         # The projector that features were explained with is that of the last epoch by now.
         best = {**progress.best, **({} if parts.objective.of_features_alone else found)}
@@ -67,6 +70,7 @@ def export_student(trainer: Trainer) -> Result:
             },
             "epoch": _epoch(trainer, last, best),
             **({"classifier": folder_of_student.UNTRAINED} if parts.objective.of_features_alone else {}),
+            **({"heads": heads} if (heads := {k: mix._asdict() for k, mix in mixes.items() if mix}) else {}),
             "run_sha256": run_hash(run),
             "versions": versions(),
             "commit": commit(),
@@ -107,8 +111,9 @@ def export_student(trainer: Trainer) -> Result:
         summary |= {"folder": str(folder.path), "corrupt_files": corrupt, "machine": machine}
         write_text(folder.summary, json.dumps(summary, indent=2) + "\n")
     if trainer.begun_at < progress.step:
-        notes = [*([f"{early}. Its student ships."] if (early := trainer.stopped_early) else []), *_unsure(trainer)]
-        return replace(result, note=" ".join(notes))
+        mix, early = mixes.get(run.train.ship) or mixes["last"], trainer.stopped_early
+        ends = [f"{early}. Its student ships." if early else "", mix.told() if mix else "", *_unsure(trainer)]
+        return replace(result, note=" ".join(filter(None, ends)))
     return replace(result, note=f"No step was left to train. The student is that of the {run.train.ship} epoch.")
 
 

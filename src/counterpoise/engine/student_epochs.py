@@ -11,7 +11,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from counterpoise.errors import ConfigError, ModelError, unknown
-from counterpoise.models import checkpoint, folder
+from counterpoise.models import checkpoint, folder, two_heads
 
 Epoch = Literal["last", "best"]
 
@@ -30,7 +30,12 @@ def read_epoch(path: Path, epoch: str | None) -> tuple[folder.Description, bytes
         raise ConfigError(f"epoch: {unknown('Epoch', epoch, get_args(Epoch))}")
     if epoch == folder.shipped_epoch(description.provenance):
         return description, content
-    content = save(_weights(path, epoch), metadata={"format": "pt"})
+    weights = _weights(path, epoch)
+    heads = description.provenance.get("heads")
+    mixed = {name: mix for name, mix in heads.items() if isinstance(mix, dict)} if isinstance(heads, dict) else {}
+    if mixed:  # the mixture of two heads was chosen after the weights of the epoch had been written
+        two_heads.put(weights, mixed.get(epoch) or mixed["last"])
+    content = save(weights, metadata={"format": "pt"})
     update = {
         "weights_sha256": hashlib.sha256(content).hexdigest(),
         "provenance": {**description.provenance, "epoch": _epoch_provenance(description, epoch)},

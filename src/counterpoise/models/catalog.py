@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from counterpoise.decoding import Reading
 from counterpoise.errors import ModelError, nearest
 from counterpoise.models import checkpoint as checkpoints
-from counterpoise.models import wrapped
+from counterpoise.models import two_heads, wrapped
 from counterpoise.models.checkpoint import Head, Weights
 from counterpoise.models.families import Built, Family, Request, families
 from counterpoise.models.families import file as own
@@ -98,13 +98,16 @@ def build(
     name, family, make = _resolve(model)
     request = Request(num_classes, {**_arguments_of(weights, name), **(arguments or {})}, input_size)
     _check_arguments(name, request.arguments)
+    if request.arguments.get(two_heads.ARGUMENT):
+        make = partial(two_heads.build, make)
     if weights is not None and request.input_size is None:
         request = replace(request, input_size=weights.input_size)
     if pretrained:
         if family is None or family.published is None:
             having = ", ".join(key for key, value in sorted(families().items()) if value.published is not None)
             raise ModelError(f"{name} has no published weights ({having} have some): give its file as checkpoint.")
-        weights = family.published(name.partition("/")[2], request, pretrained)
+        one_headed = {key: value for key, value in request.arguments.items() if key != two_heads.ARGUMENT}
+        weights = family.published(name.partition("/")[2], replace(request, arguments=one_headed), pretrained)
         request = replace(request, arguments={**weights.arguments, **request.arguments})
 
     notes: list[str] = []
@@ -298,6 +301,8 @@ def _head(
         return make(replace(request, num_classes=count)).net
 
     shapes = checkpoints.shapes_of(net)
+    if request.arguments.get(two_heads.ARGUMENT):
+        weights = replace(weights, state=two_heads.from_one(weights.state, shapes))
     arranged = _arranged(weights, lambda state: checkpoints.head_in(shapes, state) is not None)
     if arranged is not None:
         return checkpoints.head_in(shapes, arranged.state), arranged

@@ -35,6 +35,8 @@ class WeightedSum(nn.Module):
         self._weights: dict[str, float | Schedule] = {}
         self._schedules: dict[str, dict[str, Schedule]] = {}
         self.weights: dict[str, float] = {}
+        self.heads: tuple[str, str] | None = None
+        """Features of the student that are logits: those that terms of labels are shown, and those of the teacher's."""
         self.compiler: Compiler | None = None
         """Set by whoever trains long enough for compiled code to pay; a loss does not compile by itself."""
         for name, term in _as_terms(terms).items():
@@ -105,7 +107,8 @@ class WeightedSum(nn.Module):
     @property
     def student_features(self) -> tuple[str, ...]:
         """Features of the student that any term wants."""
-        return tuple(dict.fromkeys(f for name in self.terms for f in self.objective(name).student_features))
+        wanted = (f for name in self.terms for f in self.objective(name).student_features)
+        return tuple(dict.fromkeys([*wanted, *(self.heads or ())]))
 
     @property
     def teacher_features(self) -> tuple[str, ...]:
@@ -153,7 +156,14 @@ class WeightedSum(nn.Module):
 
     def _views(self, student: Outputs, teacher: Outputs | None, target: Tensor | None) -> list[View]:
         """What each term is shown, all of them once."""
-        return [View(list(self.terms), student, teacher, target)]
+        if self.heads is None:
+            return [View(list(self.terms), student, teacher, target)]
+        taught = [name for name in self.terms if "teacher" in self.objective(name).needs]
+        labeled = [name for name in self.terms if name not in taught]
+        return [
+            View(names, student._replace(logits=student.features[head]), teacher, target)
+            for names, head in zip((labeled, taught), self.heads, strict=True)
+        ]
 
     def _values(self, name: str, view: View, weight: Tensor | None, counts: Counts | None) -> dict[str, Tensor]:
         """The parts of a term, unweighted: its means, or its share of those over all processes."""
