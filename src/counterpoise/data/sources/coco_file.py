@@ -82,18 +82,18 @@ def read(file: Path, without: Without) -> Part:
     if len(by_image) < len(images) or len({image["file_name"] for image in images}) < len(images):
         raise DataError(f"{file} has two images of one id, or of one file_name.")
     for each in _entries(values, "annotations", file):
-        image = _number(each, "image_id", file, "annotation")
-        if image not in by_image:
-            raise DataError(f"{file}: annotation {each.get('id')} is of image {image}, which is not there.")
-        by_image[image].append(each)
+        of = _number(each, "image_id", file, "annotation")
+        if of not in by_image:
+            raise DataError(f"{file}: annotation {each.get('id')} is of image {of}, which is not there.")
+        by_image[of].append(each)
     for image in images:
         size = tuple(_number(image, key, file, "image") for key in ("height", "width"))
         if min(size) < 1 or max(size) > 2**20:
             raise DataError(f"{file}: image {image['file_name']} is said to be {size[1]} x {size[0]} pixels.")
         part.names.append(str(image["file_name"]).replace("\\", "/"))
         part.sizes.append((size[0], size[1]))
-        for each in by_image[image["id"]]:
-            _add(part, each, label_of, (size[0], size[1]), without)
+        for outlined in by_image[image["id"]]:
+            _add(part, outlined, label_of, (size[0], size[1]), without)
         part.objects.end_image()
     return part
 
