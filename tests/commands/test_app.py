@@ -137,6 +137,7 @@ def test_a_term_that_is_named_by_flag_replaces_the_default_objective(
 
 def test_resuming_a_finished_run_says_that_nothing_was_done(run: Run, teacher: Path) -> None:
     before = {file: file.read_bytes() for file in teacher.rglob("*") if file.is_file()}
+    refused(run("train", "--resume", teacher), f"`--out {teacher} --resume` goes on with that run", "run.yaml")
     code, out, _ = run("train", "--out", teacher, "--resume", "--quiet")
     assert code == 0
     assert "Nothing was done" in out
@@ -238,6 +239,8 @@ def refused(result: tuple[int, str, str], *parts: str) -> None:
         (["list", "teachers"], ["teachers", "objectives, sources"]),
         (["train", *DIGITS, "--student.model", "digits/cnn_4_8", "--resume"], ["--resume needs --out"]),
         (["train", *DIGITS, "--student.model", "digits/cnn_4_8", "--resume", "--out", "no"], ["no run to resume"]),
+        (["train", *DIGITS, "--student.model", "digits/cnn_4_8", "--out", "~nobody-of-this-name/x"], ["has none here"]),
+        (["record", *DIGITS, "--out", "~nobody-of-this-name/x"], ["has none here"]),
         (["demo", "--seeds", "1"], ["at least 2"]),
     ],
 )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 import torch.distributed as dist
 from safetensors.torch import load_file
 
+import counterpoise
 from counterpoise.engine.processes import join
 from counterpoise.errors import RunError
 
@@ -53,6 +56,37 @@ def test_processes_that_others_have_joined_are_left_joined(tmp_path: Path) -> No
     for child in children:
         child.join(60)
         assert child.exitcode == 0
+
+
+def _ships_its_best(rank: int, port: int, folder: Path) -> None:
+    os.environ |= {"WORLD_SIZE": "2", "RANK": str(rank), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    (folder / str(rank)).mkdir()
+    os.chdir(folder / str(rank))
+    leaps = {"optimizer": {"learning_rate": 0.6}, "schedule": {"name": "constant"}}  # the best is seldom the last
+    train = {"epochs": 5, "batch_size": 50, "device": "cpu", "ship": "best", **leaps}
+    data = {"source": "digits", "options": {"train_size": 150}, "workers": 0}
+    result = counterpoise.train(
+        {"data": data, "student": {"model": "digits/cnn_8_16"}, "seed": 1, "train": train, "out": "run"}
+    )
+    assert result.best["epoch"] < result.last["epoch"]
+
+
+@pytest.mark.slow
+def test_the_best_weights_are_read_where_they_were_written(tmp_path: Path) -> None:
+    """By the first process: the other one, on another machine, may have no such folder."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    fork = multiprocessing.get_context("fork")
+    children = [fork.Process(target=_ships_its_best, args=(rank, port, tmp_path)) for rank in range(2)]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join(60)
+        assert child.exitcode == 0
+    weights = load_file(tmp_path / "0" / "run" / "student" / "model.safetensors")
+    kept = load_file(tmp_path / "0" / "run" / "checkpoints" / "best.safetensors")
+    assert all(weights[name].equal(kept[name]) for name in kept)
+    assert not (tmp_path / "1" / "run").exists()
 
 
 def test_processes_that_do_not_meet_are_told_where_the_commands_are(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -221,3 +221,17 @@ def test_what_cannot_be_looked_at_is_said(
     assert code == 2
     assert "data.path: photos there, gone here, and what lies there cannot be read" in err
     assert yaml.safe_load(Path("out/runs/all/kd/seed-0/run.yaml").read_text())["data"]["path"] == "photos"
+
+
+def test_a_run_of_code_that_was_edited_does_not_stand(tmp_path: Path) -> None:
+    file = tmp_path / "net.py"
+    values = {"data": {"source": "digits"}, "student": {"model": f"{file}:net"}}
+    run = config.resolve(values | {"objective": {"mine": {"objective": f"{file}:Mine"}}})
+    file.write_text("one = 1\n")
+    kept = Present().of(run)
+    assert kept is not None
+    assert not Present().differences(run, kept, run)
+    file.write_text("one = 2\n")
+    found = Present().differences(run, kept, run)
+    assert [line.partition(":")[0] for line in found] == ["student.model", "objective.mine.objective"]
+    assert not Present().differences(run, {key: kept[key] for key in kept if not key.startswith("code")}, run)

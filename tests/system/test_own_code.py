@@ -176,8 +176,16 @@ def test_a_resume_wants_the_code_named_again_and_says_how(run: Command, tmp_path
     (tmp_path / "ran").unlink()
     code, _, err = run("train", "--out", "mine", "--resume", "--quiet")
     assert (code, "--student.model net.py:net" in err, (tmp_path / "ran").exists()) == (2, True, False)
-    assert run("train", "--out", "mine", "--resume", "--quiet", "--student.model", "net.py:net")[0] == 0
-    assert (tmp_path / "ran").exists()
+    again = ["train", "--out", "mine", "--resume", "--quiet", "--student.model", "net.py:net"]
+    code, _, err = run(*again)
+    assert (code, (tmp_path / "ran").exists(), "has changed" in err) == (0, True, False)
+    with (tmp_path / "net.py").open("a") as file:
+        file.write("# edited\n")
+    (tmp_path / "mine" / "summary.json").unlink()  # as where it had been killed shortly before its end
+    assert "The code that student.model names has changed since the run was started" in run(*again)[2]
+    assert "has changed" not in run(*again)[2]
+    kept = json.loads((tmp_path / "mine" / "identity.json").read_text())["code.student.model"]
+    assert len(kept.split("+")) == 2
 
 
 def test_a_run_file_that_is_given_names_code(run: Command, tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def gauge(
     """
     from counterpoise.commands.tables import gauge_table
     from counterpoise.engine import answers
-    from counterpoise.system.files import write_text
+    from counterpoise.system.files import expanded, write_text
 
     given = flags.given(options)
     teacher = given.get("teacher")
@@ -65,7 +65,7 @@ def gauge(
         given["teacher"] = teacher.model_copy(update={"arguments": flags.parse(teacher.arguments)})
     result = answers.gauge(student, **given, show=True)
     if out is not None:
-        write_text(out, json_format.dumps(result, indent=2) + "\n")
+        write_text(expanded(out), json_format.dumps(result, indent=2) + "\n")
     flags.show(result, json, lambda: gauge_table(result))
 
 

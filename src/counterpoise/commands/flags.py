@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from counterpoise import config
 from counterpoise.config import validation_errors
-from counterpoise.errors import DocumentError, RunFileError, job_of, nearest, shortened
+from counterpoise.errors import ConfigError, DocumentError, RunFileError, job_of, nearest, shortened
 from counterpoise.system import documents, own_code
 
 EACH = Parameter(name="*")
@@ -46,6 +46,11 @@ def resolved(
         run = config.resolve(config.merge(values, flags), f"run file {kept}")
         own_code.require(run, str(kept))
         return run
+    if run_file is not None and (run_file / "run.yaml").is_file():
+        raise ConfigError(
+            f"{run_file} is the folder of a run, where a run file is expected. `--out {run_file} --resume` goes on "
+            f"with that run; for another run with its options give {run_file / 'run.yaml'}."
+        )
     if run_file is not None and run_file.suffix not in {".yaml", ".yml"} and not run_file.exists():
         raise RunFileError(run_file)
     values = config.read(run_file) if run_file is not None else {}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Concatenate, Literal, ParamSpe
 from cyclopts import Parameter
 from pydantic import Field
 
-from counterpoise.config.section import Section
+from counterpoise.config.section import Folder, Section
 from counterpoise.config.validation_errors import validated
 
 Given = ParamSpec("Given")
@@ -24,7 +24,7 @@ Result_co = TypeVar("Result_co", covariant=True)
 if TYPE_CHECKING:
     Place = Path | str
 else:  # what a flag holds of it
-    Place = Path
+    Place = Folder
 
 NO_FLAG = Parameter(parse=False)
 """Of a field that Python alone can give."""

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from counterpoise.config.data import Data
-from counterpoise.config.section import BATCH_BYTES, Channels, Edge, Positive, Section, Share
+from counterpoise.config.section import BATCH_BYTES, Channels, Edge, Folder, Positive, Section, Share
 
 
 class Schedule(Section):
@@ -278,7 +278,7 @@ class Run(Section):
         "segmentation, or a task of another package",
     )
     seed: int = Field(0, ge=0, lt=2**63, description="the one source of chance")
-    out: Path | None = Field(None, description="folder of the run; default: runs/STUDENT-TIME")
+    out: Folder | None = Field(None, description="folder of the run; default: runs/STUDENT-TIME")
     data: Data = Field(default_factory=Data, description="where the images come from")
     teacher: Teacher | None = Field(None, description="the network that is imitated; none for train")
     student: Student = Field(default_factory=Student, description="the network that is trained")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from counterpoise.system.files import expanded
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 LARGEST_EDGE = 16_384
@@ -16,6 +19,18 @@ BATCH_BYTES = 2**34
 """Of the pixels of a batch at most."""
 Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 Channels = tuple[float, float, float]
+
+
+def _at_home(path: Path) -> Path:
+    """`~` and `~user` as the folders that they stand for: what is in a run file comes by no shell."""
+    try:
+        return expanded(path)
+    except OSError as error:
+        raise ValueError(str(error)) from None
+
+
+Folder = Annotated[Path, AfterValidator(_at_home)]
+"""A place that may begin with the home of somebody."""
 
 
 class Section(BaseModel):

@@ -15,9 +15,9 @@ from counterpoise.engine import learning, mixing_heads, prompting, remarks, trac
 from counterpoise.engine.answering import answer_for
 from counterpoise.engine.evaluator import has_labels
 from counterpoise.engine.fast.capturability import find_obstacle
-from counterpoise.engine.identify import identify
+from counterpoise.engine.identify import identify, own
 from counterpoise.engine.parts import Parts
-from counterpoise.engine.processes import Processes, half_precision_helps
+from counterpoise.engine.processes import Processes, errors_explained, half_precision_helps
 from counterpoise.engine.synchronizing import synchronize
 from counterpoise.errors import ConfigError, ModelError
 from counterpoise.models import catalog, two_heads
@@ -103,6 +103,8 @@ def assemble(
     if run.train.sync_batch_norm and not norms:
         where = "no batch norm is trained" if processes.world > 1 else "one process has the whole batch anyway"
         found.note(f"train.sync_batch_norm changes nothing here: {where}.")
+    if _shards(run) and models.teacher is None:
+        found.note("teacher.shard changes nothing here: the teacher is read from its store.")
     found.corrupt([*train.corrupt, *val.corrupt])
     found.warn(checking.cheap(splits))
     parts = Parts(
@@ -117,7 +119,8 @@ def assemble(
         val=evaluated,
         identity=identify(
             *splits, teacher_identity or ({} if stored is None else stored.store.header.identity), run.data
-        ),
+        )
+        | own(run),
         teacher_identity=teacher_identity,
         labeled=_labeled(splits),
         in_arrays=isinstance(splits.train, ArraySet),
@@ -222,7 +225,8 @@ def open_teacher(
         found = identity.of(models.teacher, precision)
         if _shards(run):
             first = next(loader.views_of([torch.arange(1)], 0))
-            live = sharded.share_out(models.teacher, loader.device, precision, found, first)
+            with errors_explained():
+                live = sharded.share_out(models.teacher, loader.device, precision, found, first)
         else:
             live = LiveTeacher(models.teacher, loader.device, precision)
     if models.store is None:

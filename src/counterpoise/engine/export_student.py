@@ -51,7 +51,7 @@ def export_student(trainer: Trainer) -> Result:
     if progress.best.get("epoch") == last["epoch"]:
         best, thresholds["best"] = dict(last), thresholds["last"]
     else:
-        best_weights = _best_weights(trainer)
+        best_weights = _best_weights(trainer, weights)
     if best_weights is not None:
         mixes["best"] = choose(best_weights, parts.student, parts, trainer.processes)
         found, chosen = _score(trainer, best_weights)
@@ -143,18 +143,29 @@ def _score(trainer: Trainer, weights: Mapping[str, Tensor]) -> tuple[dict[str, f
         return values_of(score), score.thresholds()
 
 
-def _best_weights(trainer: Trainer) -> dict[str, Tensor] | None:
-    """Those in the run folder; None where they are gone, and not needed."""
-    trainer.processes.barrier()  # until the first process has written them
-    path = trainer.folder.best
-    try:
-        return read_tensors(path)[0]
-    except (OSError, SafetensorError, ValueError) as error:
-        if trainer.run.train.ship != "best":
-            return None
-        raise RunError(
-            f"The weights of the best epoch, {path}, cannot be read: {error}. Ship the last ones: --train.ship last."
-        ) from None
+def _best_weights(trainer: Trainer, like: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
+    """Those in the run folder, as the first process reads them; None where they are gone, and not needed."""
+    processes, path = trainer.processes, trainer.folder.best
+    found: Mapping[str, Tensor] | None = None
+    problem: RunError | None = None
+    if processes.first:
+        try:
+            found = read_tensors(path)[0]
+            if {name: value.shape for name, value in found.items()} != {name: v.shape for name, v in like.items()}:
+                found = None
+                raise ValueError("they are those of another network")
+        except (OSError, SafetensorError, ValueError) as error:
+            if trainer.run.train.ship == "best":
+                problem = RunError(
+                    f"The weights of the best epoch, {path}, cannot be read: {error}. Ship the last ones: "
+                    "--train.ship last."
+                )
+    processes.agree(problem)
+    if not processes.any(found is not None):
+        return None
+    weights = {name: (found or like)[name].to(processes.device).contiguous() for name in like}
+    processes.as_first(weights.values())
+    return weights
 
 
 def _epoch(trainer: Trainer, last: Mapping[str, float], best: Mapping[str, float]) -> dict[str, Any]:

@@ -11,9 +11,12 @@ from counterpoise import config
 from counterpoise.data import order
 from counterpoise.data.sources.base import ImageSet
 from counterpoise.errors import CounterpoiseError
+from counterpoise.system import own_code
 from counterpoise.system.files import regular
 from counterpoise.teachers.identity import PRECISION, WEIGHTS, Identity
 
+CODE = "code."
+"""Before the keys of a run file that name code of the user's own."""
 SAMPLED, SAMPLED_BYTES = 32, 2**18
 """Files of either half whose beginnings are compared, too, and how much of each."""
 
@@ -39,6 +42,25 @@ def identify(train: ImageSet, val: ImageSet, teacher: Identity, data: config.Dat
         elif part != PRECISION:
             found[f"teacher.{part}"] = value
     return found
+
+
+def own(run: config.Run) -> dict[str, str]:
+    """What a run computes with of the user's own code, beside that of its teacher: a hash for each key that names some.
+
+    Where it changes while a run goes on, the hashes are joined by `+`.
+    """
+    found = {}
+    for key, name in own_code.named_code(run):
+        if not key.startswith(("teacher.", "data.")):
+            with suppress(OSError):  # said by who runs it
+                found[f"{CODE}{key}"] = own_code.digest(name)
+    return found
+
+
+def other_code(there: Mapping[str, str], here: Mapping[str, str]) -> list[str]:
+    """The keys that name code which is another one there than here; what either does not know is not looked at."""
+    keys = [key for key in here if key.startswith(CODE) and key in there]
+    return [key.removeprefix(CODE) for key in keys if there[key].split("+")[-1] != here[key]]
 
 
 def other_data(there: Mapping[str, str], here: Mapping[str, str]) -> dict[str, tuple[str, str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import ExitStack, nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,12 @@ from counterpoise.engine import inputs
 from counterpoise.engine.assemble import assemble, resolve_auto
 from counterpoise.engine.export_student import export_student, result_of
 from counterpoise.engine.extending import copy_beginning, extended, require_beginning, told
+from counterpoise.engine.identify import CODE, other_code
 from counterpoise.engine.inputs import RunLike
 from counterpoise.engine.optimization import never_reached
+from counterpoise.engine.parts import Parts
 from counterpoise.engine.processes import join
-from counterpoise.engine.progress import say
+from counterpoise.engine.progress import say, tell
 from counterpoise.engine.run_folder import RunFolder, default_path
 from counterpoise.engine.trainer import Result, Trainer
 from counterpoise.errors import ConfigError
@@ -139,13 +141,16 @@ def _train_student(
             if extend is not None:
                 parts.found.note(told(run, extend))
             say(parts.found, show and processes.first)
+            changed = _note_code(folder if resume else RunFolder(extend) if extend else None, parts)
+            if processes.first:
+                tell(changed)
             ending.callback(parts.train.close)  # not when the garbage collector comes, with whatever was inherited
             trainer = Trainer(parts.run, folder, parts, processes, show)
             if resume:
                 if done is not None or folder.checkpoint.exists():  # before anything in the folder is written
                     folder.check_identity(parts.identity, parts.classes)
                 if done is not None:
-                    return done
+                    return replace(done, note=" ".join([done.note, *changed]))
                 if processes.first:
                     folder.ship(run.train.ship)
                 folder.check_decided(parts.run, parts.train.images, parts.in_arrays)
@@ -160,6 +165,20 @@ def _train_student(
             result = export_student(trainer)
             processes.barrier()
             return result
+
+
+def _note_code(earlier: RunFolder | None, parts: Parts) -> list[str]:
+    """Note it among the parts where code of the user's own has changed since a run was started that goes on now.
+
+    That code may have had a mistake that stopped the run, so it is told and not refused.
+    """
+    there, here, told = {} if earlier is None else earlier.identity(), parts.identity, []
+    for key in other_code(there, here):
+        told.append(f"The code that {key} names has changed since the run was started; now the changed one counts.")
+        here[f"{CODE}{key}"] = f"{there[f'{CODE}{key}']}+{here[f'{CODE}{key}']}"
+    for note in told:
+        parts.found.note(note)
+    return told
 
 
 def summary(result: Result) -> dict[str, Any]:

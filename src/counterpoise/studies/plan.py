@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from counterpoise import config
 from counterpoise.config.keys import flatten
+from counterpoise.config.section import Folder
 from counterpoise.config.validation_errors import validated
 from counterpoise.errors import ConfigError, CounterpoiseError, nearest, unknown
 from counterpoise.objectives.base import needs_teacher
@@ -56,7 +57,7 @@ FoldersByName = AfterValidator(_folders)
 class CompareFile(config.Section):
     """A compare file."""
 
-    out: Path = Field(description="folder of the runs and of the tables")
+    out: Folder = Field(description="folder of the runs and of the tables")
     run: Values = Field(default_factory=dict, description="what all runs have in common")
     pairs: Annotated[dict[str, Values], FoldersByName] = Field(
         {ONLY_PAIR: {}}, description="teacher, student and whatever goes with them, by name"

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field
 from counterpoise import config
 from counterpoise.config import Section, Share
 from counterpoise.config.keys import nested
+from counterpoise.config.section import Folder
 from counterpoise.config.validation_errors import validated
 from counterpoise.errors import ConfigError, unknown
 from counterpoise.studies import plan, ranges, results
@@ -48,7 +49,7 @@ class Final(Section):
 class SearchFile(Section):
     """A search file."""
 
-    out: Path = Field(description="folder of trials and tables")
+    out: Folder = Field(description="folder of trials and tables")
     run: Values = Field(default_factory=dict, description="what all runs have in common")
     ranges: dict[str, Range] = Field(default_factory=dict, description="ranges of all methods")
     methods: Annotated[dict[str, SearchMethod], FoldersByName] = Field(

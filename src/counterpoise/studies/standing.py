@@ -32,6 +32,7 @@ class Present:
     def of(self, run: config.Run) -> dict[str, str] | None:
         """The identity of a run's data and teacher; None where they cannot be read, which is said."""
         from counterpoise.engine.assemble import present
+        from counterpoise.engine.identify import own
 
         shown = {"views", "scenes", "workers", "memory_limit_gb"}
         teacher = None if run.teacher is None else {**run.teacher.model_dump(mode="json"), "precision": "auto"}
@@ -46,7 +47,7 @@ class Present:
         if isinstance(found, str):
             self._once(f"Whether data and teacher are those of the runs that are done cannot be checked: {found}")
             return None
-        return found
+        return found | own(run)
 
     def differences(self, there: config.Run, kept: Mapping[str, str], wanted: config.Run) -> list[str]:
         """In what a run that was trained is not of the data and the teacher of one that is asked for, a line each.
@@ -57,7 +58,7 @@ class Present:
         """
         from counterpoise.data import sources
         from counterpoise.data.walking import of_earlier
-        from counterpoise.engine.identify import other_data
+        from counterpoise.engine.identify import other_code, other_data
         from counterpoise.engine.state import teacher_of
         from counterpoise.teachers import identity
 
@@ -79,7 +80,8 @@ class Present:
                 f"{DATA[half]}: {places} (sha256 {was[:12]}... there, {is_now[:12]}... here){hint and f'.{hint}'}"
             )
         differing = identity.differences(teacher_of(kept), teacher_of(now), but="input")
-        return found + [f"teacher, {name}: {was} there, {is_now} here" for name, was, is_now in differing]
+        found += [f"teacher, {name}: {was} there, {is_now} here" for name, was, is_now in differing]
+        return found + [f"{key}: the code that it names has changed since" for key in other_code(kept, now)]
 
     def stands(self, row: Mapping[str, str], run: config.Run) -> bool | None:
         """Whether a row of a table is of this run's data and teacher; None where nobody can say."""

@@ -7,6 +7,7 @@ student, a store) names code as well, in its run.yaml or student.json; such name
 from __future__ import annotations
 
 import ast
+import hashlib
 import importlib.util
 import sys
 from collections.abc import Iterator, Mapping
@@ -110,6 +111,11 @@ def imported(name: str) -> bytes:
             found = sorted(package.rglob("*.py")) if package.is_dir() else [beside] if beside.is_file() else []
             files += [each for each in found if each not in files]
     return b"\0".join(file.name.encode() + b"\0" + file.read_bytes() for file in sorted(files[1:]))
+
+
+def digest(name: str) -> str:
+    """sha256 of what the file of `name` holds, and those that it imports from beside it. Raises OSError."""
+    return hashlib.sha256(Path(name.rpartition(":")[0]).read_bytes() + b"\0" + imported(name)).hexdigest()
 
 
 def _imported(file: Path) -> Iterator[str]:

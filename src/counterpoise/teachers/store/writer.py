@@ -16,7 +16,7 @@ from torch import Tensor
 
 from counterpoise.errors import RunError, StoreError
 from counterpoise.system.documents import read_text
-from counterpoise.system.files import reason, sync_folder, write_text
+from counterpoise.system.files import expanded, reason, sync_folder, write_text
 from counterpoise.teachers.store.format import (
     CHUNKS,
     INDEX,
@@ -69,6 +69,7 @@ class StoreWriter:
             raise StoreError(f"There is no part {k + 1} of {n}.")
         local(path)
         try:
+            path = expanded(path)
             foreign = sorted(file.name for file in path.iterdir() if not _ours(file.name)) if path.exists() else []
             if foreign and not (path / INDEX).exists() and not (path / RECORDING).exists():
                 raise StoreError(f"{path} holds other files ({foreign[0]}): give a store a folder of its own.")
