@@ -189,7 +189,7 @@ def more(host: Any, work: Path, make_picture: Callable[..., Any]) -> Path:
 
 
 FLAGS = ["--train.device", "cpu", "--train.precision", "fp32", "--train.epochs", "1", "--quiet"]
-OTHERS = ("features", "scenes", "photos", "store")
+OTHERS = ("features", "features alone", "scenes", "photos", "store")
 SCENES = {"train_size": 24, "val_size": 5, "edge": 32}
 
 
@@ -201,6 +201,7 @@ def cases(work: Path, folder: Path) -> dict[str, dict[str, Any]]:
     return {
         "labels": values(work, digits, train={"accumulate": 2, "batch_size": 216, "epochs": 1}),
         "features": values(work, digits, objective={"cross_entropy": {}, "fitnet": {"student_feature": "0"}}),
+        "features alone": values(work, digits, objective={"features": {"student_feature": "0"}}),
         "scenes": values(
             work,
             dense,
@@ -242,6 +243,27 @@ def test_a_run_ends_in_the_bytes_of_one_with_the_whole_teacher(
         (tmp_path / "record.yaml").write_text(json.dumps(itself))
         host.run(["record", str(tmp_path / "record.yaml"), "--out", str(tmp_path / "all"), "--quiet"])
         store.prune(tmp_path / "all", keep=range(0, 18, 2), out=tmp_path / "some")
+    ends_alike(host, run, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["clip", "siglip", "siglip2"])
+def test_a_teacher_by_words_is_shared_out(
+    kind: str, host: Any, word_model: Callable[[str], Path], image_folder: Path, work: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "classes.yaml").write_text("[stripes, circle, square]")
+    run = values(
+        work,
+        work / "teacher",
+        teacher={"model": f"hf/{word_model(kind)}", "prompts": str(tmp_path / "classes.yaml")},
+        student={"model": "cifar/resnet8"},
+        train={"batch_size": 8},
+    )
+    del run["teacher"]["checkpoint"]
+    ends_alike(host, {**run, "data": {"path": str(image_folder), "size": 16, "workers": 0}}, tmp_path)
+
+
+def ends_alike(host: Any, run: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "run.yaml").write_text(json.dumps(run))
     ends = {}
     for name, flag in (("whole", "--teacher.no-shard"), ("shards", "--teacher.shard")):

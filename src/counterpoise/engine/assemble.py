@@ -181,9 +181,9 @@ def build_models(
         sharded.require_several(processes.world, device)
     store = open_store(run, objective, has_network) if distils else None
     classes = splits.train.classes
-    alone = objective.of_teacher_features_alone
+    alone, read_on = objective.of_teacher_features_alone, torch.device("cpu") if _shards(run) else device
     asked = distils and (has_network or store is None)
-    teacher_model = build_teacher(run, classes, teacher, device, features_alone=alone) if asked else None
+    teacher_model = build_teacher(run, classes, teacher, read_on, features_alone=alone) if asked else None
     if not classes and alone and teacher_model is not None:
         classes = NO_CLASSES
     if not classes and teacher_model is not None:

@@ -48,7 +48,6 @@ def answers(model: VisionModel, loader: Iterable[Batch], device: torch.device) -
         model.train(was_training)
 
 
-@errors_explained()
 class Said(NamedTuple):
     """What a teacher says of images, one after the other."""
 
@@ -73,6 +72,7 @@ def values_of(score: Score) -> dict[str, float]:
     return {f"{AGREEMENT if score.against_teacher else ''}{name}": value for name, value in score.values().items()}
 
 
+@errors_explained()
 def scored(
     model: VisionModel,
     loader: InOrder,

@@ -11,7 +11,7 @@ from torch import Tensor
 from counterpoise.engine.evaluator import quick_score
 from counterpoise.engine.gauging import EvaluationGauge, said
 from counterpoise.engine.parts import Parts
-from counterpoise.engine.processes import Processes
+from counterpoise.engine.processes import Processes, errors_explained
 from counterpoise.models.network import VisionModel
 from counterpoise.objectives.feature_imitation import FeatureImitation
 from counterpoise.objectives.features import built
@@ -46,6 +46,7 @@ def scores(
     return quick_score(student, parts.val, parts.task, processes, said(gauge), watch=watch)
 
 
+@errors_explained()
 def _explained(parts: Parts, student: VisionModel, processes: Processes) -> dict[str, float]:
     """The share of the variance of the teacher's features that the student's explain, in percent.
 
@@ -61,9 +62,9 @@ def _explained(parts: Parts, student: VisionModel, processes: Processes) -> dict
     student.eval()
     objective.eval()
     moments = [torch.zeros(6, built(term.standardized).num_features, dtype=torch.float64) for term in terms]
-    for batch in parts.val:
-        images = batch.images.to(processes.device, non_blocking=True)
-        with torch.inference_mode():
+    with teacher.model.together(), torch.inference_mode():
+        for batch in parts.val:
+            images = batch.images.to(processes.device, non_blocking=True)
             mine, other = student(images, objective.student_features), teacher(images, objective.teacher_features)
             assert isinstance(mine, Outputs)
             for sums, term in zip(moments, terms, strict=True):

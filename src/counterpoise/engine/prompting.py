@@ -80,6 +80,11 @@ def calibrated(run: config.Run, teacher: VisionModel | None, images: ImageSet, d
         )
     if section.calibrate != "auto":
         return run
+    if section.shard:
+        raise ConfigError(
+            "teacher.calibrate: auto asks the whole teacher before it is shared out (teacher.shard): give the number "
+            "by which logits are divided, as a run where it fits whole has found it."
+        )
     labeled = torch.nonzero(images.labels != UNLABELED).flatten()
     if not len(labeled):
         raise ConfigError(
