@@ -40,6 +40,19 @@ def test_a_shard_is_plain_tar_of_the_files_and_their_labels(packed: Path, image_
     assert list(found)[:4] == ["000000000.jpg", "000000000.cls", "000000001.png", "000000001.cls"]
 
 
+def test_webdataset_reads_a_pack(packed: Path) -> None:
+    webdataset = pytest.importorskip("webdataset", reason="webdataset is not installed")
+    ours = sources.load(config.Data(path=packed)).train
+    tars = [str(path) for path in sorted(packed.glob("train-*.tar"))]
+    seen = list(webdataset.WebDataset(tars, shardshuffle=False))
+    assert [sample["__key__"] for sample in seen] == [f"{number:09d}" for number in range(24)]
+    assert [sample.get("jpg", sample.get("png")) for sample in seen] == [ours.file(index) for index in range(24)]
+    decoded = webdataset.WebDataset(tars, shardshuffle=False).decode("pil").to_tuple("jpg;png", "cls")
+    for index, (picture, label) in enumerate(decoded):
+        assert np.array_equal(np.asarray(picture.convert("RGB")), ours.read(index).permute(1, 2, 0))
+        assert label == ours.labels[index]
+
+
 def test_shards_are_as_many_or_as_large_as_is_asked(image_folder: Path, tmp_path: Path) -> None:
     counts = {}
     for shards in (None, 2, "3", "20kB", "10 KiB"):
