@@ -210,9 +210,7 @@ def test_blocks_are_claimed_by_one(tmp_path: Path) -> None:
     one, other = Claims(tmp_path / "there" / ".claims"), Claims(tmp_path / "there" / ".claims")
     assert one.take("a", [1, 2]) == [1, 2]
     assert one.take("a", [2, 3]) == [3]
-    held = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(tmp_path / "there" / ".claims")], stdout=subprocess.PIPE, text=True
-    )
+    held = holding(tmp_path / "there" / ".claims", "a", [2, 4, 5])
     assert held.stdout is not None
     assert held.stdout.readline() == "[4, 5]\n"
     assert pickle.loads(pickle.dumps(other)).take("a", [4, 6]) == [6]
@@ -224,11 +222,27 @@ def test_blocks_are_claimed_by_one(tmp_path: Path) -> None:
     assert one.take("a", [4]) == [4]
 
 
+def test_a_process_that_stands_still_keeps_nobody_from_reading(load: Any) -> None:
+    images = load()
+    held = holding(images.place.cache.folder / ".claims", images.part.shards[0].name, range(100))
+    assert held.stdout is not None
+    held.stdout.readline()
+    images.place.files.timeout = 0.1
+    assert images.read(3).shape == (3, 36, 40)
+    held.kill()
+    held.communicate()
+
+
+def holding(path: Path, name: str, parts: Any) -> subprocess.Popen[str]:
+    """A process that claims parts, says which, and does nothing more."""
+    return subprocess.Popen([sys.executable, "-c", HOLD, str(path), name, *map(str, parts)], stdout=-1, text=True)
+
+
 HOLD = """
 import sys, time
 from pathlib import Path
 from counterpoise.data.packs.claims import Claims
-print(Claims(Path(sys.argv[1])).take("a", [2, 4, 5]), flush=True)
+print(Claims(Path(sys.argv[1])).take(sys.argv[2], map(int, sys.argv[3:])), flush=True)
 time.sleep(60)
 """
 

@@ -102,8 +102,9 @@ class Course:
     @property
     def key(self) -> str:
         """What tells this from other courses of one cache."""
-        known = (type(self._order).__name__, self._order.seed, self._order.count, self._order.specification)
-        return hashlib.sha256(repr((known, self._steps)).encode()).hexdigest()
+        order = (type(self._order).__name__, self._order.seed, self._order.count, self._order.specification)
+        images = [(each.first, len(each), None if each.indices is None else each.indices.sum()) for each in self._far]
+        return hashlib.sha256(repr((order, images, self._steps)).encode()).hexdigest()
 
     def ahead(
         self, epoch: int, place: int, near: int, room: float, longest: int, kept: list[Kept]

@@ -109,11 +109,17 @@ class Ranges(Place):
         return found
 
     def _had(self, shard: Shard, blocks: Iterable[int]) -> dict[int, bytes]:
-        """Blocks, from the cache or from where they lie; those that others are fetching are waited for."""
+        """Blocks, from the cache or from where they lie.
+
+        Those that others are fetching are waited for, unless they take longer than a request may.
+        """
         found: dict[int, bytes] = {}
-        left, pause = list(blocks), 0.001
+        left, pause, waited = list(blocks), 0.001, 0.0
         while left:
             found |= self.fetch(shard, left)
+            if waited > self.files.timeout:
+                for first, end in runs(self.cache.missing(shard, left), _LONGEST):
+                    found |= self._fetch(shard, first, end)
             for block in left:
                 if block not in found:
                     content = self.cache.read(shard, block * BLOCK, size_of(shard, block))
@@ -122,6 +128,7 @@ class Ranges(Place):
             left = [block for block in left if block not in found]
             if left:
                 time.sleep(pause)
+                waited += pause
                 pause = min(2 * pause, 0.02)
         return found
 
