@@ -9,8 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 import counterpoise
@@ -124,6 +126,46 @@ def test_the_gauge_takes_labels_for_questions_of_their_own(student: Result) -> N
     assert gauge["positions"] == SMALL["val_size"]
     assert sum(band["teacher_mass"] for band in gauge["bands"]) != pytest.approx(100, abs=1)
     assert gauge["calibration"]["student"].keys() == {"labels", "calibration_error"}
+
+
+def test_an_export_says_the_labels_that_the_student_says(
+    student: Result, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("onnxruntime")
+    made = counterpoise.export(student.folder, to="onnx", out=tmp_path / "onnx", images=20)
+    assert made["agreement"]["metric"] == "map"
+    assert made["agreement"]["student"] == pytest.approx(made["agreement"]["export"], abs=0.1)
+    low, high = made["agreement"]["interval"]
+    assert low <= 0 <= high
+    loaded = counterpoise.load_student(student.folder)
+    assert made["thresholds"] == loaded.thresholds
+    val = sources.load(config.Data(source="digit_pairs", options=SMALL)).val
+    picture = tmp_path / "pair.png"
+    Image.fromarray(val.read(0).permute(1, 2, 0).numpy()).save(picture)
+    (expected,) = loaded.predict([picture])
+    held: dict[str, Any] = {"__name__": "run"}
+    exec(compile((tmp_path / "onnx" / "run.py").read_text(), "run.py", "exec"), held)
+    main, given = held["main"], (tmp_path / "onnx", "export.json", "model.onnx")
+    assert main(*given, held["labels_there"], held["load"], [str(picture)]) == 0
+    told = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [(name, float(share)) for share, name in told] == [
+        (label["class"], pytest.approx(label["probability"], abs=1e-3)) for label in expected["labels"]
+    ]
+    nothing = held["labels_there"](np.full(10, -9.0), {"classes": list("0123456789")}, None, None)
+    assert nothing == ["          none of the labels; the likeliest is 0, 0.0001 where 0.5000 are needed"]
+
+
+def test_a_page_tells_which_labels_are_missed(student: Result, tmp_path: Path) -> None:
+    page = counterpoise.report([student.folder], out=tmp_path / "page.html").read_text(encoding="utf-8")
+    for words in (
+        "mean average precision",
+        "The commonest mistakes",
+        "answered where it is not",
+        "All labels",
+        "AUROC %",
+    ):
+        assert words in page
+    assert "left out" not in page
 
 
 def test_what_is_unknown_teaches_nothing_and_is_not_scored() -> None:

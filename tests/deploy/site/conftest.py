@@ -84,13 +84,14 @@ def network(path: Path, classes: int, *, dense: bool, noise: float = 0.0) -> Pat
 
 @pytest.fixture(scope="session")
 def make_site(tmp_path_factory: pytest.TempPathFactory) -> Sites:
-    """make_site(name="lamp", classes=(...), task="classification", exports=2) -> folder of a site."""
+    """make_site(name="lamp", classes=(...), task="classification", exports=2, thresholds=None) -> folder of a site."""
 
     def make(
         name: str = "lamp",
         classes: tuple[str, ...] = ("red", "green", "blue", "gray", "amber", "violet"),
         task: str = "classification",
         exports: int = 2,
+        thresholds: tuple[float, ...] | None = None,
     ) -> Path:
         root = tmp_path_factory.mktemp("site")
         files = {
@@ -108,6 +109,7 @@ def make_site(tmp_path_factory: pytest.TempPathFactory) -> Sites:
             "metrics": {"last": {"top1": 61.57, "miou": 40.0}},
             "provenance": {},
             "weights_sha256": "",
+            "thresholds": None if thresholds is None else {"last": thresholds},
         }
         student = folder.Description.model_validate(values)
         try:

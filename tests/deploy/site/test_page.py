@@ -349,3 +349,21 @@ def test_a_site_that_lost_a_file_says_which(visit: Visit, make_site: Callable[..
         page.wait_for_selector("#message:not([hidden])", timeout=60_000)
         assert "int8.onnx is missing" in page.get_by_role("alert").inner_text()
         server.shutdown()
+
+
+def test_labels_at_their_thresholds_are_told_first(chromium: Browser, make_site: Any) -> None:
+    """A gray picture: all logits are near 0, all probabilities near one half."""
+    place = make_site(task="multilabel", thresholds=(0.6, 0.4, 0.6, 0.6, 0.4, 0.6))
+    with Server(from_folder(place, {"Content-Security-Policy": site.CONTENT_SECURITY_POLICY})) as server:
+        server.start()
+        for found in opened(chromium, server):
+            choose(found.page, png("#808080"))
+            found.page.wait_for_selector(".rank.there")
+            column = found.page.locator(".column").first
+            told = {kind: column.locator(f".rank.{kind} .name").all_inner_texts() for kind in ("there", "absent")}
+            assert sorted(told["there"]) == ["amber", "green"]
+            assert len(told["absent"]) == 3
+            assert column.locator(".rank .name").all_inner_texts() == [*told["there"], *told["absent"]]
+            found.page.wait_for_function("document.getElementById('announcement').textContent.includes('; ')")
+            assert "give the same labels here" in found.page.locator("#agreement").inner_text()
+        server.shutdown()

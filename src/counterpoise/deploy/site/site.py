@@ -83,6 +83,8 @@ def write(
             "task": task.name,
             "classes": student.classes,
             "outputs": outputs,
+            "sigmoid": task.sigmoid,
+            "thresholds": student.own_thresholds,
             "facts": _facts(student, task, None if any_size else size),
             "input": {
                 "size": size,
@@ -170,7 +172,7 @@ def _facts(student: Description, task: Task, size: tuple[int, int] | None) -> li
     name = leading(task.headline, last) if isinstance(last, dict) else task.headline
     score = last.get(name) if isinstance(last, dict) else None
     if isinstance(score, int | float):
-        metric = {"top1": "top-1", "miou": "mIoU"}.get(task.headline, task.headline)
+        metric = {"top1": "top-1", "miou": "mIoU", "map": "mAP"}.get(task.headline, task.headline)
         metric = metric if name == task.headline else f"agreement with its teacher ({metric})"
         facts.append(f"{score:.1f}\u00a0% {metric} on its evaluation set")
     return facts

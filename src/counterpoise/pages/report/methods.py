@@ -156,6 +156,8 @@ def _listening(run: config.Run | None) -> list[str]:
         kind = term.objective or name
         if term.weight == 0 or not _listens(name, term):
             continue
+        if kind == "binary_balance" and term.arguments.get("reverse_weight") == 0:
+            kind = "kd"
         kinds.append(str(term.arguments.get("of", kind)) if kind in WRAPPING else kind)
     return kinds
 

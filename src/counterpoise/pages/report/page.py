@@ -142,6 +142,14 @@ def policy(updates: bool) -> str:
     )
 
 
+_BY_CLASS = {
+    "recall": ("Recall", " How many of a class's images are found."),
+    "iou": ("Intersection over union", ""),
+    "average_precision": ("Average precision", " How well images are ranked by each label."),
+}
+"""What is shown of each class, by its key in the rows of the findings, and what it means."""
+
+
 def _details(
     findings: Mapping[str, Any], chosen: Method, methods: Sequence[Method], task: str
 ) -> dict[str, Any] | None:
@@ -156,7 +164,7 @@ def _details(
     if sides:
         charts["reliability"] = reliability(sides)
     rows = findings.get("per_class") or []
-    key = "recall" if rows and "recall" in rows[0] else "iou"
+    key = next((key for key in _BY_CLASS if rows and isinstance(rows[0].get(key), Mapping)), "iou")
     known = [
         {"class": words.plain(row["class"]), "values": row[key]} for row in rows if row[key].get("student") is not None
     ]
@@ -164,9 +172,8 @@ def _details(
     columns = [side for side in everyone if side[0] in shown or colors.get(side[0]) == "alone"]
     note = f" The {CLASSES} worst of {len(known):,}; the table has all." if len(known) > CLASSES else ""
     if known:
-        what = "Recall" if key == "recall" else "Intersection over union"
-        note = " How many of a class's images are found." + note if key == "recall" else note
-        charts["classes"] = by_class(known[:CLASSES], columns, what, note)
+        what, meaning = _BY_CLASS[key]
+        charts["classes"] = by_class(known[:CLASSES], columns, what, meaning + note)
     return {"template": f"findings/{task}.html.jinja", "charts": charts, "key": key, "columns": everyone, "own": own}
 
 

@@ -12,6 +12,8 @@ NONE, MINUS = "\u2013", "\u2212"  # an en dash where there is no number, a true 
 METRICS = {
     "top1": "top-1 accuracy",
     "miou": "mean IoU",
+    "map": "mean average precision",
+    "auroc": "mean AUROC",
     "dice": "mean Dice",
     "top5": "top-5 accuracy",
     "pixel_accuracy": "pixel accuracy",

@@ -83,11 +83,30 @@ export class Results {
     for (const [index, { probabilities }] of answers.entries()) {
       const list = this.columns[index].body.firstChild;
       list.className = "ranks";
-      list.replaceChildren(...best(probabilities).map((at) => this.#row(this.site.classes[at], probabilities[at])));
+      list.replaceChildren(...this.#told(probabilities).map((at) => {
+        const row = this.#row(this.site.classes[at], probabilities[at]);
+        if (this.site.sigmoid) row.classList.add(this.#there(probabilities, at) ? "there" : "absent");
+        return row;
+      }));
     }
-    const [top] = best(answers[0].probabilities);
-    const said = `${this.site.classes[top].slice(0, 100)}, ${percent(answers[0].probabilities[top])}`;
-    if (!live) at("announcement").textContent = `Answer: ${said}`;
+    const { probabilities } = answers[0];
+    const [top] = best(probabilities);
+    const named = this.site.sigmoid ? this.#told(probabilities).filter((at) => this.#there(probabilities, at)) : [top];
+    const said = named.map((at) => `${this.site.classes[at].slice(0, 100)}, ${percent(probabilities[at])}`).join("; ");
+    if (!live) at("announcement").textContent = `Answer: ${said || "none of the labels"}`;
+  }
+
+  /** Whether a label is answered, where each is a question of its own. */
+  #there(probabilities, at) {
+    return probabilities[at] >= (this.site.thresholds?.[at] ?? 0.5);
+  }
+
+  /** The indices of what is shown: of labels first those that are there, all of them, then the likeliest others. */
+  #told(probabilities) {
+    if (!this.site.sigmoid) return best(probabilities);
+    const order = ranked(probabilities);
+    const there = order.filter((at) => this.#there(probabilities, at));
+    return [...there, ...order.filter((at) => !this.#there(probabilities, at))].slice(0, Math.max(RANKS, there.length));
   }
 
   #paint({ shown, answers }, live) {
@@ -179,10 +198,11 @@ export class Results {
       if (dense) {
         seen.same += one.reduce((sum, value, index) => sum + (value === other[index]), 0) / one.length;
       } else {
-        seen.same += Number(best(one)[0] === best(other)[0]);
+        const alike = (at) => this.#there(one, at) === this.#there(other, at);
+        seen.same += Number(this.site.sigmoid ? [...one.keys()].every(alike) : best(one)[0] === best(other)[0]);
         seen.difference += one.reduce((most, value, index) => Math.max(most, Math.abs(value - other[index])), 0);
       }
-      place.append(dense ? pixelsAgree(seen) : answersAgree(seen), " ");
+      place.append(dense ? pixelsAgree(seen) : answersAgree(seen, this.site.sigmoid), " ");
     }
     if (note.textContent) place.append(note);
     place.hidden = place.childNodes.length === 0;
@@ -193,14 +213,15 @@ function pixelsAgree({ pictures, same }) {
   return `Float and 8 bits agree on ${percent(same / pictures)} of the pixels of ${count(pictures)}.`;
 }
 
-function answersAgree({ pictures, same, difference }) {
+function answersAgree({ pictures, same, difference }, labels) {
   const points = ((100 * difference) / pictures).toFixed(1);
   if (pictures === 1) {
-    const alike = same ? "the same first answer" : "different first answers";
+    const what = labels ? "labels" : same ? "first answer" : "first answers";
+    const alike = same ? `the same ${what}` : `different ${what}`;
     return `Float and 8 bits give ${alike} here; no probability differs by more than ${points} points.`;
   }
   return (
-    `Float and 8 bits give the same first answer on ${same} of ${count(pictures)}; ` +
+    `Float and 8 bits give the same ${labels ? "labels" : "first answer"} on ${same} of ${count(pictures)}; ` +
     `the probability that differs most does so by ${points} points on average.`
   );
 }
@@ -211,8 +232,11 @@ function count(pictures) {
 
 /** The indices of the largest probabilities, ties in the order of the classes. */
 function best(probabilities) {
-  const order = [...probabilities.keys()].sort((a, b) => probabilities[b] - probabilities[a] || a - b);
-  return order.slice(0, RANKS);
+  return ranked(probabilities).slice(0, RANKS);
+}
+
+function ranked(probabilities) {
+  return [...probabilities.keys()].sort((a, b) => probabilities[b] - probabilities[a] || a - b);
 }
 
 function draw(canvas, bitmap) {

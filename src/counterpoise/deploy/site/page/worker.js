@@ -83,7 +83,7 @@ async function answerOf(student, seen) {
   const started = performance.now();
   const { data } = await ask(student, planes(view));
   const milliseconds = performance.now() - started;
-  return { probabilities: shares(data, site.outputs), milliseconds };
+  return { probabilities: site.sigmoid ? sigmoids(data) : shares(data, site.outputs), milliseconds };
 }
 
 /** The logits of pixels uint8 [3, height, width]. */
@@ -120,6 +120,11 @@ async function measure({ budget }) {
 /** Probabilities of what the network answers: logits, or already these. */
 export function shares(answer, outputs) {
   return outputs === "probabilities" ? Float64Array.from(answer) : softmax(answer);
+}
+
+/** Probabilities of labels that are questions of their own. */
+export function sigmoids(logits) {
+  return Float64Array.from(logits, (value) => 1 / (1 + Math.exp(-value)));
 }
 
 function softmax(logits) {

@@ -25,11 +25,16 @@ from counterpoise.objectives.composite import answers_by_sigmoid
 from counterpoise.objectives.gauge import Gauge
 from counterpoise.pages.report.findings.base import STUDENT, TEACHER, Gathering
 from counterpoise.pages.report.findings.classification import Classification
+from counterpoise.pages.report.findings.multilabel import Multilabel
 from counterpoise.pages.report.findings.segmentation import Segmentation
 from counterpoise.pages.report.reading import Reading
 from counterpoise.system.machine import device_name
 
-GATHERINGS: dict[str, type[Gathering]] = {"classification": Classification, "segmentation": Segmentation}
+GATHERINGS: dict[str, type[Gathering]] = {
+    "classification": Classification,
+    "multilabel": Multilabel,
+    "segmentation": Segmentation,
+}
 BATCH = 250
 ROUNDS, SECONDS = 30, 4.0
 """Of the clock's interleaved rounds: as many, or as long."""
