@@ -78,6 +78,7 @@ class Files:
             if info.get("size") is None:
                 raise _Refused("its size is not told")
             marks = [str(info.get(key)) for key in ("ETag", "etag", "mtime", "LastModified", "updated", "sha")]
+            marks += [str(info[key]) for key in ("blob_id",) if key in info]  # of Hugging Face
             return int(info["size"]), zlib.crc32(" ".join(marks).encode())
 
         return self._attempt(name, ask)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import http.server
 import io
+import json
 import pickle
+import re
 import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import torch
@@ -239,6 +244,67 @@ def test_which_kind_is_at_an_address_is_seen_or_said(load: Any, server: Any, hub
             sources.load(config.Data(**wrong))
     memory.rm("/hub", recursive=True)
     memory.rm("/pack", recursive=True)
+
+
+class Hub(http.server.BaseHTTPRequestHandler):
+    """What the hub of Hugging Face answers of a data set `me/set`: what it is, its files, and these by ranges."""
+
+    protocol_version = "HTTP/1.1"
+    folder: Path
+
+    def do_GET(self) -> None:
+        path = urlsplit(self.path).path
+        of_tree = re.fullmatch(r"/api/datasets/me/set/tree/main(?:/(.*))?", path)
+        of_file = re.fullmatch(r"/datasets/me/set/resolve/main/(.*)", path)
+        if path == "/api/datasets/me/set":
+            self._send({"id": "me/set", "sha": "0" * 40})
+        elif of_tree and (self.folder / (of_tree[1] or "")).is_dir():
+            found = [(file, file.relative_to(self.folder)) for file in self.folder.rglob("*")]
+            self._send([
+                {"type": "directory", "oid": "0" * 40, "path": str(name)} if file.is_dir() else
+                {"type": "file", "oid": "1" * 40, "path": str(name), "size": file.stat().st_size}
+                for file, name in found
+            ])  # fmt: skip
+        elif of_file and (self.folder / of_file[1]).is_file():
+            first, last = map(int, self.headers["Range"].removeprefix("bytes=").split("-"))
+            self._send((self.folder / of_file[1]).read_bytes()[first : last + 1], 206)
+        else:
+            self.send_error(404)
+
+    def _send(self, content: Any, status: int = 200) -> None:
+        content = content if isinstance(content, bytes) else json.dumps(content).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+def test_a_set_on_the_hub_is_the_set_on_disk(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), type("Here", (Hub,), {"folder": hub}))
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    address, constants = f"http://127.0.0.1:{server.server_port}", "huggingface_hub.constants"
+    monkeypatch.setattr(f"{constants}.ENDPOINT", address)  # as HF_ENDPOINT does before it is imported
+    monkeypatch.setattr(
+        f"{constants}.HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}"
+    )
+    huggingface_hub.HfFileSystem.clear_instance_cache()
+    try:
+        disk, there = (sources.load(config.Data(path=Path(at))) for at in (hub, "hf://datasets/me/set"))
+        assert [part.fingerprint() for part in disk] == [part.fingerprint() for part in there]
+        assert torch.equal(disk.train.read(9), there.train.read(9))
+        with pytest.raises(DataError, match="hf://datasets/me/other"):
+            sources.load(config.Data(path=Path("hf://datasets/me/other")))
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+        huggingface_hub.HfFileSystem.clear_instance_cache()
 
 
 def test_files_of_a_split_in_several_folders_are_no_one_set(hub: Path, load: Any) -> None:
