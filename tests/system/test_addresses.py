@@ -52,6 +52,7 @@ def bucket(server: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iter
     files.rm("bucket", recursive=True)
 
 
+@pytest.mark.slow
 def test_parts_of_files_in_s3_are_read_and_no_more(bucket: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     import s3fs
 

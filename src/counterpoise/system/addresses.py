@@ -180,8 +180,8 @@ def _part(files: Any, path: str, begin: int, end: int) -> bytes:
 
 def _ends_before(error: Exception) -> bool:
     """Whether a file ends before the bytes that were asked for; each kind of address says it in its own way."""
-    told = (getattr(error, "status", 0), getattr(error, "code", 0))
-    return 416 in told or "416" in told or "range is not satisfiable" in str(error)
+    told = error.status if hasattr(error, "status") else getattr(error, "code", 0)
+    return str(told) == "416" or "range is not satisfiable" in str(error)
 
 
 def _all_of(file: Any, length: int) -> bytes:
