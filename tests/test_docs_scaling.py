@@ -18,6 +18,8 @@ from typing import Any
 import pytest
 import yaml
 
+from counterpoise import config
+
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "scaling.md"
 FILES = ROOT / "docs" / "scaling"
@@ -131,6 +133,10 @@ def two_machines(out: str) -> str:
 
 def test_every_block_of_the_page_is_one_that_is_run_here() -> None:
     assert len(BLOCKS) == 2
+    (section,) = re.findall(r"^```yaml\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    teacher = config.resolve(yaml.safe_load(section)).teacher  # such runs are in teachers/test_sharded.py
+    assert teacher is not None
+    assert teacher.shard
     assert sum("--nnodes 2" in block for block in BLOCKS) == 1
     named = re.findall(r"\(scaling/([\w.]+)\)", PAGE.read_text(encoding="utf-8"))
     assert sorted(named) == sorted(path.name for path in FILES.iterdir())
