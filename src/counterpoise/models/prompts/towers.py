@@ -135,8 +135,10 @@ def build(library: Any, name: str, prompts: Prompts, device: torch.device) -> Bu
 
 def _loaded(library: Any, place: str, where: str, kind: Any, what: str, **options: Any) -> Any:
     """A part of a folder, or of the hub's cache, else from the hub. Code that lies there is not run."""
-    verbosity = library.logging.get_verbosity()
-    library.logging.set_verbosity_error()  # it tells at length of what is looked at here
+    logging = library.logging
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()  # it tells at length of what is looked at here
+    logging.disable_progress_bar()
     try:
         try:
             return kind.from_pretrained(place, trust_remote_code=False, local_files_only=True, **options)
@@ -152,7 +154,9 @@ def _loaded(library: Any, place: str, where: str, kind: Any, what: str, **option
             "hf/openai/clip-vit-base-patch32, that is in its cache or can be fetched."
         ) from None
     finally:
-        library.logging.set_verbosity(verbosity)
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def _tokens(
