@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import counterpoise
 from counterpoise.errors import ModelError
 from counterpoise.models import catalog
+from counterpoise.objectives.wkd import cosines
 
 DATA = ["--data.source", "digits", "--data.options.train_size", "300", "--train.device", "cpu", "--quiet"]
 LAST_TWO = {"student_features": ["@-2", "@-1"], "teacher_features": ["@-2", "@-1"]}
@@ -25,6 +26,7 @@ TERMS: dict[str, dict[str, object]] = {
     "fitnet": {"weight": 10},
     "reviewkd": LAST_TWO,
     "rkd": {},
+    "wkd": {},
 }
 
 
@@ -68,6 +70,9 @@ def test_a_killed_run_ends_in_the_same_bytes_and_ships_the_student_alone(
     assert step_terms(killed) == step_terms(whole)
     assert {term.split("/")[0] for term in step_terms(whole)[0]} == {"cross_entropy", *TERMS}
 
+    likeness = ended["objective.terms.wkd.likeness"]
+    rows = load_file(teacher / "student" / "model.safetensors")["classifier.weight"]
+    torch.testing.assert_close(likeness, torch.nn.functional.cosine_similarity(rows[:, None], rows[None], dim=2))
     adapters = [name for name in ended if name.startswith("objective.") and name.endswith("weight")]
     assert {name.split(".")[2] for name in adapters} == {"cirkd", "crd", "cwd_feature", "fitnet", "reviewkd"}
     for name in adapters:
@@ -102,6 +107,28 @@ def test_two_processes_share_one_memory_and_one_network(host: Any, teacher: Path
         assert found["explained"] == pytest.approx(scores["explained"], rel=1e-6)
     with pytest.raises(ModelError, match="its classifier is untrained"):
         counterpoise.evaluate(out)
+
+
+def test_beside_a_store_its_teacher_says_how_alike_classes_are_and_else_a_file_does(
+    host: Any, teacher: Path, tmp_path: Path
+) -> None:
+    once = ["--train.epochs", "1", "--train.batch_size", "100"]
+    command = arguments(tmp_path, {"wkd": {}}, teacher, *once)
+    store, likeness = tmp_path / "store", tmp_path / "likeness.safetensors"
+    host.run(["record", *command[1:], "--views", "epochs", "--out", str(store)])
+    rows = load_file(teacher / "student" / "model.safetensors")["classifier.weight"]
+    save_file({"rows": rows}, likeness)
+    live, beside, by_file = (tmp_path / name for name in ("live", "beside", "by_file"))
+    alone = [*command[: command.index("--teacher.checkpoint")], *once, "--teacher.store", str(store)]
+    host.run([*alone, "--out", str(tmp_path / "no")], code=2)
+    assert "objective.wkd looks at the last layer of the teacher" in host.said()
+    host.run([*command, "--out", str(live)])
+    host.run([*command, "--teacher.store", str(store), "--out", str(beside)])
+    host.run([*alone, "--objective.wkd.likeness", str(likeness), "--out", str(by_file)])
+    found = [load_file(folder / "checkpoints" / "last.safetensors") for folder in (live, beside, by_file)]
+    assert all(torch.equal(one["objective.terms.wkd.likeness"], cosines(rows)) for one in found)
+    # Whoever says what is alike, from the same store it is the same student.
+    assert (beside / "student/model.safetensors").read_bytes() == (by_file / "student/model.safetensors").read_bytes()
 
 
 def test_a_stage_that_is_not_there_is_named(host: Any, teacher: Path, tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ CLASSES, SAMPLES, VOID = 5, 9, 255
 MASK, LARGE = 12, 64
 """Edges of masks; a share of large ones is large enough for the fast form."""
 WEIGHTS = [0.2, 5.0, 1.0, 0.0, 2.5]
+ALIKE = torch.eye(CLASSES).add(0.5).clamp(max=1.0).tolist()
 OWN = str(Path(__file__).with_name("own_objectives.py"))
 """Compare the samples of a batch with each other, or draw: what they are of a share says nothing of the whole."""
 WHOLE_BATCH = {"cirkd", "crd", "dice", "dist", "mlkd", "rkd"}
@@ -60,7 +61,9 @@ def cases() -> Iterator[tuple[str, Case]]:
             if task == "classify" and "maps" in entry.kind.needs:
                 continue
             ignored = {"ignore_index": VOID if target == "void" else -1}
-            arguments = ignored if "ignore_index" in takes and name not in FEATURES else {}
+            arguments: dict[str, Any] = ignored if "ignore_index" in takes and name not in FEATURES else {}
+            if "likeness" in takes:
+                arguments = {**arguments, "likeness": ALIKE}
             yield f"{name} {target}", Case(task, target, {**beside, name: arguments})
             if "reduction" in takes:
                 yield f"{name} sum {target}", Case(task, target, {name: {**arguments, "reduction": "sum"}})

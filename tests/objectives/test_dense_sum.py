@@ -17,6 +17,8 @@ from counterpoise.outputs import Outputs
 
 VOID = 255
 CLASSES = 5
+ROWS = torch.randn(CLASSES, 6, generator=torch.Generator().manual_seed(5))
+"""Of a teacher's last layer."""
 NAMES = [
     name
     for name, entry in entries().items()
@@ -45,6 +47,7 @@ def by_hand(logits: Tensor, size: tuple[int, int]) -> Tensor:
 
 def built(resolution: Literal["full", "logits"] = "full", **terms: dict[str, Any]) -> DenseSum:
     found = DenseSum({name: Term(**values) for name, values in terms.items()}, resolution, void=VOID)
+    found.set_classifier(ROWS)
     found.set_progress(1.0)
     return found
 
@@ -58,6 +61,7 @@ def total_and_gradient(terms: Terms | Tensor, logits: Tensor) -> tuple[Tensor, T
 def plain(name: str, student: Tensor, teacher: Tensor | None, target: Tensor, **arguments: Any) -> Tensor:
     """The sum of an objective's parts for logits and masks of one size."""
     objective = entries()[name].kind(**arguments)
+    objective.set_classifier(ROWS)
     objective.set_progress(1.0)
     parts = means(objective.terms(Outputs(student), None if teacher is None else Outputs(teacher), target))
     return torch.stack(list(parts.values())).sum()

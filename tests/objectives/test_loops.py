@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -18,7 +19,12 @@ from counterpoise.objectives.cross_entropy import CrossEntropy
 from counterpoise.objectives.dense import DenseSum
 from counterpoise.outputs import Outputs
 
-KINDS = {name: entry.kind for name, entry in entries().items() if "features" not in entry.kind.needs}
+ALIKE = torch.eye(5).add(0.5).clamp(max=1.0).tolist()
+KINDS: dict[str, Any] = {
+    name: partial(entry.kind, likeness=ALIKE) if "likeness" in entry.defaults else entry.kind
+    for name, entry in entries().items()
+    if "features" not in entry.kind.needs
+}
 RULES = ("entropy", "head_tail", "class_ratio", "self_tuning")
 LOSSES: dict[str, Callable[..., Any]] = {
     **KINDS,
@@ -62,9 +68,10 @@ def test_sides_on_unlike_devices_are_refused_in_words(name: str) -> None:
     shape = (4, 5, 2, 2) if name == "cwd" else (4, 5)
     here, there = torch.zeros(shape), torch.zeros(shape, device="meta")
     target = torch.zeros(4, *shape[2:], dtype=torch.int64)
-    if "teacher" in KINDS[name].needs:
+    needs = entries()[name].kind.needs
+    if "teacher" in needs:
         assert "student logits are on cpu and teacher logits on meta" in refused(KINDS[name](), here, there, target)
-    if "labels" in KINDS[name].needs:
+    if "labels" in needs:
         assert "student logits are on cpu and target on meta" in refused(KINDS[name](), here, here, target.to("meta"))
 
 

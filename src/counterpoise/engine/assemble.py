@@ -25,7 +25,7 @@ from counterpoise.models.classmap import map_teacher
 from counterpoise.models.network import VisionModel
 from counterpoise.objectives.composite import WeightedSum
 from counterpoise.outputs import Outputs
-from counterpoise.teachers import asking, identity, resident, sharded
+from counterpoise.teachers import asking, classifier, identity, resident, sharded
 from counterpoise.teachers.live import LiveTeacher, refusal_of_probabilities
 from counterpoise.teachers.store import Store
 from counterpoise.teachers.stored import LoaderTeacher
@@ -78,6 +78,7 @@ def assemble(
     run = prompting.calibrated(run, models.teacher, train, processes.device)
     if run.teacher is not None and run.teacher.minimum_confidence:
         task.leave_out(objective, run.teacher.minimum_confidence)
+    classifier.tell(objective, models.teacher, lambda: next(loader.views_of([torch.arange(1)], 0)))
     live, stored, teacher_identity = open_teacher(run, models, splits, loader)
     if "features" in objective.needs:
         _show_example(objective, loader, models.student, live)

@@ -169,7 +169,7 @@ class VisionModel(nn.Module):
                 answer = call(self.normalize(pixels))
         finally:
             self.train(training)
-        return are_probabilities(self._select(_logits(answer, self.name)))
+        return are_probabilities(self._select(logits_of(answer, self.name)))
 
     def train(self, mode: bool = True) -> VisionModel:
         """Set the mode of all but what rests."""
@@ -205,7 +205,7 @@ class VisionModel(nn.Module):
         """
         pixels = self.normalize(images)
         if not features:
-            return self._select(_logits(self.net(pixels), self.name))
+            return self._select(logits_of(self.net(pixels), self.name))
         caught: dict[str, Tensor] = {}
         net = self._plain()
         # A network that was compiled on its own has forgotten how to call hooks: features come from its plain form.
@@ -213,7 +213,7 @@ class VisionModel(nn.Module):
         with ExitStack() as hooks:
             for feature in features:
                 hooks.enter_context(self._submodule(feature).register_forward_hook(partial(_catch, caught, feature)))
-            logits = self._select(_logits(call(pixels), self.name))
+            logits = self._select(logits_of(call(pixels), self.name))
         for feature in features:
             if not isinstance(caught.get(feature), Tensor):
                 got = type(caught[feature]).__name__ if feature in caught else "nothing"
@@ -225,7 +225,7 @@ class VisionModel(nn.Module):
     def inner(self, pixels: Tensor) -> Tensor:
         """Logits of normalized images without the padding of dense networks: edges are multiples of its stride."""
         net = self._plain()
-        return self._select(_logits(net.answer(pixels) if isinstance(net, Padded) else net(pixels), self.name))
+        return self._select(logits_of(net.answer(pixels) if isinstance(net, Padded) else net(pixels), self.name))
 
     def normalize(self, images: Tensor) -> Tensor:
         """What `net` is given: images of its input size as (pixel in [0, 1] - mean) / std, in the model's dtype."""
@@ -307,7 +307,7 @@ def _catch(caught: dict[str, Any], name: str, module: nn.Module, inputs: Any, ou
     caught[name] = output
 
 
-def _logits(output: Any, name: str) -> Tensor:
+def logits_of(output: Any, name: str) -> Tensor:
     """The logits in what a network returned: a tensor, or named so in an object (GoogLeNet in training) or mapping."""
     if isinstance(output, Tensor):
         return output

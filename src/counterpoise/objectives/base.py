@@ -42,8 +42,9 @@ class Objective(nn.Module, ABC):
     """What the student is asked to imitate. Subclasses implement `terms`."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"teacher"})
-    """What it looks at beside the student's logits: any of 'teacher', 'labels', 'features', and 'maps' where
-    its logits must have positions, [N, C, ...]."""
+    """What it looks at beside the student's logits: any of 'teacher', 'labels', 'features', 'classifier' where it is
+    told what the teacher's last layer has for each class, and 'maps' where its logits must have positions, [N, C, ...].
+    """
 
     sigmoid: bool = False
     """Whether it takes each logit for a question of its own, answered by a sigmoid; else all of them by one softmax."""
@@ -64,6 +65,10 @@ class Objective(nn.Module, ABC):
 
     def prepare(self, student: Outputs, teacher: Outputs | None, samples: int) -> None:
         """Build weights of its own, once: from one example of outputs, and the size of the training set."""
+
+    def set_classifier(self, rows: Tensor) -> None:
+        """Told once, before training, where it needs 'classifier': [C, D], what the teacher's last layer has for each
+        class."""
 
     def logged(self) -> dict[str, float]:
         """Numbers that move by a rule of its own, for the log."""

@@ -120,6 +120,11 @@ class WeightedSum(nn.Module):
         for name in self.terms:
             self.objective(name).prepare(student, teacher, samples)
 
+    def set_classifier(self, rows: Tensor) -> None:
+        """Tell each term what the teacher's last layer has for each class."""
+        for name in self.terms:
+            self.objective(name).set_classifier(rows)
+
     def set_batch(self, indices: Tensor) -> None:
         """Tell each term which samples are coming."""
         for name in self.terms:

@@ -28,7 +28,7 @@ def check_mixed(objective: WeightedSum, classes: int, unlabeled: bool) -> None:
     flat, peaked = torch.zeros_like(target), torch.eye(2, classes)
     for name in objective.terms:
         term = objective.objective(name)
-        if {"features", "maps"} & term.needs or _prepared(term):
+        if {"features", "maps", "classifier"} & term.needs or _prepared(term):
             continue
         try:
             _tried(term, flat, target)

@@ -81,5 +81,8 @@ class Wrapper(Objective):
     def prepare(self, student: Outputs, teacher: Outputs | None, samples: int) -> None:
         self.host.prepare(student, teacher, samples)
 
+    def set_classifier(self, rows: Tensor) -> None:
+        self.host.set_classifier(rows)
+
     def logged(self) -> dict[str, float]:
         return self.host.logged()
