@@ -8,11 +8,14 @@ cd "${WORK:-$here/../..}"
 for name in ${TABLES:-pairs cifar100}; do
   if [ "$name" = cifar100 ] && [ ! -e data/cifar100-both/labels.csv ]; then
     python "$here/multilabel_table.py" data/cifar100 data/cifar100-both
+    python "$here/multilabel_teacher.py" data/cifar100 data/teachers/cifar100-wrn_16_2.safetensors \
+      data/cifar100-both/teacher.safetensors
   fi
   out=runs/evidence/multilabel-$name
-  [ -e "$out-teacher/summary.json" ] || counterpoise train "$here/multilabel-$name-teacher.yaml"
-  if [ -e "$here/multilabel-$name-record.yaml" ]; then
-    counterpoise record "$here/multilabel-$name-record.yaml" --out "$out-store"
+  if [ "$name" = pairs ]; then
+    [ -e "$out-teacher/summary.json" ] || counterpoise train "$here/multilabel-pairs-teacher.yaml"
+  else
+    counterpoise record "$here/multilabel-cifar100-record.yaml" --out "$out-store"
   fi
   counterpoise compare "$here/multilabel-$name.yaml" --jobs 1 --quiet
   for table in results table differences; do

@@ -30,8 +30,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("source", type=Path, help="folder that holds cifar-100-python/")
     parser.add_argument("out", type=Path, help="folder to write")
-    parser.add_argument("--train", type=int, default=50, help="training images of each fine class")
-    parser.add_argument("--test", type=int, default=20, help="test images of each fine class")
+    parser.add_argument("--train", type=int, default=30, help="training images of each fine class")
+    parser.add_argument("--test", type=int, default=10, help="test images of each fine class")
     asked = parser.parse_args()
     source = asked.source / "cifar-100-python"
     meta = read(source / "meta")
