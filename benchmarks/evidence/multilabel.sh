@@ -19,6 +19,6 @@ for name in ${TABLES:-pairs cifar100}; do
   fi
   counterpoise compare "$here/multilabel-$name.yaml" --jobs 1 --quiet
   for table in results table differences; do
-    cp "$out/$table.csv" "$here/../results/evidence_multilabel-${name}_$table.csv"
+    cp "$out/$table.csv" "$here/../results/multilabel_${name}_$table.csv"
   done
 done

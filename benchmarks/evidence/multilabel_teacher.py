@@ -1,12 +1,11 @@
 """A classifier of CIFAR-100's fine classes as a teacher of its fine and coarse labels at once: nothing is trained.
 
-The answer to a label is the logarithm of its odds, log p - log (1 - p): p is the classifier's probability of a fine class, and
-of a group the sum over the five classes in it.
+The answer to a label is the logarithm of its odds, log p - log (1 - p): p is the classifier's probability of a fine
+class, and of a group the sum over the five classes in it.
 
-    python benchmarks/evidence/multilabel_teacher.py data/cifar100 data/teachers/cifar100-wrn_16_2.safetensors both.safetensors
+    python benchmarks/evidence/multilabel_teacher.py data/cifar100 data/teachers/cifar100-wrn_16_2.safetensors OUT
 
-writes the weights for `teacher: {model: benchmarks/evidence/multilabel_teacher.py:both, checkpoint: both.safetensors}`, with the
-labels in the order of multilabel_table.py.
+writes the weights that `both` takes as a checkpoint, OUT.safetensors, labels in the order of multilabel_table.py.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from PIL import Image
 import counterpoise
 from counterpoise import config, demos
 from counterpoise.commands import app
-from counterpoise.demos import digits, segmentation
+from counterpoise.demos import digits, multilabel, segmentation
 from counterpoise.errors import ConfigError, RunError
 
 
@@ -113,6 +113,23 @@ def test_the_demo_of_segmentation_writes_its_summary_and_overlays(
     assert pictures[0].stat().st_mtime_ns > before
     again = json.loads((out / "summary.json").read_text())
     assert {kind: row["miou"] for kind, row in again.items()} == {kind: row["miou"] for kind, row in summary.items()}
+
+
+def test_the_demo_of_several_labels_writes_its_summary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    less = {"data": {"options": {"train_size": 64, "val_size": 64}}, "train": {"epochs": 1}}
+    small = {
+        "teacher": config.merge(multilabel.DEMO.teacher, less),
+        "student": config.merge(multilabel.DEMO.student, less),
+    }
+    monkeypatch.setitem(demos.DEMOS, "multilabel", replace(multilabel.DEMO, **small))
+    kd, balance = (multilabel.OBJECTIVES[kind]["binary_balance"] for kind in ("kd", "balance"))
+    assert kd["weight"] * kd["forward_weight"] == multilabel.TOTAL_WEIGHT
+    assert balance["weight"] * (balance["forward_weight"] + balance["reverse_weight"]) == multilabel.TOTAL_WEIGHT
+    summary = counterpoise.demo("multilabel", out=tmp_path, seeds=2)
+    assert list(summary) == ["teacher", "alone", "kd", "balance"]
+    assert list(summary["kd"]) == ["map", "params", "bytes", "seconds"]
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert all(words in page for words in ("mean average precision", ">KD<", ">Balance<", "All labels"))
 
 
 def test_an_unknown_demo_is_named_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:

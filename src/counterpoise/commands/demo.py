@@ -19,9 +19,9 @@ def demo(
     """See it work on embedded images: a teacher, and a student alone, with plain distillation and with Balance.
 
     Args:
-        what: digits, or segmentation: digits on photographs
-        out: folder for the runs, summary.json, report.html and overlays; default: runs/demo or runs/demo-segmentation
-        seeds: students of each kind; default: 5, for segmentation 3
+        what: digits, multilabel: which digits are on a canvas with two, or segmentation: digits on photographs
+        out: folder for the runs, summary.json, report.html and overlays; default: runs/demo, or runs/demo-WHAT
+        seeds: students of each kind; default: 5 for digits, else 3
         overwrite: replace an older demo in that folder
         json: print the summary as JSON
     """

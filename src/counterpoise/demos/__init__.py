@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from counterpoise.demos import base, digits, segmentation
+from counterpoise.demos import base, digits, multilabel, segmentation
 from counterpoise.demos.base import Demo
 from counterpoise.demos.digits import OBJECTIVES, TEACHER, TOTAL_WEIGHT, student_run
 from counterpoise.errors import ConfigError, unknown
 
 __all__ = ["DEMOS", "OBJECTIVES", "TEACHER", "TOTAL_WEIGHT", "demo", "find", "student_run"]
 
-DEMOS = {"digits": digits.DEMO, "segmentation": segmentation.DEMO}
+DEMOS = {"digits": digits.DEMO, "multilabel": multilabel.DEMO, "segmentation": segmentation.DEMO}
 
 
 def find(what: str) -> Demo:
@@ -33,18 +33,19 @@ def demo(
     """Train a teacher, then `seeds` students of one small network each alone, with KD, with Balance.
 
     Args:
-        what: "digits" (classification: 600 digits to learn from) or "segmentation" (digits on photographs).
+        what: "digits" (classification: 600 digits to learn from), "multilabel" (which digits are on a canvas with two)
+            or "segmentation" (digits on photographs).
         out: folder for the runs, summary.json, report.html and, for segmentation, overlays/N.png: image, truth, and
-            what the teacher and a student of each kind make of it; default: runs/demo or runs/demo-segmentation.
-        seeds: students of each kind, at least 2; default: 5, for segmentation 3.
+            what the teacher and a student of each kind make of it; default: runs/demo, or runs/demo- and what it is.
+        seeds: students of each kind, at least 2; default: 5 for digits, else 3.
         overwrite: replace an older demo in that folder.
         show: progress on stderr.
 
     Returns:
         {"teacher" | "alone" | "kd" | "balance":
             {METRIC: {"last" | "best": {"mean", "std"}}, "params", "bytes", "seconds"}},
-        METRIC being "top1" or "miou", in percent on images that nothing was trained on, seconds a run; also written to
-        summary.json.
+        METRIC being "top1", "map" or "miou", in percent on images that nothing was trained on, seconds a run; also
+        written to summary.json.
 
     Raises:
         ConfigError: unknown demo, fewer than two seeds. RunError: the folder holds an older demo, and not `overwrite`.

@@ -43,20 +43,29 @@ class Trial(NamedTuple):
     same: float
 
 
-def sensitivities(network: nn.Module, pixels: Tensor | Sequence[Tensor], largest: int) -> list[tuple[str, float]]:
+def sensitivities(
+    network: nn.Module, pixels: Tensor | Sequence[Tensor], largest: int, sigmoid: bool = False
+) -> list[tuple[str, float]]:
     """By layer, the most sensitive first, what rounding it alone does: KL (nats) of the answers from those in float.
 
     Args:
         network: as deployed, in eval mode.
         pixels: uint8 [N, 3, H, W]; of several sizes, N times [3, H, W].
         largest: magnitude of the integers that weights become, the format's `largest_weight`.
+        sigmoid: whether each logit is a question of its own.
     """
+
+    def answered(part: Tensor) -> Tensor:
+        logits = agreement.student_answer(network, part)
+        # A coin's sides are a softmax over (x, 0).
+        return F.log_softmax(torch.stack([logits, torch.zeros_like(logits)], 1) if sigmoid else logits, 1)
+
     parts = [pixels] if isinstance(pixels, Tensor) else [picture[None] for picture in pixels]
-    before = [F.log_softmax(agreement.student_answer(network, part), 1) for part in parts]
+    before = [answered(part) for part in parts]
     found = []
     for name in layers_of(network):
         with fake_quantized(network, [name], largest=largest):
-            after = [F.log_softmax(agreement.student_answer(network, part), 1) for part in parts]
+            after = [answered(part) for part in parts]
         apart = ((one.exp() * (one - other)).sum(1).mean() for one, other in zip(before, after, strict=True))
         found.append((name, sum(map(float, apart)) / len(parts)))
     return sorted(found, key=lambda item: -item[1])
@@ -78,7 +87,8 @@ def choose(job: ExportJob, calibration: Calibration, within: float) -> tuple[Cal
     least = agreement.LIMITS["int8"].same if job.min_same is None else job.min_same
     judged = list(_judged(job, len(calibration.pixels)))
     remembered = agreement.Remembered(job.network)
-    ranked = sensitivities(job.network, calibration.pixels[:RANKED_ON], job.format.largest_weight)
+    sigmoid = tasks.get(job.student.task).sigmoid
+    ranked = sensitivities(job.network, calibration.pixels[:RANKED_ON], job.format.largest_weight, sigmoid)
     ranking = [name for name, _ in ranked if name not in calibration.keep]
     trials: list[Trial] = []
 

@@ -7,6 +7,7 @@ from counterpoise.errors import ConfigError
 from counterpoise.models import catalog
 from counterpoise.models.classmap import ClassSelection
 from counterpoise.models.network import VisionModel
+from counterpoise.models.prompts.network import by_prompts
 
 
 def answer_for(task: tasks.Task, model: VisionModel, imitated: bool = False) -> None:
@@ -31,6 +32,11 @@ def answer_for(task: tasks.Task, model: VisionModel, imitated: bool = False) -> 
         raise ConfigError(
             "teacher.classes takes several of the teacher's classes as one, which adds up the shares of a softmax. Of "
             "several labels a picture give one of the teacher's for each."
+        )
+    if imitated and task.sigmoid and by_prompts(model) is not None:
+        raise ConfigError(
+            "teacher.prompts compares the prompts with one another, by a softmax, and of several labels a picture each "
+            "is a question of its own: give a teacher that was trained on them, or set task: classification."
         )
     if imitated and task.sigmoid and model.outputs == "probabilities":
         raise ConfigError(
