@@ -24,4 +24,4 @@ def test_times_of_a_view_are_those_of_their_csv() -> None:
         assert cells == [f"{taken[side, case]:.3g}" for case in CASES]
     large = {side: taken[side, "12 MP"] for side in sides}
     assert 0.7 < large["scaled"] / large["exact"] < 0.8  # three quarters
-    assert 0.29 < large["scaled"] / large["PIL, torchvision v2"] < 0.37  # a third
+    assert 0.29 < large["scaled"] / large["PIL, torchvision v2"] < 0.31  # three tenths
