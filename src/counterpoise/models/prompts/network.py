@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -99,6 +100,19 @@ def hashed(prompts: Prompts) -> str:
     """Prompts in a few words, and by a hash of their text."""
     digest = hashlib.sha256(json.dumps([prompts.classes, prompts.sentences]).encode()).hexdigest()
     return f"{len(prompts.flat)} sentences for {len(prompts.classes)} classes (sha256 {digest[:12]})"
+
+
+def hash_of(parts: Sequence[Any]) -> str:
+    """A hash of plain values and of mappings of tensors."""
+    digest = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, dict) and all(isinstance(value, Tensor) for value in part.values()):
+            for key, value in sorted(part.items()):
+                digest.update(key.encode())
+                digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        else:
+            digest.update(json.dumps(part, sort_keys=True, default=str).encode())
+    return digest.hexdigest()
 
 
 def _require_told_apart(prompts: Prompts, read: Sequence[Sequence[int]], name: str) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -116,11 +114,13 @@ def build(library: Any, name: str, prompts: Prompts, device: torch.device) -> Bu
     who = {
         "architecture": KINDS[kind],
         "prompts": network.hashed(prompts),
-        "words": _hash([tokens, _shape(config.text_config), whole.text_model.state_dict(), _projection(whole)]),
+        "words": network.hash_of(
+            [tokens, _shape(config.text_config), whole.text_model.state_dict(), _projection(whole)]
+        ),
     }
     bias = float(whole.logit_bias) if hasattr(whole, "logit_bias") else 0.0
     scale = float(whole.logit_scale.exp())
-    who["words"] = _hash([who["words"], f"{scale:.6g}", f"{bias:.6g}"])
+    who["words"] = network.hash_of([who["words"], f"{scale:.6g}", f"{bias:.6g}"])
     net = network.Prompted(ENCODERS[kind](whole.cpu()), head.cpu(), scale, bias, who)
     return Built(
         net,
@@ -201,15 +201,3 @@ def _shape(config: Any) -> dict[str, Any]:
 
 def _projection(whole: Any) -> dict[str, Tensor]:
     return dict(whole.text_projection.state_dict()) if hasattr(whole, "text_projection") else {}
-
-
-def _hash(parts: Sequence[Any]) -> str:
-    digest = hashlib.sha256()
-    for part in parts:
-        if isinstance(part, dict) and all(isinstance(value, Tensor) for value in part.values()):
-            for key, value in sorted(part.items()):
-                digest.update(key.encode())
-                digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-        else:
-            digest.update(json.dumps(part, sort_keys=True, default=str).encode())
-    return digest.hexdigest()
