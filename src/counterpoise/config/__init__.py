@@ -4,6 +4,7 @@ from counterpoise.config.data import Data, RandAugment, Views
 from counterpoise.config.reading import dump, kept, kept_values, merge, over_base, read, resolve
 from counterpoise.config.run import (
     LearningRateSchedule,
+    Member,
     Model,
     Optimizer,
     Run,
@@ -16,7 +17,7 @@ from counterpoise.config.run import (
 from counterpoise.config.section import LARGEST_EDGE, MOST_REDUCED, Section, Share
 
 __all__ = [
-    "LARGEST_EDGE", "MOST_REDUCED", "Data", "LearningRateSchedule", "Model", "Optimizer", "RandAugment", "Run",
-    "Schedule", "Section", "Share", "Teacher", "Term", "Train", "Views", "dump", "kept", "kept_values", "merge",
+    "LARGEST_EDGE", "MOST_REDUCED", "Data", "LearningRateSchedule", "Member", "Model", "Optimizer", "RandAugment",
+    "Run", "Schedule", "Section", "Share", "Teacher", "Term", "Train", "Views", "dump", "kept", "kept_values", "merge",
     "over_base", "read", "resolve", "usual_terms",
 ]  # fmt: skip

@@ -94,8 +94,8 @@ class Student(Model):
     )
 
 
-class Teacher(Model):
-    """The large network that is imitated; frozen, in eval mode."""
+class Imitated(Model):
+    """A network that is imitated, and how its answers are taken."""
 
     classes: Path | None = Field(
         None, description="YAML file {class: teacher's class, name or index, or a list of them}; default: by name"
@@ -104,6 +104,35 @@ class Teacher(Model):
         None,
         description="YAML file of class names, or of sentences a class: the network answers by words (CLIP, SigLIP, "
         "SigLIP 2), with its own weights",
+    )
+    outputs: Literal["auto", "logits", "probabilities"] = Field(
+        "auto",
+        description="what it answers; of probabilities the logarithm is taken; auto: logits, and probabilities are "
+        "refused where they are seen",
+    )
+
+
+class Member(Imitated):
+    """One of several teachers."""
+
+    weight: Positive = Field(1.0, description="how much it counts in a mean, beside the others")
+
+
+class Teacher(Imitated):
+    """The large network that is imitated, or several as one; frozen, in eval mode."""
+
+    members: tuple[Member, ...] = Field(
+        (), description="several networks, each as a teacher has it, with its weight; `teachers` in a run file is this"
+    )
+    combine: Literal["probabilities", "logits", "surest", "right"] = Field(
+        "probabilities",
+        description="of several: the mean of their probabilities or of their logits, or for each picture the surest, "
+        "or the one that is most sure of its label",
+    )
+    views: Literal[1, 2, 10] = Field(
+        1,
+        description="answers are means over so many views of each picture: 2 with its mirror image, 10 with those of "
+        "its corners, too",
     )
     calibrate: Literal["auto"] | Positive = Field(
         1.0,
@@ -125,11 +154,6 @@ class Teacher(Model):
         False,
         description="several processes: each keeps a share of its weights, for a teacher that fits on no card; same "
         "answers",
-    )
-    outputs: Literal["auto", "logits", "probabilities"] = Field(
-        "auto",
-        description="what it answers; of probabilities the logarithm is taken; auto: logits, and probabilities are "
-        "refused where they are seen",
     )
     missing: Literal["refuse", "live"] = Field(
         "refuse", description="views that are not in the store: an error, or asked of the network"
@@ -287,6 +311,20 @@ class Run(Section):
         description="terms by name, each with its weight and the objective's arguments",
     )
     train: Train = Field(default_factory=Train, description="the training loop")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _teachers_are_one(cls, values: Any) -> Any:
+        """`teachers` is a list of the members of `teacher`."""
+        if not isinstance(values, dict) or "teachers" not in values:
+            return values
+        given, teacher = values["teachers"], values.get("teacher") or {}
+        if not isinstance(given, list | tuple):
+            raise ValueError("teachers is a list of two or more, each as a teacher has it")
+        if not isinstance(teacher, dict) or "members" in teacher:
+            raise ValueError("teachers and teacher.members are the same: give one of them")
+        rest = {key: value for key, value in values.items() if key != "teachers"}
+        return {**rest, "teacher": {**teacher, "members": list(given)}}
 
     @field_validator("data", mode="before")
     @classmethod

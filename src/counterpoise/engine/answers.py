@@ -13,9 +13,9 @@ from counterpoise.config.options import Place, keywords_after
 from counterpoise.data import checking, sources, summary
 from counterpoise.engine import inputs, predictions
 from counterpoise.engine.answering import answer_for
-from counterpoise.engine.assemble import build_teacher, has_weights
 from counterpoise.engine.evaluator import agreement, answers, full_report, has_labels, in_classes_of
 from counterpoise.engine.inputs import RunLike
+from counterpoise.engine.networks import build_teacher, has_weights
 from counterpoise.engine.options import Evaluate, Predict
 from counterpoise.engine.options import Gauge as Gauging
 from counterpoise.engine.processes import choose_device

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -16,17 +16,16 @@ from counterpoise.engine.answering import answer_for
 from counterpoise.engine.evaluator import has_labels
 from counterpoise.engine.fast.capturability import find_obstacle
 from counterpoise.engine.identify import identify, own
+from counterpoise.engine.networks import build_student, build_teacher, has_weights, weights_named
 from counterpoise.engine.parts import Parts
 from counterpoise.engine.processes import Processes, errors_explained, half_precision_helps
 from counterpoise.engine.synchronizing import synchronize
-from counterpoise.errors import ConfigError, ModelError
-from counterpoise.models import catalog, two_heads
-from counterpoise.models.classmap import map_teacher
+from counterpoise.errors import ConfigError
 from counterpoise.models.network import VisionModel
 from counterpoise.objectives.composite import WeightedSum
 from counterpoise.outputs import Outputs
 from counterpoise.teachers import asking, classifier, identity, resident, sharded
-from counterpoise.teachers.live import LiveTeacher, refusal_of_probabilities
+from counterpoise.teachers.live import LiveTeacher
 from counterpoise.teachers.store import Store
 from counterpoise.teachers.stored import LoaderTeacher
 
@@ -98,7 +97,7 @@ def assemble(
     ]:
         found.note(note)
     if frozen is not None:
-        found.note(frozen if student is not None or _has_weights(run.student) else f"{frozen}, at random")
+        found.note(frozen if student is not None or weights_named(run.student) else f"{frozen}, at random")
     for note in [] if models.store is None else asking.notes(models.store, asked=live is not None):
         found.note(note)
     if run.train.sync_batch_norm and not norms:
@@ -185,6 +184,8 @@ def build_models(
     alone, read_on = objective.of_teacher_features_alone, torch.device("cpu") if _shards(run) else device
     asked = distils and (has_network or store is None)
     teacher_model = build_teacher(run, classes, teacher, read_on, features_alone=alone) if asked else None
+    if objective.teacher_features and run.teacher is not None and run.teacher.views > 1:
+        raise ConfigError("teacher.views averages answers, and the objective looks at the teacher's features, too.")
     if not classes and alone and teacher_model is not None:
         classes = NO_CLASSES
     if not classes and teacher_model is not None:
@@ -289,15 +290,6 @@ def _shards(run: config.Run) -> bool:
     return run.teacher is not None and run.teacher.shard
 
 
-def has_weights(run: config.Run) -> bool:
-    """Whether the network of the run's teacher is there, beside a store."""
-    return run.teacher is not None and (run.teacher.prompts is not None or _has_weights(run.teacher))
-
-
-def _has_weights(section: config.Model) -> bool:
-    return section.checkpoint is not None or bool(section.pretrained)
-
-
 def _show_example(objective: WeightedSum, loader: Epochs, student: VisionModel, teacher: LiveTeacher | None) -> None:
     """Let the objective build its adapters for the shapes that the networks really give."""
     batch = next(loader.epoch(0))
@@ -314,63 +306,6 @@ def evaluation_loader(images: ImageSet, model: VisionModel, run: config.Run, pro
     """This process's share of the images, as `model` sees them when it is evaluated."""
     share = tasks.Share(processes.rank, processes.world)
     return tasks.get(run.task).eval_loader(images, model, run.data, batch_size=run.train.batch_size, share=share)
-
-
-def build_student(run: config.Run, classes: tuple[str, ...], module: nn.Module | None = None) -> VisionModel:
-    """The student of a run, with its weights to start from."""
-    if module is None and run.student.model is None and run.student.checkpoint is None:
-        raise ConfigError(
-            "student.model is missing: the network to train, such as cifar/resnet20 or timm/mobilenetv3_small_100."
-        )
-    section = run.student
-    if section.two_heads:
-        if module is not None:
-            raise ConfigError("student.two_heads is of a network that is built by name, and a module was handed in.")
-        section = section.model_copy(update={"arguments": {**section.arguments, two_heads.ARGUMENT: True}})
-    return _build(section, module, num_classes=len(classes), classes=classes, keep_head=False)
-
-
-def build_teacher(
-    run: config.Run,
-    classes: tuple[str, ...],
-    module: nn.Module | None = None,
-    device: torch.device = torch.device("cpu"),  # noqa: B008 - it does not change
-    *,
-    features_alone: bool = False,
-) -> VisionModel:
-    """The teacher of a run, answering in the classes of the data; for its `features_alone` in whatever it answers.
-
-    `device` encodes prompts.
-    """
-    section = run.teacher or config.Teacher()
-    if section.prompts is not None:
-        return map_teacher(prompting.build(section, classes, module, device), classes, section.classes)
-    if module is None and section.model is None and section.checkpoint is None:
-        raise ConfigError("teacher.model is missing: the network to imitate, such as timm/resnet50, with its weights.")
-    if module is None and section.checkpoint is None and not section.pretrained:
-        raise ConfigError(
-            "teacher has no weights: give teacher.checkpoint (a file, student folder or run) or teacher.pretrained."
-        )
-    if features_alone:
-        return _build(section, module, num_classes=len(classes) or 1, outputs=section.outputs, keep_head=False)
-    model = _build(section, module, num_classes=None, outputs=section.outputs)
-    if any(catalog.PROBABILITIES in note for note in model.notes):
-        raise ModelError(refusal_of_probabilities(model.name))
-    return map_teacher(model, classes, section.classes)
-
-
-def _build(section: config.Model, module: nn.Module | None, **options: Any) -> VisionModel:
-    return catalog.build(
-        module if module is not None else section.model,
-        checkpoint=section.checkpoint,
-        pretrained=section.pretrained,
-        arguments=section.arguments,
-        mean=section.mean,
-        std=section.std,
-        input_size=section.input_size,
-        which=section.weights,
-        **options,
-    )
 
 
 def present(run: config.Run) -> dict[str, str]:

@@ -56,6 +56,8 @@ def record(run: RunLike, options: Record) -> dict[str, Any]:
         raise ConfigError("record needs a folder for the store: give --out.")
     if run.teacher is None and options.teacher is None:
         raise ConfigError("record needs a teacher: give teacher.model and teacher.checkpoint.")
+    if run.teacher is not None and run.teacher.combine == "right":
+        raise ConfigError("teacher.combine: right goes by labels, which a store of answers knows nothing of.")
     if run.teacher is not None:
         itself = run.teacher.model_copy(update={"store": None, "missing": "refuse"})
         run = run.model_copy(update={"teacher": itself})

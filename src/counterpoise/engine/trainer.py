@@ -17,6 +17,7 @@ from counterpoise.data.epochs import Batch
 from counterpoise.engine import state
 from counterpoise.engine.allocation import keep_freed_memory
 from counterpoise.engine.assemble import evaluation_loader
+from counterpoise.engine.ensembles import chosen_by
 from counterpoise.engine.evaluator import score_teacher
 from counterpoise.engine.fast.steps import FastSteps
 from counterpoise.engine.gauging import EvaluationGauge
@@ -226,7 +227,7 @@ class Trainer:
     def _part(self, batch: Batch, recorded: Read | None, whole: InParts | None) -> dict[str, Tensor]:
         """The named terms of a batch, or of one of its parts, and the gradient of their total."""
         self.parts.objective.set_batch(batch.indices)
-        with self.clock.working("teacher"):
+        with self.clock.working("teacher"), chosen_by(self.parts.teacher, batch.target):
             teacher = self._teacher(batch.images, recorded)
         with self.clock.working("student"):
             total, terms = self.optimization.loss(batch.images, teacher, batch.target, whole)

@@ -85,6 +85,21 @@ def map_teacher(teacher: VisionModel, classes: Sequence[str], mapping_file: Path
     return _named(teacher, classes, ClassSelection(groups))
 
 
+def partly(teacher: VisionModel, classes: Sequence[str]) -> tuple[VisionModel, tuple[int, ...]] | None:
+    """A teacher that knows some of `classes` by name and not others, answering in those; and which these are.
+
+    None where it knows all of them or none, or its names are not known.
+    """
+    names, _ = _names_of(teacher)
+    if names is None:
+        return None
+    lookup = _Lookup(names)
+    found = [index for index, name in enumerate(classes) if len(lookup.find(name)) == 1]
+    if not found or len(found) == len(classes) or any(len(lookup.find(name)) > 1 for name in classes):
+        return None
+    return map_teacher(teacher, [classes[index] for index in found]), tuple(found)
+
+
 def _named(teacher: VisionModel, classes: Sequence[str], selection: nn.Module | None) -> VisionModel:
     chained = (
         selection if teacher.selection is None or selection is None else nn.Sequential(teacher.selection, selection)

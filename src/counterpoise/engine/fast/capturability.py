@@ -34,6 +34,8 @@ def find_obstacle(parts: Parts, processes: Processes) -> str | None:
         return "train.accumulate takes a batch in parts"
     if left_out(objective) is not None:
         return "teacher.minimum_confidence counts what it leaves out"
+    if parts.run.teacher is not None and parts.run.teacher.combine == "right":
+        return "teacher.combine: right looks at the labels of each batch"
     if processes.device.type not in ("cuda", "cpu"):
         return f"there are no graphs on {processes.device.type}"
     if not isinstance(loader, TrainLoader) or not loader.static:

@@ -142,7 +142,7 @@ def measure_final(plan: FitPlan, winner: Candidate, subject: Subject, ledger: Le
 
 def untrained(plan: FitPlan, candidate: Candidate, data: Splits, folder: Path) -> Subject:
     """Export a candidate with weights of chance. Raises whatever is wrong with it."""
-    from counterpoise.engine.assemble import build_student
+    from counterpoise.engine.networks import build_student
 
     run, _ = complete(with_student(plan.values, candidate), f"run of {candidate.name}")
     run = run.model_copy(update={"student": run.student.model_copy(update={"pretrained": False})})

@@ -15,8 +15,8 @@ from counterpoise.data import sources
 from counterpoise.data.epochs import InOrder
 from counterpoise.data.sources.base import UNLABELED, ImageSet
 from counterpoise.engine.answering import answer_for
-from counterpoise.engine.assemble import build_teacher
 from counterpoise.engine.evaluator import in_classes_of
+from counterpoise.engine.networks import build_teacher
 from counterpoise.engine.student import load_student
 from counterpoise.errors import CounterpoiseError, DataError, ModelError
 from counterpoise.models import catalog

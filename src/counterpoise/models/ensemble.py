@@ -1,0 +1,157 @@
+"""Several networks that answer as one, and one whose answers to several views of a picture are averaged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from counterpoise.errors import ModelError
+from counterpoise.models.network import VisionModel
+
+Combine = Literal["probabilities", "logits", "surest", "right"]
+CROP = 7 / 8
+"""Edge of the crops of a picture whose answers are averaged, as part of its own."""
+UNLABELED = -1
+
+
+class Ensemble(nn.Module):
+    r"""Members that each normalize and resize for themselves, combined: logits [N, C, ...] from pixels in [0, 1].
+
+    probabilities: log sum_i w_i p_i(c) / sum_i w_i over the members that know class c, whose softmax is their mean
+    (Hinton, Vinyals, Dean, arXiv 1503.02531). logits: sum_i w_i z_i / sum_i w_i, the geometric mean. surest: by sample
+    the member whose largest probability is largest. right: by sample the member that gives its label the largest
+    probability (Zhang, Chen, Wang, arXiv 2201.00007, weigh members by that); without a label the surest.
+
+    Args:
+        members: networks, in eval mode.
+        weights: of each, for probabilities and logits.
+        combine: how.
+        known: for each member the classes that it answers for, in its order, as indices; None: all, in theirs.
+        classes: how many there are.
+        sigmoid: whether each logit is a question of its own; probabilities are then sigmoids.
+
+    Attributes:
+        target: int64 [N] or probabilities [N, C] of the samples that are to be answered next, for `right`.
+    """
+
+    weights: Tensor
+
+    def __init__(
+        self,
+        members: Sequence[VisionModel],
+        weights: Sequence[float],
+        combine: Combine,
+        known: Sequence[Sequence[int] | None],
+        classes: int,
+        sigmoid: bool = False,
+    ) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+        self.combine = combine
+        self.sigmoid = sigmoid
+        self.target: Tensor | None = None
+        self.register_buffer("weights", torch.tensor(weights, dtype=torch.float32) / sum(weights), persistent=False)
+        self.known = [None if one is None else torch.tensor(one) for one in known]
+        self.classes = classes
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Logits [N, C, ...] in float32 of pixels [N, 3, H, W] in [0, 1]."""
+        answers = [member(pixels).float() for member in self.members]
+        size = max((answer.shape[2:] for answer in answers), key=lambda shape: shape.numel())
+        answers = [a if a.shape[2:] == size else F.interpolate(a, size=tuple(size), mode="bilinear") for a in answers]
+        if self.combine == "logits":
+            return self._mean(answers)
+        if self.combine == "probabilities":
+            return self._mean_of_probabilities(answers)
+        stacked = torch.stack(answers)
+        sure = torch.stack([answer.softmax(1).amax(1) for answer in answers])
+        chosen = (self._right(answers, sure) if self.combine == "right" else sure).argmax(0)
+        return stacked.gather(0, chosen.unsqueeze(1).expand(stacked.shape[1:]).unsqueeze(0)).squeeze(0)
+
+    def _mean(self, values: Sequence[Tensor]) -> Tensor:
+        return torch.stack([weight * value for weight, value in zip(self.weights, values, strict=True)]).sum(0)
+
+    def _mean_of_probabilities(self, answers: Sequence[Tensor]) -> Tensor:
+        if self.sigmoid:
+            return self._mean([answer.sigmoid() for answer in answers]).logit(eps=torch.finfo(torch.float32).tiny)
+        shape = (len(answers[0]), self.classes, *answers[0].shape[2:])
+        total, weight = answers[0].new_zeros(shape), answers[0].new_zeros(self.classes)
+        for answer, own, known in zip(answers, self.weights, self.known, strict=True):
+            index = torch.arange(self.classes) if known is None else known
+            index = index.to(answer.device)
+            total = total.index_add(1, index, own * answer.softmax(1))
+            weight = weight.index_add(0, index, own.expand(len(index)))
+        mean = total / weight.clamp_min(torch.finfo(torch.float32).tiny).view(1, -1, *[1] * (total.ndim - 2))
+        return mean.clamp_min(torch.finfo(torch.float32).tiny).log()
+
+    def _right(self, answers: Sequence[Tensor], sure: Tensor) -> Tensor:
+        target = self.target
+        if target is None or len(target) != len(answers[0]):
+            return sure
+        shares = []
+        for answer in answers:
+            share = answer.softmax(1)
+            if target.is_floating_point():
+                shares.append((share * target).sum(1))
+            else:
+                shares.append(share.gather(1, target.clamp_min(0).unsqueeze(1)).squeeze(1))
+        unlabeled = target.sum(1) == 0 if target.is_floating_point() else target == UNLABELED
+        return torch.where(unlabeled, sure, torch.stack(shares))
+
+
+class SeveralViews(nn.Module):
+    """A network whose answers to several views of each picture are averaged, as probabilities.
+
+    2: the picture and its mirror image; 10: those of it whole and of its four corners (Krizhevsky, Sutskever, Hinton
+    2012 took five crops and their mirror images), of 7/8 of its edges, brought to its size.
+
+    Args:
+        net: the network.
+        views: 2 or 10.
+        sigmoid: whether each logit is a question of its own.
+    """
+
+    def __init__(self, net: nn.Module, views: int, sigmoid: bool = False) -> None:
+        super().__init__()
+        self.net = net
+        self.views = views
+        self.sigmoid = sigmoid
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Logits [N, C] of pixels [N, 3, H, W]."""
+        shown = [pixels] if self.views == 2 else [pixels, *_corners(pixels)]
+        answers = [self.net(side) for one in shown for side in (one, one.flip(3))]
+        if any(answer.ndim != 2 for answer in answers):
+            raise ModelError("teacher.views averages answers to pictures; those of scenes have places: leave it out.")
+        if self.sigmoid:
+            return torch.stack([a.float().sigmoid() for a in answers]).mean(0).logit(torch.finfo(torch.float32).tiny)
+        log_p = torch.stack([answer.float().log_softmax(1) for answer in answers])
+        return torch.logsumexp(log_p, 0) - torch.log(torch.tensor(float(len(answers)), device=log_p.device))
+
+
+def _corners(pixels: Tensor) -> list[Tensor]:
+    height, width = pixels.shape[2:]
+    rows, columns = (max(1, round(CROP * edge)) for edge in (height, width))
+    return [
+        F.interpolate(pixels[:, :, top : top + rows, left : left + columns], size=(height, width), mode="bilinear")
+        for top in (0, height - rows)
+        for left in (0, width - columns)
+    ]
+
+
+def require_shared(names: Sequence[str], known: Sequence[Sequence[int]]) -> None:
+    """Raises ModelError where members fall into groups that share no class: nothing would tell whose a picture is."""
+    joined = set(known[0])
+    left = list(range(1, len(known)))
+    while grown := [place for place in left if joined & set(known[place])]:
+        joined |= {index for place in grown for index in known[place]}
+        left = [place for place in left if place not in grown]
+    if left:
+        raise ModelError(
+            f"The teachers {names[0]} and {names[left[0]]} share no class, by themselves or through others, so nothing "
+            "tells which of them a picture is for: add a teacher that knows classes of both, or leave one out."
+        )

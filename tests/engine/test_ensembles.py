@@ -1,0 +1,159 @@
+"""Several teachers that answer as one, and answers over several views."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import counterpoise
+from counterpoise import config
+from counterpoise.engine.networks import build_teacher
+from counterpoise.errors import CounterpoiseError
+from counterpoise.models.ensemble import Ensemble, SeveralViews, require_shared
+from counterpoise.models.network import VisionModel
+
+DATA: dict[str, Any] = {"source": "digits", "options": {"train_size": 200}}
+TRAIN: dict[str, Any] = {"epochs": 2, "batch_size": 50, "device": "cpu", "precision": "fp32"}
+
+
+class Fixed(nn.Module):
+    """Answers the same logits to every picture, those of sample n moved by n."""
+
+    def __init__(self, logits: list[float]) -> None:
+        super().__init__()
+        self.logits = nn.Parameter(torch.tensor(logits))
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        return self.logits.expand(len(pixels), -1)
+
+
+def member(logits: list[float]) -> VisionModel:
+    return VisionModel(Fixed(logits), name="fixed", num_classes=len(logits)).eval()
+
+
+A, B = [2.0, 0.0, 0.0], [0.0, 1.0, 4.0]
+PIXELS = torch.zeros(4, 3, 2, 2)
+
+
+def answer(combine: Any, **more: Any) -> torch.Tensor:
+    net = Ensemble([member(A), member(B)], [3.0, 1.0], combine, [None, None], 3, more.pop("sigmoid", False))
+    net.target = more.get("target")
+    answered: torch.Tensor = net(PIXELS)
+    return answered.detach()
+
+
+def test_means_are_those_of_probabilities_or_of_logits() -> None:
+    one, other = torch.tensor(A), torch.tensor(B)
+    torch.testing.assert_close(answer("probabilities")[0].exp(), 0.75 * one.softmax(0) + 0.25 * other.softmax(0))
+    torch.testing.assert_close(answer("logits")[0], 0.75 * one + 0.25 * other)
+    torch.testing.assert_close(
+        answer("probabilities", sigmoid=True)[0].sigmoid(), 0.75 * one.sigmoid() + 0.25 * other.sigmoid()
+    )
+
+
+@pytest.mark.parametrize(
+    ("target", "chosen"),
+    [
+        (None, [B, B, B, B]),
+        (torch.tensor([0, 1, 2, -1]), [A, A, B, B]),
+        (torch.tensor([[1.0, 0, 0], [0, 0, 1.0], [0.9, 0.1, 0], [0, 0, 0]]), [A, B, A, B]),
+    ],
+    ids=["surest", "by labels", "by mixed labels"],
+)
+def test_one_is_chosen_for_each_sample(target: torch.Tensor | None, chosen: list[list[float]]) -> None:
+    torch.testing.assert_close(answer("right", target=target), torch.tensor(chosen))
+    torch.testing.assert_close(answer("surest"), torch.tensor([B] * 4))
+
+
+def test_answers_are_means_over_a_picture_and_its_mirror_image() -> None:
+    net = nn.Sequential(nn.Flatten(), nn.Linear(12, 5))
+    pixels = torch.rand(3, 3, 2, 2)
+    mean = (net(pixels).softmax(1) + net(pixels.flip(3)).softmax(1)) / 2
+    torch.testing.assert_close(SeveralViews(net, 2)(pixels).exp(), mean)
+    assert SeveralViews(net, 10)(pixels).exp().sum(1).tolist() == pytest.approx([1, 1, 1])
+
+
+@pytest.fixture(scope="module")
+def teachers(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("teachers")
+    for seed in range(2):
+        values = {"data": DATA, "student": {"model": "digits/cnn_8_16"}, "seed": seed, "train": {**TRAIN, "epochs": 5}}
+        counterpoise.train({**values, "out": str(folder / str(seed))})
+    return [folder / "0", folder / "1"]
+
+
+def asked(teachers: list[Path], out: Path, **teacher: Any) -> dict[str, Any]:
+    return {
+        "data": DATA,
+        "teachers": [{"checkpoint": str(path)} for path in teachers],
+        "teacher": {"accept_chance": True, **teacher},
+        "student": {"model": "digits/cnn_4_8"},
+        "train": TRAIN,
+        "out": str(out),
+    }
+
+
+def test_a_student_of_two_and_of_their_store_are_the_same(teachers: list[Path], tmp_path: Path) -> None:
+    asked_for = asked(teachers, tmp_path / "live", views=2)
+    live = counterpoise.distill(asked_for)
+    counterpoise.record(asked_for, out=tmp_path / "store", precision="float32", views="epochs")
+    section = {"store": str(tmp_path / "store"), "accept_chance": True}
+    stored = {key: value for key, value in asked_for.items() if key != "teachers"}
+    again = counterpoise.distill({**stored, "teacher": section, "out": str(tmp_path / "stored")})
+    assert again.last == pytest.approx(live.last, rel=1e-4)
+    provenance = json.loads((tmp_path / "live" / "student" / "student.json").read_text())["provenance"]["teacher"]
+    assert provenance["architecture"] == "ensemble of 2"
+    others = asked(teachers, tmp_path / "live", views=2, combine="logits")
+    with pytest.raises(CounterpoiseError, match=r"teacher\.combine: 'probabilities' there, 'logits' given"):
+        counterpoise.distill(others, resume=True)
+
+
+def test_teachers_that_each_know_some_classes_are_one_that_knows_all(teachers: list[Path], tmp_path: Path) -> None:
+    classes = [str(digit) for digit in range(10)]
+    some = []
+    for path, names in zip(teachers, (classes[:7], classes[4:]), strict=True):
+        mapped = build_teacher(config.resolve({"teacher": {"checkpoint": str(path)}}), tuple(names))
+        some.append(mapped.eval())
+    images = torch.randint(0, 256, (5, 3, 8, 8), dtype=torch.uint8)
+    expected = torch.zeros(5, 10)
+    for model, place in zip(some, (slice(0, 7), slice(4, 10)), strict=True):
+        expected[:, place] += model(images).softmax(1)
+    expected[:, 4:7] /= 2
+    net = Ensemble(some, [1, 1], "probabilities", [tuple(range(7)), tuple(range(4, 10))], 10)
+    torch.testing.assert_close(net(images / 255).exp(), expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"teachers": [{"model": "x"}]}, "a list of two or more"),
+        ({"teachers": "runs/a"}, "teachers is a list of two or more"),
+        ({"teacher": {"checkpoint": "runs/a"}}, r"teacher\.checkpoint beside teachers"),
+        ({"objective": {"fitnet": {}}, "teacher": {"views": 2}}, "looks at the teacher's features, too"),
+    ],
+    ids=["one", "no list", "another", "features"],
+)
+def test_what_several_teachers_cannot_be_is_refused(
+    teachers: list[Path], tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(CounterpoiseError, match=message):
+        counterpoise.distill({**asked(teachers, tmp_path / "out"), **change})
+
+
+def test_teachers_that_share_no_class_and_a_store_that_goes_by_labels_are_refused(
+    teachers: list[Path], tmp_path: Path
+) -> None:
+    with pytest.raises(CounterpoiseError, match="a and b share no class"):
+        require_shared(["a", "b"], [[0, 1], [2, 3]])
+    require_shared(["a", "b", "c"], [[0, 1], [3, 4], [1, 3]])
+    with pytest.raises(CounterpoiseError, match="right goes by labels"):
+        counterpoise.record(asked(teachers, tmp_path / "out", combine="right"), out=tmp_path / "store")
+    result = counterpoise.distill(asked(teachers, tmp_path / "right", combine="right"))
+    assert result.teacher.keys() >= {"top1"}
+    said = json.loads((tmp_path / "right" / "data.json").read_text())["said"]
+    assert any("for each picture the one that is most sure of its label counts" in line for line in said)
