@@ -110,9 +110,9 @@ class Cache:
                 file.write(content)
             os.replace(path, f"{folder}/{block}")  # noqa: PTH105
         except OSError:
-            with contextlib.suppress(OSError):
-                os.unlink(path)  # noqa: PTH108
-            raise
+            remove(path)
+            if self.missing(shard, [block]):  # else another process has it open, which Windows does not replace
+                raise
         self._written += len(content)
         if self._written * _LOOK > self.limit:
             self._written = 0
