@@ -55,7 +55,10 @@ def _data_section(student: Path, data: RunLike | None) -> config.Data:
         return section
     if _same_place(run.data.path, section.path):
         return run.data  # held out as it was in training
-    return config.Data(path=section.path, size=run.data.size, on_corrupt=run.data.on_corrupt)
+    from counterpoise.data.sources import loading
+
+    options = loading.options_for(section, run.data)
+    return config.Data(path=section.path, options=options, size=run.data.size, on_corrupt=run.data.on_corrupt)
 
 
 def named_data(data: RunLike) -> config.Data:

@@ -10,8 +10,10 @@ import torch
 
 from counterpoise import config
 from counterpoise.config.options import keywords
+from counterpoise.data import sources
 from counterpoise.data.epochs import Epochs
 from counterpoise.data.images import skipping_advised
+from counterpoise.data.sources.base import Splits
 from counterpoise.engine import inputs
 from counterpoise.engine.allocation import keep_freed_memory
 from counterpoise.engine.assemble import assemble, evaluation_loader, resolve_auto
@@ -66,7 +68,10 @@ def record(run: RunLike, options: Record) -> dict[str, Any]:
     epochs = inputs.positive("epochs", run.train.epochs if options.epochs is None else options.epochs)
     with join(run.train.device) as processes:
         run = resolve_auto(run, processes.device)
-        parts = assemble(run, processes, student=options.student, teacher=options.teacher, data=options.data)
+        data = options.data if options.data is not None or views == "epochs" else _of_all_folds(run)
+        parts = assemble(run, processes, student=options.student, teacher=options.teacher, data=data)
+        if views == "auto" and data is not options.data and parts.train.countable() is None:
+            parts = assemble(run, processes, student=options.student, teacher=options.teacher)  # of this fold alone
         live, loader = parts.judge, parts.train
         if live is None:
             raise ConfigError("record keeps a teacher's logits, and the objective of this run looks at none of them.")
@@ -105,6 +110,15 @@ def record(run: RunLike, options: Record) -> dict[str, Any]:
         processes.agree(problem)
         finished = writer.finish()
     return {"store": str(folder), "finished": finished, **store.info(Path(folder))}
+
+
+def _of_all_folds(run: config.Run) -> Splits | None:
+    """Where a run holds out a fold, all images that folds are of, so that one store serves them all; else None."""
+    if run.data.fold is None:
+        return None
+    splits = sources.load(run.data.model_copy(update={"held_out": 0}))
+    whole = splits.train.split_from
+    return None if whole is None else Splits(whole, splits.val)
 
 
 def _without_augmentation(run: config.Run) -> config.Run:

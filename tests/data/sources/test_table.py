@@ -86,6 +86,52 @@ def test_train_on_a_table_ends_as_on_the_folder(
     assert packed.train.fingerprint() == load(table).train.fingerprint()
 
 
+def test_a_fold_of_a_table_is_distilled_and_its_teacher_recorded_once(
+    rows: list[list[str]], write: Callable[..., Path], tmp_path: Path
+) -> None:
+    """One store serves all folds; another table is read as that of the run; groups go into packs."""
+    table = write([[row[0], row[1].upper(), row[3]] for row in rows], "file,shape,patient")
+    options = {"image": "file", "label": "shape", "group": "patient"}
+    data = {"path": str(table), "options": options, "views": {"crop": "none", "flip": False}}
+    run = {
+        "data": data,
+        "student": {"model": "digits/cnn_4_8", "input_size": 8},
+        "train": {"epochs": 1, "batch_size": 12, "precision": "fp32", "device": "cpu"},
+        "objective": {"cross_entropy": {"weight": 1.0}},
+    }
+    counterpoise.train({**run, "out": tmp_path / "teacher"})
+    teacher = {"checkpoint": str(tmp_path / "teacher"), "accept_chance": True}
+    distil = {**run, "objective": {"balance": {"weight": 1.0}}, "teacher": teacher}
+    store = tmp_path / "store"
+    counterpoise.record({**distil, "data": {**data, "fold": "1/3"}}, out=store)
+    second = {**data, "fold": "2/3"}
+    counterpoise.distill({**distil, "data": second, "teacher": {"store": str(store)}, "out": tmp_path / "stored"})
+    counterpoise.distill({**distil, "data": second, "out": tmp_path / "live"})
+    live, stored = (counterpoise.load_student(tmp_path / name).state_dict() for name in ("live", "stored"))
+    assert all(torch.allclose(value, stored[key], atol=1e-3) for key, value in live.items())
+    val = load(table, **options, fold="2/3").val
+    assert counterpoise.evaluate(tmp_path / "live")["images"] == len(val)
+    others = write([[row[0], row[1].upper(), "x"] for row in rows[:20]], "file,shape,other", "others.csv")
+    found = counterpoise.evaluate(tmp_path / "live", data=others)
+    assert (found["images"], found["trained_on"]) == (20, len({*names(load(table, **options, fold="2/3").train)} & {
+        name for part in load(others, label="shape") for name in names(part)}))  # fmt: skip
+    told = counterpoise.predict([], student=tmp_path / "live", data=others)
+    assert [len(told), told[0]["truth"]] == [20, "CIRCLE"]
+    counterpoise.pack({"data": data}, out=tmp_path / "pack")
+    for values in ({"val_fraction": 0.3}, {"fold": "2/3"}, {"held_out": 7}):
+        packed = load(tmp_path / "pack", **values)
+        for part, other in zip(load(table, **options, **values), packed, strict=True):
+            assert part.fingerprint() == other.fingerprint()
+    with pytest.raises(DataError, match=r"holds another pack: data.options.group differ"):
+        counterpoise.pack({"data": {**data, "options": {**options, "group": "file"}}}, out=tmp_path / "pack")
+    text = (tmp_path / "pack" / "pack.json").read_text()
+    (tmp_path / "pack" / "pack.json").write_text(
+        text.replace('"groups": {\n  "train": "', '"groups": {\n  "train": "x')
+    )
+    with pytest.raises(DataError, match=r"The groups of train of .* are damaged"):
+        load(tmp_path / "pack")
+
+
 def test_paths_may_be_written_in_many_ways(
     image_folder: Path, rows: list[list[str]], write: Callable[..., Path], tmp_path: Path
 ) -> None:

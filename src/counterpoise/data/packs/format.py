@@ -10,6 +10,7 @@ index/train.masks.npy, ...   the same for masks, of scenes
 
 from __future__ import annotations
 
+import base64
 import mmap
 import re
 import zlib
@@ -123,6 +124,7 @@ class Pack(_Part):
         meaning: of scenes.
         shrunk: how images were made smaller; None where files are what they were.
         made_from: fingerprints of the parts that were packed, and what was asked for.
+        groups: by part, which samples belong together, as `pack_numbers` has them.
     """
 
     counterpoise_pack: Literal[1] = 1
@@ -133,6 +135,7 @@ class Pack(_Part):
     meaning: Meaning | None = None
     shrunk: dict[str, Any] | None = None
     made_from: dict[str, Any] | None = None
+    groups: dict[str, str] | None = None
 
     @property
     def bytes(self) -> int:
@@ -175,7 +178,25 @@ def _names(pack: Pack) -> Iterator[str]:
 
 def write(pack: Pack, folder: Path) -> None:
     """Write pack.json, whole or not at all."""
-    write_text(folder / DESCRIPTION, pack.model_dump_json(indent=1) + "\n")
+    left_out = {"groups"} if pack.groups is None else None  # what earlier versions read
+    write_text(folder / DESCRIPTION, pack.model_dump_json(indent=1, exclude=left_out) + "\n")
+
+
+def pack_numbers(numbers: NDArray[np.int64]) -> str:
+    """Numbers as text: 32 bits each, deflated, base64."""
+    return base64.b64encode(zlib.compress(numbers.astype("<i4").tobytes())).decode()
+
+
+def unpack_numbers(text: str, count: int) -> NDArray[np.int64]:
+    """What `pack_numbers` made of `count` numbers. Raises ValueError for anything else."""
+    unpacking = zlib.decompressobj()
+    try:
+        content = unpacking.decompress(base64.b64decode(text, validate=True), 4 * count + 1)
+    except zlib.error as error:
+        raise ValueError(str(error)) from None
+    if len(content) != 4 * count:
+        raise ValueError(f"{len(content)} bytes, expected {4 * count}")
+    return np.frombuffer(content, "<i4").astype(np.int64)
 
 
 def index_files(file: str, masked: bool) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -78,6 +79,8 @@ def make(
         "shuffled": shuffled,
         "shrunk": shrinking and shrinking.values(next(iter(parts.values())).reading),
     }
+    if (groups := _groups(parts)) is not None:
+        plan["groups"] = {name: hashlib.sha256(packed.encode()).hexdigest() for name, packed in groups.items()}
     out.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(out / LOCK, timeout=0):
@@ -127,6 +130,7 @@ class _Packing:
             meaning=meaning,
             shrunk=self.plan["shrunk"],
             made_from=self.plan,
+            groups=_groups(self.parts),
         )
         self._compare(pack)
         layout.write(pack, self.out)
@@ -163,8 +167,9 @@ class _Packing:
         if there == self.plan:
             return
         there = there if isinstance(there, dict) else {}
-        other = [key for key in self.plan if there.get(key) != self.plan[key]]
         words = {"images": "images", "shards": "--shards", "shuffled": "--shuffle", "shrunk": "--shorter or --quality"}
+        words["groups"] = "data.options.group"
+        other = [key for key in words if there.get(key) != self.plan.get(key)]
         raise DataError(
             f"{self.out} {what}: {' and '.join(words[key] for key in other)} differ. Give another --out, or remove it."
         )
@@ -234,11 +239,6 @@ def _parts(data: config.Data) -> tuple[dict[str, ImageSet], tuple[str, ...]]:
     """All parts of the data by name, the one to train on first; and the classes as they are where it is divided."""
     data = data.model_copy(update={"held_out": 0, "fold": None, "class_order": "numbers"})
     train, val = sources.load(data)
-    if train.groups is not None:
-        raise DataError(
-            "A pack keeps no groups, so that what divides it later would tear them: pack without data.options.group, "
-            "or train on the table itself."
-        )
     if train.split_from is not None:
         return {train.called or "train": _whole(train)}, train.divided_as
     parts = {train.called or "train": train, val.called or "val": val}
@@ -252,6 +252,12 @@ def _parts(data: config.Data) -> tuple[dict[str, ImageSet], tuple[str, ...]]:
     for part in parts.values():
         part.read_as(train.reading)
     return parts, train.classes
+
+
+def _groups(parts: Mapping[str, ImageSet]) -> dict[str, str] | None:
+    """Which samples belong together, by part; None where that is known of none."""
+    known = {name: part.groups for name, part in parts.items() if part.groups is not None}
+    return {name: layout.pack_numbers(groups.numpy()) for name, groups in known.items()} or None
 
 
 def _whole(part: ImageSet) -> ImageSet:

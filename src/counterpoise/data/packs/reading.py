@@ -31,6 +31,7 @@ from counterpoise.data.packs.format import (
     index_files,
     let_go,
     mapped,
+    unpack_numbers,
 )
 from counterpoise.data.packs.places import Place
 from counterpoise.data.sources.base import ImageSet
@@ -60,6 +61,7 @@ class PackSet(ImageSet):
         labels, self._images = self._open()
         super().__init__(torch.from_numpy(labels), pack.classes)
         self.origin = origin
+        self.groups = _groups(pack, name, origin)
         self.blocks = torch.tensor([shard.samples for shard in part.shards], dtype=torch.int64)
         self.kept_share = min(1.0, place.room / sum(shard.bytes for shard in part.shards))
 
@@ -128,6 +130,16 @@ class PackSet(ImageSet):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         _, self._images = self._open()
+
+
+def _groups(pack: Pack, name: str, origin: str) -> Tensor | None:
+    """Which samples of a part belong together, where the pack says so. Raises DataError where that is damaged."""
+    if pack.groups is None or name not in pack.groups:
+        return None
+    try:
+        return torch.from_numpy(unpack_numbers(pack.groups[name], pack.parts[name].samples))
+    except ValueError as error:
+        raise DataError(f"The groups of {origin} are damaged: {error}.") from None
 
 
 class PackedScenes(PackSet):

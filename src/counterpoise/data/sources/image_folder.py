@@ -15,6 +15,7 @@ from counterpoise.data.sources.division import divided
 from counterpoise.data.sources.files import FileSet
 from counterpoise.data.sources.registry import register
 from counterpoise.data.split_names import TEST, VAL, Halves, find, is_split_name, named
+from counterpoise.data.table_file import is_table
 from counterpoise.data.walking import entries, image_files, loose_images, ordered, subfolders
 from counterpoise.errors import DataError, nearest
 from counterpoise.system.files import expanded
@@ -104,7 +105,9 @@ def _of_classes(folder: Path, files: Mapping[str, list[str]]) -> Iterator[Proble
     """What is wrong with the class folders of the training half."""
     if not files:
         loose = " It holds images without labels: source 'photos' is for those." if loose_images(folder) else ""
-        yield fault(f"{folder} has no class folders; expected one folder of images for each class.{loose}")
+        tables = sorted(entry.name for entry in entries(folder) if is_table(Path(entry.name)))
+        table = f" A table of labels is data, too: --data {folder / tables[0]}." if tables else ""
+        yield fault(f"{folder} has no class folders; expected one folder of images for each class.{loose}{table}")
     elif len(files) == 1:
         yield fault(f"{folder} has one class only, '{next(iter(files))}'; a classifier needs at least 2 class folders.")
     for name, found in files.items():

@@ -26,6 +26,7 @@ from counterpoise.system.files import expanded
 
 AUTO = "auto"
 _AT_ADDRESS = "shards"  # what is taken to be at an address where no source recognizes it: the same
+_DIVIDING = ("split", "group", "train_split", "val_split", "train", "val", "shared")
 _FALLBACK = "image_folder"  # what a folder is taken for where no source recognizes it: its errors say what is missing
 
 
@@ -128,6 +129,18 @@ def options() -> dict[str, list[str]]:
 def source_of(data: config.Data) -> str:
     """The name of the source that data is taken for. Raises as `load`."""
     return _find(data).name
+
+
+def options_for(data: config.Data, known: config.Data) -> dict[str, Any]:
+    """The options of known data that also say how another file is read, where both are of a kind; else none.
+
+    How the known data are divided is left out.
+    """
+    if data.path is None or known.path is None or not all(expanded(p).is_file() for p in (data.path, known.path)):
+        return {}
+    if source_of(data) != source_of(known):
+        return {}
+    return {key: value for key, value in known.options.items() if key not in _DIVIDING}
 
 
 def _find(data: config.Data) -> Source:
