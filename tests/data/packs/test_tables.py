@@ -206,6 +206,10 @@ def test_sets_that_do_not_fit_are_described(load: Any, hub: Path, whole: dict[st
         load(image="kind")
     with pytest.raises(DataError, match="there is no such file"):
         load(val="data/nothing.parquet")
+    with pytest.raises(
+        DataError, match=r"is a file: give its folder, --data http.*/hub/data --data\.options\.train test-"
+    ):
+        load("hub/data/test-00000-of-00001.parquet", train=None, val=None)
 
 
 def test_missing_pictures_and_labels_are_those_on_disk(load: Any, hub: Path) -> None:
@@ -311,7 +315,11 @@ def test_files_of_a_split_in_several_folders_are_no_one_set(hub: Path, load: Any
     shutil.copytree(hub / "data", hub / "other")
     with pytest.raises(DataError, match=r"files of split 'test' in several folders \(data, other\)"):
         sources.load(config.Data(path=hub))
+    (hub / "other" / "test-00000-of-00001.parquet").rename(
+        hub / "other" / "test-00000-of-00001-b21dd9a8e8cf5c3a.parquet"
+    )
     options = {"train": "data/train-*.parquet", "val": "other/test-*"}
+    assert sources.load(config.Data(path=hub, options=options)).val.name(0) == "test #0"
     assert [len(part) for part in sources.load(config.Data(path=hub, options=options))] == [24, 8]
 
 

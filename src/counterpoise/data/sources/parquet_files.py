@@ -39,6 +39,9 @@ def below(root: Path) -> list[str]:
 
 def of_address(files: Files, train: str | None, val: str | None) -> Tables:
     """Those at an address; it is asked for a list where no names are given. Raises as `in_splits`."""
+    folder, _, name = files.address.rpartition("/")
+    if name.endswith(ENDING):
+        raise DataError(f"{files.address} is a file: give its folder, --data {folder} --data.options.train {name}.")
     return in_splits(names_at(files, train, val, ENDING), train, val, files.address)
 
 
@@ -76,7 +79,7 @@ def in_splits(names: Sequence[str], train: str | None, val: str | None, where: s
 def split_of(name: str) -> str:
     """The split that a file is of, by its path."""
     path = PurePosixPath(name)
-    split = re.sub(r"-\d+-of-\d+$", "", path.stem)
+    split = re.sub(r"-\d+-of-\d+(-[0-9a-f]{16})?$", "", path.stem)  # older ones end in a hash
     if split.isdigit():
         split = path.parent.name
     return "train" if split == "all" else split  # a word that the library keeps for itself
@@ -84,6 +87,8 @@ def split_of(name: str) -> str:
 
 def recognizes_address(address: str, options: Mapping[str, Any]) -> bool:
     """Whether parquet files, and neither a pack nor tars, are at an address. Raises DataError where nobody can say."""
+    if address.endswith(ENDING):
+        return True
     given = [pattern for pattern in (options.get("train"), options.get("val")) if pattern is not None]
     if given:
         return str(given[0]).endswith(ENDING)
