@@ -204,6 +204,10 @@ def test_sets_that_do_not_fit_are_described(load: Any, hub: Path, whole: dict[st
         load()
     with pytest.raises(ConfigError, match=r"data\.options\.image: column 'kind' cannot serve as image"):
         load(image="kind")
+    with pytest.raises(
+        ConfigError, match=r"cache_gb is 1e-08, and a row group of http.* holds up to .* GB of pictures"
+    ):
+        load(cache_gb=1e-8)
     with pytest.raises(DataError, match="there is no such file"):
         load(val="data/nothing.parquet")
     with pytest.raises(
@@ -222,7 +226,7 @@ def test_missing_pictures_and_labels_are_those_on_disk(load: Any, hub: Path) -> 
     pictures[0], pictures[1]["bytes"], kinds[2], kinds[3] = None, None, None, -1
     columns = [pyarrow.array(pictures, table.schema.field("picture").type), pyarrow.array(kinds, pyarrow.int64())]
     parquet.write_table(pyarrow.Table.from_arrays(columns, schema=table.schema), file)
-    disk, there = sources.load(config.Data(path=hub)).train, load(cache_gb=1e-6).train
+    disk, there = sources.load(config.Data(path=hub)).train, load(cache_gb=2e-5).train
     assert disk.fingerprint() == there.fingerprint()
     assert torch.equal(disk.read(4), there.read(4))
     assert there.labels[:5].tolist() == [0, 1, -1, -1, 0]

@@ -21,7 +21,7 @@ from counterpoise.data.packs.places import is_pack, read_pack
 from counterpoise.data.packs.row_groups import Remote, RowGroups, footer_path, unreadable
 from counterpoise.data.packs.rows import Rows, merge, read_done, rows_of, tidy
 from counterpoise.data.sources.base import UNLABELED
-from counterpoise.errors import DataError
+from counterpoise.errors import ConfigError, DataError
 from counterpoise.system.addresses import Files, cache_folder
 from counterpoise.system.files import replacing
 
@@ -96,18 +96,26 @@ def index(split: Split, wanted: Wanted, limit: int) -> tuple[RowGroups, layout.P
 
     Raises:
         DataError: a file is damaged, or holds no pictures.
+        ConfigError: the cache is smaller than a row group.
     """
     cache = Cache(split.folder.parent, split.folder.name, limit)
     place = RowGroups(split.files, cache, split.folder, split.sizes, wanted.image)
+    groups = _groups(split)
+    sizes = [place.decoded(split.footers[group.file], group.number) for group in groups.values()]
+    if sizes and max(sizes) > place.room:
+        raise ConfigError(
+            f"data.options.cache_gb is {limit / 1e9:g}, and a row group of {split.files.address}, which is fetched as "
+            f"a whole, holds up to {max(sizes) / 1e9:.2g} GB of pictures. The cache must hold one at least, and best "
+            "the row groups of a window."
+        )
     if is_pack(split.folder):
         return place, read_pack(split.folder)
-    groups = _groups(split)
     done = {name: shard for name in groups if (shard := read_done(split.folder, name)) is not None}
     if len(done) < len(groups):
         left = f"{len(groups) - len(done):,} row groups of {split.name}"
         print(f"{split.files.address}: {left} are looked through once, for an index", file=sys.stderr)
     missing = [name for name in groups if name not in done]
-    keep = sum(place.decoded(split.footers[group.file], group.number) for group in groups.values()) <= place.room
+    keep = sum(sizes) <= place.room
 
     def look(name: str) -> layout.Shard:
         return _look_through(place, layout.Shard(name=name, samples=0, bytes=0), split, groups[name], wanted, keep)
