@@ -21,6 +21,7 @@ from counterpoise.engine.evaluator import scored, values_of
 from counterpoise.engine.gauging import said
 from counterpoise.engine.imitation import headline, scores
 from counterpoise.engine.mixing_heads import choose
+from counterpoise.engine.patience import stopped_early
 from counterpoise.engine.run_folder import RunFolder, run_hash
 from counterpoise.engine.student import save_student
 from counterpoise.engine.trainer import Result, Trainer
@@ -111,7 +112,8 @@ def export_student(trainer: Trainer) -> Result:
         summary |= {"folder": str(folder.path), "corrupt_files": corrupt, "machine": machine}
         write_text(folder.summary, json.dumps(summary, indent=2) + "\n")
     if trainer.begun_at < progress.step:
-        mix, early = mixes.get(run.train.ship) or mixes["last"], trainer.stopped_early
+        mix = mixes.get(run.train.ship) or mixes["last"]
+        early = stopped_early(run, progress, trainer.steps_per_epoch)
         ends = [f"{early}. Its student ships." if early else "", mix.told() if mix else "", *_unsure(trainer)]
         return replace(result, note=" ".join(filter(None, ends)))
     return replace(result, note=f"No step was left to train. The student is that of the {run.train.ship} epoch.")

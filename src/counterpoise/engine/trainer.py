@@ -14,7 +14,7 @@ from torch import Tensor
 
 from counterpoise import config
 from counterpoise.data.epochs import Batch
-from counterpoise.engine import state
+from counterpoise.engine import patience, state
 from counterpoise.engine.allocation import keep_freed_memory
 from counterpoise.engine.assemble import evaluation_loader
 from counterpoise.engine.ensembles import chosen_by
@@ -127,8 +127,8 @@ class Trainer:
                 display.line(self.teacher_line)
                 self._log({"kind": "teacher", "val": self.progress.teacher})
             for epoch in range(self.progress.step // self.steps_per_epoch, epochs):
-                if self.out_of_patience:
-                    display.line(f"{self.stopped_early}.")
+                if early := patience.stopped_early(self.run, self.progress, self.steps_per_epoch):
+                    display.line(f"{early}.")
                     break
                 self.train_epoch(epoch, interrupt, display)
                 if (epoch + 1) % self.run.train.evaluate_every == 0 or epoch + 1 == epochs:
@@ -136,24 +136,6 @@ class Trainer:
                 self._save()
                 if epoch + 1 < epochs and self.processes.any(interrupt.requested):
                     raise self._interrupted()
-
-    @property
-    def out_of_patience(self) -> bool:
-        """Whether as many evaluations as `train.patience` have found nothing better than the best."""
-        patience, best = self.run.train.patience, self.progress.best.get("epoch")
-        since = self.progress.last.get("epoch", 0.0) - (best or 0.0)
-        return patience is not None and best is not None and since >= patience * self.run.train.evaluate_every
-
-    @property
-    def stopped_early(self) -> str:
-        """What is to be said of a run that ended before all of its epochs; empty where it did not."""
-        done, epochs, best = self.progress.step // self.steps_per_epoch, self.run.train.epochs, self.progress.best
-        if done == epochs or not self.out_of_patience:
-            return ""
-        return (
-            f"Stopped after epoch {done} of {epochs}: the val images found none better than epoch {best['epoch']} "
-            f"(train.patience {self.run.train.patience})"
-        )
 
     def train_epoch(self, epoch: int, interrupt: Interrupt, display: Display) -> None:
         """The steps of an epoch that are not done yet."""
