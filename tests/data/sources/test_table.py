@@ -233,6 +233,10 @@ def test_a_file_that_is_no_table_is_said(image_folder: Path, rows: list[Row], wr
         load(image_folder / "notes.md")
     with pytest.raises(DataError, match=r"takes the table itself.*it has labels.csv"):
         load(image_folder, source="table")
+    (image_folder / "only").mkdir()
+    shutil.copy(table, image_folder / "only")
+    with pytest.raises(DataError, match=r"A table of labels is data, too: --data .*only/labels.csv"):
+        load(image_folder / "only")
     with pytest.raises(DataError, match=r"Table .*labels2.csv .* does not exist. Did you mean 'labels.csv'"):
         load(table.with_name("labels2.csv"))
 
@@ -313,6 +317,22 @@ def test_what_we_divide_keeps_groups_whole(
     again = load(path, group="patient", **values).val
     assert names(again) == names(val)
     assert names(load(path, group="patient", split_seed=1, **values).val) != names(val)
+
+
+def test_one_site_or_one_fold_of_a_column_is_evaluated_on(rows: list[list[str]], write: Callable[..., Path]) -> None:
+    path = write([[*row[:2], str(number % 5)] for number, row in enumerate(rows)], "file,label,fold")
+    with pytest.raises(
+        DataError, match=r"has no part 'train', only 0, 1, 2, 3, 4: .*evaluate on, --data.options.val_sp"
+    ):
+        load(path, label="label", split="fold")
+    parts = [load(path, label="label", split="fold", val_split=str(number)) for number in range(5)]
+    assert sorted(name for part in parts for name in names(part.val)) == sorted(
+        str(path.parent / row[0]) for row in rows
+    )
+    assert all(len(part.train) + len(part.val) == len(rows) for part in parts)
+    assert "column 'fold' has no part 'train': all rows but those of '0' are it" in parts[0].train.notes
+    with pytest.raises(DataError, match="has no split '7'"):
+        load(path, label="label", split="fold", val_split="7")
 
 
 def test_rows_in_any_order_are_one_data_set(rows: list[list[str]], write: Callable[..., Path]) -> None:

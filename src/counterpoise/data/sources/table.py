@@ -19,9 +19,10 @@ from counterpoise.data.sources.division import name_parts, split_by_fraction
 from counterpoise.data.sources.files import FileSet
 from counterpoise.data.sources.registry import register
 from counterpoise.data.sources.table_labels import Blank, by_column, by_separator, cells, one_a_picture
-from counterpoise.data.split_names import Halves
+from counterpoise.data.split_names import Halves, is_split_name, named
 from counterpoise.data.split_names import find as find_halves
 from counterpoise.data.table_file import Table, is_table, listed, read_table
+from counterpoise.data.walking import ordered
 from counterpoise.errors import DataError
 from counterpoise.system.files import expanded
 
@@ -93,17 +94,26 @@ class _Survey:
             return [0] * self.table.rows
         words = self.table.text(column)
         where = f"Column '{column}' of {self.table.path}"
-        halves = find_halves(set(words) - {""}, where, self.asked.train_split, self.asked.val_split)
+        present = set(words) - {""}
+        halves = find_halves(present, where, self.asked.train_split, self.asked.val_split)
+        if halves is None and self.asked.val_split is not None and not any(map(is_split_name, present)):
+            return self._all_but(words, named(self.asked.val_split, sorted(present), where))
         if halves is None:
             raise DataError(
-                f"{where} has no part 'train', only {listed(sorted(set(words) - {''}))}: name one, "
-                "--data.options.train_split NAME."
+                f"{where} has no part 'train', only {listed(ordered(present))}: name one, --data.options.train_split "
+                "NAME, or the one to evaluate on, --data.options.val_split NAME."
             )
         self.halves = halves
         if nowhere := words.count(""):
             self.notes.append(f"{nowhere:,} rows without a part in column '{column}' are not used")
         numbers = {name: number for number, name in enumerate(halves.names)}
         return [numbers.get(word, -1) for word in words]
+
+    def _all_but(self, words: Sequence[str], val: str) -> list[int]:
+        """Of a column that names folds, sites or the like: one of them is evaluated on, all others are trained on."""
+        self.halves = Halves(f"all but {val}", val, "", ())
+        self.notes.append(f"column '{self.columns.split}' has no part 'train': all rows but those of '{val}' are it")
+        return [-1 if not word else int(word == val) for word in words]
 
     def _there(self, names: Sequence[str]) -> list[int]:
         """The rows of the parts that are used whose picture is there, once each."""
