@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,8 @@ _PIECE = 2**23
 """Bytes of one request, and of pictures that are decoded at once, where these are small."""
 _MOST_ROWS = 64
 """That are decoded at once."""
+_AT_ONCE, _MOST_AT_ONCE = 2**29, 16
+"""Bytes of row groups that a process reads at once, and how many: a page may be nearly all of its row group."""
 _MOST_READ = 2**31
 """Bytes that a file may want read at once."""
 
@@ -75,6 +79,12 @@ class RowGroups(Ranges):
     def __init__(self, files: Files, cache: Cache, folder: Path, sizes: Mapping[str, int], image: str) -> None:
         super().__init__(files, cache, folder / INDEX)
         self._folder, self._sizes, self._image = folder, dict(sizes), image
+        self._turns: tuple[int, threading.BoundedSemaphore] | None = None
+        self._few = 1
+
+    def limit(self, largest: int) -> None:
+        """Read as few row groups at once as memory wants; largest: bytes of one."""
+        self._few = max(1, min(_MOST_AT_ONCE, _AT_ONCE // max(1, largest)))
 
     def rows(self, shard: Shard, *columns: str) -> Iterator[Any]:
         """The rows of a row group as record batches of pictures and of `columns`, some at once. Raises DataError."""
@@ -94,6 +104,12 @@ class RowGroups(Ranges):
             raise
         except (pyarrow.ArrowException, OSError, ValueError, IndexError) as error:
             raise unreadable(self.files, name, error) from None
+
+    def turn(self) -> threading.BoundedSemaphore:
+        """What is held while a row group is read, so that not too many are at once."""
+        if self._turns is None or self._turns[0] != os.getpid():  # what a thread holds is not let go in a child
+            self._turns = os.getpid(), threading.BoundedSemaphore(self._few)
+        return self._turns[1]
 
     def pictures(self, batch: Any) -> list[bytes | None]:
         """The pictures of a record batch."""
@@ -149,13 +165,17 @@ class RowGroups(Ranges):
     def _fetch(self, shard: Shard, first: int, last: int) -> dict[int, bytes]:
         """Blocks first, ..., last - 1; all of the row group is in the cache then."""
         pictures = (picture for batch in self.rows(shard) for picture in self.pictures(batch))
-        total, found = self.keep(shard, pictures, range(first, last))
+        with self.turn():
+            total, found = self.keep(shard, pictures, range(first, last))
         if total != shard.bytes:
             raise DataError(
                 f"{self.called(shard)} has another length than the index speaks of: {total:,} bytes of pictures, "
                 f"expected {shard.bytes:,}."
             )
         return found
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_turns": None}
 
     def _kept(self, shard: Shard, block: int, piece: bytes, blocks: range) -> dict[int, bytes]:
         self._write(shard, block, piece)

@@ -108,6 +108,7 @@ def index(split: Split, wanted: Wanted, limit: int) -> tuple[RowGroups, layout.P
             f"a whole, holds up to {max(sizes) / 1e9:.2g} GB of pictures. The cache must hold one at least, and best "
             "the row groups of a window."
         )
+    place.limit(max(sizes, default=0))
     if is_pack(split.folder):
         return place, read_pack(split.folder)
     done = {name: shard for name in groups if (shard := read_done(split.folder, name)) is not None}
@@ -187,11 +188,12 @@ def _look_through(
                 end += len(content)
                 yield picture
 
-    if keep:
-        place.keep(shard, noted(), range(0))
-    else:
-        for _ in noted():
-            pass
+    with place.turn():
+        if keep:
+            place.keep(shard, noted(), range(0))
+        else:
+            for _ in noted():
+                pass
     if rows.count != split.footers[group.file].row_group(group.number).num_rows:
         raise DataError(
             f"{place.called(shard)} is damaged: it holds {rows.count:,} rows, and its footer speaks of others."
