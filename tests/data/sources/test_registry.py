@@ -56,7 +56,7 @@ def test_auto_finds_what_a_folder_holds(image_folder: Path, small_cifar100: Path
 
 
 def test_no_data_says_what_to_give() -> None:
-    embedded = r"\(data.source: digit_scenes, data.source: digits\)"
+    embedded = r"\(data.source: digit_pairs, data.source: digit_scenes, data.source: digits\)"
     with pytest.raises(DataError, match=rf"set data.path to the folder .* {embedded}"):
         sources.load(data())
     with pytest.raises(DataError, match="'image_folder' needs a folder"):
