@@ -34,14 +34,15 @@ def methods() -> dict[str, dict[str, Any]]:
     """Terms beside cross-entropy, by the name of the row."""
     rows: dict[str, dict[str, Any]] = {"alone": {}}
     for name, entry in entries().items():
-        if entry.kind.needs & {"features", "maps"} or "teacher" not in entry.kind.needs:
-            continue
+        if entry.kind.needs & {"features", "maps"} or "teacher" not in entry.kind.needs or name == "class_weighted":
+            continue  # the last is balance, where nothing is weighed
         term: dict[str, Any] = {"weight": TOTAL_WEIGHT}
         if "temperature" in inspect.signature(entry.kind).parameters:
             term["temperature"] = TEMPERATURE
         rows[name] = {name: term}
     rows["balance"] = {"balance": dict(OBJECTIVES["balance"]["balance"])}
     rows["standardized dkd"] = {"dkd": {"objective": "standardized", "of": "dkd", "weight": TOTAL_WEIGHT}}
+    rows["gkl at equal weights"] = {"gkl": {"weight": TOTAL_WEIGHT, "power": 0.0, "soft_weight": 0.0}}
     for host in ("dkd", "dist", "standardized"):
         rows[f"balance on {host}"] = {**rows[host], "reverse": REVERSE}
     for rule in ("entropy", "head_tail", "class_ratio", "self_tuning"):

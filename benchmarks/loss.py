@@ -3,13 +3,18 @@
 The loss is cross-entropy + forward KL at temperature 4 + reverse KL at temperature 2. The floor reads both logits once
 and writes one tensor of their size. Peak memory is what is added to the inputs, in tensors of the logits' size. On a
 GPU, Liger-Kernel's JSD (one temperature, no labels) stands beside them where it is installed.
+
+Then each objective on logits alone, with its defaults and as a run has it: what it takes beside forward KL, on a CPU
+by one thread and in that thread's own time, which neighbors do not lengthen.
 """
 
 from __future__ import annotations
 
 import statistics
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,6 +23,7 @@ from torch.profiler import ProfilerActivity, profile
 
 import harness
 from counterpoise.config import Term
+from counterpoise.objectives.base import entries
 from counterpoise.objectives.composite import WeightedSum
 from counterpoise.objectives.kernels.compiling import Compiler
 from counterpoise.objectives.kernels.mixture import Divergence, Inputs, Labels, Mixture, reference
@@ -40,6 +46,10 @@ GPU_SIZES = {
     "65536x1000": (65536, 1000),
 }
 LARGE_ON_CPU, LARGE_ON_GPU = ("65536x100", "262144x19"), ("1Mx19", "262144x100", "65536x1000")
+EACH = {"64x100": (64, 100), "256x1000": (256, 1000)}
+"""Sizes at which objectives are compared: batches of CIFAR-100, and of ImageNet in one process."""
+ROWS = 512
+"""Width of the teacher's last layer, for the objectives that are told of it."""
 SPEEDUP_TARGET, MEMORY_TARGET, BANDWIDTH_TARGET = 3.0, 1.3, 0.8
 
 
@@ -142,6 +152,48 @@ def measure(name: str, shape: tuple[int, ...], dtype: torch.dtype, rounds: int) 
     return case
 
 
+def each_objective(rounds: int = 9) -> Iterator[dict[str, Any]]:
+    """A case for each objective on logits at each size."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield from _each_objective(rounds)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _each_objective(rounds: int) -> Iterator[dict[str, Any]]:
+    names = [name for name, entry in entries().items() if not {"features", "maps"} & entry.kind.needs]
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    for size, shape in EACH.items():
+        torch.manual_seed(0)
+        student = torch.randn(shape, device=device, requires_grad=True)
+        teacher, rows = 2 * torch.randn(shape, device=device), torch.randn(shape[1], ROWS, device=device)
+        target = torch.randint(0, shape[1], shape[:1], device=device)
+        sides: dict[str, Callable[[], None]] = {}
+        for name in names:
+            total = WeightedSum({name: Term()}).to(device)
+            total.set_classifier(rows)
+            total.set_progress(1.0)  # past any warm-up
+            sides[name] = partial(_step, total, student, teacher, target)
+        timed = {name: on_gpu(side) if device == "cuda" else side for name, side in sides.items()}
+        clock = time.perf_counter if device == "cuda" else time.process_time
+        seconds = harness.interleave(timed, rounds, warmup=2, clock=clock)
+        for name in names:
+            yield {
+                "case": f"{name}, {size}",
+                "dtype": "float32",
+                "ours_ms": 1e3 * statistics.median(seconds[name]) / (20 if device == "cuda" else 1),
+                "time_over_forward_kl": harness.median_ratio(seconds[name], seconds["forward_kl"]),
+                "ours_extra_memory": extra_memory(sides[name], student) / (student.numel() * student.element_size()),
+            }
+
+
+def _step(objective: WeightedSum, student: Tensor, teacher: Tensor, target: Tensor) -> None:
+    student.grad = None
+    objective(Outputs(student), Outputs(teacher), target).total.backward()
+
+
 def _repeated(way: Callable[[], Any]) -> Callable[[], None]:
     def repeated() -> None:
         for _ in range(20):
@@ -164,6 +216,7 @@ def main() -> int:
     rounds = 9 if arguments.quick else 25
     cases = [measure(name, shape, dtype, rounds) for dtype in dtypes for name, shape in sizes.items()]
     targets: list[dict[str, Any]] = []
+    own = list(each_objective())
     for case in cases:
         if case["case"] not in large:
             continue
@@ -180,7 +233,7 @@ def main() -> int:
             targets.append(
                 {"name": f"extra memory, {label}", "value": case["ours_extra_memory"], "at_most": MEMORY_TARGET}
             )
-    return harness.report("loss", cases, targets, arguments.json, arguments.out)
+    return harness.report("loss", [*cases, *own], targets, arguments.json, arguments.out)
 
 
 if __name__ == "__main__":
