@@ -101,3 +101,18 @@ def test_what_does_not_fit_a_teacher_by_words_is_refused(
 def _trained(values: dict[str, Any], out: Path) -> Path:
     counterpoise.train({**{key: values[key] for key in ("data", "student", "train")}, "out": out})
     return out
+
+
+def test_photos_without_labels_have_nothing_to_calibrate_by_and_no_score_from_a_store_alone(
+    values: dict[str, Any], tmp_path: Path
+) -> None:
+    values["data"] = {**values["data"], "path": values["data"]["path"] / "train" / "circle", "source": "photos"}
+    with pytest.raises(ConfigError, match=r"calibrate: auto needs labeled training images, and the data has none"):
+        counterpoise.distill({**values, "teacher": {**values["teacher"], "calibrate": "auto"}})
+    objective = {"balance": {"weight": 1.0}}
+    counterpoise.record({**values, "objective": objective}, out=tmp_path / "store", views="epochs")
+    run = {**values, "objective": objective, "teacher": {"store": str(tmp_path / "store")}}
+    assert set(counterpoise.distill(run).last) == {"epoch"}
+    assert "no score is kept" in (values["out"] / "data.json").read_text()
+    beside = {**run, "teacher": {**values["teacher"], **run["teacher"]}, "out": tmp_path / "beside"}
+    assert set(counterpoise.distill(beside).last) == {"epoch", "agreement_top1", "agreement_loss"}

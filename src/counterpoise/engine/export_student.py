@@ -108,7 +108,10 @@ def export_student(trainer: Trainer) -> Result:
         summary = {name: value for name, value in asdict(result).items() if name != "note"}
         machine = device_name(trainer.processes.device)
         if (count := left_out(parts.objective)) is not None:
-            summary["minimum_confidence"] = dict(zip(("views", "left_out"), count, strict=True))
+            summary["minimum_confidence"] = {
+                **dict(zip(("views", "left_out"), count, strict=True)),
+                **({"counted_by": first} if (first := _counts(trainer)) else {}),
+            }
         summary |= {"folder": str(folder.path), "corrupt_files": corrupt, "machine": machine}
         write_text(folder.summary, json.dumps(summary, indent=2) + "\n")
     if trainer.begun_at < progress.step:
@@ -120,14 +123,21 @@ def export_student(trainer: Trainer) -> Result:
 
 
 def _unsure(trainer: Trainer) -> list[str]:
-    """What teacher.minimum_confidence has left out; of several processes the first one's views tell."""
+    """What teacher.minimum_confidence has left out."""
     count, section = left_out(trainer.parts.objective), trainer.run.teacher
     if count is None or section is None or not count[0]:
         return []
+    of = f" of {first}" if (first := _counts(trainer)) else ""
     return [
-        f"teacher.minimum_confidence {section.minimum_confidence:g}: {count[1]:,} of {count[0]:,} views did not teach "
-        f"({100 * count[1] / count[0]:.1f}%)."
+        f"teacher.minimum_confidence {section.minimum_confidence:g}: {count[1]:,} of {count[0]:,} views{of} did not "
+        f"teach ({100 * count[1] / count[0]:.1f}%)."
     ]
+
+
+def _counts(trainer: Trainer) -> str:
+    """Which process keeps count of views that are left out, where there are several."""
+    world = trainer.processes.world
+    return f"the first of {world} processes" if world > 1 else ""
 
 
 def _score(trainer: Trainer, weights: Mapping[str, Tensor]) -> tuple[dict[str, float], list[float] | None]:

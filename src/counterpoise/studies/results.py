@@ -119,9 +119,11 @@ def _scores(folder: Path, metric: str) -> dict[str, Any]:
     from counterpoise.tasks import leading
 
     summary = documents.read_json(folder / "summary.json", within=folder)
+    metric = leading(metric, summary["last"])
     found: dict[str, Any] = {
-        "last": summary["last"].get(leading(metric, summary["last"]), ""),  # top-5 of five classes or fewer is none
-        "best": summary["best"].get(leading(metric, summary["best"]), ""),
+        "metric": metric,
+        "last": summary["last"].get(metric, ""),  # top-5 of five classes or fewer is none
+        "best": summary["best"].get(metric, ""),
         "best_epoch": summary["best"].get("epoch", ""),
         "teacher_metric": summary["teacher"].get(metric, ""),
         "params": summary["parameters"],
@@ -232,11 +234,13 @@ def gather(jobs: Sequence[TrainingJob], older: Sequence[Row], metric: str) -> li
 
 def asked_for(rows: Sequence[Row], jobs: Sequence[TrainingJob], metric: str, present: Present) -> list[Row]:
     """The rows that are runs of this compare file: results.csv may hold those of an older one, or of other data."""
+    from counterpoise.tasks import AGREEMENT
+
     wanted = {plan_hash(job.run): job for job in jobs}
     return [
         row
         for row in rows
-        if row["metric"] == metric
+        if row["metric"] in (metric, AGREEMENT + metric)
         and (job := wanted.get(row["plan_sha256"])) is not None
         and present.stands(row, job.run) is not False
     ]

@@ -44,6 +44,8 @@ def test_a_file_is_names_within_templates_or_sentences_as_they_are(
         ("{templates: [a photo], classes: [cat, dog]}", "has no {}, where the name of a class goes"),
         ("a photo of a cat", "holds 'a photo of a cat': expected a list of class names"),
         ("", "holds nothing: expected a list of class names"),
+        ("{cat: , a: {cosine: 0.2}, b: {cosine: 0.1}}", "'a' and 'b' have no prompt"),
+        ("{cat: , a: {cosine: 2}}", "a: cosine must be a number between -1 and 1"),
         ("[cat, dog", "is not YAML"),
     ],
 )

@@ -76,6 +76,17 @@ def test_several_sentences_are_the_mean_of_their_directions(word_model: WordMode
     torch.testing.assert_close(both.head, mean / mean.norm(dim=1, keepdim=True))
 
 
+def test_a_class_without_a_prompt_is_the_answer_where_no_other_is_nearer_than_its_cosine(word_model: WordModel) -> None:
+    images = torch.randint(0, 256, (3, 3, 16, 16), dtype=torch.uint8)
+    plain = classifier(word_model("siglip"), {"cat": "a cat", "dog": "a dog"})
+    model = classifier(word_model("siglip"), {"cat": "a cat", "none": {"cosine": 0.25}, "dog": "a dog"})
+    net = by_prompts(model)
+    assert net is not None
+    with torch.no_grad():
+        torch.testing.assert_close(model(images)[:, [0, 2]], plain(images))
+        torch.testing.assert_close(model(images)[:, 1], torch.full((3,), 0.25 * net.scale + net.bias))
+
+
 def test_the_head_is_no_weight_and_answers_in_float32_whatever_the_towers_do(word_model: WordModel) -> None:
     model = classifier(word_model("clip"))
     assert not any(name == "head" or "text" in name for name in model.weights())

@@ -86,7 +86,7 @@ def prompted(name: str, prompts: Prompts, device: torch.device) -> Built:
     if len(edges) > 1:
         raise ModelError(f"{where} takes pictures of {size} pixels, expected squares.")
     return Built(
-        network.Prompted(Encoder(whole.visual), head.cpu(), scale, bias, who),
+        network.Prompted(Encoder(whole.visual), head.cpu(), network.fixed(prompts), scale, bias, who),
         len(prompts.classes),
         {"activations": _gelus(whole.visual)},
         mean=tuple(shown["mean"]),

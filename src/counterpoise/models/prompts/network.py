@@ -23,13 +23,15 @@ class Prompted(nn.Module):
 
     .. math:: z_c = (s \cos(f(x), w_c) + b) / T
 
-    f is the encoder of pictures, w_c the mean of the unit vectors of the sentences of class c, s and b the model's own
+    f is the encoder of pictures, w_c the mean of the unit vectors of the sentences of class c (of a class without a
+    prompt the cosine is a fixed number), s and b the model's own
     scale and bias, T a temperature that was fitted or 1. Computed in float32 from f on, whatever f is computed in:
     cosines of 8 bits times a scale of 100 would be whole numbers.
 
     Args:
         encoder: normalized images [N, 3, H, W] -> [N, D].
         head: float32 [C, D], of unit length: see `encode`.
+        fixed: float32 [C], the cosine of a class without a prompt; else nan.
         scale, bias: the model's own.
         who: all that made the head and is not among the encoder's weights, as teachers are told apart by it.
 
@@ -38,19 +40,24 @@ class Prompted(nn.Module):
     """
 
     head: Tensor
+    fixed: Tensor
 
-    def __init__(self, encoder: nn.Module, head: Tensor, scale: float, bias: float, who: dict[str, str]) -> None:
+    def __init__(
+        self, encoder: nn.Module, head: Tensor, fixed: Tensor, scale: float, bias: float, who: dict[str, str]
+    ) -> None:
         super().__init__()
         self.encoder = encoder
         self.scale, self.bias, self.temperature = scale, bias, 1.0
         self.who = who
         # Not among the weights: another machine encodes the same words to other last bits.
         self.register_buffer("head", head, persistent=False)
+        self.register_buffer("fixed", fixed, persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         found = self.encoder(images)
         with torch.autocast(found.device.type, enabled=False):
             cosines = F.normalize(found.float(), dim=-1) @ self.head.T
+            cosines = torch.where(self.fixed.isnan(), cosines, self.fixed)
             logits: Tensor = (cosines * self.scale + self.bias) / self.temperature
         return logits
 
@@ -89,16 +96,23 @@ def encode(
             read += numbers
             rows.append(F.normalize(embed(given).float(), dim=-1))
         several = torch.split(torch.cat(rows), prompts.counts)
-        head = F.normalize(torch.stack([one.mean(0) for one in several]), dim=-1)
+        head = F.normalize(torch.stack([one.sum(0) / max(1, len(one)) for one in several]), dim=-1)
     _require_told_apart(prompts, read, name)
     if not bool(head.isfinite().all()):
         raise ModelError(f"{name} encodes words to numbers that are not finite: its weights are damaged.")
     return head.clone(), hashlib.sha256(json.dumps(read).encode()).hexdigest()
 
 
+def fixed(prompts: Prompts) -> Tensor:
+    """The cosines of classes without a prompt, float32 [C]; else nan."""
+    nan = float("nan")
+    return torch.tensor([nan if several else prompts.cosine or 0.0 for several in prompts.sentences])
+
+
 def hashed(prompts: Prompts) -> str:
     """Prompts in a few words, and by a hash of their text."""
-    digest = hashlib.sha256(json.dumps([prompts.classes, prompts.sentences]).encode()).hexdigest()
+    bare = [] if prompts.cosine is None else [prompts.cosine]
+    digest = hashlib.sha256(json.dumps([prompts.classes, prompts.sentences, *bare]).encode()).hexdigest()
     return f"{len(prompts.flat)} sentences for {len(prompts.classes)} classes (sha256 {digest[:12]})"
 
 

@@ -19,8 +19,8 @@ TEMPLATES = (
 )
 """What stands around a class's name, where a file says nothing else; the mean of the sentences counts."""
 FORMS = (
-    "expected a list of class names, or {class: nothing, a sentence, a list of them, or {name: ...}}, or both under "
-    "'classes' beside 'templates'"
+    "expected a list of class names, or {class: nothing, a sentence, a list of them, {name: ...} or {cosine: ...}}, or "
+    "both under 'classes' beside 'templates'"
 )
 _NAMED = 5  # classes or sentences that a message names
 
@@ -31,11 +31,13 @@ class Prompts:
 
     Attributes:
         classes: their names, in the order of the file.
-        sentences: of each, one or more; the mean of what they mean is the class.
+        sentences: of each, one or more; the mean of what they mean is the class. None of a class without a prompt.
+        cosine: of the class without a prompt, where there is one: it is the answer where no other class is nearer.
     """
 
     classes: tuple[str, ...]
     sentences: tuple[tuple[str, ...], ...]
+    cosine: float | None = None
 
     @property
     def flat(self) -> list[str]:
@@ -84,8 +86,14 @@ def parse(values: Any, where: str) -> Prompts:
     said = {_name(key, where): value for key, value in values.items()}
     if len(said) < len(values):
         raise ModelError(f"{where}: two classes have one name once they are text.")
-    sentences = tuple(_sentences(name, value, templates, f"{where}: {name}") for name, value in said.items())
-    prompts = Prompts(tuple(said), sentences)
+    cosines = {name: _cosine(value, f"{where}: {name}") for name, value in said.items()}
+    bare = [name for name, cosine in cosines.items() if cosine is not None]
+    if len(bare) > 1:
+        raise ModelError(f"{where}: '{bare[0]}' and '{bare[1]}' have no prompt: nothing could tell them apart.")
+    sentences = tuple(
+        () if name in bare else _sentences(name, value, templates, f"{where}: {name}") for name, value in said.items()
+    )
+    prompts = Prompts(tuple(said), sentences, cosines[bare[0]] if bare else None)
     _require_distinct(prompts, where)
     return prompts
 
@@ -121,10 +129,23 @@ def _sentences(name: str, value: Any, templates: Sequence[str], where: str) -> t
     elif isinstance(value, str | list):
         found = [text.replace("{}", spoken) for text in _texts(value, where)]
     else:
-        raise ModelError(f"{where} is {_kind(value)}: expected nothing, a sentence, a list of them, or {{name: ...}}.")
+        raise ModelError(
+            f"{where} is {_kind(value)}: expected nothing, a sentence, a list of them, {{name: ...}} or "
+            f"{{cosine: ...}}."
+        )
     if twice := _repeated(found):
         raise ModelError(f"{where}: {twice!r} is said twice.")
     return tuple(found)
+
+
+def _cosine(value: Any, where: str) -> float | None:
+    """Of a class without a prompt the cosine that stands for it; None of one that has some."""
+    if not isinstance(value, Mapping) or set(value) != {"cosine"}:
+        return None
+    cosine = value["cosine"]
+    if isinstance(cosine, bool) or not isinstance(cosine, int | float) or not -1 < cosine < 1:
+        raise ModelError(f"{where}: cosine must be a number between -1 and 1, such as 0.2, got {_kind(cosine)}.")
+    return float(cosine)
 
 
 def _texts(value: Any, where: str) -> list[str]:

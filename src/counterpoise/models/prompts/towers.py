@@ -121,7 +121,7 @@ def build(library: Any, name: str, prompts: Prompts, device: torch.device) -> Bu
     bias = float(whole.logit_bias) if hasattr(whole, "logit_bias") else 0.0
     scale = float(whole.logit_scale.exp())
     who["words"] = network.hash_of([who["words"], f"{scale:.6g}", f"{bias:.6g}"])
-    net = network.Prompted(ENCODERS[kind](whole.cpu()), head.cpu(), scale, bias, who)
+    net = network.Prompted(ENCODERS[kind](whole.cpu()), head.cpu(), network.fixed(prompts), scale, bias, who)
     return Built(
         net,
         len(prompts.classes),
