@@ -160,8 +160,9 @@ class Cache:
                 for each in found:
                     with contextlib.suppress(OSError):
                         info = each.stat(follow_symlinks=False)
-                        if each.name.startswith(".") and info.st_mtime < old:
-                            remove(each.path)
+                        if each.name.startswith("."):  # it is being written, and has no name yet
+                            if info.st_mtime < old:
+                                remove(each.path)
                             continue
                         yield Kept(each.path, _taken(info), info.st_mtime_ns)
 
