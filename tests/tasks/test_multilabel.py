@@ -17,7 +17,7 @@ from torch import Tensor
 
 import counterpoise
 from counterpoise import config, tasks
-from counterpoise.data import labels, mixing, sources
+from counterpoise.data import labels, mixing, sources, summary
 from counterpoise.data.sources.base import ArraySet
 from counterpoise.engine.trainer import Result
 from counterpoise.errors import ConfigError, CounterpoiseError, DataError, ModelError
@@ -225,6 +225,10 @@ def test_images_are_divided_by_their_rarest_label() -> None:
 def test_labels_move_with_their_classes_and_are_counted() -> None:
     images = table([[1, 0, -1], [1, 1, 0], [-1, -1, -1]])
     assert (images.per_class(), images.unlabeled) == ([2, 1, 0], 1)
+    assert (
+        summary.census(images)
+        == "0 (c) to 2 (a) a label, 1 labels an image, 44.4% of the labels unknown (all of 1 images)"
+    )
     moved = images.in_order("cab")
     assert moved.labels.tolist() == [[-1, 1, 0], [0, 1, 1], [-1, -1, -1]]
     assert moved.fingerprint() != images.fingerprint()

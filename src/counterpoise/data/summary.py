@@ -125,6 +125,7 @@ def _of_several(images: ImageSet, counts: Sequence[int]) -> str:
     known = sum(counts) + sum(absences(images.labels))
     unknown = 1 - known / images.labels.numel()
     missing = f", {100 * unknown:.3g}% of the labels unknown" if unknown else ""
+    missing += f" (all of {images.unlabeled:,} images)" if images.unlabeled else ""
     return f"{_range(counts, images.classes)} a label, {sum(counts) / len(images):.3g} labels an image{missing}"
 
 

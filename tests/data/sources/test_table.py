@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -390,6 +391,21 @@ def test_several_labels_are_columns_or_words_in_one(
         assert absent.labels[:, 2].tolist() == [
             {-1: -1 if row == [0, 1, -1] else 0}.get(row[2], 0) for row in train.labels.tolist()
         ]
+
+
+def test_lists_of_labels_need_no_separator(image_folder: Path, rows: list[Row]) -> None:
+    said = {"circle": ["round"], "square": [], "stripes": None}
+    lines = [json.dumps({"file": row[0], "split": row[2], "labels": said[row[1]]}) for row in rows if row[2] == "train"]
+    lines += [json.dumps({"file": row[0], "split": "val", "labels": ["x", "round"]}) for row in rows if row[2] == "val"]
+    path = image_folder / "labels.jsonl"
+    path.write_text("\n".join(lines))
+    (image_folder / "classes.txt").write_text("round\nx\n")
+    train = load(path, classes=image_folder / "classes.txt").train
+    expected = {"circle": [1, 0], "square": [0, 0], "stripes": [-1, -1]}
+    assert train.labels.tolist() == [expected[row[1]] for row in sorted(rows) if row[2] == "train"]
+    path.write_text("\n".join([*lines, json.dumps({"file": rows[0][0], "split": "train", "labels": "round"})]))
+    with pytest.raises(DataError, match="holds 'round' beside lists"):
+        load(path)
 
 
 def test_a_run_learns_several_labels_from_a_table(

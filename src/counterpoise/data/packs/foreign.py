@@ -202,7 +202,8 @@ def _label(files: dict[str, Member], sample: str, of: Layout) -> str | None:
     value = next((values[name] for name in names if name in values), None) if isinstance(values, dict) else None
     if value is None or (isinstance(value, int | str) and not isinstance(value, bool)):
         return None if value is None or value == -1 else str(value)
-    raise DataError(f"{sample}: its label is {value!r}, expected a number or a name.")
+    several = " Several labels a picture are read from a table: docs/multilabel.md." if isinstance(value, list) else ""
+    raise DataError(f"{sample}: its label is {value!r:.200}, expected a number or a name.{several}")
 
 
 def _classes(folder: Path, shards: Iterable[str]) -> tuple[list[str], bool]:

@@ -18,7 +18,7 @@ from counterpoise.data.sources.base import UNLABELED, Splits
 from counterpoise.data.sources.division import name_parts, split_by_fraction
 from counterpoise.data.sources.files import FileSet
 from counterpoise.data.sources.registry import register
-from counterpoise.data.sources.table_labels import Blank, by_column, by_separator, cells, one_a_picture
+from counterpoise.data.sources.table_labels import LISTED, Blank, by_column, by_separator, cells, lists, one_a_picture
 from counterpoise.data.split_names import Halves, is_split_name, named
 from counterpoise.data.split_names import find as find_halves
 from counterpoise.data.table_file import Table, is_table, listed, read_table
@@ -71,7 +71,11 @@ class _Survey:
         self.columns = table_columns.choose(self.table, asked.image, labels, asked.split, asked.group, asked.suffix)
         if asked.labeled:
             self.columns.take_several(self.table, asked.label_columns, asked.label, asked.separator)
-        self.labels = cells(self.table, self.columns.labels)
+        listed_labels = None
+        if len(self.columns.labels) == 1 and not self.columns.several and asked.separator is None:
+            listed_labels = lists(self.table, self.columns.labels[0])
+        self.separator = asked.separator if listed_labels is None else LISTED
+        self.labels = cells(self.table, self.columns.labels) if listed_labels is None else listed_labels
         names = self.table.text(self.columns.image)
         self.files = table_files.find(self.table.path, names, asked.root, asked.suffix)
         self.part_of = self._parts()
@@ -200,9 +204,9 @@ class _Survey:
         try:
             if self.columns.several:
                 found = by_column(texts, self.columns.labels, self.asked.classes, self.asked.blank)
-            elif self.asked.separator is not None:
+            elif self.separator is not None:
                 found = by_separator(
-                    texts, trains, self.columns.labels[0], self.asked.separator, self.asked.classes, self.asked.blank
+                    texts, trains, self.columns.labels[0], self.separator, self.asked.classes, self.asked.blank
                 )
             else:
                 found = one_a_picture(texts, trains, self.columns.labels[0], self.asked.classes)

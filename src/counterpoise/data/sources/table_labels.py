@@ -18,6 +18,8 @@ from counterpoise.errors import DataError, nearest
 Blank: TypeAlias = Literal["unknown", "absent"]
 _BETWEEN = "\x1f"
 """What stands between the cells of several columns in one text."""
+LISTED = "\x1e"
+"""What stands before each label of a list."""
 _SAYS = {"1": 1, "true": 1, "0": 0, "false": 0, "-1": UNLABELED}
 
 
@@ -36,6 +38,21 @@ def cells(table: Table, columns: Sequence[str]) -> list[str]:
         return texts[0] if texts else [""] * table.rows
     joined = map(_BETWEEN.join, zip(*texts, strict=True))
     return [text if text.strip(_BETWEEN) else "" for text in joined]
+
+
+def lists(table: Table, column: str) -> list[str] | None:
+    """As `cells`, of a column that holds lists of labels, each behind a `LISTED`; None where it holds no list."""
+    values = table.values(column)
+    if not any(isinstance(value, list | tuple) for value in values):
+        return None
+    found = []
+    for value in values:
+        if value is not None and not (
+            isinstance(value, list | tuple) and all(type(one) in (str, int) for one in value)
+        ):
+            raise DataError(f"Column '{column}' holds {value!r:.80} beside lists: expected lists of names.")
+        found.append("" if value is None else LISTED + LISTED.join(map(str, value)))
+    return found
 
 
 def by_column(texts: Sequence[str], columns: Sequence[str], classes: Path | None, blank: Blank) -> Labels:
@@ -70,7 +87,7 @@ def by_separator(
     if not separator:
         raise DataError("data.options.separator: expected what stands between labels, such as |, got nothing.")
     named = [[part for given in text.split(separator) if (part := given.strip())] for text in texts]
-    if all(len(parts) < 2 for parts in named):
+    if separator != LISTED and all(len(parts) < 2 for parts in named):
         raise DataError(
             f"No picture has two labels in column '{column}' with '{separator}' between them: another separator, or "
             "one label a picture (leave data.options.separator out)."
@@ -81,7 +98,7 @@ def by_separator(
     labels = torch.zeros(len(texts), len(found.classes), dtype=torch.int8)
     rows = [row for row, parts in enumerate(named) for _ in parts]
     labels[torch.tensor(rows), found.labels] = 1
-    empty = [row for row, parts in enumerate(named) if not parts]
+    empty = [row for row, text in enumerate(texts) if not text]
     if blank == "unknown":
         labels[empty] = UNLABELED
     return Labels(labels, found.classes, [*found.said, *_of_blanks(len(empty), blank, "rows")])
