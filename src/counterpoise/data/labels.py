@@ -6,6 +6,8 @@ One class an image is int64 [N], -1 where it is unknown. Several labels are int8
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
@@ -53,8 +55,12 @@ def absences(labels: Tensor) -> list[int]:
     return (labels == 0).sum(0).tolist()
 
 
-def renumbered(labels: Tensor, numbers: list[int]) -> Tensor:
-    """Labels of the same images where class k is called numbers[k]."""
+def renumbered(labels: Tensor, classes: Sequence[str], wanted: Sequence[str]) -> Tensor:
+    """Labels of the same images with the classes in another order. Raises DataError where they are other ones."""
+    if sorted(wanted) != sorted(classes) or len(set(wanted)) < len(wanted):
+        raise DataError(f"{list(classes)[:5]} ... are other classes than {list(wanted)[:5]} ...")
+    places = {name: number for number, name in enumerate(wanted)}
+    numbers = [places[name] for name in classes]
     if labels.ndim == 2:
         return labels[:, torch.tensor(numbers).argsort()]
     return torch.tensor([*numbers, UNKNOWN])[labels]  # one more at the end, which -1 finds

@@ -32,8 +32,8 @@ class ImageSet(ABC):
     """Images by index, with labels; scenes have a mask each, which says the class of every pixel.
 
     Attributes:
-        labels: int64 [N]; UNLABELED (-1) where unknown. Of scenes 0, and UNLABELED where there is no mask. Of several
-            labels an image int8 [N, C], one column a class: 1 there, 0 not there, UNLABELED unknown.
+        labels: int64 [N], or int8 [N, C] where an image may have several: see data/labels.py. UNLABELED (-1) where
+            unknown. Of scenes 0, and UNLABELED where there is no mask.
         classes: their names, without void; empty where nothing is labeled.
         corrupt: names of images that were left out because they cannot be read.
         masked: whether these are scenes.
@@ -43,8 +43,7 @@ class ImageSet(ABC):
         unused: what other parts are called that the source has and that are not looked at.
         positions: int64 [N], where the images of a part are in `split_from`.
         drawn: whether it was divided by `data.val_fraction`, for want of a part to evaluate on.
-        groups: int64 [N], which images belong together (one patient, one video), where that is known: what divides them
-            keeps these whole.
+        groups: int64 [N], which images belong together (one patient), where that is known: they are divided whole.
         origin: where it comes from, in words: a folder, or what it was held out of.
         reading: how files are read; set by `read_as`.
         notes: what a person must know of it and of how its files are read, a sentence each.
@@ -197,13 +196,9 @@ class ImageSet(ABC):
             return self
         if self.masked:
             raise DataError(f"Masks hold the numbers of {list(self.classes)[:5]}, so that their order is fixed.")
-        if sorted(classes) != sorted(self.classes) or len(set(classes)) < len(classes):
-            raise DataError(f"{list(self.classes)[:5]} ... are other classes than {list(classes)[:5]} ...")
-        numbers = {name: number for number, name in enumerate(classes)}
         other = copy.copy(self)
         other.__dict__.pop("_fingerprint", None)
-        other.labels = renumbered(self.labels, [numbers[name] for name in self.classes])
-        other.classes = tuple(classes)
+        other.labels, other.classes = renumbered(self.labels, self.classes, classes), tuple(classes)
         if self.split_from is not None:
             other.split_from = self.split_from.in_order(classes)
         return other
