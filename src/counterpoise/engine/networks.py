@@ -39,7 +39,7 @@ def build_student(run: config.Run, classes: tuple[str, ...], module: nn.Module |
         if module is not None:
             raise ConfigError("student.two_heads is of a network that is built by name, and a module was handed in.")
         section = section.model_copy(update={"arguments": {**section.arguments, two_heads.ARGUMENT: True}})
-    return _build(section, module, num_classes=len(classes), classes=classes, keep_head=False)
+    return named(section, module, num_classes=len(classes), classes=classes, keep_head=False)
 
 
 def build_teacher(
@@ -66,8 +66,8 @@ def build_teacher(
             "teacher has no weights: give teacher.checkpoint (a file, student folder or run) or teacher.pretrained."
         )
     if features_alone:
-        return _build(section, module, num_classes=len(classes) or 1, outputs=section.outputs, keep_head=False)
-    model = _build(section, module, num_classes=None, outputs=section.outputs)
+        return named(section, module, num_classes=len(classes) or 1, outputs=section.outputs, keep_head=False)
+    model = named(section, module, num_classes=None, outputs=section.outputs)
     if any(catalog.PROBABILITIES in note for note in model.notes):
         raise ModelError(refusal_of_probabilities(model.name))
     return map_teacher(model, classes, section.classes)
@@ -99,7 +99,8 @@ def _several(
     return ensembles.over_views(model, section.views, task.sigmoid)
 
 
-def _build(section: config.Model, module: nn.Module | None, **options: Any) -> VisionModel:
+def named(section: config.Model, module: nn.Module | None, **options: Any) -> VisionModel:
+    """The network that a section names, or a module in its place; `options` as for `catalog.build`."""
     return catalog.build(
         module if module is not None else section.model,
         checkpoint=section.checkpoint,

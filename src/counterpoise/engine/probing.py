@@ -13,7 +13,7 @@ from counterpoise.config.options import keywords
 from counterpoise.data import sources
 from counterpoise.data.sources.base import UNLABELED, ImageSet
 from counterpoise.data.sources.division import split_by_fraction
-from counterpoise.engine import inputs
+from counterpoise.engine import inputs, networks
 from counterpoise.engine.assemble import evaluation_loader
 from counterpoise.engine.evaluator import answers
 from counterpoise.engine.export_student import commit, versions
@@ -23,7 +23,7 @@ from counterpoise.engine.processes import Processes, join
 from counterpoise.engine.progress import Pace
 from counterpoise.engine.student import save_student
 from counterpoise.errors import ConfigError, DataError, ModelError, RunError
-from counterpoise.models import catalog, probing
+from counterpoise.models import probing
 from counterpoise.models.network import VisionModel
 
 HELD_OUT = 0.2
@@ -106,19 +106,7 @@ def _network(run: config.Run, classes: tuple[str, ...], module: nn.Module | None
         raise ConfigError(
             "The network has no weights: give teacher.checkpoint (a file or a run) or teacher.pretrained."
         )
-    return catalog.build(
-        module if module is not None else section.model,
-        num_classes=len(classes),
-        checkpoint=section.checkpoint,
-        pretrained=section.pretrained,
-        arguments=section.arguments,
-        mean=section.mean,
-        std=section.std,
-        input_size=section.input_size,
-        classes=classes,
-        which=section.weights,
-        keep_head=False,
-    )
+    return networks.named(section, module, num_classes=len(classes), classes=classes, keep_head=False)
 
 
 def _features(
