@@ -79,12 +79,6 @@ def test_train_on_a_table_ends_as_on_the_folder(
         counterpoise.train({**run, "data": {"path": str(path)}, "out": tmp_path / name})
     first, second = (counterpoise.load_student(tmp_path / name).state_dict() for name in ("folder", "table"))
     assert all(torch.equal(value, second[key]) for key, value in first.items())
-    assert counterpoise.evaluate(tmp_path / "table", data=table)["images"] == 12
-    said = counterpoise.check(table)
-    assert (said["source"], said["errors"]) == ("table", 0)
-    counterpoise.pack(table, out=tmp_path / "pack")
-    packed = load(tmp_path / "pack")
-    assert packed.train.fingerprint() == load(table).train.fingerprint()
 
 
 def test_a_fold_of_a_table_is_distilled_and_its_teacher_recorded_once(

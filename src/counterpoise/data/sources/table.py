@@ -129,7 +129,8 @@ class _Survey:
             self.problems.append(fault(what, "Take them out of the table."))
         if self.asked.without_label == "skip" and self.columns.labels:
             used = self._labeled(used)
-        missing = {*self.files.missing()} & {*used}
+        absent = {*self.files.missing()}
+        missing = absent and absent & {*used}
         if missing:
             where = f"{self.table.path}"
             self.problems.append(
@@ -145,6 +146,8 @@ class _Survey:
 
     def _once(self, rows: Sequence[int]) -> list[int]:
         """Rows in the order of paths without those that say the same again; a fault where they say something else."""
+        if len({self.files.paths[row] for row in rows}) == len(rows):
+            return list(rows)
         kept: list[int] = []
         again = 0
         torn: list[str] = []

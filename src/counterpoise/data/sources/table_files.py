@@ -51,18 +51,22 @@ def find(table: Path, names: Sequence[str], root: Path | None, suffix: str) -> F
     if root is not None and not folder.is_dir() and (beside / root).is_dir():
         folder = beside / root
     found = Files(folder, [])
-    by_name = {name: _path(name, suffix) for name in set(names)}
-    if turned := next((name for name in by_name if "\\" in name and not (folder / name).exists()), None):
-        by_name = {name: path.replace("\\", "/") for name, path in by_name.items()}
+    paths = [_path(name, suffix) for name in names] if suffix else list(names)
+    turned = next((path for path in paths if "\\" in path and not (folder / path).exists()), None)
+    if turned is not None:
+        paths = [path.replace("\\", "/") for path in paths]
         found.said.append(f"backslashes in paths, such as {turned}, are read as slashes")
-    below = f"{folder.absolute().as_posix()}/"
-    tidied = {name: _tidy(path).removeprefix(below) for name, path in by_name.items()}
-    if all(path.startswith("/") for path in tidied.values() if path) and any(tidied.values()):
-        # Elsewhere, and all of them: what they share is the folder, so that they may be moved together.
-        shared = posixpath.commonpath([posixpath.dirname(path) for path in tidied.values() if path])
-        found.root = Path(shared)
-        tidied = {name: path and posixpath.relpath(path, shared) for name, path in tidied.items()}
-    found.paths = [tidied[name] for name in names]
+    if any("./" in path or "//" in path for path in paths):
+        paths = [_tidy(path) for path in paths]
+    if any(path[:1] == "/" for path in paths):
+        below = f"{folder.absolute().as_posix()}/"
+        paths = [path.removeprefix(below) for path in paths]
+        if all(path[:1] in ("/", "") for path in paths):
+            # Elsewhere, and all of them: what they share is the folder, so that they may be moved together.
+            shared = posixpath.commonpath({posixpath.dirname(path) for path in paths if path})
+            found.root = Path(shared)
+            paths = [path and path.removeprefix(shared).lstrip("/") for path in paths]
+    found.paths = paths
     return found
 
 
