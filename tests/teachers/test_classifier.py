@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from counterpoise.errors import ConfigError, ModelError
 from counterpoise.models import catalog
 from counterpoise.models.classmap import map_teacher
+from counterpoise.models.ensemble import Ensemble, SeveralViews
 from counterpoise.models.network import Answers, VisionModel
 from counterpoise.models.prompts.network import Prompted
 from counterpoise.objectives.composite import WeightedSum
@@ -52,8 +53,21 @@ def test_rows_are_in_the_order_of_the_data_and_those_of_several_classes_are_none
 
 def test_of_words_it_is_what_they_are_encoded_to() -> None:
     head = torch.nn.functional.normalize(torch.randn(4, 192), dim=1)
-    words = VisionModel(Prompted(nn.Flatten(), head, 100.0, 0.0, {}), name="words", num_classes=4)
+    words = VisionModel(
+        Prompted(nn.Flatten(), head, torch.full((4,), torch.nan), 100.0, 0.0, {}), name="words", num_classes=4
+    )
     assert torch.equal(rows_of(words, IMAGES), head)
+
+
+def test_of_several_views_it_is_the_networks_and_of_several_networks_there_is_none() -> None:
+    teacher = model(nn.Linear(6, 4))
+    settings = teacher.settings()
+    views = VisionModel(**{**settings, "net": SeveralViews(teacher.net, 2)})
+    assert torch.equal(rows_of(views, IMAGES), teacher.net[3].weight)
+    # Of one picture the surest answers as it does alone: that it is one of several is not seen in its answer.
+    both = Ensemble([teacher, model(nn.Linear(6, 4))], [1.0, 1.0], "surest", [None, None], 4)
+    with pytest.raises(ModelError, match="mine: several networks have no last layer in common"):
+        rows_of(VisionModel(**{**settings, "net": both}), IMAGES)
 
 
 def test_a_dense_teachers_is_its_last_convolution() -> None:

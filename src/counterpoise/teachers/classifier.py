@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from counterpoise.errors import ConfigError, ModelError
 from counterpoise.models.classmap import ClassSelection
+from counterpoise.models.ensemble import Ensemble, SeveralViews
 from counterpoise.models.network import VisionModel, logits_of
 from counterpoise.models.padding import Padded
-from counterpoise.models.prompts.network import by_prompts
+from counterpoise.models.prompts.network import Prompted
 from counterpoise.objectives.composite import WeightedSum
 
 
@@ -51,16 +52,20 @@ def rows_of(teacher: VisionModel, images: Tensor) -> Tensor:
     that answers by words, what these are encoded to. Rows are in the order of the classes that the teacher answers in.
 
     Raises:
-        ModelError: there is no such layer, or classes of the teacher are taken together.
+        ModelError: there is no such layer, or there are several; or classes of the teacher are taken together.
     """
+    if any(isinstance(one, Ensemble) for one in teacher.modules()):
+        raise ModelError(f"{teacher.name}: several networks have no last layer in common.")
     if any(isinstance(one, ClassSelection) and one.joins for one in teacher.modules()):
         raise ModelError(
             f"{teacher.name}: several of its classes are taken as one, which no row of its last layer is for."
         )
-    if (prompted := by_prompts(teacher)) is not None:
-        return _chosen(teacher, prompted.head)
-    said: list[tuple[nn.Linear | nn.Conv2d, Any]] = []
     net, was_training = teacher._plain(), teacher.training
+    if isinstance(net, SeveralViews):
+        net = net.net
+    if isinstance(net, Prompted):
+        return _chosen(teacher, net.head)
+    said: list[tuple[nn.Linear | nn.Conv2d, Any]] = []
     call: Callable[[Tensor], Any] = net if net._compiled_call_impl is None else net._call_impl
     device = teacher.mean.device
     with ExitStack() as hooks:
