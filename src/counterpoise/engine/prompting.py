@@ -85,6 +85,10 @@ def calibrated(run: config.Run, teacher: VisionModel | None, images: ImageSet, d
             "teacher.calibrate: auto asks the whole teacher before it is shared out (teacher.shard): give the number "
             "by which logits are divided, as a run where it fits whole has found it."
         )
+    if tasks.get(run.task).sigmoid:
+        raise ConfigError(
+            f"teacher.calibrate: auto fits a softmax, and {run.task} answers by sigmoids: give the number itself."
+        )
     labeled = torch.nonzero(images.labels != UNLABELED).flatten()
     if not len(labeled):
         raise ConfigError(

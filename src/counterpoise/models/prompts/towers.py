@@ -145,6 +145,9 @@ def _loaded(library: Any, place: str, where: str, kind: Any, what: str, **option
         except Exception:  # kinds differ between versions
             if Path(place).is_dir():
                 raise
+        from huggingface_hub import file_exists
+
+        file_exists(place, "config.json")  # without a net this fails at once, and what follows tries for long
         return kind.from_pretrained(place, trust_remote_code=False, **options)
     except Exception as error:
         reason = " ".join(str(error).split())
