@@ -18,6 +18,7 @@ from torch import Tensor
 import counterpoise
 from counterpoise import config, tasks
 from counterpoise.data import labels, mixing, sources, summary
+from counterpoise.data.class_weights import with_class_weights
 from counterpoise.data.sources.base import ArraySet
 from counterpoise.engine.trainer import Result
 from counterpoise.errors import ConfigError, CounterpoiseError, DataError, ModelError
@@ -199,6 +200,9 @@ def test_positive_weights_are_by_the_frequency_of_labels_or_by_name() -> None:
     named = {"binary_cross_entropy": config.Term.model_validate({"pos_weight": {"z": 2.0}})}
     with pytest.raises(ConfigError, match="'z' is no class"):
         tasks.get("multilabel").objective(config.Run(task="multilabel", objective=named), images)
+    shares = {"cross_entropy": config.Term.model_validate({"class_prior": "frequency"})}
+    with pytest.raises(ConfigError, match="several labels have no share of each class"):
+        with_class_weights(shares, images)
 
 
 def test_mixed_labels_are_mixed_one_by_one() -> None:

@@ -18,6 +18,7 @@ from counterpoise.objectives.labeled import LabeledObjective
 from counterpoise.objectives.logits import LEFT_OUT
 from counterpoise.objectives.targets import Reduction, one_hot
 from counterpoise.system.files import read_tensors
+from counterpoise.system.machine import as_double
 
 LEAST_REGULARIZATION = 0.02
 """Costs are below 1, so that no entry of the kernel is below exp(-50), and its sums are exact in float32."""
@@ -164,7 +165,7 @@ def _log_product(x: Tensor, kernel: Tensor) -> Tensor:
 
 def cosines(rows: Tensor) -> Tensor:
     """float32 [C, C]: the cosine between each two of the rows [C, D]; that of a row with itself is 1."""
-    units = F.normalize(rows.detach().double().flatten(1), dim=1)
+    units = F.normalize(as_double(rows.detach().flatten(1)), dim=1)
     found = (units @ units.T).clamp(-1, 1)
     return found.fill_diagonal_(1.0).float()
 
