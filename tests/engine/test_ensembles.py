@@ -113,6 +113,25 @@ def test_a_student_of_two_and_of_their_store_are_the_same(teachers: list[Path], 
         counterpoise.distill(others, resume=True)
 
 
+def test_stores_of_several_teachers_are_read_as_one(teachers: list[Path], tmp_path: Path) -> None:
+    live = counterpoise.distill(asked(teachers, tmp_path / "live", combine="logits"))
+    stores = []
+    for path in teachers:
+        alone = {key: value for key, value in asked([path], tmp_path / "none").items() if key != "teachers"}
+        alone["teacher"] = {"checkpoint": str(path), "accept_chance": True}
+        stores.append({"store": str(tmp_path / f"store-{path.name}")})
+        counterpoise.record(alone, out=stores[-1]["store"], precision="float32", views="epochs")
+    both = {**asked(teachers, tmp_path / "stored", combine="logits"), "teachers": stores}
+    assert counterpoise.distill(both).last == pytest.approx(live.last, rel=1e-4)
+    for change, message in (
+        ({"teachers": [stores[0], {"checkpoint": str(teachers[1])}]}, "Some of the teachers have a store"),
+        ({"teacher": {"combine": "right"}}, "stores are read ahead of them"),
+        ({"seed": 5}, "views, seed"),
+    ):
+        with pytest.raises(CounterpoiseError, match=message):
+            counterpoise.distill({**both, "out": str(tmp_path / "no"), **change})
+
+
 def test_teachers_that_each_know_some_classes_are_one_that_knows_all(teachers: list[Path], tmp_path: Path) -> None:
     classes = [str(digit) for digit in range(10)]
     some = []

@@ -116,6 +116,9 @@ class Member(Imitated):
     """One of several teachers."""
 
     weight: Positive = Field(1.0, description="how much it counts in a mean, beside the others")
+    store: str | None = Field(
+        None, description="its recorded logits, instead of the network; then all members have one"
+    )
 
 
 class Teacher(Imitated):

@@ -11,7 +11,7 @@ from counterpoise import config, tasks
 from counterpoise.data import checking, noticing, sources, summary
 from counterpoise.data.epochs import Epochs, InOrder
 from counterpoise.data.sources.base import ArraySet, ImageSet, Splits
-from counterpoise.engine import learning, mixing_heads, prompting, remarks, trackers
+from counterpoise.engine import ensembles, learning, mixing_heads, prompting, remarks, trackers
 from counterpoise.engine.answering import answer_for
 from counterpoise.engine.evaluator import has_labels
 from counterpoise.engine.fast.capturability import find_obstacle
@@ -26,8 +26,9 @@ from counterpoise.objectives.composite import WeightedSum
 from counterpoise.outputs import Outputs
 from counterpoise.teachers import asking, classifier, identity, resident, sharded
 from counterpoise.teachers.live import LiveTeacher
-from counterpoise.teachers.store import Store
+from counterpoise.teachers.store import Recorded, Store
 from counterpoise.teachers.stored import LoaderTeacher
+from counterpoise.teachers.stores_as_one import StoresAsOne
 
 NO_CLASSES = ("no class",)
 """Of a student that imitates features of images without labels: a network has some classifier."""
@@ -156,7 +157,7 @@ class Models(NamedTuple):
 
     student: VisionModel
     teacher: VisionModel | None
-    store: Store | None
+    store: Recorded | None
     classes: tuple[str, ...]
 
 
@@ -265,14 +266,15 @@ def choose_steps(parts: Parts, processes: Processes) -> tuple[bool, str | None]:
     return obstacle is None, obstacle
 
 
-def open_store(run: config.Run, objective: WeightedSum | None = None, has_network: bool = True) -> Store | None:
-    """The store of a run that has one.
+def open_store(run: config.Run, objective: WeightedSum | None = None, has_network: bool = True) -> Recorded | None:
+    """The store of a run that has one, or several as one.
 
     Raises ConfigError where it has not what the objective looks at, or the teacher itself is wanted beside it and not
     there.
     """
     section = run.teacher
-    if section is None or section.store is None:
+    stored = [] if section is None else [member.store for member in section.members if member.store is not None]
+    if section is None or (section.store is None and not stored):
         return None
     if objective is not None and objective.teacher_features:
         raise ConfigError(
@@ -281,8 +283,18 @@ def open_store(run: config.Run, objective: WeightedSum | None = None, has_networ
         )
     if section.missing == "live" and not has_network:
         raise ConfigError("teacher.missing: live needs the teacher itself: give teacher.checkpoint or pretrained.")
-    # Stores by epochs hold the views of one seed, and a comparison has several.
-    return Store.open(section.store.replace("{seed}", str(run.seed)))
+    if stored:
+        sigmoid = tasks.get(run.task).sigmoid
+        ensembles.require_members_say_it(section, sigmoid)
+        weights = [member.weight for member in section.members]
+        return StoresAsOne([_opened(name, run) for name in stored], weights, section.combine, sigmoid)
+    assert section.store is not None
+    return _opened(section.store, run)
+
+
+def _opened(name: str, run: config.Run) -> Store:
+    """Stores by epochs hold the views of one seed, and a comparison has several."""
+    return Store.open(name.replace("{seed}", str(run.seed)))
 
 
 def _shards(run: config.Run) -> bool:

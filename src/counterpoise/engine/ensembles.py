@@ -30,7 +30,7 @@ def build(section: config.Teacher, classes: Sequence[str], one: Build, sigmoid: 
         ConfigError: options that are said by member, or of which there is no such combination.
         ModelError: a member that is wrong, members that share no class.
     """
-    _require_members_say_it(section, sigmoid)
+    require_members_say_it(section, sigmoid)
     models = [one(_as_teacher(member)) for member in section.members]
     if not classes:
         classes = models[0].classes or tuple(str(index) for index in range(models[0].num_classes))
@@ -128,16 +128,21 @@ def _who(model: VisionModel) -> dict[str, str]:
     return identity.of(model, torch.float32)
 
 
-def _require_members_say_it(section: config.Teacher, sigmoid: bool) -> None:
+def require_members_say_it(section: config.Teacher, sigmoid: bool) -> None:
+    """Raises ConfigError for options that are said by member, or of which there is no such combination."""
     own = ("model", "checkpoint", "pretrained", "arguments", "mean", "std", "input_size", "classes", "prompts", "store")
     said = [name for name in own if getattr(section, name)]
     if said:
-        raise ConfigError(
-            f"teacher.{said[0]} beside teachers: each of several says its own. (Stores of several teachers are made "
-            "one by recording with all of them.)"
-        )
+        raise ConfigError(f"teacher.{said[0]} beside teachers: each of several says its own.")
     if len(section.members) < 2:
         raise ConfigError("teachers is a list of two or more; one alone is teacher.")
+    stored = [member.store is not None for member in section.members]
+    if any(stored) and not all(stored):
+        raise ConfigError("Some of the teachers have a store and others none: give each a store, or none.")
+    if any(stored) and section.combine == "right":
+        raise ConfigError("teacher.combine: right goes by labels, and stores are read ahead of them: ask the networks.")
+    if any(stored) and section.views > 1:
+        raise ConfigError("teacher.views is of networks that are asked; a store has the answers that were recorded.")
     if section.shard:
         raise ConfigError("teacher.shard shares out one network; there are several teachers.")
     if sigmoid and section.combine in ("surest", "right"):

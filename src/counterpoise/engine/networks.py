@@ -20,7 +20,10 @@ from counterpoise.teachers.live import refusal_of_probabilities
 def has_weights(run: config.Run) -> bool:
     """Whether the network of the run's teacher is there, beside a store."""
     section = run.teacher
-    return section is not None and (bool(section.members) or section.prompts is not None or weights_named(section))
+    if section is None:
+        return False
+    live = any(member.store is None for member in section.members)
+    return live or section.prompts is not None or weights_named(section)
 
 
 def weights_named(section: config.Model) -> bool:

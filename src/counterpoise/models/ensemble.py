@@ -63,44 +63,65 @@ class Ensemble(nn.Module):
         answers = [member(pixels).float() for member in self.members]
         size = max((answer.shape[2:] for answer in answers), key=lambda shape: shape.numel())
         answers = [a if a.shape[2:] == size else F.interpolate(a, size=tuple(size), mode="bilinear") for a in answers]
-        if self.combine == "logits":
-            return self._mean(answers)
-        if self.combine == "probabilities":
-            return self._mean_of_probabilities(answers)
-        stacked = torch.stack(answers)
-        sure = torch.stack([answer.softmax(1).amax(1) for answer in answers])
-        chosen = (self._right(answers, sure) if self.combine == "right" else sure).argmax(0)
-        return stacked.gather(0, chosen.unsqueeze(1).expand(stacked.shape[1:]).unsqueeze(0)).squeeze(0)
+        return combined(answers, self.weights, self.combine, self.known, self.classes, self.sigmoid, self.target)
 
-    def _mean(self, values: Sequence[Tensor]) -> Tensor:
-        return torch.stack([weight * value for weight, value in zip(self.weights, values, strict=True)]).sum(0)
 
-    def _mean_of_probabilities(self, answers: Sequence[Tensor]) -> Tensor:
-        if self.sigmoid:
-            return self._mean([answer.sigmoid() for answer in answers]).logit(eps=torch.finfo(torch.float32).tiny)
-        shape = (len(answers[0]), self.classes, *answers[0].shape[2:])
-        total, weight = answers[0].new_zeros(shape), answers[0].new_zeros(self.classes)
-        for answer, own, known in zip(answers, self.weights, self.known, strict=True):
-            index = torch.arange(self.classes) if known is None else known
-            index = index.to(answer.device)
-            total = total.index_add(1, index, own * answer.softmax(1))
-            weight = weight.index_add(0, index, own.expand(len(index)))
-        mean = total / weight.clamp_min(torch.finfo(torch.float32).tiny).view(1, -1, *[1] * (total.ndim - 2))
-        return mean.clamp_min(torch.finfo(torch.float32).tiny).log()
+def combined(
+    answers: Sequence[Tensor],
+    weights: Tensor,
+    combine: Combine,
+    known: Sequence[Tensor | None],
+    classes: int,
+    sigmoid: bool = False,
+    target: Tensor | None = None,
+) -> Tensor:
+    """Answers of several networks to the same pictures, float32 [N, C, ...] each, as one; arguments as of `Ensemble`.
 
-    def _right(self, answers: Sequence[Tensor], sure: Tensor) -> Tensor:
-        target = self.target
-        if target is None or len(target) != len(answers[0]):
-            return sure
-        shares = []
-        for answer in answers:
-            share = answer.softmax(1)
-            if target.is_floating_point():
-                shares.append((share * target).sum(1))
-            else:
-                shares.append(share.gather(1, target.clamp_min(0).unsqueeze(1)).squeeze(1))
-        unlabeled = target.sum(1) == 0 if target.is_floating_point() else target == UNLABELED
-        return torch.where(unlabeled, sure, torch.stack(shares))
+    weights: float32 [members], with a sum of 1.
+    """
+    if combine == "logits":
+        return _mean(answers, weights)
+    if combine == "probabilities" and sigmoid:
+        return _mean([answer.sigmoid() for answer in answers], weights).logit(eps=torch.finfo(torch.float32).tiny)
+    if combine == "probabilities":
+        return _mean_of_probabilities(answers, weights, known, classes)
+    sure = torch.stack([answer.softmax(1).amax(1) for answer in answers])
+    chosen = (_right(answers, sure, target) if combine == "right" else sure).argmax(0)
+    stacked = torch.stack(list(answers))
+    return stacked.gather(0, chosen.unsqueeze(1).expand(stacked.shape[1:]).unsqueeze(0)).squeeze(0)
+
+
+def _mean(values: Sequence[Tensor], weights: Tensor) -> Tensor:
+    return torch.stack([weight * value for weight, value in zip(weights, values, strict=True)]).sum(0)
+
+
+def _mean_of_probabilities(
+    answers: Sequence[Tensor], weights: Tensor, known: Sequence[Tensor | None], classes: int
+) -> Tensor:
+    shape = (len(answers[0]), classes, *answers[0].shape[2:])
+    total, weight = answers[0].new_zeros(shape), answers[0].new_zeros(classes)
+    for answer, own, some in zip(answers, weights.to(total.device), known, strict=True):
+        index = (torch.arange(classes) if some is None else some).to(answer.device)
+        total = total.index_add(1, index, own * answer.softmax(1))
+        weight = weight.index_add(0, index, own.expand(len(index)))
+    smallest = torch.finfo(torch.float32).tiny
+    mean = total / weight.clamp_min(smallest).view(1, -1, *[1] * (total.ndim - 2))
+    return mean.clamp_min(smallest).log()
+
+
+def _right(answers: Sequence[Tensor], sure: Tensor, target: Tensor | None) -> Tensor:
+    """What each member gives the label of each sample; where there is none, how sure it is."""
+    if target is None or len(target) != len(answers[0]):
+        return sure
+    shares = []
+    for answer in answers:
+        share = answer.softmax(1)
+        if target.is_floating_point():
+            shares.append((share * target).sum(1))
+        else:
+            shares.append(share.gather(1, target.clamp_min(0).unsqueeze(1)).squeeze(1))
+    unlabeled = target.sum(1) == 0 if target.is_floating_point() else target == UNLABELED
+    return torch.where(unlabeled, sure, torch.stack(shares))
 
 
 class SeveralViews(nn.Module):

@@ -13,7 +13,7 @@ from counterpoise.errors import StoreError
 from counterpoise.models.network import are_probabilities
 from counterpoise.teachers import identity
 from counterpoise.teachers.live import LiveTeacher
-from counterpoise.teachers.store import Header, Store
+from counterpoise.teachers.store import Header, Recorded
 from counterpoise.teachers.store.format import CHUNKS, present
 
 ASKED = 8
@@ -37,7 +37,7 @@ def recorded(path: Path, header: Header) -> tuple[int, Tensor] | None:
     return None
 
 
-def read(store: Store, positions: Tensor | None) -> tuple[int, Tensor]:
+def read(store: Recorded, positions: Tensor | None) -> tuple[int, Tensor]:
     """The first view slot of a store, and the logits of the first samples of a loader; `positions` are theirs in it."""
     slot = store.header.slots[0]
     samples = torch.arange(min(ASKED, store.header.count)) if positions is None else positions[:ASKED]
@@ -62,7 +62,7 @@ def require_same(name: object, header: Header, slot: int, logits: Tensor, teache
         )
 
 
-def require_logits(store: Store, positions: Tensor | None) -> None:
+def require_logits(store: Recorded, positions: Tensor | None) -> None:
     """Raises StoreError where the first answers of a store are probabilities, which losses would take for logits."""
     _, answers = read(store, positions)
     if are_probabilities(answers, ROUNDED):
@@ -73,7 +73,7 @@ def require_logits(store: Store, positions: Tensor | None) -> None:
         )
 
 
-def notes(store: Store, asked: bool) -> list[str]:
+def notes(store: Recorded, asked: bool) -> list[str]:
     """What is to be said of a store that knows its teacher by weights alone."""
     if identity.whole(store.header.identity):
         return []

@@ -22,7 +22,7 @@ def hold(stored: LoaderTeacher) -> bool:
     """
     header, free = stored.store.header, free_memory(stored.device)
     if isinstance(stored.source, Store) and (free is None or header.bytes <= SHARE * free):
-        stored.source = stored.store.on(stored.device)
+        stored.source = stored.source.on(stored.device)
         stored.store.close()
     return isinstance(stored.source, Resident)
 

@@ -19,7 +19,7 @@ from counterpoise.errors import ConfigError, StoreError
 from counterpoise.outputs import Outputs
 from counterpoise.teachers.identity import Identity
 from counterpoise.teachers.live import LiveTeacher
-from counterpoise.teachers.store import Resident, Store
+from counterpoise.teachers.store import Recorded, Resident, Store
 from counterpoise.teachers.store.format import words
 
 DRAWN_AT_ONCE = 2**20
@@ -107,7 +107,7 @@ class LoaderTeacher:
 
     def __init__(
         self,
-        store: Store,
+        store: Recorded,
         loader: Epochs,
         device: torch.device,
         *,
@@ -117,7 +117,7 @@ class LoaderTeacher:
         live: LiveTeacher | None = None,
     ) -> None:
         self.store = store
-        self.source: Store | Resident = store
+        self.source: Recorded = store
         self.loader = loader
         self.device = device
         self.live = live

@@ -3,7 +3,7 @@
 from counterpoise.teachers.store.codecs import PRECISIONS
 from counterpoise.teachers.store.format import Chunk, Header
 from counterpoise.teachers.store.operations import Damage, info, merge, prune, verify
-from counterpoise.teachers.store.reader import Resident, Store
+from counterpoise.teachers.store.reader import Recorded, Resident, Store
 from counterpoise.teachers.store.writer import StoreWriter
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "Chunk",
     "Damage",
     "Header",
+    "Recorded",
     "Resident",
     "Store",
     "StoreWriter",

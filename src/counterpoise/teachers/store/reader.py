@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
@@ -65,8 +66,8 @@ def _within(folder: Path, chunk: Chunk) -> Path:
     return folder / chunk.name
 
 
-class _Views:
-    """What stores on disk and in memory have in common.
+class Recorded(ABC):
+    """What stores on disk and in memory, and several read as one, have in common.
 
     Attributes:
         header: what was recorded.
@@ -78,6 +79,13 @@ class _Views:
         self.name = name
         self._position = np.full(header.slots[-1] + 1, -1)
         self._position[list(header.slots)] = np.arange(len(header.slots))
+
+    @abstractmethod
+    def logits(self, indices: Tensor, slots: Tensor) -> Tensor:
+        """float32 [N, *shape] of samples in views; indices and slots int64 [N] on the CPU. Raises StoreError."""
+
+    def close(self) -> None:  # noqa: B027 - there may be nothing to close
+        """Let go of files, where there are some."""
 
     def has(self, indices: Tensor, slots: Tensor) -> Tensor:
         """bool [N]: which of these views are in the store; indices and slots int64 [N] on the CPU."""
@@ -107,7 +115,7 @@ class _Views:
         return "Record the views that are missing, or let the live teacher answer them."
 
 
-class Store(_Views):
+class Store(Recorded):
     """A finished store, read record by record; for one thread at a time, and any number of processes.
 
     Small ones are mapped; of larger ones only the records that are asked for are read. Decoding makes float32 of
@@ -226,7 +234,7 @@ class Store(_Views):
             self.close()
 
 
-class Resident(_Views):
+class Resident(Recorded):
     """A store wholly in the memory of a device.
 
     Attributes:
