@@ -85,6 +85,8 @@ def cases() -> Iterator[tuple[str, Case]]:
     ignoring: dict[str, dict[str, Any]] = {"cross_entropy": {"weight": 0.5}, "balance": {"ignore_index": VOID}}
     yield "the fast form, void", Case("segment", "void", ignoring, LARGE)
     yield "mixed labels", Case("classify", "mixed", {"cross_entropy": {"label_smoothing": 0.1}, "balance": {}})
+    table = {"binary_cross_entropy": {"pos_weight": WEIGHTS}, "binary_balance": {}}
+    yield "several labels, some unknown", Case("classify", "table", table)
     yield "one's own mean over samples", Case("classify", "labels", {"own": {"objective": f"{OWN}:Mean"}})
 
 
@@ -103,6 +105,7 @@ IN_PARTS = [
     "one's own values, some",
     "the fast form, void",
     "mixed labels",
+    "several labels, some unknown",
     "fitnet some",
     "ifvd void",
 ]
@@ -146,6 +149,8 @@ def batch(case: Case) -> tuple[Tensor, Outputs, Tensor]:
         target[2] = VOID
     elif case.target != "labels":
         target[[0, 2, 5]] = -1
+    if case.target == "table":
+        target = torch.where(target[:, None] < 0, -1, torch.randint(-1, 2, (SAMPLES, CLASSES))).to(torch.int8)
     if case.target == "mixed":
         other = target.roll(1)
         share = torch.rand(SAMPLES, 1)

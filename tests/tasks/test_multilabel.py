@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 from torch import Tensor
 
@@ -217,6 +218,16 @@ def test_whole_steps_in_memory_have_the_outcome_of_others_mixed_labels_included(
     first = counterpoise.train(values(tmp_path / "a", data={"views": views}))
     fast = counterpoise.train(values(tmp_path / "b", data={"views": views}, train={"fast": True}))
     assert first.last == fast.last
+
+
+def test_two_processes_score_all_answers_as_one_does(host: Any, tmp_path: Path) -> None:
+    """Of 81 images one process has a row more."""
+    given = values(tmp_path / "run", train={"epochs": 1}, data={"options": {"val_size": 81}})
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump({**given, "out": str(given["out"])}))
+    host.together(["train", str(tmp_path / "run.yaml")])
+    last = json.loads((tmp_path / "run" / "summary.json").read_text())["last"]
+    alone = counterpoise.evaluate(tmp_path / "run", device="cpu")
+    assert [alone[name] for name in ("map", "auroc", "loss")] == [last[name] for name in ("map", "auroc", "loss")]
 
 
 def test_images_are_divided_by_their_rarest_label() -> None:
