@@ -59,6 +59,11 @@ def test_pretrained_is_a_truth_value_or_a_tag() -> None:
     assert {text: config.Model(pretrained=text).pretrained for text in tags} == tags
 
 
+def test_a_default_that_waits_for_a_wrong_value_is_no_mistake_of_its_own() -> None:
+    with pytest.raises(ConfigError, match=r"has 1 mistake:\n  data\.fold: is one of several, .* got '6/5'$"):
+        config.resolve({"data": {"fold": "6/5"}})
+
+
 def test_all_mistakes_are_named_at_once() -> None:
     with pytest.raises(ConfigError, match="has 2 mistakes"):
         config.resolve({"train": {"epoch": 1, "batchsize": 2}})

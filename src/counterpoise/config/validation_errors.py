@@ -31,7 +31,9 @@ def explain(error: ValidationError, origin: str, root: type[BaseModel], section:
         section: name of the section that was checked; "" where that was the whole.
     """
     above = (section,) if section else ()
-    items = [(*_place(above + item["loc"]), item) for item in error.errors()]
+    # A default that is made of other values is not made where one of these is wrong: no mistake of its own.
+    found = [item for item in error.errors() if item["type"] != "default_factory_not_called"]
+    items = [(*_place(above + item["loc"]), item) for item in found]
     # Where a value may be of several kinds, Pydantic reports each: leave out those that it was not meant to be.
     meant = {place[:depth] for place, depth, item in items if depth is not None and not _of_other_kind(item)}
     expected: dict[str, list[str]] = {}

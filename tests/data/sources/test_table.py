@@ -76,7 +76,7 @@ def test_train_on_a_table_ends_as_on_the_folder(
     }
     table = write(rows)
     for name, path in (("folder", image_folder), ("table", table)):
-        counterpoise.train({**run, "data": {"path": str(path)}, "out": tmp_path / name})
+        counterpoise.train({**run, "data": {"path": str(path), "workers": 0}, "out": tmp_path / name})
     first, second = (counterpoise.load_student(tmp_path / name).state_dict() for name in ("folder", "table"))
     assert all(torch.equal(value, second[key]) for key, value in first.items())
 
@@ -87,7 +87,7 @@ def test_a_fold_of_a_table_is_distilled_and_its_teacher_recorded_once(
     """One store serves all folds; another table is read as that of the run; groups go into packs."""
     table = write([[row[0], row[1].upper(), row[3]] for row in rows], "file,shape,patient")
     options = {"image": "file", "label": "shape", "group": "patient"}
-    data = {"path": str(table), "options": options, "views": {"crop": "none", "flip": False}}
+    data = {"path": str(table), "options": options, "views": {"crop": "none", "flip": False}, "workers": 0}
     run = {
         "data": data,
         "student": {"model": "digits/cnn_4_8", "input_size": 8},
@@ -219,6 +219,15 @@ def test_a_column_is_guessed_where_one_is_possible(rows: list[list[str]], write:
     every = write([[row[0], row[0]] for row in rows], "file,id")
     with pytest.raises(DataError, match="another value for each of the 36 labeled pictures"):
         load(every, image="file", label="id")
+
+
+def test_what_may_be_meant_otherwise_is_said(rows: list[list[str]], write: Callable[..., Path]) -> None:
+    odd = [[row[0], row[1].replace("circle", "NA"), row[2].replace("val", "exam")] for row in rows]
+    train = load(write(odd, "file,label,fate")).train
+    assert train.classes == ("NA", "square", "stripes")
+    assert any(note.startswith("column 'fate' is not used: where exam, train are parts") for note in train.notes)
+    assert "'NA' of column 'label' is taken for a class: a row without a label is empty, or NaN" in train.notes
+    assert len(load(write(odd, "file,label,fate"), split="fate", val_split="exam").val) == 12
 
 
 def test_a_file_that_is_no_table_is_said(image_folder: Path, rows: list[Row], write: Callable[..., Path]) -> None:

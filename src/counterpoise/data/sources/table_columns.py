@@ -11,6 +11,8 @@ from counterpoise.data.walking import is_image
 from counterpoise.errors import ConfigError, DataError
 
 _LABEL_NAMES = ("label", "labels", "class", "class_name", "classname", "category", "target", "y")
+_FEW = 8
+"""Parts that data are divided into, at most."""
 _GROUP_NAMES = ("patient", "subject", "person", "site", "hospital", "video", "scene", "group", "case", "study")
 
 
@@ -82,8 +84,11 @@ def choose(
         found.labels = _labels(table, [name for name in table.names if name and name not in taken])
         what = f"labels: column '{found.labels[0]}'" if found.labels else "no column beside that of pictures: no labels"
         found.said.append(what)
+    taken |= set(found.labels)
+    if found.split is None:
+        found.said += _unused_parts(table, taken)
     if group is None:
-        found.said += _unused_groups(table, taken | set(found.labels))
+        found.said += _unused_groups(table, taken)
     return found
 
 
@@ -139,6 +144,19 @@ def _labels(table: Table, others: Sequence[str]) -> tuple[str, ...]:
 def _flags(table: Table, names: Sequence[str]) -> bool:
     """Whether columns hold nothing but 1, 0 and -1."""
     return all((values := table.first(name)) and {*values} <= {"1", "0", "-1", "1.0", "0.0", "-1.0"} for name in names)
+
+
+def _unused_parts(table: Table, taken: set[str]) -> list[str]:
+    """A word where a column seems to say which part a row is of, in words that are not all known."""
+    for name in table.names:
+        if name and name not in taken and any(map(is_split_name, table.first(name))):
+            words = sorted(set(table.text(name)) - {""})
+            if 1 < len(words) <= _FEW:
+                return [
+                    f"column '{name}' is not used: where {', '.join(words)} are parts of the data, "
+                    f"--data.options.split {name} (and train_split, val_split)"
+                ]
+    return []
 
 
 def _unused_groups(table: Table, taken: set[str]) -> list[str]:

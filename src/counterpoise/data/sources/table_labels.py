@@ -20,6 +20,7 @@ _BETWEEN = "\x1f"
 """What stands between the cells of several columns in one text."""
 LISTED = "\x1e"
 """What stands before each label of a list."""
+_PERHAPS_MISSING = {"na", "n/a", "#n/a", "none", "null", "unknown", "?", "-", "-1"}
 _SAYS = {"1": 1, "true": 1, "0": 0, "false": 0, "-1": UNLABELED}
 
 
@@ -139,7 +140,8 @@ def one_a_picture(texts: Sequence[str], training: Sequence[bool], column: str, c
             "the classes in a file, --data.options.classes FILE."
         )
     numbers[""] = UNLABELED
-    return Labels(torch.tensor([numbers[text] for text in texts]), tuple(names), [*said, *_alike(names)])
+    said = [*said, *_alike(names), *_perhaps_missing(names, column)]
+    return Labels(torch.tensor([numbers[text] for text in texts]), tuple(names), said)
 
 
 def _require_classes(texts: Sequence[str], names: Sequence[str], column: str) -> None:
@@ -174,6 +176,14 @@ def _by_file(present: set[str], names: Sequence[str], column: str, file: Path) -
         f"Class '{strange[0]}' of column '{column}' is not among the {len(names)} classes of {file}."
         f"{nearest(strange[0], names)}"
     )
+
+
+def _perhaps_missing(names: Sequence[str], column: str) -> list[str]:
+    """A word on classes that may be meant to say that there is none."""
+    odd = [f"'{name}'" for name in names if name.casefold() in _PERHAPS_MISSING]
+    if not odd:
+        return []
+    return [f"{', '.join(odd)} of column '{column}' is taken for a class: a row without a label is empty, or NaN"]
 
 
 def _alike(names: Sequence[str]) -> list[str]:
