@@ -79,6 +79,7 @@ def test_the_temperature_is_the_one_that_the_logits_were_multiplied_by() -> None
     [
         ({"prompts": ["circle", "square", "triangle"]}, "in the data alone: stripes\n  in the prompts alone: triangle"),
         ({"prompts": ["circle", "square"]}, "is for 2 classes, and the data has 3 of other names"),
+        ({"calibrate": "auto", "views": 2}, "find the number with teacher.views 1"),
         ({"checkpoint": "weights.pt"}, "teacher.prompts and checkpoint: a network that takes words is named by"),
         ({"input_size": 32}, "teacher.prompts and input_size"),
         ({"model": "cifar/resnet8"}, "cifar/resnet8 takes no words; prompts are for hf/NAME"),
@@ -90,7 +91,7 @@ def test_what_does_not_fit_a_teacher_by_words_is_refused(
 ) -> None:
     if teacher.get("prompts"):
         (tmp_path / "classes.yaml").write_text(json.dumps(teacher.pop("prompts")))
-    if teacher.get("calibrate"):
+    if teacher.get("calibrate") == 2:
         teacher["checkpoint"] = _trained(values, tmp_path / "trained")
     values["teacher"] |= teacher
     with pytest.raises(CounterpoiseError) as raised:

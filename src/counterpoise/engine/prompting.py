@@ -89,6 +89,10 @@ def calibrated(run: config.Run, teacher: VisionModel | None, images: ImageSet, d
         raise ConfigError(
             f"teacher.calibrate: auto fits a softmax, and {run.task} answers by sigmoids: give the number itself."
         )
+    if section.views > 1:
+        raise ConfigError(
+            "teacher.calibrate: auto fits answers to one view: find the number with teacher.views 1, and give it."
+        )
     labeled = torch.nonzero(images.labels != UNLABELED).flatten()
     if not len(labeled):
         raise ConfigError(

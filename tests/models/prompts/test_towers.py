@@ -15,6 +15,7 @@ from PIL import Image
 
 from counterpoise.errors import ModelError
 from counterpoise.models import catalog
+from counterpoise.models.ensemble import SeveralViews
 from counterpoise.models.network import VisionModel
 from counterpoise.models.prompts import reading
 from counterpoise.models.prompts.network import by_prompts
@@ -104,6 +105,9 @@ def test_a_word_that_is_said_otherwise_is_another_teacher(word_model: WordModel)
     )
     assert identity.differences(known, same) == []
     assert {name for name, _, _ in identity.differences(known, other)} == {"prompts", "encoder of words"}
+    model = classifier(word_model("clip"))
+    model.net = SeveralViews(model.net, 2, False)
+    assert identity.of(model, torch.float32)["prompts"] == known["prompts"]
 
 
 def test_folders_that_do_not_fit_are_refused_with_the_reason(word_model: WordModel, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from counterpoise.errors import ModelError
+from counterpoise.models.ensemble import SeveralViews
 from counterpoise.models.prompts.reading import Prompts
 
 AT_ONCE = 256
@@ -67,10 +68,11 @@ class Prompted(nn.Module):
 
 
 def by_prompts(model: nn.Module) -> Prompted | None:
-    """The network within a `VisionModel` that answers by prompts; None of one that does not."""
+    """The network within a `VisionModel` that answers by prompts, also over views; None of one that does not."""
     net = getattr(model, "net", None)
-    net = getattr(net, "_orig_mod", net)  # what torch.compile(net) has wrapped
-    return net if isinstance(net, Prompted) else None
+    while net is not None and not isinstance(net, Prompted):
+        net = getattr(net, "_orig_mod", None) or (net.net if isinstance(net, SeveralViews) else None)
+    return net
 
 
 def encode(
