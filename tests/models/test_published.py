@@ -48,6 +48,8 @@ BUILDS = {
     "student": {"model": "timm/test_vit", "pretrained": True, "num_classes": 3, "keep_head": False},
     "refused": {"model": "timm/test_vit", "pretrained": True, "num_classes": 3},
     "resized": {"model": "timm/test_vit", "pretrained": True, "input_size": 96},
+    "backbone": {"model": "timm/convnextv2_atto.fcmae", "pretrained": True, "num_classes": 3, "keep_head": False},
+    "no teacher": {"model": "timm/convnextv2_atto.fcmae", "pretrained": True},
     "torchvision": {"model": "torchvision/squeezenet1_1", "pretrained": "imagenet1k_v1"},
     "missing timm": {"model": "timm/test_resnet", "pretrained": True},
     "missing torchvision": {"model": "torchvision/resnet18", "pretrained": True},
@@ -71,6 +73,9 @@ def offline(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
     torch.manual_seed(0)
     transformer = catalog.build("timm/test_vit").weights()
     put_in_hub_cache(root / "hf" / "hub", "timm/test_vit.r160_in1k", save(transformer, metadata={"format": "pt"}))
+    backbone = catalog.build("timm/convnextv2_atto", num_classes=1).weights()
+    backbone = {name: value for name, value in backbone.items() if not name.startswith("head.fc")}
+    put_in_hub_cache(root / "hf" / "hub", "timm/convnextv2_atto.fcmae", save(backbone, metadata={"format": "pt"}))
     squeezenet = catalog.build("torchvision/squeezenet1_1")
     (root / "torch" / "hub" / "checkpoints").mkdir(parents=True)
     torch.save(squeezenet.weights(), root / "torch" / "hub" / "checkpoints" / "squeezenet1_1-b8a52dc0.pth")
@@ -84,7 +89,13 @@ def offline(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
         [sys.executable, "-c", SCRIPT, json.dumps(BUILDS)], env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    return {**json.loads(done.stdout), "root": root, "transformer": transformer, "squeezenet": squeezenet}
+    return {
+        **json.loads(done.stdout),
+        "weights": backbone,
+        "root": root,
+        "transformer": transformer,
+        "squeezenet": squeezenet,
+    }
 
 
 @pytest.mark.parametrize("key", ["teacher", "tag"])
@@ -103,6 +114,14 @@ def test_student_starts_from_published_weights_with_a_head_of_its_own(offline: d
     expected = {name: value.double().sum().item() for name, value in offline["transformer"].items()}
     differing = {name for name, value in found["sums"].items() if value != expected[name]}
     assert differing == {"head.weight"}  # its bias starts at zero in both
+
+
+def test_published_weights_without_a_classifier_get_an_untrained_one(offline: dict[str, object]) -> None:
+    found = offline["backbone"]
+    assert (found["count"], found["classes"], found["size"]) == (3, None, 224)
+    expected = {name: value.double().sum().item() for name, value in offline["weights"].items()}
+    assert {name: value for name, value in found["sums"].items() if not name.startswith("head.fc")} == expected
+    assert "has no classifier" in offline["no teacher"]
 
 
 def test_teacher_with_another_number_of_classes_than_published_is_refused(offline: dict[str, object]) -> None:

@@ -39,6 +39,7 @@ def probe(run_file: RunFile = None, /, *, options: Options = None, how: How | No
 def _lines(found: dict[str, Any]) -> list[str]:
     near = ", ".join(f"{value:.2f} of {count}" for count, value in found["neighbors"].items())
     return [
+        *found["notes"],
         f"{found['images']:,} labeled images, {found['features']} features each; penalty {found['penalty']:g}, "
         "chosen on a fifth of them",
         f"val: top1 {found['top1']:.2f} by the classifier; by nearest neighbors {near}  ({found['val']:,} images)",

@@ -41,7 +41,8 @@ def probe(run: RunLike, options: Probe) -> dict[str, Any]:
     `run` is as for `distill`; only its data and teacher matter.
 
     Returns:
-        Scores in percent, the penalty, and the folder, which `teacher.checkpoint` takes.
+        Scores in percent, the penalty, what is to be said of the network's weights, and the folder, which
+        `teacher.checkpoint` takes.
 
     Raises:
         DataError: too few labels or classes.
@@ -67,7 +68,7 @@ def probe(run: RunLike, options: Probe) -> dict[str, Any]:
         with torch.no_grad():
             head.weight.copy_(classifier.weight)
             head.bias.copy_(classifier.bias)
-        found: dict[str, Any] = {"penalty": penalty, "held_out": chosen}
+        found: dict[str, Any] = {"penalty": penalty, "held_out": chosen, "notes": list(model.notes)}
         judged = _labeled(val, least=1)
         _, other, _ = _features(model, judged, resolved, processes, options.show)
     found["top1"] = probing.percent(classifier(other[0]).argmax(1), other[1])

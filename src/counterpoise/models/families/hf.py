@@ -1,28 +1,26 @@
-"""hf/segformer-b0 to hf/segformer-b5, and hf/FOLDER: SegFormer of Hugging Face transformers, from a folder on disk.
+"""hf/segformer-b0 to hf/segformer-b5, and hf/FOLDER or hf/OWNER/NAME: networks of Hugging Face transformers.
 
-With prompts, hf/FOLDER and hf/OWNER/NAME of the hub are CLIP, SigLIP and SigLIP 2: see `models.prompts.towers`.
+A folder, or what the hub calls OWNER/NAME, holds SegFormer or a network of pictures with or without a classifier: see
+`models.hf_pictures`. With prompts it is CLIP, SigLIP or SigLIP 2: see `models.prompts.towers`.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from counterpoise.errors import MissingExtraError, ModelError, nearest, unknown
-from counterpoise.models import checkpoint, published
+from counterpoise.errors import ModelError, nearest, unknown
+from counterpoise.models import checkpoint, hf_folder, hf_pictures, published
 from counterpoise.models.families.base import Built, Request, cannot_build, register
-from counterpoise.models.imagenet import MEAN, STD
+from counterpoise.models.hf_folder import FILES, library
 from counterpoise.models.prompts import towers
 from counterpoise.models.prompts.reading import Prompts
-from counterpoise.system import documents, torchvision_guard
 
-FILES = ("model.safetensors", "pytorch_model.bin")
 HEAD = "decode_head.classifier."
 # Xie et al., SegFormer, arXiv:2105.15203, table 6: widths, depths and the decoder's width.
 NARROW, WIDE = [32, 64, 160, 256], [64, 128, 320, 512]
@@ -54,18 +52,6 @@ ARGUMENTS = (
 )
 
 
-@dataclass(frozen=True)
-class Folder:
-    """What config.json of a folder says.
-
-    Attributes:
-        classes: one name a logit, LABEL_0 and so on where nobody gave names.
-    """
-
-    arguments: Mapping[str, Any]
-    classes: tuple[str, ...]
-
-
 def names() -> list[str]:
     """The published sizes; a folder is named by its path."""
     return list(SIZES)
@@ -78,28 +64,27 @@ def publish(name: str, request: Request, pretrained: bool | str) -> checkpoint.W
     if name in SIZES:
         path = published.from_hub(f"nvidia/mit-{name[-2:]}", FILES, None, f"the encoder of hf/{name}")
         return checkpoint.Weights(str(path), checkpoint.read(path).state)
-    path = Path(name)
-    held = _read(path)
-    weights = next((path / file for file in FILES if (path / file).is_file()), path / FILES[0])
-    if not weights.is_file():
-        raise ModelError(f"{path} holds no weights: expected {' or '.join(FILES)} beside config.json.")
-    mean, std = _normalization(path)
-    named = not all(re.fullmatch(r"LABEL_\d+", label) for label in held.classes)
-    return checkpoint.Weights(
-        str(weights),
-        checkpoint.read(weights).state,
-        arguments=held.arguments,
-        classes=held.classes if named else None,
-        mean=mean,
-        std=std,
+    folder = _folder(name)
+    config = hf_folder.description(folder)
+    if hf_pictures.kind_of(config) is not None:
+        return hf_pictures.publish(library(), name, folder, config, request)
+    shown = hf_folder.shown(folder)
+    return replace(
+        hf_folder.weights(folder, name),
+        arguments=_described(folder, config),
+        classes=hf_folder.names(config),
+        mean=shown.mean,
+        std=shown.std,
     )
 
 
 def convert(name: str, request: Request, state: dict[str, Tensor]) -> dict[str, Tensor] | None:
     """A state in the names of the installed transformers; a file of the encoder alone leaves the head out."""
+    if (pictures := _of_pictures(name, request)) is not None:
+        return hf_pictures.convert(library(), name, pictures.arguments, request, state)
     head = state.get(f"{HEAD}weight")
     arguments, count = _arguments(name, request)
-    transformers = _library()
+    transformers = library()
     config = _config(transformers, name, arguments, count if head is None else len(head))
     verbosity = transformers.logging.get_verbosity()
     transformers.logging.set_verbosity_error()  # it tells at length that a head is missing
@@ -120,22 +105,24 @@ def convert(name: str, request: Request, state: dict[str, Tensor]) -> dict[str, 
 
 def prompted(name: str, prompts: Prompts, device: torch.device) -> Built:
     """A classifier of pictures by words."""
-    return towers.build(_library(), name, prompts, device)
+    return towers.build(library(), name, prompts, device)
 
 
 @register(
     "hf",
-    summary="SegFormer of Hugging Face transformers, or hf/FOLDER as it saves one; with prompts CLIP and SigLIP (extra "
-    "hf)",
+    summary="SegFormer of Hugging Face transformers; hf/FOLDER or hf/OWNER/NAME as it saves SegFormer, ViT, DINOv2, "
+    "ResNet and others, with or without a classifier; with prompts CLIP and SigLIP (extra hf)",
     names=names,
     published=publish,
     convert=convert,
     prompted=prompted,
 )
 def build(name: str, request: Request) -> Built:
-    """A SegFormer; its logits are of a quarter of the image's resolution. It takes images of any size."""
+    """A network of pictures, or a SegFormer: its logits are of a quarter of the image's resolution, of any size."""
+    if (pictures := _of_pictures(name, request)) is not None:
+        return hf_pictures.build(library(), name, pictures.arguments, request, pictures.classes, pictures.shown)
     given, count = _arguments(name, request)
-    transformers = _library()
+    transformers = library()
     config = _config(transformers, name, given, count)
     try:
         net: nn.Module = transformers.SegformerForSemanticSegmentation(config)
@@ -143,21 +130,51 @@ def build(name: str, request: Request) -> Built:
         raise cannot_build(f"hf/{name}", given, error) from error
     held = {key: getattr(config, key) for key in ARGUMENTS}
     arguments = {key: list(value) if isinstance(value, tuple) else value for key, value in held.items()}
-    mean, std = (MEAN, STD) if name in SIZES else _normalization(Path(name))
+    folder = None if name in SIZES or set(request.arguments) == set(ARGUMENTS) else hf_folder.located(name)
+    shown = hf_folder.Shown() if folder is None else hf_folder.shown(folder)
     # transformers 4 has no module whose output is a stage
     stages = [key for key, module in net.named_modules() if type(module).__name__ == "SegformerStage"]
     return Built(
-        net, count, arguments, mean=mean, std=std, stages=[*stages, "decode_head.activation"], task="segmentation"
+        net,
+        count,
+        arguments,
+        mean=shown.mean,
+        std=shown.std,
+        stages=[*stages, "decode_head.activation"],
+        task="segmentation",
     )
 
 
-def _library() -> Any:
-    torchvision_guard.ready()
-    try:
-        import transformers
-    except ImportError:
-        raise MissingExtraError("A model of the family hf", "hf") from None
-    return transformers
+class _Pictures(NamedTuple):
+    """Arguments of a network of pictures, its number of classes, and how pictures are shown to it."""
+
+    arguments: Mapping[str, Any]
+    classes: int
+    shown: hf_folder.Shown
+
+
+def _of_pictures(name: str, request: Request) -> _Pictures | None:
+    """What a network of pictures is built of; None where the name is SegFormer's, or of nothing."""
+    if hf_pictures.KIND in request.arguments:  # a trained student needs its folder no more
+        return _Pictures(request.arguments, request.num_classes or 1, hf_folder.Shown())
+    if name in SIZES or set(request.arguments) == set(ARGUMENTS):
+        return None
+    folder = _folder(name)
+    config = hf_folder.description(folder)
+    if hf_pictures.kind_of(config) is None:
+        return None
+    arguments = {**hf_pictures.described(library(), config), **request.arguments}
+    return _Pictures(arguments, request.num_classes or len(hf_folder.classes(config)), hf_folder.shown(folder))
+
+
+def _folder(name: str) -> Path:
+    """The folder of a name. Raises ModelError where there is none."""
+    folder = hf_folder.located(name)
+    if folder is None:
+        raise ModelError(
+            f"hf/{name} is unknown: no folder with a config.json, nor one of {', '.join(SIZES)}.{nearest(name, SIZES)}"
+        )
+    return folder
 
 
 def _arguments(name: str, request: Request) -> tuple[dict[str, Any], int]:
@@ -171,12 +188,9 @@ def _arguments(name: str, request: Request) -> tuple[dict[str, Any], int]:
         return {**SIZES[name], **given}, count or 1
     if set(given) == set(ARGUMENTS) and count:  # a trained student needs its folder no more
         return given, count
-    if not (Path(name) / "config.json").is_file():
-        raise ModelError(
-            f"hf/{name} is unknown: no folder with a config.json, nor one of {', '.join(SIZES)}.{nearest(name, SIZES)}"
-        )
-    folder = _read(Path(name))
-    return {**folder.arguments, **given}, count or len(folder.classes)
+    folder = _folder(name)
+    config = hf_folder.description(folder)
+    return {**_described(folder, config), **given}, count or len(hf_folder.classes(config))
 
 
 def _config(transformers: Any, name: str, arguments: Mapping[str, Any], count: int) -> Any:
@@ -186,29 +200,12 @@ def _config(transformers: Any, name: str, arguments: Mapping[str, Any], count: i
         raise cannot_build(f"hf/{name}", arguments, error) from error
 
 
-def _read(folder: Path) -> Folder:
-    config = _json(folder / "config.json")
+def _described(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of the SegFormer that a folder describes."""
     kind = config.get("model_type")
     if kind != "segformer":
-        raise ModelError(f"{folder / 'config.json'} describes a network of type {kind}, expected segformer.")
-    if config.get("num_channels", 3) != 3:
-        raise ModelError(f"{folder / 'config.json'}: num_channels is {config['num_channels']}, expected 3.")
-    labels = config.get("id2label") or {"0": "LABEL_0", "1": "LABEL_1"}  # transformers writes none where they are these
-    classes = tuple(str(labels[key]) for key in sorted(labels, key=int))
-    return Folder({key: config[key] for key in ARGUMENTS if key in config}, classes)
-
-
-def _normalization(folder: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    path = folder / "preprocessor_config.json"
-    held = _json(path) if path.is_file() else {}
-    return tuple(held.get("image_mean", MEAN)), tuple(held.get("image_std", STD))
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        values = documents.read_json(path)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path} cannot be read: {error}.") from None
-    if not isinstance(values, dict):
-        raise ModelError(f"{path} holds a {type(values).__name__}, expected a mapping.")
-    return values
+        others = ", ".join(sorted({*hf_pictures.KINDS, *hf_pictures.TAKEN_AS}))
+        raise ModelError(
+            f"{folder / hf_folder.CONFIG} describes a network of type {kind}, expected segformer or one of {others}."
+        )
+    return {key: config[key] for key in ARGUMENTS if key in config}
