@@ -13,6 +13,7 @@ import torch
 import counterpoise
 from counterpoise.engine import prompting
 from counterpoise.errors import ConfigError, CounterpoiseError
+from counterpoise.models import catalog
 from counterpoise.system import torchvision_guard
 
 torchvision_guard.ready()
@@ -117,3 +118,15 @@ def test_photos_without_labels_have_nothing_to_calibrate_by_and_no_score_from_a_
     assert "no score is kept" in (values["out"] / "data.json").read_text()
     beside = {**run, "teacher": {**values["teacher"], **run["teacher"]}, "out": tmp_path / "beside"}
     assert set(counterpoise.distill(beside).last) == {"epoch", "agreement_top1", "agreement_loss"}
+
+
+def test_several_labels_are_no_prompts_to_choose_from(values: dict[str, Any], image_folder: Path) -> None:
+    table = image_folder / "several.csv"
+    lines = [f"{file.relative_to(image_folder)},1,0,1" for file in sorted(image_folder.glob("*/*/*.*"))]
+    table.write_text("\n".join(["file,circle,square,stripes", *lines]))
+    values |= {"task": "multilabel", "data": {"path": table, "options": {"label_columns": "others"}, "size": 16}}
+    with pytest.raises(ConfigError, match="compares the prompts with one another, by a softmax"):
+        counterpoise.distill(values)
+    values |= {"teacher": {"minimum_confidence": 0.5}}
+    with pytest.raises(ConfigError, match="minimum_confidence is for one class a picture"):
+        counterpoise.distill(values, teacher=catalog.build("cifar/resnet8", num_classes=3))

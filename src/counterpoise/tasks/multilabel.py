@@ -196,6 +196,12 @@ class Multilabel(Classification):
             _check_term(name, objective.objective(name))
         return objective
 
+    def leave_out(self, objective: WeightedSum, minimum: float) -> None:
+        raise ConfigError(
+            "teacher.minimum_confidence is for one class a picture, whose probability it looks at: of several labels "
+            "the teacher may be sure of one and not of another."
+        )
+
     def agreeing(self, one: Tensor, other: Tensor, target: Tensor) -> tuple[int, int]:
         """Of each label, whether both take it to be there rather than not."""
         return int(((one > 0) == (other > 0)).sum()), one.numel()

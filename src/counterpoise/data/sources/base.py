@@ -101,7 +101,7 @@ class ImageSet(ABC):
         return part_of(file, choose, partial(self.name, index), self.reading)
 
     def read_mask(self, index: int) -> Tensor:
-        """The mask as uint8 [H, W], as large as the image: classes, and IGNORE (255) where void, as where there is none.
+        """The mask as uint8 [H, W], as large as the image: classes, and IGNORE (255) where void; void if there is none.
 
         Raises:
             CorruptImage: the mask cannot be read.
