@@ -157,8 +157,28 @@ class Data(Section):
         ge=1,
         description="blocks whose images are mixed, for shuffle blocks; default: 16, or as many as hold 16,384 images",
     )
+    balance: float = Field(
+        0.0,
+        ge=0.0,
+        le=1.0,
+        description="how much more often an epoch shows images of rare classes: 0, as they are; 1, all classes equally "
+        "often; between, a class of n images in proportion to n^(1 - balance)",
+    )
     views: Views = Field(default_factory=Views, description="augmentation")
     scenes: Scenes = Field(default_factory=Scenes, description="images with masks, for segmentation")
+
+    @model_validator(mode="after")
+    def _balances(self) -> Data:
+        if self.balance and self.shuffle == "blocks":
+            raise ValueError(
+                "balance brings images from anywhere, and shuffle: blocks reads what lies together: take one"
+            )
+        if self.balance and (self.views.mixup or self.views.cutmix):
+            raise ValueError(
+                "balance shows an image several times an epoch, in one view, and mixup and cutmix would mix it with "
+                "another each time: take one"
+            )
+        return self
 
     @field_validator("fold")
     @classmethod

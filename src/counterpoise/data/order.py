@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from counterpoise import config
-from counterpoise.data import mixing, random
+from counterpoise.data import balance, mixing, random
 from counterpoise.errors import ConfigError, DataError
 from counterpoise.system import machine
 
@@ -29,6 +29,7 @@ BLOCK_SIZE = 64
 """Images in a block of a set whose images do not lie in blocks."""
 LEAST_LIMIT = 0.25e9
 """Bytes that a window may take in any case: a memory limit of 0 is for pictures."""
+BALANCE = "data.balance"
 BYTES_AN_IMAGE = 64
 """That drawing the order of a window takes, while it is drawn."""
 
@@ -109,6 +110,50 @@ class FullOrder(Order):
     def __getstate__(self) -> dict[str, Any]:
         """As it is sent to a worker process, which draws for itself."""
         return {**vars(self), "_drawn": None, "_partners": None, "_places": None}
+
+
+class BalancedOrder(FullOrder):
+    """Any image may come anywhere, those of rare classes several times: see `data.balance`.
+
+    Args:
+        labels: int64 [N], one class an image.
+        power: from 0, classes as they are, to 1, all equally often.
+    """
+
+    def __init__(self, seed: int, labels: Tensor, power: float) -> None:
+        super().__init__(seed, len(labels))
+        self.power = power
+        self.shares = balance.shares(labels, power)
+
+    def partners(self, epoch: int, indices: Tensor) -> Tensor:
+        raise ConfigError(f"{BALANCE} shows some images several times an epoch, and so none has one partner.")
+
+    def places(self, epoch: int, indices: Tensor, near: int) -> Tensor:
+        """The next place of each image from `near` on, else its first; `count` where the epoch does not show it."""
+        ordered = self._order(epoch)
+        found = torch.full((self.count,), self.count)
+        for places in (torch.arange(near), torch.arange(near, self.count)):
+            back = places.flip(0)  # of equal images the first one is set last
+            found[ordered[back].numpy()] = back
+        return found[indices]
+
+    def _order(self, epoch: int) -> Tensor:
+        if self._drawn is None or self._drawn[0] != epoch:
+            self._drawn = epoch, balance.order(self.shares, self.seed, epoch)
+        return self._drawn[1]
+
+    @property
+    def specification(self) -> dict[str, Any]:
+        sizes = " ".join(map(str, [*self.shares.sizes.tolist(), *self.shares.members.tolist()]))
+        return {"order": {"balance": self.power, "classes": hashlib.sha256(sizes.encode()).hexdigest()}}
+
+    def shown(self) -> str:
+        first = int(self.shares.unlabeled)
+        sizes, places = self.shares.sizes[first:], self.shares.places[first:]
+        return (
+            f"balanced: classes of {_range(sizes)} images take {_range(places)} places of an epoch, an image up to "
+            f"{self.shares.most_often:,}"
+        )
 
 
 class Window(NamedTuple):
@@ -208,11 +253,9 @@ class BlockOrder(Order):
         return {"order": {"blocks": digest, "windows": len(self._bounds) - 1}}
 
     def shown(self) -> str:
-        low, high = int(self.sizes.min()), int(self.sizes.max())
-        sizes = f"{high:,}" if low == high else f"{low:,} to {high:,}"
         windows = len(self._bounds) - 1
         return (
-            f"by blocks: {len(self.sizes):,} of {sizes} images, mixed within {windows:,} "
+            f"by blocks: {len(self.sizes):,} of {_range(self.sizes)} images, mixed within {windows:,} "
             f"window{'s' * (windows > 1)} of up to {math.ceil(len(self.sizes) / windows):,}"
         )
 
@@ -264,8 +307,11 @@ def plan_order(images: ImageSet, data: config.Data, seed: int) -> Order:
     """The order that a run file asks for.
 
     Raises:
-        ConfigError: a window is larger than the set, or than the memory that may be taken.
+        ConfigError: a window is larger than the set, or than the memory that may be taken; classes cannot be balanced.
     """
+    if data.balance and len(images):
+        _check_balance(images)
+        return BalancedOrder(seed, images.labels, data.balance)
     if data.shuffle == "full" or not len(images):  # an empty set is refused by who asks for its steps
         return FullOrder(seed, len(images))
     sizes = _sizes(images, data.block_size)
@@ -280,6 +326,22 @@ def plan_order(images: ImageSet, data: config.Data, seed: int) -> Order:
             f"({whose}): take fewer blocks, or smaller ones (data.block_size)."
         )
     return order
+
+
+def _check_balance(images: ImageSet) -> None:
+    """Raises ConfigError where images have not one class each."""
+    if images.masked:
+        raise ConfigError(
+            f"{BALANCE} goes by the class of an image, and scenes have one for every pixel: take class_weight: "
+            "frequency of the objective."
+        )
+    if images.multilabel:
+        raise ConfigError(
+            f"{BALANCE} goes by the class of an image, and these may have several: take pos_weight: frequency of "
+            "binary_cross_entropy."
+        )
+    if images.unlabeled == len(images):
+        raise ConfigError(f"{BALANCE} goes by the classes of images, and none of the {len(images):,} has a label.")
 
 
 def identity(images: ImageSet, data: config.Data) -> str | None:
@@ -314,3 +376,8 @@ def _blocks_of_window(sizes: Tensor, wanted: int | None) -> int:
             f"it, or take {len(sizes):,} at most, or smaller blocks (data.block_size)."
         )
     return wanted
+
+
+def _range(values: Tensor) -> str:
+    low, high = int(values.min()), int(values.max())
+    return f"{high:,}" if low == high else f"{low:,} to {high:,}"

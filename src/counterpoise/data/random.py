@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 # One stream for each use, so that switching one augmentation on does not move the draws of another.
-ORDER, CROP, FLIP, RANDAUGMENT, MIX, SPLIT, SCALE, JITTER, BLOCKS = range(9)
+ORDER, CROP, FLIP, RANDAUGMENT, MIX, SPLIT, SCALE, JITTER, BLOCKS, BALANCE = range(10)
 
 _AT_ONCE = 2**16  # indices: what lies between them and their words takes 300 bytes each
 _MASK = 0xFFFFFFFF
@@ -65,12 +65,18 @@ def words(seed: int, epoch: int, indices: Tensor, stream: int, count: int) -> Te
     return philox(counter, (seed & _MASK, seed >> 32)).flatten(1)[:, :count]
 
 
-def _words(seed: int, epoch: int, indices: NDArray[np.int64], stream: int, count: int) -> NDArray[np.int64]:
-    """`words` on the CPU, where a tensor's operation on few numbers takes several times as long as an array's."""
+def _words(
+    seed: int, epoch: int | NDArray[np.int64], indices: NDArray[np.int64], stream: int, count: int
+) -> NDArray[np.int64]:
+    """`words` on the CPU, where a tensor's operation on few numbers takes several times as long as an array's.
+
+    epoch: of all indices, or int64 [n], one for each.
+    """
     index = indices.astype(np.uint64)[:, None]
     block = np.arange(-(-count // 4), dtype=np.uint64)[None] + np.uint64(stream * 65536)
     half, mask = np.uint64(32), np.uint64(_MASK)
-    x0, x1, x2, x3 = index & mask, index >> half, np.full_like(block, epoch), block
+    x0, x1, x3 = index & mask, index >> half, block
+    x2 = np.full_like(block, epoch) if isinstance(epoch, int) else epoch.astype(np.uint64)[:, None] & mask
     k0, k1 = seed & _MASK, seed >> 32
     for _ in range(10):
         product0, product1 = x0 * np.uint64(_MULTIPLIERS[0]), x2 * np.uint64(_MULTIPLIERS[1])
@@ -101,11 +107,18 @@ def shuffled(seed: int, epoch: int, indices: Tensor, stream: int) -> Tensor:
 
     Of two with equal keys the smaller one comes first: the order is one of the indices, not of their places.
     """
-    keys = torch.empty_like(indices)
-    for part in range(0, len(indices), _AT_ONCE):
-        high, low = words(seed, epoch, indices[part : part + _AT_ONCE], stream, 2).unbind(1)
-        keys[part : part + _AT_ONCE] = (high >> 1) << 32 | low
-    return indices[keys.argsort(stable=True)]
+    return indices[keys(seed, epoch, indices, stream).argsort(stable=True)]
+
+
+def keys(seed: int, epochs: int | Tensor, indices: Tensor, stream: int) -> Tensor:
+    """63-bit random keys of indices, int64 [n] on the CPU; epochs: of all of them, or int64 [n], one for each."""
+    found = torch.empty_like(indices)
+    for start in range(0, len(indices), _AT_ONCE):
+        part = slice(start, start + _AT_ONCE)
+        epoch = epochs if isinstance(epochs, int) else epochs[part].numpy()
+        high, low = torch.from_numpy(_words(seed, epoch, indices[part].numpy(), stream, 2)).unbind(1)
+        found[part] = (high >> 1) << 32 | low
+    return found
 
 
 def _multiply(constant: int, x: Tensor) -> tuple[Tensor, Tensor]:

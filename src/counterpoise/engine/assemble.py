@@ -95,6 +95,7 @@ def assemble(
         *filter(None, [judged]),
         *remarks.of_networks(splits, networks, teacher_fit),
         *noticing.of_order(loader.images, loader.order, run.data),
+        *remarks.of_balance(run),
     ]:
         found.note(note)
     if frozen is not None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from counterpoise import tasks
+from counterpoise import config, tasks
 from counterpoise.data import noticing
+from counterpoise.data.class_weights import PRIOR, WEIGHT
 from counterpoise.data.images import reading_specification
 from counterpoise.data.sources.base import Splits
 from counterpoise.models.network import VisionModel
@@ -44,3 +45,14 @@ def of_networks(splits: Splits, networks: list[VisionModel], teacher_fit: str | 
         if reading_specification(readings[0]) != reading_specification(readings[1]):
             own, given = (f"alpha {one.alpha}, white level {one.white_level or 65535}" for one in readings)
             yield f"The teacher was trained on pictures that were read with {own}, and these are read with {given}."
+
+
+def of_balance(run: config.Run) -> Iterator[str]:
+    """What is to be said where rare classes are shown more often, and count more as well."""
+    for name, term in run.objective.items() if run.data.balance else ():
+        for key in (WEIGHT, PRIOR):
+            if term.arguments.get(key) is not None:
+                yield (
+                    f"data.balance shows rare classes more often, and objective.{name}.{key} goes by how many images "
+                    "there are, not by how often they are shown: together they make up for it twice."
+                )
