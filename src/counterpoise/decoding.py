@@ -25,6 +25,9 @@ FITS = ("crop", "squash", "pad")
 EXTRA_SAMPLES, TRANSPARENCY = 338, (1, 2)  # a tag of TIFF, and which of its values say that the last band is alpha
 SCALED = ("PPM", "JPEG2000")  # formats that say what is white, and are opened as 16 bits of it
 LOCK = threading.Lock()
+NUMPY, TIFFS = b"\x93NUMPY", (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # how files of arrays and TIFFs begin
+PACKED = (1, 5, 8, 32946, 32773, 50000)  # of channels in TIFF: not at all, LZW, DEFLATE twice, PackBits, ZSTD
+TURNS = {2: (0, True), 3: (2, False), 4: (2, True), 5: (1, True), 6: (3, False), 7: (3, True), 8: (1, False)}
 
 
 class Reading(NamedTuple):
@@ -34,11 +37,14 @@ class Reading(NamedTuple):
         alpha: "white" composites transparency over white; "ignore" leaves its band out, for files in which it is data.
         white_level: the value that is white in gray files of 16 bits; None: 65535.
         max_megapixels: larger pictures are refused.
+        channels: how many a picture becomes: 3 are RGB, 1 gray; of any other number files must have that many, which
+            are taken as they are.
     """
 
     alpha: str = "white"
     white_level: int | None = None
     max_megapixels: float = 179.0
+    channels: int = 3
 
 
 class Unreadable(Exception):  # noqa: N818 - named by what it says about the file
@@ -46,14 +52,18 @@ class Unreadable(Exception):  # noqa: N818 - named by what it says about the fil
 
 
 def read(content: bytes, reading: Reading = Reading()) -> Any:  # noqa: B008 - a tuple does not change
-    """The first picture of a file as 8-bit RGB, upright. Raises Unreadable, MemoryError."""
+    """The first picture of a file, upright: 8-bit RGB, of other channels uint8 [H, W, channels].
+
+    Raises Unreadable, MemoryError.
+    """
     if not content:
         raise Unreadable("it is empty (0 bytes)")
     try:
-        image = opened(io.BytesIO(content), reading)
-        raw, transparent = raw_mode(image), is_transparent(image)
-        image.load()
-        return rgb(upright(image), reading, raw, transparent, image.format)
+        if reading.channels != 3 and content.startswith(NUMPY):
+            return eight_bits(array(content, reading), reading)
+        if reading.channels not in (1, 3) and content.startswith(TIFFS):
+            return eight_bits(tiff(content, reading), reading)
+        return taken(opened(io.BytesIO(content), reading), reading)
     except (Unreadable, MemoryError):
         raise
     except Exception as error:  # Pillow's many decoders raise many kinds of errors for damaged files
@@ -71,12 +81,11 @@ def opened(file: Any, reading: Reading = Reading(), formats: Any = None) -> Any:
             image = Image.open(file, formats=formats or known_formats())
         finally:
             Image.MAX_IMAGE_PIXELS = wall
-    megapixels = image.width * image.height / 1e6
-    if megapixels > reading.max_megapixels:
+    try:
+        bounded(image.height, image.width, reading)
+    except Unreadable:
         image.close()
-        raise Unreadable(
-            f"it has {megapixels:,.0f} megapixels, more pixels than max_megapixels {reading.max_megapixels:g} allows"
-        )
+        raise
     return image
 
 
@@ -156,8 +165,135 @@ def gray(values: Any, mode: str, white: int) -> Any:
             raise Unreadable(f"its 32-bit values {low} to {high} are not within 0 to {most}; save 8 or 16 bits")
         if mode == "F":
             values, white = np.rint(values * 65535), 65535
-    scaled = (np.minimum(values.astype(np.uint32), white) * 255 + white // 2) // white
-    return Image.fromarray(scaled.astype(np.uint8)).convert("RGB")
+    return Image.fromarray(scaled(values, white)).convert("RGB")
+
+
+def taken(image: Any, reading: Reading) -> Any:
+    """An opened picture as `read` gives it."""
+    raw, transparent, kind = raw_mode(image), is_transparent(image), image.format
+    image.load()
+    image = upright(image)
+    if reading.channels in (1, 3):
+        image = rgb(image, reading, raw, transparent, kind)
+        return image if reading.channels == 3 else np.asarray(image.convert("L"))[..., None]
+    if reading.white_level is not None and ";16" in raw:
+        raise Unreadable("it has bands of 16 bits, and white_level is for those of TIFFs and .npy files: save one")
+    if image.mode in ("P", "PA"):
+        image = image.convert("RGBA" if transparent else "RGB")
+    if image.mode not in ("L", "LA", "RGB", "RGBA"):
+        raise Unreadable(f"its pixels are {image.mode}, which are not taken as {reading.channels} channels")
+    values = np.asarray(image)
+    return counted(values if values.ndim == 3 else values[..., None], reading)
+
+
+def counted(values: Any, reading: Reading) -> Any:
+    """The array [H, W, channels], which has as many as are read. Raises Unreadable where not."""
+    if values.ndim != 3 or values.shape[2] != reading.channels or 0 in values.shape:
+        given = f"{values.shape[2]} channels" if values.ndim == 3 else f"the shape {list(values.shape)}"
+        raise Unreadable(f"it has {given}, and data.channels is {reading.channels}")
+    return values
+
+
+def eight_bits(values: Any, reading: Reading) -> Any:
+    """Channels [H, W, C] in 8 bits: of 16 as shares of the white level, floats as shares of 1."""
+    if values.dtype == np.uint8:
+        return values
+    white = reading.white_level or 65535
+    if values.dtype.kind == "f":
+        low, high, white = values.min(), values.max(), 65535
+        if not (low >= 0 and high <= 1):
+            raise Unreadable(f"its values {low:g} to {high:g} are not within 0 to 1, as floats are read")
+        values = np.rint(values.astype(np.float64) * 65535)
+    elif values.dtype.kind != "u" or values.dtype.itemsize != 2:
+        raise Unreadable(f"its values are {values.dtype}; uint8, uint16 and floats within 0 to 1 are read")
+    return scaled(values, white)
+
+
+def scaled(values: Any, white: int) -> Any:
+    """Values from 0 on as shares of `white`, in 8 bits; what lies above is white."""
+    return ((np.minimum(values.astype(np.uint32), white) * 255 + white // 2) // white).astype(np.uint8)
+
+
+def bounded(height: int, width: int, reading: Reading) -> None:
+    """Raises Unreadable for more pixels than are allowed; one of more than three channels counts as several."""
+    megapixels = height * width * max(1, reading.channels / 3) / 1e6
+    if megapixels > reading.max_megapixels:
+        raise Unreadable(
+            f"it has {megapixels:,.0f} megapixels, more pixels than max_megapixels {reading.max_megapixels:g} allows"
+        )
+
+
+def array_shape(file: Any, reading: Reading) -> tuple[int, ...]:
+    """The shape [H, W, channels] that the header of a .npy file promises. Raises Unreadable, and what numpy does."""
+    if np.lib.format.read_magic(file) != (1, 0):
+        raise Unreadable("it is a .npy file of another version than 1.0, which arrays of pictures are")
+    shape, _, kind = np.lib.format.read_array_header_1_0(file)
+    if len(shape) == 2 and reading.channels == 1:
+        shape = (*shape, 1)
+    if kind.hasobject or shape[2:] != (reading.channels,) or min(shape) < 1:
+        raise Unreadable(f"it holds {kind} {list(shape)}, expected [height, width, {reading.channels}] (data.channels)")
+    bounded(shape[0], shape[1], reading)
+    return tuple(shape)
+
+
+def array(content: bytes, reading: Reading) -> Any:
+    """The picture in a .npy file: [H, W, channels]. Raises Unreadable, and what numpy does."""
+    shape = array_shape(io.BytesIO(content), reading)
+    return np.load(io.BytesIO(content), allow_pickle=False).reshape(shape)
+
+
+def tiff_page(file: Any, reading: Reading) -> Any:
+    """The first page of a TIFF, by tifffile, its header read. Raises Unreadable where it is not for us."""
+    try:  # the second keeps what is unpacked to the size of a tile, which the decoders within the first do not
+        import imagecodecs  # noqa: F401
+        import tifffile
+    except ImportError:
+        raise Unreadable(
+            "a TIFF of such channels is read by the packages tifffile and imagecodecs, which are not installed"
+        ) from None
+    page = tifffile.TiffFile(file).pages[0]
+    height, width, count = page.imagelength, page.imagewidth, page.samplesperpixel
+    if count != reading.channels or page.imagedepth != 1:
+        raise Unreadable(f"its first page has {count} channels, and data.channels is {reading.channels}")
+    bounded(height, width, reading)
+    if page.photometric not in (1, 2):
+        raise Unreadable(f"its colors are {getattr(page.photometric, 'name', page.photometric)}: save plain channels")
+    if page.bitspersample not in (8, 16, 32, 64):
+        raise Unreadable(f"its channels have {page.bitspersample} bits: save 8 or 16")
+    if page.is_tiled and page.tilelength * page.tilewidth > 4 * max(height * width, 2**20):
+        raise Unreadable(f"its tiles of {page.tilewidth} x {page.tilelength} are much larger than itself")
+    if page.compression not in PACKED:
+        raise Unreadable(f"it is packed by {getattr(page.compression, 'name', page.compression)}: save DEFLATE or LZW")
+    return page
+
+
+def tiff_turn(page: Any) -> tuple[int, bool]:
+    """How many quarters to the left a page is turned, and whether it is mirrored before."""
+    return TURNS.get(page.tags[274].value if 274 in page.tags else 1, (0, False))
+
+
+def tiff(content: bytes, reading: Reading) -> Any:
+    """The first page of a TIFF, upright: [H, W, channels]. Raises Unreadable, and what tifffile does."""
+    page = tiff_page(io.BytesIO(content), reading)
+    values = page.asarray(maxworkers=1)
+    if page.planarconfig == 2:
+        values = np.moveaxis(values, 0, -1)
+    turns, mirrored = tiff_turn(page)
+    return np.rot90(counted(values[:, :: -1 if mirrored else 1], reading), turns)
+
+
+def extent(file: Any, reading: Reading) -> tuple[int, int] | None:
+    """Height and width by the header of an open file that Pillow does not read; None where it does."""
+    start = file.read(8)
+    file.seek(0)
+    if reading.channels != 3 and start.startswith(NUMPY):
+        shape = array_shape(file, reading)
+        return shape[0], shape[1]
+    if reading.channels not in (1, 3) and start.startswith(TIFFS):
+        page = tiff_page(file, reading)
+        height, width = page.imagelength, page.imagewidth
+        return (width, height) if tiff_turn(page)[0] % 2 else (height, width)
+    return None
 
 
 def placing(
@@ -197,22 +333,29 @@ def placing(
 def show(image: Any, size: tuple[int, int], crop_share: float | None = 1.0, fit: str = "crop") -> Any:
     """An RGB picture as a network of this input size (height, width) is shown it: see `placing`.
 
+    uint8 [H, W, channels] likewise, channel by channel.
+
     Resized by Pillow, bilinear and antialiased, whose integer arithmetic gives the same pixels on every machine. A
     picture of that size stays as it is.
     """
     high, wide = size
+    if isinstance(image, np.ndarray):
+        if image.shape[:2] == (high, wide):
+            return image
+        planes = [Image.fromarray(np.ascontiguousarray(image[..., index])) for index in range(image.shape[2])]
+        return np.stack([np.asarray(show(plane, size, crop_share, fit)) for plane in planes], -1)
     if image.size == (wide, high):
         return image
-    part, scaled, (left, top) = placing(image.width, image.height, size, crop_share, fit)
+    part, whole, (left, top) = placing(image.width, image.height, size, crop_share, fit)
     if part != (0, 0, *image.size):
         image = Image.fromarray(np.asarray(image)[part[1] : part[3], part[0] : part[2]])
-    if image.size != scaled:
-        image = image.resize(scaled, Image.Resampling.BILINEAR)
-    if scaled == (wide, high):
+    if image.size != whole:
+        image = image.resize(whole, Image.Resampling.BILINEAR)
+    if whole == (wide, high):
         return image
     if left < 0 or top < 0:
         return image.crop((-left, -top, wide - left, high - top))
-    board = Image.new("RGB", (wide, high))
+    board = Image.new(image.mode, (wide, high))
     board.paste(image, (left, top))
     return board
 

@@ -14,10 +14,10 @@ from counterpoise.config.run import (
     Train,
     usual_terms,
 )
-from counterpoise.config.section import LARGEST_EDGE, MOST_REDUCED, Section, Share
+from counterpoise.config.section import LARGEST_EDGE, MOST_CHANNELS, MOST_REDUCED, Section, Share
 
 __all__ = [
-    "LARGEST_EDGE", "MOST_REDUCED", "Data", "LearningRateSchedule", "Member", "Model", "Optimizer", "RandAugment",
-    "Run", "Schedule", "Section", "Share", "Teacher", "Term", "Train", "Views", "dump", "kept", "kept_values", "merge",
-    "over_base", "read", "resolve", "usual_terms",
+    "LARGEST_EDGE", "MOST_CHANNELS", "MOST_REDUCED", "Data", "LearningRateSchedule", "Member", "Model", "Optimizer",
+    "RandAugment", "Run", "Schedule", "Section", "Share", "Teacher", "Term", "Train", "Views", "dump", "kept",
+    "kept_values", "merge", "over_base", "read", "resolve", "usual_terms",
 ]  # fmt: skip

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_serializer, field_validator, model_validator
 
-from counterpoise.config.section import MOST_REDUCED, Edge, Positive, Section
+from counterpoise.config.section import MOST_CHANNELS, MOST_REDUCED, Edge, Positive, Section
 from counterpoise.system.addresses import address_of
 
 
@@ -131,6 +131,13 @@ class Data(Section):
     white_level: int | None = Field(
         None, ge=1, le=65535, description="value that is white in gray files of 16 bits, such as 4095; default: 65535"
     )
+    channels: int = Field(
+        3,
+        ge=1,
+        le=MOST_CHANNELS,
+        description="channels of pictures, as timm's in_chans: 3 reads all as RGB, 1 as gray; of any other number "
+        "pictures must have that many (RGBA as data, bands of a TIFF, .npy [H, W, channels]); for classification",
+    )
     max_megapixels: Positive = Field(179.0, description="larger pictures are refused, before they fill the memory")
     size: Edge | None = Field(
         None,
@@ -178,6 +185,14 @@ class Data(Section):
                 "balance shows an image several times an epoch, in one view, and mixup and cutmix would mix it with "
                 "another each time: take one"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _channels_fit(self) -> Data:
+        if self.channels != 3 and self.views.randaugment is not None:
+            raise ValueError(f"views.randaugment is for pictures of three channels, and channels is {self.channels}")
+        if self.channels not in (1, 3) and self.alpha == "white":
+            raise ValueError(f"alpha: white is for transparency, and channels: {self.channels} takes all bands as data")
         return self
 
     @field_validator("fold")

@@ -345,14 +345,23 @@ class Run(Section):
         return objective
 
     @model_validator(mode="after")
+    def _channels_fit(self) -> Run:
+        if self.data.channels != 3 and self.task not in ("classification", "multilabel"):
+            raise ValueError(
+                f"data.channels: {self.data.channels} is for classification and multilabel, and the task is {self.task}"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _batches_fit(self) -> Run:
         data, batch = self.data, self.train.batch_size
         edges = [data.size, self.student.input_size, self.teacher.input_size if self.teacher else None]
         views = [(edge, edge) for edge in edges if edge]
         for height, width in (*views, *filter(None, (data.views.size, data.scenes.size))):
-            if batch * 3 * height * width > BATCH_BYTES:
+            if batch * data.channels * height * width > BATCH_BYTES:
+                gigabytes = batch * data.channels * height * width / 1e9
                 raise ValueError(
                     f"{batch} pictures of {height} x {width} (train.batch_size, data.size or input_size) take "
-                    f"{batch * 3 * height * width / 1e9:,.0f} GB a step; up to {BATCH_BYTES / 1e9:,.0f} GB are taken"
+                    f"{gigabytes:,.0f} GB a step; up to {BATCH_BYTES / 1e9:,.0f} GB are taken"
                 )
         return self

@@ -15,10 +15,13 @@ LARGEST_EDGE = 16_384
 Edge = Annotated[int, Field(ge=1, le=LARGEST_EDGE)]
 MOST_REDUCED = 1024
 """How many times smaller than they are scenes are shown at most."""
+MOST_CHANNELS = 1024
+"""Of pictures, at most."""
 BATCH_BYTES = 2**34
 """Of the pixels of a batch at most."""
 Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
-Channels = tuple[float, float, float]
+Channels = Annotated[tuple[float, ...], Field(min_length=1, max_length=MOST_CHANNELS)]
+"""A number a channel."""
 
 
 def _at_home(path: Path) -> Path:

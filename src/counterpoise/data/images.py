@@ -56,36 +56,44 @@ def decode(image: Picture, name: str | None = None, reading: Reading = AS_USUAL)
         CorruptImage: where it cannot be read to its end.
         DataError: where it is none of the things above.
     """
+    found: Image.Image = _decoded(image, name, reading._replace(channels=3))
+    return found
+
+
+def _decoded(image: Picture, name: str | None, reading: Reading) -> Any:
+    """As `decode`; where other than three channels are read, uint8 [H, W, channels]."""
     name = name or (os.fspath(image) if isinstance(image, str | os.PathLike) else "given")
-    if isinstance(image, np.ndarray):
+    if isinstance(image, np.ndarray) and reading.channels == 3:
         image = _from_array(image)
     if isinstance(image, str | os.PathLike):
         image = _read(Path(image), name)
     try:
         if isinstance(image, bytes):
-            found: Image.Image = decoding.read(image, reading)
-            return found
+            return decoding.read(image, reading)
         if isinstance(image, Image.Image):
             return _given(image, reading)
+        if isinstance(image, np.ndarray):
+            whole = image[..., None] if image.ndim == 2 and reading.channels == 1 else image
+            return decoding.eight_bits(decoding.counted(whole, reading), reading)
     except Unreadable as error:
         raise CorruptImage(name, str(error)) from error.__cause__
     raise DataError(f"Image {name} is a {type(image).__name__}; expected a path, bytes, a PIL image or a uint8 array.")
 
 
-def to_tensor(image: Image.Image) -> Tensor:
-    """Pixels of an image as uint8 [3, H, W]; one that is not RGB is decoded first."""
+def to_tensor(image: Image.Image | NDArray[np.uint8]) -> Tensor:
+    """Pixels of an image as uint8 [3, H, W]; one that is not RGB is decoded first. Of an array [H, W, C] all of C."""
     return _as_it_lies(image).contiguous()
 
 
 def pixels_of(image: Picture, name: str | None = None, reading: Reading = AS_USUAL) -> Tensor:
-    """`to_tensor` of `decode`: uint8 [3, H, W]."""
+    """`to_tensor` of `decode`: uint8 [3, H, W]; as many channels as are read."""
     return part_of(image, whole, name, reading)[0].contiguous()
 
 
 def part_of(
     image: Picture, choose: Choose, name: str | Callable[[], str] | None = None, reading: Reading = AS_USUAL
 ) -> tuple[Tensor, tuple[int, int]]:
-    """The part of a picture that is chosen by its height and width: uint8 [3, H, W], in any order in memory.
+    """The part of a picture that is chosen by its height and width: uint8 [channels, H, W], in any order in memory.
 
     A JPEG comes as much smaller as the choice allows. The rest as `decode`; a name may be made when it is needed.
 
@@ -95,11 +103,18 @@ def part_of(
     if isinstance(image, str | os.PathLike):
         name = name or os.fspath(image)
         image = _read(Path(image), name)
-    if isinstance(image, bytes):
+    if isinstance(image, bytes) and reading.channels in (1, 3):
         found = jpeg.decode(image, reading, choose)
         if found is not None:
-            return torch.from_numpy(found[0]).permute(2, 0, 1), found[1]
-    return cut_out(_as_it_lies(decode(image, name() if callable(name) else name, reading)), choose)
+            pixels = torch.from_numpy(found[0]).permute(2, 0, 1)
+            return pixels if reading.channels == 3 else as_gray(pixels), found[1]
+    return cut_out(_as_it_lies(_decoded(image, name() if callable(name) else name, reading)), choose)
+
+
+def as_gray(images: Tensor) -> Tensor:
+    """Luma (ITU-R 601-2) as Pillow rounds it: uint8 [..., 3, H, W] -> [..., 1, H, W]."""
+    red, green, blue = images.to(torch.int32).unbind(-3)
+    return ((19595 * red + 38470 * green + 7471 * blue + 32768) >> 16).to(torch.uint8).unsqueeze(-3)
 
 
 def cut_out(image: Tensor, choose: Choose) -> tuple[Tensor, tuple[int, int]]:
@@ -109,9 +124,9 @@ def cut_out(image: Tensor, choose: Choose) -> tuple[Tensor, tuple[int, int]]:
     return image[:, top : top + height, left : left + width], extent
 
 
-def _as_it_lies(image: Image.Image) -> Tensor:
-    """uint8 [3, H, W], pixel by pixel in memory."""
-    if image.mode != "RGB":
+def _as_it_lies(image: Image.Image | NDArray[np.uint8]) -> Tensor:
+    """uint8 [3, H, W], pixel by pixel in memory; of an array [H, W, C] all of C."""
+    if isinstance(image, Image.Image) and image.mode != "RGB":
         image = decode(image)
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
@@ -125,6 +140,11 @@ def header_size(
     """
     name = name or os.fsdecode(file)
     try:
+        if reading.channels != 3:
+            with io.BytesIO(file) if isinstance(file, bytes) else regular(Path(file)).open("rb") as opened:
+                found = decoding.extent(opened, reading)
+            if found is not None:
+                return found
         with decoding.opened(io.BytesIO(file) if isinstance(file, bytes) else regular(Path(file)), reading) as image:
             width, height = image.size
             turned = image.format != "TIFF" and _orientation(image) in range(5, 9)  # TIFF sizes are reported as turned
@@ -141,34 +161,34 @@ def reading_specification(reading: Reading) -> dict[str, Any]:
     """What of a reading changes pixels and is not as usual, as JSON holds it."""
     return {
         key: getattr(reading, key)
-        for key in ("alpha", "white_level")
+        for key in ("alpha", "white_level", "channels")
         if getattr(reading, key) != getattr(AS_USUAL, key)
     }
 
 
 def prepare(image: Tensor, size: int, crop_share: float = 1.0, fit: str = "crop") -> Tensor:
-    """The view of evaluation and prediction: uint8 [3, H, W] -> uint8 [3, size, size], as `decoding.show`.
+    """The view of evaluation and prediction: uint8 [C, H, W] -> uint8 [C, size, size], as `decoding.show`.
 
     An image that already is `size` x `size` is returned unchanged.
     """
     if tuple(image.shape[-2:]) == (size, size):
         return image
-    return to_tensor(decoding.show(to_picture(image), (size, size), crop_share, fit)).to(image.device)
+    return to_tensor(decoding.show(_laid(image), (size, size), crop_share, fit)).to(image.device)
 
 
 def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """uint8 [3, H, W] -> [3, *size], bilinear, antialiased.
+    """uint8 [C, H, W] -> [C, *size], bilinear, antialiased.
 
     By Pillow, whose integer arithmetic gives the same pixels on every machine, and in the runners beside exports.
     """
     if tuple(image.shape[-2:]) == tuple(size):
         return image
-    return to_tensor(to_picture(image).resize((size[1], size[0]), Image.Resampling.BILINEAR)).to(image.device)
+    return to_tensor(decoding.show(_laid(image), size, None)).to(image.device)
 
 
 @cache
 def extensions() -> frozenset[str]:
-    """File name endings, lower case and with their dot, of the formats that can be decoded here."""
+    """File name endings, lower case and with their dot, of the formats that can be decoded here as RGB."""
     formats = set(decoding.known_formats())
     return frozenset(ending for ending, kind in Image.registered_extensions().items() if kind in formats)
 
@@ -193,11 +213,13 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _given(image: Image.Image, reading: Reading) -> Image.Image:
+def _given(image: Image.Image, reading: Reading) -> Any:
     """A PIL image, which is left as it is."""
     try:
         raw, transparent = decoding.raw_mode(image), decoding.is_transparent(image)
         image.load()
+        if reading.channels != 3:
+            return decoding.taken(image.copy(), reading)
         found: Image.Image = decoding.rgb(decoding.upright(image.copy()), reading, raw, transparent, image.format)
         return found
     except (Unreadable, MemoryError):
@@ -218,3 +240,8 @@ def _from_array(array: NDArray[Any]) -> Image.Image:
 
 def to_picture(image: Tensor) -> Image.Image:
     return Image.fromarray(image.permute(1, 2, 0).contiguous().cpu().numpy())
+
+
+def _laid(image: Tensor) -> Any:
+    """The same pixels as `decoding.show` takes them."""
+    return to_picture(image) if len(image) == 3 else image.permute(1, 2, 0).contiguous().cpu().numpy()

@@ -43,6 +43,7 @@ class Seen:
         deep, peak: gray ones of 16 bits, and their largest value.
         deep_bands, band_peak: those of several bands of 16 bits, and the largest value of what is kept, 8 bits.
         paged, pages: those with further pages or frames, and the most that one has.
+        colored: those in color that are read as gray.
         masks: their mask files, of which the pages count alone.
     """
 
@@ -56,19 +57,41 @@ class Seen:
     band_peak: int = 0
     paged: int = 0
     pages: int = 1
+    colored: int = 0
     masks: Seen | None = None
 
     def look(self, file: str | PathLike[str] | bytes, reading: Reading = AS_USUAL) -> None:
         """Add a picture. One that cannot be read tells nothing here; it is named where it is decoded."""
         try:
+            if reading.channels != 3:
+                content = file if isinstance(file, bytes) else regular(Path(file)).read_bytes()
+                if reading.channels != 1 or content.startswith(decoding.NUMPY):
+                    self._add_channels(content, reading)
+                    return
             with decoding.opened(
                 io.BytesIO(file) if isinstance(file, bytes) else regular(Path(file)), reading
             ) as image:
                 self._add(image)
+                if reading.channels == 1:
+                    colors = np.asarray(image.convert("RGB"))
+                    self.colored += bool((colors != colors[..., :1]).any())
         except MemoryError:
             raise
         except Exception:  # as `decoding.read`
             return
+
+    def _add_channels(self, content: bytes, reading: Reading) -> None:
+        """Add a picture whose channels are taken as they are."""
+        self.count += 1
+        if content.startswith((decoding.NUMPY, *decoding.TIFFS)):
+            read = decoding.array if content.startswith(decoding.NUMPY) else decoding.tiff
+            values = read(content, reading)
+            if values.dtype == np.uint16:
+                self.deep, self.peak = self.deep + 1, max(self.peak, int(values.max()))
+            return
+        with decoding.opened(io.BytesIO(content), reading) as image:
+            if ";16" in decoding.raw_mode(image):
+                self.deep_bands, self.band_peak = self.deep_bands + 1, max(self.band_peak, int(np.asarray(image).max()))
 
     def _add(self, image: Any) -> None:
         self.count += 1
@@ -130,6 +153,10 @@ class Seen:
                 f"{self.deep} {of} have 16 bits and values up to {self.peak:,}: what lies above data.white_level "
                 f"{reading.white_level} is white."
             )
+        if self.deep and reading.channels != 3:
+            found.append(f"{self.deep} {of} have 16 bits and are brought to 8: what is finer than that is not seen.")
+        if self.colored:
+            found.append(f"{self.colored} {of} are in color and become gray, 0.299 R + 0.587 G + 0.114 B.")
         if self.deep_bands:
             known = f"{self.deep_bands} {of} have several bands of 16 bits, of which the upper 8 are kept"
             few = f", {self.band_peak + 1} of 256 levels: bring their colors to 8 bits, or to all of 16, beforehand"
@@ -171,6 +198,12 @@ def look_at(files: Iterable[Any], reading: Reading) -> Seen:
     return seen
 
 
+def said_of_reading(reading: Reading) -> str:
+    """How files are read, in words."""
+    channels = "" if reading.channels == 3 else f", {reading.channels} channels"
+    return f"alpha {reading.alpha}, white level {reading.white_level or 65535}{channels}"
+
+
 def of_evaluation(images: ImageSet, reading: Reading, cropped: bool) -> list[str]:
     """What a person must know of pictures that a student is evaluated on, a sentence each.
 
@@ -180,7 +213,7 @@ def of_evaluation(images: ImageSet, reading: Reading, cropped: bool) -> list[str
     """
     found = look(images).notes(images.reading)
     if reading_specification(images.reading) != reading_specification(reading):
-        own, given = (f"alpha {one.alpha}, white level {one.white_level or 65535}" for one in (reading, images.reading))
+        own, given = map(said_of_reading, (reading, images.reading))
         found.append(f"The student was trained on pictures that were read with {own}, and these are read with {given}.")
     return [*found, *(cut_off(images) if cropped else [])]
 

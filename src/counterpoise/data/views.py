@@ -279,7 +279,11 @@ def _resized(pixels: Tensor, high: int, wide: int) -> Tensor:
     the same result, but nothing is taken apart into planes and put together again.
     """
     height, width = pixels.shape[1:]
-    if (height, width) == (high, wide) or torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"):
+    if (
+        len(pixels) != 3
+        or (height, width) == (high, wide)
+        or torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512")
+    ):
         found: Tensor = torchvision_guard.functional().resize_image(pixels, [high, wide], antialias=True)
         return found
     pixels = pixels.permute(1, 2, 0).contiguous()
@@ -313,7 +317,7 @@ def collected(plan: ViewPlan, framed: Sequence[Tensor], draws: Draws) -> Tensor:
     """`augment` of framed images that do not lie in a batch yet: each uint8 [3, height, width], on the CPU."""
     if plan.padding:
         return augment(plan, torch.stack([*framed]).contiguous(), draws)
-    batch = torch.empty(len(framed), 3, plan.height, plan.width, dtype=torch.uint8)
+    batch = torch.empty(len(framed), len(framed[0]), plan.height, plan.width, dtype=torch.uint8)
     for place, view, mirrored in zip(batch, framed, draws.flip.tolist(), strict=True):
         place.copy_(view.flip(2) if mirrored else view)
     if plan.operations:

@@ -34,8 +34,11 @@ def subfolders(folder: Path) -> list[str]:
     return sorted(entry.name for entry in entries(folder) if entry.is_dir())
 
 
-def image_files(folder: Path) -> list[str]:
-    """Paths of all images below a folder, relative to it, sorted as text. Links are followed."""
+def image_files(folder: Path, arrays: bool = False) -> list[str]:
+    """Paths of all images below a folder, relative to it, sorted as text. Links are followed.
+
+    arrays: whether .npy files are images, as they are where other than three channels are read.
+    """
     found: list[str] = []
     seen: set[str] = set()
     waiting = [""]
@@ -49,7 +52,7 @@ def image_files(folder: Path) -> list[str]:
             path = f"{inner}/{entry.name}" if inner else entry.name
             if entry.is_dir():
                 waiting.append(path)
-            elif is_image(entry.name):
+            elif is_image(entry.name) or (arrays and entry.name.lower().endswith(".npy")):
                 found.append(path)
     return sorted(found)
 

@@ -21,7 +21,7 @@ from counterpoise.system.registry import Registry
 
 PRECISIONS = ("float32", "float16", "int8")
 Pixels = NDArray[np.uint8]
-"""[N, 3, H, W], RGB in [0, 255], as `prepare` of data/images.py leaves them."""
+"""[N, channels, H, W] in [0, 255], three of them RGB, as `prepare` of data/images.py leaves them."""
 Logits = NDArray[np.float32]
 """[N, C] or, of scenes, [N, C, h, w]."""
 
@@ -37,6 +37,7 @@ class Request:
         opset: version of the operators, where the format has such; None: its usual one.
         around: color around scenes of another size than it takes; None: they are resized, whatever their shape.
         any_size: whether it takes pictures of any height and width; `size` is then that by which it is remembered.
+        channels: of the pictures.
     """
 
     precision: str
@@ -45,6 +46,7 @@ class Request:
     opset: int | None = None
     any_size: bool = False
     around: tuple[int, int, int] | None = None
+    channels: int = 3
 
     @property
     def fed(self) -> tuple[int, int] | None:
@@ -53,8 +55,8 @@ class Request:
 
     @property
     def example(self) -> Tensor:
-        """Gray pixels of the shape it takes, uint8 [N, 3, H, W]."""
-        return torch.full((self.batch or 2, 3, *self.size), 128, dtype=torch.uint8)
+        """Gray pixels of the shape it takes, uint8 [N, channels, H, W]."""
+        return torch.full((self.batch or 2, self.channels, *self.size), 128, dtype=torch.uint8)
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,8 @@ class Format(ABC):
     dynamic_batch: ClassVar[bool] = True
     any_size: ClassVar[bool] = False
     """Whether height and width of its pictures can be free."""
+    any_channels: ClassVar[bool] = False
+    """Whether its pictures can have other than three channels."""
     opsets: ClassVar[range] = range(0)
     """Versions of its operators, of which one can be chosen."""
     load: ClassVar[Callable[[str, int | None], Runtime]]

@@ -81,7 +81,7 @@ def write(
     weights = sum(value.nbytes for value in job.student.weights().values())
     with folder.writing(directory, 3 * weights + _ROOM) as new:
         notes = make(job, new, calibration)
-        references = pictures.generated(_REFERENCES, job.request.size)
+        references = pictures.generated(_REFERENCES, job.request.size, job.request.channels)
         expected = agreement.student_answer(job.network, references)
         remembered = {"student": expected.contiguous()}
         found = None
@@ -101,6 +101,7 @@ def write(
                 "kept_in_float": list(calibration.keep),
                 **(search or {}),
             }
+        shape = job.request.size, job.request.channels
         description = folder.Description(
             format=job.format.name,
             precision=job.request.precision,
@@ -118,7 +119,7 @@ def write(
             calibration=described,
             agreement=None if found is None else found.values(),
             verified=not job.format.unavailable(),
-            notes={"multiply_adds": counting.multiply_adds(job.network, job.request.size), **job.notes, **notes},
+            notes={"multiply_adds": counting.multiply_adds(job.network, *shape), **job.notes, **notes},
         )
         folder.describe(new, description)
     return description

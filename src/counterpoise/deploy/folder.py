@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from counterpoise.config import MOST_CHANNELS
 from counterpoise.deploy.base import find
 from counterpoise.errors import ExportError, ModelError, RunError
 from counterpoise.system import documents
@@ -26,11 +27,12 @@ Byte = Annotated[int, Field(ge=0, le=255)]
 
 
 class Input(BaseModel):
-    """What an export takes: pixels as uint8 [batch, 3, height, width], RGB; it normalizes them itself."""
+    """What an export takes: pixels as uint8 [batch, channels, height, width]; it normalizes them itself."""
 
     dtype: str = "uint8"
     layout: str = "NCHW"
-    channels: str = "RGB"
+    channels: Literal["RGB"] | Annotated[int, Field(ge=1, le=MOST_CHANNELS)] = "RGB"
+    """RGB, or how many there are."""
     size: tuple[Edge, Edge]
     any_size: bool = False
     """Whether height and width are free; size is then that of the pictures in reference.safetensors."""
@@ -49,6 +51,11 @@ class Input(BaseModel):
     """A fourth band: transparency, composited over white, or data, left out."""
     white_level: int | None = None
     """White in gray files of 16 bits; None: 65535."""
+
+    @property
+    def count(self) -> int:
+        """How many channels pictures have."""
+        return 3 if self.channels == "RGB" else self.channels
 
 
 class File(BaseModel):
@@ -72,7 +79,7 @@ class Description(BaseModel):
     """What it answers: of logits, the softmax are probabilities; of several labels, the sigmoid of each."""
     thresholds: tuple[float, ...] | None = None
     """Of several labels: the probability from which on each is there."""
-    normalization: dict[str, tuple[float, float, float]]
+    normalization: dict[str, tuple[float, ...]]
     """Of pixels in [0, 1]; for information, the file does it."""
     student_sha256: str
     """That of the student's model.safetensors."""

@@ -88,10 +88,16 @@ def prepare(student: str | Path, chosen: Format, asked: Export) -> ExportJob:
         if splits.val.classes:
             splits = Splits(*(in_classes_of(network, part) for part in splits))
         tasks.get(network.task).check(splits.val)
+    if network.channels != 3 and not chosen.any_channels:
+        able = ", ".join(name for name, one in sorted(base.FORMATS.entries().items()) if one.any_channels)
+        raise ConfigError(
+            f"--to {chosen.name} is for pictures of three channels here, and this student takes {network.channels}: "
+            f"--to {able}."
+        )
     size = pictures.size_of(network, asked.size, None if splits is None else splits.val, section)
     batch = 1 if asked.batch is None and not chosen.dynamic_batch else asked.batch
     around = pictures.mean_color(network) if network.task == "segmentation" else None
-    request = Request(asked.precision, size, batch, asked.opset, around=around)
+    request = Request(asked.precision, size, batch, asked.opset, around=around, channels=network.channels)
     if asked.images is not None:
         inputs.positive("images", asked.images)
     seen = 0
@@ -139,11 +145,12 @@ def calibrated(job: ExportJob, given: Calibration | Mapping[str, Any] | None) ->
         settings = Calibration(pixels, str(values["method"]), tuple(values["keep"]))
     if isinstance(settings.pixels, Tensor) and (
         settings.pixels.dtype != torch.uint8
-        or settings.pixels.shape[1:2] != (3,)
+        or settings.pixels.shape[1:2] != (job.request.channels,)
         or tuple(settings.pixels.shape[2:]) != (job.request.fed or tuple(settings.pixels.shape[2:]))
     ):
         raise ConfigError(
-            f"Calibration pixels must be uint8 [N, 3, {job.request.size[0]}, {job.request.size[1]}], got "
+            f"Calibration pixels must be uint8 [N, {job.request.channels}, {job.request.size[0]}, "
+            f"{job.request.size[1]}], got "
             f"{str(settings.pixels.dtype).removeprefix('torch.')} {list(settings.pixels.shape)}."
         )
     if settings.method not in job.format.methods:
@@ -193,7 +200,7 @@ def compared(job: ExportJob, runtime: base.Runtime, out: Path) -> agreement.Agre
 
 def _compare_generated(job: ExportJob, runtime: base.Runtime, out: Path) -> None:
     """Without data: raises ExportError where logits of generated pictures differ by more than rounding."""
-    shown = pictures.generated(8, job.request.size)
+    shown = pictures.generated(8, job.request.size, job.request.channels)
     expected = agreement.student_answer(job.network, shown)
     answered = torch.from_numpy(agreement.answer(runtime, shown.numpy(), job.request.batch)).float()
     largest, scale = agreement.difference(answered, expected), float(expected.abs().max())
@@ -231,5 +238,6 @@ def taken(job: ExportJob) -> folder.Input:
             "fit": student.fit,
             "alpha": student.reading.alpha,
             "white_level": student.reading.white_level,
+            "channels": "RGB" if student.channels == 3 else student.channels,
         }
     )

@@ -24,7 +24,7 @@ AT_ONCE = 32
 
 
 def show(image: Tensor, size: tuple[int, int], crop_share: float | None, fit: str = "crop") -> Tensor:
-    """A picture uint8 [3, H, W] as an export of this size takes it."""
+    """A picture uint8 [C, H, W] as an export of this size takes it."""
     if crop_share is None:
         return resize(image, size)
     return prepare(image, size[0], crop_share, fit)
@@ -53,8 +53,8 @@ class Pair(NamedTuple):
     """The same pictures twice, with their targets.
 
     Attributes:
-        seen: uint8 [n, 3, H, W], as the student is shown them in evaluation.
-        fed: uint8 [n, 3, h, w], as the runner beside an export feeds it; the same tensor where that is the same.
+        seen: uint8 [n, C, H, W], as the student is shown them in evaluation.
+        fed: uint8 [n, C, h, w], as the runner beside an export feeds it; the same tensor where that is the same.
         covered: height and width of the part of what is fed that each picture covers; None: all of it.
     """
 
@@ -136,13 +136,13 @@ def data_of(student: Path, data: RunLike | None, data_set: Splits | None) -> tup
     return sources.load(section), section
 
 
-def generated(count: int, size: tuple[int, int]) -> Tensor:
-    """Pictures by integer arithmetic alone, the same everywhere: waves of several lengths, uint8 [count, 3, *size]."""
+def generated(count: int, size: tuple[int, int], channels: int = 3) -> Tensor:
+    """Pictures by integer arithmetic alone, the same everywhere: waves of several lengths, uint8 [count, C, *size]."""
     rows, columns = np.ogrid[: size[0], : size[1]]
     pictures = []
     for index in range(count):
-        for channel in range(3):
+        for channel in range(channels):
             slope = (2 + 3 * index + channel) * rows + (7 - 2 * channel + index) * columns
             bend = rows * columns // (3 + 5 * channel + index)
             pictures.append(np.abs((13 * slope // max(size) * 8 + bend + 90 * channel) % 510 - 255))
-    return torch.from_numpy(np.stack(pictures).astype(np.uint8)).view(count, 3, *size)
+    return torch.from_numpy(np.stack(pictures).astype(np.uint8)).view(count, channels, *size)

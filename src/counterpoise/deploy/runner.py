@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from counterpoise import decoding
-from counterpoise.decoding import Reading, Unreadable, cut, known_formats, letterbox, opened, pages, read, show
+from counterpoise.decoding import NUMPY, Reading, Unreadable, cut, known_formats, letterbox, opened, pages, read, show
 from counterpoise.deploy import folder
 from counterpoise.deploy.base import Format
 
@@ -58,10 +58,11 @@ def asked(about: Any, arguments: Any) -> Any:
     return parser.parse_args(arguments)
 
 
-def pictures_in(given: Any) -> Any:
+def pictures_in(given: Any, arrays: bool = False) -> Any:
     """The picture files among paths and in folders, at any depth, hidden ones left out; each with a name of its own."""
     Image.init()
     endings = {ending for ending, kind in Image.registered_extensions().items() if kind in known_formats()}
+    endings |= {".npy"} if arrays else set()
     found, names = [], set()
     for path in given:
         files = [path]
@@ -80,7 +81,7 @@ def pictures_in(given: Any) -> Any:
 
 
 def loaded(path: Any, reading: Any) -> Any:
-    """A picture as RGB; further pages are said. Raises Unreadable."""
+    """A picture as `read` gives it; further pages are said. Raises Unreadable."""
     try:
         content = path.read_bytes()
     except FileNotFoundError:
@@ -88,16 +89,17 @@ def loaded(path: Any, reading: Any) -> Any:
     except OSError as error:
         raise Unreadable(error.strerror or str(error)) from None
     picture = read(content, reading)
-    count = pages(opened(path, reading))
+    count = pages(opened(path, reading)) if reading.channels in (1, 3) and not content.startswith(NUMPY) else 1
     if count > 1:
         print(f"{path} has {count} pages or frames: only the first is read", file=sys.stderr)
     return picture
 
 
 def pixels_of(picture: Any, about: Any) -> Any:
-    """uint8 [1, 3, H, W], as the network takes them, and height and width of the part that the picture covers."""
+    """uint8 [1, C, H, W], as the network takes them, and height and width of the part that the picture covers."""
     size, reduction = tuple(about["size"]), about.get("reduction", 1)
-    own = tuple(max(1, round(side / reduction)) for side in (picture.height, picture.width))
+    sides = picture.shape[:2] if isinstance(picture, np.ndarray) else (picture.height, picture.width)
+    own = tuple(max(1, round(side / reduction)) for side in sides)
     if about.get("any_size"):
         size = own
     if about.get("around") is None or own == size:
@@ -140,8 +142,10 @@ def main(here: Any, description: str, file: str, answer: Any, load: Any, argumen
     """Answer every picture; one that cannot be read is named, and the others are answered. The exit code."""
     about = json.loads((here / description).read_text(encoding="utf-8"))
     given, takes = asked(about, arguments), about["input"]
-    reading = Reading(takes.get("alpha", "white"), takes.get("white_level"), given.max_megapixels)
-    found, dense, failed = pictures_in(given.pictures), about["task"] == "segmentation", 0
+    channels = takes.get("channels", "RGB")
+    channels = 3 if channels == "RGB" else channels
+    reading = Reading(takes.get("alpha", "white"), takes.get("white_level"), given.max_megapixels, channels)
+    found, dense, failed = pictures_in(given.pictures, channels != 3), about["task"] == "segmentation", 0
     several = len(found) > 1 or any(path.is_dir() for path in given.pictures)
     run = load(str(here / file), None)
     for path, name in found:

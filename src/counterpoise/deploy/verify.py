@@ -80,7 +80,7 @@ def _against_reference(directory: Path, described: folder.Description, runtime: 
         raise ModelError(f"{directory / folder.REFERENCE} cannot be read: {error}.") from None
     if "student" not in remembered or remembered["student"].ndim < 2:
         raise ModelError(f"{directory / folder.REFERENCE} is damaged: it holds no logits of the student.")
-    shown = pictures.generated(len(remembered["student"]), described.input.size)
+    shown = pictures.generated(len(remembered["student"]), described.input.size, described.input.count)
     try:
         answered = torch.from_numpy(agreement.answer(runtime, shown.numpy(), described.input.batch)).float()
     except Exception as error:  # each runtime has errors of its own
@@ -117,7 +117,14 @@ def _against_student(
     )
     job = prepare(student, chosen, wanted)
     folder.check_student(directory, described, student, job.student.weights_hash())
-    request = base.Request(described.precision, given.size, given.batch, any_size=given.any_size, around=given.around)
+    request = base.Request(
+        described.precision,
+        given.size,
+        given.batch,
+        any_size=given.any_size,
+        around=given.around,
+        channels=given.count,
+    )
     found = compared(job._replace(request=request), chosen.open(directory), directory)
     return None if found is None else found.values()
 

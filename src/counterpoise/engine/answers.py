@@ -120,7 +120,8 @@ def gauge(student: Place, options: Gauging) -> dict[str, Any]:
     else:
         section = inputs.data_section(Path(student), options.data)
     module = teacher if isinstance(teacher, nn.Module) else None
-    run = config.Run(teacher=config.Teacher() if module is not None else inputs.teacher_section(Path(student), teacher))
+    named = config.Teacher() if module is not None else inputs.teacher_section(Path(student), teacher)
+    run = config.Run(teacher=named, data=config.Data(channels=network.channels))
     images = (data_set if data_set is not None else sources.load(section)).val
     other = build_teacher(run, images.classes or network.description.classes, module).eval()
     tell(other.notes)

@@ -141,6 +141,11 @@ def load_data(run: config.Run, task: tasks.Task, given: Splits | None) -> tuple[
     splits = given if given is not None else sources.load(run.data)
     for part in splits:
         task.check(part)
+        if part.channels != run.data.channels:
+            raise ConfigError(
+                f"The images that were handed in have {part.channels} channels, and data.channels is "
+                f"{run.data.channels}: say how many they have."
+            )
     limit = int(run.data.memory_limit_gb * 1e9)
     val = sources.in_memory(splits.val, limit, run.data.on_corrupt)
     if run.data.views.decode == "scaled":

@@ -18,13 +18,14 @@ def of_student(model: VisionModel, description: folder.Description, name: str) -
     tags = ["knowledge-distillation", *(["timm"] if timm else [])]
     data = ModelCardData(library_name="counterpoise", pipeline_tag=task.hub_name, tags=tags)
     classes, size = description.classes, description.input.size
+    kind = {3: "RGB", 1: "gray"}.get(model.channels, f"{model.channels} channels of")
     brought = {"crop": "", "squash": ", pictures squashed to it", "pad": ", pictures padded to it with black"}
     shape = f", {size} x {size}{brought[description.input.fit]}" if size else ""
     facts = {
         "Network": f"`{model.name}`",
         "Parameters": f"{sum(parameter.numel() for parameter in model.parameters()):,}",
         "Classes": f"{len(classes)}: {', '.join(classes[:10])}{', ...' if len(classes) > 10 else ''}",
-        "Input": f"RGB pixels{shape}; the student normalizes them itself",
+        "Input": f"{kind} pixels{shape}; the student normalizes them itself",
     }
     with_timm = (
         "\nWith timm alone (images normalized as `config.json` says):\n\n"

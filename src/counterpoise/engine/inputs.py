@@ -75,6 +75,7 @@ def read_for(section: config.Data, reading: Reading) -> config.Data:
     """The section with what it leaves open of how files are read as in `reading`."""
     values = {
         "alpha": reading.alpha if section.alpha == "auto" else section.alpha,
+        "channels": section.channels if "channels" in section.model_fields_set else reading.channels,
         "white_level": reading.white_level if section.white_level is None else section.white_level,
     }
     return section.model_copy(update=values)

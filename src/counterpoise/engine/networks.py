@@ -37,12 +37,14 @@ def build_student(run: config.Run, classes: tuple[str, ...], module: nn.Module |
         raise ConfigError(
             "student.model is missing: the network to train, such as cifar/resnet20 or timm/mobilenetv3_small_100."
         )
-    section = run.student
+    section, channels = run.student, run.data.channels
     if section.two_heads:
         if module is not None:
             raise ConfigError("student.two_heads is of a network that is built by name, and a module was handed in.")
         section = section.model_copy(update={"arguments": {**section.arguments, two_heads.ARGUMENT: True}})
-    return named(section, module, num_classes=len(classes), classes=classes, keep_head=False)
+    return named(
+        section, module, num_classes=len(classes), classes=classes, keep_head=False, channels=channels, adapt=True
+    )
 
 
 def build_teacher(
@@ -57,10 +59,12 @@ def build_teacher(
 
     `device` encodes prompts.
     """
-    section = run.teacher or config.Teacher()
+    section, channels = run.teacher or config.Teacher(), run.data.channels
     if section.members or section.views > 1:
         return _several(run, section, classes, module, device, features_alone)
     if section.prompts is not None:
+        if channels != 3:
+            raise ConfigError(f"teacher.prompts is for pictures of three channels, and data.channels is {channels}.")
         return map_teacher(prompting.build(section, classes, module, device), classes, section.classes)
     if module is None and section.model is None and section.checkpoint is None:
         raise ConfigError("teacher.model is missing: the network to imitate, such as timm/resnet50, with its weights.")
@@ -69,8 +73,9 @@ def build_teacher(
             "teacher has no weights: give teacher.checkpoint (a file, student folder or run) or teacher.pretrained."
         )
     if features_alone:
-        return named(section, module, num_classes=len(classes) or 1, outputs=section.outputs, keep_head=False)
-    model = named(section, module, num_classes=None, outputs=section.outputs)
+        count = len(classes) or 1
+        return named(section, module, num_classes=count, outputs=section.outputs, keep_head=False, channels=channels)
+    model = named(section, module, num_classes=None, outputs=section.outputs, channels=channels)
     if any(catalog.PROBABILITIES in note for note in model.notes):
         raise ModelError(refusal_of_probabilities(model.name))
     return map_teacher(model, classes, section.classes)

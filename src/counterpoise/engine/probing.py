@@ -107,7 +107,10 @@ def _network(run: config.Run, classes: tuple[str, ...], module: nn.Module | None
         raise ConfigError(
             "The network has no weights: give teacher.checkpoint (a file or a run) or teacher.pretrained."
         )
-    return networks.named(section, module, num_classes=len(classes), classes=classes, keep_head=False)
+    channels = run.data.channels
+    return networks.named(
+        section, module, num_classes=len(classes), classes=classes, keep_head=False, channels=channels
+    )
 
 
 def _features(

@@ -43,7 +43,7 @@ def of_networks(splits: Splits, networks: list[VisionModel], teacher_fit: str | 
             )
         readings = teacher.reading, splits.train.reading
         if reading_specification(readings[0]) != reading_specification(readings[1]):
-            own, given = (f"alpha {one.alpha}, white level {one.white_level or 65535}" for one in readings)
+            own, given = map(noticing.said_of_reading, readings)
             yield f"The teacher was trained on pictures that were read with {own}, and these are read with {given}."
 
 

@@ -214,7 +214,7 @@ class RunFolder:
         extent, limit = images.common_extent, started.data.memory_limit_gb
         padded_now = tasks.get(run.task).whole and started.data.views.crop == "auto" and views.crop == "pad"
         if padded_now and extent and not in_arrays:
-            gigabytes = len(images) * 3 * extent[0] * extent[1] / 1e9
+            gigabytes = len(images) * images.channels * extent[0] * extent[1] / 1e9
             if gigabytes > limit:
                 raise RunError(
                     f"The run in {self.path} was started by an earlier version, which showed these pictures in resized "

@@ -125,6 +125,7 @@ def save_student(
             **model.scenes._asdict(),
             alpha=model.reading.alpha,
             white_level=model.reading.white_level,
+            channels=model.channels,
         ),
         normalization=folder.Normalization.model_validate(model.normalization),
         metrics=dict(metrics),
@@ -165,10 +166,14 @@ def _timm_config(model: VisionModel, classes: Sequence[str]) -> dict[str, Any]:
     config.update(
         model.normalization,
         num_classes=model.num_classes,
-        input_size=[3, size, size],
+        input_size=[model.channels, size, size],
         crop_pct=model.crop_share,
         interpolation="bilinear",
     )
+    arguments = dict(model.arguments)
+    if model.channels != 3:
+        arguments["in_chans"] = model.channels
+        config["first_conv"] = None  # timm would adapt it from three channels once more
     if model.fit != "crop":
         config.update(crop_pct=1.0, crop_mode={"squash": "squash", "pad": "border"}[model.fit])
     return {
@@ -176,6 +181,6 @@ def _timm_config(model: VisionModel, classes: Sequence[str]) -> dict[str, Any]:
         "num_classes": model.num_classes,
         "num_features": net.num_features,
         "label_names": list(classes),
-        **({"model_args": model.arguments} if model.arguments else {}),
+        **({"model_args": arguments} if arguments else {}),
         "pretrained_cfg": config,
     }

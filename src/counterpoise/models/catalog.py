@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from counterpoise.decoding import Reading
 from counterpoise.errors import ModelError, nearest
 from counterpoise.models import checkpoint as checkpoints
-from counterpoise.models import two_heads, wrapped
+from counterpoise.models import first_layer, two_heads, wrapped
 from counterpoise.models.checkpoint import Head, Weights
 from counterpoise.models.families import Built, Family, Request, families
 from counterpoise.models.families import file as own
+from counterpoise.models.families.base import each_channel
 from counterpoise.models.network import Answers, SceneView, VisionModel, are_probabilities
 from counterpoise.models.prompts.reading import Prompts
 from counterpoise.models.wrapped import Which
@@ -31,7 +32,7 @@ PROBABILITIES = (
 CHANNELS = ("in_chans", "in_channels", "num_channels")
 _WEIGHTS = "weights are named by checkpoint or pretrained"
 RESERVED = {
-    **dict.fromkeys(CHANNELS, "pictures have three channels"),
+    **dict.fromkeys(CHANNELS, "data.channels says how many channels pictures have"),
     **dict.fromkeys(("weights", "weights_backbone", "encoder_weights", "checkpoint_path"), _WEIGHTS),
     **dict.fromkeys(("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"), _WEIGHTS),
     **dict.fromkeys(("name", "model_name", "encoder_name", "request", "arch"), "the network is named by model"),
@@ -65,6 +66,8 @@ def build(
     keep_head: bool = True,
     which: Which = "auto",
     outputs: Answers = "auto",
+    channels: int | None = None,
+    adapt: bool = False,
 ) -> VisionModel:
     """Build a network, with its weights where some are named.
 
@@ -80,6 +83,8 @@ def build(
         which: of a file with weights and their moving average; see `checkpoint.read`.
         outputs: what the network answers: logits, probabilities, of which the logarithm is taken, or auto: logits,
             unless it is seen to answer otherwise, which is refused.
+        channels: of pictures; default: as the checkpoint says, else three.
+        adapt: whether weights for three channels may start a network of other ones, its first layer adapted.
         keep_head: False initializes the head anew where the weights have another number of classes than wanted.
 
     Returns:
@@ -89,15 +94,23 @@ def build(
         ModelError: unknown name, weights that are missing or do not fit, a number of classes that differs.
     """
     if isinstance(model, VisionModel):
-        return _ready(model, num_classes, checkpoint is not None or bool(pretrained))
+        return _of_channels(_ready(model, num_classes, checkpoint is not None or bool(pretrained)), channels)
     if checkpoint is not None and pretrained:
         raise ModelError("checkpoint and pretrained are both given: the weights to start from are either of them.")
     weights = None if checkpoint is None else checkpoints.read(Path(checkpoint), which)
     if model is None:
         model = _named_in(weights)
     name, family, make = _resolve(model)
-    request = Request(num_classes, {**_arguments_of(weights, name), **(arguments or {})}, input_size)
-    _check_arguments(name, request.arguments)
+    wanted = channels or (weights.channels if weights is not None else None) or 3
+    held = _held(weights, pretrained, wanted)
+    if held != wanted and not (adapt and held == 3):
+        origin = f"{name} with published weights" if weights is None else weights.origin
+        raise ModelError(f"{origin} is for pictures of {held} channels, and these have {wanted} (data.channels).")
+    request = Request(num_classes, {**_arguments_of(weights, name), **(arguments or {})}, input_size, held)
+    _check_arguments(name, request.arguments, wanted)
+    if wanted != 3 and not is_code(name):
+        rest = {key: value for key, value in request.arguments.items() if key not in CHANNELS}
+        request = replace(request, arguments=rest)
     if request.arguments.get(two_heads.ARGUMENT):
         make = partial(two_heads.build, make)
     if weights is not None and request.input_size is None:
@@ -140,10 +153,15 @@ def build(
                 "starts anew, all else is from there."
             )
         notes[:0] = weights.notes
+    if held != wanted:
+        built, note = first_layer.adapted(built, make, replace(request, channels=wanted), name)
+        notes.append(note)
+    if len(built.mean) != wanted:
+        raise ModelError(f"{name} takes pictures of {len(built.mean)} channels here, and data.channels is {wanted}.")
     given = Weights("", {}) if weights is None else weights
     size = input_size or given.input_size or built.input_size
     if built.num_classes is None:
-        count, seen = _try_out(built.net, name, num_classes, size)
+        count, seen = _try_out(built, name, num_classes, size)
         notes += _of_answers(name, seen, outputs)
     else:
         count = built.num_classes
@@ -153,8 +171,8 @@ def build(
         num_classes=count,
         arguments=built.arguments,
         classes=classes or None,
-        mean=mean or given.mean or built.mean,
-        std=std or given.std or built.std,
+        mean=mean or each_channel(given.mean or built.mean, wanted),
+        std=std or each_channel(given.std or built.std, wanted),
         input_size=size,
         crop_share=given.crop_share or built.crop_share,
         fit=given.fit,
@@ -164,6 +182,7 @@ def build(
         stages=built.stages,
         task=built.task,
         outputs=outputs,
+        channels=wanted,
     )
     model.notes, model.trained_for = tuple(notes), given.task
     return model
@@ -202,14 +221,30 @@ def prompted(
     )
 
 
-def _check_arguments(name: str, arguments: Mapping[str, Any]) -> None:
+def _held(weights: Weights | None, pretrained: bool | str, wanted: int) -> int:
+    """How many channels the pictures have that weights are for; as wanted where there are none, or they do not say."""
+    if weights is None:
+        return 3 if pretrained else wanted
+    if weights.channels is not None:
+        return weights.channels
+    own = [value.shape[1] for value in weights.state.values() if value.ndim == 4]
+    return 3 if 3 in own else wanted
+
+
+def _of_channels(model: VisionModel, channels: int | None) -> VisionModel:
+    if channels not in (None, model.channels):
+        raise ModelError(f"{model.name} takes pictures of {model.channels} channels, and data.channels is {channels}.")
+    return model
+
+
+def _check_arguments(name: str, arguments: Mapping[str, Any], channels: int) -> None:
     """Raises ModelError for arguments of a network that are said elsewhere, or that none can have here."""
     if "num_classes" in arguments:
         raise ModelError(f"{name}: the number of classes follows from the data, so it cannot be among the arguments.")
     if is_code(name):
         return
     for key, way in RESERVED.items():
-        if key in arguments and not (key in CHANNELS and arguments[key] == 3):
+        if key in arguments and not (key in CHANNELS and arguments[key] == channels):
             raise ModelError(f"{name}: '{key}' cannot be among the arguments: {way}.")
     strange = [key for key in arguments if not key.isidentifier()]
     if strange:
@@ -322,23 +357,24 @@ def _arranged(weights: Weights, fits: Callable[[dict[str, Tensor]], bool]) -> We
     return None if found is None else replace(weights, state=found[0], notes=(*weights.notes, *found[1]))
 
 
-def _try_out(net: nn.Module, name: str, expected: int | None, size: int | None) -> tuple[int, Tensor | None]:
+def _try_out(built: Built, name: str, expected: int | None, size: int | None) -> tuple[int, Tensor | None]:
     """How many classes a network of the user's own answers with, and the answer; `expected` where it fails."""
+    net, channels = built.net, len(built.mean)
+    blank = (0.0,) * channels
     parameter = next(net.parameters(), torch.zeros(()))
     edge = size or TRIAL_SIZE
     modes = [(module, module.training) for module in net.modules()]
     try:
         with torch.no_grad():
-            answer = VisionModel(net, name=name, num_classes=0).eval()(
-                torch.zeros(1, 3, edge, edge, device=parameter.device)
-            )
+            trial = VisionModel(net, name=name, num_classes=0, channels=channels, mean=blank, std=(1.0,) * channels)
+            answer = trial.eval()(torch.zeros(1, channels, edge, edge, device=parameter.device))
     except ModelError:
         raise
     except Exception as error:  # whatever the user's network raises
-        if expected is not None:
+        if expected is not None and channels == 3:
             return expected, None
         raise ModelError(
-            f"{name} fails on an image [1, 3, {edge}, {edge}], so its number of classes is unknown: "
+            f"{name} fails on an image [1, {channels}, {edge}, {edge}], so its number of classes is unknown: "
             f"{type(error).__name__}: {error}. Give input_size."
         ) from error
     finally:

@@ -52,6 +52,7 @@ class Weights:
     whole: bool = False
     scenes: tuple[float, tuple[int, int] | None] | None = None
     reading: Reading | None = None
+    channels: int | None = None
     task: str | None = None
     notes: tuple[str, ...] = ()
 
@@ -212,6 +213,7 @@ def _read_folder(path: Path) -> Weights:
         whole=description.input.whole,
         scenes=(description.input.reduction, description.input.window),
         reading=description.input.reading,
+        channels=description.input.channels,
         task=description.task,
     )
 
@@ -255,9 +257,9 @@ def _channels(metadata: Mapping[str, str], key: str, path: Path) -> tuple[float,
         values = tuple(float(part) for part in text.strip("[]() ").split(","))
     except ValueError:
         values = ()
-    if len(values) != 3:
+    if not values:
         raise ModelError(
-            f"Checkpoint {path}: its metadata say {key} = '{text}', expected three numbers, such as 0.5,0.5,0.5."
+            f"Checkpoint {path}: its metadata say {key} = '{text}', expected a number a channel, such as 0.5,0.5,0.5."
         )
     return values
 

@@ -16,14 +16,14 @@ from counterpoise.models.padding import Padded
 class DigitsNetwork(nn.Module):
     """3x3 convolutions, batch norm and ReLU, the first of stride 1, the others of 2; global average pool; linear.
 
-    Takes normalized images [N, 3, H, W] (made for 8x8), returns logits [N, num_classes].
+    Takes normalized images [N, in_channels, H, W] (made for 8x8), returns logits [N, num_classes].
     """
 
-    def __init__(self, channels: tuple[int, ...], num_classes: int = 10) -> None:
+    def __init__(self, channels: tuple[int, ...], num_classes: int = 10, in_channels: int = 3) -> None:
         super().__init__()
         self.num_classes = num_classes
         stages: OrderedDict[str, nn.Module] = OrderedDict()
-        for index, (before, after) in enumerate(zip((3, *channels), channels, strict=False)):
+        for index, (before, after) in enumerate(zip((in_channels, *channels), channels, strict=False)):
             stages[f"stage{index + 1}"] = _convolution(before, after, stride=1 if index == 0 else 2)
         self.features = nn.Sequential(stages)
         self.classifier = nn.Linear(channels[-1], num_classes)
@@ -74,12 +74,13 @@ def names() -> list[str]:
     return ["cnn_4_8", "cnn_8_16", "cnn_32_64", "cnn_32_64_128", "unet_16_16_16", "unet_16_32_96"]
 
 
-def create(name: str, num_classes: int | None = None) -> DigitsNetwork | ScenesNetwork:
+def create(name: str, num_classes: int | None = None, in_channels: int = 3) -> DigitsNetwork | ScenesNetwork:
     """The network of this kind with these numbers of channels. Raises ModelError for any other name.
 
     Args:
         name: cnn_A_B or cnn_A_B_C for digits, unet_A_B up to unet_A_B_C_D_E for scenes.
         num_classes: default: 10 digits, and for scenes their background.
+        in_channels: of pictures; scenes have three.
     """
     if re.fullmatch(r"(cnn(_[1-9]\d{0,3}){2,3}|unet(_[1-9]\d{0,3}){2,5})", name) is None:
         raise ModelError(
@@ -89,7 +90,7 @@ def create(name: str, num_classes: int | None = None) -> DigitsNetwork | ScenesN
     kind, *counts = name.split("_")
     channels = tuple(int(count) for count in counts)
     if kind == "cnn":
-        return DigitsNetwork(channels, 10 if num_classes is None else num_classes)
+        return DigitsNetwork(channels, 10 if num_classes is None else num_classes, in_channels)
     return ScenesNetwork(channels, 11 if num_classes is None else num_classes)
 
 

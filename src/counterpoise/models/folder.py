@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from counterpoise.config import LARGEST_EDGE, MOST_REDUCED
+from counterpoise.config import LARGEST_EDGE, MOST_CHANNELS, MOST_REDUCED
 from counterpoise.decoding import Reading
 from counterpoise.errors import ModelError, nearest
 from counterpoise.system import documents
@@ -42,19 +42,19 @@ class Input(BaseModel):
         "white", description="a fourth band: transparency, composited over white, or data, left out"
     )
     white_level: int | None = Field(None, ge=1, le=65535, description="white in gray files of 16 bits; none: 65535")
-    channels: Literal[3] = 3
+    channels: int = Field(3, ge=1, le=MOST_CHANNELS, description="of pictures: 3 are RGB, 1 gray")
 
     @property
     def reading(self) -> Reading:
         """How picture files are read for the student."""
-        return Reading(self.alpha, self.white_level)
+        return Reading(self.alpha, self.white_level, channels=self.channels)
 
 
 class Normalization(BaseModel):
     """Of the channels of pixels in [0, 1]; the student applies it itself."""
 
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
 
 
 class Description(BaseModel):

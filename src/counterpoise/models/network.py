@@ -42,12 +42,13 @@ class VisionModel(nn.Module):
     """A network that normalizes for itself: pixels in, logits out.
 
     Args:
-        net: takes normalized images [N, 3, H, W], returns logits [N, C, ...] (or an object or mapping that holds them).
+        net: takes normalized images [N, channels, H, W], returns logits [N, C, ...] (or what holds them).
         name: what the catalog calls it, such as `cifar/resnet20`.
         num_classes: C.
         arguments: further arguments `net` was built with.
         classes: names of the C classes where they are known.
-        mean, std: of the channels of pixels in [0, 1].
+        channels: of the pictures that it takes.
+        mean, std: of each channel, of pixels in [0, 1].
         input_size: edge in pixels; images of another size are resized to it. None takes images as they come.
         crop_share: part of the shorter side that the central crop keeps for evaluation.
         fit: how pictures are brought to its square input: see `decoding.placing`.
@@ -99,12 +100,13 @@ class VisionModel(nn.Module):
         selection: nn.Module | None = None,
         outputs: Answers = "auto",
         thresholds: Sequence[float] | None = None,
+        channels: int = 3,
     ) -> None:
         super().__init__()
-        if len(mean) != 3 or len(std) != 3 or min(std) <= 0 or not _are_usable(*mean, *std, *(1 / s for s in std)):
-            raise ModelError(
-                f"{name}: mean and std need three finite numbers each, std positive; got {mean} and {std}."
-            )
+        fit_channels = len(mean) == channels == len(std)
+        if not fit_channels or min(std) <= 0 or not _are_usable(*mean, *std, *(1 / s for s in std)):
+            count = {1: "one finite number", 3: "three finite numbers"}.get(channels, f"{channels} finite numbers")
+            raise ModelError(f"{name}: mean and std need {count} each, std positive; got {mean} and {std}.")
         if input_size is not None and not 1 <= input_size <= LARGEST_EDGE:
             raise ModelError(f"{name}: its input must be 1 to {LARGEST_EDGE} pixels, got {input_size}.")
         if classes is not None and len(classes) != num_classes:
@@ -124,6 +126,7 @@ class VisionModel(nn.Module):
         self.task = task
         self.selection = selection
         self.outputs = outputs
+        self.channels = channels
         self.thresholds = None if thresholds is None else tuple(thresholds)
         self.notes: tuple[str, ...] = ()
         self.trained_for: str | None = None
@@ -135,7 +138,7 @@ class VisionModel(nn.Module):
         self.together: Callable[[], AbstractContextManager[None]] = nullcontext
         self.normalization = {"mean": tuple(map(float, mean)), "std": tuple(map(float, std))}
         # float64 first, so that both forms below are the nearest float32 numbers
-        mean64, std64 = (torch.tensor(values, dtype=torch.float64).view(1, 3, 1, 1) for values in (mean, std))
+        mean64, std64 = (torch.tensor(values, dtype=torch.float64).view(1, channels, 1, 1) for values in (mean, std))
         for key, value in {"mean": mean64, "std": std64, "_scale": 1 / std64, "_shift": -mean64 / std64}.items():
             self.register_buffer(key, value.float(), persistent=False)
 
@@ -159,8 +162,8 @@ class VisionModel(nn.Module):
         if self.outputs != "auto":
             return False
         height, width = self.scenes.window or size
-        index = torch.arange(2 * 3 * height * width)
-        pixels = (index * 7919 % 251).to(torch.uint8).view(2, 3, height, width).to(self.mean.device)
+        index = torch.arange(2 * self.channels * height * width)
+        pixels = (index * 7919 % 251).to(torch.uint8).view(2, self.channels, height, width).to(self.mean.device)
         call: Callable[[Tensor], Any] = self._plain()._call_impl  # never compiled for this
         training = self.training
         self.eval()
@@ -196,7 +199,7 @@ class VisionModel(nn.Module):
         """Logits [N, C], or `Outputs` where features are asked for by the names of submodules of `net`.
 
         Args:
-            images: [N, 3, H, W], uint8, or float16, bfloat16 or float32 in [0, 1].
+            images: [N, channels, H, W], uint8, or float16, bfloat16 or float32 in [0, 1].
             features: submodules of `net` whose outputs are wanted, as they are when the whole forward pass is done;
                 "@0", "@-1" and the like count its stages, from the stem on.
 
@@ -229,8 +232,10 @@ class VisionModel(nn.Module):
 
     def normalize(self, images: Tensor) -> Tensor:
         """What `net` is given: images of its input size as (pixel in [0, 1] - mean) / std, in the model's dtype."""
-        if images.ndim != 4 or images.shape[1] != 3:
-            raise ModelError(f"{self.name} takes images [N, 3, H, W], got a tensor of shape {list(images.shape)}.")
+        if images.ndim != 4 or images.shape[1] != self.channels:
+            raise ModelError(
+                f"{self.name} takes images [N, {self.channels}, H, W], got a tensor of shape {list(images.shape)}."
+            )
         if images.dtype != torch.uint8 and images.dtype not in _FLOATS:
             raise ModelError(
                 f"{self.name} takes images as uint8 in [0, 255], or as float16, bfloat16 or float32 in [0, 1], "
@@ -246,7 +251,7 @@ class VisionModel(nn.Module):
         return pixels.contiguous(memory_format=self.memory_format)  # last: twice as fast as before the arithmetic
 
     def _fitted(self, images: Tensor, edge: int) -> Tensor:
-        """Images [N, 3, H, W] at the size of the input: all of each, its shape kept where it is to be padded."""
+        """Images [N, channels, H, W] at the size of the input: all of each, its shape kept where it is to be padded."""
         _, (width, height), (left, top) = placing(images.shape[3], images.shape[2], (edge, edge), 1.0, self._whole_fit)
         images = F.interpolate(images, size=(height, width), mode="bilinear", antialias=True)
         if (height, width) == (edge, edge):

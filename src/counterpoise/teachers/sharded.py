@@ -54,7 +54,7 @@ def share_out(
     whole = _bytes(model.net)
     try:
         parts, at_once = _shard(model.net.eval().requires_grad_(False), device)
-        model.together = _Calls(model.net, device).together
+        model.together = _Calls(model.net, device, model.channels).together
         teacher = LiveTeacher(model, device, precision)
         teacher(images)
     except (AssertionError, AttributeError, RuntimeError, TypeError, ValueError) as error:
@@ -113,10 +113,11 @@ def _inner(module: nn.Module, repeated: set[nn.Module], small: float) -> Iterato
 class _Calls:
     """Calls of a network in shards, of which each needs all processes."""
 
-    def __init__(self, net: nn.Module, device: torch.device) -> None:
+    def __init__(self, net: nn.Module, device: torch.device, channels: int) -> None:
         self.net = net
         self.device = device
         self.telling = False
+        self.channels = channels
         net.register_forward_pre_hook(self._before, prepend=True)
 
     @contextmanager
@@ -134,7 +135,7 @@ class _Calls:
             self.telling = False
         with torch.inference_mode():
             while size := self._largest(0):
-                self.net(torch.zeros(1, 3, *divmod(size, _EDGES), device=self.device))
+                self.net(torch.zeros(1, self.channels, *divmod(size, _EDGES), device=self.device))
         if problem is not None:
             raise problem
 

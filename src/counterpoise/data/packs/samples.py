@@ -196,6 +196,8 @@ def _mask_name(images: ImageSet, index: int) -> bytes:
 def _ending(name: bytes, content: bytes) -> str:
     """The ending of a name in the tar, as the readers of such tars know it."""
     ending = PurePosixPath(os.fsdecode(name)).suffix.lower()
+    if content.startswith(decoding.NUMPY):
+        return "npy"
     if ending not in extensions():
         try:
             with decoding.opened(io.BytesIO(content), _ANY_SIZE) as image:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from counterpoise.data.blocks import blocks_of_part
 from counterpoise.data.far import Far, far_of_part
-from counterpoise.data.images import AS_USUAL, cut_out, part_of
+from counterpoise.data.images import AS_USUAL, as_gray, cut_out, part_of
 from counterpoise.data.jpeg import Choose
 from counterpoise.data.labels import as_labels, counts, renumbered
 from counterpoise.decoding import Reading
@@ -75,6 +75,11 @@ class ImageSet(ABC):
         return len(self.labels)
 
     @property
+    def channels(self) -> int:
+        """Of every image."""
+        return self.reading.channels
+
+    @property
     def multilabel(self) -> bool:
         """Whether an image may be of several classes."""
         return self.labels.ndim == 2
@@ -85,10 +90,10 @@ class ImageSet(ABC):
 
     @abstractmethod
     def read(self, index: int) -> Tensor:
-        """The image as uint8 [3, H, W]. Raises CorruptImage."""
+        """The image as uint8 [channels, H, W]. Raises CorruptImage."""
 
     def read_part(self, index: int, choose: Choose) -> tuple[Tensor, tuple[int, int]]:
-        """The part of the image that is chosen by its height and width, uint8 [3, H, W], in any order in memory.
+        """The part of the image that is chosen by its height and width, uint8 [channels, H, W], in any order.
 
         A JPEG comes as much smaller as the choice allows. Raises CorruptImage.
 
@@ -233,7 +238,7 @@ class ArraySet(ImageSet):
     """Images of one size held in memory.
 
     Args:
-        images: uint8 [N, 3, H, W].
+        images: uint8 [N, channels, H, W].
         names: a name for each image, or one word for all ('test' makes 'test #0', 'test #1', ...).
         fingerprint: that of the files which the images were decoded from.
         masks: of scenes, uint8 [N, H, W], classes and IGNORE.
@@ -249,9 +254,9 @@ class ArraySet(ImageSet):
         fingerprint: str | None = None,
         masks: Tensor | None = None,
     ) -> None:
-        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3 or len(images) != len(labels):
+        if images.dtype != torch.uint8 or images.ndim != 4 or not images.shape[1] or len(images) != len(labels):
             given = f"{images.dtype} {list(images.shape)} with {len(labels)} labels"
-            raise DataError(f"Images must be uint8 [N, 3, H, W] with N labels, got {given}.")
+            raise DataError(f"Images must be uint8 [N, channels, H, W] with N labels, got {given}.")
         if masks is not None and (masks.dtype != torch.uint8 or masks.shape != (len(images), *images.shape[2:])):
             given = f"{masks.dtype} {list(masks.shape)} for images {list(images.shape)}"
             raise DataError(f"Masks must be uint8 [N, H, W] of the images' size, got {given}.")
@@ -267,6 +272,23 @@ class ArraySet(ImageSet):
     def of_scenes(cls, images: Tensor, masks: Tensor, classes: Sequence[str], names: str = "image") -> ArraySet:
         """Scenes that all have a mask; arguments as above."""
         return cls(images, torch.zeros(len(images), dtype=torch.int64), classes, names, masks=masks)
+
+    @property
+    def channels(self) -> int:
+        return self.images.shape[1]
+
+    def read_as(self, reading: Reading) -> None:
+        """Colors become gray where that is asked for. Raises DataError for any other number of channels."""
+        super().read_as(reading)
+        if self.channels == 3 and reading.channels == 1:
+            self.images = as_gray(self.images)
+        if self.channels != reading.channels:
+            raise DataError(
+                f"{self.origin or self.name(0)}: its images have {self.channels} channels, and data.channels is "
+                f"{reading.channels}."
+            )
+        if self.split_from is not None:
+            self.split_from.read_as(reading)
 
     @property
     def masks(self) -> Tensor:

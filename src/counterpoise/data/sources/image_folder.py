@@ -83,7 +83,9 @@ def _survey(
     except DataError as error:
         return None, [fault(str(error))]
     folders = [root / name for name in halves.names]
-    images = {half: {name: image_files(half / name) for name in subfolders(half)} for half in folders}
+    images = {
+        half: {name: image_files(half / name, data.channels != 3) for name in subfolders(half)} for half in folders
+    }
     problems = []
     for half, found in images.items():
         deep = {name: files for name, files in found.items() if _only_folders(files)}

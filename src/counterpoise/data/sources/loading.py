@@ -56,7 +56,7 @@ def load(data: config.Data) -> Splits:
             )
         splits = split(splits.train, data.held_out, data.split_seed)
     if data.unlabeled is not None:
-        for unlabeled in _unlabeled(data.unlabeled):
+        for unlabeled in _unlabeled(data.unlabeled, data.channels != 3):
             splits = splits._replace(train=concatenate(splits.train, unlabeled))
     _read_alike(splits, data)
     return splits
@@ -74,13 +74,13 @@ def _fold(splits: Splits, number: int, count: int, seed: int) -> Splits:
     return parts
 
 
-def _unlabeled(path: Path) -> Sequence[ImageSet]:
+def _unlabeled(path: Path, arrays: bool) -> Sequence[ImageSet]:
     from counterpoise.data.sources.shards import all_images
 
     folder = path if address_of(path) is not None else _folder(path, "data.unlabeled")
     shards = all_images(folder)
     if shards is None:
-        return [photos.collect(folder)]
+        return [photos.collect(folder, arrays)]
     if shards[0].masked:
         raise ConfigError(f"data.unlabeled is for photos, and {path} holds scenes.")
     return shards
@@ -90,10 +90,10 @@ def _read_alike(splits: Splits, data: config.Data) -> None:
     """Have both halves read as `data` says; what it leaves to be found is found in the training pictures."""
     from counterpoise.data.noticing import look
 
-    reading = Reading("white", data.white_level, data.max_megapixels)
+    reading = Reading("white", data.white_level, data.max_megapixels, data.channels)
     splits.train.read_as(reading)
     seen = look(splits.train)
-    if data.alpha == "ignore" or (data.alpha == "auto" and seen.band_is_data):
+    if data.alpha == "ignore" or data.channels not in (1, 3) or (data.alpha == "auto" and seen.band_is_data):
         reading = reading._replace(alpha="ignore")
     for part in splits:
         part.read_as(reading)

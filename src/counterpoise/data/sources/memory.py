@@ -28,7 +28,7 @@ def in_memory(images: ImageSet, limit_bytes: float, on_corrupt: Literal["stop", 
     extent = _extent(images, limit_bytes, on_corrupt)
     if extent is None:
         return images
-    pixels = torch.empty(len(images), 3, *extent, dtype=torch.uint8)
+    pixels = torch.empty(len(images), images.channels, *extent, dtype=torch.uint8)
     masks = torch.empty(len(images), *extent, dtype=torch.uint8) if images.masked else None
     for index in range(len(images)):
         if index % _AHEAD == 0:
@@ -63,7 +63,7 @@ def _extent(images: ImageSet, limit_bytes: float, on_corrupt: Literal["stop", "s
                 raise
             return None
         extent = extent or found
-        if found != extent or len(images) * (3 + images.masked) * extent[0] * extent[1] > limit_bytes:
+        if found != extent or len(images) * (images.channels + images.masked) * extent[0] * extent[1] > limit_bytes:
             return None
     return extent
 

@@ -34,12 +34,17 @@ def load(data: config.Data, *, train_split: str | None = None, val_split: str | 
     """
     assert data.path is not None  # the registry has seen to it
     root = expanded(data.path)
-    return divided(data, root, find_folders(root, train_split, val_split), collect)
+    return divided(
+        data, root, find_folders(root, train_split, val_split), lambda folder: collect(folder, data.channels != 3)
+    )
 
 
-def collect(folder: Path) -> FileSet:
-    """All images below a folder, at any depth, as an unlabeled set. Raises DataError where there are none."""
-    files = image_files(folder)
+def collect(folder: Path, arrays: bool = False) -> FileSet:
+    """All images below a folder, at any depth, as an unlabeled set. Raises DataError where there are none.
+
+    arrays: whether .npy files are images.
+    """
+    files = image_files(folder, arrays)
     if not files:
         raise DataError(f"{folder} holds no images.")
     return FileSet(folder, files, torch.full((len(files),), UNLABELED), ())

@@ -59,6 +59,7 @@ class Onnx(Format):
     largest_weight = LARGEST_WEIGHT
     opsets = range(13, 24)
     any_size = True
+    any_channels = True
     load: ClassVar[Callable[[str, int | None], Runtime]] = staticmethod(load)
 
     def convert(self, network: nn.Module, request: Request, metadata: Mapping[str, str], out: Path) -> dict[str, Any]:

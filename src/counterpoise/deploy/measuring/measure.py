@@ -101,6 +101,7 @@ def _subject(path: Path, size: tuple[int, int] | None, model: str | None, epoch:
             precision=described.precision,
             size=size or described.input.size,
             batch=described.input.batch,
+            channels=described.input.count,
             parameters=described.parameters,
             multiply_adds=None if free else described.notes.get("multiply_adds"),
         )

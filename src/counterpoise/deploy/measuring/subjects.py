@@ -36,13 +36,14 @@ class Subject:
         name: what a person calls it.
         runtime: pytorch, or the name of a format.
         source: Python that defines `load(path, threads)`, which imports the runtime within itself and returns a
-            function of pixels, uint8 [N, 3, H, W].
+            function of pixels, uint8 [N, channels, H, W].
         size: height and width of these.
         batch: how many pictures at once, where it takes no other number.
         files: all that has to be shipped.
         versions: of the runtime's packages.
         python: the interpreter that has its runtime.
         parameters, multiply_adds: of one picture; None where they are not known.
+        channels: of the pictures.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Subject:
     python: Path = Path(sys.executable)
     parameters: int | None = None
     multiply_adds: int | None = None
+    channels: int = 3
 
     @property
     def bytes(self) -> int:
@@ -111,7 +113,8 @@ def student(
         files=(directory / folder.WEIGHTS, directory / folder.DESCRIPTION),
         versions={"torch": torch.__version__},
         parameters=counting.parameters(network),
-        multiply_adds=counting.multiply_adds(network, chosen),
+        multiply_adds=counting.multiply_adds(network, chosen, network.channels),
+        channels=network.channels,
     )
 
 
@@ -125,6 +128,7 @@ def export(
     batch: int | None = None,
     parameters: int | None = None,
     multiply_adds: int | None = None,
+    channels: int = 3,
 ) -> Subject:
     """What a format wrote into a folder."""
     files = [file for known in format_.files for file in _within(directory / known)]
@@ -141,6 +145,7 @@ def export(
         python=format_.python,
         parameters=parameters,
         multiply_adds=multiply_adds,
+        channels=channels,
     )
 
 

@@ -195,6 +195,7 @@ class _Worker:
                 source=subject.source,
                 modules=imports(subject.source),
                 size=subject.size,
+                channels=subject.channels,
                 threads=self.threads,
             )
         except BaseException:

@@ -48,10 +48,10 @@ def _open(command: dict[str, Any]) -> tuple[Callable[[int], Callable[[], Any]], 
     start = time.perf_counter()
     runtime = space["load"](command["path"], command["threads"])
     seconds = time.perf_counter() - start
-    height, width = command["size"]
+    (height, width), channels = command["size"], command["channels"]
 
     def ready(batch: int) -> Callable[[], Any]:
-        pixels = np.random.default_rng(0).integers(0, 256, (batch, 3, height, width), dtype=np.uint8)
+        pixels = np.random.default_rng(0).integers(0, 256, (batch, channels, height, width), dtype=np.uint8)
         return lambda: runtime(pixels)
 
     return ready, {"before_mb": before, "open_seconds": seconds}

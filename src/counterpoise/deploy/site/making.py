@@ -36,6 +36,11 @@ def try_(student: str | Path, asked: Try) -> dict[str, Any]:
     path = Path(student)
     place = folder.find(path)
     description, _ = read_epoch(place, asked.epoch)
+    if description.input.channels != 3:
+        raise ConfigError(
+            f"The page shows pictures of three channels, and this student takes {description.input.channels}: "
+            "counterpoise export --to onnx."
+        )
     name = _name(path, place)
     target = Path(asked.out) if asked.out is not None else Path("sites", name)
     _check_free(target, asked.overwrite)

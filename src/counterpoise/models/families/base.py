@@ -23,11 +23,13 @@ class Request:
         num_classes: None leaves it to the network.
         arguments: further arguments of the network.
         input_size: edge in pixels, where one is asked for; networks that are built for a size are built for this one.
+        channels: of the pictures; a family that has three channels alone builds such a network.
     """
 
     num_classes: int | None = None
     arguments: Mapping[str, Any] = field(default_factory=dict)
     input_size: int | None = None
+    channels: int = 3
 
 
 @dataclass(frozen=True)
@@ -35,11 +37,12 @@ class Built:
     """A network, freshly initialized, and what belongs to it.
 
     Attributes:
-        net: takes normalized images [N, 3, H, W], returns logits; those of segmentation are [N, C, h, w] at the
+        net: takes normalized images [N, channels, H, W], returns logits; those of segmentation are [N, C, h, w] at the
             network's own resolution.
         num_classes: of the logits; None where only trying tells.
         arguments: that build the same network again.
-        mean, std, input_size, crop_share, stages, task: as in VisionModel.
+        mean, std: as in VisionModel; how many they are says how many channels the network takes.
+        input_size, crop_share, stages, task: as in VisionModel.
     """
 
     net: nn.Module
@@ -51,6 +54,13 @@ class Built:
     crop_share: float = 1.0
     stages: Sequence[str] = ()
     task: str = "classification"
+
+
+def each_channel(values: Sequence[float], channels: int) -> tuple[float, ...]:
+    """Means or deviations of as many channels: of three colors the mean of them, where there are others."""
+    if len(values) == channels or len(values) not in (1, 3):
+        return tuple(values)
+    return (sum(values) / len(values),) * channels
 
 
 State = dict[str, Tensor]

@@ -14,11 +14,12 @@ from counterpoise.models.families.base import Built, Request, register, require_
 def build(name: str, request: Request) -> Built:
     """A network of counterpoise.models.digits; it takes no further arguments."""
     require_no_arguments(f"digits/{name}", request)
-    net = digits.create(name, request.num_classes)
+    net = digits.create(name, request.num_classes, request.channels)
     num_classes = net.num_classes
     if isinstance(net, digits.ScenesNetwork):
         stages = [f"encoder.{stage}" for stage, _ in net.encoder.named_children()]
         stages += [f"decoder.{stage}" for stage, _ in net.decoder.named_children()]
         return Built(net, num_classes, mean=(0.5,) * 3, std=(0.5,) * 3, stages=stages, task="segmentation")
+    half = (0.5,) * request.channels
     stages = [f"features.{stage}" for stage, _ in net.features.named_children()]
-    return Built(net, num_classes, mean=(0.5,) * 3, std=(0.5,) * 3, input_size=8, stages=stages)
+    return Built(net, num_classes, mean=half, std=half, input_size=8, stages=stages)

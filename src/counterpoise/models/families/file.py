@@ -30,6 +30,8 @@ def call(function: Callable[..., Any], name: str, request: Request) -> Built:
     given = dict(request.arguments)
     if request.num_classes is not None:
         given["num_classes"] = request.num_classes
+    if request.channels != 3 and "in_chans" not in given and _takes(function, "in_chans"):
+        given["in_chans"] = request.channels
     try:
         inspect.signature(function).bind(**given)
     except TypeError as error:
@@ -45,13 +47,21 @@ def call(function: Callable[..., Any], name: str, request: Request) -> Built:
     return describe(net, request)
 
 
+def _takes(function: Callable[..., Any], name: str) -> bool:
+    try:
+        return name in inspect.signature(function).parameters
+    except ValueError:  # a function without a signature to look at
+        return False
+
+
 def describe(net: nn.Module, request: Request) -> Built:
     """A module with the `mean`, `std` and `input_size` it declares; pixels in [0, 1] as they are where it does not."""
 
     def channels(key: str, default: float) -> tuple[float, ...]:
         # a tensor of this name is rather a buffer of a module that normalizes for itself
         value = getattr(net, key, None)
-        return tuple(value) if isinstance(value, tuple | list) and len(value) == 3 else (default,) * 3
+        count = request.channels
+        return tuple(value) if isinstance(value, tuple | list) and len(value) == count else (default,) * count
 
     size = getattr(net, "input_size", None)
     return Built(

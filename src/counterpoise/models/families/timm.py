@@ -9,7 +9,7 @@ from torch import Tensor
 
 from counterpoise.errors import ModelError, nearest, unknown
 from counterpoise.models import checkpoint, imagenet, published
-from counterpoise.models.families.base import BUILDING, Built, Request, cannot_build, register
+from counterpoise.models.families.base import BUILDING, Built, Request, cannot_build, each_channel, register
 from counterpoise.system import torchvision_guard
 
 SAFE_FILES = {
@@ -91,8 +91,8 @@ def build(name: str, request: Request) -> Built:
         net,
         int(net.num_classes),
         arguments,
-        mean=config["mean"],
-        std=config["std"],
+        mean=each_channel(config["mean"], request.channels),
+        std=each_channel(config["std"], request.channels),
         input_size=size if isinstance(size, int) else max(size),
         crop_share=config.get("crop_pct", 0.875),
         stages=[stage for stage in stages if stage in modules],
@@ -108,6 +108,8 @@ def _create(
 
     base = name.partition(".")[0]
     arguments = dict(request.arguments)
+    if request.channels != 3:
+        arguments["in_chans"] = request.channels
     # A network built for one size (such as a ViT) must be told of another; the others take what comes.
     if request.input_size is not None and config.fixed_input_size:
         arguments.setdefault("img_size", request.input_size)

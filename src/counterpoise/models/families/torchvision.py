@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from counterpoise.errors import ModelError, unknown
 from counterpoise.models import checkpoint, imagenet, published
-from counterpoise.models.families.base import BUILDING, Built, Request, cannot_build, register
+from counterpoise.models.families.base import BUILDING, Built, Request, cannot_build, each_channel, register
 from counterpoise.models.imagenet import MEAN, STD
 from counterpoise.models.padding import Padded
 from counterpoise.system import torchvision_guard
@@ -115,12 +116,14 @@ def build(name: str, request: Request) -> Built:
         arguments["image_size"] = size
     num_classes = 1000 if request.num_classes is None else request.num_classes
     net = _create(name, request, num_classes=num_classes, **arguments)
+    if request.channels != 3:
+        _take_channels(net, request.channels)
     return Built(
         net,
         num_classes,
         arguments,
-        mean=(0.5,) * 3 if inception else MEAN,
-        std=(0.5,) * 3 if inception else STD,
+        mean=each_channel((0.5,) if inception else MEAN, request.channels),
+        std=each_channel((0.5,) if inception else STD, request.channels),
         input_size=size,
         crop_share=0.875,
         stages=_stages(net),
@@ -145,6 +148,25 @@ def _create(name: str, request: Request, **arguments: Any) -> nn.Module:
     except BUILDING as error:
         raise cannot_build(f"torchvision/{name}", request.arguments, error) from error
     return net
+
+
+def _take_channels(net: nn.Module, channels: int) -> None:
+    """Put another first convolution into a classifier, for as many channels, drawn as widely as its own was."""
+    name, old = next((key, value) for key, value in net.named_modules() if isinstance(value, nn.Conv2d))
+    new = nn.Conv2d(
+        channels,
+        old.out_channels,
+        old.kernel_size,
+        old.stride,
+        old.padding,
+        bias=old.bias is not None,  # type: ignore[arg-type]
+    )
+    with torch.no_grad():
+        if not new.weight.is_meta:
+            nn.init.normal_(new.weight, std=float(old.weight.std()) * (3 / channels) ** 0.5)
+        if new.bias is not None:
+            new.bias.zero_()
+    net.set_submodule(name, new)
 
 
 def _segmenters() -> list[str]:

@@ -155,7 +155,7 @@ def untrained(plan: FitPlan, candidate: Candidate, data: Splits, folder: Path) -
     as_if_trained(network)
     size = pictures.size_of(network, None, data.val, run.data)
     deployed = Deployed(network)
-    request = Request(candidate.precision, size, BATCH)
+    request = Request(candidate.precision, size, BATCH, channels=network.channels)
     job = exporting.ExportJob(cast("Student", network), deployed, plan.format, request, data, run.data, 1)
     folder.mkdir(parents=True)
     exporting.make(job, folder, exporting.calibrated(job, CALIBRATION) if candidate.precision == "int8" else None)
@@ -166,8 +166,9 @@ def untrained(plan: FitPlan, candidate: Candidate, data: Splits, folder: Path) -
         precision=candidate.precision,
         size=size,
         batch=BATCH,
+        channels=network.channels,
         parameters=counting.parameters(network),
-        multiply_adds=counting.multiply_adds(deployed, size),
+        multiply_adds=counting.multiply_adds(deployed, size, network.channels),
     )
 
 
