@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from counterpoise.config import LARGEST_EDGE, MOST_CHANNELS, MOST_REDUCED
 from counterpoise.decoding import Reading
@@ -74,6 +74,15 @@ class Description(BaseModel):
     weights_sha256: str
     thresholds: dict[str, tuple[Annotated[float, Field(ge=0.0, le=1.0)], ...]] | None = None
     """Of several labels: the probability from which on each is answered, of the student of each epoch: last, best."""
+
+    @model_validator(mode="after")
+    def _normalizes_every_channel(self) -> Description:
+        given = len(self.normalization.mean), len(self.normalization.std)
+        if given != (self.input.channels, self.input.channels):
+            raise ValueError(
+                f"input.channels is {self.input.channels}, and mean and std are of {given[0]} and {given[1]}"
+            )
+        return self
 
     @property
     def own_thresholds(self) -> tuple[float, ...] | None:
