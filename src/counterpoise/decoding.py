@@ -251,7 +251,7 @@ def tiff_page(file: Any, reading: Reading) -> Any:
         raise Unreadable(
             "a TIFF of such channels is read by the packages tifffile and imagecodecs, which are not installed"
         ) from None
-    page = tifffile.TiffFile(file).pages[0]
+    page: Any = tifffile.TiffFile(file).pages[0]
     height, width, count = page.imagelength, page.imagewidth, page.samplesperpixel
     if count != reading.channels or page.imagedepth != 1:
         raise Unreadable(f"its first page has {count} channels, and data.channels is {reading.channels}")

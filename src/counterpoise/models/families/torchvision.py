@@ -152,15 +152,10 @@ def _create(name: str, request: Request, **arguments: Any) -> nn.Module:
 
 def _take_channels(net: nn.Module, channels: int) -> None:
     """Put another first convolution into a classifier, for as many channels, drawn as widely as its own was."""
-    name, old = next((key, value) for key, value in net.named_modules() if isinstance(value, nn.Conv2d))
-    new = nn.Conv2d(
-        channels,
-        old.out_channels,
-        old.kernel_size,
-        old.stride,
-        old.padding,
-        bias=old.bias is not None,  # type: ignore[arg-type]
-    )
+    found: tuple[str, Any] = next((key, value) for key, value in net.named_modules() if isinstance(value, nn.Conv2d))
+    name, old = found
+    kept = old.out_channels, old.kernel_size, old.stride, old.padding
+    new = nn.Conv2d(channels, *kept, bias=old.bias is not None)
     with torch.no_grad():
         if not new.weight.is_meta:
             nn.init.normal_(new.weight, std=float(old.weight.std()) * (3 / channels) ** 0.5)
