@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 import counterpoise
 from counterpoise.errors import CounterpoiseError, ModelError
@@ -142,6 +142,13 @@ def test_a_student_is_built_again_without_the_folder_it_came_from(vit: Path, tmp
     (vit / "config.json").unlink()
     again = catalog.build(f"hf/{vit}", checkpoint=tmp_path / "student.safetensors", arguments=model.arguments)
     assert (again.num_classes, again.weights_hash()) == (7, model.weights_hash())
+
+
+def test_two_heads_start_from_the_one_of_a_folder(vit: Path) -> None:
+    model = catalog.build(f"hf/{vit}", pretrained=True, arguments={"two_heads": True})
+    heads = [model.weights()[f"classifier.{side}.weight"] for side in ("labels", "teacher")]
+    own = load_file(vit / "model.safetensors")["classifier.weight"]
+    assert all(torch.equal(head, own) for head in heads)
 
 
 def test_positions_are_resampled_to_another_input_size_as_transformers_does(vit: Path) -> None:

@@ -336,19 +336,23 @@ def _head(
         return make(replace(request, num_classes=count)).net
 
     shapes = checkpoints.shapes_of(net)
-    if request.arguments.get(two_heads.ARGUMENT):
-        weights = replace(weights, state=two_heads.from_one(weights.state, shapes))
-    arranged = _arranged(weights, lambda state: checkpoints.head_in(shapes, state) is not None)
+    one_headed = replace(request, arguments={k: v for k, v in request.arguments.items() if k != two_heads.ARGUMENT})
+
+    def doubled(one: Weights) -> Weights:
+        return one if one_headed == request else replace(one, state=two_heads.from_one(one.state, shapes))
+
+    arranged = _arranged(doubled(weights), lambda state: checkpoints.head_in(shapes, state) is not None)
     if arranged is not None:
         return checkpoints.head_in(shapes, arranged.state), arranged
     plain = replace(weights, state=wrapped.plain(weights.state))
     if family is not None and family.convert is not None:
         for given in (weights, plain) if plain.state.keys() != weights.state.keys() else (plain,):
-            state = family.convert(name.partition("/")[2], request, given.state)
-            head = None if state is None else checkpoints.head_in(shapes, state)
-            if state is not None and head is not None:
-                return head, replace(given, state=state)
-    return None, plain
+            state = family.convert(name.partition("/")[2], one_headed, given.state)
+            found = None if state is None else doubled(replace(given, state=state))
+            head = None if found is None else checkpoints.head_in(shapes, found.state)
+            if found is not None and head is not None:
+                return head, found
+    return None, doubled(plain)
 
 
 def _arranged(weights: Weights, fits: Callable[[dict[str, Tensor]], bool]) -> Weights | None:
