@@ -18,9 +18,9 @@ from torch import Tensor
 
 import counterpoise
 from counterpoise import config, tasks
-from counterpoise.data import labels, mixing, sources, summary
+from counterpoise.data import checking, labels, mixing, sources, summary
 from counterpoise.data.class_weights import with_class_weights
-from counterpoise.data.sources.base import ArraySet
+from counterpoise.data.sources.base import ArraySet, Splits
 from counterpoise.engine.trainer import Result
 from counterpoise.errors import ConfigError, CounterpoiseError, DataError, ModelError
 from counterpoise.models import catalog
@@ -279,6 +279,19 @@ def test_data_of_the_other_kind_is_refused_with_the_task_that_takes_it(tmp_path:
         counterpoise.train({**values(tmp_path / "a"), "data": ONE_DIGIT})
     with pytest.raises(ConfigError, match="task: multilabel"):
         counterpoise.train(values(tmp_path / "b", task="classification", objective={"cross_entropy": {}}))
+    found = counterpoise.check({"task": "multilabel", "data": ONE_DIGIT, "student": {"model": "digits/cnn_4_8"}})
+    assert "set task: classification" in found["problems"][0]["what"]
+
+
+def test_labels_that_no_score_could_tell_of_are_said(tmp_path: Path) -> None:
+    absent = Splits(table([[1, 0, 1], [0, 1, 0]] * 8), table([[0, 0, 0], [0, 0, -1]]))
+    with pytest.raises(DataError, match="No validation image has any of the labels"):
+        counterpoise.train(values(tmp_path), data=absent)
+    always = Splits(table([[1, -1, 0], [0, 1, 1]] * 8), table([[1, -1, 1], [1, 0, -1]]))
+    said = [problem.what for problem in checking.cheap(always) if "all images" in problem.what]
+    assert [what.partition(" in all images of ")[2].split()[0] for what in said] == ["train", "val"]
+    alone = sources.split(table([[1, 1, 0]] + [[1, 0, 1]] * 9 + [[0, 0, 0]]), 3, 0).train.notes
+    assert alone == ["classes of one image alone, which stays in train: 'b'"]
 
 
 def test_a_teacher_that_was_trained_to_answer_otherwise_is_refused(taught: Result, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from counterpoise import config
 from counterpoise.data import duplicates, sources
+from counterpoise.data.labels import absences
 from counterpoise.data.noticing import cut_off
 from counterpoise.data.problems import Problem, fault, of_corrupt, warning
 from counterpoise.data.sources import loading
@@ -39,8 +40,11 @@ class Checked(NamedTuple):
     problems: list[Problem]
 
 
-def check(data: config.Data) -> Checked:
+def check(data: config.Data, fits: Callable[[ImageSet], None] | None = None) -> Checked:
     """Look a data set through: its folders, its labels, and every file to its end.
+
+    Args:
+        fits: raises where images are not what they are wanted for.
 
     Raises:
         DataError, ConfigError: there is no such data, source or option.
@@ -48,6 +52,8 @@ def check(data: config.Data) -> Checked:
     problems = loading.problems(data)
     try:
         splits = sources.load(data)
+        for part in splits if fits is not None else ():
+            fits(part)
     except CounterpoiseError as error:
         if not any(problem.severity == "error" for problem in problems):
             problems.append(fault(str(error)))
@@ -117,6 +123,8 @@ def _of_labels(splits: Splits) -> Iterator[Problem]:
             "Put some there, or hold a part of train out: --data.held_out N.",
             absent,
         )
+    if splits.train.multilabel:
+        yield from _always_there(splits)
     few = [name for name, have in zip(classes, train.tolist(), strict=True) if have < FEW]
     if few:
         yield warning(f"{len(few)} of {len(classes)} classes have fewer than {FEW} images in train.", "", few)
@@ -129,6 +137,21 @@ def _of_labels(splits: Splits) -> Iterator[Problem]:
             if splits.train.multilabel
             else "Rare classes count more with --objective.cross_entropy.class_weight frequency.",
         )
+
+
+def _always_there(splits: Splits) -> Iterator[Problem]:
+    """Labels that no image is known to lack."""
+    for half, name in zip(splits, ("train", "val"), strict=True):
+        there = half.per_class() or ()
+        both = zip(half.classes, there, absences(half.labels), strict=False)
+        if always := [label for label, some, none in both if some and not none]:
+            tells = "a network that always says yes errs nowhere" if name == "train" else "their scores say nothing"
+            yield warning(
+                f"{len(always)} of {len(half.classes)} labels are there in all images of {name} of which they are "
+                f"known: {tells}.",
+                "Where a label that is not said is not there: --data.options.blank absent.",
+                always,
+            )
 
 
 def _counts(images: ImageSet) -> Tensor | None:

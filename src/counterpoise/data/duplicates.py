@@ -32,7 +32,12 @@ class _Picture(NamedTuple):
 
 
 def between(splits: Splits) -> Iterator[Problem]:
-    """Images of val that are in train, too, byte for byte (in memory: pixel for pixel)."""
+    """Images of val that are in train, too, byte for byte (in memory: pixel for pixel).
+
+    None where val is said to be a part of train, as where all is recorded that folds are of.
+    """
+    if splits.val.split_from is splits.train:
+        return
     groups = _alike((_Picture(part, index) for part in splits for index in range(len(part))), splits.val)
     both = [group for group in groups if any(picture.images is splits.train for picture in group)]
     shared = [picture.name for group in both for picture in group if picture.images is splits.val]

@@ -208,8 +208,8 @@ def _even(path: Path, rows: list[list[str]], width: int, first: int) -> list[lis
 def _decoded(path: Path, encoding: str) -> str:
     """The text of a file; a mark at its beginning says more than the encoding that was given."""
     try:
-        codecs.lookup(encoding)
-    except LookupError:
+        " ".encode(encoding)  # base64 and the like are codecs, and not of text
+    except (LookupError, ValueError):
         raise ConfigError(
             f"data.options.encoding: there is no encoding '{encoding}'; usual are utf-8, cp1252."
         ) from None
@@ -316,5 +316,5 @@ def _checked(table: Table) -> Table:
 
 def listed(names: Iterable[str]) -> str:
     """Names of columns as messages have them."""
-    names = [name or "(without a name)" for name in names]
+    names = [name[:40] or "(without a name)" for name in names]
     return ", ".join(names[:30]) + (f", ... ({len(names)} in all)" if len(names) > 30 else "")

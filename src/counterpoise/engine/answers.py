@@ -163,7 +163,7 @@ def check(data: RunLike) -> dict[str, Any]:
     Raises:
         CounterpoiseError: there is no such folder, source or option.
     """
-    source, found, problems = checking.check(inputs.named_data(data))
+    source, found, problems = checking.check(inputs.named_data(data), inputs.named_task(data))
     return {
         "source": source,
         "found": None if found is None else {"said": found.text(), **found.values},

@@ -20,7 +20,7 @@ from counterpoise.engine.networks import build_student, build_teacher, has_weigh
 from counterpoise.engine.parts import Parts
 from counterpoise.engine.processes import Processes, errors_explained, half_precision_helps
 from counterpoise.engine.synchronizing import synchronize
-from counterpoise.errors import ConfigError
+from counterpoise.errors import ConfigError, DataError
 from counterpoise.models.network import VisionModel
 from counterpoise.objectives.composite import WeightedSum
 from counterpoise.outputs import Outputs
@@ -146,6 +146,11 @@ def load_data(run: config.Run, task: tasks.Task, given: Splits | None) -> tuple[
                 f"The images that were handed in have {part.channels} channels, and data.channels is "
                 f"{run.data.channels}: say how many they have."
             )
+    if splits.val.multilabel and not splits.val.unlabeled and not any(splits.val.per_class() or ()):
+        raise DataError(
+            "No validation image has any of the labels, so that no score says how well they are told: hold some that "
+            "have them out, --data.val_fraction or --data.held_out."
+        )
     limit = int(run.data.memory_limit_gb * 1e9)
     val = sources.in_memory(splits.val, limit, run.data.on_corrupt)
     if run.data.views.decode == "scaled":

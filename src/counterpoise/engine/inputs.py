@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,6 +64,14 @@ def _data_section(student: Path, data: RunLike | None) -> config.Data:
 def named_data(data: RunLike) -> config.Data:
     """The data section that was meant by a data folder, a run file, or a run."""
     return _resolve(data).data if _is_run(data) else config.Data(path=Path(data))  # type: ignore[arg-type]
+
+
+def named_task(data: RunLike) -> Callable[[ImageSet], None] | None:
+    """What raises where images are not what the task of a run learns from; None where no task is named."""
+    from counterpoise import tasks
+
+    run = _resolve(data) if _is_run(data) else None
+    return None if run is None or "task" not in run.model_fields_set else tasks.get(run.task).check
 
 
 def _is_run(data: RunLike | None) -> bool:

@@ -187,7 +187,7 @@ class Multilabel(Classification):
         if images.classes and not images.multilabel:
             raise ConfigError(
                 "The data has one class an image, and task multilabel learns several labels: set task: classification, "
-                "or read a table of labels."
+                "or read several: --data.options.label_columns, --data.options.separator."
             )
 
     def objective(self, run: config.Run, images: ImageSet | None) -> WeightedSum:

@@ -118,6 +118,10 @@ def test_other_layouts_of_coco(folder: Path, values: Values, tmp_path: Path) -> 
     [
         (lambda v: v.pop("categories"), "is no file of COCO's"),
         (lambda v: v["categories"].append({"id": 1, "name": "cat"}), "the class 'cat' twice"),
+        (lambda v: v["categories"].append({**v["categories"][0], "name": "other"}), "two categories of one id"),
+        (lambda v: v["annotations"][0].update(iscrowd="0"), "'iscrowd' of annotation 1 is '0'"),
+        (lambda v: v["annotations"].clear(), "No picture of .* has an outline"),
+        (lambda v: v["annotations"][3]["segmentation"].update(size=9), "do not fill"),
         (lambda v: v["categories"].append({"id": 1}), "category 1 has no 'name'"),
         (lambda v: v["images"][0].pop("height"), "image 13 has no 'height'"),
         (lambda v: v["images"][0].update(width=10**9), "is said to be 1000000000 x 24 pixels"),
@@ -258,6 +262,7 @@ def test_outlines_of_yolo(yolo: Path) -> None:
         (None, {"names": {0: "cat", 2: "dog"}}, "the numbers of 'names' are not 0 to 1"),
         (None, {"names": "cat"}, "'names' is neither a list"),
         (None, {"train": None}, "says no 'train'"),
+        (None, {"kpt_shape": [17, 3]}, "is of key points"),
     ],
 )
 def test_what_is_wrong_for_yolo_is_said(yolo: Path, line: str | None, changes: Values, said: str) -> None:

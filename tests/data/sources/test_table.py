@@ -189,6 +189,8 @@ def test_a_classes_file_names_and_orders(rows: list[list[str]], write: Callable[
         ({"fold": "6/5"}, Exception, "1/5 to 5/5 of five, got '6/5'"),
         ({"fold": "second"}, Exception, "got 'second'"),
         ({"source": "image_folder"}, DataError, "must be a folder for source 'image_folder'"),
+        ({"split": "split", "val_split": True}, ConfigError, "got True. Text stands in quotes"),
+        ({"encoding": "base64"}, ConfigError, "there is no encoding 'base64'"),
         ({"label": "patient"}, DataError, "Class 'val-circle-0' of column 'patient' is unknown to the training"),
     ],
 )
@@ -228,6 +230,11 @@ def test_what_may_be_meant_otherwise_is_said(rows: list[list[str]], write: Calla
     assert any(note.startswith("column 'fate' is not used: where exam, train are parts") for note in train.notes)
     assert "'NA' of column 'label' is taken for a class: a row without a label is empty, or NaN" in train.notes
     assert len(load(write(odd, "file,label,fate"), split="fate", val_split="exam").val) == 12
+    odd = [[row[0], {"circle": "01", "square": "1"}.get(row[1], "1|01"), row[2] == "val"] for row in rows]
+    notes = load(write(odd, "file,label,is_valid"), fold="1/2").train.notes
+    assert any(note.startswith("column 'is_valid' is not used: where False, True are parts") for note in notes)
+    assert "classes '01' and '1' are one number, and are two" in notes
+    assert any(note.startswith("'1|01' of column 'label' is taken for one class") for note in notes)
 
 
 def test_a_file_that_is_no_table_is_said(image_folder: Path, rows: list[Row], write: Callable[..., Path]) -> None:
@@ -304,6 +311,7 @@ def test_a_group_is_on_one_side(rows: list[list[str]], write: Callable[..., Path
         load(torn, group="patient")
     notes = load(torn, group="patient", shared=True).train.notes
     assert any("1 groups of column 'patient' are in both" in note for note in notes)
+    assert not any("each on one side alone" in note for note in notes)
 
 
 @pytest.mark.parametrize("values", [{"val_fraction": 0.3}, {"fold": "2/3"}, {"held_out": 8}])
@@ -329,7 +337,7 @@ def test_one_site_or_one_fold_of_a_column_is_evaluated_on(rows: list[list[str]],
         DataError, match=r"has no part 'train', only 0, 1, 2, 3, 4: .*evaluate on, --data.options.val_sp"
     ):
         load(path, label="label", split="fold")
-    parts = [load(path, label="label", split="fold", val_split=str(number)) for number in range(5)]
+    parts = [load(path, label="label", split="fold", val_split=number) for number in range(5)]
     assert sorted(name for part in parts for name in names(part.val)) == sorted(
         str(path.parent / row[0]) for row in rows
     )
@@ -438,6 +446,7 @@ def test_a_run_learns_several_labels_from_a_table(
         ("a,b", "1,0", {"label_columns": ["a", "a"]}, "each once, got a, a"),
         ("a,b", "1,0", {"label_columns": ["a"], "label": "b"}, "give either of them"),
         ("a,b", "1,0", {}, "label_columns others"),
+        ("a,b,age", "1,0,30", {}, r"label_columns '\[a, b\]'"),
         ("a", "x", {"separator": "|"}, "No picture has two labels"),
         ("a", "x", {"separator": ""}, "got nothing"),
     ],

@@ -133,6 +133,8 @@ class _Survey:
                     part.boxed,
                 )
             )
+        elif part.names and not part.boxed and not len(part.objects.classes):
+            self.problems.append(fault(f"No picture of {file} has an outline: all would be background."))
         scenes = part.scenes(folder, Reading("white", self.data.white_level, self.data.max_megapixels))
         scenes.origin = f"{name} of {root}" if name else str(file)
         self.parts.append(scenes)

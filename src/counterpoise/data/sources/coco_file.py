@@ -77,6 +77,8 @@ def read(file: Path, without: Without) -> Part:
     part = Part(file)
     part.classes, labels = with_background(names, str(file))
     label_of = {each["id"]: label for each, label in zip(categories, labels, strict=True)}
+    if len(label_of) < len(categories):
+        raise DataError(f"{file} has two categories of one id.")
     images = sorted(_entries(values, "images", file), key=lambda each: str(_get(each, "file_name", file, "image")))
     by_image: dict[Any, list[Mapping[str, Any]]] = {_number(each, "id", file, "image"): [] for each in images}
     if len(by_image) < len(images) or len({image["file_name"] for image in images}) < len(images):
@@ -104,7 +106,10 @@ def _add(
     category = _number(each, "category_id", part.file, "annotation")
     if category not in label_of:
         raise DataError(f"{part.file}: annotation {each.get('id')} is of category {category}, which is not there.")
-    label, crowd = label_of[category], bool(each.get("iscrowd"))
+    crowd = each.get("iscrowd") or 0
+    if crowd not in (0, 1):
+        raise DataError(f"{part.file}: 'iscrowd' of annotation {each.get('id')} is {crowd!r:.40}; expected 0 or 1.")
+    label, crowd = label_of[category], bool(crowd)
     part.crowds += crowd
     outline = each.get("segmentation")
     if isinstance(outline, dict):
@@ -150,11 +155,11 @@ def _runs(file: Path, each: Mapping[str, Any], outline: Mapping[str, Any], size:
     wrong = DataError(
         f"{file}: the runs (RLE) of annotation {each.get('id')} do not fill a picture of {size[1]} x {size[0]} pixels."
     )
-    if list(outline.get("size", ())) != list(size):
+    if outline.get("size") != list(size):
         raise wrong
     try:
         if isinstance(counts, list):
-            if sum(counts) != math.prod(size) or min(counts) < 0:
+            if sum(counts) != math.prod(size) or min(counts) < 0 or any(count != int(count) for count in counts):
                 raise wrong
             runs: Runs = mask.frPyObjects({"size": list(size), "counts": counts}, *size)
         else:

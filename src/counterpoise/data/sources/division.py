@@ -67,9 +67,13 @@ def _parts(images: ImageSet, held: Tensor, drawn: drawing.Drawn) -> Splits:
         part.origin, part.divided_as = images.origin, images.classes
     parts.val.origin = f"{images.origin}, " if images.origin else ""
     parts.train.notes = list(images.notes)
-    if drawn.alone:
-        known = [*images.classes, "none of the labels"]  # of several labels an image none may be there
-        names = [f"'{known[label]}'" for label in drawn.alone[:SHOWN]] + ["..."] * (len(drawn.alone) > SHOWN)
+    alone = drawn.alone
+    if images.multilabel:  # of which drawn looked at the rarest label of each image alone
+        owners = torch.arange(len(images)) if images.groups is None else images.groups
+        known = [label for label in alone if label < len(images.classes)]
+        alone = [label for label in known if len(owners[images.labels[:, label] > 0].unique()) == 1]
+    if alone:
+        names = [f"'{images.classes[label]}'" for label in alone[:SHOWN]] + ["..."] * (len(alone) > SHOWN)
         has = "group" if images.groups is not None else "image"
         parts.train.notes.append(f"classes of one {has} alone, which stays in train: {', '.join(names)}")
     if lost := int(held.sum()) - len(parts.val):

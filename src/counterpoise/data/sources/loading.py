@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from counterpoise import config
 from counterpoise.data.problems import Problem, warning
@@ -27,6 +27,7 @@ from counterpoise.system.files import expanded
 AUTO = "auto"
 _AT_ADDRESS = "shards"  # what is taken to be at an address where no source recognizes it: the same
 _DIVIDING = ("split", "group", "train_split", "val_split", "train", "val", "shared")
+_NUMBERS_ARE_NAMES = ConfigDict(coerce_numbers_to_str=True)  # of a column, or of a part such as 2 of a column of folds
 _FALLBACK = "image_folder"  # what a folder is taken for where no source recognizes it: its errors say what is missing
 
 
@@ -233,11 +234,12 @@ def _options(source: Source, given: dict[str, Any]) -> dict[str, Any]:
                 f"data.options.{name}: unknown option of source '{source.name}'.{nearest(name, choices)}{known}"
             )
         try:
-            values[name] = TypeAdapter(choices[name]).validate_python(value)
+            values[name] = TypeAdapter(choices[name], config=_NUMBERS_ARE_NAMES).validate_python(value)
         except ValidationError as error:
             wanted = error.errors()[0]["msg"]
             literals = [str(choice) for choice in typing.get_args(choices[name])]
-            message = f"{wanted[:1].lower()}{wanted[1:]}, got {value!r}.{nearest(str(value), literals)}"
+            quoted = " Text stands in quotes: '\"true\"'." if isinstance(value, bool) and "string" in wanted else ""
+            message = f"{wanted[:1].lower()}{wanted[1:]}, got {value!r}.{nearest(str(value), literals)}{quoted}"
             raise ConfigError(f"data.options.{name}: {message}") from None
     return values
 

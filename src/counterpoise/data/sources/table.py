@@ -166,7 +166,7 @@ class _Survey:
             kept.append(row)
         if torn:
             what = f"{len(torn):,} pictures are in several rows with different labels, such as {torn[0]}."
-            self.problems.append(fault(what, "A picture has one label here: leave one row for each.", torn))
+            self.problems.append(fault(what, "Leave one row for each picture.", torn))
         if between:
             self._shared("pictures", between)
         if again:
@@ -218,7 +218,8 @@ class _Survey:
             return torch.full((len(self.rows),), UNLABELED), ()
         self.notes += found.said
         if unknown := int((strata(found.labels, len(found.classes))[torch.tensor(trains)] == UNLABELED).sum()):
-            self.notes.append(f"{unknown:,} training pictures have no label (empty or NaN): the teacher's word alone")
+            none = "no label that is known" if found.labels.ndim == 2 else "no label (empty or NaN)"
+            self.notes.append(f"{unknown:,} training pictures have {none}: the teacher's word alone")
         return found.labels, found.classes
 
     def _groups(self) -> Tensor | None:
@@ -231,7 +232,8 @@ class _Survey:
         numbers = {name: number for number, name in enumerate(sorted({*names} - {""}))}
         if single := names.count(""):
             self.notes.append(f"{single:,} rows without a group in column '{column}' are groups of their own")
-        self.notes.append(f"groups: column '{column}', {len(numbers):,} of them, each on one side alone")
+        sides_of = "" if self.asked.shared and len(self.halves.names) == 2 else ", each on one side alone"
+        self.notes.append(f"groups: column '{column}', {len(numbers):,} of them{sides_of}")
         found = torch.tensor([numbers.get(name, -1) for name in names])
         alone = found < 0
         found[alone] = len(numbers) + torch.arange(int(alone.sum()))

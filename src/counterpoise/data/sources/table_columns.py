@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -11,8 +12,10 @@ from counterpoise.data.walking import is_image
 from counterpoise.errors import ConfigError, DataError
 
 _LABEL_NAMES = ("label", "labels", "class", "class_name", "classname", "category", "target", "y")
-_FEW = 8
+_FEW = 20
 """Parts that data are divided into, at most."""
+_PART_NAMES = {"split", "fold", "kfold", "set", "subset", "partition", "phase"}
+_IS_PART = re.compile(r"(is_?)?(train|val|valid|validation|test|holdout)", re.IGNORECASE)
 _GROUP_NAMES = ("patient", "subject", "person", "site", "hospital", "video", "scene", "group", "case", "study")
 
 
@@ -130,26 +133,27 @@ def _labels(table: Table, others: Sequence[str]) -> tuple[str, ...]:
         return (likely[0],)
     if not likely:
         return ()
-    each = (
-        " Where each says of one label whether it is there: --data.options.label_columns others."
-        if _flags(table, likely)
-        else ""
-    )
+    flags = [name for name in likely if _flags(table, name)]
+    each = ""
+    if len(flags) > 1:
+        which = "others" if flags == list(likely) == list(others) else f"'[{listed(flags)}]'"
+        each = f" Where each says of one label whether it is there: --data.options.label_columns {which}."
     raise DataError(
         f"Which column of {table.path} has the labels is not clear: {listed(likely)}. Say which: --data.options.label "
         f"NAME; or leave labels alone, for distill: --data.options.labeled false.{each}"
     )
 
 
-def _flags(table: Table, names: Sequence[str]) -> bool:
-    """Whether columns hold nothing but 1, 0 and -1."""
-    return all((values := table.first(name)) and {*values} <= {"1", "0", "-1", "1.0", "0.0", "-1.0"} for name in names)
+def _flags(table: Table, name: str) -> bool:
+    """Whether a column holds nothing but 1, 0 and -1."""
+    return bool((values := table.first(name)) and {*values} <= {"1", "0", "-1", "1.0", "0.0", "-1.0"})
 
 
 def _unused_parts(table: Table, taken: set[str]) -> list[str]:
-    """A word where a column seems to say which part a row is of, in words that are not all known."""
+    """A word where a column seems to say which part a row is of, by its name or by some of its words."""
     for name in table.names:
-        if name and name not in taken and any(map(is_split_name, table.first(name))):
+        called = bool(_PART_NAMES & {*re.split("[-_ ]", name.casefold())} or _IS_PART.fullmatch(name))
+        if name and name not in taken and (called or any(map(is_split_name, table.first(name)))):
             words = sorted(set(table.text(name)) - {""})
             if 1 < len(words) <= _FEW:
                 return [

@@ -140,7 +140,7 @@ def one_a_picture(texts: Sequence[str], training: Sequence[bool], column: str, c
             "the classes in a file, --data.options.classes FILE."
         )
     numbers[""] = UNLABELED
-    said = [*said, *_alike(names), *_perhaps_missing(names, column)]
+    said = [*said, *_alike(names), *_perhaps_missing(names, column), *_perhaps_several(names, column)]
     return Labels(torch.tensor([numbers[text] for text in texts]), tuple(names), said)
 
 
@@ -186,11 +186,27 @@ def _perhaps_missing(names: Sequence[str], column: str) -> list[str]:
     return [f"{', '.join(odd)} of column '{column}' is taken for a class: a row without a label is empty, or NaN"]
 
 
+def _perhaps_several(names: Sequence[str], column: str) -> list[str]:
+    """A word on classes that may be several labels each: some of them put together from others."""
+    known = {*names}
+    for separator in "|;,":
+        for name in names:
+            parts = [part.strip() for part in name.split(separator)]
+            if len(parts) > 1 and (separator == "|" or known >= {*parts}):
+                return [
+                    f"'{name}' of column '{column}' is taken for one class: where it is several labels, "
+                    f"--data.options.separator '{separator}'"
+                ]
+    return []
+
+
 def _alike(names: Sequence[str]) -> list[str]:
     """A word on classes that are probably one."""
     seen: dict[str, str] = {}
     for name in names:
-        other = seen.setdefault(name.casefold(), name)
+        number = is_number(name)
+        other = seen.setdefault(str(int(name)) if number else name.casefold(), name)
         if other != name:
-            return [f"classes '{other}' and '{name}' differ in case alone, and are two"]
+            how = "are one number" if number else "differ in case alone"
+            return [f"classes '{other}' and '{name}' {how}, and are two"]
     return []

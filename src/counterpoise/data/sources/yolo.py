@@ -36,6 +36,8 @@ class _Survey:
         self.file = _file(self.root, file)
         values = _values(self.file)
         names = _names(values, self.file)
+        if "kpt_shape" in values:
+            raise DataError(f"{self.file} is of key points (kpt_shape), with boxes around them; expected outlines.")
         self.classes, self.labels = with_background(names, str(self.file))
         given = {key: value for key, value in values.items() if is_split_name(str(key)) and value}
         halves = find_halves(map(str, given), str(self.file), val=val_split)
