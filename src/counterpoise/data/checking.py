@@ -52,8 +52,9 @@ def check(data: config.Data, fits: Callable[[ImageSet], None] | None = None) -> 
     problems = loading.problems(data)
     try:
         splits = sources.load(data)
-        for part in splits if fits is not None else ():
-            fits(part)
+        if fits is not None:
+            for part in splits:
+                fits(part)
     except CounterpoiseError as error:
         if not any(problem.severity == "error" for problem in problems):
             problems.append(fault(str(error)))

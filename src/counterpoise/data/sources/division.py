@@ -71,7 +71,7 @@ def _parts(images: ImageSet, held: Tensor, drawn: drawing.Drawn) -> Splits:
     if images.multilabel:  # of which drawn looked at the rarest label of each image alone
         owners = torch.arange(len(images)) if images.groups is None else images.groups
         known = [label for label in alone if label < len(images.classes)]
-        alone = [label for label in known if len(owners[images.labels[:, label] > 0].unique()) == 1]
+        alone = [label for label in known if len(set(owners[images.labels[:, label] > 0].tolist())) == 1]
     if alone:
         names = [f"'{images.classes[label]}'" for label in alone[:SHOWN]] + ["..."] * (len(alone) > SHOWN)
         has = "group" if images.groups is not None else "image"
