@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import counterpoise
 from counterpoise import config
 from counterpoise.engine.networks import build_teacher
 from counterpoise.errors import CounterpoiseError
+from counterpoise.models.classmap import partly
 from counterpoise.models.ensemble import Ensemble, SeveralViews, require_shared
 from counterpoise.models.network import VisionModel
 
@@ -108,6 +110,9 @@ def test_a_student_of_two_and_of_their_store_are_the_same(teachers: list[Path], 
     assert again.last == pytest.approx(live.last, rel=1e-4)
     provenance = json.loads((tmp_path / "live" / "student" / "student.json").read_text())["provenance"]["teacher"]
     assert provenance["architecture"] == "ensemble of 2"
+    moved = shutil.copytree(teachers[0], tmp_path / "moved")
+    again = counterpoise.distill(asked([moved, teachers[1]], tmp_path / "live", views="2"), resume=True)
+    assert "the run had come to its end" in again.note
     others = asked(teachers, tmp_path / "live", views=2, combine="logits")
     with pytest.raises(CounterpoiseError, match=r"teacher\.combine: 'probabilities' there, 'logits' given"):
         counterpoise.distill(others, resume=True)
@@ -145,6 +150,10 @@ def test_teachers_that_each_know_some_classes_are_one_that_knows_all(teachers: l
     expected[:, 4:7] /= 2
     net = Ensemble(some, [1, 1], "probabilities", [tuple(range(7)), tuple(range(4, 10))], 10)
     torch.testing.assert_close(net(images / 255).exp(), expected, rtol=1e-4, atol=1e-6)
+    with pytest.raises(CounterpoiseError, match="knows one of the 2 classes, 1, which it would answer to every"):
+        partly(some[0], ["1", "mouse"])
+    with pytest.raises(CounterpoiseError, match="logits says how several are taken together: give teachers"):
+        config.resolve({"teacher": {"checkpoint": "x", "combine": "logits"}})
 
 
 @pytest.mark.parametrize(
@@ -153,9 +162,15 @@ def test_teachers_that_each_know_some_classes_are_one_that_knows_all(teachers: l
         ({"teachers": [{"model": "x"}]}, "a list of two or more"),
         ({"teachers": "runs/a"}, "teachers is a list of two or more"),
         ({"teacher": {"checkpoint": "runs/a"}}, r"teacher\.checkpoint beside teachers"),
+        ({"teacher": {"weights": "live"}}, r"teacher\.weights beside teachers"),
         ({"objective": {"fitnet": {}}, "teacher": {"views": 2}}, "looks at the teacher's features, too"),
+        ({"objective": {"features": {}}}, "Several teachers have no stage @-1 in common"),
+        (
+            {"teachers": [{"store": "a"}, {"store": "b"}], "teacher": {"missing": "live"}},
+            "no store of several teachers",
+        ),
     ],
-    ids=["one", "no list", "another", "features"],
+    ids=["one", "no list", "another", "which weights", "features", "a stage", "live"],
 )
 def test_what_several_teachers_cannot_be_is_refused(
     teachers: list[Path], tmp_path: Path, change: dict[str, Any], message: str

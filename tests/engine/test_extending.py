@@ -76,8 +76,9 @@ def test_the_command_takes_the_options_of_the_shorter_run(shorter: Path, run: Ca
         (3, {"batch_size": 25}, {}, r"train\.batch_size: 50 there, 25 given"),
         (3, {}, {"resume": True}, "--extend starts a longer run"),
         (3, {"extends": [2]}, {"extend": None}, "written by --extend RUN alone"),
+        (3, {}, {"extend": Path("nothing")}, "--extend nothing: there is no run in it"),
     ],
-    ids=["no longer", "another batch", "and resumed", "by hand"],
+    ids=["no longer", "another batch", "and resumed", "by hand", "no run"],
 )
 def test_what_no_longer_run_can_go_on_from_is_refused(
     shorter: Path, tmp_path: Path, epochs: int, changes: dict[str, Any], options: dict[str, Any], message: str

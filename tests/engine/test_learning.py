@@ -91,8 +91,13 @@ def test_frozen_parts_stay_as_they_are_with_their_statistics(tmp_path: Path) -> 
         ({}, {"rates": {"head": 2}}, "train.optimizer.rates: nothing in the student is called 'head'"),
         ({}, {"layer_decay": 0.7}, r"does not say what its layers are .* train\.optimizer\.rates"),
         ({}, {"no_weight_decay": True}, "excepts nothing from weight decay"),
+        (
+            {"freeze": ["classifier"]},
+            {"rates": {"classifier": 2}},
+            "'classifier' names parts that student.freeze keeps",
+        ),
     ],
-    ids=["unknown part", "all frozen", "unknown rate", "no layers", "nothing excepted"],
+    ids=["unknown part", "all frozen", "unknown rate", "no layers", "nothing excepted", "rate of a frozen part"],
 )
 def test_what_the_student_has_not_is_refused(
     tmp_path: Path, student: dict[str, Any], optimizer: dict[str, Any], message: str
@@ -124,6 +129,9 @@ def test_a_run_stops_once_it_gets_no_better_and_ships_its_best(tmp_path: Path) -
     again = counterpoise.train(tmp_path / "run" / "run.yaml", resume=True)
     assert (again.last, again.steps) == (result.last, result.steps)
     assert again.note.startswith("Nothing was done")
+    longer = counterpoise.train(values(tmp_path / "longer", **{**plan, "epochs": 50}), extend=tmp_path / "run")
+    assert longer.note.startswith(f"Stopped after epoch {result.epochs} of 50")
+    assert f"after {result.epochs} of 50 epochs" in (tmp_path / "longer" / "data.json").read_text()
 
 
 def test_patience_that_ships_the_last_epoch_is_refused() -> None:

@@ -98,5 +98,7 @@ def test_a_head_that_learns_nothing_and_networks_without_a_linear_classifier_are
         counterpoise.distill({**values(teacher, tmp_path / "run"), "objective": {"balance": {}}})
     with pytest.raises(ConfigError, match="no term of the teacher"):
         counterpoise.train(values(teacher, tmp_path / "run"))
+    with pytest.raises(ConfigError, match="no term of the teacher"):
+        counterpoise.distill({**values(teacher, tmp_path / "run"), "objective": {"cross_entropy": {}, "features": {}}})
     with pytest.raises(ModelError, match="this network has no linear classifier"):
         catalog.build("torchvision/squeezenet1_1", num_classes=4, arguments={"two_heads": True})

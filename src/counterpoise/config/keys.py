@@ -74,8 +74,13 @@ FREE_OPTIONS = ("cache", "cache_gb", "timeout")
 """Of data.options, those that are as free: of packs at an address, how what was fetched is kept."""
 
 
+_MEMBERS = "teacher.members"
+
+
 def row(key: str) -> Key:
-    """What a dotted key is to a run."""
+    """What a dotted key is to a run; what one of several teachers has is what a teacher alone has."""
+    if key.startswith(f"{_MEMBERS}."):
+        key = f"teacher.{key.removeprefix(_MEMBERS).split('.', 2)[2]}"
     return KEYS.get(key, Key())
 
 
@@ -123,7 +128,7 @@ def differences(there: Run, wanted: Run, *, resume: bool = False) -> dict[str, t
     Args:
         resume: whether the run is to go on, rather than to be the same from its first step.
     """
-    old, new = flatten(there), flatten(wanted)
+    old, new = _one_by_one(flatten(there)), _one_by_one(flatten(wanted))
     found = {}
     for key in sorted(old.keys() | new.keys()):
         if old.get(key) == new.get(key) or (row(key).resume if resume else not asked(key)):
@@ -132,6 +137,15 @@ def differences(there: Run, wanted: Run, *, resume: bool = False) -> dict[str, t
             continue
         found[key] = (old.get(key), new.get(key))
     return found
+
+
+def _one_by_one(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Flat values with those of each of several teachers beside the others, by its number from 1."""
+    members = {str(place): member for place, member in enumerate(flat.get(_MEMBERS) or (), 1)}
+    return {
+        **{key: flat[key] for key in flat if key != _MEMBERS},
+        **(dotted(members, f"{_MEMBERS}.") if members else {}),
+    }
 
 
 # Rooms and modules that trained weights depend on, and those that start runs or tell of them.

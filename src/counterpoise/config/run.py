@@ -162,6 +162,18 @@ class Teacher(Imitated):
         "refuse", description="views that are not in the store: an error, or asked of the network"
     )
 
+    @field_validator("views", mode="before")
+    @classmethod
+    def _numbers_may_be_text(cls, views: Any) -> Any:
+        """On the command line they are."""
+        return int(views) if isinstance(views, str) and views.isdecimal() else views
+
+    @model_validator(mode="after")
+    def _several_are_combined(self) -> Teacher:
+        if self.combine != "probabilities" and not self.members:
+            raise ValueError(f"combine: {self.combine} says how several are taken together: give teachers")
+        return self
+
 
 class Optimizer(Section):
     """The optimizer."""

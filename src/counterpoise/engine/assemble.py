@@ -198,6 +198,12 @@ def build_models(
     teacher_model = build_teacher(run, classes, teacher, read_on, features_alone=alone) if asked else None
     if objective.teacher_features and run.teacher is not None and run.teacher.views > 1:
         raise ConfigError("teacher.views averages answers, and the objective looks at the teacher's features, too.")
+    stages = [name for name in objective.teacher_features if name.startswith("@")]
+    if stages and run.teacher is not None and run.teacher.members:
+        raise ConfigError(
+            f"Several teachers have no stage {stages[0]} in common, and the objective looks at it: leave out that term,"
+            " name a module of one of them, such as teacher_feature: members.0.net.layer4, or give one teacher."
+        )
     if not classes and alone and teacher_model is not None:
         classes = NO_CLASSES
     if not classes and teacher_model is not None:
@@ -292,7 +298,7 @@ def open_store(run: config.Run, objective: WeightedSum | None = None, has_networ
             f"A store holds logits, and the objective looks at features of the teacher, too "
             f"({', '.join(objective.teacher_features)}): leave out teacher.store, or that term."
         )
-    if section.missing == "live" and not has_network:
+    if section.missing == "live" and not has_network and not stored:
         raise ConfigError("teacher.missing: live needs the teacher itself: give teacher.checkpoint or pretrained.")
     if stored:
         sigmoid = tasks.get(run.task).sigmoid

@@ -129,10 +129,14 @@ def _who(model: VisionModel) -> dict[str, str]:
     return identity.of(model, torch.float32)
 
 
+def _given(section: config.Teacher, name: str) -> bool:
+    return bool(getattr(section, name) != config.Teacher.model_fields[name].get_default(call_default_factory=True))
+
+
 def require_members_say_it(section: config.Teacher, sigmoid: bool) -> None:
     """Raises ConfigError for options that are said by member, or of which there is no such combination."""
-    own = ("model", "checkpoint", "pretrained", "arguments", "mean", "std", "input_size", "classes", "prompts", "store")
-    said = [name for name in own if getattr(section, name)]
+    own = {*config.Member.model_fields} - {"weight"}
+    said = [name for name in config.Teacher.model_fields if name in own and _given(section, name)]
     if said:
         raise ConfigError(f"teacher.{said[0]} beside teachers: each of several says its own.")
     if len(section.members) < 2:
@@ -142,6 +146,10 @@ def require_members_say_it(section: config.Teacher, sigmoid: bool) -> None:
         raise ConfigError("Some of the teachers have a store and others none: give each a store, or none.")
     if any(stored) and section.combine == "right":
         raise ConfigError("teacher.combine: right goes by labels, and stores are read ahead of them: ask the networks.")
+    if any(stored) and section.missing == "live":
+        raise ConfigError(
+            "teacher.missing: live asks the network of a store, and no store of several teachers has one."
+        )
     if any(stored) and section.views > 1:
         raise ConfigError("teacher.views is of networks that are asked; a store has the answers that were recorded.")
     if section.shard:

@@ -114,12 +114,13 @@ def export_student(trainer: Trainer) -> Result:
             }
         summary |= {"folder": str(folder.path), "corrupt_files": corrupt, "machine": machine}
         write_text(folder.summary, json.dumps(summary, indent=2) + "\n")
+    early = stopped_early(run, progress, trainer.steps_per_epoch)
     if trainer.begun_at < progress.step:
         mix = mixes.get(run.train.ship) or mixes["last"]
-        early = stopped_early(run, progress, trainer.steps_per_epoch)
         ends = [f"{early}. Its student ships." if early else "", mix.told() if mix else "", *_unsure(trainer)]
         return replace(result, note=" ".join(filter(None, ends)))
-    return replace(result, note=f"No step was left to train. The student is that of the {run.train.ship} epoch.")
+    left = f"{early}. More patience goes on." if early else "No step was left to train."
+    return replace(result, note=f"{left} The student is that of the {run.train.ship} epoch.")
 
 
 def _unsure(trainer: Trainer) -> list[str]:

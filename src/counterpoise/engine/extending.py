@@ -9,6 +9,7 @@ from counterpoise import config
 from counterpoise.config import keys
 from counterpoise.engine.run_folder import RunFolder
 from counterpoise.errors import ConfigError, RunError
+from counterpoise.system import documents
 
 MOVED = ("train.epochs", "train.extends", "train.schedule.", "train.optimizer.learning_rate", "train.patience",
          "train.evaluate_every")  # fmt: skip
@@ -23,6 +24,8 @@ def extended(run: config.Run, shorter: Path) -> config.Run:
         ConfigError: it is not shorter.
     """
     folder = RunFolder(shorter)
+    if not folder.run_file.is_file():
+        raise RunError(f"--extend {shorter}: there is no run in it; expected the folder of a finished one.")
     there = folder.read()
     if not folder.summary.is_file():
         raise RunError(f"{shorter} has not come to its end, so no longer run can go on from it: --resume it first.")
@@ -70,8 +73,12 @@ def copy_beginning(shorter: Path, longer: RunFolder) -> None:
 
 
 def told(run: config.Run, shorter: Path) -> str:
-    """What is to be said of the run."""
+    """What is to be said of the run; the shorter one may have stopped before all of its epochs."""
+    try:
+        done = int(documents.read_json(RunFolder(shorter).summary, within=shorter)["epochs"])
+    except (OSError, ValueError, LookupError, TypeError):
+        done = run.train.extends[-1]
     return (
-        f"goes on from {shorter}, after {run.train.extends[-1]} of {run.train.epochs} epochs: from there on the "
+        f"goes on from {shorter}, after {done} of {run.train.epochs} epochs: from there on the "
         f"learning rate is that of a run of {run.train.epochs}, which this is not in all"
     )

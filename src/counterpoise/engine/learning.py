@@ -78,9 +78,11 @@ def of(net: nn.Module, options: config.Optimizer) -> dict[nn.Parameter, Learning
     if options.layer_decay is not None or options.no_weight_decay:
         found = _as_timm(net, options)
     for pattern, factor in options.rates.items():
-        for parameter in named_by("train.optimizer.rates", pattern, net):
-            if parameter in found:
-                found[parameter] = found[parameter]._replace(rate=factor)
+        learning = [p for p in named_by("train.optimizer.rates", pattern, net) if p in found]
+        if not learning:
+            raise ConfigError(f"train.optimizer.rates: '{pattern}' names parts that student.freeze keeps as they are.")
+        for parameter in learning:
+            found[parameter] = found[parameter]._replace(rate=factor)
     return found
 
 

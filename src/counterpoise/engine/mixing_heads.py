@@ -46,7 +46,9 @@ def route(objective: WeightedSum, student: VisionModel, task: str) -> None:
         return
     if task != "classification":
         raise ConfigError(f"student.two_heads mixes the answers of two softmaxes, and the task is {task}.")
-    sides = {"teacher" in objective.objective(name).needs for name in objective.terms}
+    # What looks at features teaches what lies below the heads.
+    needs = [objective.objective(name).needs for name in objective.terms]
+    sides = {"teacher" in needed for needed in needs if "features" not in needed}
     if sides != {True, False}:
         missing = "labels, such as cross_entropy" if True in sides else "the teacher, such as balance"
         raise ConfigError(f"student.two_heads: one head would learn nothing: there is no term of {missing}.")

@@ -76,11 +76,11 @@ def probe(run: RunLike, options: Probe) -> dict[str, Any]:
         count: probing.percent(said, other[1])
         for count, said in probing.neighbors(known, other[0], len(labeled.classes), probing.NEIGHBORS).items()
     }
-    origin = {"network": model.name, "images": len(labeled), "data_fingerprint": labeled.fingerprint()}
+    origin = {"network": model.name, "images": len(known[1]), "data_fingerprint": labeled.fingerprint()}
     provenance = {"probe": {**origin, "penalty": penalty}, "versions": versions(), "commit": commit()}
     metrics = {"top1": found["top1"], "neighbors": {f"of {k}": value for k, value in found["neighbors"].items()}}
     save_student(model.cpu(), folder, classes=labeled.classes, metrics=metrics, provenance=provenance)
-    return {"folder": str(folder), "images": len(labeled), "features": head.in_features, "val": len(judged), **found}
+    return {"folder": str(folder), "images": len(known[1]), "features": head.in_features, "val": len(other[1]), **found}
 
 
 def _labeled(images: ImageSet, least: int = FEWEST) -> ImageSet:

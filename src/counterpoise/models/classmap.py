@@ -97,6 +97,11 @@ def partly(teacher: VisionModel, classes: Sequence[str]) -> tuple[VisionModel, t
     found = [index for index, name in enumerate(classes) if len(lookup.find(name)) == 1]
     if not found or len(found) == len(classes) or any(len(lookup.find(name)) > 1 for name in classes):
         return None
+    if len(found) == 1:
+        raise ModelError(
+            f"The teacher {teacher.name} knows one of the {len(classes)} classes, {classes[found[0]]}, which it would "
+            "answer to every picture: leave it out, or say by its own `classes` which of its classes the others are."
+        )
     return map_teacher(teacher, [classes[index] for index in found]), tuple(found)
 
 
