@@ -63,7 +63,7 @@ def find(present: Iterable[str], where: str, train: str | None = None, val: str 
         return None
     others = [name for name in names if name != first]
     second = _first(VAL, others, where) if val is None else named(val, names, where)
-    why = ""
+    why = "which is trained on, too" if val is not None and second == first else ""
     if second is None:
         second = _first(TEST, others, where)
         why = "there is no val" if second is not None else ""

@@ -102,6 +102,7 @@ def test_other_layouts_of_coco(folder: Path, values: Values, tmp_path: Path) -> 
     assert train.split_from.fingerprint() == expected.train.fingerprint()
     by_name = load(folder, train="annotations/instances_val2017.json", val="annotations/instances_train2017.json")
     assert by_name.val.name(0) == expected.train.name(0)
+    assert "which is trained on, too" in load(folder, val_split="train").val.origin
     shutil.move(folder / "train2017", tmp_path / "pictures")
     with pytest.raises(DataError, match=r"such as 0.png, are in none of .*train2017.*--data.options.images FOLDER"):
         load(alone)
@@ -122,6 +123,7 @@ def test_other_layouts_of_coco(folder: Path, values: Values, tmp_path: Path) -> 
         (lambda v: v["annotations"][0].update(iscrowd="0"), "'iscrowd' of annotation 1 is '0'"),
         (lambda v: v["annotations"].clear(), "No picture of .* has an outline"),
         (lambda v: v["annotations"][3]["segmentation"].update(size=9), "do not fill"),
+        (lambda v: v["annotations"][3]["segmentation"].update(counts="0T3"), "do not fill"),
         (lambda v: v["categories"].append({"id": 1}), "category 1 has no 'name'"),
         (lambda v: v["images"][0].pop("height"), "image 13 has no 'height'"),
         (lambda v: v["images"][0].update(width=10**9), "is said to be 1000000000 x 24 pixels"),

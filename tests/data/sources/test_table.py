@@ -186,6 +186,7 @@ def test_a_classes_file_names_and_orders(rows: list[list[str]], write: Callable[
         ({"group": "site"}, ConfigError, "data.options.group: "),
         ({"label": "file2"}, ConfigError, "has no column 'file2'"),
         ({"val_split": "exam"}, DataError, "has no split 'exam'"),
+        ({"val_split": "train"}, DataError, "'train' cannot be trained on and evaluated on, too"),
         ({"fold": "6/5"}, Exception, "1/5 to 5/5 of five, got '6/5'"),
         ({"fold": "second"}, Exception, "got 'second'"),
         ({"source": "image_folder"}, DataError, "must be a folder for source 'image_folder'"),
@@ -234,6 +235,8 @@ def test_what_may_be_meant_otherwise_is_said(rows: list[list[str]], write: Calla
     notes = load(write(odd, "file,label,is_valid"), fold="1/2").train.notes
     assert any(note.startswith("column 'is_valid' is not used: where False, True are parts") for note in notes)
     assert "classes '01' and '1' are one number, and are two" in notes
+    measured = write([[row[0], f"{len(row[1]) / 4}"] for row in rows], "file,label")
+    assert any("such as 1.5, and each is taken for a class" in note for note in load(measured).train.notes)
     assert any(note.startswith("'1|01' of column 'label' is taken for one class") for note in notes)
 
 

@@ -107,6 +107,8 @@ class _Survey:
                 f"{where} has no part 'train', only {listed(ordered(present))}: name one, --data.options.train_split "
                 "NAME, or the one to evaluate on, --data.options.val_split NAME."
             )
+        if halves.val == halves.train:
+            raise DataError(f"{where}: '{halves.train}' cannot be trained on and evaluated on, too: name another part.")
         self.halves = halves
         if nowhere := words.count(""):
             self.notes.append(f"{nowhere:,} rows without a part in column '{column}' are not used")

@@ -103,6 +103,8 @@ def _image(table: Table, given: set[str], suffix: str) -> str:
         return fitting[0]
     several = f"columns {listed(fitting)} all hold names of image files" if fitting else "no column holds such names"
     ending = " Names without their ending: --data.options.suffix .jpg, too." if not (fitting or suffix) else ""
+    if not fitting and table.path.suffix.lower() == ".parquet" and not all(map(table.first, others)):
+        ending = f" Pictures that are in the file itself are read from its folder: --data {table.path.parent}."
     raise DataError(
         f"Which column of {table.path} has the pictures is not clear: {several}. It has: {listed(table.names)}. Say "
         f"which: --data.options.image NAME.{ending}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias
@@ -21,6 +22,7 @@ _BETWEEN = "\x1f"
 LISTED = "\x1e"
 """What stands before each label of a list."""
 _PERHAPS_MISSING = {"na", "n/a", "#n/a", "none", "null", "unknown", "?", "-", "-1"}
+_FRACTION = re.compile(r"[-+]?[0-9]*\.?[0-9]+(e[-+]?[0-9]+)?", re.IGNORECASE)
 _SAYS = {"1": 1, "true": 1, "0": 0, "false": 0, "-1": UNLABELED}
 
 
@@ -140,7 +142,13 @@ def one_a_picture(texts: Sequence[str], training: Sequence[bool], column: str, c
             "the classes in a file, --data.options.classes FILE."
         )
     numbers[""] = UNLABELED
-    said = [*said, *_alike(names), *_perhaps_missing(names, column), *_perhaps_several(names, column)]
+    said = [
+        *said,
+        *_alike(names),
+        *_perhaps_missing(names, column),
+        *_perhaps_several(names, column),
+        *_perhaps_measured(names, column),
+    ]
     return Labels(torch.tensor([numbers[text] for text in texts]), tuple(names), said)
 
 
@@ -184,6 +192,13 @@ def _perhaps_missing(names: Sequence[str], column: str) -> list[str]:
     if not odd:
         return []
     return [f"{', '.join(odd)} of column '{column}' is taken for a class: a row without a label is empty, or NaN"]
+
+
+def _perhaps_measured(names: Sequence[str], column: str) -> list[str]:
+    """A word on classes that are numbers with fractions."""
+    if not (found := next((name for name in names if "." in name), None)) or not all(map(_FRACTION.fullmatch, names)):
+        return []
+    return [f"column '{column}' holds numbers, such as {found}, and each is taken for a class, of no order"]
 
 
 def _perhaps_several(names: Sequence[str], column: str) -> list[str]:
