@@ -16,7 +16,7 @@ from counterpoise import config
 from counterpoise.engine.networks import build_teacher
 from counterpoise.errors import CounterpoiseError
 from counterpoise.models.classmap import partly
-from counterpoise.models.ensemble import Ensemble, SeveralViews, require_shared
+from counterpoise.models.ensemble import Ensemble, SeveralViews, combined, require_shared
 from counterpoise.models.network import VisionModel
 
 DATA: dict[str, Any] = {"source": "digits", "options": {"train_size": 200}}
@@ -70,6 +70,13 @@ def test_means_are_those_of_probabilities_or_of_logits() -> None:
 def test_one_is_chosen_for_each_sample(target: torch.Tensor | None, chosen: list[list[float]]) -> None:
     torch.testing.assert_close(answer("right", target=target), torch.tensor(chosen))
     torch.testing.assert_close(answer("surest"), torch.tensor([B] * 4))
+
+
+def test_each_place_of_a_scene_goes_by_its_own_label_and_by_the_surest_where_it_has_none() -> None:
+    answers = [torch.tensor(logits).view(1, 3, 1, 1).expand(1, 3, 2, 2) for logits in (A, B)]
+    mask = torch.tensor([[0, 0, 2, 2], [0, 0, 2, 2], [255, 255, -1, -1], [255, 255, -1, -1]]).unsqueeze(0)
+    found = combined(answers, torch.ones(2) / 2, "right", [None, None], 3, target=mask)
+    assert found[0, 0].tolist() == [[A[0], B[0]], [B[0], B[0]]]
 
 
 def test_answers_are_means_over_a_picture_and_its_mirror_image() -> None:
@@ -152,8 +159,8 @@ def test_teachers_that_each_know_some_classes_are_one_that_knows_all(teachers: l
     torch.testing.assert_close(net(images / 255).exp(), expected, rtol=1e-4, atol=1e-6)
     with pytest.raises(CounterpoiseError, match="knows one of the 2 classes, 1, which it would answer to every"):
         partly(some[0], ["1", "mouse"])
-    with pytest.raises(CounterpoiseError, match="logits says how several are taken together: give teachers"):
-        config.resolve({"teacher": {"checkpoint": "x", "combine": "logits"}})
+    with pytest.raises(CounterpoiseError, match="logits is of several, and there is one teacher: give teachers"):
+        build_teacher(config.resolve({"teacher": {"checkpoint": "x", "combine": "logits"}}), ())
 
 
 @pytest.mark.parametrize(

@@ -168,12 +168,6 @@ class Teacher(Imitated):
         """On the command line they are."""
         return int(views) if isinstance(views, str) and views.isdecimal() else views
 
-    @model_validator(mode="after")
-    def _several_are_combined(self) -> Teacher:
-        if self.combine != "probabilities" and not self.members:
-            raise ValueError(f"combine: {self.combine} says how several are taken together: give teachers")
-        return self
-
 
 class Optimizer(Section):
     """The optimizer."""

@@ -293,6 +293,7 @@ def open_store(run: config.Run, objective: WeightedSum | None = None, has_networ
     stored = [] if section is None else [member.store for member in section.members if member.store is not None]
     if section is None or (section.store is None and not stored):
         return None
+    ensembles.require_several(section)
     if objective is not None and objective.teacher_features:
         raise ConfigError(
             f"A store holds logits, and the objective looks at features of the teacher, too "

@@ -133,6 +133,12 @@ def _given(section: config.Teacher, name: str) -> bool:
     return bool(getattr(section, name) != config.Teacher.model_fields[name].get_default(call_default_factory=True))
 
 
+def require_several(section: config.Teacher) -> None:
+    """Raises ConfigError where one teacher alone is to be combined."""
+    if section.combine != "probabilities" and not section.members:
+        raise ConfigError(f"teacher.combine: {section.combine} is of several, and there is one teacher: give teachers.")
+
+
 def require_members_say_it(section: config.Teacher, sigmoid: bool) -> None:
     """Raises ConfigError for options that are said by member, or of which there is no such combination."""
     own = {*config.Member.model_fields} - {"weight"}

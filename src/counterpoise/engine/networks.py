@@ -60,6 +60,7 @@ def build_teacher(
     `device` encodes prompts.
     """
     section, channels = run.teacher or config.Teacher(), run.data.channels
+    ensembles.require_several(section)
     if section.members or section.views > 1:
         return _several(run, section, classes, module, device, features_alone)
     if section.prompts is not None:

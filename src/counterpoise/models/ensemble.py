@@ -15,7 +15,6 @@ from counterpoise.models.network import VisionModel
 Combine = Literal["probabilities", "logits", "surest", "right"]
 CROP = 7 / 8
 """Edge of the crops of a picture whose answers are averaged, as part of its own."""
-UNLABELED = -1
 
 
 class Ensemble(nn.Module):
@@ -113,15 +112,16 @@ def _right(answers: Sequence[Tensor], sure: Tensor, target: Tensor | None) -> Te
     """What each member gives the label of each sample; where there is none, how sure it is."""
     if target is None or len(target) != len(answers[0]):
         return sure
-    shares = []
-    for answer in answers:
-        share = answer.softmax(1)
-        if target.is_floating_point():
-            shares.append((share * target).sum(1))
-        else:
-            shares.append(share.gather(1, target.clamp_min(0).unsqueeze(1)).squeeze(1))
-    unlabeled = target.sum(1) == 0 if target.is_floating_point() else target == UNLABELED
-    return torch.where(unlabeled, sure, torch.stack(shares))
+    if target.is_floating_point():
+        shares = [(answer.softmax(1) * target).sum(1) for answer in answers]
+        return torch.where(target.sum(1) == 0, sure, torch.stack(shares))
+    places = answers[0].shape[2:]
+    if target.shape[1:] != places:  # masks are as large as their scenes, and answers may be smaller
+        target = F.interpolate(target.unsqueeze(1).float(), size=tuple(places), mode="nearest").squeeze(1).long()
+    labeled = (target >= 0) & (target < answers[0].shape[1])  # others: no label, or a place that does not count
+    index = target.where(labeled, 0).unsqueeze(1)
+    shares = [answer.softmax(1).gather(1, index).squeeze(1) for answer in answers]
+    return torch.where(labeled, torch.stack(shares), sure)
 
 
 class SeveralViews(nn.Module):
