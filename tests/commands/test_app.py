@@ -138,6 +138,8 @@ def test_a_term_that_is_named_by_flag_replaces_the_default_objective(
 def test_resuming_a_finished_run_says_that_nothing_was_done(run: Run, teacher: Path) -> None:
     before = {file: file.read_bytes() for file in teacher.rglob("*") if file.is_file()}
     refused(run("train", "--resume", teacher), f"`--out {teacher} --resume` goes on with that run", "run.yaml")
+    Path("labels.csv").write_text("file,label\n")
+    refused(run("train", "labels.csv"), "is no run file. Is it the data? --data labels.csv")
     code, out, _ = run("train", "--out", teacher, "--resume", "--quiet")
     assert code == 0
     assert "Nothing was done" in out

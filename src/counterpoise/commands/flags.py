@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from counterpoise import config
 from counterpoise.config import validation_errors
+from counterpoise.data.table_file import is_table
 from counterpoise.errors import ConfigError, DocumentError, RunFileError, job_of, nearest, shortened
 from counterpoise.system import documents, own_code
 
@@ -51,6 +52,8 @@ def resolved(
             f"{run_file} is the folder of a run, where a run file is expected. `--out {run_file} --resume` goes on "
             f"with that run; for another run with its options give {run_file / 'run.yaml'}."
         )
+    if run_file is not None and run_file.exists() and (run_file.is_dir() or is_table(run_file)):
+        raise ConfigError(f"{run_file} is no run file. Is it the data? --data {run_file}.")
     if run_file is not None and run_file.suffix not in {".yaml", ".yml"} and not run_file.exists():
         raise RunFileError(run_file)
     values = config.read(run_file) if run_file is not None else {}

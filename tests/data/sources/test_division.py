@@ -127,6 +127,8 @@ def test_folds_of_any_source(image_folder: Path, values: dict[str, Any]) -> None
     if "held_out" in values:
         assert [len(part.val) for part in parts] == [3, 3, 3]
         assert [len(part.train) for part in parts] == [13, 13, 13]
+        assert "on neither side" in parts[1].train.notes[-1]
+        assert "fold 2 of 3" in parts[1].train.notes[-1]
         return
     assert sum(len(part.val) for part in parts) == len(without.train)
     assert "data.fold divides the training images" in parts[0].train.notes[-1]

@@ -55,7 +55,10 @@ def load(data: config.Data) -> Splits:
             raise ConfigError(
                 f"data.held_out must leave something to train on: {data.held_out} of {len(splits.train)} images."
             )
+        aside = splits.val
         splits = split(splits.train, data.held_out, data.split_seed)
+        if data.fold is not None:
+            splits.train.notes.append(f"data.held_out takes the place of val; on neither side: {aside.origin}")
     if data.unlabeled is not None:
         for unlabeled in _unlabeled(data.unlabeled, data.channels != 3):
             splits = splits._replace(train=concatenate(splits.train, unlabeled))
