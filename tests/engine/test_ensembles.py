@@ -120,6 +120,8 @@ def test_a_student_of_two_and_of_their_store_are_the_same(teachers: list[Path], 
     moved = shutil.copytree(teachers[0], tmp_path / "moved")
     again = counterpoise.distill(asked([moved, teachers[1]], tmp_path / "live", views="2"), resume=True)
     assert "the run had come to its end" in again.note
+    with pytest.raises(CounterpoiseError, match="views: 10, and the store holds answers to 2 of each picture"):
+        counterpoise.distill({**stored, "teacher": {**section, "views": 10}, "out": str(tmp_path / "no")})
     others = asked(teachers, tmp_path / "live", views=2, combine="logits")
     with pytest.raises(CounterpoiseError, match=r"teacher\.combine: 'probabilities' there, 'logits' given"):
         counterpoise.distill(others, resume=True)

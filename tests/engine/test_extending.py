@@ -93,3 +93,14 @@ def test_a_run_that_has_not_come_to_its_end_is_not_extended(shorter: Path, tmp_p
     (tmp_path / "begun" / "summary.json").unlink()
     with pytest.raises(CounterpoiseError, match="has not come to its end"):
         counterpoise.train(values(tmp_path / "out", 3), extend=tmp_path / "begun")
+
+
+def test_what_is_extended_stays_as_it_is_and_by_another_teacher_nothing_is_begun(shorter: Path, tmp_path: Path) -> None:
+    with pytest.raises(CounterpoiseError, match="beside the shorter one: give another --out"):
+        counterpoise.train(values(shorter, 3), extend=shorter, overwrite=True)
+    taught = {**values(tmp_path / "taught", 1), "teacher": {"checkpoint": str(shorter), "accept_chance": True}}
+    counterpoise.distill(taught)
+    other = {**values(tmp_path / "out", 2), "teacher": {"checkpoint": str(tmp_path / "taught"), "accept_chance": True}}
+    with pytest.raises(CounterpoiseError, match="started with another teacher"):
+        counterpoise.distill(other, extend=tmp_path / "taught")
+    assert not (tmp_path / "out" / "run.yaml").exists()

@@ -307,7 +307,10 @@ def open_store(run: config.Run, objective: WeightedSum | None = None, has_networ
         weights = [member.weight for member in section.members]
         return StoresAsOne([_opened(name, run) for name in stored], weights, section.combine, sigmoid)
     assert section.store is not None
-    return _opened(section.store, run)
+    store = _opened(section.store, run)
+    if not has_network:
+        ensembles.require_views(section, store.header.identity)
+    return store
 
 
 def _opened(name: str, run: config.Run) -> Store:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -137,6 +138,19 @@ def require_several(section: config.Teacher) -> None:
     """Raises ConfigError where one teacher alone is to be combined."""
     if section.combine != "probabilities" and not section.members:
         raise ConfigError(f"teacher.combine: {section.combine} is of several, and there is one teacher: give teachers.")
+
+
+def require_views(section: config.Teacher, recorded: Mapping[str, str]) -> None:
+    """Raises ConfigError where means over views are asked for, of a store without its network that holds none."""
+    try:
+        held = json.loads(recorded["arguments"]).get("views", 1)
+    except (LookupError, ValueError, AttributeError):  # nothing is known of who was recorded
+        return
+    if section.views not in (1, held):
+        raise ConfigError(
+            f"teacher.views: {section.views}, and the store holds answers to {held} of each picture, as its network "
+            "was asked: leave it out, or record them anew."
+        )
 
 
 def require_members_say_it(section: config.Teacher, sigmoid: bool) -> None:

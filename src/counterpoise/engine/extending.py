@@ -21,11 +21,13 @@ def extended(run: config.Run, shorter: Path) -> config.Run:
 
     Raises:
         RunError: `shorter` is no run, has not come to its end, or was started with other options.
-        ConfigError: it is not shorter.
+        ConfigError: it is not shorter, or is where the longer one is to be.
     """
     folder = RunFolder(shorter)
     if not folder.run_file.is_file():
         raise RunError(f"--extend {shorter}: there is no run in it; expected the folder of a finished one.")
+    if run.out is not None and run.out.resolve() == shorter.resolve():
+        raise ConfigError(f"--extend {shorter} starts a run of its own, beside the shorter one: give another --out.")
     there = folder.read()
     if not folder.summary.is_file():
         raise RunError(f"{shorter} has not come to its end, so no longer run can go on from it: --resume it first.")

@@ -142,6 +142,8 @@ def _train_student(
                 parts.found.note(told(run, extend))
             say(parts.found, show and processes.first)
             changed = _note_code(folder if resume else RunFolder(extend) if extend else None, parts)
+            if extend is not None:  # before anything in the folder is written
+                RunFolder(extend).check_identity(parts.identity, parts.classes)
             if processes.first:
                 tell(changed)
             ending.callback(parts.train.close)  # not when the garbage collector comes, with whatever was inherited
