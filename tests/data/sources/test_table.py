@@ -186,7 +186,6 @@ def test_a_classes_file_names_and_orders(rows: list[list[str]], write: Callable[
         ({"group": "site"}, ConfigError, "data.options.group: "),
         ({"label": "file2"}, ConfigError, "has no column 'file2'"),
         ({"val_split": "exam"}, DataError, "has no split 'exam'"),
-        ({"val_split": "train"}, DataError, "'train' cannot be trained on and evaluated on, too"),
         ({"fold": "6/5"}, Exception, "1/5 to 5/5 of five, got '6/5'"),
         ({"fold": "second"}, Exception, "got 'second'"),
         ({"source": "image_folder"}, DataError, "must be a folder for source 'image_folder'"),
@@ -231,6 +230,9 @@ def test_what_may_be_meant_otherwise_is_said(rows: list[list[str]], write: Calla
     assert any(note.startswith("column 'fate' is not used: where exam, train are parts") for note in train.notes)
     assert "'NA' of column 'label' is taken for a class: a row without a label is empty, or NaN" in train.notes
     assert len(load(write(odd, "file,label,fate"), split="fate", val_split="exam").val) == 12
+    both = load(write(odd, "file,label,fate"), split="fate", val_split="train")
+    assert names(both.val) == names(both.train)
+    assert both.val.origin.endswith("(which is trained on, too)")
     odd = [[row[0], {"circle": "01", "square": "1"}.get(row[1], "1|01"), row[2] == "val"] for row in rows]
     notes = load(write(odd, "file,label,is_valid"), fold="1/2").train.notes
     assert any(note.startswith("column 'is_valid' is not used: where False, True are parts") for note in notes)

@@ -107,12 +107,10 @@ class _Survey:
                 f"{where} has no part 'train', only {listed(ordered(present))}: name one, --data.options.train_split "
                 "NAME, or the one to evaluate on, --data.options.val_split NAME."
             )
-        if halves.val == halves.train:
-            raise DataError(f"{where}: '{halves.train}' cannot be trained on and evaluated on, too: name another part.")
         self.halves = halves
         if nowhere := words.count(""):
             self.notes.append(f"{nowhere:,} rows without a part in column '{column}' are not used")
-        numbers = {name: number for number, name in enumerate(halves.names)}
+        numbers = {name: halves.names.index(name) for name in halves.names}  # of one that is both: 0
         return [numbers.get(word, -1) for word in words]
 
     def _all_but(self, words: Sequence[str], val: str) -> list[int]:
@@ -192,8 +190,8 @@ class _Survey:
         groups = self._groups()
         paths = [self.files.paths[row] for row in self.rows]
         part_of = torch.tensor([self.part_of[row] for row in self.rows])
-        for number, name in enumerate(self.halves.names):
-            where = torch.nonzero(part_of == number).flatten()
+        for name in self.halves.names:
+            where = torch.nonzero(part_of == self.halves.names.index(name)).flatten()
             part = FileSet(self.files.root, [paths[index] for index in where.tolist()], labels[where], classes)
             part.groups = None if groups is None else groups[where]
             part.origin = f"{name} of {self.table.path}" if name else str(self.table.path)
