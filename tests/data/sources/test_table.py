@@ -15,6 +15,7 @@ import torch
 import counterpoise
 from counterpoise import config
 from counterpoise.data import sources
+from counterpoise.data.sources import loading
 from counterpoise.errors import ConfigError, DataError
 
 Row = Sequence[Any]
@@ -369,6 +370,13 @@ def test_commands_take_a_table(image_folder: Path, rows: list[Row], write: Calla
     assert code == 2
     assert "data.fold" in error
     assert "got '6/5'" in error
+
+
+def test_a_table_without_the_labels_of_a_run_is_pictures_to_answer(rows: list[Row], write: Callable[..., Path]) -> None:
+    known = config.Data(path=write(rows), options={"label": "label", "group": "patient"})
+    for names, labeled in (("file", False), ("file,label", None), ("file,lable", None)):
+        path = write([row[: names.count(",") + 1] for row in rows], names, "new.csv")
+        assert loading.options_for(config.Data(path=path), known).get("labeled") is labeled
 
 
 # Several labels a picture.

@@ -17,7 +17,7 @@ from counterpoise.data.sources.base import UNLABELED, ImageSet, Splits
 from counterpoise.data.sources.division import fold, split
 from counterpoise.data.sources.memory import concatenate
 from counterpoise.data.sources.registry import SOURCES, Source
-from counterpoise.data.table_file import is_table
+from counterpoise.data.table_file import is_table, read_table
 from counterpoise.data.walking import as_text, leftovers
 from counterpoise.decoding import Reading
 from counterpoise.errors import ConfigError, DataError, nearest, unknown
@@ -144,7 +144,14 @@ def options_for(data: config.Data, known: config.Data) -> dict[str, Any]:
         return {}
     if source_of(data) != source_of(known):
         return {}
-    return {key: value for key, value in known.options.items() if key not in _DIVIDING}
+    options = {key: value for key, value in known.options.items() if key not in _DIVIDING}
+    several = options.get("label_columns")
+    labels = {*(several if isinstance(several, list) else ()), options.get("label")} - {None}
+    if labels and is_table(path := expanded(data.path)):
+        table = read_table(path, options.get("columns"), options.get("encoding", "utf-8"))
+        if not labels & {*table.names} and not any(nearest(label, table.names) for label in labels):
+            options["labeled"] = False  # pictures to answer, of which nothing is known
+    return options
 
 
 def _find(data: config.Data) -> Source:
