@@ -77,6 +77,9 @@ def test_the_mixture_that_ships_is_the_best_of_all_on_the_val_images(teacher: Pa
             right = (student(images.images).argmax(1) == images.labels).double().mean()
             best = max(best, 100 * float(right))
     assert result.last["top1"] == pytest.approx(best)
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    curve = [line["val"]["top1"] for line in lines if line["kind"] == "epoch"]
+    assert (curve[-1], max(curve)) == (pytest.approx(best), pytest.approx(result.best["top1"]))
     assert counterpoise.evaluate(tmp_path / "run")["top1"] == result.last["top1"]
     assert counterpoise.evaluate(tmp_path / "run", epoch="best")["top1"] == result.best["top1"]
 

@@ -23,6 +23,7 @@ from counterpoise.engine.fast.steps import FastSteps
 from counterpoise.engine.gauging import EvaluationGauge
 from counterpoise.engine.imitation import headline, scores
 from counterpoise.engine.interrupt import Interrupt
+from counterpoise.engine.mixing_heads import settle
 from counterpoise.engine.parts import Parts
 from counterpoise.engine.processes import Processes, errors_explained
 from counterpoise.engine.progress import Display, in_words, tell
@@ -285,6 +286,7 @@ class Trainer:
         """Score the student as it would be shipped; keep it where it is the best so far."""
         parts, progress = self.parts, self.progress
         with self.optimization.shipped():
+            settle(parts.student, parts, self.processes)
             found = scores(parts, parts.student, self.processes, self.gauge, compare=True)
         gauge = {} if self.gauge is None else self.gauge.values()
         metric = headline(parts, found)
