@@ -105,6 +105,7 @@ class Cells(Padded):
         return self.head(images)
 
 
+@pytest.mark.slow
 def test_eight_bits_take_sizes_that_the_stride_does_not_divide(tmp_path: Path) -> None:
     net, shown = Cells().eval(), pixels(8, 20, 28)
     base.find("executorch").quantize(net, Request("int8", (20, 28), 1), {}, tmp_path, Calibration(shown))

@@ -79,6 +79,7 @@ def records_of(content: bytes) -> Iterator[bytes]:
             record = b""
 
 
+@pytest.mark.slow  # its client starts a service of its own, which takes seconds
 def test_wandb_has_the_curves_of_a_run_in_two_sittings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wandb = pytest.importorskip("wandb", reason="needs wandb (extra: wandb)")
     monkeypatch.setenv("WANDB_MODE", "offline")
