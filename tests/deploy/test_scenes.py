@@ -125,7 +125,7 @@ def share_alike(ones: Sequence[NDArray[np.uint8]], others: Sequence[NDArray[np.u
     ("to", "precision"),
     [
         ("onnx", "float32"),
-        ("onnx", "int8"),
+        pytest.param("onnx", "int8", marks=pytest.mark.slow),
         pytest.param("onnx", "float16", marks=pytest.mark.slow),
         pytest.param("openvino", "float32", marks=pytest.mark.slow),
         pytest.param("openvino", "int8", marks=pytest.mark.slow),

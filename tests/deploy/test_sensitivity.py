@@ -141,6 +141,7 @@ def same_end(one: Path, other: Path) -> bool:
     return all(a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a) for a, b in tensors)
 
 
+@pytest.mark.slow
 def test_killed_fine_tuning_goes_on_to_the_same_weights(tune: Callable[..., bool], tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert not tune(whole)

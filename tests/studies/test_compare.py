@@ -99,6 +99,7 @@ def test_time_that_is_up_leaves_the_rest_for_the_next_call(
     assert tables(Path("out")) == tables(Path("whole"))
 
 
+@pytest.mark.slow
 def test_two_processes_make_the_table_of_one(comparison: Values, write: Write, run: Run) -> None:
     file = write({**comparison, "seeds": 1})
     assert run("compare", file, "--out", "one", "--quiet")[0] == 0
