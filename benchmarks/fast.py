@@ -27,7 +27,8 @@ import torch.nn.functional as F
 import harness
 import store as stores
 from counterpoise import config
-from counterpoise.data.sources.base import ArraySet, Splits
+from counterpoise.data.sources.arrays import ArraySet
+from counterpoise.data.sources.base import Splits
 from counterpoise.engine.assemble import assemble, resolve_auto
 from counterpoise.engine.interrupt import Interrupt
 from counterpoise.engine.processes import join

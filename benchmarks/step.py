@@ -21,7 +21,8 @@ from torch import Tensor, nn
 
 import harness
 from counterpoise import config
-from counterpoise.data.sources.base import ArraySet, Splits
+from counterpoise.data.sources.arrays import ArraySet
+from counterpoise.data.sources.base import Splits
 from counterpoise.engine.assemble import assemble, resolve_auto
 from counterpoise.engine.interrupt import Interrupt
 from counterpoise.engine.processes import join

@@ -28,7 +28,8 @@ import harness
 from counterpoise import config
 from counterpoise.data import sources
 from counterpoise.data.epochs import Batch
-from counterpoise.data.sources.base import ArraySet, Splits
+from counterpoise.data.sources.arrays import ArraySet
+from counterpoise.data.sources.base import Splits
 from counterpoise.engine.assemble import assemble, resolve_auto
 from counterpoise.engine.processes import join
 from counterpoise.engine.run_folder import RunFolder

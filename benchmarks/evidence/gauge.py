@@ -22,7 +22,7 @@ from torch import Tensor
 
 from counterpoise import config
 from counterpoise.data import sources
-from counterpoise.data.sources.base import ArraySet
+from counterpoise.data.sources.arrays import ArraySet
 from counterpoise.engine.allocation import keep_freed_memory
 from counterpoise.engine.recording import CPU_BATCH
 from counterpoise.engine.student import load_student

@@ -17,7 +17,8 @@ from counterpoise.config import keys
 from counterpoise.data import balance
 from counterpoise.data.loader import TrainLoader
 from counterpoise.data.order import BalancedOrder, FullOrder, plan_order
-from counterpoise.data.sources.base import ArraySet, ImageSet, Subset
+from counterpoise.data.sources.arrays import ArraySet
+from counterpoise.data.sources.base import ImageSet, Subset
 from counterpoise.engine import remarks
 from counterpoise.errors import ConfigError
 

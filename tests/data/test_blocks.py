@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 
 from counterpoise.data.blocks import blocks_of_part
-from counterpoise.data.sources.base import ArraySet, ImageSet, Subset
+from counterpoise.data.sources.arrays import ArraySet
+from counterpoise.data.sources.base import ImageSet, Subset
 from counterpoise.data.sources.concatenation import Concatenation
 from counterpoise.data.sources.memory import concatenate, in_memory
 

@@ -14,7 +14,8 @@ from counterpoise.data.epochs import Epochs
 from counterpoise.data.loader import TrainLoader
 from counterpoise.data.scene_loader import SceneLoader
 from counterpoise.data.segmentation_views import ScenePlan
-from counterpoise.data.sources.base import ArraySet, Subset
+from counterpoise.data.sources.arrays import ArraySet
+from counterpoise.data.sources.base import Subset
 from counterpoise.system import torchvision_guard
 
 COUNT = 23

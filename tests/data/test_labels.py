@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from counterpoise.data import labels
-from counterpoise.data.sources.base import ArraySet
+from counterpoise.data.sources.arrays import ArraySet
 
 
 def a_set(values: list[int]) -> ArraySet:

@@ -20,7 +20,7 @@ from counterpoise import config, decoding
 from counterpoise.data import sources
 from counterpoise.data.loader import TrainLoader
 from counterpoise.data.noticing import cut_off, look_at, of_evaluation
-from counterpoise.data.sources.base import ArraySet
+from counterpoise.data.sources.arrays import ArraySet
 from counterpoise.decoding import Reading
 
 Run = Callable[..., tuple[int, str, str]]

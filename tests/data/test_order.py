@@ -23,7 +23,8 @@ from counterpoise.data.loader import TrainLoader
 from counterpoise.data.order import BlockOrder, FullOrder, Order, plan_order
 from counterpoise.data.scene_loader import SceneLoader
 from counterpoise.data.segmentation_views import ScenePlan
-from counterpoise.data.sources.base import ArraySet, ImageSet, Subset
+from counterpoise.data.sources.arrays import ArraySet
+from counterpoise.data.sources.base import ImageSet, Subset
 from counterpoise.engine.identify import identify
 from counterpoise.engine.state import check_origin
 from counterpoise.errors import ConfigError, CorruptImage, DataError, RunError
@@ -375,7 +376,8 @@ def test_100_million_images_begin_an_epoch_at_any_step_in_10_seconds_and_1_gb(sh
 RUN = (
     LARGE.partition("count, shard")[0]
     + r"""
-from counterpoise.data.sources.base import ArraySet, Splits
+from counterpoise.data.sources.arrays import ArraySet
+from counterpoise.data.sources.base import Splits
 from counterpoise.engine.assemble import assemble
 from counterpoise.engine.processes import Processes
 

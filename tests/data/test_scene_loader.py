@@ -15,7 +15,8 @@ from counterpoise.data import sources
 from counterpoise.data.epochs import Batch
 from counterpoise.data.scene_loader import SceneEvalLoader, SceneLoader
 from counterpoise.data.segmentation_views import ScenePlan, draw, render, shrink
-from counterpoise.data.sources.base import IGNORE, ArraySet, ImageSet
+from counterpoise.data.sources.arrays import ArraySet
+from counterpoise.data.sources.base import IGNORE, ImageSet
 from counterpoise.data.sources.memory import concatenate
 from counterpoise.data.sources.photos import collect
 from counterpoise.errors import ConfigError, CorruptImage, DataError

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from counterpoise.data.sources.base import ArraySet
+from counterpoise.data.sources.arrays import ArraySet
 from counterpoise.deploy import base, pictures, sensitivity
 from counterpoise.deploy.fake_quantization import fake_quantized, layers_of
 from counterpoise.deploy.job import calibrated, prepare

@@ -16,7 +16,8 @@ from PIL import Image
 
 import counterpoise
 from counterpoise.data.images import pixels_of
-from counterpoise.data.sources.base import ArraySet, Splits
+from counterpoise.data.sources.arrays import ArraySet
+from counterpoise.data.sources.base import Splits
 from counterpoise.decoding import Reading
 from counterpoise.deploy import base, runner
 from counterpoise.errors import ConfigError, CounterpoiseError, ModelError

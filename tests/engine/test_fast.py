@@ -14,7 +14,8 @@ from torch import Tensor, nn
 import counterpoise
 from counterpoise import config
 from counterpoise.data.loader import TrainLoader
-from counterpoise.data.sources.base import ArraySet, Splits
+from counterpoise.data.sources.arrays import ArraySet
+from counterpoise.data.sources.base import Splits
 from counterpoise.engine.assemble import assemble, resolve_auto
 from counterpoise.engine.fast.capturability import find_obstacle, last_move, numbers
 from counterpoise.engine.fast.capture import WARM_UP, Capture, plain_tensors

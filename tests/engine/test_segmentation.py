@@ -19,7 +19,8 @@ import counterpoise
 from counterpoise import config, tasks
 from counterpoise.data import sources
 from counterpoise.data.class_weights import frequency_weights
-from counterpoise.data.sources.base import IGNORE, ArraySet, Splits
+from counterpoise.data.sources.arrays import ArraySet
+from counterpoise.data.sources.base import IGNORE, Splits
 from counterpoise.engine.trainer import Result
 from counterpoise.errors import ConfigError, CounterpoiseError, DataError, ModelError, ObjectiveError
 from counterpoise.models.network import SceneView

@@ -95,7 +95,8 @@ def test_the_card_says_what_the_best_epoch_was_chosen_on(tmp_path: Path, held_ou
 def test_top5_is_told_of_more_than_five_classes_alone(tmp_path: Path, classes: int) -> None:
     import torch
 
-    from counterpoise.data.sources.base import ArraySet, Splits
+    from counterpoise.data.sources.arrays import ArraySet
+    from counterpoise.data.sources.base import Splits
 
     images = torch.randint(0, 256, (6 * classes, 3, 8, 8), generator=torch.manual_seed(0), dtype=torch.uint8)
     labels = torch.arange(len(images)) % classes

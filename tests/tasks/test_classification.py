@@ -14,7 +14,8 @@ from PIL import Image
 from torch import Tensor
 
 from counterpoise import config, tasks
-from counterpoise.data.sources.base import ArraySet, Splits
+from counterpoise.data.sources.arrays import ArraySet
+from counterpoise.data.sources.base import Splits
 from counterpoise.engine.assemble import assemble, evaluation_loader
 from counterpoise.engine.parts import Parts
 from counterpoise.engine.processes import join

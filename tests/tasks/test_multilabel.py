@@ -20,7 +20,8 @@ import counterpoise
 from counterpoise import config, tasks
 from counterpoise.data import checking, labels, mixing, sources, summary
 from counterpoise.data.class_weights import with_class_weights
-from counterpoise.data.sources.base import ArraySet, Splits
+from counterpoise.data.sources.arrays import ArraySet
+from counterpoise.data.sources.base import Splits
 from counterpoise.engine.trainer import Result
 from counterpoise.errors import ConfigError, CounterpoiseError, DataError, ModelError
 from counterpoise.models import catalog

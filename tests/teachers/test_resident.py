@@ -10,7 +10,7 @@ import torch
 
 from counterpoise import config
 from counterpoise.data.loader import TrainLoader
-from counterpoise.data.sources.base import ArraySet
+from counterpoise.data.sources.arrays import ArraySet
 from counterpoise.data.sources.division import split
 from counterpoise.errors import StoreError
 from counterpoise.teachers import resident

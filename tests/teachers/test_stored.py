@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 import counterpoise
 from counterpoise import config
-from counterpoise.data.sources.base import IGNORE, ArraySet, Splits
+from counterpoise.data.sources.arrays import ArraySet
+from counterpoise.data.sources.base import IGNORE, Splits
 from counterpoise.errors import ConfigError, CounterpoiseError, StoreError
 from counterpoise.models import catalog
 from counterpoise.teachers import store as stores

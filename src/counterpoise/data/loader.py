@@ -19,7 +19,8 @@ from counterpoise.data import mixing
 from counterpoise.data.epochs import Batch, Epochs, InOrder
 from counterpoise.data.images import prepare, reading_specification, resize
 from counterpoise.data.order import Order
-from counterpoise.data.sources.base import ArraySet, ImageSet
+from counterpoise.data.sources.arrays import ArraySet
+from counterpoise.data.sources.base import ImageSet
 from counterpoise.data.views import (
     Draws,
     augment,

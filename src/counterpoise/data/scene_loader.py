@@ -14,7 +14,8 @@ from counterpoise.data.epochs import Batch, Epochs, InOrder
 from counterpoise.data.images import reading_specification
 from counterpoise.data.order import Order
 from counterpoise.data.segmentation_views import ScenePlan, draw, render, scene_specification, shrink
-from counterpoise.data.sources.base import ArraySet, ImageSet
+from counterpoise.data.sources.arrays import ArraySet
+from counterpoise.data.sources.base import ImageSet
 from counterpoise.data.workers import BatchPlan, EvalReader, OnCorrupt, ReadBatch, Reader, Workers
 from counterpoise.errors import CorruptImage
 

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from counterpoise.data.labels import absences
 from counterpoise.data.problems import Problem
-from counterpoise.data.sources.base import ArraySet, ImageSet, Splits
+from counterpoise.data.sources.arrays import ArraySet
+from counterpoise.data.sources.base import ImageSet, Splits
 from counterpoise.data.sources.masks_census import counted
 from counterpoise.data.walking import is_number, ordered
 

@@ -10,7 +10,8 @@ from torch import nn
 from counterpoise import config, tasks
 from counterpoise.data import checking, noticing, sources, summary
 from counterpoise.data.epochs import Epochs, InOrder
-from counterpoise.data.sources.base import ArraySet, ImageSet, Splits
+from counterpoise.data.sources.arrays import ArraySet
+from counterpoise.data.sources.base import ImageSet, Splits
 from counterpoise.engine import ensembles, learning, mixing_heads, prompting, remarks, trackers
 from counterpoise.engine.answering import answer_for
 from counterpoise.engine.evaluator import has_labels

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from counterpoise.data.sources.base import UNLABELED, ArraySet
+from counterpoise.data.sources.arrays import ArraySet
+from counterpoise.data.sources.base import UNLABELED
 from counterpoise.data.sources.concatenation import Concatenation
 from counterpoise.data.sources.division import split, split_by_fraction
 from counterpoise.data.sources.files import FileSet

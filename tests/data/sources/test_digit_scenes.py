@@ -11,7 +11,7 @@ import torch
 
 from counterpoise import config
 from counterpoise.data import sources
-from counterpoise.data.sources.base import ArraySet
+from counterpoise.data.sources.arrays import ArraySet
 from counterpoise.errors import ConfigError, MissingExtraError
 
 Bunch = pytest.importorskip("sklearn.utils", reason="needs the extra demo").Bunch

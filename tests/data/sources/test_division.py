@@ -13,7 +13,7 @@ from counterpoise import config
 from counterpoise.data import sources
 from counterpoise.data.checking import cheap
 from counterpoise.data.sources import drawing
-from counterpoise.data.sources.base import ArraySet
+from counterpoise.data.sources.arrays import ArraySet
 from counterpoise.data.sources.division import fold, split
 from counterpoise.errors import DataError
 

@@ -12,7 +12,8 @@ from torch import Tensor
 from counterpoise.data.class_weights import class_counts, frequency_weights
 from counterpoise.data.label_map import read_label_map
 from counterpoise.data.sources import split_by_fraction
-from counterpoise.data.sources.base import IGNORE, ArraySet, ImageSet, Subset
+from counterpoise.data.sources.arrays import ArraySet
+from counterpoise.data.sources.base import IGNORE, ImageSet, Subset
 from counterpoise.data.sources.masks_folder import MaskFiles
 from counterpoise.data.sources.memory import concatenate, in_memory
 from counterpoise.errors import CorruptImage, DataError

@@ -13,7 +13,8 @@ from counterpoise import config
 from counterpoise.data import sources, summary
 from counterpoise.data.checking import cheap, check
 from counterpoise.data.class_weights import class_counts
-from counterpoise.data.sources.base import IGNORE, ArraySet, Splits
+from counterpoise.data.sources.arrays import ArraySet
+from counterpoise.data.sources.base import IGNORE, Splits
 from counterpoise.data.sources.masks_census import census, counted, problems_of
 from counterpoise.data.sources.memory import concatenate
 from counterpoise.errors import DataError

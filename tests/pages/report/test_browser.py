@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from counterpoise.data.epochs import Batch
-from counterpoise.data.sources.base import ArraySet
+from counterpoise.data.sources.arrays import ArraySet
 
 Visit = Callable[..., Any]
 PAGES = ["digit_page", "scene_page"]

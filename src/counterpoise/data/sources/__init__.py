@@ -1,12 +1,7 @@
 """Kinds of data, one a file: each registers itself, and `load` finds the one that a folder holds."""
 
-from counterpoise.data.sources.base import (
-    UNLABELED,
-    ArraySet,
-    ImageSet,
-    Splits,
-    Subset,
-)
+from counterpoise.data.sources.arrays import ArraySet
+from counterpoise.data.sources.base import UNLABELED, ImageSet, Splits, Subset
 from counterpoise.data.sources.concatenation import Concatenation
 from counterpoise.data.sources.division import split, split_by_fraction
 from counterpoise.data.sources.files import FileSet

@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 
 from counterpoise import config
-from counterpoise.data.sources.base import ArraySet, Splits
+from counterpoise.data.sources.arrays import ArraySet
+from counterpoise.data.sources.base import Splits
 from counterpoise.data.sources.registry import register
 from counterpoise.errors import ConfigError, DataError, first_line
 from counterpoise.system.files import expanded

@@ -11,7 +11,8 @@ from torch import Tensor
 from counterpoise import config
 from counterpoise.data import random
 from counterpoise.data.sources import digits
-from counterpoise.data.sources.base import UNLABELED, ArraySet, Splits
+from counterpoise.data.sources.arrays import ArraySet
+from counterpoise.data.sources.base import UNLABELED, Splits
 from counterpoise.data.sources.registry import register
 from counterpoise.errors import ConfigError
 

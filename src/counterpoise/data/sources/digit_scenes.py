@@ -16,7 +16,8 @@ from PIL import Image
 from counterpoise import config
 from counterpoise.data import random
 from counterpoise.data.sources import digits
-from counterpoise.data.sources.base import ArraySet, Splits
+from counterpoise.data.sources.arrays import ArraySet
+from counterpoise.data.sources.base import Splits
 from counterpoise.data.sources.registry import register
 from counterpoise.errors import ConfigError
 

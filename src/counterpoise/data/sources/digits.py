@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 
 from counterpoise import config
-from counterpoise.data.sources.base import ArraySet, Splits
+from counterpoise.data.sources.arrays import ArraySet
+from counterpoise.data.sources.base import Splits
 from counterpoise.data.sources.division import split, split_by_fraction
 from counterpoise.data.sources.registry import register
 from counterpoise.errors import ConfigError, MissingExtraError

@@ -9,7 +9,8 @@ from weakref import WeakKeyDictionary
 import torch
 
 from counterpoise.data.problems import Problem, fault, warning
-from counterpoise.data.sources.base import IGNORE, UNLABELED, ArraySet, ImageSet
+from counterpoise.data.sources.arrays import ArraySet
+from counterpoise.data.sources.base import IGNORE, UNLABELED, ImageSet
 from counterpoise.errors import CorruptImage
 
 LOOKED_AT = 100

@@ -6,7 +6,8 @@ from typing import Literal
 
 import torch
 
-from counterpoise.data.sources.base import UNLABELED, ArraySet, ImageSet
+from counterpoise.data.sources.arrays import ArraySet
+from counterpoise.data.sources.base import UNLABELED, ImageSet
 from counterpoise.data.sources.concatenation import Concatenation
 from counterpoise.errors import CorruptImage
 
