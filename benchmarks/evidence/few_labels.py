@@ -4,7 +4,7 @@ What is compared, decided before it was run; no setting is searched for here, an
 
 - alone: the labeled images, cross-entropy.
 - mixed: all 50,000 images; cross-entropy where there is a label, balance from the teacher, each with weight 1.
-- mixed: all 50,000 images; cross-entropy where there is a label, balance from the teacher, both with weight 1.
+- two heads: the same images and terms; labels train one head, the teacher the other, and the answer is their mixture.
 
 cifar/resnet8 from cifar/wrn_16_2, views mirrored, so that the teacher's answers to all views are recorded once. Every
 way trains on the same four fifths of the labels. Scored on the 10,000 test images, which choose nothing, after the last
