@@ -48,6 +48,8 @@ def without_classifier(teacher: Path, out: Path) -> Path:
 
 def run(out: Path, seed: int, **sections: Any) -> Path:
     """A run, or what is left of it."""
+    if (out / "summary.json").is_file():
+        return out
     train = {
         "batch_size": 64, "device": "cpu", "schedule": {"name": "one_cycle"}, "log_every": 100, "evaluate_every": 100,
         **sections.pop("train"),

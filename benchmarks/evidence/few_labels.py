@@ -67,6 +67,8 @@ def data(table: Path) -> dict[str, Any]:
 
 def run(out: Path, seed: int, steps: int, images: int, **sections: Any) -> Path:
     """A run of so many steps over so many images, or what is left of it."""
+    if (out / "summary.json").is_file():
+        return out
     epochs = max(1, round(steps * BATCH / images))
     train = {
         "epochs": epochs,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from counterpoise import config
 from counterpoise.data import sources
 from counterpoise.data.sources import ArraySet
 from counterpoise.data.sources.base import Splits
-from counterpoise.errors import ConfigError, ModelError
+from counterpoise.errors import ConfigError, Interrupted, ModelError
 
 DATA: dict[str, Any] = {"source": "digits", "options": {"train_size": 400}}
 TRAIN: dict[str, Any] = {"epochs": 4, "batch_size": 50, "device": "cpu", "precision": "fp32"}
@@ -81,6 +82,17 @@ def test_a_grid_and_labels_beside_it_are_scored_by_the_task(backbone: Path, tmp_
     result = counterpoise.distill({**asked, "objective": {**asked["objective"], "cross_entropy": {}}})
     assert {"top1", "loss"} <= result.last.keys()
     assert counterpoise.evaluate(tmp_path / "run")["top1"] == result.last["top1"]
+
+
+def test_a_run_goes_on_with_a_teacher_without_a_classifier(backbone: Path, tmp_path: Path) -> None:
+    whole, stopped = (values(backbone, tmp_path / name) for name in ("whole", "stopped"))
+    counterpoise.distill(whole)
+    with pytest.raises(Interrupted):
+        counterpoise.distill(stopped, deadline=time.monotonic())
+    torch.rand(3)  # what was drawn before says nothing about the classifier that it lacks
+    counterpoise.distill(stopped, resume=True)
+    ends = [(tmp_path / name / "student" / "model.safetensors").read_bytes() for name in ("whole", "stopped")]
+    assert ends[0] == ends[1]
 
 
 def test_a_teacher_without_a_classifier_is_refused_where_its_answers_count(backbone: Path, tmp_path: Path) -> None:

@@ -74,8 +74,17 @@ def build_teacher(
             "teacher has no weights: give teacher.checkpoint (a file, student folder or run) or teacher.pretrained."
         )
     if features_alone:
-        count = len(classes) or 1
-        return named(section, module, num_classes=count, outputs=section.outputs, keep_head=False, channels=channels)
+        with torch.random.fork_rng(devices=[]):
+            # A classifier that is not there starts anew, and answers nothing: the same one at every start of a run.
+            torch.manual_seed(0)
+            return named(
+                section,
+                module,
+                num_classes=len(classes) or 1,
+                outputs=section.outputs,
+                keep_head=False,
+                channels=channels,
+            )
     model = named(section, module, num_classes=None, outputs=section.outputs, channels=channels)
     if any(catalog.PROBABILITIES in note for note in model.notes):
         raise ModelError(refusal_of_probabilities(model.name))
