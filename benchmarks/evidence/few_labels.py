@@ -33,7 +33,7 @@ from counterpoise.system.machine import device_name
 
 SEEDS = (41, 42, 43)
 SHARES = (0.01, 0.1)
-EPOCHS, BATCH = 8, 64
+EPOCHS, BATCH = 4, 64
 STUDENT = "cifar/resnet8"
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "few_labels.csv"
 VIEWS = {"crop": "none", "flip": True}

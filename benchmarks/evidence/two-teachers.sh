@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Two teachers, each alone, and none: see two-teachers.yaml. About an hour on two quiet cores; goes on where it stopped.
+# Two teachers, each alone, and none: see two-teachers.yaml. Two hours on one quiet core; goes on where it stopped.
 # WORK is where data/cifar100, data/teachers/cifar100-wrn_16_2.safetensors and runs/ are (default: the repository).
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
