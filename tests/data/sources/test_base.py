@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from counterpoise.data.sources.arrays import ArraySet
-from counterpoise.data.sources.base import UNLABELED
+from counterpoise.data.sources.base import UNLABELED, Subset
 from counterpoise.data.sources.concatenation import Concatenation
 from counterpoise.data.sources.division import split, split_by_fraction
 from counterpoise.data.sources.files import FileSet
@@ -217,3 +217,15 @@ def test_arrays_of_the_wrong_kind_are_refused() -> None:
         ArraySet(torch.zeros(2, 3, 4, 4), torch.tensor([0, 1]), ["a", "b"])
     with pytest.raises(DataError, match="with 3 labels"):
         ArraySet(torch.zeros(2, 3, 4, 4, dtype=torch.uint8), torch.tensor([0, 1, 1]), ["a", "b"])
+
+
+def test_spacing_stays_with_its_image_in_parts_in_memory_and_one_after_the_other(files: FileSet) -> None:
+    assert files.spacing(0) is None
+    held = in_memory(files, 1e9)
+    assert isinstance(held, ArraySet)
+    assert held.spacing(0) is None
+    held.spacings = [(0.5, 0.25 * index) for index in range(len(held))]
+    part = held.subset(torch.tensor([2, 1]))
+    assert [part.spacing(0), part.spacing(1)] == [(0.5, 0.5), (0.5, 0.25)]
+    assert concatenate(held, files).spacing(3) == (0.5, 0.75) == concatenate(part, held).spacing(5)
+    assert Subset(held, torch.tensor([3])).spacing(0) == (0.5, 0.75)

@@ -23,6 +23,9 @@ class ArraySet(ImageSet):
         names: a name for each image, or one word for all ('test' makes 'test #0', 'test #1', ...).
         fingerprint: that of the files which the images were decoded from.
         masks: of scenes, uint8 [N, H, W], classes and IGNORE.
+
+    Attributes:
+        spacings: what `spacing` answers, for each image; None where it is known of none.
     """
 
     def __init__(
@@ -46,6 +49,7 @@ class ArraySet(ImageSet):
         self._masks = masks
         self.masked = masks is not None
         self._names = names
+        self.spacings: Sequence[tuple[float, float] | None] | None = None
         if fingerprint is not None:
             self._fingerprint = fingerprint
 
@@ -80,6 +84,9 @@ class ArraySet(ImageSet):
     def name(self, index: int) -> str:
         return f"{self._names} #{index}" if isinstance(self._names, str) else self._names[index]
 
+    def spacing(self, index: int) -> tuple[float, float] | None:
+        return None if self.spacings is None else self.spacings[index]
+
     def read(self, index: int) -> Tensor:
         return self.images[index]
 
@@ -102,6 +109,7 @@ class ArraySet(ImageSet):
         masks = self.masks[indices] if self.masked else None
         part = ArraySet(self.images[indices], self.labels[indices], self.classes, names, masks=masks)
         part.reading = self.reading
+        part.spacings = None if self.spacings is None else [self.spacings[index] for index in indices.tolist()]
         part.blocks = blocks_of_part(self.blocks, indices)
         part.groups = None if self.groups is None else self.groups[indices]
         return part

@@ -92,6 +92,10 @@ class ImageSet(ABC):
     def read(self, index: int) -> Tensor:
         """The image as uint8 [channels, H, W]. Raises CorruptImage."""
 
+    def spacing(self, index: int) -> tuple[float, float] | None:
+        """Millimeters from one row to the next, and from one column to the next; None where nothing says it."""
+        return None
+
     def read_part(self, index: int, choose: Choose) -> tuple[Tensor, tuple[int, int]]:
         """The part of the image that is chosen by its height and width, uint8 [channels, H, W], in any order.
 
@@ -248,6 +252,10 @@ class Composed(ImageSet):
     def read(self, index: int) -> Tensor:
         part, inner = self.find(index)
         return part.read(inner)
+
+    def spacing(self, index: int) -> tuple[float, float] | None:
+        part, inner = self.find(index)
+        return part.spacing(inner)
 
     def read_part(self, index: int, choose: Choose) -> tuple[Tensor, tuple[int, int]]:
         part, inner = self.find(index)

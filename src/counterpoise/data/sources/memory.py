@@ -50,6 +50,7 @@ def in_memory(images: ImageSet, limit_bytes: float, on_corrupt: Literal["stop", 
     held = ArraySet(pixels, images.labels, images.classes, names, images.corrupt, images.fingerprint(), masks)
     held.reading, held.origin, held.notes = images.reading, images.origin, images.notes
     held.blocks = images.blocks
+    held.spacings = [images.spacing(index) for index in range(len(images))]
     return held
 
 
@@ -84,6 +85,7 @@ def concatenate(labeled: ImageSet, unlabeled: ImageSet) -> ImageSet:
         blocks = both.blocks
         both = ArraySet(images, labels, labeled.classes, names, labeled.corrupt + unlabeled.corrupt)
         both.blocks = blocks
+        both.spacings = [part.spacing(index) for part in arrays for index in range(len(part))]
     both.reading = labeled.reading
     both.origin = " and ".join(part.origin for part in (labeled, unlabeled) if part.origin)
     both.notes = [*labeled.notes, *unlabeled.notes]
