@@ -15,12 +15,8 @@ from counterpoise.errors import ConfigError, DataError, ModelError
 from counterpoise.models.network import SceneView, VisionModel
 from counterpoise.system import torchvision_guard
 from counterpoise.tasks import get
-from counterpoise.tasks.segmentation import (
-    confusion_matrix,
-    segment,
-    slide,
-    upsample,
-)
+from counterpoise.tasks.confusion import confusion_matrix, upsample
+from counterpoise.tasks.segmentation import segment, slide
 
 CLASSES = ("road", "tree", "sky", "car")
 
@@ -151,7 +147,7 @@ def test_masks_are_judged_at_their_own_size() -> None:
 def test_many_large_images_are_counted_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     logits, mask = sample(count=5)
     whole = confusion_matrix(logits, mask)
-    monkeypatch.setattr("counterpoise.tasks.segmentation._VALUES_AT_ONCE", 4 * 12 * 16 * 2)
+    monkeypatch.setattr("counterpoise.tasks.confusion._VALUES_AT_ONCE", 4 * 12 * 16 * 2)
     assert torch.equal(confusion_matrix(logits, mask), whole)
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from counterpoise.decoding import cut
 from counterpoise.deploy import runner
-from counterpoise.tasks.segmentation import upsample
+from counterpoise.tasks.confusion import upsample
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

@@ -16,8 +16,9 @@ from counterpoise.data.sources.base import IGNORE
 from counterpoise.errors import CounterpoiseError
 from counterpoise.pages.report.findings.base import STUDENT, TEACHER, Gathering
 from counterpoise.pages.report.pictures import SCENE, flat, photo
+from counterpoise.tasks.confusion import by_class, confusion_matrix
 from counterpoise.tasks.overlays import palette
-from counterpoise.tasks.segmentation import by_class, confusion_matrix, segment
+from counterpoise.tasks.segmentation import segment
 
 SHOWN = 3
 """Pictures of each kind: worst, median, best."""
