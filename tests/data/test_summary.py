@@ -35,6 +35,10 @@ def test_where_a_half_comes_from_is_said(image_folder: Path) -> None:
     assert lines["val"].endswith(f"{image_folder}/train, 25% held out of every class by data.split_seed 3")
 
 
+def test_a_share_to_hold_out_that_says_nothing_is_noted(image_folder: Path) -> None:
+    assert said(image_folder, val_fraction=0.3)["note"].startswith("data.val_fraction says nothing here")
+
+
 def test_parts_that_are_not_used_are_named(image_folder: Path) -> None:
     shutil.copytree(image_folder / "val", image_folder / "test")
     assert said(image_folder)["note"] == f"not used: {image_folder}/test"

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 import counterpoise
 from counterpoise import config, tasks
 from counterpoise.data import sources
+from counterpoise.engine import remarks
 from counterpoise.errors import ConfigError, CounterpoiseError, RunError
 from counterpoise.models import catalog, checkpoint
 
@@ -178,6 +179,8 @@ def test_photos_without_labels_teach_beside_labeled_ones(
     result = counterpoise.distill({**values, "out": str(tmp_path / "student")})
     assert result.steps == 2 * 2  # 24 labeled and 8 unlabeled photos in batches of 16
     assert 0 <= result.last["top1"] <= 100
+    resolved = config.resolve(values)
+    assert [len(list(remarks.of_photos_without_labels(resolved, taught))) for taught in (True, False)] == [0, 1]
 
 
 def test_photos_alone_teach_what_the_teacher_says_and_labels_alone_are_refused(

@@ -248,19 +248,23 @@ def of_order(images: ImageSet, order: Order, data: config.Data) -> list[str]:
     if data.shuffle == "full" and idle:
         names = " and ".join(f"data.{key}" for key in idle)
         return [f"The order is full: {names} say{'s' * (len(idle) == 1)} nothing without data.shuffle blocks."]
-    return [*fetched_again(images, order), *few_classes(images, order)]
+    return [*fetched_again(images, order, data.balance > 0), *few_classes(images, order)]
 
 
-def fetched_again(images: ImageSet, order: Order) -> list[str]:
-    """A sentence where what is mixed is more than the cache of an address keeps."""
+def fetched_again(images: ImageSet, order: Order, balanced: bool = False) -> list[str]:
+    """A sentence where what is mixed is more than the cache of an address keeps.
+
+    balanced: whether data.balance orders the images, which blocks cannot.
+    """
     there = images.kept_share
     if there >= 1:
         return []
     if not isinstance(order, BlockOrder):
+        without = "without data.balance, " if balanced else ""
         return [
             f"The cache keeps {100 * there:.2g}% of these images, and any may come anywhere, so that each epoch "
-            "fetches many of them anew, and some more than once: data.shuffle blocks fetches them shard by shard, or "
-            "take a larger cache (data.options.cache_gb)."
+            f"fetches many of them anew, and some more than once: {without}data.shuffle blocks fetches them shard by "
+            "shard, or take a larger cache (data.options.cache_gb)."
         ]
     mixed = order.largest / order.count
     if mixed <= there:

@@ -128,6 +128,11 @@ def _unsure(trainer: Trainer) -> list[str]:
     count, section = left_out(trainer.parts.objective), trainer.run.teacher
     if count is None or section is None or not count[0]:
         return []
+    if count[0] == count[1]:
+        return [
+            f"teacher.minimum_confidence {section.minimum_confidence:g} is above all that the teacher is sure of: none "
+            f"of {count[0]:,} views taught, and the teacher was heard nowhere. Lower it."
+        ]
     of = f" of {first}" if (first := _counts(trainer)) else ""
     return [
         f"teacher.minimum_confidence {section.minimum_confidence:g}: {count[1]:,} of {count[0]:,} views{of} did not "

@@ -47,6 +47,15 @@ def of_networks(splits: Splits, networks: list[VisionModel], teacher_fit: str | 
             yield f"The teacher was trained on pictures that were read with {own}, and these are read with {given}."
 
 
+def of_photos_without_labels(run: config.Run, taught: bool) -> Iterator[str]:
+    """What is to be said where photos without labels are trained on and no teacher says anything of them."""
+    if run.data.unlabeled is not None and not taught:
+        yield (
+            "data.unlabeled: without a teacher these photos teach nothing, and take their places in every batch: leave "
+            "them out, or distil (counterpoise distill)."
+        )
+
+
 def of_balance(run: config.Run) -> Iterator[str]:
     """What is to be said where rare classes are shown more often, and count more as well."""
     for name, term in run.objective.items() if run.data.balance else ():

@@ -303,10 +303,10 @@ class Trainer:
         told |= {"advice": self.advice} if self.advice else {}
         self.evaluated_times = Times()
         self._log({**line, **({"gauge": gauge} if gauge else {}), **told})
-        best = progress.best.get(metric, float("nan"))
+        best = f"  best {progress.best[metric]:.2f}" if metric in progress.best else ""
         display.line(
             f"epoch {epoch + 1}/{self.run.train.epochs}  {display.left(progress.step, self.total_steps)}"
-            f"{in_words(found, 2)}  best {best:.2f}  {in_words(terms, 3)}"
+            f"{in_words(found, 2)}{best}  {in_words(terms, 3)}"
         )
 
     def _over_processes(self, terms: dict[str, float]) -> dict[str, float]:

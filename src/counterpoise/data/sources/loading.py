@@ -47,6 +47,8 @@ def load(data: config.Data) -> Splits:
     splits = source.load(data, **_options(source, data.options))
     if data.class_order == "text" and (classes := as_text(splits.train.classes)):
         splits = Splits(*(part.in_order(classes) for part in splits))
+    if data.val_fraction != config.Data.model_fields["val_fraction"].default and not splits.train.drawn:
+        splits.train.notes.append("data.val_fraction says nothing here: the data have a val part of their own")
     if data.fold is not None:
         splits = _fold(splits, *data.fold_of, data.split_seed)
     _check(splits, source.name)
