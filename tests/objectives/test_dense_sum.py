@@ -81,7 +81,7 @@ def test_each_logit_objective_equals_resampling_by_hand(name: str, resolution: L
         torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["cross_entropy", "dice", "binary_cross_entropy"])
+@pytest.mark.parametrize("name", ["cross_entropy", "dice", "binary_cross_entropy", "focal", "lovasz_hinge", "boundary"])
 @pytest.mark.parametrize("resolution", ["full", "logits"])
 def test_labels_count_at_full_resolution_and_void_does_not(name: str, resolution: Literal["full", "logits"]) -> None:
     student, teacher = sides()

@@ -81,6 +81,10 @@ def test_several_labels_at_once_are_floats() -> None:
     logits, target = draw(0, 2, 3, 4, 4), masks(3, 2, 2, 3, 4, 4).double()
     p, g = (x.movedim(1, -1).reshape(-1, 3).numpy() for x in (logits.sigmoid(), target))
     assert Dice(sigmoid=True)(logits, None, target).item() == pytest.approx(expected(p, g, 2, 0), rel=1e-10)
+    target[0, 1, :2] = -1  # of one of them nothing is known here
+    known = (target[:, 1] >= 0).flatten().numpy()
+    each = [expected(p[keep, c : c + 1], g[keep, c : c + 1], 2, 0) for c, keep in enumerate((..., known, ...))]
+    assert Dice(sigmoid=True)(logits, None, target).item() == pytest.approx(np.mean(each), rel=1e-10)
 
 
 def test_probabilities_of_labels_are_those_labels() -> None:
