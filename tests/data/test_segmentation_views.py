@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 
 import pytest
@@ -11,9 +12,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from counterpoise.data import random, segmentation_views
+from counterpoise.data import random, scene_warps, segmentation_views
 from counterpoise.data.sources.base import IGNORE
-from counterpoise.errors import DataError
+from counterpoise.errors import ConfigError, DataError
 from counterpoise.system import torchvision_guard
 
 SIZES = st.integers(1, 70)
@@ -39,18 +40,19 @@ def scene(height: int = 40, width: int = 56, seed: int = 0) -> tuple[Tensor, Ten
 
 
 @settings(max_examples=40)
-@example(2, 1, 1, 1, 1.0, 0, 0)
-@given(SIZES, SIZES, SIZES, SIZES, st.floats(0.3, 3.0), st.integers(0, 2**63 - 1), st.integers(0, 1000))
+@example(2, 1, 1, 1, 1.0, 0, 0, False)
+@example(2, 1, 1, 1, 1.0, 0, 0, True)
+@given(SIZES, SIZES, SIZES, SIZES, st.floats(0.3, 3.0), st.integers(0, 2**63 - 1), st.integers(0, 1000), st.booleans())
 def test_view_has_its_size_and_holds_only_classes_of_the_scene(
-    height: int, width: int, down: int, across: int, scale: float, seed: int, epoch: int
+    height: int, width: int, down: int, across: int, scale: float, seed: int, epoch: int, more: bool
 ) -> None:
-    plan = plan_for(seed=seed, size=(down, across), scale=(scale / 2, scale))
+    plan = plan_for(seed=seed, size=(down, across), scale=(scale / 2, scale), **(WARPED | TONED if more else {}))
     image, mask = scene(height, width)
     pixels, classes = view(plan, epoch, 7, image, mask)
     assert (pixels.dtype, pixels.shape) == (torch.uint8, (3, down, across))
     assert (classes.dtype, classes.shape) == (torch.uint8, (down, across))
     assert set(classes.unique().tolist()) <= {*mask.unique().tolist(), IGNORE}
-    assert (classes != IGNORE).any()
+    assert more or (classes != IGNORE).any()
     assert pixels[:, classes == IGNORE].sum() == 0
 
 
@@ -63,6 +65,11 @@ def test_view_is_a_function_of_seed_epoch_and_index() -> None:
     assert torch.equal(first[1], again[1])
     others = [(plan, 5, 9), (plan, 4, 8), (replace(plan, seed=4), 4, 9)]
     assert all(not torch.equal(first[0], view(*other, image, mask)[0]) for other in others)
+    for one in (WARPED, TONED):
+        plan = plan_for(scale=(1.0, 1.0), flip=False, jitter=0.0, size=(40, 56), **one)  # all else is the same
+        views = [view(plan, *sample, image, mask) for sample in ((4, 9), (5, 9), (4, 8), (4, 9))]
+        assert all(not torch.equal(views[0][0], other[0]) for other in views[1:3])
+        assert all(torch.equal(*both) for both in zip(views[0], views[3], strict=True))
     assert torch.equal(image, scene()[0])
     assert torch.equal(mask, scene()[1])
 
@@ -87,6 +94,17 @@ def test_draws_fill_their_ranges_evenly() -> None:
     assert 1.99 < scales.max() < 2.0
     assert abs(scales.mean() - 1.25) < 0.03
     factors = torch.tensor([draw.factors for draw in draws]) / (1 << 16)
+    more = segmentation_views.draw(plan_for(**TONED, rotate=90.0, flip_vertical=True), 0, torch.arange(4000))
+    assert [draw[:4] for draw in more] == [draw[:4] for draw in draws]  # those of others stay as they were
+    assert abs(sum(draw.flip_vertical for draw in more) - 2000) < 200
+    assert abs(sum(draw.flip_vertical == draw.flip for draw in more) - 2000) < 200
+    tones = torch.tensor([[d.tone.gamma, d.tone.blur, d.tone.noise, d.warp.degrees] for d in more if d.warp])
+    tones[:, 0].log_()
+    low, high = tones.aminmax(dim=0)
+    torch.testing.assert_close(high, torch.tensor([math.log(1.5), 1.5, 0.1 * 255 * 256, 90.0]), rtol=0.01, atol=0.0)
+    torch.testing.assert_close(low, torch.tensor([-math.log(1.5), 0.0, 0.0, -90.0]), rtol=0.01, atol=30.0)
+    middle = torch.tensor([0.0, 0.75, 0.05 * 255 * 256, 0.0])
+    assert ((tones.mean(0) - middle).abs() < 0.05 * (high - low)).all()
     assert (factors.mean(0) - 1).abs().max() < 0.03
     assert 0.5 <= factors.min() < 0.51
     assert 1.49 < factors.max() <= 1.5
@@ -96,11 +114,18 @@ def test_draws_fill_their_ranges_evenly() -> None:
 def test_streams_of_old_draws_kept_their_numbers() -> None:
     assert (random.ORDER, random.CROP, random.FLIP, random.RANDAUGMENT, random.MIX, random.SPLIT) == (0, 1, 2, 3, 4, 5)
     assert len({random.SPLIT, random.SCALE, random.JITTER}) == 3
+    later = random.ROTATE, random.ELASTIC, random.FLIP_VERTICAL, random.GAMMA, random.BLUR, random.NOISE
+    assert later == (10, 11, 12, 13, 14, 15)
 
 
-def test_image_and_mask_stay_together() -> None:
+WARPED: dict[str, object] = {"rotate": 180.0, "elastic": (6.0, 16), "flip_vertical": True}
+TONED: dict[str, object] = {"gamma": 0.5, "blur": 1.5, "noise": 0.1}
+
+
+@pytest.mark.parametrize("warped", [{}, WARPED])
+def test_image_and_mask_stay_together(warped: dict[str, object]) -> None:
     """The color that each class has in the scene is the one it has in the view, but at borders of areas."""
-    plan = plan_for(size=(64, 64), scale=(1.0, 2.0), jitter=0.0)
+    plan = plan_for(size=(64, 64), scale=(1.0, 2.0), jitter=0.0, **warped)
     image, mask = scene()
     colors = {int(number): image[:, mask == number][:, 0] for number in mask.unique()}
     for epoch in range(20):
@@ -111,7 +136,8 @@ def test_image_and_mask_stay_together() -> None:
         inside = classes != IGNORE
         assert agree[inside].float().mean() > 0.65
         near = torch.nn.functional.max_pool2d((agree & inside).float()[None], 5, 1, 2)[0]
-        assert near[inside].min() == 1  # nowhere farther off than a border is
+        # Nowhere farther off than a border is, but in corners that the border of the scene has cut.
+        assert near[inside].mean() > (0.995 if warped else 0.9999)
 
 
 def test_unscaled_crop_is_cut_out_and_mirrored() -> None:
@@ -195,6 +221,19 @@ def test_scene_without_a_mask_is_all_void() -> None:
     assert (classes == IGNORE).all()
 
 
+def test_window_that_is_turned_and_not_bent_has_what_lies_beside_it() -> None:
+    """A window within a scene that is large enough is void nowhere, however it is turned."""
+    image, mask = scene(160, 160)
+    for place in segmentation_views.draw(plan_for(), 0, torch.arange(9)):
+        middle = place._replace(place=(1 << 31, 1 << 31), warp=scene_warps.Warp(40.0 * place.scale), scale=1.0)
+        assert (segmentation_views.render(plan_for(), image, mask, middle)[1] != IGNORE).all()
+
+
+def test_grid_of_more_points_than_are_drawn_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"makes a grid of 503 x 503 points .* Give a larger spacing"):
+        plan_for(size=(2000, 2000), elastic=(1.0, 4))
+
+
 def test_mask_of_another_size_is_refused() -> None:
     image, mask = scene()
     with pytest.raises(DataError, match="The mask is 55 x 40 pixels and its image 56 x 40"):
@@ -205,11 +244,20 @@ def test_plan_is_recorded() -> None:
     specification = segmentation_views.scene_specification(plan_for())
     assert json.loads(json.dumps(specification)) == specification
     assert specification["scale"] == [0.5, 2.0]
+    assert not {*WARPED, *TONED} & {*specification}  # those of stores that are there say nothing of what is off
+    assert segmentation_views.words(plan_for()) == "windows of 32 x 24 at 0.5 to 2 times their size, mirrored"
+    every = plan_for(**WARPED, **TONED)
+    specification = segmentation_views.scene_specification(every)
+    assert json.loads(json.dumps(specification)) == specification
+    assert {key: specification[key] for key in WARPED} == {**WARPED, "elastic": [6.0, 16]}
+    assert segmentation_views.words(every).endswith(
+        "mirrored, upside down, turned by up to 180 degrees, bent, gamma, blur, noise"
+    )
 
 
 def test_bits_do_not_depend_on_the_number_of_threads() -> None:
     image, mask = scene(200, 200)
-    plan = plan_for(size=(150, 150))
+    plan = plan_for(size=(150, 150), **WARPED, **TONED)
     before = torch.get_num_threads()
     views = []
     try:

@@ -22,7 +22,7 @@ from counterpoise.data.class_weights import frequency_weights
 from counterpoise.data.sources.arrays import ArraySet
 from counterpoise.data.sources.base import IGNORE, Splits
 from counterpoise.engine.trainer import Result
-from counterpoise.errors import ConfigError, CounterpoiseError, DataError, ModelError, ObjectiveError
+from counterpoise.errors import ConfigError, CounterpoiseError, DataError, ModelError, ObjectiveError, StoreError
 from counterpoise.models.network import SceneView
 from counterpoise.objectives.cross_entropy import CrossEntropy
 from counterpoise.objectives.kernels import blocks
@@ -147,6 +147,24 @@ def test_the_gauge_compares_both_sides_at_the_students_resolution(teacher: dict[
     for key in ("forward_kl", "reverse_kl"):
         assert kept[key] == pytest.approx(again[key], rel=1e-4)
         assert kept[key] > 0
+
+
+def test_a_store_holds_views_that_are_turned_and_bent_and_serves_no_others(
+    teacher: dict[str, Any], tmp_path: Path
+) -> None:
+    varied = {"rotate": 45.0, "elastic": {"strength": 3, "spacing": 8}, "flip_vertical": True, "noise": 0.1}
+    run = values(tmp_path / "live", teacher=teacher, data={"scenes": varied}, train={"epochs": 1})
+    live = counterpoise.distill(run)
+    counterpoise.record(run, out=tmp_path / "store", precision="float32")
+    from_store = {**run, "teacher": {"store": str(tmp_path / "store")}, "out": tmp_path / "stored"}
+    stored = counterpoise.distill(from_store)
+    both = [lines(one.folder, "step")[-1]["terms"] for one in (live, stored)]
+    assert both[0] == pytest.approx(both[1], rel=1e-5)
+    run = values(tmp_path / "plain", teacher=from_store["teacher"], train={"epochs": 1})
+    with pytest.raises(StoreError, match="rotate"):
+        counterpoise.distill(run)
+    counterpoise.record({**from_store, "teacher": teacher}, out=tmp_path / "still", views="plain")
+    assert not varied.keys() & json.loads((tmp_path / "still" / "index.json").read_text())["views"].keys()
 
 
 class Recording(nn.Module):

@@ -45,6 +45,10 @@ class Views(Section):
     mixup: float = Field(0.0, ge=0.0, description="alpha of mixup's Beta(alpha, alpha); 0 is off")
     cutmix: float = Field(0.0, ge=0.0, description="alpha of cutmix's Beta(alpha, alpha); 0 is off")
 
+    def still(self) -> Views:
+        """The same with nothing left to chance."""
+        return self.model_copy(update={"crop": "none", "flip": False, "randaugment": None, "mixup": 0, "cutmix": 0})
+
     @model_validator(mode="after")
     def _ranges(self) -> Views:
         if not 0 < self.scale[0] <= self.scale[1] <= 1:
@@ -53,6 +57,22 @@ class Views(Section):
             raise ValueError(f"ratio must be positive and rise, got {list(self.ratio)}")
         if self.size is not None and min(self.size) < 1:
             raise ValueError(f"size must be 1 pixel or more, got {list(self.size)}")
+        return self
+
+
+class Elastic(Section):
+    """Views bent like a sheet of rubber: the points of a grid move at random, and what lies between them follows."""
+
+    strength: Positive = Field(6.0, le=256.0, description="pixels by which a point moves at most, in either direction")
+    spacing: int = Field(32, ge=4, le=4096, description="pixels of the view between two points")
+
+    @model_validator(mode="after")
+    def _does_not_fold(self) -> Elastic:
+        if 2 * self.strength > self.spacing:
+            raise ValueError(
+                f"strength is at most half of spacing, beyond which pictures fold over; got {self.strength:g} and "
+                f"{self.spacing}"
+            )
         return self
 
 
@@ -71,6 +91,23 @@ class Scenes(Section):
     scale: tuple[float, float] = Field((0.5, 2.0), description="smallest and largest enlargement of a training view")
     flip: bool = Field(True, description="mirror half of the views")
     jitter: float = Field(0.0, ge=0.0, le=1.0, description="strength of changes in brightness, contrast, saturation")
+    flip_vertical: bool = Field(False, description="turn half of the views upside down")
+    rotate: float = Field(
+        0.0, ge=0.0, le=180.0, description="degrees by which a view is turned at most, either way; 0 is off"
+    )
+    elastic: Elastic | None = Field(None, description="bend views; not where left out")
+    gamma: float = Field(
+        0.0, ge=0.0, le=4.0, description="intensities to a power from 1 / (1 + gamma) to 1 + gamma; 0 is off"
+    )
+    blur: float = Field(
+        0.0,
+        ge=0.0,
+        le=16.0,
+        description="standard deviation of a Gaussian blur at most, in pixels of the view; 0 is off",
+    )
+    noise: float = Field(
+        0.0, ge=0.0, le=1.0, description="standard deviation of normal noise at most, as a share of white; 0 is off"
+    )
     window: tuple[Edge, Edge] | None = Field(
         None, description="height and width of a window that slides over a scene in evaluation; default: whole scenes"
     )
@@ -79,6 +116,13 @@ class Scenes(Section):
         description="where logits are compared with the teacher's: at that of the view (full), or at that of the "
         "student's logits, to which the teacher's are resampled; labels always count at full resolution",
     )
+
+    def still(self) -> Scenes:
+        """The same with nothing left to chance."""
+        strengths = dict.fromkeys(("jitter", "rotate", "gamma", "blur", "noise"), 0.0)
+        return self.model_copy(
+            update={"scale": (1.0, 1.0), "flip": False, "flip_vertical": False, "elastic": None, **strengths}
+        )
 
     @model_validator(mode="after")
     def _ranges(self) -> Scenes:

@@ -13,7 +13,7 @@ from torch import Tensor
 from counterpoise.data.epochs import Batch, Epochs, InOrder
 from counterpoise.data.images import reading_specification
 from counterpoise.data.order import Order
-from counterpoise.data.segmentation_views import ScenePlan, draw, render, scene_specification, shrink
+from counterpoise.data.segmentation_views import ScenePlan, draw, render, scene_specification, shrink, words
 from counterpoise.data.sources.arrays import ArraySet
 from counterpoise.data.sources.base import ImageSet
 from counterpoise.data.workers import BatchPlan, EvalReader, OnCorrupt, ReadBatch, Reader, Workers
@@ -67,9 +67,7 @@ class SceneLoader(Epochs):
         return {**scene_specification(self.plan), **reading_specification(self.images.reading)}
 
     def shown(self) -> str:
-        low, high = self.plan.scale
-        scale = "" if low == high == 1 else f" at {low:.3g} to {high:.3g} times their size"
-        return f"windows of {self.plan.width} x {self.plan.height}{scale}{', mirrored' if self.plan.flip else ''}"
+        return words(self.plan)
 
     def views_of(self, groups: Iterable[Tensor], epoch: int, number: int | None = None) -> Iterator[Tensor]:
         return self._views_from_workers(BatchPlan(epoch, group.tolist(), []) for group in groups)

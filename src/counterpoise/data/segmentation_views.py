@@ -1,23 +1,24 @@
 """Augmentation of an image together with its mask, as a pure function of both and (seed, epoch, sample index).
 
-A view is a window of the scene at a random scale, mirrored, its colors varied. The window is chosen in the pixels of
-the scene and only what lies in it is resized, so that a view costs what its own size costs, not that of an enlarged
-scene.
+A view is a window of the scene at a random scale, turned, bent and mirrored, its intensities varied. The window is
+chosen in the pixels of the scene and only what lies in it is resized, so that a view costs what its own size costs, not
+that of an enlarged scene.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from counterpoise.data import randaugment, random
+from counterpoise import config
+from counterpoise.data import randaugment, random, scene_intensities, scene_warps
 from counterpoise.data.images import resize
 from counterpoise.data.sources.base import IGNORE
 from counterpoise.data.views import as_json
-from counterpoise.errors import DataError
+from counterpoise.errors import ConfigError, DataError
 from counterpoise.system import torchvision_guard
 
 _ONE = 1 << 16  # fixed point
@@ -34,6 +35,10 @@ class ScenePlan:
         flip: whether half of the views are mirrored.
         jitter: brightness, contrast and saturation are each multiplied by a factor from [1 - jitter, 1 + jitter]; 0 is
             off.
+        flip_vertical: whether half of the views are upside down.
+        rotate: degrees by which views are turned at most, either way.
+        elastic: pixels by which the points of a grid move at most, and pixels between two of them; None bends nothing.
+        gamma, blur, noise: see `scene_intensities.draw`; 0 is off.
     """
 
     seed: int
@@ -43,6 +48,22 @@ class ScenePlan:
     scale: tuple[float, float]
     flip: bool
     jitter: float
+    flip_vertical: bool = False
+    rotate: float = 0.0
+    elastic: tuple[float, int] | None = None
+    gamma: float = 0.0
+    blur: float = 0.0
+    noise: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.elastic is None:
+            return
+        rows, columns = scene_warps.points(self.height, self.width, self.elastic[1])
+        if rows * columns > scene_warps.MOST_POINTS:
+            raise ConfigError(
+                f"data.scenes.elastic.spacing: {self.elastic[1]} makes a grid of {rows} x {columns} points for views "
+                f"of {self.width} x {self.height}; up to {scene_warps.MOST_POINTS:,} are drawn. Give a larger spacing."
+            )
 
 
 class Draw(NamedTuple):
@@ -53,40 +74,99 @@ class Draw(NamedTuple):
         place: two 32-bit words, where the window lies from top to bottom and from left to right.
         flip: whether mirrored.
         factors: of brightness, contrast and saturation, in 65536ths.
+        flip_vertical: whether upside down.
+        warp: how it is turned and bent; None: not at all.
+        tone: gamma, blur and noise.
     """
 
     scale: float
     place: tuple[int, int]
     flip: bool
     factors: tuple[int, int, int]
+    flip_vertical: bool = False
+    warp: scene_warps.Warp | None = None
+    tone: scene_intensities.Tone = scene_intensities.AS_IT_IS
+
+
+def plan_scenes(scenes: config.Scenes, *, seed: int, count: int, size: tuple[int, int]) -> ScenePlan:
+    """The plan of views of this height and width, as the section has them.
+
+    Raises ConfigError where so many numbers cannot be drawn.
+    """
+    low, high = scenes.scale
+    return ScenePlan(
+        seed=seed,
+        count=count,
+        height=size[0],
+        width=size[1],
+        scale=(low / scenes.reduction, high / scenes.reduction),
+        flip=scenes.flip,
+        jitter=scenes.jitter,
+        flip_vertical=scenes.flip_vertical,
+        rotate=scenes.rotate,
+        elastic=None if scenes.elastic is None else (scenes.elastic.strength, scenes.elastic.spacing),
+        gamma=scenes.gamma,
+        blur=scenes.blur,
+        noise=scenes.noise,
+    )
 
 
 def scene_specification(plan: ScenePlan) -> dict[str, Any]:
     """What determines the views, as JSON holds it: recorded answers of a teacher fit where this is equal."""
-    return {"format": 1, "kind": "scenes", "generator": "philox4x32-10", **as_json(plan)}
+    values = as_json(plan)
+    for field in fields(plan):  # what came later and is off, is as it was before there was a choice
+        if values[field.name] == field.default:
+            del values[field.name]
+    return {"format": 1, "kind": "scenes", "generator": "philox4x32-10", **values}
+
+
+def words(plan: ScenePlan) -> str:
+    """How scenes are shown in training, in a few words."""
+    low, high = plan.scale
+    said = [f"windows of {plan.width} x {plan.height}"]
+    if not low == high == 1:
+        said[0] += f" at {low:.3g} to {high:.3g} times their size"
+    said += ["mirrored"] * plan.flip + ["upside down"] * plan.flip_vertical
+    said += [f"turned by up to {plan.rotate:.3g} degrees"] * (plan.rotate > 0)
+    said += ["bent"] * (plan.elastic is not None)
+    said += [name for name in ("gamma", "blur", "noise") if getattr(plan, name) > 0]
+    return ", ".join(said)
 
 
 def draw(plan: ScenePlan, epoch: int, indices: Tensor) -> list[Draw]:
     """Draw for `render`, all samples at once; indices int64 [n] on the CPU."""
 
-    def words(stream: int, count: int) -> list[list[int]]:
+    def drawn(stream: int, count: int) -> list[list[int]]:
         found: list[list[int]] = random.words(plan.seed, epoch, indices, stream, count).tolist()
         return found
 
     n = len(indices)
     low, high = plan.scale
-    scales = words(random.SCALE, 1) if low < high else [[0]] * n
-    places = words(random.CROP, 2)
-    flips = words(random.FLIP, 1) if plan.flip else [[0]] * n
+    scales = drawn(random.SCALE, 1) if low < high else [[0]] * n
+    places = drawn(random.CROP, 2)
+    flips = drawn(random.FLIP, 1) if plan.flip else [[0]] * n
+    upside = drawn(random.FLIP_VERTICAL, 1) if plan.flip_vertical else [[0]] * n
     # The middle of the words is the factor 1.
-    colors = words(random.JITTER, 3) if plan.jitter else [[1 << 31] * 3] * n
+    colors = drawn(random.JITTER, 3) if plan.jitter else [[1 << 31] * 3] * n
     strength = round(plan.jitter * _ONE)
     draws = []
-    for (scale,), (down, across), (flip,), three in zip(scales, places, flips, colors, strict=True):
+    for (scale,), (down, across), (flip,), three, (turn,) in zip(scales, places, flips, colors, upside, strict=True):
         brightness, contrast, saturation = (_ONE - strength + (word * (2 * strength + 1) >> 32) for word in three)
         share = (scale >> 8) * 2.0**-24
         chosen = low + share * (high - low)
-        draws.append(Draw(chosen, (down, across), bool(flip >> 31), (brightness, contrast, saturation)))
+        factors = brightness, contrast, saturation
+        draws.append(Draw(chosen, (down, across), bool(flip >> 31), factors, bool(turn >> 31)))
+    return _with_warps_and_tones(plan, epoch, indices, draws)
+
+
+def _with_warps_and_tones(plan: ScenePlan, epoch: int, indices: Tensor, draws: list[Draw]) -> list[Draw]:
+    if plan.rotate or plan.elastic is not None:
+        size = plan.height, plan.width
+        warps = scene_warps.draw(plan.seed, epoch, indices, size, rotate=plan.rotate, elastic=plan.elastic)
+        draws = [draw._replace(warp=warp) for draw, warp in zip(draws, warps, strict=True)]
+    if plan.gamma or plan.blur or plan.noise:
+        tones = scene_intensities.draw(plan.seed, epoch, indices, gamma=plan.gamma, blur=plan.blur, noise=plan.noise)
+        draws = [draw._replace(tone=tone) for draw, tone in zip(draws, tones, strict=True)]
     return draws
 
 
@@ -109,15 +189,25 @@ def render(plan: ScenePlan, image: Tensor, mask: Tensor, draw: Draw) -> tuple[Te
     if mask.shape != image.shape[1:]:
         sizes = [f"{width} x {height}" for height, width in (mask.shape, image.shape[1:])]
         raise DataError(f"The mask is {sizes[0]} pixels and its image {sizes[1]}.")
-    rows = _span(image.shape[1], plan.height, draw.scale, draw.place[0])
-    columns = _span(image.shape[2], plan.width, draw.scale, draw.place[1])
-    pixels = torch.zeros(3, plan.height, plan.width, dtype=torch.uint8)
-    classes = torch.full((plan.height, plan.width), IGNORE, dtype=torch.uint8)
-    pixels[:, rows.to, columns.to] = _jitter(_resize(image[:, rows.of, columns.of], rows, columns, smooth=True), draw)
-    classes[rows.to, columns.to] = _resize(mask[None, rows.of, columns.of], rows, columns, smooth=False)[0]
-    if draw.flip:
-        pixels, classes = pixels.flip(2), classes.flip(1)
-    return pixels, classes
+    size = plan.height, plan.width
+    more = (0, 0) if draw.warp is None else scene_warps.margins(draw.warp, *size)
+    rows, columns = (
+        _span(image.shape[1 + side], size[side], draw.scale, draw.place[side], more[side]) for side in (0, 1)
+    )
+    part = _jitter(_resize(image[:, rows.of, columns.of], rows, columns, smooth=True), draw)
+    part = scene_intensities.toned(part, draw.tone)
+    of_mask = _resize(mask[None, rows.of, columns.of], rows, columns, smooth=False)[0]
+    if draw.warp is None:
+        pixels = torch.zeros(len(image), *size, dtype=torch.uint8)
+        classes = torch.full(size, IGNORE, dtype=torch.uint8)
+        inside = torch.zeros(size, dtype=torch.bool)
+        pixels[:, rows.to, columns.to], classes[rows.to, columns.to], inside[rows.to, columns.to] = part, of_mask, True
+    else:
+        at, found = (rows.to.start, columns.to.start), scene_warps.sources(draw.warp, *size)
+        pixels, classes, inside = scene_warps.shown(part, of_mask, at, found)
+    pixels = scene_intensities.noisy(pixels, draw.tone, inside)
+    turned = [dim for dim, flip in ((1, draw.flip_vertical), (2, draw.flip)) if flip]
+    return (pixels.flip(turned), classes.flip([dim - 1 for dim in turned])) if turned else (pixels, classes)
 
 
 def shrink(image: Tensor, reduction: float) -> Tensor:
@@ -129,7 +219,8 @@ def shrink(image: Tensor, reduction: float) -> Tensor:
 
 
 class _Span(NamedTuple):
-    """Along one side: the part of the scene that a view shows, and where in the view it lies."""
+    """Along one side: the part of the scene that a view shows, and where in the view it lies; or beside it, where a
+    margin was asked for."""
 
     of: slice
     to: slice
@@ -139,11 +230,12 @@ class _Span(NamedTuple):
         return int(self.to.stop - self.to.start)
 
 
-def _span(scene: int, view: int, scale: float, word: int) -> _Span:
+def _span(scene: int, view: int, scale: float, word: int, margin: int = 0) -> _Span:
     window = max(1, round(view / scale))
     first, last = sorted((0, scene - window))
     start = first + (word * (last - first + 1) >> 32)
-    inside = max(start, 0), min(start + window, scene)
+    beyond = -(-margin * window // view)
+    inside = max(start - beyond, 0), min(start + window + beyond, scene)
     begin, end = (round((edge - start) * view / window) for edge in inside)
     if begin == end:  # a scene of less than a pixel
         begin = min(begin, view - 1)

@@ -123,9 +123,8 @@ def _of_all_folds(run: config.Run) -> Splits | None:
 
 def _without_augmentation(run: config.Run) -> config.Run:
     data = run.data
-    views = data.views.model_copy(update={"crop": "none", "flip": False, "randaugment": None, "mixup": 0, "cutmix": 0})
-    scenes = data.scenes.model_copy(update={"scale": (1.0, 1.0), "flip": False, "jitter": 0.0})
-    return run.model_copy(update={"data": data.model_copy(update={"views": views, "scenes": scenes})})
+    still = {"views": data.views.still(), "scenes": data.scenes.still()}
+    return run.model_copy(update={"data": data.model_copy(update=still)})
 
 
 def _require_same_teacher(out: Path, header: Header, teacher: LiveTeacher, loader: Epochs) -> None:

@@ -14,7 +14,7 @@ from counterpoise.data.class_weights import with_class_weights
 from counterpoise.data.order import plan_order
 from counterpoise.data.problems import raise_first
 from counterpoise.data.scene_loader import SceneEvalLoader, SceneLoader
-from counterpoise.data.segmentation_views import ScenePlan, shrink
+from counterpoise.data.segmentation_views import plan_scenes, shrink
 from counterpoise.data.sources.base import IGNORE
 from counterpoise.data.sources.masks_census import counted, problems_of
 from counterpoise.errors import ConfigError, DataError, ModelError, RunError
@@ -198,15 +198,7 @@ class Segmentation(Task):
         edge = run.data.size
         size = scenes.size or ((edge, edge) if edge else None)
         assert size is not None  # `decide` has seen to it
-        plan = ScenePlan(
-            seed=run.seed,
-            count=len(images),
-            height=size[0],
-            width=size[1],
-            scale=(scenes.scale[0] / scenes.reduction, scenes.scale[1] / scenes.reduction),
-            flip=scenes.flip,
-            jitter=scenes.jitter,
-        )
+        plan = plan_scenes(scenes, seed=run.seed, count=len(images), size=size)
         shown = _masked(images)
         return SceneLoader(
             shown,
