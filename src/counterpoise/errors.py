@@ -76,6 +76,10 @@ class DataError(CounterpoiseError):
     """Data is missing, unreadable or not of the kind that was asked for."""
 
 
+class Unreachable(DataError):  # noqa: N818 - it says nothing of the data
+    """A server that did not answer, asked several times; the next file of it would wait as long."""
+
+
 class CorruptImage(DataError):  # noqa: N818 - named by what it says about the file
     """A picture that cannot be read: missing, empty, truncated, not a picture, or absurdly large."""
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from counterpoise.errors import CounterpoiseError, DataError, MissingExtraError, first_line
+from counterpoise.errors import CounterpoiseError, DataError, MissingExtraError, Unreachable, first_line
 
 TIMEOUT = 60.0
 """Seconds that a request may take where nobody says how many."""
@@ -102,13 +102,12 @@ class Files:
             try:
                 return within(self.timeout, ask)
             except (_Refused, FileNotFoundError, PermissionError) as error:
-                said = why(error)
-                break
+                raise DataError(f"{self.address}/{name} cannot be read: {why(error)}.") from None
             except CounterpoiseError:
                 raise
             except Exception as error:
                 said = f"{why(error)}, asked {attempt + 1} times"
-        raise DataError(f"{self.address}/{name} cannot be read: {said}.")
+        raise Unreachable(f"{self.address}/{name} cannot be read: {said}.")
 
     def _read(self, name: str, begin: int, end: int) -> bytes:
         files, root = self._connected()

@@ -212,6 +212,11 @@ def test_a_pack_at_an_address_is_verified_as_it_lies_there(
         counterpoise.verify(address)
     with pytest.raises(DataError, match=r"nothing holds no finished pack"):
         counterpoise.verify(f"{server.address}/nothing")
+    server.asked.clear()
+    server.fault = lambda path, count: "500" if path.endswith(".tar") else None
+    with pytest.raises(DataError, match=r"pack/train-000000\.tar cannot be read: .*asked 4 times"):
+        counterpoise.verify(address)
+    assert {path for path, _ in server.asked if path.endswith(".tar")} == {"/pack/train-000000.tar"}
 
 
 def test_photos_without_labels_may_lie_in_a_pack(server: Any, image_folder: Path, packed: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from counterpoise.data.packs.format import Pack, Part, Shard, file_checksum
 from counterpoise.data.packs.places import Folder, Place, is_pack, read_pack
 from counterpoise.data.packs.reading import Table
 from counterpoise.data.packs.remote import Address
-from counterpoise.errors import DataError
+from counterpoise.errors import DataError, Unreachable
 from counterpoise.system.addresses import Files, address_of
 
 _NAMED = 8
@@ -63,6 +63,8 @@ def _damages(place: Place, pack: Pack) -> Iterator[str]:
                 if path.stat().st_size != expected.bytes or file_checksum(path) != expected.checksum:
                     whole = False
                     yield f"index/{name}: its bytes have changed"
+            except Unreachable:
+                raise
             except DataError as error:
                 whole = False
                 yield str(error)
@@ -76,6 +78,8 @@ def _of_shard(place: Place, pack: Pack, part: Part, number: int, shard: Shard, w
     try:
         for block in place.whole(shard):
             size, checksum = size + len(block), zlib.crc32(block, checksum)
+    except Unreachable:  # nothing is known of any shard
+        raise
     except DataError as error:
         yield str(error)
         return
