@@ -10,10 +10,14 @@ from __future__ import annotations
 import io
 import threading
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+
+from counterpoise.reading import Reading as Reading
+from counterpoise.reading import Unreadable as Unreadable
+from counterpoise.reading import bounded, counted, eight_bits, scaled
 
 # What Pillow decodes by itself. Left out: EPS and WMF, which start other programs, and formats that it only recognizes.
 FORMATS = (
@@ -30,27 +34,6 @@ PACKED = (1, 5, 8, 32946, 32773, 50000)  # of channels in TIFF: not at all, LZW,
 TURNS = {2: (0, True), 3: (2, False), 4: (2, True), 5: (1, True), 6: (3, False), 7: (3, True), 8: (1, False)}
 
 
-class Reading(NamedTuple):
-    """How pictures are read where their files leave it open.
-
-    Attributes:
-        alpha: "white" composites transparency over white; "ignore" leaves its band out, for files in which it is data.
-        white_level: the value that is white in gray files of 16 bits; None: 65535.
-        max_megapixels: larger pictures are refused.
-        channels: how many a picture becomes: 3 are RGB, 1 gray; of any other number files must have that many, which
-            are taken as they are.
-    """
-
-    alpha: str = "white"
-    white_level: int | None = None
-    max_megapixels: float = 179.0
-    channels: int = 3
-
-
-class Unreadable(Exception):  # noqa: N818 - named by what it says about the file
-    """A picture that cannot be read; the text says why."""
-
-
 def read(content: bytes, reading: Reading = Reading()) -> Any:  # noqa: B008 - a tuple does not change
     """The first picture of a file, upright: 8-bit RGB, of other channels uint8 [H, W, channels].
 
@@ -59,10 +42,10 @@ def read(content: bytes, reading: Reading = Reading()) -> Any:  # noqa: B008 - a
     if not content:
         raise Unreadable("it is empty (0 bytes)")
     try:
-        if reading.channels != 3 and content.startswith(NUMPY):
-            return eight_bits(array(content, reading), reading)
-        if reading.channels not in (1, 3) and content.startswith(TIFFS):
-            return eight_bits(tiff(content, reading), reading)
+        if reading.arrays and content.startswith(NUMPY):
+            return finished(array(content, reading), reading)
+        if by_bands(reading) and content.startswith(TIFFS):
+            return finished(tiff(content, reading), reading)
         return taken(opened(io.BytesIO(content), reading), reading)
     except (Unreadable, MemoryError):
         raise
@@ -162,14 +145,49 @@ def gray(values: Any, mode: str, white: int) -> Any:
         # Some formats and Pillow versions open 16-bit greys as 32-bit integers; floats are taken as shares of white.
         low, high, most = values.min(), values.max(), 65535 if mode == "I" else 1
         if not (low >= 0 and high <= most):
-            raise Unreadable(f"its 32-bit values {low} to {high} are not within 0 to {most}; save 8 or 16 bits")
+            raise Unreadable(
+                f"its 32-bit values {low} to {high} are not within 0 to {most}; save 8 or 16 bits, or say how they "
+                "become 8 with data.intensity"
+            )
         if mode == "F":
             values, white = np.rint(values * 65535), 65535
     return Image.fromarray(scaled(values, white)).convert("RGB")
 
 
+def finished(values: Any, reading: Reading) -> Any:
+    """Channels [H, W, C] as they lie in a file, as `read` gives them: of three, an image, for which one is enough."""
+    if reading.channels != 3:
+        return eight_bits(counted(values, reading), reading)
+    if values.ndim != 3 or values.shape[2] not in (1, 3):
+        counted(values, reading)
+    pixels = eight_bits(values, reading)
+    return Image.fromarray(np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3))))
+
+
+def by_bands(reading: Reading) -> bool:
+    """Whether TIFFs are read by tifffile, all bits of all their bands."""
+    return reading.channels not in (1, 3) or reading.intensity is not None
+
+
 def taken(image: Any, reading: Reading) -> Any:
     """An opened picture as `read` gives it."""
+    if reading.intensity is None:
+        return as_usual(image, reading)
+    raw, kind, decoder = raw_mode(image), image.format, image.tile[0][0] if getattr(image, "tile", None) else "raw"
+    deep = image.mode.startswith("I;16") or image.mode in ("I", "F")
+    own = kind != "PPM" or decoder == "raw"  # values are those of the file
+    if reading.intensity.kind in ("window", "white") and (not own or (deep and kind == "JPEG2000")):
+        raise Unreadable(f"a {kind} comes as shares of its white, of which data.intensity.window and white know none")
+    if deep:
+        image.load()
+        return finished(np.asarray(upright(image))[..., None], reading)
+    if ";16" in raw:
+        raise Unreadable("it has bands of 16 bits, of which only TIFFs and .npy files give all: save one")
+    return finished(np.asarray(as_usual(image, reading)), reading)
+
+
+def as_usual(image: Any, reading: Reading) -> Any:
+    """An opened picture whose values become 8 bits as its format or the white level says."""
     raw, transparent, kind = raw_mode(image), is_transparent(image), image.format
     image.load()
     image = upright(image)
@@ -186,51 +204,15 @@ def taken(image: Any, reading: Reading) -> Any:
     return counted(values if values.ndim == 3 else values[..., None], reading)
 
 
-def counted(values: Any, reading: Reading) -> Any:
-    """The array [H, W, channels], which has as many as are read. Raises Unreadable where not."""
-    if values.ndim != 3 or values.shape[2] != reading.channels or 0 in values.shape:
-        given = f"{values.shape[2]} channels" if values.ndim == 3 else f"the shape {list(values.shape)}"
-        raise Unreadable(f"it has {given}, and data.channels is {reading.channels}")
-    return values
-
-
-def eight_bits(values: Any, reading: Reading) -> Any:
-    """Channels [H, W, C] in 8 bits: of 16 as shares of the white level, floats as shares of 1."""
-    if values.dtype == np.uint8:
-        return values
-    white = reading.white_level or 65535
-    if values.dtype.kind == "f":
-        low, high, white = values.min(), values.max(), 65535
-        if not (low >= 0 and high <= 1):
-            raise Unreadable(f"its values {low:g} to {high:g} are not within 0 to 1, as floats are read")
-        values = np.rint(values.astype(np.float64) * 65535)
-    elif values.dtype.kind != "u" or values.dtype.itemsize != 2:
-        raise Unreadable(f"its values are {values.dtype}; uint8, uint16 and floats within 0 to 1 are read")
-    return scaled(values, white)
-
-
-def scaled(values: Any, white: int) -> Any:
-    """Values from 0 on as shares of `white`, in 8 bits; what lies above is white."""
-    return ((np.minimum(values.astype(np.uint32), white) * 255 + white // 2) // white).astype(np.uint8)
-
-
-def bounded(height: int, width: int, reading: Reading) -> None:
-    """Raises Unreadable for more pixels than are allowed; one of more than three channels counts as several."""
-    megapixels = height * width * max(1, reading.channels / 3) / 1e6
-    if megapixels > reading.max_megapixels:
-        raise Unreadable(
-            f"it has {megapixels:,.0f} megapixels, more pixels than max_megapixels {reading.max_megapixels:g} allows"
-        )
-
-
 def array_shape(file: Any, reading: Reading) -> tuple[int, ...]:
     """The shape [H, W, channels] that the header of a .npy file promises. Raises Unreadable, and what numpy does."""
     if np.lib.format.read_magic(file) != (1, 0):
         raise Unreadable("it is a .npy file of another version than 1.0, which arrays of pictures are")
     shape, _, kind = np.lib.format.read_array_header_1_0(file)
-    if len(shape) == 2 and reading.channels == 1:
+    if len(shape) == 2 and reading.channels in (1, 3):
         shape = (*shape, 1)
-    if kind.hasobject or shape[2:] != (reading.channels,) or min(shape) < 1:
+    fits = len(shape) == 3 and (shape[2] == reading.channels or (shape[2] == 1 and reading.channels == 3))
+    if kind.hasobject or not fits or min(shape) < 1:
         raise Unreadable(f"it holds {kind} {list(shape)}, expected [height, width, {reading.channels}] (data.channels)")
     bounded(shape[0], shape[1], reading)
     return tuple(shape)
@@ -253,12 +235,13 @@ def tiff_page(file: Any, reading: Reading) -> Any:
         ) from None
     page: Any = tifffile.TiffFile(file).pages[0]
     height, width, count = page.imagelength, page.imagewidth, page.samplesperpixel
-    if count != reading.channels or page.imagedepth != 1:
+    fits = count == reading.channels or (count == 1 and reading.channels == 3)
+    if not fits or page.imagedepth != 1:
         raise Unreadable(f"its first page has {count} channels, and data.channels is {reading.channels}")
     bounded(height, width, reading)
     if page.photometric not in (1, 2):
         raise Unreadable(f"its colors are {getattr(page.photometric, 'name', page.photometric)}: save plain channels")
-    if page.bitspersample not in (8, 16, 32, 64):
+    if page.bitspersample not in (8, 16, 32, 64) and (page.bitspersample != 12 or reading.intensity is None):
         raise Unreadable(f"its channels have {page.bitspersample} bits: save 8 or 16")
     if page.is_tiled and page.tilelength * page.tilewidth > 4 * max(height * width, 2**20):
         raise Unreadable(f"its tiles of {page.tilewidth} x {page.tilelength} are much larger than itself")
@@ -276,20 +259,22 @@ def tiff(content: bytes, reading: Reading) -> Any:
     """The first page of a TIFF, upright: [H, W, channels]. Raises Unreadable, and what tifffile does."""
     page = tiff_page(io.BytesIO(content), reading)
     values = page.asarray(maxworkers=1)
-    if page.planarconfig == 2:
+    if page.samplesperpixel == 1:
+        values = values[..., None]
+    elif page.planarconfig == 2:
         values = np.moveaxis(values, 0, -1)
     turns, mirrored = tiff_turn(page)
-    return np.rot90(counted(values[:, :: -1 if mirrored else 1], reading), turns)
+    return np.rot90(values[:, :: -1 if mirrored else 1], turns)
 
 
 def extent(file: Any, reading: Reading) -> tuple[int, int] | None:
     """Height and width by the header of an open file that Pillow does not read; None where it does."""
     start = file.read(8)
     file.seek(0)
-    if reading.channels != 3 and start.startswith(NUMPY):
+    if reading.arrays and start.startswith(NUMPY):
         shape = array_shape(file, reading)
         return shape[0], shape[1]
-    if reading.channels not in (1, 3) and start.startswith(TIFFS):
+    if by_bands(reading) and start.startswith(TIFFS):
         page = tiff_page(file, reading)
         height, width = page.imagelength, page.imagewidth
         return (width, height) if tiff_turn(page)[0] % 2 else (height, width)

@@ -69,11 +69,17 @@ def test_files_and_their_pack_make_the_same_student(tmp_path: Path, channels: in
 
 def test_a_teacher_its_store_and_the_export_of_a_student_agree(tmp_path: Path) -> None:
     data = folder(tmp_path / "data", 6, ".tif")
-    result = counterpoise.train(run(data, tmp_path / "teacher", 6))
+    intensity = {"intensity": {"percentiles": [1, 99.5]}}
+    taught = run(data, tmp_path / "teacher", 6)
+    result = counterpoise.train({**taught, "data": {**taught["data"], **intensity}})
     learned = run(data, tmp_path / "run", 6, teacher={"checkpoint": str(tmp_path / "teacher")})
+    learned["data"] |= intensity
     counterpoise.record({**learned, "out": None}, out=tmp_path / "store")
     assert counterpoise.distill(learned).teacher["top1"] == result.last["top1"]
     stored = run(data, tmp_path / "stored", 6, teacher={"store": str(tmp_path / "store")})
+    with pytest.raises(CounterpoiseError, match="intensity"):
+        counterpoise.distill(stored)
+    stored["data"] |= intensity
     counterpoise.distill(stored)
 
     picture = data / "val" / "last" / "0.tif"

@@ -242,7 +242,7 @@ def damage(folder: Path) -> None:
         (lambda folder: (folder / "student.json").unlink(), "neither a student folder nor a finished run"),
         (lambda folder: (folder / "student.json").write_text("{"), r"student\.json cannot be read"),
         (lambda folder: (folder / "student.json").write_text("[]"), r"student\.json is damaged"),
-        (lambda folder: change(folder, format=2), "format 2, this counterpoise reads up to 1: pip install -U"),
+        (lambda folder: change(folder, format=3), "format 3, this counterpoise reads up to 2: pip install -U"),
         (lambda folder: change(folder, classes=3), r"student\.json is damaged: classes"),
         (lambda folder: change(folder, classes=["a", "b"]), "has 3 classes, expected 2"),
         (lambda folder: change(folder, classes=[]), r"student\.json is damaged: classes"),

@@ -8,7 +8,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_serializer, field_validator, model_validator
 
+from counterpoise.config.intensity import Intensity
 from counterpoise.config.section import MOST_CHANNELS, MOST_REDUCED, Edge, Positive, Section
+from counterpoise.reading import Reading
 from counterpoise.system.addresses import address_of
 
 
@@ -175,6 +177,9 @@ class Data(Section):
     white_level: int | None = Field(
         None, ge=1, le=65535, description="value that is white in gray files of 16 bits, such as 4095; default: 65535"
     )
+    intensity: Intensity | None = Field(
+        None, description="how values of any depth become the 8 bits that networks see; default: see white_level"
+    )
     channels: int = Field(
         3,
         ge=1,
@@ -238,6 +243,18 @@ class Data(Section):
         if self.channels not in (1, 3) and self.alpha == "white":
             raise ValueError(f"alpha: white is for transparency, and channels: {self.channels} takes all bands as data")
         return self
+
+    @model_validator(mode="after")
+    def _one_white(self) -> Data:
+        if self.intensity is not None and self.white_level is not None:
+            raise ValueError("white_level and intensity both say which value is white: take one")
+        return self
+
+    @property
+    def reading(self) -> Reading:
+        """How files are read, where alpha is not left to be found."""
+        intensity = None if self.intensity is None else self.intensity.mapping
+        return Reading("white", self.white_level, self.max_megapixels, self.channels, intensity)
 
     @field_validator("fold")
     @classmethod

@@ -157,6 +157,7 @@ MAKING = (
     "models",
     "objectives",
     "outputs.py",
+    "reading.py",
     "system",
     "tasks",
     "teachers",

@@ -63,7 +63,7 @@ def decode(image: Picture, name: str | None = None, reading: Reading = AS_USUAL)
 def _decoded(image: Picture, name: str | None, reading: Reading) -> Any:
     """As `decode`; where other than three channels are read, uint8 [H, W, channels]."""
     name = name or (os.fspath(image) if isinstance(image, str | os.PathLike) else "given")
-    if isinstance(image, np.ndarray) and reading.channels == 3:
+    if isinstance(image, np.ndarray) and not reading.arrays:
         image = _from_array(image)
     if isinstance(image, str | os.PathLike):
         image = _read(Path(image), name)
@@ -73,8 +73,8 @@ def _decoded(image: Picture, name: str | None, reading: Reading) -> Any:
         if isinstance(image, Image.Image):
             return _given(image, reading)
         if isinstance(image, np.ndarray):
-            whole = image[..., None] if image.ndim == 2 and reading.channels == 1 else image
-            return decoding.eight_bits(decoding.counted(whole, reading), reading)
+            alone = image.ndim == 2 and reading.channels in (1, 3)
+            return decoding.finished(image[..., None] if alone else image, reading)
     except Unreadable as error:
         raise CorruptImage(name, str(error)) from error.__cause__
     raise DataError(f"Image {name} is a {type(image).__name__}; expected a path, bytes, a PIL image or a uint8 array.")
@@ -103,7 +103,7 @@ def part_of(
     if isinstance(image, str | os.PathLike):
         name = name or os.fspath(image)
         image = _read(Path(image), name)
-    if isinstance(image, bytes) and reading.channels in (1, 3):
+    if isinstance(image, bytes) and reading.channels in (1, 3) and reading.intensity is None:
         found = jpeg.decode(image, reading, choose)
         if found is not None:
             pixels = torch.from_numpy(found[0]).permute(2, 0, 1)
@@ -140,7 +140,7 @@ def header_size(
     """
     name = name or os.fsdecode(file)
     try:
-        if reading.channels != 3:
+        if reading.arrays:
             with io.BytesIO(file) if isinstance(file, bytes) else regular(Path(file)).open("rb") as opened:
                 found = decoding.extent(opened, reading)
             if found is not None:
@@ -159,11 +159,12 @@ def header_size(
 
 def reading_specification(reading: Reading) -> dict[str, Any]:
     """What of a reading changes pixels and is not as usual, as JSON holds it."""
-    return {
+    found = {
         key: getattr(reading, key)
         for key in ("alpha", "white_level", "channels")
         if getattr(reading, key) != getattr(AS_USUAL, key)
     }
+    return found if reading.intensity is None else {**found, "intensity": reading.intensity.values()}
 
 
 def prepare(image: Tensor, size: int, crop_share: float = 1.0, fit: str = "crop") -> Tensor:
@@ -218,7 +219,7 @@ def _given(image: Image.Image, reading: Reading) -> Any:
     try:
         raw, transparent = decoding.raw_mode(image), decoding.is_transparent(image)
         image.load()
-        if reading.channels != 3:
+        if reading.arrays:
             return decoding.taken(image.copy(), reading)
         found: Image.Image = decoding.rgb(decoding.upright(image.copy()), reading, raw, transparent, image.format)
         return found

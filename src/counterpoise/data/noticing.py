@@ -18,6 +18,7 @@ from counterpoise.data.order import BlockOrder, Order
 from counterpoise.data.sources.base import ImageSet
 from counterpoise.decoding import Reading
 from counterpoise.errors import CorruptImage
+from counterpoise.reading import Intensity
 from counterpoise.system.files import regular
 
 WINDOWS, FEW = 8, 0.5
@@ -44,6 +45,8 @@ class Seen:
         deep_bands, band_peak: those of several bands of 16 bits, and the largest value of what is kept, 8 bits.
         paged, pages: those with further pages or frames, and the most that one has.
         colored: those in color that are read as gray.
+        values_brought, black, white: how many values were brought to 8 bits by `data.intensity`, and of these to 0
+            and 255.
         masks: their mask files, of which the pages count alone.
     """
 
@@ -58,11 +61,17 @@ class Seen:
     paged: int = 0
     pages: int = 1
     colored: int = 0
+    values_brought: int = 0
+    black: int = 0
+    white: int = 0
     masks: Seen | None = None
 
     def look(self, file: str | PathLike[str] | bytes, reading: Reading = AS_USUAL) -> None:
         """Add a picture. One that cannot be read tells nothing here; it is named where it is decoded."""
         try:
+            if reading.intensity is not None:
+                self._add_brought(file if isinstance(file, bytes) else regular(Path(file)).read_bytes(), reading)
+                return
             if reading.channels != 3:
                 content = file if isinstance(file, bytes) else regular(Path(file)).read_bytes()
                 if reading.channels != 1 or content.startswith(decoding.NUMPY):
@@ -79,6 +88,17 @@ class Seen:
             raise
         except Exception:  # as `decoding.read`
             return
+
+    def _add_brought(self, content: bytes, reading: Reading) -> None:
+        """Add a picture whose values become 8 bits as `data.intensity` says."""
+        pixels = np.asarray(decoding.read(content, reading))
+        self.count += 1
+        self.values_brought += pixels.size
+        self.black, self.white = self.black + int((pixels == 0).sum()), self.white + int((pixels == 255).sum())
+        if not content.startswith(decoding.NUMPY):
+            with decoding.opened(io.BytesIO(content), reading) as image:
+                pages = decoding.pages(image)
+            self.paged, self.pages = self.paged + (pages > 1), max(self.pages, pages)
 
     def _add_channels(self, content: bytes, reading: Reading) -> None:
         """Add a picture whose channels are taken as they are."""
@@ -155,6 +175,13 @@ class Seen:
             )
         if self.deep and reading.channels != 3:
             found.append(f"{self.deep} {of} have 16 bits and are brought to 8: what is finer than that is not seen.")
+        if self.values_brought and reading.intensity is not None:
+            black, white = (100 * part / self.values_brought for part in (self.black, self.white))
+            few = " Hardly anything lies between: were other values meant?" if black + white > 99 else ""
+            found.append(
+                f"By data.intensity {said_of_intensity(reading.intensity)}, {black:.3g}% of the values in "
+                f"{self.count} pictures looked at are black and {white:.3g}% white.{few}"
+            )
         if self.colored:
             found.append(f"{self.colored} {of} are in color and become gray, 0.299 R + 0.587 G + 0.114 B.")
         if self.deep_bands:
@@ -201,7 +228,15 @@ def look_at(files: Iterable[Any], reading: Reading) -> Seen:
 def said_of_reading(reading: Reading) -> str:
     """How files are read, in words."""
     channels = "" if reading.channels == 3 else f", {reading.channels} channels"
+    if reading.intensity is not None:
+        return f"alpha {reading.alpha}, intensity {said_of_intensity(reading.intensity)}{channels}"
     return f"alpha {reading.alpha}, white level {reading.white_level or 65535}{channels}"
+
+
+def said_of_intensity(intensity: Intensity) -> str:
+    """Which values become black and white, in words."""
+    ends = (intensity.high,) if intensity.kind in ("zscore", "white") else intensity[1:]
+    return f"{intensity.kind} {' to '.join(f'{end:g}' for end in ends)}"
 
 
 def of_evaluation(images: ImageSet, reading: Reading, cropped: bool) -> list[str]:

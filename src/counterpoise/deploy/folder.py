@@ -10,9 +10,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+)
 
-from counterpoise.config import MOST_CHANNELS
+from counterpoise.config import MOST_CHANNELS, Intensity
 from counterpoise.deploy.base import find
 from counterpoise.errors import ExportError, ModelError, RunError
 from counterpoise.system import documents
@@ -51,6 +58,13 @@ class Input(BaseModel):
     """A fourth band: transparency, composited over white, or data, left out."""
     white_level: int | None = None
     """White in gray files of 16 bits; None: 65535."""
+    intensity: Intensity | None = None
+    """How values of any depth become 8 bits."""
+
+    @model_serializer(mode="wrap")
+    def _what_is_said(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = handler(self)
+        return values if self.intensity is not None else {k: v for k, v in values.items() if k != "intensity"}
 
     @property
     def count(self) -> int:

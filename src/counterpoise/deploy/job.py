@@ -238,6 +238,7 @@ def taken(job: ExportJob) -> folder.Input:
             "fit": student.fit,
             "alpha": student.reading.alpha,
             "white_level": student.reading.white_level,
+            "intensity": None if student.reading.intensity is None else student.reading.intensity.values(),
             "channels": "RGB" if student.channels == 3 else student.channels,
         }
     )

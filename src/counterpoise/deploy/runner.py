@@ -1,7 +1,7 @@
 """run.py beside an export: pictures in, answers out, by numpy, Pillow and the runtime alone.
 
-What decoding.py holds, and the functions here up to `main`, go into run.py as they stand: what is tested here is
-what runs there.
+What reading.py and decoding.py hold, and the functions here up to `main`, go into run.py as they stand: what is tested
+here is what runs there.
 """
 
 from __future__ import annotations
@@ -18,10 +18,13 @@ import numpy as np
 from PIL import Image
 
 from counterpoise import decoding
-from counterpoise.decoding import NUMPY, Reading, Unreadable, cut, known_formats, letterbox, opened, pages, read, show
+from counterpoise import reading as readings
+from counterpoise.decoding import NUMPY, by_bands, cut, known_formats, letterbox, opened, pages, read, show
 from counterpoise.deploy import folder
 from counterpoise.deploy.base import Format
+from counterpoise.reading import Reading, Unreadable, said
 
+MODULES = (readings, decoding)
 _TEMPLATE = '''"""What a student says of pictures: python run.py PICTURE_OR_FOLDER ... (--help tells the rest).
 
 Needs numpy, Pillow and {runtime}.
@@ -89,7 +92,8 @@ def loaded(path: Any, reading: Any) -> Any:
     except OSError as error:
         raise Unreadable(error.strerror or str(error)) from None
     picture = read(content, reading)
-    count = pages(opened(path, reading)) if reading.channels in (1, 3) and not content.startswith(NUMPY) else 1
+    plain = not by_bands(reading) and not content.startswith(NUMPY)
+    count = pages(opened(path, reading)) if plain else 1
     if count > 1:
         print(f"{path} has {count} pages or frames: only the first is read", file=sys.stderr)
     return picture
@@ -144,8 +148,9 @@ def main(here: Any, description: str, file: str, answer: Any, load: Any, argumen
     given, takes = asked(about, arguments), about["input"]
     channels = takes.get("channels", "RGB")
     channels = 3 if channels == "RGB" else channels
-    reading = Reading(takes.get("alpha", "white"), takes.get("white_level"), given.max_megapixels, channels)
-    found, dense, failed = pictures_in(given.pictures, channels != 3), about["task"] == "segmentation", 0
+    intensity = said(takes["intensity"]) if "intensity" in takes else None
+    reading = Reading(takes.get("alpha", "white"), takes.get("white_level"), given.max_megapixels, channels, intensity)
+    found, dense, failed = pictures_in(given.pictures, reading.arrays), about["task"] == "segmentation", 0
     several = len(found) > 1 or any(path.is_dir() for path in given.pictures)
     run = load(str(here / file), None)
     for path, name in found:
@@ -177,7 +182,9 @@ def answer_of(dense: bool, sigmoid: bool) -> Callable[..., Any]:
 def source(chosen: Format, answer: Callable[..., Any]) -> str:
     """The text of run.py."""
     functions: list[Callable[..., Any]] = [type(chosen).load, asked, pictures_in, loaded, pixels_of, answer, main]
-    _, _, text = inspect.getsource(decoding).partition("from __future__ import annotations\n")
+    texts = [inspect.getsource(module).partition("from __future__ import annotations\n")[2] for module in MODULES]
+    lines = "\n".join(text.strip() for text in texts).splitlines()
+    text = "\n".join(line for line in lines if not line.startswith("from counterpoise."))
     return _TEMPLATE.format(
         runtime=chosen.packages[-1],
         decoding=text.strip(),

@@ -81,10 +81,15 @@ def _is_run(data: RunLike | None) -> bool:
 
 def read_for(section: config.Data, reading: Reading) -> config.Data:
     """The section with what it leaves open of how files are read as in `reading`."""
+    own = section.white_level is None and section.intensity is None  # else the section says how values become 8 bits
+    intensity = section.intensity
+    if own and reading.intensity is not None:
+        intensity = config.Intensity.model_validate(reading.intensity.values())
     values = {
         "alpha": reading.alpha if section.alpha == "auto" else section.alpha,
         "channels": section.channels if "channels" in section.model_fields_set else reading.channels,
-        "white_level": reading.white_level if section.white_level is None else section.white_level,
+        "white_level": reading.white_level if own else section.white_level,
+        "intensity": intensity,
     }
     return section.model_copy(update=values)
 

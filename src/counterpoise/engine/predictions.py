@@ -47,7 +47,7 @@ def given(images: Sequence[Any], reading: Reading) -> Iterator[Asked]:
         elif not Path(image).is_dir():
             found = [(str(image), Path(image).stem, image)]
         else:
-            files = [Path(file) for file in image_files(Path(image), reading.channels != 3)]
+            files = [Path(file) for file in image_files(Path(image), reading.arrays)]
             if not files:
                 raise DataError(f"{image} holds no pictures.")
             found = [

@@ -10,7 +10,7 @@ from typing import Any
 
 from safetensors.torch import load as load_bytes
 
-from counterpoise import tasks
+from counterpoise import config, tasks
 from counterpoise.engine import card
 from counterpoise.engine.student_epochs import Epoch, read_epoch
 from counterpoise.errors import ModelError
@@ -111,8 +111,9 @@ def save_student(
             f"{model.name} answers in chosen classes of another network: that is a teacher, not a student."
         )
     weights = model.serialize()
+    intensity = model.reading.intensity
     description = folder.Description(
-        format=folder.FORMAT,
+        format=folder.FORMAT if intensity is None else folder.WITH_INTENSITY,
         architecture=model.name,
         arguments=model.arguments,
         task=model.task,
@@ -126,6 +127,7 @@ def save_student(
             alpha=model.reading.alpha,
             white_level=model.reading.white_level,
             channels=model.channels,
+            intensity=None if intensity is None else config.Intensity.model_validate(intensity.values()),
         ),
         normalization=folder.Normalization.model_validate(model.normalization),
         metrics=dict(metrics),

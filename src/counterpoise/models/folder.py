@@ -9,13 +9,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from counterpoise.config import LARGEST_EDGE, MOST_CHANNELS, MOST_REDUCED
+from counterpoise.config import LARGEST_EDGE, MOST_CHANNELS, MOST_REDUCED, Intensity
 from counterpoise.decoding import Reading
 from counterpoise.errors import ModelError, nearest
 from counterpoise.system import documents
 from counterpoise.system.files import regular, standing
 
 FORMAT = 1
+WITH_INTENSITY = 2
+"""The format of students whose pictures are read as `data.intensity` says, which readers of the first do not know."""
 WEIGHTS = "model.safetensors"
 DESCRIPTION = "student.json"
 CARD = "README.md"
@@ -43,11 +45,13 @@ class Input(BaseModel):
     )
     white_level: int | None = Field(None, ge=1, le=65535, description="white in gray files of 16 bits; none: 65535")
     channels: int = Field(3, ge=1, le=MOST_CHANNELS, description="of pictures: 3 are RGB, 1 gray")
+    intensity: Intensity | None = Field(None, description="how values of any depth become 8 bits")
 
     @property
     def reading(self) -> Reading:
         """How picture files are read for the student."""
-        return Reading(self.alpha, self.white_level, channels=self.channels)
+        intensity = None if self.intensity is None else self.intensity.mapping
+        return Reading(self.alpha, self.white_level, channels=self.channels, intensity=intensity)
 
 
 class Normalization(BaseModel):
@@ -93,6 +97,8 @@ class Description(BaseModel):
     def values(self) -> dict[str, Any]:
         """As student.json has it."""
         values = self.model_dump()
+        if self.input.intensity is None:  # as readers of the first format know it
+            values["input"].pop("intensity")
         return values if self.thresholds is not None else {k: v for k, v in values.items() if k != "thresholds"}
 
 
@@ -149,9 +155,9 @@ def describe(path: Path) -> Description:
     except (OSError, ValueError) as error:
         raise ModelError(f"{path} cannot be read: {error}.") from None
     version = values.get("format") if isinstance(values, dict) else None
-    if isinstance(version, int) and version > FORMAT:
+    if isinstance(version, int) and version > WITH_INTENSITY:
         raise ModelError(
-            f"{path} has format {version}, this counterpoise reads up to {FORMAT}: pip install -U counterpoise."
+            f"{path} has format {version}, this counterpoise reads up to {WITH_INTENSITY}: pip install -U counterpoise."
         )
     try:
         return Description.model_validate(values)

@@ -64,6 +64,11 @@ def make(
     for given in (data.path, data.unlabeled):
         if given is not None and address_of(given) is None and out.resolve().is_relative_to(expanded(given).resolve()):
             raise ConfigError(f"--out {out} lies in {given}, which would then hold its own pack. Give another --out.")
+    if shrinking is not None and data.intensity is not None:
+        raise ConfigError(
+            "shorter makes JPEGs of 8 bits, and data.intensity is of the values in files: leave out shorter, and files "
+            "are kept as they are."
+        )
     if shrinking is not None and data.channels != 3:
         raise ConfigError(
             f"shorter makes JPEGs, of three channels, and data.channels is {data.channels}: leave it out, and files "

@@ -65,6 +65,9 @@ class ArraySet(ImageSet):
     def read_as(self, reading: Reading) -> None:
         """Colors become gray where that is asked for. Raises DataError for any other number of channels."""
         super().read_as(reading)
+        if reading.intensity is not None:
+            where = self.origin or self.name(0)
+            raise DataError(f"{where}: data.intensity is of the values in files, and these images have 8 bits.")
         if self.channels == 3 and reading.channels == 1:
             self.images = as_gray(self.images)
         if self.channels != reading.channels:

@@ -17,7 +17,6 @@ from counterpoise.data.sources.outlines import OutlinedScenes, finish
 from counterpoise.data.sources.registry import register
 from counterpoise.data.split_names import Halves, word_in
 from counterpoise.data.split_names import find as find_halves
-from counterpoise.decoding import Reading
 from counterpoise.errors import ConfigError, CorruptImage, DataError, MissingExtraError
 from counterpoise.system.files import expanded
 
@@ -135,7 +134,7 @@ class _Survey:
             )
         elif part.names and not part.boxed and not len(part.objects.classes):
             self.problems.append(fault(f"No picture of {file} has an outline: all would be background."))
-        scenes = part.scenes(folder, Reading("white", self.data.white_level, self.data.max_megapixels))
+        scenes = part.scenes(folder, self.data.reading)
         scenes.origin = f"{name} of {root}" if name else str(file)
         self.parts.append(scenes)
         self.notes += part.notes()

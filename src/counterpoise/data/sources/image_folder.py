@@ -84,7 +84,7 @@ def _survey(
         return None, [fault(str(error))]
     folders = [root / name for name in halves.names]
     images = {
-        half: {name: image_files(half / name, data.channels != 3) for name in subfolders(half)} for half in folders
+        half: {name: image_files(half / name, data.reading.arrays) for name in subfolders(half)} for half in folders
     }
     problems = []
     for half, found in images.items():

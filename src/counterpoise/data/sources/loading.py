@@ -19,7 +19,6 @@ from counterpoise.data.sources.memory import concatenate
 from counterpoise.data.sources.registry import SOURCES, Source
 from counterpoise.data.table_file import is_table, read_table
 from counterpoise.data.walking import as_text, leftovers
-from counterpoise.decoding import Reading
 from counterpoise.errors import ConfigError, DataError, nearest, unknown
 from counterpoise.system.addresses import address_of
 from counterpoise.system.files import expanded
@@ -62,7 +61,7 @@ def load(data: config.Data) -> Splits:
         if data.fold is not None:
             splits.train.notes.append(f"data.held_out takes the place of val; on neither side: {aside.origin}")
     if data.unlabeled is not None:
-        for unlabeled in _unlabeled(data.unlabeled, data.channels != 3):
+        for unlabeled in _unlabeled(data.unlabeled, data.reading.arrays):
             splits = splits._replace(train=concatenate(splits.train, unlabeled))
     _read_alike(splits, data)
     return splits
@@ -96,7 +95,7 @@ def _read_alike(splits: Splits, data: config.Data) -> None:
     """Have both halves read as `data` says; what it leaves to be found is found in the training pictures."""
     from counterpoise.data.noticing import look
 
-    reading = Reading("white", data.white_level, data.max_megapixels, data.channels)
+    reading = data.reading
     splits.train.read_as(reading)
     seen = look(splits.train)
     if data.alpha == "ignore" or data.channels not in (1, 3) or (data.alpha == "auto" and seen.band_is_data):

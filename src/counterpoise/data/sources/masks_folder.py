@@ -21,7 +21,6 @@ from counterpoise.data.sources.masks_pairing import Side, listed, matching, shar
 from counterpoise.data.sources.registry import register
 from counterpoise.data.split_names import TRAIN, Halves, find, is_split_name
 from counterpoise.data.walking import subfolders
-from counterpoise.decoding import Reading
 from counterpoise.errors import CorruptImage, CounterpoiseError, DataError, nearest
 from counterpoise.system.files import expanded
 
@@ -132,7 +131,7 @@ class _Survey:
     def _files(self, images: Side, masks: Side, keys: Sequence[str], label_map: LabelMap) -> MaskFiles:
         files = [[side.files[key] for key in keys] for side in (images, masks)]
         part = MaskFiles(images.folder, files[0], masks.folder, files[1], label_map, self.resize_masks)
-        part.read_as(Reading("white", self.data.white_level, self.data.max_megapixels))
+        part.read_as(self.data.reading)
         return part
 
     def _look_at_sizes(self) -> None:

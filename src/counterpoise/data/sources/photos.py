@@ -35,7 +35,7 @@ def load(data: config.Data, *, train_split: str | None = None, val_split: str | 
     assert data.path is not None  # the registry has seen to it
     root = expanded(data.path)
     return divided(
-        data, root, find_folders(root, train_split, val_split), lambda folder: collect(folder, data.channels != 3)
+        data, root, find_folders(root, train_split, val_split), lambda folder: collect(folder, data.reading.arrays)
     )
 
 

@@ -14,7 +14,6 @@ from counterpoise.data.sources.registry import register
 from counterpoise.data.split_names import find as find_halves
 from counterpoise.data.split_names import is_split_name
 from counterpoise.data.walking import image_files
-from counterpoise.decoding import Reading
 from counterpoise.errors import DataError, UnfitFileError
 from counterpoise.system import documents
 from counterpoise.system.files import expanded
@@ -80,7 +79,7 @@ class _Survey:
         elif bare:
             self.notes.append(f"{bare:,} of {len(files):,} images of {folder} have no object: all background")
         part = OutlinedScenes(folder, files, self.classes, objects, centers_inside)
-        part.read_as(Reading("white", self.data.white_level, self.data.max_megapixels))
+        part.read_as(self.data.reading)
         part.origin = f"{name} of {self.root}"
         self.parts.append(part)
 

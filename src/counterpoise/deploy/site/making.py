@@ -41,6 +41,11 @@ def try_(student: str | Path, asked: Try) -> dict[str, Any]:
             f"The page shows pictures of three channels, and this student takes {description.input.channels}: "
             "counterpoise export --to onnx."
         )
+    if description.input.intensity is not None:
+        raise ConfigError(
+            "The page reads pictures of 8 bits, and this student's are read by data.intensity, from values of any "
+            "depth: counterpoise export --to onnx."
+        )
     name = _name(path, place)
     target = Path(asked.out) if asked.out is not None else Path("sites", name)
     _check_free(target, asked.overwrite)
