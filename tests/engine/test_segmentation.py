@@ -370,17 +370,18 @@ def outcome(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_kills_end_in_the_same_bytes(host: Any, teacher: dict[str, Any], tmp_path: Path, workers: int) -> None:
+    scene = {"size": [24, 24], "jitter": 0.3, "window": [24, 24], "crops": 2, "foreground": 0.4}
     run = values(
         tmp_path,
         teacher=teacher,
-        data={"workers": workers, "scenes": {"size": [24, 24], "jitter": 0.3, "window": [24, 24]}},
+        data={"workers": workers, "scenes": scene},
         objective={
             "cross_entropy": {"class_weight": "frequency"},
             "balance": {"weight": {"start": 1, "end": 3}},
             "cwd": {},
             "cirkd": TERMS["cirkd"],
         },
-        train={"epochs": 4, "ema": 0.9, "log_every": 2, "checkpoint_minutes": 0.0},
+        train={"epochs": 2, "ema": 0.9, "log_every": 2, "checkpoint_minutes": 0.0},
     )
     command = ["distill", str(write(tmp_path / "run.yaml", run)), "--quiet"]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
@@ -407,6 +408,7 @@ def test_two_processes_train_what_one_trains(
             "balance": {"ignore_index": IGNORE},
             "cwd": {"weight": 3},
         },
+        data={"scenes": {"crops": 2, "foreground": 0.4}},
         train={"epochs": 3, "optimizer": {"learning_rate": 0.02}},
     )
     command = ["distill", str(write(tmp_path / "run.yaml", run)), "--quiet"]
@@ -420,6 +422,22 @@ def test_two_processes_train_what_one_trains(
     weights = load_file(one / "student" / "model.safetensors")
     for name, value in load_file(two / "student" / "model.safetensors").items():
         torch.testing.assert_close(value, weights[name], rtol=1e-3, atol=1e-4)
+
+
+def test_a_store_holds_every_crop_for_runs_with_as_many(teacher: dict[str, Any], tmp_path: Path) -> None:
+    scene = {"size": [16, 24], "crops": 2, "foreground": 0.5}
+    run = values(tmp_path / "live", teacher=teacher, data={"scenes": scene}, train={"epochs": 1})
+    counterpoise.record(run, out=tmp_path / "store", precision="float32")
+    stored = {"out": tmp_path / "stored", "teacher": {"store": str(tmp_path / "store")}}
+    both = [counterpoise.distill(each) for each in (run, config.merge(run, stored))]
+    live, read = ([step["loss"] for step in lines(result.folder, "step")] for result in both)
+    assert len(live) == 2 * SMALL["train_size"] // 8
+    assert read == pytest.approx(live, rel=1e-4)
+    for other in ({"crops": 3}, {"crops": 1}, {"foreground": 0.4}):
+        with pytest.raises(StoreError, match="views"):
+            counterpoise.distill(
+                config.merge(config.merge(run, stored), {"out": tmp_path / "other", "data": {"scenes": other}})
+            )
 
 
 def test_sliding_window_of_one_pixel_networks_scores_as_whole_scenes(tmp_path: Path) -> None:

@@ -110,6 +110,23 @@ class Scenes(Section):
     noise: float = Field(
         0.0, ge=0.0, le=1.0, description="standard deviation of normal noise at most, as a share of white; 0 is off"
     )
+    crops: int = Field(
+        1,
+        ge=1,
+        le=2**16,
+        description="views of each scene in an epoch, each with a place and a draw of its own, so that few large "
+        "scenes make many steps",
+    )
+    foreground: float = Field(
+        0.0,
+        ge=0.0,
+        le=1.0,
+        description="share of views that are laid on a pixel of an object, as nnU-Net's oversampling; those of scenes "
+        "without one lie anywhere",
+    )
+    foreground_classes: tuple[str, ...] = Field(
+        (), description="the classes that are objects, for foreground; default: all but the one called background"
+    )
     window: tuple[Edge, Edge] | None = Field(
         None, description="height and width of a window that slides over a scene in evaluation; default: whole scenes"
     )
@@ -132,6 +149,8 @@ class Scenes(Section):
             raise ValueError(f"scale must be positive and rise, got {list(self.scale)}")
         if self.scale[1] > 16:
             raise ValueError(f"scale enlarges by up to 16, got {list(self.scale)}")
+        if self.foreground_classes and not self.foreground:
+            raise ValueError("foreground_classes says where views are laid: give foreground, the share of views, too")
         return self
 
 

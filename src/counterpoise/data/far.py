@@ -17,11 +17,13 @@ class Far:
         there: the set at the address.
         first: index of the first of them.
         indices: int64 [n], rising, of them in `there`; None: all of it.
+        times: how often each of them comes in a row.
     """
 
     there: Sized
     first: int
     indices: NDArray[np.int64] | None
+    times: int = 1
 
     def __len__(self) -> int:
         return len(self.there) if self.indices is None else len(self.indices)

@@ -356,13 +356,13 @@ def identity(images: ImageSet, data: config.Data) -> str | None:
 
 
 def _sizes(images: ImageSet, size: int | None) -> Tensor:
-    """The sizes of the blocks of a set: its own, or `size` images each."""
+    """The sizes of the blocks of a set: its own, or `size` pictures each."""
     if size is None and images.blocks is not None:
         sizes = images.blocks.to(torch.int64)
         if int(sizes.min()) < 0 or int(sizes.sum()) != len(images):
             raise DataError(f"The blocks of a set of {len(images):,} images hold {int(sizes.sum()):,}.")
         return sizes[sizes > 0]
-    size = size or BLOCK_SIZE
+    size = (size or BLOCK_SIZE) * images.times
     full, rest = divmod(len(images), size)
     return torch.cat([torch.full((full,), size), torch.tensor([rest] * bool(rest), dtype=torch.int64)])
 

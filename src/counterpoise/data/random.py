@@ -16,6 +16,7 @@ from torch import Tensor
 # One stream for each use, so that switching one augmentation on does not move the draws of another.
 ORDER, CROP, FLIP, RANDAUGMENT, MIX, SPLIT, SCALE, JITTER, BLOCKS, BALANCE = range(10)
 ROTATE, ELASTIC, FLIP_VERTICAL, GAMMA, BLUR, NOISE = range(10, 16)
+FOREGROUND = 32
 
 _AT_ONCE = 2**16  # indices: what lies between them and their words takes 300 bytes each
 _MASK = 0xFFFFFFFF

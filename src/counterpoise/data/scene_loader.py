@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from counterpoise.data.crops import Foreground
 from counterpoise.data.epochs import Batch, Epochs, InOrder
 from counterpoise.data.images import reading_specification
 from counterpoise.data.order import Order
-from counterpoise.data.segmentation_views import ScenePlan, draw, render, scene_specification, shrink, words
+from counterpoise.data.segmentation_views import Draw, ScenePlan, draw, render, scene_specification, shrink, words
 from counterpoise.data.sources.arrays import ArraySet
 from counterpoise.data.sources.base import ImageSet
 from counterpoise.data.workers import BatchPlan, EvalReader, OnCorrupt, ReadBatch, Reader, Workers
@@ -27,6 +28,7 @@ class SceneLoader(Epochs):
 
     Args:
         plan: what determines the views.
+        foreground: which views hold an object; None: they lie anywhere.
         workers: processes that make the views; 0 makes them in this one.
         on_corrupt: as for `loader.TrainLoader`, masks included.
         batch_size, drop_last, rank, world, device, order: as for `Epochs`.
@@ -38,6 +40,7 @@ class SceneLoader(Epochs):
         plan: ScenePlan,
         *,
         batch_size: int,
+        foreground: Foreground | None = None,
         workers: Workers = "auto",
         drop_last: bool = False,
         on_corrupt: OnCorrupt = "stop",
@@ -56,18 +59,29 @@ class SceneLoader(Epochs):
             device=device,
             order=order,
         )
-        self.plan = plan
-        self._read_by(_SceneViews(images, plan, on_corrupt), workers)
+        self.plan, self.foreground = plan, foreground
+        self._read_by(_SceneViews(images, plan, foreground, on_corrupt), workers)
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
         return self._from_workers(epoch, first_step)
 
     @property
     def specification(self) -> dict[str, Any]:
-        return {**scene_specification(self.plan), **reading_specification(self.images.reading)}
+        times, foreground = self.images.times, self.foreground
+        return {
+            **scene_specification(self.plan),
+            **reading_specification(self.images.reading),
+            **({"crops": times} if times > 1 else {}),
+            **({} if foreground is None else {"foreground": [foreground.share, *foreground.classes]}),
+        }
 
     def shown(self) -> str:
-        return words(self.plan)
+        said = [words(self.plan)]
+        said += [f"{self.images.times:,} of each scene an epoch"] * (self.images.times > 1)
+        if self.foreground is not None:
+            names = ", ".join(self.images.classes[number] for number in self.foreground.classes)
+            said.append(f"{100 * self.foreground.share:.3g}% of them around a pixel of {names}")
+        return ", ".join(said)
 
     def views_of(self, groups: Iterable[Tensor], epoch: int, number: int | None = None) -> Iterator[Tensor]:
         return self._views_from_workers(BatchPlan(epoch, group.tolist(), []) for group in groups)
@@ -125,20 +139,33 @@ class SceneEvalLoader(InOrder):
 class _SceneViews(Reader):
     """Makes batches of views. A corrupt scene's place is taken by the next readable one, with the view of that one."""
 
-    def __init__(self, images: ImageSet, plan: ScenePlan, on_corrupt: OnCorrupt) -> None:
+    def __init__(self, images: ImageSet, plan: ScenePlan, foreground: Foreground | None, on_corrupt: OnCorrupt) -> None:
         super().__init__(images, on_corrupt)
-        self.plan = plan
+        self.plan, self.foreground = plan, foreground
 
     def make(self, batch: BatchPlan) -> ReadBatch:
-        plan, epoch = self.plan, batch.epoch
         wanted = list(dict.fromkeys(batch.samples))
-        draws = dict(zip(wanted, draw(plan, epoch, torch.tensor(wanted)), strict=True))
+        draws = dict(zip(wanted, self._drawn(batch.epoch, wanted), strict=True))
         views: dict[int, tuple[Tensor, Tensor]] = {}
         corrupt: list[str] = []
 
         def show(index: int) -> tuple[Tensor, Tensor]:
-            return render(plan, *self.read(index), draws.get(index) or draw(plan, epoch, torch.tensor([index]))[0])
+            own, laid = draws.get(index) or self._drawn(batch.epoch, [index])[0]
+            image, mask = self.read(index)
+            around = None if self.foreground is None else self.foreground.pixel(mask, laid)
+            return render(self.plan, image, mask, own, around)
 
-        samples = [self.readable(index, views, show, corrupt) for index in batch.samples]
+        if self.images.times > 1:  # one after the other of a picture, which is then decoded once
+            wanted.sort()
+        shown = {index: self.readable(index, views, show, corrupt) for index in wanted}
+        samples = [shown[index] for index in batch.samples]
         images, masks = (torch.stack([views[index][side] for index in samples]) for side in (0, 1))
         return ReadBatch(images, masks, torch.tensor(samples), corrupt)
+
+    def _drawn(self, epoch: int, samples: list[int]) -> list[tuple[Draw, tuple[int, int] | None]]:
+        """The draw of each sample, and the words by which its view holds an object where it is to."""
+        indices = torch.tensor(samples)
+        laid: list[tuple[int, int] | None] = [None] * len(samples)
+        if self.foreground is not None:
+            laid = self.foreground.drawn(self.plan.seed, epoch, indices)
+        return list(zip(draw(self.plan, epoch, indices), laid, strict=True))

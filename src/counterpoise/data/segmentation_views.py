@@ -170,7 +170,9 @@ def _with_warps_and_tones(plan: ScenePlan, epoch: int, indices: Tensor, draws: l
     return draws
 
 
-def render(plan: ScenePlan, image: Tensor, mask: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
+def render(
+    plan: ScenePlan, image: Tensor, mask: Tensor, draw: Draw, around: tuple[int, int] | None = None
+) -> tuple[Tensor, Tensor]:
     """Make a view. Beyond the border of the scene the image is black and the mask void.
 
     The image is resized bilinearly with antialiasing, the mask to the nearest pixel. A scene that is smaller than the
@@ -179,6 +181,7 @@ def render(plan: ScenePlan, image: Tensor, mask: Tensor, draw: Draw) -> tuple[Te
     Args:
         image: uint8 [3, H, W].
         mask: uint8 [H, W].
+        around: row and column that are in the middle of the window as far as the scene reaches; None: it lies anywhere.
 
     Returns:
         uint8 [3, height, width]; uint8 [height, width].
@@ -191,8 +194,10 @@ def render(plan: ScenePlan, image: Tensor, mask: Tensor, draw: Draw) -> tuple[Te
         raise DataError(f"The mask is {sizes[0]} pixels and its image {sizes[1]}.")
     size = plan.height, plan.width
     more = (0, 0) if draw.warp is None else scene_warps.margins(draw.warp, *size)
+    middle = around or (None, None)
     rows, columns = (
-        _span(image.shape[1 + side], size[side], draw.scale, draw.place[side], more[side]) for side in (0, 1)
+        _span(image.shape[1 + side], size[side], draw.scale, draw.place[side], more[side], middle[side])
+        for side in (0, 1)
     )
     part = _jitter(_resize(image[:, rows.of, columns.of], rows, columns, smooth=True), draw)
     part = scene_intensities.toned(part, draw.tone)
@@ -230,10 +235,12 @@ class _Span(NamedTuple):
         return int(self.to.stop - self.to.start)
 
 
-def _span(scene: int, view: int, scale: float, word: int, margin: int = 0) -> _Span:
+def _span(scene: int, view: int, scale: float, word: int, margin: int = 0, around: int | None = None) -> _Span:
     window = max(1, round(view / scale))
     first, last = sorted((0, scene - window))
     start = first + (word * (last - first + 1) >> 32)
+    if around is not None and window < scene:
+        start = min(max(around - window // 2, first), last)
     beyond = -(-margin * window // view)
     inside = max(start - beyond, 0), min(start + window + beyond, scene)
     begin, end = (round((edge - start) * view / window) for edge in inside)

@@ -192,7 +192,7 @@ def spent(found: Search) -> list[dict[str, Any]]:
 
     rows = list(runs(found))
     data = found.job(next(iter(found.plan.methods)), 0, found.rungs[0], found.plan.seeds[0]).run.data
-    images = len(sources.load(data).train) if rows else 0
+    images = len(sources.load(data).train) * data.scenes.crops if rows else 0
     budget = []
     for method in found.plan.methods:
         own = [row for row in rows if row["method"] == method]

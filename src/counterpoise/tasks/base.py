@@ -169,8 +169,10 @@ class Task(ABC):
         Raises ConfigError where that does not follow.
         """
 
-    def ready(self, student: VisionModel, run: config.Run) -> None:  # noqa: B027 - there may be nothing to say
-        """Give a student what the run says of how it is to be shown images."""
+    def ready(self, student: VisionModel, run: config.Run) -> None:
+        """Give a student what the run says of how it is to be shown images. Raises ConfigError where that cannot be."""
+        if run.data.scenes.crops > 1 or run.data.scenes.foreground:
+            raise ConfigError(f"data.scenes.crops and data.scenes.foreground are for scenes, and this is {self.name}.")
 
     def fit(  # noqa: B027 - scenes are shown whole
         self, models: Sequence[VisionModel], data: config.Data, loader: Epochs

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from counterpoise import config
 from counterpoise.data.class_weights import with_class_weights
+from counterpoise.data.crops import foreground, several
 from counterpoise.data.order import plan_order
 from counterpoise.data.problems import raise_first
 from counterpoise.data.scene_loader import SceneEvalLoader, SceneLoader
@@ -198,12 +199,13 @@ class Segmentation(Task):
         edge = run.data.size
         size = scenes.size or ((edge, edge) if edge else None)
         assert size is not None  # `decide` has seen to it
-        plan = plan_scenes(scenes, seed=run.seed, count=len(images), size=size)
-        shown = _masked(images)
+        shown = several(_masked(images), run.data)
+        plan = plan_scenes(scenes, seed=run.seed, count=len(shown), size=size)
         return SceneLoader(
             shown,
             plan,
             batch_size=run.train.batch_size,
+            foreground=foreground(scenes.foreground, scenes.foreground_classes, images.classes),
             workers=run.data.workers,
             drop_last=run.train.drop_last,
             on_corrupt=run.data.on_corrupt,

@@ -186,7 +186,9 @@ class Course:
             last = begin + np.searchsorted(offsets, (blocks + 1) * cache.BLOCK)
             firsts, lasts = far.outer(first), far.outer(np.maximum(first, last))
             lengths = lasts - firsts
-            if lengths.sum() > 2 * (len(offsets) + len(blocks)):  # files that lie over one another: no index of a tar
+            if lengths.sum() > 2 * far.times * (
+                len(offsets) + len(blocks)
+            ):  # files that lie over one another: no index of a tar
                 continue
             images = np.repeat(firsts - (np.cumsum(lengths) - lengths), lengths) + np.arange(lengths.sum())
             uses = self._next(epoch, place, torch.from_numpy(images)).numpy()

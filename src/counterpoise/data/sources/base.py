@@ -49,10 +49,12 @@ class ImageSet(ABC):
         notes: what a person must know of it and of how its files are read, a sentence each.
         blocks: int64 [K], the sizes of consecutive runs of images that lie together, such as the shards of a pack, in
             order and N in all; None where nothing lies so.
+        times: how many samples in a row are of one picture.
         kept_share: how much of its bytes, as a share, may be kept on this machine; 1 where all of it is there.
     """
 
     masked = False
+    times = 1
 
     def __init__(self, labels: Tensor, classes: Sequence[str], corrupt: Sequence[str] = ()) -> None:
         self.classes = tuple(classes)
