@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 import counterpoise
 from counterpoise.errors import CounterpoiseError, ModelError
-from counterpoise.models import catalog
+from counterpoise.models import catalog, checkpoint
 from counterpoise.system import torchvision_guard
 
 torchvision_guard.ready()
@@ -198,6 +198,28 @@ def test_a_backbone_is_probed_and_its_features_teach(tmp_path: Path, monkeypatch
     run = {"data": data, "teacher": teacher, "train": train, "objective": objective, "student": student}
     summary = counterpoise.distill({**run, "out": str(tmp_path / "run")})
     assert "explained" in json.dumps(summary, default=str)
+
+
+@pytest.mark.parametrize("safe", [True, False])
+def test_weights_in_several_files_are_one_network(vit: Path, tmp_path: Path, safe: bool) -> None:
+    net = transformers.ViTForImageClassification.from_pretrained(vit)
+    parts, state = tmp_path / "parts", load_file(vit / "model.safetensors")
+    net.save_pretrained(parts, max_shard_size="6KB")
+    assert len(list(parts.glob("*.safetensors"))) > 1
+    index = parts / "model.safetensors.index.json"
+    if not safe:
+        for file in parts.glob("*.safetensors"):
+            torch.save(load_file(file), parts / f"{file.stem}.bin")
+            file.unlink()
+        index.write_text(index.read_text().replace(".safetensors", ".bin"))
+        index = index.rename(parts / "pytorch_model.bin.index.json")
+    whole, several = (catalog.build(f"hf/{folder}", pretrained=True) for folder in (vit, parts))
+    assert whole.weights_hash() == several.weights_hash()
+    read = checkpoint.read(index).state
+    assert all(read[name].equal(value) for name, value in state.items())
+    index.write_text(json.dumps({"weight_map": {"a": "../vit/model.safetensors"}}))
+    with pytest.raises(ModelError, match="expected files of weights beside it"):
+        checkpoint.read(index)
 
 
 def test_mistakes_are_named(vit: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from counterpoise.decoding import Reading
 from counterpoise.errors import ModelError, nearest
-from counterpoise.models import folder, wrapped
+from counterpoise.models import folder, several_files, wrapped
 from counterpoise.models.wrapped import Which
 from counterpoise.system.files import read_tensors, regular
 
@@ -60,7 +60,8 @@ class Weights:
 def read(path: Path, which: Which = "auto") -> Weights:
     """Weights from a .safetensors, a .pt or .pth that holds tensors alone, a student folder or a run folder.
 
-    A checkpoint of a run that has not come to its end holds its student so far.
+    The `.index.json` of weights in several files stands for them all. A checkpoint of a run that has not come to its
+    end holds its student so far.
 
     Args:
         which: of a file that holds weights and their moving average: live, ema, or auto, the average.
@@ -72,6 +73,8 @@ def read(path: Path, which: Which = "auto") -> Weights:
     if not path.exists():
         beside = [child.name for child in path.parent.iterdir()] if path.parent.is_dir() else []
         raise ModelError(f"Checkpoint {path} does not exist.{nearest(path.name, beside)}")
+    if path.name.endswith(several_files.ENDING):
+        return Weights(str(path), several_files.read(path, lambda file: read(file, which).state, path.parent.joinpath))
     if path.suffix == ".safetensors":
         return _read_safetensors(path, which)
     if path.suffix in PICKLES:

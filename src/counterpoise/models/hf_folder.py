@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from counterpoise.errors import MissingExtraError, ModelError
-from counterpoise.models import checkpoint, published
+from counterpoise.models import checkpoint, published, several_files
 from counterpoise.models.imagenet import MEAN, STD
 from counterpoise.system import documents, torchvision_guard
 from counterpoise.system.files import expanded
 
 CONFIG, PROCESSOR = "config.json", "preprocessor_config.json"
 FILES = ("model.safetensors", "pytorch_model.bin")
+INDEXES = tuple(f"{name}{several_files.ENDING}" for name in FILES)
 _ON_HUB = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -94,13 +95,25 @@ def names(config: Mapping[str, Any]) -> tuple[str, ...] | None:
 
 def weights(folder: Path, name: str) -> checkpoint.Weights:
     """The weights beside the description."""
-    path = next((folder / file for file in FILES if (folder / file).is_file()), folder / FILES[0])
+    path = next((folder / file for file in (*FILES, *INDEXES) if (folder / file).is_file()), folder / FILES[0])
     if not path.is_file():
         if folder != expanded(Path(name)):  # in the hub's cache
-            path = published.from_hub(name, FILES, None, f"hf/{name}")
+            path = published.from_hub(name, [*FILES, *INDEXES], None, f"hf/{name}")
         else:
             raise ModelError(f"{folder} holds no weights: expected {' or '.join(FILES)} beside {CONFIG}.")
-    return checkpoint.Weights(str(path), checkpoint.read(path).state)
+    if not path.name.endswith(several_files.ENDING):
+        return checkpoint.Weights(str(path), checkpoint.read(path).state)
+
+    def bring(file: str) -> Path:
+        here = path.parent / file
+        return (
+            here
+            if here.is_file() or folder == expanded(Path(name))
+            else published.from_hub(name, [file], None, f"hf/{name}")
+        )
+
+    state = several_files.read(path, lambda file: checkpoint.read(file).state, bring)
+    return checkpoint.Weights(str(path), state)
 
 
 def shown(folder: Path) -> Shown:
