@@ -26,6 +26,7 @@ def csv_text(separator: str = ",") -> str:
         ("marked.csv", csv_text().encode("utf-8-sig")),
         ("excel.csv", csv_text("\t").encode("utf-16")),
         ("semicolons.csv", csv_text(";").encode()),
+        ("told.csv", f"sep=|\r\n{csv_text('|')}".encode()),
         ("tabs.tsv", csv_text("\t").encode()),
         ("empty-lines.csv", csv_text().replace("\r\n", "\n\n").encode()),
         ("lines.jsonl", "\n".join(json.dumps({"file": file, "label": label}) for file, label in ROWS).encode()),

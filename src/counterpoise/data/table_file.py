@@ -168,8 +168,11 @@ def _plain(value: Any) -> str:
 
 def _separated(path: Path, columns: Sequence[str] | None, encoding: str) -> Table:
     text = _decoded(path, encoding)
-    first = text[: text.find("\n") if "\n" in text else len(text)]
-    separator, note = _separator(path, first)
+    first, _, rest = text.partition("\n")
+    told = _TOLD.fullmatch(first)
+    if told is not None:
+        text = rest
+    separator, note = (told[1], "") if told is not None else _separator(path, first)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     names, held = [name.strip() for name in columns or ()], 0
     found: list[list[str]] = []
@@ -228,6 +231,8 @@ def _decoded(path: Path, encoding: str) -> str:
         ) from None
 
 
+_TOLD = re.compile(r"sep=([,;|\t])\r?")
+"""A first line that tells Excel what stands between fields."""
 _MARKS_16 = ((codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 
 
