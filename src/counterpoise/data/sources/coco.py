@@ -13,6 +13,7 @@ from counterpoise import config
 from counterpoise.data.problems import SHOWN, Problem, fault, of_corrupt, raise_first
 from counterpoise.data.sources.base import Splits
 from counterpoise.data.sources.coco_file import Without, read, without
+from counterpoise.data.sources.grouping import Asked, give_groups
 from counterpoise.data.sources.outlines import OutlinedScenes, finish
 from counterpoise.data.sources.registry import register
 from counterpoise.data.split_names import Halves, word_in
@@ -92,6 +93,8 @@ class _Survey:
     val: Path | None = None
     val_split: str | None = None
     without_outline: Without = "stop"
+    group: str | None = None
+    shared: bool = False
 
     def __post_init__(self) -> None:
         assert self.data.path is not None  # the registry has seen to it
@@ -110,6 +113,9 @@ class _Survey:
             first, second = (list(part.classes) for part in self.parts)
             other = next((name for name in (*first, *second) if (name in first) != (name in second)), "their order")
             self.problems.append(fault(f"The categories of {files[0]} and {files[1]} differ: {other}."))
+        if len(self.parts) == len(files):
+            below, asked = [part.files for part in self.parts], Asked(self.group, self.shared)
+            self.problems += give_groups(self.parts, below, asked, root, self.halves)
 
     def _read(self, root: Path, name: str, file: Path) -> None:
         part = read(file, self.without_outline)
@@ -184,6 +190,8 @@ def load(
     val: Path | None = None,
     val_split: str | None = None,
     without_outline: Without = "stop",
+    group: str | None = None,
+    shared: bool = False,
 ) -> Splits:
     """Scenes whose classes are the categories, by their numbers, behind background, which is class 0.
 
@@ -195,8 +203,9 @@ def load(
             data.val_fraction.
         val_split: part to evaluate on, as it is called there.
         without_outline: what becomes of objects with a box alone: an error, void in their box, or background.
+        group, shared: as for masks_folder; the pattern is looked for in the file_name of each picture.
     """
-    survey = _Survey(data, images, train, val, val_split, without_outline)
+    survey = _Survey(data, images, train, val, val_split, without_outline, group, shared)
     survey.look_at_sizes(_LOOKED_AT)
     raise_first(survey.problems)
     return finish(data, survey.parts, survey.halves, [*survey.notes, *(each.sentence for each in survey.problems)])

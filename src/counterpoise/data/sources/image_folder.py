@@ -13,6 +13,7 @@ from counterpoise.data.problems import SHOWN, Problem, fault, raise_first
 from counterpoise.data.sources.base import Splits
 from counterpoise.data.sources.division import divided
 from counterpoise.data.sources.files import FileSet
+from counterpoise.data.sources.grouping import Asked, give_groups
 from counterpoise.data.sources.registry import register
 from counterpoise.data.split_names import TEST, VAL, Halves, find, is_split_name, named
 from counterpoise.data.table_file import is_table
@@ -27,7 +28,13 @@ from counterpoise.system.files import expanded
     check=lambda data, **options: _survey(data, **options)[1],
 )
 def load(
-    data: config.Data, *, train_split: str | None = None, val_split: str | None = None, nested: bool = False
+    data: config.Data,
+    *,
+    train_split: str | None = None,
+    val_split: str | None = None,
+    nested: bool = False,
+    group: str | None = None,
+    shared: bool = False,
 ) -> Splits:
     """Class folders below `data.path`, or below its train/ and val/ (or valid/, validation/, test/), in any case.
 
@@ -37,10 +44,15 @@ def load(
         train_split: folder to train on, below `data.path`; default: train or training, where it is there.
         val_split: folder to evaluate on; default: the first of val, valid, validation, dev, test, testing.
         nested: whether images may lie in folders within a class folder that holds nothing else.
+        group: what belongs together, such as the pictures of a patient, and is on one side of a division alone: a
+            regular expression with what names it in parentheses, such as (patient[0-9]+)_, looked for in paths below
+            class folders; or a table with columns file and group.
+        shared: let groups be on both sides.
     """
-    splits, problems = _survey(data, train_split, val_split, nested)
+    splits, problems = _survey(data, train_split, val_split, nested, group, shared)
     raise_first(problems)
     assert splits is not None
+    splits.train.notes += [problem.sentence for problem in problems]
     return splits
 
 
@@ -73,7 +85,12 @@ def find_folders(root: Path, train_split: str | None = None, val_split: str | No
 
 
 def _survey(
-    data: config.Data, train_split: str | None = None, val_split: str | None = None, nested: bool = False
+    data: config.Data,
+    train_split: str | None = None,
+    val_split: str | None = None,
+    nested: bool = False,
+    group: str | None = None,
+    shared: bool = False,
 ) -> tuple[Splits | None, list[Problem]]:
     """The splits of a folder as it is, and all that is wrong with it; errors are in the way of splits."""
     assert data.path is not None  # the registry has seen to it
@@ -99,7 +116,12 @@ def _survey(
         return None, problems
     # Images lie in the order of their paths, whatever the order of the classes.
     names = sorted(images[train])
-    splits = divided(data, root, halves, lambda half: _collected(half, images[half], names))
+    parts = {half: _collected(half, images[half], names) for half in folders}
+    below = [[file.partition("/")[2] for file in part.files] for part in parts.values()]
+    problems += give_groups([*parts.values()], below, Asked(group, shared), root, halves)
+    if any(problem.severity == "error" for problem in problems):
+        return None, problems
+    splits = divided(data, root, halves, parts.__getitem__)
     return Splits(*(part.in_order(ordered(names)) for part in splits)), problems
 
 

@@ -15,6 +15,7 @@ from counterpoise.data.mask_file import LOSSLESS
 from counterpoise.data.problems import Problem, fault, of_corrupt, raise_first
 from counterpoise.data.sources.base import Splits
 from counterpoise.data.sources.division import name_parts, split_by_fraction
+from counterpoise.data.sources.grouping import Asked, give_groups
 from counterpoise.data.sources.masks_files import WAYS_OUT, MaskFiles
 from counterpoise.data.sources.masks_layouts import described, found_in_masks, is_divided, mask_of_view
 from counterpoise.data.sources.masks_pairing import Side, listed, matching, shared
@@ -50,6 +51,7 @@ class _Survey:
     resize_masks: bool = False
     lossy: bool = False
     shared: bool = False
+    group: str | None = None
 
     def __post_init__(self) -> None:
         assert self.data.path is not None  # the registry has seen to it
@@ -57,6 +59,7 @@ class _Survey:
         self.problems: list[Problem] = []
         self.parts: list[MaskFiles] = []
         self.halves: Halves | None = None
+        self.by_folder = False
         self.divided = is_divided(self.root, self.images, self.masks)
         if not self.divided and not self._has_folders():
             return
@@ -66,6 +69,7 @@ class _Survey:
             if keys and label_map is not None:
                 self.parts.append(self._files(images, masks, keys, label_map))
         self._look_at_sizes()
+        self._group()
         if self.halves is not None and len(self.parts) == len(self.halves.names):
             _say_halves(self.parts, self.halves, self.root)
 
@@ -111,6 +115,7 @@ class _Survey:
         """The parts that folders in those of images and masks divide them into, or lists; else all in one."""
         self.halves = _halves(subfolders(images.folder), self.val_split, f"{images.folder}")
         if self.halves is not None:
+            self.by_folder = True
             return [matching(images, masks, f"{name}/", self.problems) for name in self.halves.names]
         folder = self.root / self.lists
         by_list = {entry.stem for entry in folder.glob("*.txt")} if folder.is_dir() else set()
@@ -133,6 +138,18 @@ class _Survey:
         part = MaskFiles(images.folder, files[0], masks.folder, files[1], label_map, self.resize_masks)
         part.read_as(self.data.reading)
         return part
+
+    def _group(self) -> None:
+        """Give the scenes their groups, where all of them are there."""
+        if self.parts and len(self.parts) == len(self.halves.names if self.halves else ("",)):
+            below = [list(part.files) for part in self.parts]
+            if self.halves is not None and self.by_folder:
+                names = self.halves.names
+                below = [
+                    [file.removeprefix(f"{name}/") for file in files] for name, files in zip(names, below, strict=True)
+                ]
+            asked = Asked(self.group, self.shared)
+            self.problems += give_groups(self.parts, below, asked, self.root, self.halves)
 
     def _look_at_sizes(self) -> None:
         """Count the masks which do not fit their images, and those that are resized."""
@@ -208,6 +225,7 @@ def load(
     resize_masks: bool = False,
     lossy: bool = False,
     shared: bool = False,
+    group: str | None = None,
 ) -> Splits:
     """Images below `data.path`/images with the masks of the same path below `data.path`/masks, but for the ending.
 
@@ -228,11 +246,15 @@ def load(
         resize_masks: bring masks of another size to that of their image, by the nearest pixel.
         lossy: masks were saved as JPEG or resized with smoothing: each pixel is of the class whose value or color is
             nearest.
-        shared: let pictures stand in both lists.
+        shared: let pictures stand in both lists, and groups on both sides.
+        group: what belongs together, such as the scenes of a patient, and is on one side of a division alone: a
+            regular expression with what names it in parentheses, such as (patient[0-9]+)_, looked for in paths below
+            the folder of images (and below train/, val/); or a table with columns file and group.
     """
     survey = _Survey(
-        data, ignore, classes, val_split, images, masks, image_suffix, mask_suffix, lists, resize_masks, lossy, shared
-    )
+        data, ignore, classes, val_split, images, masks, image_suffix, mask_suffix, lists, resize_masks, lossy, shared,
+        group,
+    )  # fmt: skip
     raise_first(survey.problems)
     parts = survey.parts
     for part in parts:

@@ -210,7 +210,7 @@ def centers_inside(rings: Sequence[Ring], runs: Runs | None, height: int, width:
 
 def finish(data: config.Data, parts: Sequence[OutlinedScenes], halves: Halves, notes: Sequence[str]) -> Splits:
     """Both halves, one of them alone divided."""
-    parts[0].notes = list(dict.fromkeys(notes))
+    parts[0].notes = list(dict.fromkeys([*notes, *parts[0].notes]))
     if len(parts) == 1:
         return split_by_fraction(parts[0], data.val_fraction, data.split_seed)
     splits = Splits(parts[0], parts[1])

@@ -7,9 +7,11 @@ from pathlib import Path
 import torch
 
 from counterpoise import config
+from counterpoise.data.problems import raise_first
 from counterpoise.data.sources.base import UNLABELED, Splits
 from counterpoise.data.sources.division import divided
 from counterpoise.data.sources.files import FileSet
+from counterpoise.data.sources.grouping import Asked, give_groups
 from counterpoise.data.sources.image_folder import find_folders
 from counterpoise.data.sources.registry import register
 from counterpoise.data.walking import image_files, loose_images, subfolders
@@ -26,17 +28,30 @@ def _recognizes(path: Path) -> bool:
 
 
 @register("photos", summary="a folder of photos without labels, for distill", recognizes=_recognizes)
-def load(data: config.Data, *, train_split: str | None = None, val_split: str | None = None) -> Splits:
+def load(
+    data: config.Data,
+    *,
+    train_split: str | None = None,
+    val_split: str | None = None,
+    group: str | None = None,
+    shared: bool = False,
+) -> Splits:
     """All images below `data.path`, or below its train/ and val/; labels UNLABELED, no classes.
 
     Args:
         train_split, val_split: as for image_folder.
+        group, shared: as for image_folder; paths are those below the folder, or below its train/ and val/.
     """
     assert data.path is not None  # the registry has seen to it
     root = expanded(data.path)
-    return divided(
-        data, root, find_folders(root, train_split, val_split), lambda folder: collect(folder, data.reading.arrays)
-    )
+    halves = find_folders(root, train_split, val_split)
+    parts = {root / name: collect(root / name, data.reading.arrays) for name in halves.names}
+    below = [part.files for part in parts.values()]
+    problems = give_groups([*parts.values()], below, Asked(group, shared), root, halves)
+    raise_first(problems)
+    splits = divided(data, root, halves, parts.__getitem__)
+    splits.train.notes += [problem.sentence for problem in problems]
+    return splits
 
 
 def collect(folder: Path, arrays: bool = False) -> FileSet:

@@ -12,11 +12,12 @@ from torch import Tensor
 
 from counterpoise import config
 from counterpoise.data.labels import strata
-from counterpoise.data.problems import SHOWN, Problem, fault, raise_first, warning
-from counterpoise.data.sources import table_columns, table_files
+from counterpoise.data.problems import SHOWN, Problem, fault, raise_first
+from counterpoise.data.sources import grouping, table_columns, table_files
 from counterpoise.data.sources.base import UNLABELED, Splits
 from counterpoise.data.sources.division import name_parts, split_by_fraction
 from counterpoise.data.sources.files import FileSet
+from counterpoise.data.sources.grouping import of_torn
 from counterpoise.data.sources.registry import register
 from counterpoise.data.sources.table_labels import LISTED, Blank, by_column, by_separator, cells, lists, one_a_picture
 from counterpoise.data.split_names import Halves, is_split_name, named
@@ -177,12 +178,7 @@ class _Survey:
         """Things that are on both sides of the user's own division."""
         both = f"{self.halves.train} and {self.halves.val}"
         said = f"{len(names):,} {what} are in both {both} of {self.table.path}, such as '{names[0]}'."
-        worse = "Scores are better than they should be"
-        if self.asked.shared:
-            self.problems.append(warning(said, f"{worse}.", names))
-        else:
-            way_out = f"{worse}: mend column '{self.columns.split}', or accept it, --data.options.shared true."
-            self.problems.append(fault(said, way_out, names))
+        self.problems.append(of_torn(said, names, f"mend column '{self.columns.split}'", self.asked.shared))
 
     def _use(self) -> None:
         """Make the parts of the rows that are used."""
@@ -229,21 +225,17 @@ class _Survey:
             return None
         text = self.table.text(column)
         names = [text[row] for row in self.rows]
-        numbers = {name: number for number, name in enumerate(sorted({*names} - {""}))}
         if single := names.count(""):
             self.notes.append(f"{single:,} rows without a group in column '{column}' are groups of their own")
-        sides_of = "" if self.asked.shared and len(self.halves.names) == 2 else ", each on one side alone"
-        self.notes.append(f"groups: column '{column}', {len(numbers):,} of them{sides_of}")
-        found = torch.tensor([numbers.get(name, -1) for name in names])
-        alone = found < 0
-        found[alone] = len(numbers) + torch.arange(int(alone.sum()))
+        whole = not (self.asked.shared and len(self.halves.names) == 2)
+        self.notes.append(grouping.said(names, f"column '{column}'", whole))
         if len(self.halves.names) == 2:
             sides: list[set[str]] = [set(), set()]
             for row, name in zip(self.rows, names, strict=True):
                 sides[self.part_of[row]].add(name)
-            if both := sorted(sides[0] & sides[1] - {""}):
+            if both := grouping.torn(sides):
                 self._shared(f"groups of column '{column}'", both)
-        return found
+        return grouping.numbered(names)
 
     def _look_at_val(self) -> None:
         val = self.parts[1]

@@ -9,6 +9,7 @@ from typing import Any
 from counterpoise import config
 from counterpoise.data.problems import Problem, fault, raise_first
 from counterpoise.data.sources.base import Splits
+from counterpoise.data.sources.grouping import Asked, give_groups
 from counterpoise.data.sources.outlines import Objects, OutlinedScenes, centers_inside, finish, with_background
 from counterpoise.data.sources.registry import register
 from counterpoise.data.split_names import find as find_halves
@@ -26,7 +27,14 @@ _LINES = 100_000
 class _Survey:
     """What a folder holds, and what is wrong with it."""
 
-    def __init__(self, data: config.Data, file: str | None = None, val_split: str | None = None) -> None:
+    def __init__(
+        self,
+        data: config.Data,
+        file: str | None = None,
+        val_split: str | None = None,
+        group: str | None = None,
+        shared: bool = False,
+    ) -> None:
         assert data.path is not None  # the registry has seen to it
         self.data, self.root = data, expanded(data.path)
         self.problems: list[Problem] = []
@@ -46,6 +54,8 @@ class _Survey:
         self.base = _base(values, self.file)
         for name in halves.names:
             self._read(name, given[name])
+        below = [part.files for part in self.parts]
+        self.problems += give_groups(self.parts, below, Asked(group, shared), self.root, halves)
         self.notes = [
             f"pixels of no object are '{self.classes[0]}', class 0; '{names[0]}' is class {self.labels[0]}",
             "a pixel is of an object where its center is inside the outline; where objects overlap the smaller one is "
@@ -195,7 +205,14 @@ def _check(data: config.Data, **options: Any) -> Iterable[Problem]:
     recognizes=_recognizes,
     check=_check,
 )
-def load(data: config.Data, *, file: str | None = None, val_split: str | None = None) -> Splits:
+def load(
+    data: config.Data,
+    *,
+    file: str | None = None,
+    val_split: str | None = None,
+    group: str | None = None,
+    shared: bool = False,
+) -> Splits:
     """Scenes whose classes are those of data.yaml, in its order, behind background, which is class 0.
 
     A pixel is of an object where its center is inside the outline; where objects overlap the smaller one is on top. An
@@ -204,7 +221,8 @@ def load(data: config.Data, *, file: str | None = None, val_split: str | None = 
     Args:
         file: YAML with names, train and val, in the folder; default: data.yaml or dataset.yaml.
         val_split: part to evaluate on, as the YAML calls it.
+        group, shared: as for masks_folder.
     """
-    survey = _Survey(data, file, val_split)
+    survey = _Survey(data, file, val_split, group, shared)
     raise_first(survey.problems)
-    return finish(data, survey.parts, survey.halves, survey.notes)
+    return finish(data, survey.parts, survey.halves, [*survey.notes, *(each.sentence for each in survey.problems)])
