@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from counterpoise.statistics import Difference, by_fold, holm, paired, verdict
+from counterpoise.statistics import Difference, by_fold, holm, over_seeds, paired, verdict
 
 probabilities = st.lists(st.floats(0, 1), min_size=1, max_size=12)
 scores = st.floats(0, 100).map(lambda value: round(value, 2))
@@ -49,6 +49,8 @@ def test_folds_are_means_over_seeds_and_share_training_images() -> None:
     ours = {(fold, seed): 10.0 * fold + fold + seed for fold in (1, 2, 3) for seed in (0, 2)}
     theirs = {(fold, seed): 10.0 * fold + 1.0 for fold in (1, 2, 3) for seed in (0, 2, 5)}
     assert by_fold(ours) == [12.0, 23.0, 34.0]
+    assert over_seeds({**ours, (3, 0): 33.0, (3, 2): 37.0}) == pytest.approx(math.sqrt((2 + 2 + 8) / 3))
+    assert over_seeds({(1, 0): 1.0, (2, 0): 5.0}) is over_seeds({0: 1.0, 1: 2.0}) is None
     found = paired(ours, theirs, folds=3)
     width = 4.302653 * math.sqrt(1 / 3 + 1 / 2)
     assert (found.mean, found.count) == (2.0, 3)

@@ -37,6 +37,21 @@ def by_fold(values: Mapping[Unit, float]) -> list[float]:
     return [math.fsum(found) / len(found) for _, found in sorted(folds.items())]
 
 
+def over_seeds(values: Mapping[Unit, float]) -> float | None:
+    """How far seeds spread within a fold: their standard deviation, pooled over folds by degrees of freedom.
+
+    None where no fold has two seeds, or there are no folds.
+    """
+    folds: dict[int, list[float]] = {}
+    for unit, value in values.items():
+        if isinstance(unit, tuple):
+            folds.setdefault(unit[0], []).append(value)
+    several = [found for found in folds.values() if len(found) > 1]
+    freedom = sum(len(found) - 1 for found in several)
+    squares = math.fsum(statistics.variance(found) * (len(found) - 1) for found in several)
+    return math.sqrt(squares / freedom) if several else None
+
+
 def paired(values: Mapping[Unit, float], baseline: Mapping[Unit, float], folds: int = 0) -> Difference:
     """Student's paired t over the seeds that both have (scipy.stats.ttest_rel), or over folds.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from counterpoise import config
-from counterpoise.data import duplicates, sources
+from counterpoise.data import duplicates, naming, sources
+from counterpoise.data.duplicates import Picture
 from counterpoise.data.labels import absences
 from counterpoise.data.noticing import cut_off
 from counterpoise.data.problems import Problem, fault, of_corrupt, warning
@@ -62,8 +63,10 @@ def check(data: config.Data, fits: Callable[[ImageSet], None] | None = None) -> 
     problems += [*_of_masks(splits), *_of_labels(splits)]
     if not splits.train.masked:
         problems += duplicates.in_two_classes(splits)
-    problems += duplicates.between(splits)
-    problems += unreadable(splits, data.on_corrupt)
+    problems += [*duplicates.between(splits), *naming.across(splits)]
+    digests = _read_all(splits)
+    problems += unreadable(digests, data.on_corrupt)
+    problems += duplicates.by_pixels(splits, {picture: digest for picture, digest in digests.items() if digest})
     found = of_splits(splits)
     if data.fit == "crop" and not splits.train.masked and splits.train.small_extent(SMALL) is None:
         for note in cut_off(splits.train):
@@ -92,17 +95,23 @@ _WHAT = {"path", "source", "options", "class_order", "unlabeled", "val_fraction"
 def cheap(splits: Splits) -> list[Problem]:
     """What can be seen before training without decoding pictures; some masks are read."""
     few = sum(map(len, splits)) <= duplicates.MOST
-    return [*_of_masks(splits), *_of_labels(splits), *(duplicates.between(splits) if few else ())]
+    twice = [*duplicates.between(splits), *naming.across(splits)] if few else []
+    return [*_of_masks(splits), *_of_labels(splits), *twice]
 
 
-def unreadable(splits: Splits, on_corrupt: str) -> Iterator[Problem]:
+def unreadable(digests: Mapping[Picture, bytes | None], on_corrupt: str) -> Iterator[Problem]:
     """Images that cannot be decoded to their end, of both halves."""
-    both = [(part, index) for part in splits for index in range(len(part))]
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as threads:
-        bad = [name for name in threads.map(_name_if_corrupt, both) if name]
+    bad = [picture.name for picture, digest in digests.items() if digest is None]
     if bad:
         way_out = "Mend or remove them, or leave them out: --data.on_corrupt skip."
         yield of_corrupt(f"{len(bad)} images cannot be read.", way_out, bad, on_corrupt)
+
+
+def _read_all(splits: Splits) -> dict[Picture, bytes | None]:
+    """The digest of the pixels of every image; None where it cannot be read."""
+    both = [Picture(part, index) for part in splits for index in range(len(part))]
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as threads:
+        return dict(zip(both, threads.map(_digest, both), strict=True))
 
 
 def _of_masks(splits: Splits) -> Iterator[Problem]:
@@ -160,10 +169,8 @@ def _counts(images: ImageSet) -> Tensor | None:
     return None if counts is None or not any(counts) else torch.tensor(counts)
 
 
-def _name_if_corrupt(which: tuple[ImageSet, int]) -> str | None:
-    images, index = which
+def _digest(picture: Picture) -> bytes | None:
     try:
-        images.read(index)
-    except CorruptImage as error:
-        return error.name
-    return None
+        return duplicates.digest_of(picture.images.read(picture.at))
+    except CorruptImage:
+        return None

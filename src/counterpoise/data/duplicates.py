@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
+
+from torch import Tensor
 
 from counterpoise.data.labels import differ
 from counterpoise.data.problems import Problem, warning
@@ -17,10 +19,11 @@ from counterpoise.system.files import regular
 
 MOST = 100_000
 """Images up to which doubles are looked for before training; `check` looks among any number."""
+_WORSE = "Scores are better than they should be: remove them from one side."
 _HEAD = 4096  # bytes that are compared first
 
 
-class _Picture(NamedTuple):
+class Picture(NamedTuple):
     """An image of a set."""
 
     images: ImageSet
@@ -38,21 +41,54 @@ def between(splits: Splits) -> Iterator[Problem]:
     """
     if splits.val.split_from is splits.train:
         return
-    groups = _alike((_Picture(part, index) for part in splits for index in range(len(part))), splits.val)
+    groups = _alike((Picture(part, index) for part in splits for index in range(len(part))), splits.val)
     both = [group for group in groups if any(picture.images is splits.train for picture in group)]
     shared = [picture.name for group in both for picture in group if picture.images is splits.val]
     if shared:
         yield warning(
             f"{len(shared):,} of {len(splits.val):,} images of val are in train, too, byte for byte.",
-            "Scores are better than they should be: remove them from one side.",
+            _WORSE,
             sorted(shared),
         )
+
+
+def by_pixels(splits: Splits, digests: Mapping[Picture, bytes]) -> Iterator[Problem]:
+    """Images of val whose pixels are those of an image of train in another file: saved anew, or of another format.
+
+    Args:
+        digests: of the pixels of all images that can be read.
+    """
+    if splits.val.split_from is splits.train:
+        return
+    known: defaultdict[bytes, list[Picture]] = defaultdict(list)
+    for picture, digest in digests.items():
+        if picture.images is splits.train:
+            known[digest].append(picture)
+    found = {
+        picture.name: known[digest][0].name
+        for picture, digest in digests.items()
+        if picture.images is splits.val
+        and digest in known
+        and not any(_digest(other) == _digest(picture) for other in known[digest])
+    }
+    if found:
+        yield warning(
+            f"{len(found):,} of {len(splits.val):,} images of val are in train, too, pixel for pixel, in other files.",
+            _WORSE,
+            [f"{name} and {other}" for name, other in sorted(found.items())],
+        )
+
+
+def digest_of(image: Tensor) -> bytes:
+    """What tells the pixels of an image from those of others."""
+    pixels = image.contiguous().numpy()
+    return hashlib.blake2b(repr(pixels.shape).encode() + pixels.tobytes(), digest_size=16).digest()
 
 
 def in_two_classes(splits: Splits) -> Iterator[Problem]:
     """Images of train that are there once more with another label."""
     train = splits.train
-    groups = _alike((_Picture(train, index) for index in range(len(train))), train)
+    groups = _alike((Picture(train, index) for index in range(len(train))), train)
     torn = [group for group in groups if differ(train.labels[[picture.at for picture in group]])]
     if torn:
         yield warning(
@@ -64,13 +100,13 @@ def in_two_classes(splits: Splits) -> Iterator[Problem]:
         )
 
 
-def _alike(pictures: Iterable[_Picture], needed: ImageSet) -> list[list[_Picture]]:
+def _alike(pictures: Iterable[Picture], needed: ImageSet) -> list[list[Picture]]:
     """Groups of two or more with the same content, one of `needed` among them."""
     groups = [list(pictures)]
     for key in (_size, partial(_digest, count=_HEAD), _digest):
-        finer: list[list[_Picture]] = []
+        finer: list[list[Picture]] = []
         for group in groups:
-            by: defaultdict[object, list[_Picture]] = defaultdict(list)
+            by: defaultdict[object, list[Picture]] = defaultdict(list)
             for picture in group:
                 with suppress(Exception):  # one that cannot be read is named where it is
                     by[key(picture)].append(picture)
@@ -79,13 +115,13 @@ def _alike(pictures: Iterable[_Picture], needed: ImageSet) -> list[list[_Picture
     return groups
 
 
-def _size(picture: _Picture) -> int:
+def _size(picture: Picture) -> int:
     """Bytes of its file, or of its pixels."""
     content = _content(picture)
     return content.stat().st_size if isinstance(content, Path) else len(content)
 
 
-def _digest(picture: _Picture, count: int = -1) -> bytes:
+def _digest(picture: Picture, count: int = -1) -> bytes:
     content = _content(picture)
     if isinstance(content, Path):
         with regular(content).open("rb") as opened:
@@ -93,6 +129,6 @@ def _digest(picture: _Picture, count: int = -1) -> bytes:
     return hashlib.blake2b(content if count < 0 else content[:count], digest_size=16).digest()
 
 
-def _content(picture: _Picture) -> Path | bytes:
+def _content(picture: Picture) -> Path | bytes:
     file = picture.images.file(picture.at)
     return picture.images.identity(picture.at) if file is None else file

@@ -13,7 +13,10 @@ from counterpoise.studies.summary import Report
 from counterpoise.system.files import write_text
 from counterpoise.system.grid import Grid, names, numbers, texts
 
-TABLE = ("pair", "method", "n", "diverged", "last_mean", "last_std", "best_mean", "best_std", "params", "origin")
+TABLE = (
+    "pair", "method", "n", "diverged", "last_mean", "last_std", "best_mean", "best_std", "params", "origin",
+    "last_std_seeds",
+)  # fmt: skip
 DIFFERENCES = (
     "pair", "method", "baseline", "primary", "n", "difference", "low", "high", "p", "p_corrected", "correction",
     "verdict", "origin",

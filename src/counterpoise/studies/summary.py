@@ -55,7 +55,7 @@ def summarize(comparison: Comparison, rows: Sequence[Row], pool: bool, present: 
         notes.append(f"{head}:\n{words}")
     if len({row["data"] for row in asked if row["data"]}) > len(comparison.plan.pairs) * (comparison.plan.folds or 1):
         notes.append("Runs of one pair were trained on different data: see the column 'data' of results.csv.")
-    notes += _diverged(comparison)
+    notes += [*_of_seeds(table), *_diverged(comparison)]
     other = len(rows) - len(asked)
     if other:
         notes.append(
@@ -65,6 +65,20 @@ def summarize(comparison: Comparison, rows: Sequence[Row], pool: bool, present: 
     metric = results.named(comparison.jobs, comparison.metric)
     folds = comparison.plan.folds
     return Report(table, differences, metric, notes, asked, f"{folds} folds" if folds else "seeds")
+
+
+def _of_seeds(table: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """How far seeds spread, beside the spread over folds, where each fold has several."""
+    spreads = [
+        f"{row['pair']}/{row['method']} {row['last_std_seeds']:.2f}"
+        for row in table
+        if row["last_std_seeds"] is not None
+    ]
+    if spreads:
+        yield (
+            "Each fold is the mean over its seeds. Within a fold seeds have a standard deviation, pooled over folds, "
+            f"of: {', '.join(spreads)}."
+        )
 
 
 def _diverged(comparison: Comparison) -> Iterator[str]:
@@ -94,6 +108,7 @@ def _cells(comparison: Comparison, rows: Sequence[Row]) -> Iterator[dict[str, An
                 "n": len(last),
                 "diverged": sum(row["status"] == "diverged" for row in own),
                 **means,
+                "last_std_seeds": statistics.over_seeds(results.by_seed(own, pair, method)),
                 "params": next((row["params"] for row in own if row["params"]), ""),
                 "seconds": results.spread(float(row["seconds"]) for row in own if row["seconds"])[0],
             }
