@@ -357,7 +357,7 @@ def test_names_with_square_brackets_are_printed_as_they_are(run: Run) -> None:
         ("evaluate", ["student folder, or a run's folder", "data folder or run file", "images at once"]),
         ("gauge", ["of both softmaxes", "file to write the gauge to", "weights: .safetensors"]),
         ("predict", ["picture files", "print the answers as JSON"]),
-        ("list", ["objectives, models or sources"]),
+        ("list", ["objectives, models, sources or scores"]),
     ],
 )
 def test_help_describes_what_can_be_given(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import subprocess
 from collections.abc import Callable
@@ -86,9 +87,21 @@ def test_distill_evaluate_and_gauge(run: Run, trained: Path) -> None:
     assert [row["class"] for row in report["per_class"]] == list(CLASSES)
     code, out, _ = run("evaluate", "student", "--split", "test", "--json")
     assert json.loads(out)["images"] == 3
-    code, out, _ = run("evaluate", "student")
-    assert code == 0
+    by_case = ["--by-case", "cases.csv", "--scores", "hd95", "--scores", "object_f1"]
+    code, out, err = run("evaluate", "student", *by_case)
+    assert code == 0, err
     assert "miou" in out
+    assert "over 4 cases" in out
+    assert "A case is a picture. 'over cases' is the mean of the cases' own scores" in out
+    assert "worst cases" in out
+    with open("cases.csv", newline="", encoding="utf-8") as file:  # noqa: PTH123
+        rows = list(csv.DictReader(file))
+    assert [row["class"] for row in rows] == 4 * list(CLASSES)
+    assert {"level", "case", "picture", "dice", "specificity", "hd95", "object_f1"} <= set(rows[0])
+    refused(run("evaluate", "student", *by_case), "cases.csv is there already", "--overwrite")
+    assert run("evaluate", "student", *by_case, "--overwrite")[0] == 0
+    refused(run("evaluate", "student", "--scores", "hd59"), "Did you mean 'hd95'?")
+    refused(run("evaluate", "student", "--scores", "auroc"), "auroc is for two classes")
     refused(run("evaluate", "student", "--split", "tset"), "tset", "Did you mean 'test'?")
     assert run("gauge", "student")[0] == 0
 

@@ -13,7 +13,7 @@ def list_(what: str, /, *, json: bool = False) -> None:
     """Show what there is to choose from.
 
     Args:
-        what: objectives, models or sources
+        what: objectives, models, sources or scores
         json: print JSON
     """
     from counterpoise.commands.tables import listing_table
@@ -23,7 +23,7 @@ def list_(what: str, /, *, json: bool = False) -> None:
 
 
 def list(what: str) -> Sequence[dict[str, Any]]:
-    """Rows of `list objectives|models|sources`."""
+    """Rows of `list objectives|models|sources|scores`."""
     if what == "objectives":
         from counterpoise.objectives.base import entries
 
@@ -50,4 +50,8 @@ def list(what: str) -> Sequence[dict[str, Any]]:
             {"name": name, "summary": summary, "options": options[name]}
             for name, summary in sources.summaries().items()
         ]
-    raise ConfigError(unknown("List", what, ["objectives", "models", "sources"]))
+    if what == "scores":
+        from counterpoise.tasks.scores import all_scores
+
+        return [{"name": name, "summary": kind.scores[name]} for name, kind in all_scores().items()]
+    raise ConfigError(unknown("List", what, ["objectives", "models", "sources", "scores"]))

@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from counterpoise.commands.case_tables import by_case_tables
 from counterpoise.system.grid import Grid, names, numbers, texts, wrapped
 
 _UNBOUNDED = 10_000
@@ -75,6 +76,8 @@ def report_tables(report: dict[str, Any]) -> Iterator[Any]:
         for row in rows:
             classes.add(row["class"], *(_cell(value) for name, value in row.items() if name != "class"))
         yield classes
+    if "by_case" in report:
+        yield from by_case_tables(report)
     yield from _trained_on(report)
     yield from report.get("notes", [])
     if report.get("absent"):

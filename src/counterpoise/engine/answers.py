@@ -11,7 +11,7 @@ from torch import nn
 from counterpoise import config, tasks
 from counterpoise.config.options import Place, keywords_after
 from counterpoise.data import checking, sources, summary
-from counterpoise.engine import inputs, predictions
+from counterpoise.engine import case_files, inputs, predictions
 from counterpoise.engine.answering import answer_for
 from counterpoise.engine.evaluator import agreement, answers, full_report, has_labels, in_classes_of
 from counterpoise.engine.inputs import RunLike
@@ -38,17 +38,23 @@ def evaluate(student: Place, options: Evaluate) -> dict[str, Any]:
         Of images without labels the agreement with the teacher of the student's run: agreement_top1 and so on. Else,
         of classification: top1, top5 where there are more than five classes, loss, balanced_accuracy,
         macro_f1 (percent), calibration_error, images, corrupt, and per_class. Of segmentation: miou, dice,
-        pixel_accuracy, mean_class_accuracy (percent), images, corrupt, per_class and confusion_matrix (rows are the
-        true classes, in pixels). Of both: trained_on, how many of the images the student's own run trained on, where
-        there are any.
+        pixel_accuracy, mean_class_accuracy (percent; of all pixels together), images, corrupt, per_class,
+        confusion_matrix (rows are the true classes, in pixels), by_case (mean and standard deviation over cases) and
+        cases (the scores of each case and picture). Of both: trained_on, how many of the images the student's own run
+        trained on, where there are any.
     """
+    table = None if options.by_case is None else case_files.place(options.by_case, options.overwrite)
     network = load_student(Path(student), model=options.model, epoch=options.epoch)
     images, section = inputs.evaluated(Path(student), options.data, options.split, options.data_set)
     at_once, device = inputs.batch_size(Path(student), options.batch_size), choose_device(options.device)
     if has_labels(images):
-        report = full_report(network, images, section, device, at_once, options.show)
+        report = full_report(network, images, section, device, at_once, options.show, options.scores)
     else:
+        if options.scores or table is not None:
+            raise DataError("The images have no masks: scores by case need the truth.")
         report = agreement(network, _teacher_of(Path(student), network), images, section, device, at_once)
+    if table is not None:
+        case_files.write(table, report)
     seen = 0 if options.data_set is not None else inputs.trained_on(Path(student), images, section)
     return {**report, "trained_on": seen} if seen else report
 

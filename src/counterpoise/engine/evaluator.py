@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -171,14 +171,16 @@ def full_report(
     device: torch.device,
     batch_size: int,
     show: bool = False,
+    scores: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """The task's full report of a model on images, its quick score included.
+    """The task's full report of a model on images, its quick score and further `scores` included.
 
-    Raises DataError where their classes are not the model's.
+    Raises DataError where their classes are not the model's; ConfigError for a score that the task does not know.
     """
     images = in_classes_of(model, images)
     task = get(model.task)
     task.check(images)
+    report = task.report_on(model, images, scores)
     loader = task.eval_loader(images, model, data, batch_size=batch_size)
     if show:
         found = summary.of_images(images).add("shown", loader.shown())
@@ -186,11 +188,11 @@ def full_report(
         for note in noticing.of_evaluation(images, model.reading, cropped):
             found.note(note)
         say(found, show)
-    report = task.report_of(model, images.classes)
     soft: bool | None = None
     for batch, logits in answers(model.to(device), loader, device):
         if soft is None:
             soft = model.answers_probabilities((batch.images.shape[-2], batch.images.shape[-1]))
+        report.coming(batch.indices)
         report.update(logits, batch.target.to(device))
     values = {**report.values(), "corrupt": list(loader.corrupt)}
     notes = [*([f"{model.name} {SOFT}"] if soft else []), *task.notes(model)]

@@ -53,6 +53,11 @@ class Evaluate(Section):
     device: Device = "auto"
     data_set: DataSet = None
     epoch: Epoch = None
+    scores: tuple[str, ...] = Field(
+        (), description="of masks: further scores by name, see `counterpoise list scores`, such as hd95 or cldice"
+    )
+    by_case: Place | None = Field(None, description="of masks: CSV file for the scores of each case and each picture")
+    overwrite: bool = Field(False, description="replace the file of --by-case")
     show: Show = False
 
 

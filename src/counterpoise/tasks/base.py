@@ -88,6 +88,9 @@ class Score(ABC):
     joined: ClassVar[bool] = False
     against_teacher: bool = False
 
+    def coming(self, indices: Tensor) -> None:  # noqa: B027 - most count without
+        """Told which images of the set (int64 [B]) the next batch holds."""
+
     @abstractmethod
     def update(self, logits: Tensor, target: Tensor) -> None:
         """Count one batch; targets that hold no label are left out."""
@@ -114,6 +117,9 @@ class Score(ABC):
 
 class Report(ABC):
     """The full set of metrics of an evaluation."""
+
+    def coming(self, indices: Tensor) -> None:  # noqa: B027 - most count without
+        """Told which images of the set (int64 [B]) the next batch holds."""
 
     @abstractmethod
     def update(self, logits: Tensor, target: Tensor) -> None:
@@ -228,6 +234,15 @@ class Task(ABC):
     def report_of(self, model: VisionModel, classes: Sequence[str]) -> Report:
         """A fresh full report of what this model answers."""
         return self.report(classes)
+
+    def report_on(self, model: VisionModel, images: ImageSet, scores: Sequence[str] = ()) -> Report:
+        """A fresh full report of what this model answers to these images, with further scores by name.
+
+        Raises ConfigError where the task has none of that name.
+        """
+        if scores:
+            raise ConfigError(f"scores are for masks: task {self.name} tells all it has, got {', '.join(scores)}.")
+        return self.report_of(model, images.classes)
 
     def notes(self, model: VisionModel) -> list[str]:
         """What is to be said beside such a report, a sentence each."""

@@ -33,9 +33,7 @@ def confusion_matrix(logits: Tensor, target: Tensor) -> Tensor:
     Raises:
         ModelError: logits of another shape. DataError: masks of another shape or with classes beyond C.
     """
-    check_dense(logits)
-    if target.ndim != 3 or len(target) != len(logits):
-        raise DataError(f"Masks must be [{len(logits)}, H, W] for {len(logits)} images, got {list(target.shape)}.")
+    check_masks(logits, target)
     classes, (height, width) = logits.shape[1], target.shape[1:]
     counts = torch.zeros(classes * classes, dtype=torch.int64, device=logits.device)
     at_once = max(1, _VALUES_AT_ONCE // (classes * height * width))
@@ -66,3 +64,10 @@ def check_dense(logits: Any) -> None:
     if not isinstance(logits, Tensor) or logits.ndim != 4:
         given = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise ModelError(f"Segmentation needs logits [N, C, h, w], and the network gives {given}.")
+
+
+def check_masks(logits: Any, target: Tensor) -> None:
+    """Raises ModelError or DataError unless these are logits of scenes and a mask of each, [N, H, W]."""
+    check_dense(logits)
+    if target.ndim != 3 or len(target) != len(logits):
+        raise DataError(f"Masks must be [{len(logits)}, H, W] for {len(logits)} images, got {list(target.shape)}.")

@@ -24,6 +24,8 @@ from counterpoise.objectives.dense import DenseSum, reduced
 from counterpoise.objectives.views import resample
 from counterpoise.tasks.base import ALL, TASKS, Picture, Report, Score, Share, Task
 from counterpoise.tasks.confusion import by_class, check_dense, confusion_matrix, upsample
+from counterpoise.tasks.scores.cases import Counts
+from counterpoise.tasks.scores.chosen import kinds_of
 
 if TYPE_CHECKING:
     from counterpoise.data.sources.base import ImageSet
@@ -66,15 +68,25 @@ class SegmentationReport(Report):
 
     All follow from one matrix of counts over all pixels of all images. A class that is neither in the masks nor in the
     answers counts in no mean, and has None in its row; `absent` names the classes that are not in the masks.
+
+    `by_case` and `cases` are the scores by case, see tasks/scores.
+
+    Args:
+        images: the set that is evaluated, for which pictures are of one case.
+        scores: names of those beyond overlap.
     """
 
-    def __init__(self, classes: Sequence[str]) -> None:
+    def __init__(self, classes: Sequence[str], images: ImageSet | None = None, scores: Sequence[str] = ()) -> None:
         self.classes = list(classes)
         self.score = MaskScore(len(classes))
+        self.counts = Counts(kinds_of(scores, len(classes)), classes, images)
         self.images = 0
 
+    def coming(self, indices: Tensor) -> None:
+        self.counts.coming(indices)
+
     def update(self, logits: Tensor, target: Tensor) -> None:
-        self.score.update(logits, target)
+        self.score.state = self.score.state + self.counts.update(logits, target).flatten()
         self.images += int(((target != IGNORE) & (target >= 0)).flatten(1).any(1).sum())
 
     def values(self) -> dict[str, Any]:
@@ -104,6 +116,8 @@ class SegmentationReport(Report):
                 for index, name in enumerate(self.classes)
             ],
             "confusion_matrix": matrix.long().tolist(),
+            "by_case": self.counts.told(),
+            "cases": self.counts.listed(),
         }
 
 
@@ -258,6 +272,9 @@ class Segmentation(Task):
 
     def report(self, classes: Sequence[str]) -> Report:
         return SegmentationReport(classes)
+
+    def report_on(self, model: VisionModel, images: ImageSet, scores: Sequence[str] = ()) -> Report:
+        return SegmentationReport(images.classes, images, scores)
 
     def pseudo_target(self, teacher_logits: Tensor) -> Tensor:
         return teacher_logits.argmax(1)

@@ -1,0 +1,249 @@
+"""Scores of every picture and every case; their mean and spread over cases beside what all pictures give together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from counterpoise.data.sources.base import ImageSet
+from counterpoise.tasks.confusion import check_masks
+from counterpoise.tasks.scores.base import BACKGROUND, Kind, Seen
+
+
+class Part(NamedTuple):
+    """Scores of one picture or one case.
+
+    Attributes:
+        case: which case it is, or is of, from 0 on.
+        pictures: indices of its pictures within the set.
+        values: by name of the score, float64 [C], NaN where there is none.
+    """
+
+    case: int
+    pictures: list[int]
+    values: dict[str, Tensor]
+
+
+class Counts:
+    """Counts of pictures, from which scores of pictures, of cases and of all together follow.
+
+    Args:
+        kinds: of scores.
+        classes: names.
+        images: the set that the pictures are of, for what belongs together and for names; None: unknown.
+    """
+
+    def __init__(self, kinds: Sequence[Kind], classes: Sequence[str], images: ImageSet | None = None) -> None:
+        self.kinds, self.classes, self.images = tuple(kinds), tuple(classes), images
+        self.rows: list[Tensor] = []  # float64 [1 + C * widths]: index, then the counts
+        self.next: list[int] = []
+
+    def coming(self, indices: Tensor) -> None:
+        """Told which images of the set the next batch holds; untold, pictures are numbered as they come."""
+        self.next = indices.tolist()
+
+    def update(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Count a batch of pictures. Returns its confusion matrix, float64 [C, C] on the CPU."""
+        check_masks(logits, target)
+        indices = self.next or [len(self.rows) + row for row in range(len(logits))]
+        self.next = []
+        found = torch.zeros(len(self.classes), len(self.classes), dtype=torch.float64)
+        for index, one, truth in zip(indices, logits, target, strict=True):
+            seen = Seen(one, truth, self.spacings[index] if self.unit == "millimeters" else None)
+            self.rows.append(self._counted(index, seen))
+            found += seen.matrix
+        return found
+
+    def _counted(self, index: int, seen: Seen) -> Tensor:
+        found = [torch.tensor([float(index)], dtype=torch.float64)]
+        for kind in self.kinds:
+            counts = torch.zeros(len(self.classes), kind.width, dtype=torch.float64)
+            of = self.counted(kind)
+            counts[of] = kind.count(seen, of).double()
+            found.append(counts.flatten())
+        return torch.cat(found)
+
+    @cached_property
+    def spacings(self) -> list[tuple[float, float] | None]:
+        """Millimeters between the pixels of each picture of the set; none where no score asks for them."""
+        told = getattr(self.images, "spacing", None)
+        if told is None or self.images is None or not any(kind.lower for kind in self.kinds):
+            return []
+        return [told(index) for index in range(len(self.images))]
+
+    @property
+    def unit(self) -> str:
+        """That of distances: millimeters where all pictures say how far their pixels are apart."""
+        return "millimeters" if self.spacings and all(self.spacings) else "pixels"
+
+    def notes(self) -> list[str]:
+        """What is to be said beside the scores, a sentence each."""
+        found = []
+        if self.unit == "pixels" and any(self.spacings):
+            count = sum(spacing is None for spacing in self.spacings)
+            found.append(
+                f"Distances are in pixels: {count:,} of {len(self.spacings):,} pictures do not say how far theirs are "
+                "apart."
+            )
+        for kind in self.kinds:
+            if kind.lower and (worst := int(self.counts(kind)[..., 3].sum())):
+                found.append(
+                    f"{worst:,} times a class is in the truth or in the answer of a picture and not in the other: its "
+                    f"{' and '.join(kind.scores)} are then the diagonal of the picture."
+                )
+        return found
+
+    @property
+    def state(self) -> Tensor:
+        """A row a picture."""
+        width = 1 + len(self.classes) * sum(kind.width for kind in self.kinds)
+        return torch.stack(self.rows) if self.rows else torch.zeros(0, width, dtype=torch.float64)
+
+    @state.setter
+    def state(self, state: Tensor) -> None:
+        self.rows = [*state]
+
+    def counts(self, kind: Kind) -> Tensor:
+        """Those of a kind, float64 [pictures, C, width]."""
+        before = sum(other.width for other in self.kinds[: self.kinds.index(kind)])
+        begin = 1 + len(self.classes) * before
+        part = self.state[:, begin : begin + len(self.classes) * kind.width]
+        return part.reshape(-1, len(self.classes), kind.width)
+
+    def indices(self) -> list[int]:
+        """Of the pictures, in the order in which they were counted."""
+        return [int(row[0]) for row in self.rows]
+
+    @property
+    def grouped(self) -> bool:
+        """Whether the data say which pictures are of one case."""
+        return self.images is not None and self.images.groups is not None
+
+    def owners(self) -> list[int]:
+        """Which case each picture is of: a number from 0 on, in order of appearance."""
+        groups = None if self.images is None else self.images.groups
+        numbers: dict[int, int] = {}
+        found = []
+        for index in self.indices():
+            group = -1 if groups is None else int(groups[index])
+            key = group if group >= 0 else -1 - index  # a case of its own
+            found.append(numbers.setdefault(key, len(numbers)))
+        return found
+
+    def all(self) -> dict[str, Tensor]:
+        """The scores of all pictures together, [C] each."""
+        return {name: value for kind in self.kinds for name, value in kind.values(self.counts(kind).sum(0)).items()}
+
+    def pictures(self) -> list[Part]:
+        """The scores of each picture."""
+        cases = self.owners()
+        parts = self._parts(range(len(self.rows)))
+        return [part._replace(case=case) for part, case in zip(parts, cases, strict=True)]
+
+    def cases(self) -> list[Part]:
+        """The scores of each case: of its pictures together."""
+        return self._parts(self.owners())
+
+    def _parts(self, owners: Sequence[int]) -> list[Part]:
+        """The scores of the pictures of each owner together; owners are numbered from 0 on."""
+        count, where = max(owners, default=-1) + 1, torch.tensor(list(owners), dtype=torch.int64)
+        values: dict[str, Tensor] = {}
+        for kind in self.kinds:
+            each = self.counts(kind)
+            values |= kind.values(each.new_zeros(count, *each.shape[1:]).index_add_(0, where, each))
+        members: list[list[int]] = [[] for _ in range(count)]
+        for owner, index in zip(owners, self.indices(), strict=True):
+            members[owner].append(index)
+        return [Part(i, members[i], {name: value[i] for name, value in values.items()}) for i in range(count)]
+
+    def counted(self, kind: Kind) -> list[int]:
+        """The classes that a kind of scores is of: its means over classes are over these."""
+        every = list(range(len(self.classes)))
+        if kind.two_classes:
+            return every[1:2]
+        objects = [number for number in every if self.classes[number].lower() not in BACKGROUND]
+        return objects if kind.of_objects and objects else every
+
+    def told(self) -> dict[str, Any]:
+        """Mean and spread over cases beside what all pictures give together, as JSON has it.
+
+        Returns:
+            {"case": "picture" or "group", "cases": how many, "pictures": how many, "scores": [a row a score: "score",
+            "of" (the classes whose mean it is), "pooled", "mean", "std", "cases" that have one], "per_class": [the same
+            of each class and score], "unit" of "distances" (names of scores), "notes"}.
+        """
+        cases, pooled = self.cases(), self.all()
+        means, singles = [], []
+        for kind in self.kinds:
+            of = self.counted(kind)
+            for name in kind.scores:
+                table = torch.stack([part.values[name] for part in cases])
+                row = {"score": name, "of": [self.classes[number] for number in of]}
+                means.append({**row, "pooled": mean_of(pooled[name][of]), **_spread(table[:, of].nanmean(1))})
+                singles += [
+                    {
+                        "class": self.classes[number],
+                        "score": name,
+                        "pooled": mean_of(pooled[name][number]),
+                        **_spread(table[:, number]),
+                    }
+                    for number in of
+                ]
+        return {
+            "case": "group" if self.grouped else "picture",
+            "cases": len(cases),
+            "pictures": len(self.rows),
+            "scores": means,
+            "per_class": singles,
+            "unit": self.unit,
+            "distances": [name for kind in self.kinds for name in kind.lower],
+            "notes": self.notes(),
+        }
+
+    def listed(self) -> list[dict[str, Any]]:
+        """Cases as JSON has them: {"case": name of its first picture, "scores", "pictures": [{"picture", "scores"}]}.
+
+        Scores are {score: {class: value, None where there is none}}; without groups there are no "pictures".
+        """
+        found = []
+        by_case: dict[int, list[dict[str, Any]]] = {}
+        for part in self.pictures():
+            one = {"picture": self.name(part.pictures[0]), "scores": self._named(part)}
+            by_case.setdefault(part.case, []).append(one)
+        for part in self.cases():
+            pictures = by_case[part.case]
+            found.append({"case": pictures[0]["picture"], "scores": self._named(part)})
+            if self.grouped:
+                found[-1]["pictures"] = pictures
+        return found
+
+    def _named(self, part: Part) -> dict[str, dict[str, float | None]]:
+        return {
+            name: {self.classes[number]: mean_of(part.values[name][number]) for number in self.counted(kind)}
+            for kind in self.kinds
+            for name in kind.scores
+        }
+
+    def name(self, index: int) -> str:
+        """Of a picture."""
+        return f"#{index}" if self.images is None else self.images.name(index)
+
+
+def mean_of(values: Tensor) -> float | None:
+    """The mean of those that are there; None where there are none."""
+    mean = values.nanmean()
+    return None if mean.isnan() else mean.item()
+
+
+def _spread(values: Tensor) -> dict[str, Any]:
+    """Mean and standard deviation (n - 1) of what there is of values, and how many that are."""
+    there = values[~values.isnan()]
+    return {
+        "mean": there.mean().item() if len(there) else None,
+        "std": there.std().item() if len(there) > 1 else None,
+        "cases": len(there),
+    }
