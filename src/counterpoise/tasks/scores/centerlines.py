@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -22,8 +22,9 @@ class Centerlines(Kind):
     packages = ("skimage",)
 
     def count(self, seen: Seen, classes: Sequence[int]) -> Tensor:
-        from skimage.morphology import skeletonize
+        from skimage import morphology
 
+        skeletonize: Any = morphology.skeletonize
         found = []
         for truth, answer in map(seen.masks, classes):
             of_answer, of_truth = skeletonize(answer), skeletonize(truth)

@@ -39,7 +39,7 @@ class Ranking(Kind):
         return torch.stack(found)
 
     def values(self, counts: Tensor) -> dict[str, Tensor]:
-        absent, there = counts.unflatten(-1, (2, BINS)).unbind(-2)
+        absent, there = counts.reshape(*counts.shape[:-1], 2, BINS).unbind(-2)
         beaten = absent.cumsum(-1) - absent / 2
         pairs = there.sum(-1) * absent.sum(-1)
         auroc = 100 * (there * beaten).sum(-1) / torch.where(pairs > 0, pairs, torch.nan)
