@@ -24,7 +24,7 @@ SETTINGS = {
     "randaugment": config.Views(crop="pad", randaugment=config.RandAugment()),
     "mixup": config.Views(crop="pad", mixup=0.4),
     "both": config.Views(crop="none", flip=False, mixup=0.4, cutmix=1.0),
-    "all": config.Views(crop="pad", randaugment=config.RandAugment(), cutmix=1.0),
+    "all": config.Views(crop="pad", flip_vertical=True, rotate=20, randaugment=config.RandAugment(), cutmix=1.0),
 }
 
 
@@ -66,7 +66,9 @@ def test_views_depend_neither_on_the_batch_size_nor_on_where_images_lie(views, n
     assert_same(whole, joined(train(on_disk(pixels), views, batch_size=batch_size).epoch(epoch)))
 
 
-@pytest.mark.parametrize("views", [SETTINGS["all"], config.Views(crop="resized", mixup=0.2)], ids=["pad", "resized"])
+@pytest.mark.parametrize(
+    "views", [SETTINGS["all"], config.Views(crop="resized", rotate=30, mixup=0.2)], ids=["pad", "resized"]
+)
 def test_workers_make_what_one_process_makes(views):
     pixels = on_disk(array_set(45, 30, 20))
     alone, helped = (train(pixels, views, workers=workers) for workers in (0, 2))

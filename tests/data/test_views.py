@@ -7,12 +7,14 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from counterpoise import config
-from counterpoise.data import images, random, views
+from counterpoise.data import counting, images, random, views
 from counterpoise.data.sources import ArraySet, concatenate
 from counterpoise.errors import ConfigError
 from counterpoise.system import torchvision_guard
 
-FULL = config.Views(crop="pad", randaugment=config.RandAugment(operations=3, magnitude=12))
+FULL = config.Views(
+    crop="pad", flip_vertical=True, rotate=40, randaugment=config.RandAugment(operations=3, magnitude=12)
+)
 ZOOM = config.Views(crop="resized", randaugment=config.RandAugment())
 
 
@@ -67,18 +69,21 @@ def test_zoomed_batch_gives_the_bits_of_one_view_at_a_time(sizes, epoch):
 
 
 @settings(max_examples=30)
-@given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 9), st.booleans(), st.integers(0, 100))
-def test_pad_crop_flip_equals_torchvision_image_by_image(height, width, padding, flip, epoch):
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 9), st.booleans(), st.booleans(), st.integers(0, 100))
+def test_pad_crop_flip_equals_torchvision_image_by_image(height, width, padding, flip, vertical, epoch):
     torchvision_guard.ready()
     from torchvision.transforms.v2 import functional
 
-    plan = plan_for(config.Views(crop="pad", padding=padding, flip=flip), native=(height, width))
+    settings = config.Views(crop="pad", padding=padding, flip=flip, flip_vertical=vertical)
+    plan = plan_for(settings, native=(height, width))
     pictures = noise(16, height, width)
     indices = torch.arange(16)
     draws = views.draw(plan, epoch, indices)
     expected = []
-    for picture, (top, left), mirrored in zip(pictures, draws.offsets.tolist(), draws.flip.tolist(), strict=True):
+    drawn = zip(pictures, draws.offsets.tolist(), draws.flip.tolist(), draws.flip_vertical.tolist(), strict=True)
+    for picture, (top, left), mirrored, upside_down in drawn:
         picture = functional.crop(functional.pad(picture, [padding] * 4), top, left, height, width)
+        picture = functional.vertical_flip(picture) if upside_down else picture
         expected.append(functional.horizontal_flip(picture) if mirrored else picture)
     assert torch.equal(make(plan, pictures, epoch, indices), torch.stack(expected))
 
@@ -103,7 +108,8 @@ def test_switching_one_augmentation_on_leaves_the_draws_of_others():
     more = views.draw(plan_for(FULL), 4, indices)
     assert torch.equal(plain.offsets, more.offsets)
     assert torch.equal(plain.flip, more.flip)
-    alone = views.draw(plan_for(FULL.model_copy(update={"crop": "none", "flip": False})), 4, indices)
+    still = {"crop": "none", "flip": False, "flip_vertical": False, "rotate": 0.0}
+    alone = views.draw(plan_for(FULL.model_copy(update=still)), 4, indices)
     assert torch.equal(alone.operations, more.operations)
     assert torch.equal(alone.negative, more.negative)
 
@@ -211,7 +217,10 @@ def test_specification_is_json_and_tells_plans_apart():
         plan_for(FULL.model_copy(update={"mixup": 0.2})),
         plan_for(config.Views(crop="pad", randaugment=config.RandAugment(operations=3, magnitude=11))),
     ]
+    others += [plan_for(FULL.model_copy(update={key: 0})) for key in ("flip_vertical", "rotate")]
     assert all(views.view_specification(other) != specification for other in others)
+    assert not {"flip_vertical", "rotate"} & views.view_specification(plan_for(config.Views())).keys()
+    assert "mirrored, upside down, turned by up to 40 degrees, RandAugment" in views.words(plan_for(FULL))
 
 
 def test_views_do_not_touch_global_chance():
@@ -233,8 +242,14 @@ def test_epochs_and_seeds_give_other_views(one, other):
 
 
 def test_half_of_the_views_are_mirrored():
+    drawn = views.draw(plan_for(FULL), 0, torch.arange(10000))
     flip = views.draw(plan_for(config.Views()), 0, torch.arange(10000)).flip
-    assert flip.double().mean() == pytest.approx(0.5, abs=5 * math.sqrt(0.25 / 10000))
+    assert torch.equal(flip, drawn.flip)
+    for half in (flip, drawn.flip_vertical, flip == drawn.flip_vertical):
+        assert half.double().mean() == pytest.approx(0.5, abs=5 * math.sqrt(0.25 / 10000))
+    degrees = torch.atan2(*drawn.turns.double().flip(1).unbind(1)).rad2deg()
+    assert degrees.abs().max() == pytest.approx(40, rel=1e-3)
+    assert degrees.std() == pytest.approx(40 / math.sqrt(3), rel=0.03)
     assert not torch.equal(flip.long(), random.words(3, 0, torch.arange(10000), random.CROP, 1)[:, 0] >> 31)
 
 
@@ -246,31 +261,38 @@ def test_gpu_gives_the_bits_of_the_cpu():
     assert torch.equal(on_gpu.cpu(), views.augment(plan, pictures, draws))
 
 
-@pytest.mark.parametrize(("padding", "flip"), [(0, False), (0, True), (1, True), (2, False), (4, True)])
-def test_every_view_has_a_number_of_its_own(padding, flip):
-    plan = plan_for(config.Views(crop="pad" if padding else "none", padding=padding or 4, flip=flip))
-    count = views.countable(plan)
-    assert count == (2 * padding + 1) ** 2 * (1 + flip)
-    together = [views.numbered(plan, number, 3) for number in range(count)]
+@pytest.mark.parametrize(
+    ("padding", "flip", "vertical"),
+    [(0, False, False), (0, True, False), (1, True, True), (2, False, True), (4, True, False)],
+)
+def test_every_view_has_a_number_of_its_own(padding, flip, vertical):
+    crop = "pad" if padding else "none"
+    plan = plan_for(config.Views(crop=crop, padding=padding or 4, flip=flip, flip_vertical=vertical))
+    count = counting.countable(plan)
+    assert count == (2 * padding + 1) ** 2 * (1 + flip) * (1 + vertical)
+    together = [counting.numbered(plan, number, 3) for number in range(count)]
     for number, draws in enumerate(together):
-        assert views.numbers(plan, draws).tolist() == [number] * 3
-    assert len({(*draws.offsets[0].tolist(), bool(draws.flip[0])) for draws in together}) == count
+        assert counting.numbers(plan, draws).tolist() == [number] * 3
+    shown = {(*draws.offsets[0].tolist(), bool(draws.flip[0]), bool(draws.flip_vertical[0])) for draws in together}
+    assert len(shown) == count
     drawn = views.draw(plan, 5, torch.arange(2000))
-    numbers = views.numbers(plan, drawn)
+    numbers = counting.numbers(plan, drawn)
     assert numbers.min() >= 0
     assert len(numbers.unique()) == count
     for number in numbers[:20].tolist():
         row = int((numbers == number).nonzero()[0])
-        again = views.numbered(plan, number, 1)
+        again = counting.numbered(plan, number, 1)
         assert torch.equal(again.offsets[0], drawn.offsets[row])
         assert again.flip[0] == drawn.flip[row]
+        assert again.flip_vertical[0] == drawn.flip_vertical[row]
 
 
 def test_the_162_views_of_cifar_are_counted():
-    assert views.countable(plan_for(config.Views())) == 162
-    assert views.countable(plan_for(FULL)) is None
-    assert views.countable(plan_for(ZOOM, size=16, native=None)) is None
-    assert views.countable(plan_for(config.Views(mixup=0.1))) is None
+    assert counting.countable(plan_for(config.Views())) == 162
+    assert counting.countable(plan_for(FULL)) is None
+    assert counting.countable(plan_for(ZOOM, size=16, native=None)) is None
+    assert counting.countable(plan_for(config.Views(mixup=0.1))) is None
+    assert counting.countable(plan_for(config.Views(rotate=5))) is None
 
 
 @pytest.mark.parametrize(("fit", "rows"), [("squash", 32), ("pad", 8)])

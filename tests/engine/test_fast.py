@@ -129,7 +129,11 @@ def test_the_fast_step_leaves_the_files_of_the_general_one(
         assert fast_ones[name] == general[name], name
 
 
-@pytest.mark.parametrize("views", [{}, {"mixup": 0.4, "cutmix": 1.0}, {"crop": "none", "flip": False}], ids=str)
+@pytest.mark.parametrize(
+    "views",
+    [{}, {"mixup": 0.4, "cutmix": 1.0, "rotate": 20, "flip_vertical": True}, {"crop": "none", "flip": False}],
+    ids=str,
+)
 def test_views_found_by_place_are_those_of_the_loader(views: dict[str, Any]) -> None:
     loader = small_loader(views, "cpu")
     indices, drawn = loader.draw_epoch(2)
@@ -143,7 +147,7 @@ def test_views_found_by_place_are_those_of_the_loader(views: dict[str, Any]) -> 
 
 
 @CUDA
-@pytest.mark.parametrize("views", [{}, {"mixup": 0.4, "cutmix": 1.0}], ids=str)
+@pytest.mark.parametrize("views", [{}, {"mixup": 0.4, "cutmix": 1.0, "rotate": 20, "flip_vertical": True}], ids=str)
 def test_views_on_a_gpu_are_those_on_the_cpu(views: dict[str, Any]) -> None:
     here, there = small_loader(views, "cpu"), small_loader(views, "cuda")
     _, drawn = there.draw_epoch(2)

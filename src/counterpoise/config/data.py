@@ -38,6 +38,13 @@ class Views(Section):
     scale: tuple[float, float] = Field((0.08, 1.0), description="share of the area kept by crop resized")
     ratio: tuple[float, float] = Field((3 / 4, 4 / 3), description="aspect ratios of crop resized")
     flip: bool = Field(True, description="mirror half of the views")
+    flip_vertical: bool = Field(False, description="turn half of the views upside down (timm's vflip)")
+    rotate: float = Field(
+        0.0,
+        ge=0.0,
+        le=180.0,
+        description="degrees by which a view is turned at most, either way, as torchvision's RandomRotation; 0 is off",
+    )
     decode: Literal["exact", "scaled"] = Field(
         "exact",
         description="exact: every pixel of a photo is decoded; scaled: a JPEG that is much larger than its view needs "
@@ -49,7 +56,8 @@ class Views(Section):
 
     def still(self) -> Views:
         """The same with nothing left to chance."""
-        return self.model_copy(update={"crop": "none", "flip": False, "randaugment": None, "mixup": 0, "cutmix": 0})
+        off = {"flip": False, "flip_vertical": False, "rotate": 0.0, "randaugment": None, "mixup": 0, "cutmix": 0}
+        return self.model_copy(update={"crop": "none", **off})
 
     @model_validator(mode="after")
     def _ranges(self) -> Views:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from counterpoise import config
 from counterpoise.data import mixing
+from counterpoise.data.counting import countable, numbered, numbers
 from counterpoise.data.epochs import Batch, Epochs, InOrder
 from counterpoise.data.images import prepare, reading_specification, resize
 from counterpoise.data.order import Order
@@ -24,11 +25,8 @@ from counterpoise.data.sources.base import ImageSet
 from counterpoise.data.views import (
     Draws,
     augment,
-    countable,
     draw,
     draw_mix,
-    numbered,
-    numbers,
     plan_views,
     view_specification,
     words,
@@ -60,14 +58,14 @@ class DrawnViews(NamedTuple):
 
     def at(self, places: Tensor) -> DrawnViews:
         """Some places (int64 [n], on the device), without RandAugment."""
-        offsets, flip = (value.index_select(0, places) for value in self.draws[:2])
+        draws = self.draws.with_moved(value.index_select(0, places) for value in self.draws.movable)
         mixes = None if self.mixes is None else mixing.Mix(*(value.index_select(0, places) for value in self.mixes))
-        return DrawnViews(self.indices.index_select(0, places), self.draws._replace(offsets=offsets, flip=flip), mixes)
+        return DrawnViews(self.indices.index_select(0, places), draws, mixes)
 
     def copy_(self, other: DrawnViews) -> None:
         """Take over what `other` holds, in place, without RandAugment."""
         self.indices.copy_(other.indices)
-        for mine, theirs in zip(self.draws[:2], other.draws[:2], strict=True):
+        for mine, theirs in zip(self.draws.movable, other.draws.movable, strict=True):
             mine.copy_(theirs)
         for mine, theirs in zip(self.mixes or (), other.mixes or (), strict=True):
             mine.copy_(theirs)

@@ -12,10 +12,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from counterpoise.data import random
+from counterpoise.data import random, turning
 from counterpoise.data.sources.base import IGNORE
+from counterpoise.data.turning import ONE
 
-_ONE = 1 << 16  # of a pixel, in fixed point
 _SHARE = 1 << 12  # of a weight of the spline
 MOST_POINTS = 2 * 65536
 """Of a grid: more than so many have no words."""
@@ -37,7 +37,7 @@ class Warp(NamedTuple):
     @property
     def farthest(self) -> int:
         """Pixels by which a point of the grid moves at most, rounded up."""
-        return 0 if self.moves is None else -(-int(self.moves.abs().max()) // _ONE)
+        return 0 if self.moves is None else -(-int(self.moves.abs().max()) // ONE)
 
 
 def points(height: int, width: int, spacing: int) -> tuple[int, int]:
@@ -66,10 +66,9 @@ def draw(
     n = len(indices)
     degrees, moves, spacing = [0.0] * n, [None] * n, 1
     if rotate:
-        drawn = random.words(seed, epoch, indices, random.ROTATE, 1)[:, 0].tolist()
-        degrees = [rotate * (2 * (word >> 8) * 2.0**-24 - 1) for word in drawn]
+        degrees = turning.angles(seed, epoch, indices, rotate)
     if elastic is not None:
-        strength, spacing = round(elastic[0] * _ONE), elastic[1]
+        strength, spacing = round(elastic[0] * ONE), elastic[1]
         rows, columns = points(*view, spacing)
         words = random.words(seed, epoch, indices, random.ELASTIC, 2 * rows * columns)
         moves = [*((words * (2 * strength + 1) >> 32) - strength).view(n, 2, rows, columns)]
@@ -81,9 +80,9 @@ def draw(
 
 def margins(warp: Warp, height: int, width: int) -> tuple[int, int]:
     """How many pixels above or below, and left or right of a view its own may come from."""
-    cos, sin = (abs(value) for value in _turn(warp.degrees))
-    down = (cos * height + sin * width) / _ONE - height
-    across = (cos * width + sin * height) / _ONE - width
+    cos, sin = turning.directions([warp.degrees])[0].abs().tolist()
+    down = (cos * height + sin * width) / ONE - height
+    across = (cos * width + sin * height) / ONE - width
     more = warp.farthest + 1
     return max(0, math.ceil(down / 2)) + more, max(0, math.ceil(across / 2)) + more
 
@@ -93,12 +92,7 @@ def sources(warp: Warp, height: int, width: int) -> Tensor:
 
     A pixel's own number is its middle.
     """
-    cos, sin = _turn(warp.degrees)
-    down = (2 * torch.arange(height) - (height - 1)).unsqueeze(1)  # from the middle, in halves of a pixel
-    across = (2 * torch.arange(width) - (width - 1)).unsqueeze(0)
-    rows = (sin * across + cos * down + (height - 1) * _ONE) >> 1
-    columns = (cos * across - sin * down + (width - 1) * _ONE) >> 1
-    found = torch.stack((rows, columns))
+    found = turning.sources(turning.directions([warp.degrees]), height, width)[:, 0]
     return found if warp.moves is None else found + _spread(warp.moves, warp.spacing, height, width)
 
 
@@ -115,33 +109,10 @@ def shown(image: Tensor, mask: Tensor, at: tuple[int, int], found: Tensor) -> tu
         uint8 [C, height, width], black beyond the part; uint8 [height, width], void there; bool [height, width],
         where the scene is.
     """
-    size = found.shape[1:]
-    edges = torch.tensor(mask.shape).view(2, 1, 1)
-    found = found - torch.tensor(at).view(2, 1, 1) * _ONE
-    nearest = (found + _ONE // 2) >> 16
-    inside = ((nearest >= 0) & (nearest < edges)).all(0)
-    # Half a pixel from the border there is but the pixel at the border.
-    clamped = torch.minimum(found.clamp(min=0), (edges - 1) * _ONE)
-    whole, part = clamped >> 16, ((clamped & (_ONE - 1)) >> 8).to(torch.int32)
-    after = torch.minimum(whole + 1, edges - 1)
-    pixels, width = image.flatten(1), image.shape[2]
-
-    def row(rows: Tensor) -> Tensor:
-        left, right = ((rows * width + columns).flatten() for columns in (whole[1], after[1]))
-        one, other = (pixels.index_select(1, index).to(torch.int32).view(-1, *size) for index in (left, right))
-        return one.mul_(256 - part[1]).add_(other.mul_(part[1]))
-
-    blended = row(whole[0]).mul_(256 - part[0]).add_(row(after[0]).mul_(part[0]))
-    view = blended.add_(1 << 15).bitwise_right_shift_(16).to(torch.uint8).mul_(inside)
-    there = torch.minimum(nearest.clamp(min=0), edges - 1)
-    classes = mask.flatten().index_select(0, (there[0] * width + there[1]).flatten()).view(size)
-    return view, classes.masked_fill(~inside, IGNORE), inside
-
-
-def _turn(degrees: float) -> tuple[int, int]:
-    """Cosine and sine in 65536ths."""
-    angle = math.radians(degrees)
-    return round(math.cos(angle) * _ONE), round(math.sin(angle) * _ONE)
+    found = found - torch.tensor(at).view(2, 1, 1) * ONE
+    view, nearest, inside = turning.between(image[None], found[:, None])
+    classes = mask.flatten()[nearest[0]].view(found.shape[1:])
+    return view[0], classes.masked_fill(~inside[0], IGNORE), inside[0]
 
 
 def _spread(moves: Tensor, spacing: int, height: int, width: int) -> Tensor:

@@ -7,7 +7,7 @@ that of an enlarged scene.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -113,11 +113,7 @@ def plan_scenes(scenes: config.Scenes, *, seed: int, count: int, size: tuple[int
 
 def scene_specification(plan: ScenePlan) -> dict[str, Any]:
     """What determines the views, as JSON holds it: recorded answers of a teacher fit where this is equal."""
-    values = as_json(plan)
-    for field in fields(plan):  # what came later and is off, is as it was before there was a choice
-        if values[field.name] == field.default:
-            del values[field.name]
-    return {"format": 1, "kind": "scenes", "generator": "philox4x32-10", **values}
+    return {"format": 1, "kind": "scenes", "generator": "philox4x32-10", **as_json(plan)}
 
 
 def words(plan: ScenePlan) -> str:

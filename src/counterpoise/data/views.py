@@ -7,8 +7,8 @@ brings one image, of whatever size, to the size of a view; `augment` crops, mirr
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from counterpoise import config
-from counterpoise.data import mixing, randaugment, random
+from counterpoise.data import mixing, randaugment, random, turning
 from counterpoise.data.images import cut_out, prepare, resize
 from counterpoise.data.jpeg import SMALLER, Part, whole
 from counterpoise.data.sources.base import ImageSet
@@ -43,6 +43,7 @@ class ViewPlan:
         operations, magnitude: of RandAugment; 0 operations is off.
         fit: how pictures of another shape are brought to that of a view.
         decode: whether JPEGs are decoded in full, or smaller where that is enough.
+        rotate: degrees by which views are turned at most, either way.
     """
 
     seed: int
@@ -60,6 +61,8 @@ class ViewPlan:
     cutmix: float
     fit: Literal["crop", "squash", "pad"] = "crop"
     decode: Literal["exact", "scaled"] = "exact"
+    flip_vertical: bool = False
+    rotate: float = 0.0
 
     @property
     def mixes(self) -> bool:
@@ -78,18 +81,30 @@ class Draws(NamedTuple):
     Attributes:
         offsets: int64 [n, 2], top and left of the crop within the padded image.
         flip: bool [n], whether mirrored.
+        flip_vertical: bool [n], whether upside down.
+        turns: int64 [n, 2], as `turning.directions` has them; [n, 0] where none is turned.
         operations, negative: int64 and bool [n, K], RandAugment's.
     """
 
     offsets: Tensor
     flip: Tensor
+    flip_vertical: Tensor
+    turns: Tensor
     operations: Tensor
     negative: Tensor
 
+    @property
+    def movable(self) -> tuple[Tensor, ...]:
+        """All but RandAugment's, by which the CPU groups images."""
+        return self[:-2]
+
+    def with_moved(self, values: Iterable[Tensor]) -> Draws:
+        """The same with others in place of what is movable."""
+        return Draws._make([*values, *self[-2:]])
+
     def to(self, device: torch.device) -> Draws:
-        """On another device, but for RandAugment's, by which the CPU groups images."""
-        offsets, flip = (value.to(device, non_blocking=True) for value in self[:2])
-        return self._replace(offsets=offsets, flip=flip)
+        """On another device, but for RandAugment's."""
+        return self.with_moved(value.to(device, non_blocking=True) for value in self.movable)
 
 
 def decided(views: config.Views, images: ImageSet, size: int | None, largest: int | None = None) -> config.Views:
@@ -167,21 +182,21 @@ def plan_views(
         cutmix=views.cutmix,
         fit=fit,
         decode=views.decode,
+        flip_vertical=views.flip_vertical,
+        rotate=views.rotate,
     )
 
 
 def view_specification(plan: ViewPlan) -> dict[str, Any]:
     """What determines the views, as JSON holds it: recorded answers of a teacher fit where this is equal."""
-    values = as_json(plan)
-    for key, usual in (("fit", "crop"), ("decode", "exact")):  # as before there was a choice
-        if values[key] == usual:
-            del values[key]
-    return {"format": 1, "generator": "philox4x32-10", **values}
+    return {"format": 1, "generator": "philox4x32-10", **as_json(plan)}
 
 
 def as_json(plan: DataclassInstance) -> dict[str, Any]:
-    """The fields of a plan as JSON holds them."""
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(plan).items()}
+    """The fields of a plan as JSON holds them; without those that have the value they had before there was a choice."""
+    usual = {field.name: field.default for field in fields(plan)}
+    values = {key: value for key, value in asdict(plan).items() if value != usual[key]}
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
 
 
 def words(plan: ViewPlan) -> str:
@@ -194,29 +209,10 @@ def words(plan: ViewPlan) -> str:
         said.append(f"crops of {low} to {high}% of the area, resized")
     said += ["squashed"] * (plan.fit == "squash") + ["padded to a square"] * (plan.fit == "pad")
     said += ["large JPEGs decoded smaller"] * (plan.decode == "scaled")
-    said += ["mirrored"] * plan.flip + ["RandAugment"] * (plan.operations > 0)
+    said += ["mirrored"] * plan.flip + ["upside down"] * plan.flip_vertical
+    said += [f"turned by up to {plan.rotate:.3g} degrees"] * (plan.rotate > 0)
+    said += ["RandAugment"] * (plan.operations > 0)
     return ", ".join([*said, *["mixup"] * (plan.mixup > 0), *["cutmix"] * (plan.cutmix > 0)])
-
-
-def countable(plan: ViewPlan) -> int | None:
-    """How many views an image has, where chance chooses among few: pad, crop and mirror. None elsewhere."""
-    if plan.crop == "resized" or plan.operations or plan.mixes:
-        return None
-    return (2 * plan.padding + 1) ** 2 * (1 + plan.flip)
-
-
-def numbers(plan: ViewPlan, draws: Draws) -> Tensor:
-    """Which of the countable views was drawn for each sample, int64 [n]: the reverse of `numbered`."""
-    top, left = draws.offsets.unbind(1)
-    return (top * (2 * plan.padding + 1) + left) * (1 + plan.flip) + draws.flip
-
-
-def numbered(plan: ViewPlan, number: int, n: int) -> Draws:
-    """The draws that make view `number` of each of n samples, 0 <= number < countable(plan)."""
-    place, mirrored = divmod(number, 1 + plan.flip)
-    offset = torch.tensor(divmod(place, 2 * plan.padding + 1))
-    none = torch.empty(n, 0, dtype=torch.int64)
-    return Draws(offset.repeat(n, 1), torch.full((n,), bool(mirrored)), none, none.bool())
 
 
 def crop_words(plan: ViewPlan, epoch: int, indices: Tensor) -> Tensor:
@@ -302,15 +298,19 @@ def draw(plan: ViewPlan, epoch: int, indices: Tensor) -> Draws:
     offsets = torch.zeros(n, 2, dtype=torch.int64)
     if plan.padding:
         offsets = random.to_integers(random.words(plan.seed, epoch, indices, random.CROP, 2), 2 * plan.padding + 1)
-    flip = torch.zeros(n, dtype=torch.bool)
-    if plan.flip:
-        flip = (random.words(plan.seed, epoch, indices, random.FLIP, 1)[:, 0] >> 31).bool()
+    flips = [
+        (random.words(plan.seed, epoch, indices, stream, 1)[:, 0] >> 31).bool() if wanted else torch.zeros(n).bool()
+        for wanted, stream in ((plan.flip, random.FLIP), (plan.flip_vertical, random.FLIP_VERTICAL))
+    ]
     kinds, signs = torch.empty(2, n, 0, dtype=torch.int64)
+    turns = kinds
+    if plan.rotate:
+        turns = turning.directions(turning.angles(plan.seed, epoch, indices, plan.rotate))
     if plan.operations:
         words = random.words(plan.seed, epoch, indices, random.RANDAUGMENT, 2 * plan.operations)
         kinds = random.to_integers(words[:, ::2], len(randaugment.OPERATIONS))
         signs = words[:, 1::2] >> 31
-    return Draws(offsets, flip, kinds, signs.bool())
+    return Draws(offsets, flips[0], flips[1], turns, kinds, signs.bool())
 
 
 def collected(plan: ViewPlan, framed: Sequence[Tensor], draws: Draws) -> Tensor:
@@ -318,17 +318,23 @@ def collected(plan: ViewPlan, framed: Sequence[Tensor], draws: Draws) -> Tensor:
     if plan.padding:
         return augment(plan, torch.stack([*framed]).contiguous(), draws)
     batch = torch.empty(len(framed), len(framed[0]), plan.height, plan.width, dtype=torch.uint8)
-    for place, view, mirrored in zip(batch, framed, draws.flip.tolist(), strict=True):
-        place.copy_(view.flip(2) if mirrored else view)
-    if plan.operations:
-        batch = randaugment.apply(batch, draws.operations, draws.negative, plan.magnitude)
-    return batch
+    flips = zip(draws.flip_vertical.tolist(), draws.flip.tolist(), strict=True)
+    for place, view, both in zip(batch, framed, flips, strict=True):
+        sides = [side for side, flip in enumerate(both, 1) if flip]
+        place.copy_(view.flip(sides) if sides else view)
+    return _turned_and_changed(plan, batch, draws)
 
 
 def augment(plan: ViewPlan, images: Tensor, draws: Draws) -> Tensor:
-    """Crop, mirror and RandAugment framed images: uint8 [n, 3, height, width] to the same, on their device."""
-    if plan.padding or plan.flip:
-        images = _crop_and_flip(images, draws.offsets, draws.flip, plan.padding)
+    """Crop, mirror, turn and RandAugment framed images: uint8 [n, 3, height, width] to the same, on their device."""
+    if plan.padding or plan.flip or plan.flip_vertical:
+        images = _crop_and_flip(plan, images, draws)
+    return _turned_and_changed(plan, images, draws)
+
+
+def _turned_and_changed(plan: ViewPlan, images: Tensor, draws: Draws) -> Tensor:
+    if plan.rotate:
+        images = turning.turned(images, draws.turns)
     if plan.operations:
         images = randaugment.apply(images, draws.operations, draws.negative, plan.magnitude)
     return images
@@ -341,17 +347,19 @@ def draw_mix(plan: ViewPlan, epoch: int, indices: Tensor) -> mixing.Mix:
     )
 
 
-def _crop_and_flip(images: Tensor, offsets: Tensor, flip: Tensor, padding: int) -> Tensor:
-    """Each image's own window of the image padded with black, mirrored where `flip`."""
+def _crop_and_flip(plan: ViewPlan, images: Tensor, draws: Draws) -> Tensor:
+    """Each image's own window of the image padded with black, mirrored and upside down where these were drawn."""
     n, channels, height, width = images.shape
-    padded = F.pad(images, (padding,) * 4)
+    padded = F.pad(images, (plan.padding,) * 4)
     rows, columns = (torch.arange(edge, device=images.device) for edge in (height, width))
     # Rows first, as whole lines of memory, then columns: twice as fast as gathering single pixels in both directions.
-    if padding:
+    if plan.padding or plan.flip_vertical:
+        if plan.flip_vertical:
+            rows = torch.where(draws.flip_vertical.unsqueeze(1), height - 1 - rows, rows)
         first = torch.arange(n * channels, device=images.device).view(n, channels, 1) * padded.shape[2]
-        picked = (first + (rows + offsets[:, :1]).unsqueeze(1)).flatten()
+        picked = (first + (rows + draws.offsets[:, :1]).unsqueeze(1)).flatten()
         padded = padded.reshape(-1, padded.shape[3]).index_select(0, picked)
-    columns = torch.where(flip.unsqueeze(1), width - 1 - columns, columns) + offsets[:, 1:]
+    columns = torch.where(draws.flip.unsqueeze(1), width - 1 - columns, columns) + draws.offsets[:, 1:]
     lines = columns.unsqueeze(1).expand(-1, channels * height, -1)
     return padded.reshape(n, channels * height, -1).gather(2, lines).view_as(images)
 

@@ -15,12 +15,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from counterpoise.data import mixing
+from counterpoise.data.counting import numbered
 from counterpoise.data.jpeg import whole
 from counterpoise.data.order import Order
 from counterpoise.data.packs.ahead import Ahead
 from counterpoise.data.sources.base import ImageSet
 from counterpoise.data.stages import READING
-from counterpoise.data.views import ViewPlan, collected, crop_words, draw, draw_mix, fitted, numbered, part
+from counterpoise.data.views import ViewPlan, collected, crop_words, draw, draw_mix, fitted, part
 from counterpoise.errors import CorruptImage, DataError, RunError, first_line
 from counterpoise.system import machine, torchvision_guard
 
