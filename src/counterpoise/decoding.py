@@ -281,6 +281,13 @@ def extent(file: Any, reading: Reading) -> tuple[int, int] | None:
     return None
 
 
+def extent_of(picture: Any) -> tuple[int, int]:
+    """Height and width of a picture as `read` gives it."""
+    if isinstance(picture, np.ndarray):
+        return int(picture.shape[0]), int(picture.shape[1])
+    return picture.height, picture.width
+
+
 def placing(
     width: int, height: int, size: tuple[int, int], crop_share: float | None, fit: str
 ) -> tuple[tuple[int, int, int, int], tuple[int, int], tuple[int, int]]:
@@ -345,14 +352,21 @@ def show(image: Any, size: tuple[int, int], crop_share: float | None = 1.0, fit:
     return board
 
 
-def letterbox(image: Any, size: tuple[int, int], color: tuple[int, int, int]) -> tuple[Any, tuple[int, int]]:
+def letterbox(image: Any, size: tuple[int, int], color: Any) -> tuple[Any, tuple[int, int]]:
     """An RGB scene for a network of this size (height, width) that answers every pixel, and the part it then covers.
 
-    Resized by one factor, so that it fits, into the upper left; the rest is of the color. The part: height, width.
+    uint8 [H, W, channels] likewise, channel by channel, each with its own number of the color. Resized by one factor,
+    so that it fits, into the upper left; the rest is of the color. The part: height, width.
     """
     high, wide = size
-    scale = min(high / image.height, wide / image.width)
-    covered = min(high, max(1, round(image.height * scale))), min(wide, max(1, round(image.width * scale)))
+    height, width = extent_of(image)
+    scale = min(high / height, wide / width)
+    covered = min(high, max(1, round(height * scale))), min(wide, max(1, round(width * scale)))
+    if isinstance(image, np.ndarray):
+        around = np.empty((high, wide, image.shape[2]), np.uint8)
+        around[:] = color
+        around[: covered[0], : covered[1]] = show(image, covered, None)
+        return around, covered
     if image.size != covered[::-1]:
         image = image.resize(covered[::-1], Image.Resampling.BILINEAR)
     board = Image.new("RGB", (wide, high), color)

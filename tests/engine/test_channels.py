@@ -132,7 +132,6 @@ def test_weights_for_three_channels_start_a_student_and_are_no_teacher(
         lambda: counterpoise.export(tmp_path / "four", to="openvino"),
         lambda: counterpoise.try_(tmp_path / "four", out=tmp_path / "site"),
         lambda: counterpoise.pack(run(data, y, 4), out=tmp_path / "pack", shorter=8),
-        lambda: counterpoise.train(run(data, y, 4, "smp/unet:resnet18")),
         lambda: counterpoise.train(run(data, y, 4, student=in_chans)),
         lambda: counterpoise.train({**run(data, y, 4), "data": {"source": "digits", "channels": 4}}),
     ):

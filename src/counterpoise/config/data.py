@@ -212,7 +212,7 @@ class Data(Section):
         ge=1,
         le=MOST_CHANNELS,
         description="channels of pictures, as timm's in_chans: 3 reads all as RGB, 1 as gray; of any other number "
-        "pictures must have that many (RGBA as data, bands of a TIFF, .npy [H, W, channels]); for classification",
+        "pictures must have that many (RGBA as data, bands of a TIFF, .npy [H, W, channels])",
     )
     max_megapixels: Positive = Field(179.0, description="larger pictures are refused, before they fill the memory")
     size: Edge | None = Field(
@@ -267,6 +267,11 @@ class Data(Section):
     def _channels_fit(self) -> Data:
         if self.channels != 3 and self.views.randaugment is not None:
             raise ValueError(f"views.randaugment is for pictures of three channels, and channels is {self.channels}")
+        if self.channels != 3 and self.scenes.jitter:
+            raise ValueError(
+                f"scenes.jitter changes colors, brightness and contrast of three channels, and channels is "
+                f"{self.channels}; scenes.gamma and scenes.noise are for any"
+            )
         if self.channels not in (1, 3) and self.alpha == "white":
             raise ValueError(f"alpha: white is for transparency, and channels: {self.channels} takes all bands as data")
         return self

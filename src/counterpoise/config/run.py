@@ -351,14 +351,6 @@ class Run(Section):
         return objective
 
     @model_validator(mode="after")
-    def _channels_fit(self) -> Run:
-        if self.data.channels != 3 and self.task not in ("classification", "multilabel"):
-            raise ValueError(
-                f"data.channels: {self.data.channels} is for classification and multilabel, and the task is {self.task}"
-            )
-        return self
-
-    @model_validator(mode="after")
     def _batches_fit(self) -> Run:
         data, batch = self.data, self.train.batch_size
         edges = [data.size, self.student.input_size, self.teacher.input_size if self.teacher else None]

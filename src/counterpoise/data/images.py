@@ -85,8 +85,10 @@ def to_tensor(image: Image.Image | NDArray[np.uint8]) -> Tensor:
     return _as_it_lies(image).contiguous()
 
 
-def pixels_of(image: Picture, name: str | None = None, reading: Reading = AS_USUAL) -> Tensor:
-    """`to_tensor` of `decode`: uint8 [3, H, W]; as many channels as are read."""
+def pixels_of(image: Picture | Tensor, name: str | None = None, reading: Reading = AS_USUAL) -> Tensor:
+    """`to_tensor` of `decode`: uint8 [3, H, W]; as many channels as are read. Of a tensor, itself: it has been read."""
+    if isinstance(image, Tensor):
+        return image
     return part_of(image, whole, name, reading)[0].contiguous()
 
 
@@ -174,7 +176,7 @@ def prepare(image: Tensor, size: int, crop_share: float = 1.0, fit: str = "crop"
     """
     if tuple(image.shape[-2:]) == (size, size):
         return image
-    return to_tensor(decoding.show(_laid(image), (size, size), crop_share, fit)).to(image.device)
+    return to_tensor(decoding.show(laid(image), (size, size), crop_share, fit)).to(image.device)
 
 
 def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
@@ -184,7 +186,7 @@ def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
     """
     if tuple(image.shape[-2:]) == tuple(size):
         return image
-    return to_tensor(decoding.show(_laid(image), size, None)).to(image.device)
+    return to_tensor(decoding.show(laid(image), size, None)).to(image.device)
 
 
 @cache
@@ -239,10 +241,15 @@ def _from_array(array: NDArray[Any]) -> Image.Image:
     return Image.fromarray(array)
 
 
+def visible(image: Tensor) -> Tensor:
+    """uint8 [C, H, W] as a person is shown it, uint8 [3, H, W]: the first three as RGB, of fewer the first as gray."""
+    return image[:3] if len(image) >= 3 else image[:1].expand(3, -1, -1)
+
+
 def to_picture(image: Tensor) -> Image.Image:
     return Image.fromarray(image.permute(1, 2, 0).contiguous().cpu().numpy())
 
 
-def _laid(image: Tensor) -> Any:
+def laid(image: Tensor) -> Any:
     """The same pixels as `decoding.show` takes them."""
     return to_picture(image) if len(image) == 3 else image.permute(1, 2, 0).contiguous().cpu().numpy()

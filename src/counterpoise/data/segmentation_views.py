@@ -175,12 +175,12 @@ def render(
     window lies anywhere within it.
 
     Args:
-        image: uint8 [3, H, W].
+        image: uint8 [channels, H, W].
         mask: uint8 [H, W].
         around: row and column that are in the middle of the window as far as the scene reaches; None: it lies anywhere.
 
     Returns:
-        uint8 [3, height, width]; uint8 [height, width].
+        uint8 [channels, height, width]; uint8 [height, width].
 
     Raises:
         DataError: the mask is not as large as the image.
@@ -212,7 +212,7 @@ def render(
 
 
 def shrink(image: Tensor, reduction: float) -> Tensor:
-    """An image uint8 [3, H, W] as many times smaller along either side, at least a pixel; bilinear, antialiased."""
+    """An image uint8 [C, H, W] as many times smaller along either side, at least a pixel; bilinear, antialiased."""
     if reduction == 1:
         return image
     height, width = (max(1, round(side / reduction)) for side in image.shape[1:])

@@ -32,7 +32,7 @@ class Core(nn.Module):
         self.eval()
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """float32 [N, 3, H, W] -> float32 [N, C, h, w]."""
+        """float32 [N, channels, H, W] -> float32 [N, C, h, w]."""
         return self.student.inner(pixels)
 
 
@@ -47,14 +47,14 @@ def example(student: VisionModel, batch: int | None) -> tuple[Tensor, dict[int, 
     rows, columns = torch.export.Dim("rows"), torch.export.Dim("columns")
     edges = {2: rows, 3: columns} if stride == 1 else {2: stride * rows, 3: stride * columns}
     base = max(1, 32 // stride)
-    images = torch.zeros(batch or 2, 3, 3 * base * stride, 4 * base * stride)
+    images = torch.zeros(batch or 2, student.channels, 3 * base * stride, 4 * base * stride)
     return images, edges if batch is not None else {0: torch.export.Dim("batch"), **edges}
 
 
 def around(model: Any, student: VisionModel, batch: int | None) -> Any:
     """The ONNX model of an inner part, with normalization and padding before it and the cut after it.
 
-    Pixels uint8 [N, 3, H, W] -> logits float32 [N, C, h, w], as the student answers.
+    Pixels uint8 [N, channels, H, W] -> logits float32 [N, C, h, w], as the student answers.
     """
     from onnx import TensorProto, helper
 
@@ -71,7 +71,8 @@ def around(model: Any, student: VisionModel, batch: int | None) -> Any:
     del graph.value_info[:]
     count: int | str = "batch" if batch is None else batch
     classes = student.num_classes
-    graph.input[0].CopyFrom(helper.make_tensor_value_info(given, TensorProto.UINT8, [count, 3, "height", "width"]))
+    shape = [count, student.channels, "height", "width"]
+    graph.input[0].CopyFrom(helper.make_tensor_value_info(given, TensorProto.UINT8, shape))
     graph.output[0].CopyFrom(
         helper.make_tensor_value_info(
             answered, TensorProto.FLOAT, [count, classes, "rows_of_logits", "columns_of_logits"]

@@ -45,7 +45,7 @@ class Request:
     batch: int | None = None
     opset: int | None = None
     any_size: bool = False
-    around: tuple[int, int, int] | None = None
+    around: tuple[int, ...] | None = None
     channels: int = 3
 
     @property

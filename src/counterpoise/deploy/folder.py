@@ -45,9 +45,9 @@ class Input(BaseModel):
     """Whether height and width are free; size is then that of the pictures in reference.safetensors."""
     reduction: float = 1.0
     """How many times smaller scenes are shown than they are; of one size, those that then have it."""
-    around: tuple[Byte, Byte, Byte] | None = None
-    """Scenes of another size are resized by one factor into the upper left, and this color lies around them; None: they
-    are resized to the size, whatever their shape."""
+    around: tuple[Byte, ...] | None = Field(None, min_length=1, max_length=MOST_CHANNELS)
+    """Scenes of another size are resized by one factor into the upper left, and this color, a number a channel, lies
+    around them; None: they are resized to the size, whatever their shape."""
     batch: Annotated[int, Field(ge=1, le=2**16)] | None
     """How many pictures at once; None any number."""
     crop_share: float | None

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from counterpoise import config, tasks
-from counterpoise.data.images import prepare, resize, to_picture, to_tensor
+from counterpoise.data.images import laid, prepare, resize, to_tensor
 from counterpoise.data.sources.base import ImageSet, Splits
 from counterpoise.decoding import cut, letterbox
 from counterpoise.deploy.base import Request
@@ -43,10 +43,9 @@ def spread_indices(total: int, count: int) -> Tensor:
     return torch.arange(count) * total // max(1, count)
 
 
-def mean_color(model: VisionModel) -> tuple[int, int, int]:
-    """The color that is next to 0 when it is normalized, which is what dense networks pad with."""
-    red, green, blue = (min(255, max(0, round(255 * value))) for value in model.normalization["mean"])
-    return red, green, blue
+def mean_color(model: VisionModel) -> tuple[int, ...]:
+    """The color, a number a channel, that is next to 0 when it is normalized, which is what dense networks pad with."""
+    return tuple(min(255, max(0, round(255 * value))) for value in model.normalization["mean"])
 
 
 class Pair(NamedTuple):
@@ -83,7 +82,7 @@ def pairs(images: ImageSet, model: VisionModel, section: config.Data, request: R
             if size is not None and tuple(seen.shape[-2:]) != size:
                 whole = (images.read(index) for index in batch.indices[part].tolist())
                 if request.around is not None:
-                    boxed = [letterbox(to_picture(image), size, request.around) for image in whole]
+                    boxed = [letterbox(laid(image), size, request.around) for image in whole]
                     fed = torch.stack([to_tensor(image) for image, _ in boxed])
                     yield Pair(seen, fed, batch.target[part], tuple(covered for _, covered in boxed))
                     continue

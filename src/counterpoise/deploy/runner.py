@@ -19,7 +19,7 @@ from PIL import Image
 
 from counterpoise import decoding
 from counterpoise import reading as readings
-from counterpoise.decoding import NUMPY, by_bands, cut, known_formats, letterbox, opened, pages, read, show
+from counterpoise.decoding import NUMPY, by_bands, cut, extent_of, known_formats, letterbox, opened, pages, read, show
 from counterpoise.deploy import folder
 from counterpoise.deploy.base import Format
 from counterpoise.reading import Reading, Unreadable, said
@@ -102,8 +102,7 @@ def loaded(path: Any, reading: Any) -> Any:
 def pixels_of(picture: Any, about: Any) -> Any:
     """uint8 [1, C, H, W], as the network takes them, and height and width of the part that the picture covers."""
     size, reduction = tuple(about["size"]), about.get("reduction", 1)
-    sides = picture.shape[:2] if isinstance(picture, np.ndarray) else (picture.height, picture.width)
-    own = tuple(max(1, round(side / reduction)) for side in sides)
+    own = tuple(max(1, round(side / reduction)) for side in extent_of(picture))
     if about.get("any_size"):
         size = own
     if about.get("around") is None or own == size:
@@ -135,7 +134,8 @@ def labels_there(logits: Any, about: Any, picture: Any, out: Any) -> Any:
 
 def write_mask(logits: Any, about: Any, picture: Any, out: Any) -> Any:
     """Write the class of every pixel of the picture, as the values of a PNG; the share of each, a line each."""
-    layers = [np.asarray(Image.fromarray(layer).resize(picture.size, Image.Resampling.BILINEAR)) for layer in logits]
+    size = extent_of(picture)[::-1]
+    layers = [np.asarray(Image.fromarray(layer).resize(size, Image.Resampling.BILINEAR)) for layer in logits]
     mask = np.argmax(layers, axis=0).astype(np.uint8)
     out.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(mask).save(out, format="PNG")

@@ -65,7 +65,7 @@ def _unlike(network: Deployed, chosen: Format, request: Request) -> str:
         except ExportError as error:
             return str(error).rstrip(".")
         for size in _tried(network.student, request.size):
-            shown = pictures.generated(1, size)
+            shown = pictures.generated(1, size, request.channels)
             expected = agreement.student_answer(network, shown)
             try:
                 found = torch.from_numpy(agreement.answer(runtime, shown.numpy(), request.batch))

@@ -26,7 +26,7 @@ class Asked(NamedTuple):
     Attributes:
         image: what a person calls it.
         name: a word for its files.
-        read: the picture as the task takes it: a path, a PIL image or an array.
+        read: the picture as the task takes it: a path, a PIL image or an array; its pixels where it has been read.
         draw: the same as pixels, and its mask where it has one.
         truth: its class, or all of them, where that is known.
     """
@@ -69,7 +69,7 @@ def of_data(images: ImageSet, count: int | None) -> Iterator[Asked]:
         word = _distinct(Path(images.name(index)).stem.replace("#", "").replace(" ", "-"), index, taken)
 
         def read(index: int = index) -> Any:
-            return images.read(index).permute(1, 2, 0).numpy()
+            return images.read(index)
 
         def draw(index: int = index, word: str = word) -> Picture:
             return Picture(word, images.read(index), images.read_mask(index) if images.masked else None)

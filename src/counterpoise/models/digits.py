@@ -41,15 +41,16 @@ class ScenesNetwork(Padded):
     least. Each stage of the decoder doubles it (nearest pixel), joins what the encoder saw there, and has one
     convolution; stage 1, at half the images' resolution, is the last. Then a 1x1 convolution.
 
-    Takes normalized images [N, 3, H, W] of any size, returns logits [N, num_classes, ceil(H / 2), ceil(W / 2)].
+    Takes normalized images [N, in_channels, H, W] of any size, returns logits [N, num_classes, ceil(H / 2),
+    ceil(W / 2)].
     """
 
-    def __init__(self, channels: tuple[int, ...], num_classes: int = 11) -> None:
+    def __init__(self, channels: tuple[int, ...], num_classes: int = 11, in_channels: int = 3) -> None:
         super().__init__(2 ** len(channels))
         self.num_classes = num_classes
         self.encoder = nn.Sequential()
         self.decoder = nn.Sequential()
-        for number, (before, after) in enumerate(zip((3, *channels), channels, strict=False), 1):
+        for number, (before, after) in enumerate(zip((in_channels, *channels), channels, strict=False), 1):
             further = [_convolution(after, after, stride=1) for _ in range(number - 1)]
             self.encoder.add_module(f"stage{number}", nn.Sequential(_convolution(before, after, stride=2), *further))
         for number in range(len(channels) - 1, 0, -1):
@@ -80,7 +81,7 @@ def create(name: str, num_classes: int | None = None, in_channels: int = 3) -> D
     Args:
         name: cnn_A_B or cnn_A_B_C for digits, unet_A_B up to unet_A_B_C_D_E for scenes.
         num_classes: default: 10 digits, and for scenes their background.
-        in_channels: of pictures; scenes have three.
+        in_channels: of pictures.
     """
     if re.fullmatch(r"(cnn(_[1-9]\d{0,3}){2,3}|unet(_[1-9]\d{0,3}){2,5})", name) is None:
         raise ModelError(
@@ -91,7 +92,7 @@ def create(name: str, num_classes: int | None = None, in_channels: int = 3) -> D
     channels = tuple(int(count) for count in counts)
     if kind == "cnn":
         return DigitsNetwork(channels, 10 if num_classes is None else num_classes, in_channels)
-    return ScenesNetwork(channels, 11 if num_classes is None else num_classes)
+    return ScenesNetwork(channels, 11 if num_classes is None else num_classes, in_channels)
 
 
 def _convolution(before: int, after: int, stride: int) -> nn.Sequential:

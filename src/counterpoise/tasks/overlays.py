@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from counterpoise.data.images import decode
+from counterpoise.data.images import decode, to_picture, visible
 from counterpoise.data.sources.base import IGNORE
 from counterpoise.errors import DataError
 from counterpoise.system.files import replacing
@@ -52,7 +52,8 @@ def overlay(path: str | Path, image: Any, masks: Mapping[str, Tensor], classes: 
     """Write a picture and masks laid over it side by side, as PNG, with a legend of the classes that occur.
 
     Args:
-        image: path, PIL image, uint8 array [H, W, 3] or uint8 tensor [3, H, W].
+        image: path, PIL image, uint8 array [H, W, 3] or uint8 tensor [channels, H, W], of which the first three are
+            shown as RGB, or where there are fewer the first as gray.
         masks: by the title of their panel, such as truth, teacher, student alone, distilled; uint8 [H, W], 255 is void.
         classes: names of the classes.
 
@@ -60,7 +61,7 @@ def overlay(path: str | Path, image: Any, masks: Mapping[str, Tensor], classes: 
         DataError: the picture cannot be read, or a mask is not of its size. RunError: the file cannot be written.
     """
     if isinstance(image, Tensor):
-        image = image.cpu().permute(1, 2, 0).numpy()
+        image = to_picture(visible(image))
     picture = decode(image)
     shades = palette()
     layers = {title: mask.cpu().to(torch.uint8).numpy() for title, mask in masks.items()}

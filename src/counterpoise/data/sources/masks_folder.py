@@ -97,7 +97,8 @@ class _Survey:
         return self.root / names[0] / self.masks if names else self.root / self.masks
 
     def _sides(self, below: Path) -> tuple[Side, Side]:
-        images = Side(below / self.images, self.image_suffix, self.problems)
+        arrays = self.data.reading.arrays
+        images = Side(below / self.images, self.image_suffix, self.problems, arrays=arrays)
         return images, Side(below / self.masks, self.mask_suffix, self.problems, masks=True, lossy=self.lossy)
 
     def _pairs(self) -> Iterator[tuple[Side, Side, list[str]]]:

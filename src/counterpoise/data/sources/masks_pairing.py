@@ -22,6 +22,7 @@ class Side:
         problems: what is wrong with them is added.
         masks: whether they are masks, which formats that change values do not hold.
         lossy: let masks be of such a format.
+        arrays: whether .npy files are images.
 
     Attributes:
         every: all files, of whatever suffix.
@@ -29,10 +30,16 @@ class Side:
     """
 
     def __init__(
-        self, folder: Path, suffix: str, problems: list[Problem], masks: bool = False, lossy: bool = False
+        self,
+        folder: Path,
+        suffix: str,
+        problems: list[Problem],
+        masks: bool = False,
+        lossy: bool = False,
+        arrays: bool = False,
     ) -> None:
         self.folder = folder
-        self.every = image_files(folder)
+        self.every = image_files(folder, arrays)
         self.files: dict[str, str] = {}
         kept = [(stem, file) for file in self.every if (stem := stem_of(file)).endswith(suffix)]
         jpeg = [file for _, file in kept if masks and not lossy and not file.lower().endswith(LOSSLESS)]

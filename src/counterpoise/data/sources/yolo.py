@@ -66,7 +66,7 @@ class _Survey:
     def _read(self, name: str, said: Any) -> None:
         folder = self._folder(name, said)
         labels = _beside(folder)
-        files = image_files(folder)
+        files = image_files(folder, self.data.reading.arrays)
         if not files:
             raise DataError(f"{folder} ({name} of {self.file}) holds no images.")
         objects = Objects()

@@ -15,11 +15,10 @@ def build(name: str, request: Request) -> Built:
     """A network of counterpoise.models.digits; it takes no further arguments."""
     require_no_arguments(f"digits/{name}", request)
     net = digits.create(name, request.num_classes, request.channels)
-    num_classes = net.num_classes
+    num_classes, half = net.num_classes, (0.5,) * request.channels
     if isinstance(net, digits.ScenesNetwork):
         stages = [f"encoder.{stage}" for stage, _ in net.encoder.named_children()]
         stages += [f"decoder.{stage}" for stage, _ in net.decoder.named_children()]
-        return Built(net, num_classes, mean=(0.5,) * 3, std=(0.5,) * 3, stages=stages, task="segmentation")
-    half = (0.5,) * request.channels
+        return Built(net, num_classes, mean=half, std=half, stages=stages, task="segmentation")
     stages = [f"features.{stage}" for stage, _ in net.features.named_children()]
     return Built(net, num_classes, mean=half, std=half, input_size=8, stages=stages)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from counterpoise.errors import ModelError, nearest, unknown
 from counterpoise.models import checkpoint, hf_folder, hf_pictures, published
-from counterpoise.models.families.base import Built, Request, cannot_build, register
+from counterpoise.models.families.base import Built, Request, cannot_build, each_channel, register
 from counterpoise.models.hf_folder import FILES, library
 from counterpoise.models.prompts import towers
 from counterpoise.models.prompts.reading import Prompts
@@ -123,7 +123,7 @@ def build(name: str, request: Request) -> Built:
         return hf_pictures.build(library(), name, pictures.arguments, request, pictures.classes, pictures.shown)
     given, count = _arguments(name, request)
     transformers = library()
-    config = _config(transformers, name, given, count)
+    config = _config(transformers, name, {**given, "num_channels": request.channels}, count)
     try:
         net: nn.Module = transformers.SegformerForSemanticSegmentation(config)
     except Exception as error:  # kinds differ between versions of transformers
@@ -138,8 +138,8 @@ def build(name: str, request: Request) -> Built:
         net,
         count,
         arguments,
-        mean=shown.mean,
-        std=shown.std,
+        mean=each_channel(shown.mean, request.channels),
+        std=each_channel(shown.std, request.channels),
         stages=[*stages, "decode_head.activation"],
         task="segmentation",
     )

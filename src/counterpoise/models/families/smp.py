@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from counterpoise.errors import ModelError, nearest, unknown
 from counterpoise.models import checkpoint, published
 from counterpoise.models.families import timm
-from counterpoise.models.families.base import BUILDING, Built, Request, cannot_build, register
+from counterpoise.models.families.base import BUILDING, Built, Request, cannot_build, each_channel, register
 from counterpoise.models.imagenet import MEAN, STD
 from counterpoise.models.padding import Padded
 from counterpoise.system import torchvision_guard
@@ -41,18 +41,19 @@ class Network(Padded):
     Args:
         net: as the library builds it; it is taken apart.
         size: edge of an image that it can take.
+        channels: of that.
 
     Attributes:
         stages: submodules whose outputs are the encoder's features, and the decoder.
     """
 
-    def __init__(self, net: Any, size: int = TRIAL_SIZE) -> None:
+    def __init__(self, net: Any, size: int = TRIAL_SIZE, channels: int = 3) -> None:
         super().__init__(int(net.encoder.output_stride))
         self.encoder: nn.Module = net.encoder
         self.decoder: nn.Module = net.decoder
         self.segmentation_head: nn.Module = net.segmentation_head
         self.segmentation_head[1] = nn.Identity()
-        self.stages, unused = _try_out(self, size)
+        self.stages, unused = _try_out(self, size, channels)
         _drop(self, unused)
 
     def answer(self, images: Tensor) -> Tensor:
@@ -126,7 +127,8 @@ def build(name: str, request: Request) -> Built:
     raw, arguments = _create(*_parts(name), request)
     net = _network(raw, name, request)
     count = 1 if request.num_classes is None else request.num_classes
-    return Built(net, count, arguments, mean=MEAN, std=STD, stages=net.stages, task="segmentation")
+    mean, std = (each_channel(values, request.channels) for values in (MEAN, STD))
+    return Built(net, count, arguments, mean=mean, std=std, stages=net.stages, task="segmentation")
 
 
 def _library() -> Any:
@@ -193,6 +195,7 @@ def _create(
         if "output_stride" not in given:
             trials.append({**trials[0], "output_stride": STRIDE_UNDILATED})  # for encoders that cannot be dilated
     fixed: dict[str, Any] = {"encoder_name": encoder, "encoder_weights": None, "classes": request.num_classes or 1}
+    fixed["in_channels"] = request.channels
     if state is not None:
         fixed.update(encoder_weights=True, pretrained_cfg_overlay={"state_dict": dict(state), "custom_load": False})
     for arguments in trials:
@@ -208,7 +211,7 @@ def _create(
 def _network(raw: Any, name: str, request: Request) -> Network:
     size = request.arguments.get("img_size", TRIAL_SIZE)
     try:
-        return Network(raw, size if isinstance(size, int) else max(size))
+        return Network(raw, size if isinstance(size, int) else max(size), request.channels)
     except (AssertionError, RuntimeError, ValueError) as error:  # as networks refuse a size they were not made for
         raise ModelError(
             f"smp/{name} fails on an image of {size} x {size}: {error} "
@@ -216,7 +219,7 @@ def _network(raw: Any, name: str, request: Request) -> Network:
         ) from error
 
 
-def _try_out(net: Network, size: int) -> tuple[list[str], set[str]]:
+def _try_out(net: Network, size: int, channels: int) -> tuple[list[str], set[str]]:
     """Stages of a network, and its parameters that its answer does not depend on, from shapes alone."""
     twin = copy.deepcopy(net).to("meta").eval().requires_grad_(True)
     outputs: list[tuple[str, Any]] = []
@@ -228,7 +231,7 @@ def _try_out(net: Network, size: int) -> tuple[list[str], set[str]]:
     for name, module in twin.encoder.named_modules(prefix="encoder"):
         module.register_forward_hook(partial(keep, name))
     with torch.enable_grad():
-        features = twin.encoder(torch.zeros(2, 3, size, size, device="meta"))
+        features = twin.encoder(torch.zeros(2, channels, size, size, device="meta"))
         twin.segmentation_head(twin.decoder(features)).sum().backward()
     # of the modules that hand on one tensor, the outermost comes last
     makers = [[name for name, output in outputs if output is feature] for feature in features]

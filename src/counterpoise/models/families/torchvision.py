@@ -136,8 +136,11 @@ def _segmenter(name: str, request: Request) -> Built:
     num_classes = 21 if request.num_classes is None else request.num_classes  # as published
     whole = _create(name, request, num_classes=num_classes, weights_backbone=None, **request.arguments)
     net = Segmenter(whole, next(stride for kind, stride in STRIDES.items() if kind in name))
+    if request.channels != 3:
+        _take_channels(net.backbone, request.channels)
+    mean, std = (each_channel(values, request.channels) for values in (MEAN, STD))
     stages = [f"backbone.{stage}" for stage in _stages(net.backbone) or dict(net.backbone.named_children())]
-    return Built(net, num_classes, request.arguments, mean=MEAN, std=STD, stages=stages, task="segmentation")
+    return Built(net, num_classes, request.arguments, mean=mean, std=std, stages=stages, task="segmentation")
 
 
 def _create(name: str, request: Request, **arguments: Any) -> nn.Module:
@@ -151,7 +154,7 @@ def _create(name: str, request: Request, **arguments: Any) -> nn.Module:
 
 
 def _take_channels(net: nn.Module, channels: int) -> None:
-    """Put another first convolution into a classifier, for as many channels, drawn as widely as its own was."""
+    """Put another first convolution into a network, for as many channels, drawn as widely as its own was."""
     found: tuple[str, Any] = next((key, value) for key, value in net.named_modules() if isinstance(value, nn.Conv2d))
     name, old = found
     kept = old.out_channels, old.kernel_size, old.stride, old.padding

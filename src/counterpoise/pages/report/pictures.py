@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from counterpoise.data.images import to_picture, visible
+
 THUMBNAIL = 96
 """Longest edge in pixels of a picture among many."""
 SCENE = 480
@@ -20,8 +22,8 @@ QUALITY = 72
 
 
 def photo(image: Tensor, longest: int = THUMBNAIL) -> dict[str, Any]:
-    """A picture, uint8 [3, H, W], as {"src", "width", "height"}: WebP, reduced where it is larger than `longest`."""
-    picture = Image.fromarray(image.cpu().permute(1, 2, 0).numpy())
+    """A picture, uint8 [C, H, W], as {"src", "width", "height"}: WebP, reduced where it is larger than `longest`."""
+    picture = to_picture(visible(image))
     picture.thumbnail((longest, longest), Image.Resampling.BOX)
     # What is tiny is shown enlarged, where every artifact would be seen.
     return _embedded(picture, {"lossless": True} if max(picture.size) <= 16 else {"quality": QUALITY})
