@@ -22,6 +22,9 @@ _WHOLE = re.compile(r"([-+]?[0-9]{1,18})(\.0*)?")
 _NO_TEXT = (list, dict, tuple, bytes)
 _NANS = {"nan", "NaN", "NAN", "Nan"}
 _FIRST = 200
+_HEAD = 2**17  # bytes that tell what a table is
+_LINE = 2**24
+_FIELD = 2**27  # letters of one field: masks as lengths of runs are long
 _AT_ONCE = 256  # rows: few lists at a time leave the garbage collector alone
 _TEXT = (".csv", ".tsv", ".txt")
 _LINES = (".jsonl", ".ndjson")
@@ -159,6 +162,36 @@ def read_table(path: Path, columns: Sequence[str] | None = None, encoding: str =
     raise DataError(f"{path} is no table that is known here: expected {', '.join(ENDINGS)}.")
 
 
+def read_head(path: Path) -> Table:
+    """The first rows of a table, to see what it is. Raises as `read_table`, and where the first row is very long."""
+    ending = path.suffix.lower()
+    regular(path, limit=TABLE_BYTES)
+    if ending in _PARQUET:
+        return _parquet(path)
+    with path.open("rb") as file:
+        content = file.read(_HEAD)
+    if len(content) == _HEAD:
+        content = content[: content.rfind(b"\n") + 1]
+    return _json_lines(path, content) if ending in _LINES else _separated(path, None, "utf-8", content)
+
+
+def names_of(path: Path) -> list[str]:
+    """The names of the columns, by the first line alone. Raises as `read_table`."""
+    ending = path.suffix.lower()
+    regular(path, limit=TABLE_BYTES)
+    if ending in _PARQUET:
+        return list(_parquet(path).names)
+    with path.open("rb") as file:
+        line = file.readline(_LINE)
+        if ending in _LINES:
+            return list(_json_lines(path, line).names)
+        text = _decoded(path, "utf-8", line).rstrip("\r\n")
+        if (told := _TOLD.fullmatch(text)) is not None:
+            text = _decoded(path, "utf-8", file.readline(_LINE)).rstrip("\r\n")
+    separator = told[1] if told is not None else _separator(path, text)[0]
+    return [name.strip() for name in next(csv.reader([text], delimiter=separator), [])]
+
+
 def _plain(value: Any) -> str:
     if value is None or value != value:
         return ""
@@ -166,8 +199,8 @@ def _plain(value: Any) -> str:
     return "" if text in _NANS else text
 
 
-def _separated(path: Path, columns: Sequence[str] | None, encoding: str) -> Table:
-    text = _decoded(path, encoding)
+def _separated(path: Path, columns: Sequence[str] | None, encoding: str, content: bytes | None = None) -> Table:
+    text = _decoded(path, encoding, path.read_bytes() if content is None else content)
     first, _, rest = text.partition("\n")
     told = _TOLD.fullmatch(first)
     if told is not None:
@@ -176,6 +209,7 @@ def _separated(path: Path, columns: Sequence[str] | None, encoding: str) -> Tabl
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     names, held = [name.strip() for name in columns or ()], 0
     found: list[list[str]] = []
+    usual = csv.field_size_limit(_FIELD)
     try:
         if columns is None:
             names = [name.strip() for name in next(reader, [])]
@@ -191,6 +225,8 @@ def _separated(path: Path, columns: Sequence[str] | None, encoding: str) -> Tabl
         raise DataError(
             f"{path}, line {reader.line_num}: {error}. A quote that is opened must be closed, too."
         ) from None
+    finally:
+        csv.field_size_limit(usual)
     by_name = dict(zip(_distinct(path, names), found, strict=True))
     table = Table(path, names, held, lambda name: by_name.get(name, []))
     table.notes += [note] if note else []
@@ -208,7 +244,7 @@ def _even(path: Path, rows: list[list[str]], width: int, first: int) -> list[lis
     return [row for row in rows if row]
 
 
-def _decoded(path: Path, encoding: str) -> str:
+def _decoded(path: Path, encoding: str, content: bytes) -> str:
     """The text of a file; a mark at its beginning says more than the encoding that was given."""
     try:
         " ".encode(encoding)  # base64 and the like are codecs, and not of text
@@ -216,7 +252,6 @@ def _decoded(path: Path, encoding: str) -> str:
         raise ConfigError(
             f"data.options.encoding: there is no encoding '{encoding}'; usual are utf-8, cp1252."
         ) from None
-    content = path.read_bytes()
     marked = next(
         (name for mark, name in ((codecs.BOM_UTF8, "utf-8-sig"), *_MARKS_16) if content.startswith(mark)), encoding
     )
@@ -258,9 +293,10 @@ def _refuse_data_as_names(path: Path, names: Sequence[str]) -> None:
         )
 
 
-def _json_lines(path: Path) -> Table:
+def _json_lines(path: Path, content: bytes | None = None) -> Table:
     rows: list[dict[str, Any]] = []
-    with path.open(encoding="utf-8-sig", errors="strict") as file:
+    opened = path.open("rb") if content is None else io.BytesIO(content)
+    with io.TextIOWrapper(opened, encoding="utf-8-sig", errors="strict") as file:
         number = 0
         try:
             for number, line in enumerate(file, 1):

@@ -21,7 +21,7 @@ from counterpoise.data.packs.rows import Rows, merge, read_done, tidy
 from counterpoise.data.packs.samples import Preparing, Sample, Shrinking, meaning_of
 from counterpoise.data.packs.tars import TarWriter
 from counterpoise.data.sources.base import ImageSet, Subset
-from counterpoise.data.sources.outlines import OutlinedScenes
+from counterpoise.data.sources.outlines import DrawnScenes
 from counterpoise.data.split_names import is_split_name
 from counterpoise.errors import ConfigError, CounterpoiseError, DataError
 from counterpoise.system.addresses import address_of
@@ -281,7 +281,7 @@ def _whole(part: ImageSet) -> ImageSet:
 def _rests_on_files(images: ImageSet) -> bool:
     """Whether its fingerprint is of paths and sizes, as that of a pack is."""
     whole = images.whole if isinstance(images, Subset) else images
-    return isinstance(whole, sources.FileSet | PackSet) and not isinstance(whole, OutlinedScenes)
+    return isinstance(whole, sources.FileSet | PackSet) and not isinstance(whole, DrawnScenes)
 
 
 def _bounds(shards: int | str | None, images: int) -> tuple[int | None, int]:

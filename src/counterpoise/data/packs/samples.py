@@ -24,7 +24,7 @@ from counterpoise.data.packs.reading import PackedScenes, PackSet
 from counterpoise.data.sources.base import IGNORE, ImageSet, Subset
 from counterpoise.data.sources.files import FileSet
 from counterpoise.data.sources.masks_files import MaskFiles
-from counterpoise.data.sources.outlines import OutlinedScenes
+from counterpoise.data.sources.outlines import DrawnScenes
 from counterpoise.decoding import Reading
 from counterpoise.errors import CorruptImage, DataError, UnfitFileError
 from counterpoise.system.files import regular
@@ -128,7 +128,7 @@ def meaning_of(images: ImageSet, shrunk: bool) -> Meaning | None:
     if not images.masked:
         return None
     whole = images.whole if isinstance(images, Subset) else images
-    if not isinstance(whole, MaskFiles | PackedScenes | OutlinedScenes):
+    if not isinstance(whole, MaskFiles | PackedScenes | DrawnScenes):
         raise DataError(f"The scenes of {images.origin or 'this source'} lie in no files of their own: none to pack.")
     if shrunk:
         names = list(images.classes)
@@ -187,7 +187,7 @@ def _mask_name(images: ImageSet, index: int) -> bytes:
         return _mask_name(*images.find(index))
     if isinstance(images, PackedScenes):
         return images.packed_mask_name(index)
-    if isinstance(images, OutlinedScenes):
+    if isinstance(images, DrawnScenes):
         return os.fsencode(images.mask_name(index))
     assert isinstance(images, MaskFiles)
     return os.fsencode(images.mask_files[index])

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from counterpoise.data.sources.base import IGNORE
 from counterpoise.data.sources.outlines import Objects, OutlinedScenes, Ring, Runs, with_background
+from counterpoise.data.sources.runs import letters
 from counterpoise.decoding import Reading
 from counterpoise.errors import DataError, UnfitFileError
 from counterpoise.system.files import regular
@@ -163,29 +164,13 @@ def _runs(file: Path, each: Mapping[str, Any], outline: Mapping[str, Any], size:
                 raise wrong
             runs: Runs = mask.frPyObjects({"size": list(size), "counts": counts}, *size)
         else:
-            if sum(_lengths(str(counts))) != math.prod(size):
+            if sum(letters(str(counts))) != math.prod(size):
                 raise wrong
             runs = {"size": list(size), "counts": str(counts).encode()}
             mask.decode(runs)
     except (TypeError, ValueError, OverflowError):
         raise wrong from None
     return runs
-
-
-def _lengths(counts: str) -> list[int]:
-    """The lengths that a text of runs stands for: 5 bits a letter, each from the third on less the last but one."""
-    found: list[int] = []
-    length = shift = 0
-    for letter in counts.encode():
-        bits = letter - 48
-        length |= (bits & 31) << shift
-        shift += 5
-        if bits & 32:
-            continue
-        length -= (bits & 16) << (shift - 4)  # its sign
-        found.append(length + (found[-2] if len(found) > 2 else 0))
-        length = shift = 0
-    return found if min(found, default=0) >= 0 else []
 
 
 def _json(file: Path) -> Mapping[str, Any]:

@@ -54,6 +54,37 @@ def torn(sides: Sequence[Iterable[str]]) -> list[str]:
     return sorted({*sides[0]} & {*sides[1]} - {""})
 
 
+class Column(NamedTuple):
+    """Groups of pictures by a column of their table.
+
+    Attributes:
+        numbers: int64 [N].
+        torn: those that are on both sides of the table's own division.
+        said: what there is of them.
+    """
+
+    numbers: Tensor
+    torn: list[str]
+    said: list[str]
+
+
+def of_column(column: str, names: Sequence[str], part_of: Sequence[int], halves: Halves, shared: bool) -> Column:
+    """The groups that a column names, "" of a picture that is one of its own.
+
+    Args:
+        part_of: of each picture 0 where it is trained on, 1 where it is evaluated on.
+    """
+    notes = []
+    if single := names.count(""):
+        notes.append(f"{single:,} rows without a group in column '{column}' are groups of their own")
+    divided = len(halves.names) == 2
+    notes.append(said(names, f"column '{column}'", not (shared and divided)))
+    sides: tuple[set[str], set[str]] = (set(), set())
+    for name, part in zip(names, part_of, strict=True):
+        sides[part].add(name)
+    return Column(numbered(names), torn(sides) if divided else [], notes)
+
+
 def of_torn(what: str, names: Sequence[str], mend: str, shared: bool) -> Problem:
     """Things that are on both sides of the user's own division: an error, unless they were said to be shared.
 

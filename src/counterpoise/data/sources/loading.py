@@ -148,7 +148,7 @@ def options_for(data: config.Data, known: config.Data) -> dict[str, Any]:
     options = {key: value for key, value in known.options.items() if key not in _DIVIDING}
     several = options.get("label_columns")
     labels = {*(several if isinstance(several, list) else ()), options.get("label")} - {None}
-    if labels and is_table(path := expanded(data.path)):
+    if labels and "labeled" in _keywords(_find(data)) and is_table(path := expanded(data.path)):
         table = read_table(path, options.get("columns"), options.get("encoding", "utf-8"))
         if not labels & {*table.names} and not any(nearest(label, table.names) for label in labels):
             options["labeled"] = False  # pictures to answer, of which nothing is known

@@ -66,7 +66,7 @@ class MaskFiles(FileSet):
                 size, found = self.extent(index), mask_size(self.mask_file(index), self.reading)
             except CorruptImage:  # said, or left out, when it is read
                 continue
-            if found != size and self.resize and _of_one_shape(found, size):
+            if found != size and self.resize and of_one_shape(found, size):
                 moved += 1
             elif found != size:
                 wrong.append(f"{self.mask_file(index)} {_misfit(self.name(index), found, size, self.resize)}")
@@ -95,19 +95,19 @@ def fitted(
     """The mask of an image that is called `image` and has this height and width. Raises as `ImageSet.read_mask`."""
     mask = read_mask(path, label_map, reading)
     found = mask.shape[0], mask.shape[1]
-    if found != size and not (resize and _of_one_shape(found, size)):
+    if found != size and not (resize and of_one_shape(found, size)):
         raise UnfitMask(os.fspath(path), f"{_misfit(image, found, size, resize)}. {WAYS_OUT}")
     return resized(mask, size)
 
 
 def _misfit(name: str, mask: tuple[int, int], image: tuple[int, int], resize: bool) -> str:
     turned = ", after the turn that its EXIF data asks for" if mask == image[::-1] else ""
-    other = ", which is another shape" if resize and not _of_one_shape(mask, image) else ""
+    other = ", which is another shape" if resize and not of_one_shape(mask, image) else ""
     sizes = [f"{width} x {height}" for height, width in (mask, image)]
     return f"is {sizes[0]} pixels{other}, and its image {name} is {sizes[1]}{turned}"
 
 
-def _of_one_shape(mask: tuple[int, int], image: tuple[int, int]) -> bool:
+def of_one_shape(mask: tuple[int, int], image: tuple[int, int]) -> bool:
     """Whether a mask can be resized to its image without stretching, but for rounding."""
     down, across = mask[0] / image[0], mask[1] / image[1]
     return abs(down - across) <= max(down, across) * (0.02 + 1 / min(mask))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
@@ -11,21 +10,19 @@ from typing import Any
 
 from counterpoise import config
 from counterpoise.data.label_map import LabelMap, read_label_map
-from counterpoise.data.mask_file import LOSSLESS
-from counterpoise.data.problems import Problem, fault, of_corrupt, raise_first
+from counterpoise.data.problems import Problem, fault, raise_first
 from counterpoise.data.sources.base import Splits
 from counterpoise.data.sources.division import name_parts, split_by_fraction
 from counterpoise.data.sources.grouping import Asked, give_groups
-from counterpoise.data.sources.masks_files import WAYS_OUT, MaskFiles
+from counterpoise.data.sources.masks_checking import misfits, unfit
+from counterpoise.data.sources.masks_files import MaskFiles
 from counterpoise.data.sources.masks_layouts import described, found_in_masks, is_divided, mask_of_view
 from counterpoise.data.sources.masks_pairing import Side, listed, matching, shared
 from counterpoise.data.sources.registry import register
 from counterpoise.data.split_names import TRAIN, Halves, find, is_split_name
 from counterpoise.data.walking import subfolders
-from counterpoise.errors import CorruptImage, CounterpoiseError, DataError, nearest
+from counterpoise.errors import CorruptImage, DataError, nearest
 from counterpoise.system.files import expanded
-
-_SHOWN = 3
 
 
 @dataclass
@@ -68,7 +65,7 @@ class _Survey:
         for images, masks, keys in self._pairs():
             if keys and label_map is not None:
                 self.parts.append(self._files(images, masks, keys, label_map))
-        self._look_at_sizes()
+        self.problems += misfits(self.parts, self.data.on_corrupt)
         self._group()
         if self.halves is not None and len(self.parts) == len(self.halves.names):
             _say_halves(self.parts, self.halves, self.root)
@@ -152,47 +149,9 @@ class _Survey:
             asked = Asked(self.group, self.shared)
             self.problems += give_groups(self.parts, below, asked, self.root, self.halves)
 
-    def _look_at_sizes(self) -> None:
-        """Count the masks which do not fit their images, and those that are resized."""
-        wrong: list[str] = []
-        count = sum(map(len, self.parts))
-        names = ("training ", "evaluation ") if len(self.parts) > 1 else ("",)
-        for part, name in zip(self.parts, names, strict=False):
-            misfits, moved = part.misfits()
-            wrong += misfits
-            if moved:
-                part.notes.append(
-                    f"{moved:,} of {len(part):,} {name}masks are resized to their images, by the nearest pixel"
-                )
-        if not wrong:
-            return
-        more = "" if len(wrong) <= _SHOWN else f"; and {len(wrong) - _SHOWN} more"
-        what = (
-            f"{len(wrong)} of {count} masks are of another size than their images: {'; '.join(wrong[:_SHOWN])}{more}."
-        )
-        self.problems.append(of_corrupt(what, WAYS_OUT, wrong, self.data.on_corrupt))
-
     def look_at_masks(self) -> None:
         """Read every mask, and gather what is wrong with them by kind."""
-        kinds: dict[str, list[tuple[str, str, bool]]] = {}
-        for part in self.parts:
-            for index in range(len(part)):
-                path = str(part.mask_file(index))
-                if not self.lossy and not path.lower().endswith(LOSSLESS):  # counted by its name
-                    continue
-                try:
-                    part.read_mask(index)
-                except CounterpoiseError as error:
-                    if WAYS_OUT in str(error):  # counted by its header
-                        continue
-                    kind = re.sub(r"\d+", "#", str(error).replace(path, ""))[:60]
-                    kinds.setdefault(kind, []).append((path, str(error), isinstance(error, CorruptImage)))
-        for found in kinds.values():
-            paths = [path for path, _, _ in found]
-            colors = found_in_masks(self._mask_folder()) if "holds colors (" in found[0][1] else ""
-            alike = f" {len(found) - 1} more masks are like it." if len(found) > 1 else ""
-            on_corrupt = self.data.on_corrupt if found[0][2] else "stop"
-            self.problems.append(of_corrupt(f"{found[0][1]}{alike}", colors, paths, on_corrupt))
+        self.problems += unfit(self.parts, self.lossy, self._mask_folder(), self.data.on_corrupt)
 
 
 def _recognizes(path: Path) -> bool:

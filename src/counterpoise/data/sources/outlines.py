@@ -19,9 +19,11 @@ from torch import Tensor
 
 from counterpoise import config
 from counterpoise.data.label_map import LabelMap
+from counterpoise.data.mask_file import resized
 from counterpoise.data.sources.base import IGNORE, Splits
 from counterpoise.data.sources.division import name_parts, split_by_fraction
 from counterpoise.data.sources.files import FileSet
+from counterpoise.data.sources.masks_files import of_one_shape
 from counterpoise.data.split_names import Halves
 from counterpoise.errors import DataError, UnfitMask
 
@@ -86,7 +88,29 @@ class Objects:
         return found
 
 
-class OutlinedScenes(FileSet):
+class DrawnScenes(FileSet):
+    """Image files whose masks lie in no file as they are: each is made when it is asked for."""
+
+    masked = True
+    resize = False
+
+    @cached_property
+    def label_map(self) -> LabelMap:
+        """What the values of its masks mean, as of masks in files."""
+        return LabelMap(self.classes, (), frozenset(), IGNORE, self.origin)
+
+    def mask_file(self, index: int) -> bytes:
+        """A gray PNG of classes, which no file holds."""
+        written = io.BytesIO()
+        Image.fromarray(self.read_mask(index).numpy()).save(written, "PNG")
+        return written.getvalue()
+
+    def mask_name(self, index: int) -> str:
+        """What the mask would be called."""
+        return f"{self.files[index]}.png"
+
+
+class OutlinedScenes(DrawnScenes):
     """Image files, and the outlines of what is on them.
 
     Where objects overlap, the smaller one is on top, and of equal ones the later; crowds lie below all others. Pixels
@@ -96,10 +120,8 @@ class OutlinedScenes(FileSet):
         classes: background and those of the objects.
         fill: how an object becomes pixels; a function of a module, which travels by its name.
         sizes: height and width of the pictures as the outlines have them; None: coordinates are shares of them.
+        fitted: bring masks of another size to that of their picture, by the nearest pixel.
     """
-
-    masked = True
-    resize = False
 
     def __init__(
         self,
@@ -109,14 +131,10 @@ class OutlinedScenes(FileSet):
         objects: Objects,
         fill: Fill,
         sizes: Sequence[tuple[int, int]] | None = None,
+        fitted: bool = False,
     ) -> None:
         super().__init__(root, files, torch.zeros(len(files), dtype=torch.int64), classes)
-        self.objects, self._fill, self._sizes = objects, fill, sizes
-
-    @cached_property
-    def label_map(self) -> LabelMap:
-        """What the values of its masks mean, as of masks in files."""
-        return LabelMap(self.classes, (), frozenset(), IGNORE, self.origin)
+        self.objects, self._fill, self._sizes, self._fitted = objects, fill, sizes, fitted
 
     def read_mask(self, index: int) -> Tensor:
         height, width = self._size(index)
@@ -135,33 +153,27 @@ class OutlinedScenes(FileSet):
         mask = np.zeros((height, width), dtype=np.uint8)
         for _, _, number, box, pixels in sorted(drawn, key=lambda one: one[:3]):
             mask[box][pixels] = objects.classes[number]
-        return torch.from_numpy(mask)
-
-    def mask_file(self, index: int) -> bytes:
-        """A gray PNG of classes, which no file holds."""
-        written = io.BytesIO()
-        Image.fromarray(self.read_mask(index).numpy()).save(written, "PNG")
-        return written.getvalue()
-
-    def mask_name(self, index: int) -> str:
-        """What the mask would be called."""
-        return f"{self.files[index]}.png"
+        return resized(torch.from_numpy(mask), self.extent(index)) if self._fitted else torch.from_numpy(mask)
 
     def misfit(self, index: int) -> str:
         """What is wrong with the size of a picture, as its header and its outlines have it; empty where nothing is."""
         if self._sizes is None or (found := self.extent(index)) == self._sizes[index]:
             return ""
+        if self._fitted and of_one_shape(self._sizes[index], found):
+            return ""
         given, there = (f"{width} x {height}" for height, width in (self._sizes[index], found))
         turned = ", after the turn that its EXIF data asks for" if found == self._sizes[index][::-1] else ""
-        return f"is for a picture of {given} pixels, and the file has {there}{turned}"
+        other = ", which is another shape" if self._fitted else ""
+        return f"is for a picture of {given} pixels, and the file has {there}{turned}{other}"
 
     def identity(self, index: int) -> bytes:
-        return super().identity(index) + b" " + self._digest(index)
+        moved = b" resize" if self._fitted else b""  # others keep their fingerprint
+        return super().identity(index) + b" " + self._digest(index) + moved
 
     def _size(self, index: int) -> tuple[int, int]:
         if wrong := self.misfit(index):
             raise UnfitMask(self.name(index), f"{wrong}.")
-        return self.extent(index)
+        return self.extent(index) if self._sizes is None else self._sizes[index]
 
     def _digest(self, index: int) -> bytes:
         objects, digest = self.objects, hashlib.sha256()

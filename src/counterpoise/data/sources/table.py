@@ -13,17 +13,14 @@ from torch import Tensor
 from counterpoise import config
 from counterpoise.data.labels import strata
 from counterpoise.data.problems import SHOWN, Problem, fault, raise_first
-from counterpoise.data.sources import grouping, table_columns, table_files
+from counterpoise.data.sources import grouping, table_columns, table_files, table_parts
 from counterpoise.data.sources.base import UNLABELED, Splits
 from counterpoise.data.sources.division import name_parts, split_by_fraction
 from counterpoise.data.sources.files import FileSet
 from counterpoise.data.sources.grouping import of_torn
 from counterpoise.data.sources.registry import register
 from counterpoise.data.sources.table_labels import LISTED, Blank, by_column, by_separator, cells, lists, one_a_picture
-from counterpoise.data.split_names import Halves, is_split_name, named
-from counterpoise.data.split_names import find as find_halves
 from counterpoise.data.table_file import Table, is_table, listed, read_table
-from counterpoise.data.walking import ordered
 from counterpoise.errors import DataError
 from counterpoise.system.files import expanded
 
@@ -65,7 +62,6 @@ class _Survey:
         self.problems: list[Problem] = []
         self.notes: list[str] = []
         self.parts: list[FileSet] = []
-        self.halves = Halves("", None, "", ())
         self.table = _read(expanded(data.path), asked)
         several = asked.label_columns is not None
         labels = [] if several or not asked.labeled else None if asked.label is None else [asked.label]
@@ -79,65 +75,24 @@ class _Survey:
         self.labels = cells(self.table, self.columns.labels) if listed_labels is None else listed_labels
         names = self.table.text(self.columns.image)
         self.files = table_files.find(self.table.path, names, asked.root, asked.suffix)
-        self.part_of = self._parts()
+        divided = table_parts.divide(self.table, self.columns.split, asked.train_split, asked.val_split)
+        self.halves, self.part_of = divided.halves, divided.of
+        self.notes += divided.said
         self.rows = self._there(names)
         if self.rows:
             self._use()
         else:
             self.problems.append(fault(f"No row of {self.table.path} is of use."))
 
-    def _parts(self) -> list[int]:
-        """Of each row 0 where it is trained on, 1 where it is evaluated on, -1 where neither."""
-        column = self.columns.split
-        if column is None:
-            for option, name in (("train_split", self.asked.train_split), ("val_split", self.asked.val_split)):
-                if name is not None:
-                    raise DataError(
-                        f"data.options.{option} names a part, and no column of {self.table.path} has parts: "
-                        f"--data.options.split NAME. It has: {listed(self.table.names)}."
-                    )
-            return [0] * self.table.rows
-        words = self.table.text(column)
-        where = f"Column '{column}' of {self.table.path}"
-        present = set(words) - {""}
-        halves = find_halves(present, where, self.asked.train_split, self.asked.val_split)
-        if halves is None and self.asked.val_split is not None and not any(map(is_split_name, present)):
-            return self._all_but(words, named(self.asked.val_split, sorted(present), where))
-        if halves is None:
-            raise DataError(
-                f"{where} has no part 'train', only {listed(ordered(present))}: name one, --data.options.train_split "
-                "NAME, or the one to evaluate on, --data.options.val_split NAME."
-            )
-        self.halves = halves
-        if nowhere := words.count(""):
-            self.notes.append(f"{nowhere:,} rows without a part in column '{column}' are not used")
-        numbers = {name: halves.names.index(name) for name in halves.names}  # of one that is both: 0
-        return [numbers.get(word, -1) for word in words]
-
-    def _all_but(self, words: Sequence[str], val: str) -> list[int]:
-        """Of a column that names folds, sites or the like: one of them is evaluated on, all others are trained on."""
-        self.halves = Halves(f"all but {val}", val, "", ())
-        self.notes.append(f"column '{self.columns.split}' has no part 'train': all rows but those of '{val}' are it")
-        return [-1 if not word else int(word == val) for word in words]
-
     def _there(self, names: Sequence[str]) -> list[int]:
         """The rows of the parts that are used whose picture is there, once each."""
-        paths = self.files.paths
         used = [row for row, part in enumerate(self.part_of) if part >= 0]
-        if empty := [row for row in used if not paths[row]]:
-            which = ", ".join(str(row + 1) for row in empty[:SHOWN])
-            what = f"{len(empty):,} rows name no picture in column '{self.columns.image}', such as row {which}."
-            self.problems.append(fault(what, "Take them out of the table."))
         if self.asked.without_label == "skip" and self.columns.labels:
             used = self._labeled(used)
-        absent = {*self.files.missing()}
-        missing = absent and absent & {*used}
-        if missing:
-            where = f"{self.table.path}"
-            self.problems.append(
-                table_files.of_missing(self.files, sorted(missing), names, self.data.on_corrupt, where)
-            )
-        return self._once(sorted((row for row in used if paths[row] and row not in missing), key=paths.__getitem__))
+        where = f"{self.table.path}"
+        rows, problems = table_parts.there(used, self.files, names, self.columns.image, self.data.on_corrupt, where)
+        self.problems += problems
+        return self._once(rows)
 
     def _labeled(self, used: Sequence[int]) -> list[int]:
         kept = [row for row in used if self.labels[row]]
@@ -224,18 +179,17 @@ class _Survey:
         if column is None:
             return None
         text = self.table.text(column)
-        names = [text[row] for row in self.rows]
-        if single := names.count(""):
-            self.notes.append(f"{single:,} rows without a group in column '{column}' are groups of their own")
-        whole = not (self.asked.shared and len(self.halves.names) == 2)
-        self.notes.append(grouping.said(names, f"column '{column}'", whole))
-        if len(self.halves.names) == 2:
-            sides: list[set[str]] = [set(), set()]
-            for row, name in zip(self.rows, names, strict=True):
-                sides[self.part_of[row]].add(name)
-            if both := grouping.torn(sides):
-                self._shared(f"groups of column '{column}'", both)
-        return grouping.numbered(names)
+        found = grouping.of_column(
+            column,
+            [text[row] for row in self.rows],
+            [self.part_of[row] for row in self.rows],
+            self.halves,
+            self.asked.shared,
+        )
+        self.notes += found.said
+        if found.torn:
+            self._shared(f"groups of column '{column}'", found.torn)
+        return found.numbers
 
     def _look_at_val(self) -> None:
         val = self.parts[1]

@@ -95,19 +95,35 @@ def choose(
     return found
 
 
+def words(name: str) -> list[str]:
+    """The words of a column's name."""
+    return [word for word in re.split("[-_ ]", name.casefold()) if word]
+
+
+def is_part(name: str) -> bool:
+    """Whether a column seems to say which part a row is of, by its name."""
+    return bool(_PART_NAMES & {*words(name)} or _IS_PART.fullmatch(name))
+
+
+def is_group(name: str) -> bool:
+    """Whether a column seems to say what belongs together, by its name."""
+    return any(word in _GROUP_NAMES for word in words(name))
+
+
 def _image(table: Table, given: set[str], suffix: str) -> str:
     """The one column whose values are names of image files."""
     others = [name for name in table.names if name and name not in given]
     fitting = [name for name in others if (values := table.first(name)) and all(map(is_image, values))]
     if len(fitting) == 1:
         return fitting[0]
+    masks = " Where one of them has masks: --data.source masks_table." if len(fitting) == 2 else ""
     several = f"columns {listed(fitting)} all hold names of image files" if fitting else "no column holds such names"
     ending = " Names without their ending: --data.options.suffix .jpg, too." if not (fitting or suffix) else ""
     if not fitting and table.path.suffix.lower() == ".parquet" and not all(map(table.first, others)):
         ending = f" Pictures that are in the file itself are read from its folder: --data {table.path.parent}."
     raise DataError(
         f"Which column of {table.path} has the pictures is not clear: {several}. It has: {listed(table.names)}. Say "
-        f"which: --data.options.image NAME.{ending}"
+        f"which: --data.options.image NAME.{ending}{masks}"
     )
 
 
@@ -154,12 +170,11 @@ def _flags(table: Table, name: str) -> bool:
 def _unused_parts(table: Table, taken: set[str]) -> list[str]:
     """A word where a column seems to say which part a row is of, by its name or by some of its words."""
     for name in table.names:
-        called = bool(_PART_NAMES & {*re.split("[-_ ]", name.casefold())} or _IS_PART.fullmatch(name))
-        if name and name not in taken and (called or any(map(is_split_name, table.first(name)))):
-            words = sorted(set(table.text(name)) - {""})
-            if 1 < len(words) <= _FEW:
+        if name and name not in taken and (is_part(name) or any(map(is_split_name, table.first(name)))):
+            present = sorted(set(table.text(name)) - {""})
+            if 1 < len(present) <= _FEW:
                 return [
-                    f"column '{name}' is not used: where {', '.join(words)} are parts of the data, "
+                    f"column '{name}' is not used: where {', '.join(present)} are parts of the data, "
                     f"--data.options.split {name} (and train_split, val_split)"
                 ]
     return []
@@ -168,8 +183,7 @@ def _unused_parts(table: Table, taken: set[str]) -> list[str]:
 def _unused_groups(table: Table, taken: set[str]) -> list[str]:
     """A word where pictures seem to belong together and nobody said so."""
     for name in table.names:
-        words = name.casefold().replace("-", "_").split("_")
-        if name and name not in taken and any(word in _GROUP_NAMES for word in words):
+        if name and name not in taken and is_group(name):
             values = table.first(name)
             if values and len(set(values)) < len(values):
                 return [
