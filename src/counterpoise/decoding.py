@@ -15,6 +15,20 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from counterpoise.bands import (
+    NUMPY,
+    TIFFS,
+    array,
+    array_shape,
+    by_bands,
+    dicom,
+    dicom_frames,
+    dicom_header,
+    is_dicom,
+    tiff,
+    tiff_page,
+    tiff_turn,
+)
 from counterpoise.reading import Reading as Reading
 from counterpoise.reading import Unreadable as Unreadable
 from counterpoise.reading import bounded, counted, eight_bits, scaled
@@ -29,9 +43,7 @@ FITS = ("crop", "squash", "pad")
 EXTRA_SAMPLES, TRANSPARENCY = 338, (1, 2)  # a tag of TIFF, and which of its values say that the last band is alpha
 SCALED = ("PPM", "JPEG2000")  # formats that say what is white, and are opened as 16 bits of it
 LOCK = threading.Lock()
-NUMPY, TIFFS = b"\x93NUMPY", (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # how files of arrays and TIFFs begin
-PACKED = (1, 5, 8, 32946, 32773, 50000)  # of channels in TIFF: not at all, LZW, DEFLATE twice, PackBits, ZSTD
-TURNS = {2: (0, True), 3: (2, False), 4: (2, True), 5: (1, True), 6: (3, False), 7: (3, True), 8: (1, False)}
+UNKNOWN = "it is not a picture of a known format"
 
 
 def read(content: bytes, reading: Reading = Reading()) -> Any:  # noqa: B008 - a tuple does not change
@@ -42,6 +54,8 @@ def read(content: bytes, reading: Reading = Reading()) -> Any:  # noqa: B008 - a
     if not content:
         raise Unreadable("it is empty (0 bytes)")
     try:
+        if is_dicom(content):
+            return shaped(dicom(content, reading), reading)
         if reading.arrays and content.startswith(NUMPY):
             return finished(array(content, reading), reading)
         if by_bands(reading) and content.startswith(TIFFS):
@@ -77,6 +91,15 @@ def pages(image: Any) -> int:
     if image.format not in ("TIFF", "GIF", "WEBP", "PNG", "AVIF"):  # in a JPEG, previews
         return 1
     return int(getattr(image, "n_frames", 1))
+
+
+def pages_of(content: bytes, reading: Reading) -> int:
+    """`pages` of the bytes of a file, of any kind that `read` reads."""
+    if is_dicom(content):
+        return dicom_frames(dicom_header(io.BytesIO(content), reading))
+    if content.startswith(NUMPY) or reading.channels not in (1, 3):
+        return 1
+    return pages(opened(io.BytesIO(content), reading))
 
 
 @cache
@@ -156,17 +179,18 @@ def gray(values: Any, mode: str, white: int) -> Any:
 
 def finished(values: Any, reading: Reading) -> Any:
     """Channels [H, W, C] as they lie in a file, as `read` gives them: of three, an image, for which one is enough."""
-    if reading.channels != 3:
-        return eight_bits(counted(values, reading), reading)
-    if values.ndim != 3 or values.shape[2] not in (1, 3):
+    if reading.channels != 3 or values.ndim != 3 or values.shape[2] not in (1, 3):
         counted(values, reading)
-    pixels = eight_bits(values, reading)
+    return shaped(eight_bits(values, reading), reading)
+
+
+def shaped(pixels: Any, reading: Reading) -> Any:
+    """uint8 [H, W, C] as `read` gives it; three colors become gray where that is read, and gray three equal ones."""
+    if reading.channels == 1 and pixels.shape[2] == 3:
+        return np.asarray(Image.fromarray(pixels).convert("L"))[..., None]
+    if reading.channels != 3:
+        return counted(pixels, reading)
     return Image.fromarray(np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3))))
-
-
-def by_bands(reading: Reading) -> bool:
-    """Whether TIFFs are read by tifffile, all bits of all their bands."""
-    return reading.channels not in (1, 3) or reading.intensity is not None
 
 
 def taken(image: Any, reading: Reading) -> Any:
@@ -204,73 +228,13 @@ def as_usual(image: Any, reading: Reading) -> Any:
     return counted(values if values.ndim == 3 else values[..., None], reading)
 
 
-def array_shape(file: Any, reading: Reading) -> tuple[int, ...]:
-    """The shape [H, W, channels] that the header of a .npy file promises. Raises Unreadable, and what numpy does."""
-    if np.lib.format.read_magic(file) != (1, 0):
-        raise Unreadable("it is a .npy file of another version than 1.0, which arrays of pictures are")
-    shape, _, kind = np.lib.format.read_array_header_1_0(file)
-    if len(shape) == 2 and reading.channels in (1, 3):
-        shape = (*shape, 1)
-    fits = len(shape) == 3 and (shape[2] == reading.channels or (shape[2] == 1 and reading.channels == 3))
-    if kind.hasobject or not fits or min(shape) < 1:
-        raise Unreadable(f"it holds {kind} {list(shape)}, expected [height, width, {reading.channels}] (data.channels)")
-    bounded(shape[0], shape[1], reading)
-    return tuple(shape)
-
-
-def array(content: bytes, reading: Reading) -> Any:
-    """The picture in a .npy file: [H, W, channels]. Raises Unreadable, and what numpy does."""
-    shape = array_shape(io.BytesIO(content), reading)
-    return np.load(io.BytesIO(content), allow_pickle=False).reshape(shape)
-
-
-def tiff_page(file: Any, reading: Reading) -> Any:
-    """The first page of a TIFF, by tifffile, its header read. Raises Unreadable where it is not for us."""
-    try:  # the second keeps what is unpacked to the size of a tile, which the decoders within the first do not
-        import imagecodecs  # noqa: F401
-        import tifffile
-    except ImportError:
-        raise Unreadable(
-            "a TIFF of such channels is read by the packages tifffile and imagecodecs, which are not installed"
-        ) from None
-    page: Any = tifffile.TiffFile(file).pages[0]
-    height, width, count = page.imagelength, page.imagewidth, page.samplesperpixel
-    fits = count == reading.channels or (count == 1 and reading.channels == 3)
-    if not fits or page.imagedepth != 1:
-        raise Unreadable(f"its first page has {count} channels, and data.channels is {reading.channels}")
-    bounded(height, width, reading)
-    if page.photometric not in (1, 2):
-        raise Unreadable(f"its colors are {getattr(page.photometric, 'name', page.photometric)}: save plain channels")
-    if page.bitspersample not in (8, 16, 32, 64) and (page.bitspersample != 12 or reading.intensity is None):
-        raise Unreadable(f"its channels have {page.bitspersample} bits: save 8 or 16")
-    if page.is_tiled and page.tilelength * page.tilewidth > 4 * max(height * width, 2**20):
-        raise Unreadable(f"its tiles of {page.tilewidth} x {page.tilelength} are much larger than itself")
-    if page.compression not in PACKED:
-        raise Unreadable(f"it is packed by {getattr(page.compression, 'name', page.compression)}: save DEFLATE or LZW")
-    return page
-
-
-def tiff_turn(page: Any) -> tuple[int, bool]:
-    """How many quarters to the left a page is turned, and whether it is mirrored before."""
-    return TURNS.get(page.tags[274].value if 274 in page.tags else 1, (0, False))
-
-
-def tiff(content: bytes, reading: Reading) -> Any:
-    """The first page of a TIFF, upright: [H, W, channels]. Raises Unreadable, and what tifffile does."""
-    page = tiff_page(io.BytesIO(content), reading)
-    values = page.asarray(maxworkers=1)
-    if page.samplesperpixel == 1:
-        values = values[..., None]
-    elif page.planarconfig == 2:
-        values = np.moveaxis(values, 0, -1)
-    turns, mirrored = tiff_turn(page)
-    return np.rot90(values[:, :: -1 if mirrored else 1], turns)
-
-
 def extent(file: Any, reading: Reading) -> tuple[int, int] | None:
     """Height and width by the header of an open file that Pillow does not read; None where it does."""
-    start = file.read(8)
+    start = file.read(132)
     file.seek(0)
+    if is_dicom(start):
+        header = dicom_header(file, reading)
+        return int(header.Rows), int(header.Columns)
     if reading.arrays and start.startswith(NUMPY):
         shape = array_shape(file, reading)
         return shape[0], shape[1]
@@ -390,7 +354,7 @@ def cut(logits: Any, covered: tuple[int, int], size: tuple[int, int]) -> Any:
 def why(error: Exception) -> str:
     """What an error of Pillow's says of the file."""
     if isinstance(error, UnidentifiedImageError):
-        return "it is not a picture of a known format"
+        return UNKNOWN
     if isinstance(error, FileNotFoundError):
         return "the file does not exist"
     return (str(error).splitlines() or [""])[0].rstrip(".") or type(error).__name__

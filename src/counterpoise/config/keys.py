@@ -150,6 +150,7 @@ def _one_by_one(flat: Mapping[str, Any]) -> dict[str, Any]:
 
 # Rooms and modules that trained weights depend on, and those that start runs or tell of them.
 MAKING = (
+    "bands.py",
     "config",
     "data",
     "decoding.py",

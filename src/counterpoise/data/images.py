@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from counterpoise import decoding
+from counterpoise import bands, decoding
 from counterpoise.data import jpeg
 from counterpoise.data.jpeg import Choose, whole
 from counterpoise.data.stages import READING
@@ -27,6 +27,8 @@ from counterpoise.system.files import regular
 Picture: TypeAlias = str | os.PathLike[str] | bytes | Image.Image | NDArray[Any]
 
 AS_USUAL = Reading()
+DICOM = (".dcm", ".dicom")
+"""Endings of DICOM files."""
 
 
 @contextmanager
@@ -76,7 +78,7 @@ def _decoded(image: Picture, name: str | None, reading: Reading) -> Any:
             alone = image.ndim == 2 and reading.channels in (1, 3)
             return decoding.finished(image[..., None] if alone else image, reading)
     except Unreadable as error:
-        raise CorruptImage(name, str(error)) from error.__cause__
+        raise CorruptImage(name, _why(name, error)) from error.__cause__
     raise DataError(f"Image {name} is a {type(image).__name__}; expected a path, bytes, a PIL image or a uint8 array.")
 
 
@@ -142,21 +144,33 @@ def header_size(
     """
     name = name or os.fsdecode(file)
     try:
-        if reading.arrays:
-            with io.BytesIO(file) if isinstance(file, bytes) else regular(Path(file)).open("rb") as opened:
-                found = decoding.extent(opened, reading)
+        with io.BytesIO(file) if isinstance(file, bytes) else regular(Path(file)).open("rb") as opened:
+            found = decoding.extent(opened, reading)
             if found is not None:
                 return found
-        with decoding.opened(io.BytesIO(file) if isinstance(file, bytes) else regular(Path(file)), reading) as image:
-            width, height = image.size
-            turned = image.format != "TIFF" and _orientation(image) in range(5, 9)  # TIFF sizes are reported as turned
-            return (width, height) if turned else (height, width)
+            with decoding.opened(opened, reading) as image:
+                width, height = image.size
+                turned = image.format != "TIFF" and _orientation(image) in range(5, 9)  # of TIFF they are as turned
+                return (width, height) if turned else (height, width)
     except MemoryError:
         raise
     except UnfitFileError as error:
         raise CorruptImage(name, f"it {error.strerror}") from None
     except Exception as error:
-        raise CorruptImage(name, str(error) if isinstance(error, Unreadable) else decoding.why(error)) from error
+        raise CorruptImage(name, _why(name, error)) from error
+
+
+def spacing(file: Path | bytes, name: str) -> tuple[float, float] | None:
+    """What `ImageSet.spacing` answers for a file: of DICOM, by its header. Raises CorruptImage."""
+    if not name.lower().endswith(DICOM):
+        return None
+    try:
+        with io.BytesIO(file) if isinstance(file, bytes) else regular(file).open("rb") as opened:
+            return bands.dicom_spacing(bands.dicom_header(opened, AS_USUAL._replace(max_megapixels=float("inf"))))
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise CorruptImage(name, _why(name, error)) from error
 
 
 def reading_specification(reading: Reading) -> dict[str, Any]:
@@ -193,7 +207,7 @@ def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
 def extensions() -> frozenset[str]:
     """File name endings, lower case and with their dot, of the formats that can be decoded here as RGB."""
     formats = set(decoding.known_formats())
-    return frozenset(ending for ending, kind in Image.registered_extensions().items() if kind in formats)
+    return frozenset({*(key for key, kind in Image.registered_extensions().items() if kind in formats), *DICOM})
 
 
 def _read(path: Path, name: str | Callable[[], str]) -> bytes:
@@ -207,6 +221,14 @@ def _read(path: Path, name: str | Callable[[], str]) -> bytes:
         if isinstance(error, UnfitFileError):
             raise CorruptImage(named, f"it {error.strerror}") from None
         raise CorruptImage(named, error.strerror or str(error)) from error
+
+
+def _why(name: str, error: Exception) -> str:
+    """Why a file cannot be read; one that is called DICOM and is none is no picture of another format."""
+    said = str(error) if isinstance(error, Unreadable) else decoding.why(error)
+    if name.lower().endswith(DICOM) and said == decoding.UNKNOWN:
+        return "it is no DICOM file, which would have DICM behind its first 128 bytes"
+    return said
 
 
 def _orientation(image: Image.Image) -> int:

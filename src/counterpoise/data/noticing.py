@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from counterpoise import config, decoding
+from counterpoise import bands, config, decoding
 from counterpoise.data.images import AS_USUAL, reading_specification
 from counterpoise.data.order import BlockOrder, Order
 from counterpoise.data.sources.base import ImageSet
@@ -69,12 +69,12 @@ class Seen:
     def look(self, file: str | PathLike[str] | bytes, reading: Reading = AS_USUAL) -> None:
         """Add a picture. One that cannot be read tells nothing here; it is named where it is decoded."""
         try:
-            if reading.intensity is not None:
+            if reading.intensity is not None or bands.is_dicom(_start(file)):
                 self._add_brought(file if isinstance(file, bytes) else regular(Path(file)).read_bytes(), reading)
                 return
             if reading.channels != 3:
                 content = file if isinstance(file, bytes) else regular(Path(file)).read_bytes()
-                if reading.channels != 1 or content.startswith(decoding.NUMPY):
+                if reading.channels != 1 or content.startswith(bands.NUMPY):
                     self._add_channels(content, reading)
                     return
             with decoding.opened(
@@ -95,16 +95,14 @@ class Seen:
         self.count += 1
         self.values_brought += pixels.size
         self.black, self.white = self.black + int((pixels == 0).sum()), self.white + int((pixels == 255).sum())
-        if not content.startswith(decoding.NUMPY):
-            with decoding.opened(io.BytesIO(content), reading) as image:
-                pages = decoding.pages(image)
-            self.paged, self.pages = self.paged + (pages > 1), max(self.pages, pages)
+        pages = decoding.pages_of(content, reading)
+        self.paged, self.pages = self.paged + (pages > 1), max(self.pages, pages)
 
     def _add_channels(self, content: bytes, reading: Reading) -> None:
         """Add a picture whose channels are taken as they are."""
         self.count += 1
-        if content.startswith((decoding.NUMPY, *decoding.TIFFS)):
-            read = decoding.array if content.startswith(decoding.NUMPY) else decoding.tiff
+        if content.startswith((bands.NUMPY, *bands.TIFFS)):
+            read = bands.array if content.startswith(bands.NUMPY) else bands.tiff
             values = read(content, reading)
             if values.dtype == np.uint16:
                 self.deep, self.peak = self.deep + 1, max(self.peak, int(values.max()))
@@ -195,6 +193,14 @@ class Seen:
                     "only the first is read."
                 )
         return found
+
+
+def _start(file: str | PathLike[str] | bytes) -> bytes:
+    """The first bytes of a file, by which its kind is known."""
+    if isinstance(file, bytes):
+        return file
+    with regular(Path(file)).open("rb") as opened:
+        return opened.read(132)
 
 
 def look(images: ImageSet) -> Seen:

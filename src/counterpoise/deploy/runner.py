@@ -1,7 +1,7 @@
 """run.py beside an export: pictures in, answers out, by numpy, Pillow and the runtime alone.
 
-What reading.py and decoding.py hold, and the functions here up to `main`, go into run.py as they stand: what is tested
-here is what runs there.
+What reading.py, bands.py and decoding.py hold, and the functions here up to `main`, go into run.py as they stand: what
+is tested here is what runs there.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import inspect
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,14 +18,15 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from counterpoise import decoding
+from counterpoise import bands, decoding
 from counterpoise import reading as readings
-from counterpoise.decoding import NUMPY, by_bands, cut, extent_of, known_formats, letterbox, opened, pages, read, show
+from counterpoise.decoding import cut, extent_of, known_formats, letterbox, pages_of, read, show
 from counterpoise.deploy import folder
 from counterpoise.deploy.base import Format
 from counterpoise.reading import Reading, Unreadable, said
 
-MODULES = (readings, decoding)
+MODULES = (readings, bands, decoding)
+_OURS = r"^from counterpoise\.\S+ import (?:\([^)]*\)|[^\n]*)\n"
 _TEMPLATE = '''"""What a student says of pictures: python run.py PICTURE_OR_FOLDER ... (--help tells the rest).
 
 Needs numpy, Pillow and {runtime}.
@@ -65,7 +67,7 @@ def pictures_in(given: Any, arrays: bool = False) -> Any:
     """The picture files among paths and in folders, at any depth, hidden ones left out; each with a name of its own."""
     Image.init()
     endings = {ending for ending, kind in Image.registered_extensions().items() if kind in known_formats()}
-    endings |= {".npy"} if arrays else set()
+    endings |= {".dcm", ".dicom", *([".npy"] if arrays else [])}
     found, names = [], set()
     for path in given:
         files = [path]
@@ -92,8 +94,7 @@ def loaded(path: Any, reading: Any) -> Any:
     except OSError as error:
         raise Unreadable(error.strerror or str(error)) from None
     picture = read(content, reading)
-    plain = not by_bands(reading) and not content.startswith(NUMPY)
-    count = pages(opened(path, reading)) if plain else 1
+    count = pages_of(content, reading)
     if count > 1:
         print(f"{path} has {count} pages or frames: only the first is read", file=sys.stderr)
     return picture
@@ -183,8 +184,7 @@ def source(chosen: Format, answer: Callable[..., Any]) -> str:
     """The text of run.py."""
     functions: list[Callable[..., Any]] = [type(chosen).load, asked, pictures_in, loaded, pixels_of, answer, main]
     texts = [inspect.getsource(module).partition("from __future__ import annotations\n")[2] for module in MODULES]
-    lines = "\n".join(text.strip() for text in texts).splitlines()
-    text = "\n".join(line for line in lines if not line.startswith("from counterpoise."))
+    text = re.sub(_OURS, "", "\n".join(text.strip() for text in texts), flags=re.MULTILINE)
     return _TEMPLATE.format(
         runtime=chosen.packages[-1],
         decoding=text.strip(),

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
-from counterpoise import decoding
+from counterpoise import bands, decoding
 from counterpoise.data.images import extensions, header_size, reading_specification, skipping_advised, to_picture
 from counterpoise.data.label_map import LabelMap
 from counterpoise.data.mask_file import resized
@@ -196,7 +196,7 @@ def _mask_name(images: ImageSet, index: int) -> bytes:
 def _ending(name: bytes, content: bytes) -> str:
     """The ending of a name in the tar, as the readers of such tars know it."""
     ending = PurePosixPath(os.fsdecode(name)).suffix.lower()
-    if content.startswith(decoding.NUMPY):
+    if content.startswith(bands.NUMPY):
         return "npy"
     if ending not in extensions():
         try:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from counterpoise.data.images import header_size, pixels_of
+from counterpoise.data.images import header_size, pixels_of, spacing
 from counterpoise.data.sources.base import ImageSet
 
 
@@ -37,6 +37,9 @@ class FileSet(ImageSet):
 
     def extent(self, index: int) -> tuple[int, int]:
         return header_size(self.root / self.files[index], reading=self.reading)
+
+    def spacing(self, index: int) -> tuple[float, float] | None:
+        return spacing(self.root / self.files[index], self.files[index])
 
     def identity(self, index: int) -> bytes:
         try:
