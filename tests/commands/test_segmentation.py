@@ -395,3 +395,30 @@ def test_masks_that_do_not_fit_are_skipped_everywhere_where_asked(run: Run, tmp_
     code, out, err = run("predict", "--student", "skip0", "--data", "skip0/run.yaml", "--out", "painted", "--json")
     assert code == 0, err
     assert [Path(answer["mask"]).name for answer in json.loads(out)] == ["1-mask.png"]
+
+
+def test_answers_of_student_and_teacher_are_averaged_over_views(trained: Path, tmp_path: Path, run: Run) -> None:
+    scores = {}
+    for views in (1, 2, 12):
+        code, out, err = run("evaluate", trained / "teacher", "--views", views, "--json")
+        assert code == 0, err
+        scores[views] = json.loads(out)
+    assert scores[1]["miou"] != scores[2]["miou"]
+    assert scores[12]["views"] == 12
+    assert scores[12]["notes"] == [
+        "Answers are means of the probabilities at every place over 12 views of each scene: it mirrored, upside down, "
+        "and both at 3/4, 1 and 5/4 of its size."
+    ]
+    refused(run("evaluate", trained / "teacher", "--views", 10), "views: 10 of a scene are none", "12 are it mirrored")
+    picture = trained / "scenes" / "images" / "08.png"
+    code, _, err = run("predict", picture, "--student", trained / "teacher", "--views", 4, "--out", tmp_path / "drawn")
+    assert (code, (tmp_path / "drawn" / "08-mask.png").exists()) == (0, True)
+    assert "answers are means of the probabilities at every place over 4 views" in err
+    teacher = ["--teacher.checkpoint", trained / "teacher", "--teacher.accept_chance", "--teacher.views"]
+    common = [*COMMON, "--data", trained / "scenes", *STUDENT]
+    code, _, err = run("distill", *common, *teacher, 6, "--out", tmp_path / "run")
+    assert code == 0, err
+    again = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0])
+    code, out, err = run("evaluate", trained / "teacher", "--views", 6, "--json")
+    assert again["val"]["miou"] == pytest.approx(json.loads(out)["miou"], abs=1e-3)
+    refused(run("distill", *common, *teacher, 10, "--out", tmp_path / "no"), "views: 10 of a scene are none")

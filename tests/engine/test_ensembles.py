@@ -16,7 +16,7 @@ from counterpoise import config
 from counterpoise.engine.networks import build_teacher
 from counterpoise.errors import CounterpoiseError
 from counterpoise.models.classmap import partly
-from counterpoise.models.ensemble import Ensemble, SeveralViews, combined, require_shared
+from counterpoise.models.ensemble import Ensemble, combined, require_shared
 from counterpoise.models.network import VisionModel
 
 DATA: dict[str, Any] = {"source": "digits", "options": {"train_size": 200}}
@@ -79,12 +79,16 @@ def test_each_place_of_a_scene_goes_by_its_own_label_and_by_the_surest_where_it_
     assert found[0, 0].tolist() == [[A[0], B[0]], [B[0], B[0]]]
 
 
-def test_answers_are_means_over_a_picture_and_its_mirror_image() -> None:
-    net = nn.Sequential(nn.Flatten(), nn.Linear(12, 5))
-    pixels = torch.rand(3, 3, 2, 2)
-    mean = (net(pixels).softmax(1) + net(pixels.flip(3)).softmax(1)) / 2
-    torch.testing.assert_close(SeveralViews(net, 2)(pixels).exp(), mean)
-    assert SeveralViews(net, 10)(pixels).exp().sum(1).tolist() == pytest.approx([1, 1, 1])
+def test_means_of_sure_answers_of_several_labels_are_finite() -> None:
+    sure = [torch.tensor([[30.0, -200.0, 0.5]]), torch.tensor([[40.0, -300.0, 0.5]])]
+    found = combined(sure, torch.tensor([0.25, 0.75]), "probabilities", [None, None], 3, sigmoid=True)
+    exact = torch.stack(sure).double()
+    yes, no = (
+        torch.logsumexp(torch.nn.functional.logsigmoid(sign * exact) + torch.tensor([[[0.25]], [[0.75]]]).log(), 0)
+        for sign in (1, -1)
+    )
+    torch.testing.assert_close(found[:, [0, 2]].double(), (yes - no)[:, [0, 2]])
+    assert found[0, 1] < -80
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from counterpoise.errors import ConfigError, ModelError
 from counterpoise.models import catalog
 from counterpoise.models.classmap import map_teacher
-from counterpoise.models.ensemble import Ensemble, SeveralViews
+from counterpoise.models.ensemble import Ensemble
 from counterpoise.models.network import Answers, VisionModel
 from counterpoise.models.prompts.network import Prompted
+from counterpoise.models.several_views import SeveralViews
 from counterpoise.objectives.composite import WeightedSum
 from counterpoise.objectives.wkd import WassersteinLogits, cosines
 from counterpoise.teachers.classifier import rows_of, tell

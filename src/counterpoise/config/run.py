@@ -132,10 +132,10 @@ class Teacher(Imitated):
         description="of several: the mean of their probabilities or of their logits, or for each picture the surest, "
         "or the one that is most sure of its label",
     )
-    views: Literal[1, 2, 10] = Field(
+    views: Literal[1, 2, 4, 6, 10, 12] = Field(
         1,
-        description="answers are means over so many views of each picture: 2 with its mirror image, 10 with those of "
-        "its corners, too",
+        description="answers are means over so many views of each picture: 2 with its mirror image, 4 upside down, "
+        "too; 10, of photos, as 2 with those of its corners; 6 and 12, of scenes, as 2 and 4 at three sizes",
     )
     calibrate: Literal["auto"] | Positive = Field(
         1.0,

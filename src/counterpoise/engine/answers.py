@@ -22,6 +22,7 @@ from counterpoise.engine.processes import choose_device
 from counterpoise.engine.progress import say, tell
 from counterpoise.engine.student import load_student
 from counterpoise.errors import ConfigError, DataError
+from counterpoise.models import several_views
 from counterpoise.models.network import VisionModel
 from counterpoise.objectives.composite import answers_by_sigmoid
 from counterpoise.objectives.gauge import Gauge
@@ -41,10 +42,10 @@ def evaluate(student: Place, options: Evaluate) -> dict[str, Any]:
         pixel_accuracy, mean_class_accuracy (percent; of all pixels together), images, corrupt, per_class,
         confusion_matrix (rows are the true classes, in pixels), by_case (mean and standard deviation over cases) and
         cases (the scores of each case and picture). Of both: trained_on, how many of the images the student's own run
-        trained on, where there are any.
+        trained on, where there are any; views, over how many answers are averaged, where that is more than one.
     """
     table = None if options.by_case is None else case_files.place(options.by_case, options.overwrite)
-    network = load_student(Path(student), model=options.model, epoch=options.epoch)
+    network = _averaged(load_student(Path(student), model=options.model, epoch=options.epoch), options.views)
     images, section = inputs.evaluated(Path(student), options.data, options.split, options.data_set)
     at_once, device = inputs.batch_size(Path(student), options.batch_size), choose_device(options.device)
     if has_labels(images):
@@ -56,7 +57,16 @@ def evaluate(student: Place, options: Evaluate) -> dict[str, Any]:
     if table is not None:
         case_files.write(table, report)
     seen = 0 if options.data_set is not None else inputs.trained_on(Path(student), images, section)
+    if options.views > 1:
+        said = several_views.told(options.views, tasks.get(network.task).whole)
+        report = {**report, "views": options.views, "notes": [*report.get("notes", []), f"Answers are {said}."]}
     return {**report, "trained_on": seen} if seen else report
+
+
+def _averaged(network: VisionModel, views: int) -> VisionModel:
+    """A student whose answers are means over so many views. Raises ConfigError where there are no such views."""
+    task = tasks.get(network.task)
+    return several_views.averaged(network, inputs.positive("views", views), task.sigmoid, task.whole)
 
 
 def _teacher_of(student: Path, network: VisionModel) -> VisionModel:
@@ -98,7 +108,9 @@ def predict(images: Sequence[Any], options: Predict) -> list[dict[str, Any]]:
         raise ConfigError("Pictures are given and data, too: it is either of them.")
     if options.beside and out is None:
         raise ConfigError("There is no folder for the pictures: give out (--out).")
-    others = {title: load_student(Path(folder)) for title, folder in (options.beside or {}).items()}
+    others = {
+        title: _averaged(load_student(Path(folder)), options.views) for title, folder in (options.beside or {}).items()
+    }
     if "student" in others or "truth" in others or "image" in others:
         raise ConfigError("beside: image, truth and student are panels already; call it otherwise.")
     skip = False
@@ -109,7 +121,10 @@ def predict(images: Sequence[Any], options: Predict) -> list[dict[str, Any]]:
         skip = section.on_corrupt == "skip"
         some = predictions.SHEETS if options.first is None and out is not None else options.first
         asked = predictions.of_data(chosen, None if some is None else inputs.positive("first", some))
-    return predictions.answers({**others, "student": network}, asked, out, options.overwrite, skip)
+    if options.views > 1:
+        tell([f"answers are {several_views.told(options.views, tasks.get(network.task).whole)}"])
+    models = {**others, "student": _averaged(network, options.views)}
+    return predictions.answers(models, asked, out, options.overwrite, skip)
 
 
 @keywords_after("data", Gauging)

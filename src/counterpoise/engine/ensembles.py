@@ -11,8 +11,9 @@ from torch import Tensor
 
 from counterpoise import config
 from counterpoise.errors import ConfigError
+from counterpoise.models import several_views
 from counterpoise.models.classmap import map_teacher, partly
-from counterpoise.models.ensemble import Ensemble, SeveralViews, require_shared
+from counterpoise.models.ensemble import Ensemble, require_shared
 from counterpoise.models.network import VisionModel
 from counterpoise.teachers import identity
 from counterpoise.teachers.live import LiveTeacher
@@ -90,17 +91,15 @@ _TOLD = {
 }
 
 
-def over_views(model: VisionModel, views: int, sigmoid: bool) -> VisionModel:
-    """The network with its answers averaged over several views of each picture."""
-    if views == 1:
-        return model
-    wrapped = VisionModel(**{**model.settings(), "net": SeveralViews(model.net, views, sigmoid)})
-    wrapped.arguments = {**model.arguments, "views": views}
-    wrapped.notes = (
-        *model.notes,
-        f"the teacher's answers are means over {views} views of each picture (teacher.views)",
-    )
-    wrapped.by_position, wrapped.trained_for = model.by_position, model.trained_for
+def over_views(model: VisionModel, views: int, sigmoid: bool, whole: bool) -> VisionModel:
+    """The network with its answers averaged over several views of each picture, and said so: `several_views.averaged`.
+
+    Raises ConfigError where there are no such views.
+    """
+    wrapped = several_views.averaged(model, views, sigmoid, whole)
+    if wrapped is not model:
+        said = several_views.told(views, whole)
+        wrapped.notes = (*model.notes, f"the teacher's answers are {said} (teacher.views)")
     return wrapped
 
 

@@ -114,7 +114,7 @@ def _several(
     else:
         itself = run.model_copy(update={"teacher": section.model_copy(update={"views": 1})})
         model = build_teacher(itself, classes, module, device, features_alone=features_alone)
-    return ensembles.over_views(model, section.views, task.sigmoid)
+    return ensembles.over_views(model, section.views, task.sigmoid, task.whole)
 
 
 def named(section: config.Model, module: nn.Module | None, **options: Any) -> VisionModel:

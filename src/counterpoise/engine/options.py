@@ -41,6 +41,15 @@ Model = Annotated[
 ]
 
 
+Averaged = Annotated[
+    int,
+    Field(
+        description="answers are means over so many views of each picture, as teacher.views has them: 2 with its "
+        "mirror image, 4 upside down, too; 10 of photos; 6 and 12 of scenes"
+    ),
+]
+
+
 class Evaluate(Section):
     """On what a student is scored."""
 
@@ -58,6 +67,7 @@ class Evaluate(Section):
     )
     by_case: Place | None = Field(None, description="of masks: CSV file for the scores of each case and each picture")
     overwrite: bool = Field(False, description="replace the file of --by-case")
+    views: Averaged = 1
     show: Show = False
 
 
@@ -101,6 +111,7 @@ class Predict(Section):
     first: int | None = Field(None, description="how many of them; default: all, and 8 with --out")
     model: Model = None
     overwrite: bool = Field(False, description="replace files in --out")
+    views: Averaged = 1
     max_megapixels: float | None = Field(None, description="larger pictures are refused; default: 179")
     epoch: Epoch = None
 

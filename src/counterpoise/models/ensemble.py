@@ -1,4 +1,4 @@
-"""Several networks that answer as one, and one whose answers to several views of a picture are averaged."""
+"""Several networks that answer as one."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ from torch import Tensor, nn
 
 from counterpoise.errors import ModelError
 from counterpoise.models.network import VisionModel
+from counterpoise.models.several_views import mean_logit
 
 Combine = Literal["probabilities", "logits", "surest", "right"]
-CROP = 7 / 8
-"""Edge of the crops of a picture whose answers are averaged, as part of its own."""
 
 
 class Ensemble(nn.Module):
@@ -81,7 +80,8 @@ def combined(
     if combine == "logits":
         return _mean(answers, weights)
     if combine == "probabilities" and sigmoid:
-        return _mean([answer.sigmoid() for answer in answers], weights).logit(eps=torch.finfo(torch.float32).tiny)
+        found = _mean([answer.sigmoid() for answer in answers], weights).logit(eps=torch.finfo(torch.float32).tiny)
+        return torch.where(found.isfinite(), found, mean_logit(torch.stack(list(answers)), weights))
     if combine == "probabilities":
         return _mean_of_probabilities(answers, weights, known, classes)
     sure = torch.stack([answer.softmax(1).amax(1) for answer in answers])
@@ -122,46 +122,6 @@ def _right(answers: Sequence[Tensor], sure: Tensor, target: Tensor | None) -> Te
     index = target.where(labeled, 0).unsqueeze(1)
     shares = [answer.softmax(1).gather(1, index).squeeze(1) for answer in answers]
     return torch.where(labeled, torch.stack(shares), sure)
-
-
-class SeveralViews(nn.Module):
-    """A network whose answers to several views of each picture are averaged, as probabilities.
-
-    2: the picture and its mirror image; 10: those of it whole and of its four corners (Krizhevsky, Sutskever, Hinton
-    2012 took five crops and their mirror images), of 7/8 of its edges, brought to its size.
-
-    Args:
-        net: the network.
-        views: 2 or 10.
-        sigmoid: whether each logit is a question of its own.
-    """
-
-    def __init__(self, net: nn.Module, views: int, sigmoid: bool = False) -> None:
-        super().__init__()
-        self.net = net
-        self.views = views
-        self.sigmoid = sigmoid
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        """Logits [N, C] of pixels [N, 3, H, W]."""
-        shown = [pixels] if self.views == 2 else [pixels, *_corners(pixels)]
-        answers = [self.net(side) for one in shown for side in (one, one.flip(3))]
-        if any(answer.ndim != 2 for answer in answers):
-            raise ModelError("teacher.views averages answers to pictures; those of scenes have places: leave it out.")
-        if self.sigmoid:
-            return torch.stack([a.float().sigmoid() for a in answers]).mean(0).logit(torch.finfo(torch.float32).tiny)
-        log_p = torch.stack([answer.float().log_softmax(1) for answer in answers])
-        return torch.logsumexp(log_p, 0) - torch.log(torch.tensor(float(len(answers)), device=log_p.device))
-
-
-def _corners(pixels: Tensor) -> list[Tensor]:
-    height, width = pixels.shape[2:]
-    rows, columns = (max(1, round(CROP * edge)) for edge in (height, width))
-    return [
-        F.interpolate(pixels[:, :, top : top + rows, left : left + columns], size=(height, width), mode="bilinear")
-        for top in (0, height - rows)
-        for left in (0, width - columns)
-    ]
 
 
 def require_shared(names: Sequence[str], known: Sequence[Sequence[int]]) -> None:

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from counterpoise.errors import ConfigError, ModelError
 from counterpoise.models.classmap import ClassSelection
-from counterpoise.models.ensemble import Ensemble, SeveralViews
+from counterpoise.models.ensemble import Ensemble
 from counterpoise.models.network import VisionModel, logits_of
 from counterpoise.models.padding import Padded
 from counterpoise.models.prompts.network import Prompted
+from counterpoise.models.several_views import SeveralViews
 from counterpoise.objectives.composite import WeightedSum
 
 

@@ -15,10 +15,10 @@ from PIL import Image
 
 from counterpoise.errors import ModelError
 from counterpoise.models import catalog
-from counterpoise.models.ensemble import SeveralViews
 from counterpoise.models.network import VisionModel
 from counterpoise.models.prompts import reading
 from counterpoise.models.prompts.network import by_prompts
+from counterpoise.models.several_views import SeveralViews
 from counterpoise.system import torchvision_guard
 
 torchvision_guard.ready()

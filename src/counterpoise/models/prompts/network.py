@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from counterpoise.errors import ModelError
-from counterpoise.models.ensemble import SeveralViews
 from counterpoise.models.prompts.reading import Prompts
+from counterpoise.models.several_views import SeveralViews
 
 AT_ONCE = 256
 """Sentences that are encoded together."""
