@@ -87,6 +87,30 @@ def teacher(own: Path, taught: Result) -> dict[str, Any]:
     return {"model": f"{own}:Coarse", "checkpoint": taught.folder, "accept_chance": True}
 
 
+def test_a_run_tells_further_scores_and_picks_its_best_epoch_by_one(tmp_path: Path) -> None:
+    asked = {"scores": ["case_assd", "case_dice", "recall:background"], "best_by": "case_assd", "epochs": 3}
+    result = counterpoise.train(values(tmp_path / "run", train=asked))
+    told = {line["epoch"] + 1: line["val"] for line in lines(tmp_path / "run", "epoch")}
+    assert set(told[1]) == {"miou", "dice", "pixel_accuracy", *asked["scores"]}
+    assert result.best["epoch"] == min(told, key=lambda epoch: told[epoch]["case_assd"])
+    report = counterpoise.evaluate(tmp_path / "run", scores=["assd"], epoch="last")
+    means = {row["score"]: row["mean"] for row in report["by_case"]["scores"]}
+    assert result.last["case_assd"] == pytest.approx(means["assd"])
+    assert result.last["case_dice"] == pytest.approx(means["dice"])
+    assert result.last["recall:background"] == pytest.approx(report["per_class"][0]["recall"])
+    usual = counterpoise.train(values(tmp_path / "usual", train={"epochs": 3}))
+    assert {name: usual.last[name] for name in usual.last} == {name: result.last[name] for name in usual.last}
+    for train, message in (
+        ({"scores": ["case_dise"]}, r"train.scores: .*Did you mean 'case_dice'"),
+        ({"scores": ["dice:vessel"]}, r"train.scores: dice:vessel: Class 'vessel' is unknown"),
+        ({"scores": ["hd95:background"]}, "Class 'background' is unknown"),
+        ({"scores": ["auroc"]}, "auroc is for two classes, and there are 11"),
+        ({"best_by": "hd95"}, "train.best_by: hd95 is not told"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            counterpoise.train(values(tmp_path / "refused", train=train))
+
+
 def test_training_learns_and_evaluation_agrees(tmp_path: Path) -> None:
     rate = {"learning_rate": 0.1}
     result = counterpoise.train(values(tmp_path / "run", train={"epochs": 12, "optimizer": rate}))

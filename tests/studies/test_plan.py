@@ -56,7 +56,10 @@ def changed(values: Values, changes: Values) -> Values:
         ({"methods": 3}, ["methods: input should be", "got 3"]),
         ({"metric": "dice"}, ["metric in the compare file", "'dice' is unknown", "loss, top1, top5"]),
         ({"metric": "top-1"}, ["Did you mean 'top1'"]),
-        ({"run.task": "segmentation", "metric": "top1"}, ["dice, miou, pixel_accuracy"]),
+        (
+            {"run.task": "segmentation", "metric": "top1"},
+            ["of segmentation 'top1' is unknown", "case_dice", "miou"],
+        ),
     ],
 )
 def test_a_wrong_compare_file_is_explained(

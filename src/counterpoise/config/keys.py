@@ -63,6 +63,7 @@ KEYS: dict[str, Key] = {
     # Where a run was trained is noted beside it, and tables keep it apart (studies/provenance.py).
     "train.fast": Key(resume=True, bits="rounding", auto="machine"),
     "train.device": Key(resume=True, bits="rounding", auto="machine"),
+    "train.scores": _FREE,
     "train.checkpoint_minutes": _FREE,
     "train.log_every": _FREE,
     "train.tensorboard": _FREE,

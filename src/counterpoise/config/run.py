@@ -262,6 +262,10 @@ class Train(Section):
     ship: Literal["last", "best"] = Field(
         "last", description="whose weights are the student: the last epoch's, or those of the best on the val images"
     )
+    scores: tuple[str, ...] = Field(
+        (), description="of masks: further scores of each evaluation, such as case_dice, hd95, recall:vessel"
+    )
+    best_by: str | None = Field(None, description="the score that picks the best epoch; default: the task's first")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
     evaluate_every: int = Field(1, ge=1, description="epochs between evaluations; the last is always evaluated")
     checkpoint_minutes: float = Field(

@@ -12,7 +12,7 @@ from counterpoise.data import checking, noticing, sources, summary
 from counterpoise.data.epochs import Epochs, InOrder
 from counterpoise.data.sources.arrays import ArraySet
 from counterpoise.data.sources.base import ImageSet, Splits
-from counterpoise.engine import ensembles, learning, mixing_heads, prompting, remarks, trackers
+from counterpoise.engine import ensembles, judging, learning, mixing_heads, prompting, remarks, trackers
 from counterpoise.engine.answering import answer_for
 from counterpoise.engine.evaluator import has_labels
 from counterpoise.engine.fast.capturability import find_obstacle
@@ -87,6 +87,7 @@ def assemble(
     if run.train.sync_batch_norm and processes.world > 1:
         norms = sum(synchronize(one, processes.device) for one in (models.student.net, objective))
 
+    judging.check(run, task, models.student, val)
     evaluated = evaluation_loader(val, models.student, run, processes)
     found = summary.of_splits(Splits(train, val))
     found.add("shown", f"in training {loader.shown()}; in evaluation {evaluated.shown()}")

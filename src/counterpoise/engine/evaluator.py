@@ -62,9 +62,10 @@ def quick_score(
     processes: Processes,
     teacher: Said | None = None,
     watch: Callable[[Tensor], None] | None = None,
+    further: Sequence[str] = (),
 ) -> dict[str, float]:
     """The values of `scored`, called as they were counted."""
-    return values_of(scored(model, loader, task, processes, teacher, watch))
+    return values_of(scored(model, loader, task, processes, teacher, watch, further=further))
 
 
 def values_of(score: Score) -> dict[str, float]:
@@ -81,12 +82,15 @@ def scored(
     teacher: Said | None = None,
     watch: Callable[[Tensor], None] | None = None,
     tally: Tally | None = None,
+    further: Sequence[str] = (),
 ) -> Score:
-    """The task's quick score over all processes. A set without labels is scored against the teacher's answers.
+    """The task's quick score over all processes, with `further` metrics.
+
+    A set without labels is scored against the teacher's answers.
 
     `watch` is shown each batch's logits, in order; `tally` counts them.
     """
-    score = task.score(model.num_classes)
+    score = task.score_on(model, loader.images, further)
     unlabeled = not has_labels(loader.images)
     with model.together(), nullcontext() if teacher is None else teacher.model.together():
         for batch, logits in answers(model, loader, processes.device):
@@ -96,6 +100,7 @@ def scored(
             if teacher is not None and unlabeled:
                 said = torch.stack(list(itertools.islice(teacher.logits, len(logits)))).to(logits.device)
                 target = task.pseudo_target(task.alike(logits, said)[1])
+            score.coming(batch.indices)
             score.update(logits, target)
             if tally is not None:
                 tally.update(logits, target)
@@ -144,7 +149,7 @@ def score_teacher(
     assert parts.teacher is not None
     model, section = parts.teacher.model, parts.run.teacher
     tally = Tally(len(parts.classes), parts.task)
-    score = scored(model, loader, parts.task, processes, watch=watch, tally=tally)
+    score = scored(model, loader, parts.task, processes, watch=watch, tally=tally, further=parts.run.train.scores)
     scores, own = score.values(), score.verdict()
     verdict, doubt = tally.verdict() if own is None else own.kind, ""
     nothing = f"answers that know nothing of the pictures, {100 * tally.chance():.1f}%" if tally.matrix.any() else ""

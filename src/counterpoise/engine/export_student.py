@@ -45,7 +45,7 @@ def export_student(trainer: Trainer) -> Result:
     # Copies: below, the student gets other weights in their place.
     weights = {name: value.clone() for name, value in trainer.optimization.shipped_weights().items()}
     mixes = {"last": choose(weights, parts.student, parts, trainer.processes)}
-    found, chosen = _score(trainer, weights)
+    found, chosen, by_case = _score(trainer, weights)
     thresholds = {"last": chosen}
     last = {**found, "epoch": progress.last["epoch"]}
     best, best_weights = progress.best, None
@@ -55,7 +55,7 @@ def export_student(trainer: Trainer) -> Result:
         best_weights = _best_weights(trainer, weights)
     if best_weights is not None:
         mixes["best"] = choose(best_weights, parts.student, parts, trainer.processes)
-        found, chosen = _score(trainer, best_weights)
+        found, chosen, _ = _score(trainer, best_weights)
         # The projector that features were explained with is that of the last epoch by now.
         best = {**progress.best, **({} if parts.objective.of_features_alone else found)}
         thresholds["best"] = chosen
@@ -113,6 +113,8 @@ def export_student(trainer: Trainer) -> Result:
                 **({"counted_by": first} if (first := _counts(trainer)) else {}),
             }
         summary |= {"folder": str(folder.path), "corrupt_files": corrupt, "machine": machine}
+        if by_case:
+            write_text(folder.cases, by_case)
         write_text(folder.summary, json.dumps(summary, indent=2) + "\n")
     early = stopped_early(run, progress, trainer.steps_per_epoch)
     if trainer.begun_at < progress.step:
@@ -146,9 +148,9 @@ def _counts(trainer: Trainer) -> str:
     return f"the first of {world} processes" if world > 1 else ""
 
 
-def _score(trainer: Trainer, weights: Mapping[str, Tensor]) -> tuple[dict[str, float], list[float] | None]:
-    """The quick score of the student with these weights, in the form in which it is loaded from its folder, and the
-    thresholds of its labels, where it has some."""
+def _score(trainer: Trainer, weights: Mapping[str, Tensor]) -> tuple[dict[str, float], list[float] | None, str]:
+    """The quick score of the student with these weights, in the form in which it is loaded from its folder, the
+    thresholds of its labels, where it has some, and its scores by case as CSV, where they are asked for."""
     parts = trainer.parts
     student = parts.student
     student.net.load_state_dict(weights)
@@ -156,9 +158,10 @@ def _score(trainer: Trainer, weights: Mapping[str, Tensor]) -> tuple[dict[str, f
     plain = VisionModel(**student.settings()).to(trainer.processes.device)  # not compiled
     with student.shipping():
         if parts.objective.of_features_alone:
-            return scores(parts, plain, trainer.processes, None), None
-        score = scored(plain, parts.val, parts.task, trainer.processes, said(trainer.gauge))
-        return values_of(score), score.thresholds()
+            return scores(parts, plain, trainer.processes, None), None, ""
+        further = trainer.run.train.scores
+        score = scored(plain, parts.val, parts.task, trainer.processes, said(trainer.gauge), further=further)
+        return values_of(score), score.thresholds(), score.cases()
 
 
 def _best_weights(trainer: Trainer, like: Mapping[str, Tensor]) -> dict[str, Tensor] | None:

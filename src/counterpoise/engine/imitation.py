@@ -17,14 +17,26 @@ from counterpoise.objectives.feature_imitation import FeatureImitation
 from counterpoise.objectives.features import built
 from counterpoise.outputs import Outputs
 from counterpoise.system.machine import as_double
-from counterpoise.tasks import leading
+from counterpoise.tasks import AGREEMENT, leading
 
 EXPLAINED = "explained"
 
 
 def headline(parts: Parts, found: Mapping[str, Any]) -> str:
     """The metric that picks the best epoch, as `found` scores call it."""
-    return EXPLAINED if parts.objective.of_features_alone else leading(parts.task.headline, found)
+    if parts.objective.of_features_alone:
+        return EXPLAINED
+    return leading(parts.run.train.best_by or parts.task.headline, found)
+
+
+def better(parts: Parts, found: Mapping[str, Any], best: Mapping[str, Any]) -> bool:
+    """Whether these scores are better than the best so far; where there are none, what is newer counts as such."""
+    if not found:
+        return True
+    name = headline(parts, found)
+    if parts.task.less_is_better(name.removeprefix(AGREEMENT)) and name != EXPLAINED:
+        return name not in best or bool(found.get(name, float("inf")) < best[name])
+    return bool(found.get(name, 0.0) > best.get(name, float("-inf")))
 
 
 def scores(
@@ -43,7 +55,9 @@ def scores(
     if parts.objective.of_features_alone:
         return _explained(parts, student, processes)
     watch = gauge.compare if compare and gauge is not None else None
-    return quick_score(student, parts.val, parts.task, processes, said(gauge), watch=watch)
+    return quick_score(
+        student, parts.val, parts.task, processes, said(gauge), watch=watch, further=parts.run.train.scores
+    )
 
 
 @errors_explained()

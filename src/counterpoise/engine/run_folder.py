@@ -32,6 +32,7 @@ CHECKPOINT = Path("checkpoints", "last.safetensors")
 BEST = Path("checkpoints", "best.safetensors")
 STUDENT = "student"
 SUMMARY = "summary.json"
+CASES = "cases.csv"
 REPORT = "report.html"
 OURS = (
     RUN_FILE,
@@ -41,6 +42,7 @@ OURS = (
     "checkpoints",
     STUDENT,
     SUMMARY,
+    CASES,
     REPORT,
     "tensorboard",
     "wandb",
@@ -60,6 +62,7 @@ class RunFolder:
         self.best = path / BEST
         self.student = path / STUDENT
         self.summary = path / SUMMARY
+        self.cases = path / CASES
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:

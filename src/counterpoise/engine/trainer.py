@@ -21,7 +21,7 @@ from counterpoise.engine.ensembles import chosen_by
 from counterpoise.engine.evaluator import score_teacher
 from counterpoise.engine.fast.steps import FastSteps
 from counterpoise.engine.gauging import EvaluationGauge
-from counterpoise.engine.imitation import headline, scores
+from counterpoise.engine.imitation import better, headline, scores
 from counterpoise.engine.interrupt import Interrupt
 from counterpoise.engine.mixing_heads import settle
 from counterpoise.engine.parts import Parts
@@ -293,7 +293,7 @@ class Trainer:
         steps = max(progress.step - epoch * self.steps_per_epoch, 1)
         terms = self._over_processes({name: value / steps for name, value in progress.sums.items()})
         progress.last = {**found, "epoch": epoch + 1}
-        if not found or found.get(metric, 0.0) > progress.best.get(metric, float("-inf")):
+        if better(parts, found, progress.best):
             progress.best = dict(progress.last)
             if self.processes.first:
                 self.folder.best.parent.mkdir(exist_ok=True)

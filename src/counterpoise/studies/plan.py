@@ -160,6 +160,8 @@ def resolve(values: Mapping[str, Any], origin: str, beside: Path) -> Comparison:
     }
     for pair in pairs:
         check_alike({method: cells[pair, method][0] for method in methods}, plan.differs, origin)
+    metric = metric_of(next(iter(cells.values()))[0], plan.metric, origin)
+    cells = {cell: (telling(run, metric), distils) for cell, (run, distils) in cells.items()}
     folds = [None] if plan.folds is None else [f"{number}/{plan.folds}" for number in range(1, plan.folds + 1)]
     jobs = tuple(
         TrainingJob(cell, _in_fold(run, plan.out / "runs" / cell[0] / cell[1], seed, fold, origin), distils)
@@ -167,7 +169,7 @@ def resolve(values: Mapping[str, Any], origin: str, beside: Path) -> Comparison:
         for fold in folds
         for cell, (run, distils) in cells.items()
     )
-    return Comparison(plan, metric_of(jobs[0].run, plan.metric, origin), jobs)
+    return Comparison(plan, metric, jobs)
 
 
 def given(values: Values, beside: Path) -> dict[str, Any]:
@@ -233,11 +235,27 @@ def metric_of(run: config.Run, wanted: str | None, origin: str, largest: bool = 
     from counterpoise import tasks
 
     task = tasks.get(run.task)
-    known = [name for name in task.metrics if not largest or name != "loss"]
-    if wanted is not None and wanted not in known:
-        why = " A search keeps what is largest." if largest and wanted == "loss" else ""
-        raise ConfigError(f"metric in the {origin}: {unknown(f'Metric of {run.task}', wanted, known)}{why}")
-    return wanted or task.headline
+    if wanted is None:
+        return task.headline
+    try:
+        task.check_metric(wanted)
+    except ConfigError as error:
+        raise ConfigError(f"metric in the {origin}: {error}") from None
+    if largest and task.less_is_better(wanted):
+        known = [name for name in task.metrics if not task.less_is_better(name)]
+        raise ConfigError(
+            f"metric in the {origin}: {unknown(f'Metric of {run.task}', wanted, known)} A search keeps what is largest."
+        )
+    return wanted
+
+
+def telling(run: config.Run, metric: str) -> config.Run:
+    """The run with this metric among those that it tells."""
+    from counterpoise import tasks
+
+    if metric in (*tasks.get(run.task).metrics, *run.train.scores):
+        return run
+    return run.model_copy(update={"train": run.train.model_copy(update={"scores": (*run.train.scores, metric)})})
 
 
 def check_alike(runs: Mapping[str, config.Run], allowed: Sequence[str], origin: str) -> None:

@@ -19,7 +19,7 @@ TABLE = (
 )  # fmt: skip
 DIFFERENCES = (
     "pair", "method", "baseline", "primary", "n", "difference", "low", "high", "p", "p_corrected", "correction",
-    "verdict", "origin",
+    "verdict", "origin", "over",
 )  # fmt: skip
 
 
@@ -56,7 +56,7 @@ def markdown(report: Report) -> str:
     for row in report.differences:
         mark = " (primary)" if row["primary"] == "yes" else ""
         cells = [row["pair"], f"{row['method']}{mark} - {row['baseline']}", _number(row["difference"]), interval(row)]
-        lines.append(f"| {' | '.join([*cells, p_value(row), str(row['n']), row['verdict']])} |")
+        lines.append(f"| {' | '.join([*cells, p_value(row), of(row), row['verdict']])} |")
     lines += ["", method(report)]
     lines += [f"\n{note}" for note in report.notes]
     return "\n".join(lines) + "\n"
@@ -96,7 +96,7 @@ def _differences_table(report: Report, apart: bool) -> Grid:
     grid = Grid(f"differences to {report.differences[0]['baseline']}", [*names("pair", "method"), *columns])
     for row in report.differences:
         name = f"{row['method']} (primary)" if row["primary"] == "yes" else row["method"]
-        cells = [row["pair"], name, _number(row["difference"]), interval(row), p_value(row), str(row["n"])]
+        cells = [row["pair"], name, _number(row["difference"]), interval(row), p_value(row), of(row)]
         grid.add(*cells, row["verdict"], *([row["origin"]] if apart else []))
     return grid
 
@@ -110,6 +110,11 @@ def plus_minus(row: dict[str, Any], when: str) -> str:
 def counted(row: dict[str, Any]) -> str:
     """Seeds or folds of a cell, and how many runs diverged."""
     return str(row["n"]) + (f" ({row['diverged']} diverged)" if row["diverged"] else "")
+
+
+def of(row: dict[str, Any]) -> str:
+    """How many seeds, folds or cases a difference is of."""
+    return f"{row['n']} {row['over']}".strip()
 
 
 def interval(row: dict[str, Any]) -> str:

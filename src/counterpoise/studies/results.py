@@ -183,11 +183,16 @@ def read_csv(path: Path) -> list[Row]:
     """The rows of an older results.csv; none where there is no file. Raises ConfigError where it is something else."""
     if not path.is_file():
         return []
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_table(path)
     if rows and not {"pair", "method", "seed", "last", "origin", "plan_sha256"} <= rows[0].keys():
         raise ConfigError(f"{path} is no table of counterpoise compare: give another --out.")
     return [{column: row.get(column) or "" for column in COLUMNS} for row in rows]
+
+
+def read_table(path: Path) -> list[Row]:
+    """The rows of any CSV."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
 
 
 def write_rows(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:

@@ -103,7 +103,8 @@ class Search:
         name = f"trial-{trial:03d}"
         run, distils = plan.complete(values, f"{name} of method {method} of the {self.origin}")
         folder = self.plan.out / "trials" / method / name / f"epochs-{epochs}" / f"seed-{seed}"
-        return TrainingJob((method, name, f"{epochs} epochs"), plan.placed(run, folder, seed), distils)
+        run = plan.telling(plan.placed(run, folder, seed), self.metric)
+        return TrainingJob((method, name, f"{epochs} epochs"), run, distils)
 
     def final(self, winners: Mapping[str, int]) -> dict[str, Any]:
         """The compare file of the winners: all training images, the data's own val, seeds that no trial has seen."""

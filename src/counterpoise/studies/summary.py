@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from counterpoise import statistics
-from counterpoise.studies import results, running
+from counterpoise.studies import by_case, results, running
 from counterpoise.studies.plan import Comparison
 from counterpoise.studies.results import Row
 from counterpoise.studies.standing import Present
@@ -56,6 +56,7 @@ def summarize(comparison: Comparison, rows: Sequence[Row], pool: bool, present: 
     if len({row["data"] for row in asked if row["data"]}) > len(comparison.plan.pairs) * (comparison.plan.folds or 1):
         notes.append("Runs of one pair were trained on different data: see the column 'data' of results.csv.")
     notes += [*_of_seeds(table), *_diverged(comparison)]
+    notes += [by_case.NOTE] if any(line["over"] for line in differences) else []
     other = len(rows) - len(asked)
     if other:
         notes.append(
@@ -124,12 +125,14 @@ def _differences(comparison: Comparison, rows: Sequence[Row]) -> list[dict[str, 
         )
         for pair, method in cells
     }
+    over_cases = by_case.differences(comparison, rows, [cell for cell in cells if found[cell].count == 1])
+    found |= over_cases
     others = [cell for cell in cells if cell != comparison.primary]
     corrected = dict(zip(others, statistics.holm([found[cell].p for cell in others]), strict=True))
     lines = []
     for cell in sorted(cells, key=lambda cell: cell != comparison.primary):
         difference = found[cell]
-        primary = cell == comparison.primary
+        primary, over = cell == comparison.primary, "cases" if cell in over_cases else ""
         p = difference.p if primary else corrected[cell]
         numbers = {"difference": difference.mean, "low": difference.low, "high": difference.high, "p": difference.p}
         numbers["p_corrected"] = p
@@ -145,7 +148,8 @@ def _differences(comparison: Comparison, rows: Sequence[Row]) -> list[dict[str, 
                     for name, number in {**numbers, "p_corrected": p}.items()
                 },
                 "correction": "none" if primary else f"Holm, {len(others)}",
-                "verdict": statistics.verdict(difference, p),
+                "verdict": statistics.verdict(difference, p) + (", over cases of one seed" if over else ""),
+                "over": over,
             }
         )
     return lines

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from torch import Tensor
 
-from counterpoise.errors import ConfigError
+from counterpoise.errors import ConfigError, unknown
 from counterpoise.system.registry import Registry
 
 if TYPE_CHECKING:
@@ -98,6 +98,10 @@ class Score(ABC):
     @abstractmethod
     def values(self) -> dict[str, float]:
         """The metrics by name, from `state`."""
+
+    def cases(self) -> str:
+        """The scores by case as CSV; empty where none are counted."""
+        return ""
 
     def thresholds(self) -> list[float] | None:
         """From which probability on each class is answered, as these answers suggest; None: the largest one is."""
@@ -226,6 +230,24 @@ class Task(ABC):
     @abstractmethod
     def score(self, num_classes: int) -> Score:
         """A fresh quick score."""
+
+    def score_on(self, model: VisionModel, images: ImageSet, further: Sequence[str]) -> Score:
+        """A fresh quick score of what a model answers to these images, with further metrics by name.
+
+        Raises ConfigError where the task has none of that name.
+        """
+        for name in further:
+            self.check_metric(name)
+        return self.score(model.num_classes)
+
+    def check_metric(self, name: str) -> None:
+        """Raises ConfigError where the task has no metric of this name, as far as that can be told without data."""
+        if name not in self.metrics:
+            raise ConfigError(unknown(f"Metric of {self.name}", name, self.metrics))
+
+    def less_is_better(self, name: str) -> bool:
+        """Whether the best of a metric is its smallest value."""
+        return name == "loss"
 
     @abstractmethod
     def report(self, classes: Sequence[str]) -> Report:

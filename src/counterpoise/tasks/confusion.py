@@ -50,7 +50,11 @@ def confusion_matrix(logits: Tensor, target: Tensor) -> Tensor:
 
 def by_class(matrix: Tensor) -> dict[str, Tensor]:
     """Shares by class [C], NaN where there is nothing to take a share of."""
-    hit, truth, answered = matrix.diagonal(), matrix.sum(1), matrix.sum(0)
+    return shares(matrix.diagonal(), matrix.sum(1), matrix.sum(0))
+
+
+def shares(hit: Tensor, truth: Tensor, answered: Tensor) -> dict[str, Tensor]:
+    """The same from pixels that are hit, true and answered, by class [C]."""
     return {
         "iou": hit / (truth + answered - hit),
         "dice": 2 * hit / (truth + answered),

@@ -26,6 +26,7 @@ from counterpoise.tasks.base import ALL, TASKS, Picture, Report, Score, Share, T
 from counterpoise.tasks.confusion import by_class, check_dense, confusion_matrix, upsample
 from counterpoise.tasks.scores.cases import Counts
 from counterpoise.tasks.scores.chosen import kinds_of
+from counterpoise.tasks.scores.metrics import CaseScore, metric
 
 if TYPE_CHECKING:
     from counterpoise.data.sources.base import ImageSet
@@ -269,6 +270,17 @@ class Segmentation(Task):
 
     def score(self, num_classes: int) -> Score:
         return MaskScore(num_classes)
+
+    def score_on(self, model: VisionModel, images: ImageSet, further: Sequence[str]) -> Score:
+        names = [name for name in further if name not in self.metrics]
+        return CaseScore(_names(model), images, names) if names else self.score(model.num_classes)
+
+    def check_metric(self, name: str) -> None:
+        if name not in self.metrics:
+            metric(name, self.metrics)
+
+    def less_is_better(self, name: str) -> bool:
+        return name not in self.metrics and metric(name).less_is_better
 
     def report(self, classes: Sequence[str]) -> Report:
         return SegmentationReport(classes)

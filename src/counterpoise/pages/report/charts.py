@@ -204,10 +204,10 @@ def intervals(rows: Sequence[Mapping[str, Any]]) -> Chart:
         "intervals",
         "intervals",
         "Differences, points",
-        "A dot is the mean difference over seeds that both have, a line its 95% interval. Where the line crosses zero, "
-        "no difference is shown.",
+        "A dot is the mean difference over what both have in common: seeds, folds, or cases of one seed; a line its "
+        "95% interval. Where the line crosses zero, no difference is shown.",
         {"rows": list(rows), "unit": "points"},
-        ("difference", "points", "95% interval", "seeds", "verdict"),
+        ("difference", "points", "95% interval", "n", "verdict"),
         [
             (
                 row["name"],

@@ -96,7 +96,7 @@ def _differences(file: Path, missing: list[str]) -> list[dict[str, Any]]:
             "mean": spelled(row.get("difference")),
             "low": spelled(row.get("low")),
             "high": spelled(row.get("high")),
-            "n": row.get("n", ""),
+            "n": f"{row.get('n', '')} {row.get('over', '')}".strip(),
             "verdict": row.get("verdict", ""),
         }
         for row in rows
