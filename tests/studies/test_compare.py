@@ -288,6 +288,7 @@ def test_top5_of_few_classes_is_no_number(comparison: Values, write: Write, run:
     methods = {name: {"objective": {"cross_entropy": {"weight": 1}}} for name in ("one", "two")}
     file = write({"out": "out", "run": base, "methods": methods, "seeds": 1, "baseline": "one", "metric": "top5"})
     assert run("compare", file, "--quiet")[0] == 0
+    assert "2 runs tell no top5" in Path("out/table.md").read_text()
     assert {row["last"] + row["best"] for row in rows(Path("out/results.csv"))} == {""}
 
 

@@ -8,7 +8,7 @@ from statistics import fmean
 
 from counterpoise import statistics
 from counterpoise.errors import ConfigError
-from counterpoise.statistics import Difference
+from counterpoise.statistics import Difference, Unit
 from counterpoise.studies.plan import Comparison
 from counterpoise.studies.results import Row, plan_hash, read_table
 
@@ -33,7 +33,7 @@ def differences(comparison: Comparison, rows: Sequence[Row], cells: Sequence[CEL
             sides.append(of_cases(jobs[0].folder, comparison.metric) if len(jobs) == 1 else {})
         common = [name for name in sides[0] if name in sides[1]]
         if len(common) > 1:
-            ours, theirs = ({number: side[name] for number, name in enumerate(common)} for side in sides)
+            ours, theirs = (dict[Unit, float](enumerate(side[name] for name in common)) for side in sides)
             found[pair, method] = statistics.paired(ours, theirs)
     return found
 

@@ -57,6 +57,11 @@ def summarize(comparison: Comparison, rows: Sequence[Row], pool: bool, present: 
         notes.append("Runs of one pair were trained on different data: see the column 'data' of results.csv.")
     notes += [*_of_seeds(table), *_diverged(comparison)]
     notes += [by_case.NOTE] if any(line["over"] for line in differences) else []
+    if untold := sum(row["status"] == "done" and not row["last"] for row in asked):
+        notes.append(
+            f"{untold} runs tell no {comparison.metric}: they were trained before it was asked for, or their data give "
+            "none. Runs whose folders are moved away are trained anew."
+        )
     other = len(rows) - len(asked)
     if other:
         notes.append(
