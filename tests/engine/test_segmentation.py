@@ -477,6 +477,10 @@ def test_sliding_window_of_one_pixel_networks_scores_as_whole_scenes(tmp_path: P
         run = values(tmp_path / str(window), data=data, train={"epochs": 1, "optimizer": rate})
         scores.append(counterpoise.train(run, student=again).last["miou"])
     assert scores[0] == pytest.approx(scores[1], abs=0.05)
+    found = counterpoise.evaluate(
+        whole.folder, window=(9, 14), overlap=0.4, blend="linear", data_set=scenes(), model=net
+    )
+    assert found["miou"] == pytest.approx(scores[0], abs=0.05)
 
 
 @pytest.mark.slow  # a minute of the C++ compiler

@@ -138,6 +138,17 @@ class Scenes(Section):
     window: tuple[Edge, Edge] | None = Field(
         None, description="height and width of a window that slides over a scene in evaluation; default: whole scenes"
     )
+    overlap: float | None = Field(
+        None,
+        ge=0.0,
+        le=0.95,
+        description="share of that window which the next one covers again; default: a third",
+    )
+    blend: Literal["mean", "linear", "gaussian"] = Field(
+        "mean",
+        description="how the windows over a pixel count: alike (mean), less towards their edges (linear), or as a bell "
+        "from their middles (gaussian)",
+    )
     resolution: Literal["full", "logits"] = Field(
         "full",
         description="where logits are compared with the teacher's: at that of the view (full), or at that of the "
@@ -157,6 +168,8 @@ class Scenes(Section):
             raise ValueError(f"scale must be positive and rise, got {list(self.scale)}")
         if self.scale[1] > 16:
             raise ValueError(f"scale enlarges by up to 16, got {list(self.scale)}")
+        if self.window is None and (self.overlap is not None or self.blend != "mean"):
+            raise ValueError("overlap and blend are of a window that slides over scenes: give window, too")
         if self.foreground_classes and not self.foreground:
             raise ValueError("foreground_classes says where views are laid: give foreground, the share of views, too")
         return self

@@ -66,7 +66,7 @@ def _with_keywords(function: Callable[..., Any], section: Callable[..., Section]
     kind = cast("type[Section]", section)
     kind.model_rebuild()  # so that its signature is known
     *leading, _ = inspect.signature(function).parameters.values()
-    written = inspect.get_annotations(kind)
+    written = {name: each for base in reversed(kind.__mro__) for name, each in inspect.get_annotations(base).items()}
     taken = [each.replace(annotation=written[name]) for name, each in inspect.signature(kind).parameters.items()]
     by_place = [each.replace(kind=inspect.Parameter.POSITIONAL_OR_KEYWORD) for each in taken if each.name == second]
     signature = inspect.Signature([*leading, *by_place, *(each for each in taken if each.name != second)])

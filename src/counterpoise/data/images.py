@@ -104,6 +104,14 @@ def part_of(
     Returns:
         The part; height and width of the whole.
     """
+    found = as_decoded(image, choose, name, reading)
+    return found if isinstance(found, tuple) else cut_out(_as_it_lies(found), choose)
+
+
+def as_decoded(
+    image: Picture, choose: Choose, name: str | Callable[[], str] | None = None, reading: Reading = AS_USUAL
+) -> tuple[Tensor, tuple[int, int]] | Image.Image | NDArray[np.uint8]:
+    """`part_of` of a plain JPEG, and any other picture whole, as Pillow or numpy hold it."""
     if isinstance(image, str | os.PathLike):
         name = name or os.fspath(image)
         image = _read(Path(image), name)
@@ -112,7 +120,8 @@ def part_of(
         if found is not None:
             pixels = torch.from_numpy(found[0]).permute(2, 0, 1)
             return pixels if reading.channels == 3 else as_gray(pixels), found[1]
-    return cut_out(_as_it_lies(_decoded(image, name() if callable(name) else name, reading)), choose)
+    decoded: Image.Image | NDArray[np.uint8] = _decoded(image, name() if callable(name) else name, reading)
+    return decoded
 
 
 def as_gray(images: Tensor) -> Tensor:

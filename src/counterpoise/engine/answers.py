@@ -46,6 +46,7 @@ def evaluate(student: Place, options: Evaluate) -> dict[str, Any]:
     """
     table = None if options.by_case is None else case_files.place(options.by_case, options.overwrite)
     network = _averaged(load_student(Path(student), model=options.model, epoch=options.epoch), options.views)
+    tasks.get(network.task).look(network, options.window, options.overlap, options.blend)
     images, section = inputs.evaluated(Path(student), options.data, options.split, options.data_set)
     at_once, device = inputs.batch_size(Path(student), options.batch_size), choose_device(options.device)
     if has_labels(images):
@@ -113,6 +114,8 @@ def predict(images: Sequence[Any], options: Predict) -> list[dict[str, Any]]:
     }
     if "student" in others or "truth" in others or "image" in others:
         raise ConfigError("beside: image, truth and student are panels already; call it otherwise.")
+    for model in (network, *others.values()):
+        tasks.get(model.task).look(model, options.window, options.overlap, options.blend)
     skip = False
     if options.data is None:
         asked = predictions.given(images, network.reading)

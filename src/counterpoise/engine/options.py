@@ -50,7 +50,28 @@ Averaged = Annotated[
 ]
 
 
-class Evaluate(Section):
+Edges = Annotated[int, Field(ge=1)]
+
+
+class Window(Section):
+    """Through what scenes are looked at."""
+
+    window: tuple[Edges, Edges] | None = Field(
+        None,
+        description="height and width of a window that slides over scenes, in pixels as the student sees them; "
+        "default: the student's own, or none (segmentation)",
+    )
+    overlap: float | None = Field(
+        None, ge=0.0, le=0.95, description="share of the window that the next one covers again; default: a third"
+    )
+    blend: Literal["mean", "linear", "gaussian"] | None = Field(
+        None,
+        description="how windows over a pixel count: alike (mean), less towards their edges (linear), or as a bell "
+        "from their middles (gaussian); default: the student's own, or mean",
+    )
+
+
+class Evaluate(Window):
     """On what a student is scored."""
 
     data: DataPath = None
@@ -92,7 +113,7 @@ class Gauge(Section):
     show: Show = False
 
 
-class Predict(Section):
+class Predict(Window):
     """Who answers, and what is drawn."""
 
     student: Place | None = Field(None, description="student folder, or a run's folder; it must be given")

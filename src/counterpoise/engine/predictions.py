@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from counterpoise import tasks
 from counterpoise.data import labels
-from counterpoise.data.images import pixels_of
+from counterpoise.data.rasters import raster_of
 from counterpoise.data.sources.base import ImageSet
 from counterpoise.data.walking import image_files
 from counterpoise.decoding import Reading
@@ -57,7 +57,7 @@ def given(images: Sequence[Any], reading: Reading) -> Iterator[Asked]:
             word = _distinct(name, len(taken), taken)
 
             def draw(source: Any = source, word: str = word) -> Picture:
-                return Picture(word, pixels_of(source, reading=reading))
+                return Picture(word, raster_of(source, reading))
 
             yield Asked(label, word, lambda source=source: source, draw)  # type: ignore[misc]
 

@@ -113,7 +113,7 @@ def save_student(
     weights = model.serialize()
     intensity = model.reading.intensity
     description = folder.Description(
-        format=folder.FORMAT if intensity is None else folder.WITH_INTENSITY,
+        format=folder.FORMAT if intensity is None and not model.scenes.blended else folder.WITH_INTENSITY,
         architecture=model.name,
         arguments=model.arguments,
         task=model.task,

@@ -50,7 +50,7 @@ class Weights:
     crop_share: float | None = None
     fit: str = "crop"
     whole: bool = False
-    scenes: tuple[float, tuple[int, int] | None] | None = None
+    scenes: tuple[float, tuple[int, int] | None, float | None, str] | None = None
     reading: Reading | None = None
     channels: int | None = None
     task: str | None = None
@@ -214,7 +214,7 @@ def _read_folder(path: Path) -> Weights:
         crop_share=description.input.crop_share,
         fit=description.input.fit,
         whole=description.input.whole,
-        scenes=(description.input.reduction, description.input.window),
+        scenes=description.input.scenes,
         reading=description.input.reading,
         channels=description.input.channels,
         task=description.task,

@@ -17,13 +17,15 @@ from counterpoise.system.files import regular, standing
 
 FORMAT = 1
 WITH_INTENSITY = 2
-"""The format of students whose pictures are read as `data.intensity` says, which readers of the first do not know."""
+"""The format of students whose pictures are read as `data.intensity` says, or whose windows overlap or blend otherwise
+than by default, which readers of the first do not know."""
 WEIGHTS = "model.safetensors"
 DESCRIPTION = "student.json"
 CARD = "README.md"
 TIMM_CONFIG = "config.json"
 UNTRAINED = "untrained: the student imitated features alone"
 STUDENT = "student"  # within a run folder
+Blend = Literal["mean", "linear", "gaussian"]
 Edge = Annotated[int, Field(ge=1, le=LARGEST_EDGE)]
 
 
@@ -40,12 +42,21 @@ class Input(BaseModel):
     window: tuple[Edge, Edge] | None = Field(
         None, description="height and width of the window that slides over a scene"
     )
+    overlap: float | None = Field(
+        None, ge=0.0, le=0.95, description="share of that window which the next one covers again; none: a third"
+    )
+    blend: Blend = Field("mean", description="how the windows over a pixel count")
     alpha: Literal["white", "ignore"] = Field(
         "white", description="a fourth band: transparency, composited over white, or data, left out"
     )
     white_level: int | None = Field(None, ge=1, le=65535, description="white in gray files of 16 bits; none: 65535")
     channels: int = Field(3, ge=1, le=MOST_CHANNELS, description="of pictures: 3 are RGB, 1 gray")
     intensity: Intensity | None = Field(None, description="how values of any depth become 8 bits")
+
+    @property
+    def scenes(self) -> tuple[float, tuple[int, int] | None, float | None, str]:
+        """What a `SceneView` holds."""
+        return self.reduction, self.window, self.overlap, self.blend
 
     @property
     def reading(self) -> Reading:
@@ -99,6 +110,9 @@ class Description(BaseModel):
         values = self.model_dump()
         if self.input.intensity is None:  # as readers of the first format know it
             values["input"].pop("intensity")
+        for name, usual in (("overlap", None), ("blend", "mean")):
+            if values["input"][name] == usual:
+                values["input"].pop(name)
         return values if self.thresholds is not None else {k: v for k, v in values.items() if k != "thresholds"}
 
 

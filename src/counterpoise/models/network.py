@@ -32,10 +32,19 @@ class SceneView(NamedTuple):
     Attributes:
         reduction: how many times smaller than they are.
         window: height and width of a window that slides over them, in pixels as reduced; None shows them whole.
+        overlap: share of the window that the next one covers again; None: a third.
+        blend: how the windows over a pixel count: tasks/sliding.py.
     """
 
     reduction: float = 1.0
     window: tuple[int, int] | None = None
+    overlap: float | None = None
+    blend: str = "mean"
+
+    @property
+    def blended(self) -> bool:
+        """Whether windows lie or count otherwise than by default."""
+        return self[2:] != SceneView()[2:]
 
 
 class VisionModel(nn.Module):

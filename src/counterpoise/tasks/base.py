@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from counterpoise import config
     from counterpoise.data.epochs import Epochs, InOrder
+    from counterpoise.data.rasters import Shown
     from counterpoise.data.sources.base import ImageSet
     from counterpoise.models.network import VisionModel
     from counterpoise.objectives.composite import WeightedSum
@@ -43,12 +44,12 @@ class Picture(NamedTuple):
 
     Attributes:
         name: a word for its files.
-        image: uint8 [3, H, W].
+        image: uint8 [3, H, W], or a raster.
         truth: what is known of it; None: nothing.
     """
 
     name: str
-    image: Tensor
+    image: Shown
     truth: Tensor | None = None
 
 
@@ -183,6 +184,20 @@ class Task(ABC):
         """Give a student what the run says of how it is to be shown images. Raises ConfigError where that cannot be."""
         if run.data.scenes.crops > 1 or run.data.scenes.foreground:
             raise ConfigError(f"data.scenes.crops and data.scenes.foreground are for scenes, and this is {self.name}.")
+
+    def look(
+        self,
+        model: VisionModel,
+        window: tuple[int, int] | None = None,
+        overlap: float | None = None,
+        blend: str | None = None,
+    ) -> None:
+        """Have a model look at scenes through a window, or move its window otherwise: what is given takes the place.
+
+        Raises ConfigError where that means nothing.
+        """
+        if window is not None or overlap is not None or blend is not None:
+            raise ConfigError(f"window, overlap and blend are for scenes, and the student is for {self.name}.")
 
     def fit(  # noqa: B027 - scenes are shown whole
         self, models: Sequence[VisionModel], data: config.Data, loader: Epochs

@@ -14,12 +14,14 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from counterpoise.data.images import decode, to_picture, visible
+from counterpoise.data.images import to_picture, visible
+from counterpoise.data.rasters import Shown, raster, raster_of
 from counterpoise.data.sources.base import IGNORE
 from counterpoise.errors import DataError
 from counterpoise.system.files import replacing
 
 _NARROWEST, _WIDEST = 192, 640  # pixels of a panel: smaller pictures are enlarged, larger ones reduced
+_LARGE = 2**25
 _GAP, _LINE, _SWATCH = 8, 20, 12
 _OPACITY = 0.6  # of the colors
 _GOLDEN_RATIO = (math.sqrt(5) - 1) / 2
@@ -52,29 +54,38 @@ def overlay(path: str | Path, image: Any, masks: Mapping[str, Tensor], classes: 
     """Write a picture and masks laid over it side by side, as PNG, with a legend of the classes that occur.
 
     Args:
-        image: path, PIL image, uint8 array [H, W, 3] or uint8 tensor [channels, H, W], of which the first three are
-            shown as RGB, or where there are fewer the first as gray.
+        image: path, PIL image, uint8 array [H, W, 3], uint8 tensor [channels, H, W] or a raster. The first three
+            channels are shown as RGB, of fewer the first as gray; more than 2^25 pixels are made smaller first.
         masks: by the title of their panel, such as truth, teacher, student alone, distilled; uint8 [H, W], 255 is void.
         classes: names of the classes.
 
     Raises:
         DataError: the picture cannot be read, or a mask is not of its size. RunError: the file cannot be written.
     """
-    if isinstance(image, Tensor):
-        image = to_picture(visible(image))
-    picture = decode(image)
+    shown = raster(image) if isinstance(image, Shown) else raster_of(image)
+    for title, given in masks.items():
+        if tuple(given.shape) != shown.size:
+            raise DataError(f"Mask '{title}' is {list(given.shape)}, and the picture {list(shown.size)}.")
+    factor = max(1, shown.size[1] // _WIDEST) if shown.size[0] * shown.size[1] > _LARGE else 1
+    picture = to_picture(visible(shown.part())) if factor == 1 else shown.times_smaller(factor)
     shades = palette()
-    layers = {title: mask.cpu().to(torch.uint8).numpy() for title, mask in masks.items()}
+    layers = {title: _thinned(mask.cpu(), factor).to(torch.uint8).numpy() for title, mask in masks.items()}
     panels = {"image": picture}
     for title, mask in layers.items():
-        if mask.shape != (picture.height, picture.width):
-            raise DataError(
-                f"Mask '{title}' is {list(mask.shape)}, and the picture [{picture.height}, {picture.width}]."
-            )
         panels[title] = Image.blend(picture, Image.fromarray(shades[mask]), _OPACITY)
     present = sorted(set().union(*(np.unique(mask).tolist() for mask in layers.values())))
     legend = [(_title(index, classes), tuple(shades[index].tolist())) for index in present]
     _save(_sheet(panels, legend), Path(path))
+
+
+def _thinned(mask: Tensor, factor: int) -> Tensor:
+    """The pixels in the middle of squares of so many, of a mask [H, W]."""
+    if factor == 1:
+        return mask
+    rows, columns = (
+        (torch.arange(-(-edge // factor)) * factor + factor // 2).clamp(max=edge - 1) for edge in mask.shape
+    )
+    return mask[rows][:, columns]
 
 
 def _sheet(panels: Mapping[str, Image.Image], legend: Sequence[tuple[str, tuple[int, ...]]]) -> Image.Image:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +15,9 @@ from counterpoise.data.class_weights import with_class_weights
 from counterpoise.data.crops import foreground, several
 from counterpoise.data.order import plan_order
 from counterpoise.data.problems import raise_first
+from counterpoise.data.rasters import Shown, raster, raster_of
 from counterpoise.data.scene_loader import SceneEvalLoader, SceneLoader
-from counterpoise.data.segmentation_views import plan_scenes, shrink
+from counterpoise.data.segmentation_views import plan_scenes
 from counterpoise.data.sources.base import IGNORE
 from counterpoise.data.sources.masks_census import counted, problems_of
 from counterpoise.errors import ConfigError, DataError, ModelError, RunError
@@ -27,6 +29,7 @@ from counterpoise.tasks.confusion import by_class, check_dense, confusion_matrix
 from counterpoise.tasks.scores.cases import Counts
 from counterpoise.tasks.scores.chosen import kinds_of
 from counterpoise.tasks.scores.metrics import CaseScore, metric
+from counterpoise.tasks.sliding import pieces, slide, stride_of
 
 if TYPE_CHECKING:
     from counterpoise.data.sources.base import ImageSet
@@ -122,51 +125,26 @@ class SegmentationReport(Report):
         }
 
 
-def slide(model: VisionModel, images: Tensor, window: tuple[int, int], stride: tuple[int, int] | None = None) -> Tensor:
-    """Logits of images seen through a window that moves over them: the mean over all windows that hold a pixel.
-
-    The last window of a row or column ends with the image, and none is larger than it.
-
-    Args:
-        images: uint8 [N, 3, H, W].
-        window: height and width in pixels.
-        stride: by how much it moves, at most its own size; default: two thirds of that.
-
-    Returns:
-        float32 [N, C, H, W].
-    """
-    stride = stride or (max(1, window[0] * 2 // 3), max(1, window[1] * 2 // 3))
-    if not (0 < stride[0] <= window[0] and 0 < stride[1] <= window[1]):
-        raise ConfigError(f"A window of {window} moved by {stride} leaves gaps: each stride must be 1 to its window.")
-    size = images.shape[-2:]
-    height, width = min(window[0], size[0]), min(window[1], size[1])
-    total = torch.zeros(0)
-    seen = torch.zeros(size, device=images.device)
-    for top in _starts(size[0], height, stride[0]):
-        for left in _starts(size[1], width, stride[1]):
-            rows, columns = slice(top, top + height), slice(left, left + width)
-            logits = model(images[..., rows, columns])
-            check_dense(logits)
-            if not total.numel():
-                total = torch.zeros(images.shape[0], logits.shape[1], *size, device=logits.device)
-            total[..., rows, columns] += upsample(logits, (height, width))
-            seen[rows, columns] += 1
-    return total / seen
-
-
-def segment(model: VisionModel, image: Tensor) -> Tensor:
+def segment(model: VisionModel, image: Shown) -> Tensor:
     """The class of every pixel of an image, shown to the model as its `scenes` says: reduced, whole or by a window.
 
     Args:
-        image: uint8 [3, H, W] on any device.
+        image: uint8 [3, H, W] on any device, or a raster.
 
     Returns:
         uint8 [H, W] on the CPU.
     """
-    shown = shrink(image, model.scenes.reduction)[None].to(model.mean.device)
+    picture = raster(image)
+    mask = torch.empty(picture.size, dtype=torch.uint8)
     with torch.inference_mode():
-        logits = TASK.answer(model, shown)
-        return upsample(logits, (image.shape[1], image.shape[2])).argmax(1)[0].to(torch.uint8).cpu()
+        for piece in pieces(partial(_asked, model), picture, model.scenes, model.num_classes, model.mean.device):
+            mask[piece.rows, piece.columns] = piece.logits.argmax(0).to(torch.uint8).cpu()
+    return mask
+
+
+def _asked(model: VisionModel, images: Tensor) -> Tensor:
+    logits: Tensor = model(images)
+    return logits
 
 
 class Segmentation(Task):
@@ -192,7 +170,22 @@ class Segmentation(Task):
             raise ConfigError(f"data.fit is for one answer a picture: scenes are shown whole, got {run.data.fit}.")
         if run.data.views.decode != "exact":
             raise ConfigError("data.views.decode: scaled is for photos without masks: scenes are decoded in full.")
-        student.scenes = SceneView(run.data.scenes.reduction, run.data.scenes.window)
+        scenes = run.data.scenes
+        student.scenes = SceneView(scenes.reduction, scenes.window, scenes.overlap, scenes.blend)
+
+    def look(
+        self,
+        model: VisionModel,
+        window: tuple[int, int] | None = None,
+        overlap: float | None = None,
+        blend: str | None = None,
+    ) -> None:
+        own = model.scenes
+        if window is None and own.window is None and (overlap is not None or blend is not None):
+            raise ConfigError("overlap and blend are of a window that slides over scenes: give window, too.")
+        model.scenes = SceneView(
+            own.reduction, window or own.window, own.overlap if overlap is None else overlap, blend or own.blend
+        )
 
     def decide(self, run: config.Run, images: ImageSet, models: Sequence[VisionModel]) -> config.Run:
         scenes = run.data.scenes
@@ -246,7 +239,10 @@ class Segmentation(Task):
 
     def answer(self, model: VisionModel, images: Tensor) -> Tensor:
         window = model.scenes.window
-        logits = super().answer(model, images) if window is None else slide(model, images, window)
+        if window is None:
+            logits = super().answer(model, images)
+        else:
+            logits = slide(model, images, window, stride_of(model.scenes), model.scenes.blend)
         check_dense(logits)
         return logits
 
@@ -294,9 +290,7 @@ class Segmentation(Task):
     def predict(self, model: VisionModel, images: Sequence[Any]) -> list[dict[str, Any]]:
         """The classes found on each picture, by their share of its pixels, largest first:
         {"height", "width", "classes": [{"class", "share"}, ...]}."""
-        from counterpoise.data.images import pixels_of
-
-        decoded = (pixels_of(image, reading=model.reading) for image in images)
+        decoded = (raster_of(image, model.reading) for image in images)
         return [_described(model, segment(model, image)) for image in decoded]
 
     def draw(
@@ -344,10 +338,6 @@ def _masked(images: ImageSet) -> ImageSet:
     if not images.masked:
         raise ConfigError("Task segmentation learns from masks, and the data holds none: see source masks_folder.")
     return images
-
-
-def _starts(length: int, window: int, stride: int) -> list[int]:
-    return [*range(0, length - window, stride), length - window]
 
 
 def _mean_percent(shares: Tensor) -> float:
