@@ -94,6 +94,17 @@ def contents(path: MaskPath) -> dict[tuple[int, ...], int]:
     return {tuple(value): count for value, count in zip(found.tolist(), counts.tolist(), strict=True)}
 
 
+def read_on(path: MaskPath, reading: Reading = AS_USUAL) -> NDArray[np.bool_]:
+    """Where a mask of one object is not 0: bool [H, W]. Transparency says nothing. Raises CorruptImage."""
+    with _opened(path, reading) as image:
+        image.load()
+        values = np.asarray(image.convert("RGB") if image.mode in ("P", "PA") else image)
+        if image.mode in ("LA", "RGBA"):
+            values = values[..., :-1]
+    on: NDArray[np.bool_] = values != 0 if values.ndim == 2 else (values != 0).any(-1)
+    return on
+
+
 @contextmanager
 def _opened(path: MaskPath, reading: Reading, further: tuple[str, ...] = ()) -> Iterator[Image.Image]:
     """A mask file, its header read; what goes wrong with it while it is in use becomes CorruptImage."""

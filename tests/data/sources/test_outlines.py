@@ -136,6 +136,10 @@ def test_other_layouts_of_coco(folder: Path, values: Values, tmp_path: Path) -> 
         (lambda v: v["annotations"][0].update(segmentation=[[0, 0, 1e9, 0, 5, 5]]), "far outside its picture"),
         (lambda v: v["annotations"][0].update(segmentation=[[0, 0, float("nan"), 0, 5, 5]]), "far outside"),
         (lambda v: v["annotations"][0].update(segmentation=[["a"] * 6]), "are no numbers"),
+        (
+            lambda v: v["annotations"][0].update(segmentation=[[40, 0, 50, 0, 45, 9]]),
+            "1 outlines of .* lie outside their",
+        ),
         (lambda v: v["annotations"][3]["segmentation"].update(counts=[5]), r"runs \(RLE\) of annotation 4 do not fill"),
         (lambda v: v["annotations"][3]["segmentation"].update(counts="\x7fbad"), "do not fill"),
         (lambda v: v["annotations"][3]["segmentation"].update(size=[9, 9]), "do not fill"),
@@ -162,6 +166,20 @@ def test_boxes_may_be_void_or_background(folder: Path, values: Values) -> None:
     assert np.array_equal(train.read_mask(0).numpy() == 255, expected)
     assert 255 not in load(folder, without_outline="background").train.read_mask(0)
     assert any("1 outlines of fewer than 3 points" in note for note in train.notes)
+
+
+def test_an_outline_that_reaches_out_is_clipped_and_masks_are_resized_where_told(folder: Path, values: Values) -> None:
+    values["annotations"][0].update(segmentation=[[-9, -9, 3, -9, 3, 2, -9, 2]])
+    (folder / "annotations" / "instances_train2017.json").write_text(json.dumps(values))
+    train = load(folder).train
+    mask, before = train.read_mask(0), train.fingerprint()
+    assert int((mask == 3).sum()) == 3 * 2
+    assert any("1 outlines of instances_train2017.json reach out of their pictures" in note for note in train.notes)
+    Image.new("RGB", (2 * WIDTH, 2 * HEIGHT)).save(folder / "train2017" / "0.png")
+    resized = load(folder, resize_masks=True).train
+    assert torch.equal(resized.read_mask(0)[::2, ::2], mask)
+    assert any("are resized to their pictures" in note for note in resized.notes)
+    assert resized.fingerprint() != before
 
 
 def test_pictures_of_another_size_and_missing_ones(folder: Path) -> None:
@@ -257,6 +275,7 @@ def test_outlines_of_yolo(yolo: Path) -> None:
         ("0 0.1 0.1 0.2 0.2 0.3", {}, "line 1 has 5 coordinates"),
         ("0 10 10 20 10 20 20", {}, "line 1 holds 10; expected shares"),
         ("0 nan 0 1 0 1 1", {}, "line 1 holds nan"),
+        ("0 -0.01 0 0 0 0 1", {}, "1 outlines of .* lie outside their picture, such as .*0.txt, line 1"),
         ("2 0 0 1 0 1 1", {}, "line 1 is of class 2, and .* names 2"),
         ("cat 0 0 1 0 1 1", {}, "line 1 is no outline: 'cat 0 0"),
         (None, {"train": "images/exercise"}, "train of .* is 'images/exercise', and there is no such folder"),

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from counterpoise import config
-from counterpoise.data.problems import SHOWN, Problem, fault, of_corrupt, raise_first
+from counterpoise.data.problems import Problem, fault, of_corrupt, raise_first
 from counterpoise.data.sources.base import Splits
 from counterpoise.data.sources.coco_file import Without, read, without
 from counterpoise.data.sources.grouping import Asked, give_groups
-from counterpoise.data.sources.outlines import OutlinedScenes, finish
+from counterpoise.data.sources.outlines import OutlinedScenes, finish, look_at_sizes, of_outside
 from counterpoise.data.sources.registry import register
 from counterpoise.data.split_names import Halves, word_in
 from counterpoise.data.split_names import find as find_halves
-from counterpoise.errors import ConfigError, CorruptImage, DataError, MissingExtraError
+from counterpoise.errors import ConfigError, DataError, MissingExtraError
 from counterpoise.system.files import expanded
 
 _LOOKED_AT = 500
@@ -95,6 +94,7 @@ class _Survey:
     without_outline: Without = "stop"
     group: str | None = None
     shared: bool = False
+    resize_masks: bool = False
 
     def __post_init__(self) -> None:
         assert self.data.path is not None  # the registry has seen to it
@@ -140,29 +140,15 @@ class _Survey:
             )
         elif part.names and not part.boxed and not len(part.objects.classes):
             self.problems.append(fault(f"No picture of {file} has an outline: all would be background."))
-        scenes = part.scenes(folder, self.data.reading)
+        self.problems += of_outside(part.outside, str(file))
+        scenes = part.scenes(folder, self.data.reading, self.resize_masks)
         scenes.origin = f"{name} of {root}" if name else str(file)
         self.parts.append(scenes)
         self.notes += part.notes()
 
     def look_at_sizes(self, most: int | None) -> None:
         """Headers of some pictures, or all, beside what outlines are for."""
-        for part in self.parts:
-            wrong = []
-            for index in part.spread(len(part) if most is None else most):
-                with suppress(CorruptImage):  # said when it is read
-                    if found := part.misfit(index):
-                        wrong.append(f"{part.name(index)} {found}")
-            if wrong:
-                self.problems.append(
-                    of_corrupt(
-                        f"{len(wrong):,} pictures of {part.origin} are of another size than their outlines: "
-                        f"{wrong[0]}.",
-                        "Bring the pictures that were outlined, or leave these out with --data.on_corrupt skip.",
-                        wrong[:SHOWN],
-                        self.data.on_corrupt,
-                    )
-                )
+        self.problems += look_at_sizes(self.parts, self.data.on_corrupt, most)
 
 
 def _recognizes(path: Path) -> bool:
@@ -192,6 +178,7 @@ def load(
     without_outline: Without = "stop",
     group: str | None = None,
     shared: bool = False,
+    resize_masks: bool = False,
 ) -> Splits:
     """Scenes whose classes are the categories, by their numbers, behind background, which is class 0.
 
@@ -204,8 +191,9 @@ def load(
         val_split: part to evaluate on, as it is called there.
         without_outline: what becomes of objects with a box alone: an error, void in their box, or background.
         group, shared: as for masks_folder; the pattern is looked for in the file_name of each picture.
+        resize_masks: bring masks to pictures of another size than the JSON says, by the nearest pixel.
     """
-    survey = _Survey(data, images, train, val, val_split, without_outline, group, shared)
+    survey = _Survey(data, images, train, val, val_split, without_outline, group, shared, resize_masks)
     survey.look_at_sizes(_LOOKED_AT)
     raise_first(survey.problems)
     return finish(data, survey.parts, survey.halves, [*survey.notes, *(each.sentence for each in survey.problems)])

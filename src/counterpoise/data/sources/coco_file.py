@@ -13,14 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from counterpoise.data.sources.base import IGNORE
-from counterpoise.data.sources.outlines import Objects, OutlinedScenes, Ring, Runs, with_background
+from counterpoise.data.sources.outlines import Objects, OutlinedScenes, Ring, Runs, position, with_background
 from counterpoise.data.sources.runs import letters
 from counterpoise.decoding import Reading
 from counterpoise.errors import DataError, UnfitFileError
 from counterpoise.system.files import regular
 
 COCO_BYTES = 2**32
-_FAR = 4  # how many times the size of a picture a coordinate may lie away
 Without = Literal["stop", "void", "background"]
 """What becomes of an object that has a box and no outline."""
 
@@ -43,6 +42,8 @@ class Part:
     Attributes:
         classes: background and those of the categories, in the order of their numbers.
         boxed: objects with a box and no outline, in words.
+        outside: objects whose outline lies outside their picture, in words.
+        clipped: how many objects reach out of their pictures.
     """
 
     file: Path
@@ -53,9 +54,11 @@ class Part:
     boxed: list[str] = field(default_factory=list)
     thin: int = 0
     crowds: int = 0
+    outside: list[str] = field(default_factory=list)
+    clipped: int = 0
 
-    def scenes(self, root: Path, reading: Reading) -> OutlinedScenes:
-        found = OutlinedScenes(root, self.names, self.classes, self.objects, fill, self.sizes)
+    def scenes(self, root: Path, reading: Reading, resize: bool = False) -> OutlinedScenes:
+        found = OutlinedScenes(root, self.names, self.classes, self.objects, fill, self.sizes, resize)
         found.read_as(reading)
         return found
 
@@ -65,6 +68,8 @@ class Part:
         yield "where objects overlap the smaller one is on top; crowds are of their class, below all others"
         if self.thin:
             yield f"{self.thin:,} outlines of fewer than 3 points in {self.file.name} are left out"
+        if self.clipped:
+            yield f"{self.clipped:,} outlines of {self.file.name} reach out of their pictures and are clipped"
         bare = sum(len(self.objects.of(index)) == 0 for index in range(len(self.names)))
         if bare:
             yield f"{bare:,} of {len(self.names):,} pictures of {self.file.name} have no object: all background"
@@ -120,6 +125,10 @@ def _add(
     part.thin += sum(len(ring) < 6 for ring in rings)
     kept = [ring for ring in rings if len(ring) >= 6]
     if kept:
+        found = {position(ring, size) for ring in kept}
+        part.clipped += "partly" in found
+        if found == {"outside"}:
+            part.outside.append(f"annotation {each.get('id')}")
         part.objects.add(label, kept, None, crowd)
     elif not rings:
         part.boxed.append(f"annotation {each.get('id')}")
@@ -136,12 +145,8 @@ def _rings(file: Path, each: Mapping[str, Any], outline: Any, size: tuple[int, i
 
 
 def _finite(file: Path, each: Mapping[str, Any], numbers: list[Any], size: tuple[int, int]) -> list[float]:
-    limit = _FAR * max(size)
-    try:
-        if all(-limit <= number <= limit for number in numbers):  # nor is NaN
-            return numbers
-    except TypeError:
-        pass
+    if position(numbers, size) != "far":
+        return numbers
     raise DataError(
         f"{file}: annotation {each.get('id')} has coordinates far outside its picture of {size[1]} x {size[0]} pixels, "
         "or are no numbers."
@@ -182,7 +187,8 @@ def _json(file: Path) -> Mapping[str, Any]:
     except (ValueError, RecursionError) as error:
         raise DataError(f"{file} is no JSON: {str(error) or 'it is nested too deeply'}.") from None
     if not isinstance(values, dict) or not {"images", "annotations", "categories"} <= values.keys():
-        raise DataError(f"{file} is no file of COCO's: expected images, annotations and categories in it.")
+        other = " It is of LabelMe's: give its folder." if isinstance(values, dict) and "shapes" in values else ""
+        raise DataError(f"{file} is no file of COCO's: expected images, annotations and categories in it.{other}")
     return values
 
 
@@ -209,6 +215,7 @@ def _number(each: Mapping[str, Any], key: str, file: Path, what: str) -> int:
 def without(part: Part, missing: set[str]) -> Part:
     """The part without some of its pictures."""
     found = Part(part.file, part.classes, boxed=part.boxed, thin=part.thin, crowds=part.crowds)
+    found.outside, found.clipped = part.outside, part.clipped
     for index, (name, size) in enumerate(zip(part.names, part.sizes, strict=True)):
         if name in missing:
             continue

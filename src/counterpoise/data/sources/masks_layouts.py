@@ -74,19 +74,20 @@ def found_in_masks(folder: Path) -> str:
     return f"Some masks hold these: a line for each, with its name, would be {', '.join(shown)}."
 
 
+def is_picture_folder(folder: Path) -> bool:
+    """Whether a folder is of one picture: images/ with it, and masks/ with a mask for each object on it."""
+    both = (folder / "images").is_dir() and (folder / "masks").is_dir()
+    return both and len(image_files(folder / "images")) == 1
+
+
 def _one_folder_a_picture(root: Path, names: list[str]) -> Problem | None:
     tried = [root / name for name in names[:_TRIED] if not is_split_name(name)]
-    if not tried or not all((part / "images").is_dir() and (part / "masks").is_dir() for part in tried):
-        return None
-    counts = [(len(image_files(part / "images")), len(image_files(part / "masks"))) for part in tried]
-    if any(images != 1 for images, _ in counts):
+    if not tried or not all(map(is_picture_folder, tried)):
         return None
     return fault(
         f"{root} has a folder for each of {len(names)} pictures, with the picture and a mask for each object on it "
-        f"({names[0]}/images with 1 file, {names[0]}/masks with {counts[0][1]}): masks of objects, where one mask a "
-        "picture is expected.",
-        "Merge the masks of each picture into one, images/ID.png beside masks/ID.png: docs/segmentation.md has the "
-        "lines for it ('Masks of objects').",
+        f"({names[0]}/images with 1 file, {names[0]}/masks with {len(image_files(tried[0] / 'masks'))}).",
+        f"Give this folder, --data.path {root}: masks of objects are merged (source instance_folders).",
     )
 
 

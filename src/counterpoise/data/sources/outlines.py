@@ -6,10 +6,11 @@ import hashlib
 import io
 from array import array
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -20,16 +21,18 @@ from torch import Tensor
 from counterpoise import config
 from counterpoise.data.label_map import LabelMap
 from counterpoise.data.mask_file import resized
+from counterpoise.data.problems import SHOWN, Problem, fault, of_corrupt
 from counterpoise.data.sources.base import IGNORE, Splits
 from counterpoise.data.sources.division import name_parts, split_by_fraction
 from counterpoise.data.sources.files import FileSet
 from counterpoise.data.sources.masks_files import of_one_shape
 from counterpoise.data.split_names import Halves
-from counterpoise.errors import DataError, UnfitMask
+from counterpoise.errors import CorruptImage, DataError, UnfitMask
 
 BACKGROUND = "background"
 MOST_CLASSES = 254
 _AT_ONCE = 2**22
+_FAR = 4  # how many times the size of a picture a coordinate may lie away
 Ring = NDArray[np.float64]
 """x, y of each corner, [V, 2], in pixels; the middle of the first pixel is 0.5, 0.5."""
 Runs = Mapping[str, Any]
@@ -166,6 +169,10 @@ class OutlinedScenes(DrawnScenes):
         other = ", which is another shape" if self._fitted else ""
         return f"is for a picture of {given} pixels, and the file has {there}{turned}{other}"
 
+    def is_resized(self, index: int) -> bool:
+        """Whether the outlines are for a picture of another size, which the mask is then brought to."""
+        return self._fitted and self._sizes is not None and self.extent(index) != self._sizes[index]
+
     def identity(self, index: int) -> bytes:
         moved = b" resize" if self._fitted else b""  # others keep their fingerprint
         return super().identity(index) + b" " + self._digest(index) + moved
@@ -220,7 +227,65 @@ def centers_inside(rings: Sequence[Ring], runs: Runs | None, height: int, width:
     return inside
 
 
-def finish(data: config.Data, parts: Sequence[OutlinedScenes], halves: Halves, notes: Sequence[str]) -> Splits:
+def position(numbers: Sequence[float], size: tuple[int, int]) -> Literal["inside", "partly", "outside", "far"]:
+    """Whether corners x, y, x, y, ... lie in a picture of this height and width, give or take a pixel.
+
+    far: so far outside, or no numbers, that they are of another picture or unit. What is partly outside is clipped.
+    """
+    limit = _FAR * max(size)
+    try:
+        if not all(-limit <= number <= limit for number in numbers):  # nor is NaN
+            return "far"
+    except TypeError:
+        return "far"
+    spans = ((numbers[0::2], size[1]), (numbers[1::2], size[0]))
+    if any(max(values) <= 0 or min(values) >= most for values, most in spans):
+        return "outside"
+    return "inside" if all(min(values) >= -1 and max(values) <= most + 1 for values, most in spans) else "partly"
+
+
+def of_outside(names: Sequence[str], where: str) -> list[Problem]:
+    """An error where outlines lie outside their pictures; names: of these, in words."""
+    if not names:
+        return []
+    what = (
+        f"{len(names):,} outlines of {where} lie outside their picture, such as {names[0]}: no pixel would be of them."
+    )
+    return [
+        fault(what, "See whether they are of another picture, or of one of another size; else take them out.", names)
+    ]
+
+
+def look_at_sizes(parts: Sequence[OutlinedScenes], on_corrupt: str, most: int | None = None) -> list[Problem]:
+    """Headers of some pictures, or all, beside what outlines are for; what is resized becomes a note.
+
+    Args:
+        most: pictures of a part that are looked at.
+    """
+    problems = []
+    for part in parts:
+        wrong, moved = [], 0
+        looked = part.spread(len(part) if most is None else most)
+        for index in looked:
+            with suppress(CorruptImage):  # said when it is read
+                if found := part.misfit(index):
+                    wrong.append(f"{part.name(index)} {found}")
+                else:
+                    moved += part.is_resized(index)
+        if moved:
+            of = f"of {len(looked):,} masks of {part.origin}"
+            part.notes.append(f"{moved:,} {of} are resized to their pictures, by the nearest pixel")
+        if wrong:
+            what = f"{len(wrong):,} pictures of {part.origin} are of another size than their outlines: {wrong[0]}."
+            way_out = (
+                "Bring the pictures that were outlined, have masks resized by the nearest pixel, "
+                "--data.options.resize_masks true, or leave these out with --data.on_corrupt skip."
+            )
+            problems.append(of_corrupt(what, way_out, wrong[:SHOWN], on_corrupt))
+    return problems
+
+
+def finish(data: config.Data, parts: Sequence[DrawnScenes], halves: Halves, notes: Sequence[str]) -> Splits:
     """Both halves, one of them alone divided."""
     parts[0].notes = list(dict.fromkeys([*notes, *parts[0].notes]))
     if len(parts) == 1:

@@ -46,10 +46,12 @@ class _Survey:
                 table.require(name, f"data.options.{option}")
         found = [name for name in table.names if name.casefold() in _NAMES]
         self.column = encoded or table_scenes.only(table, found, "the runs", "encoded")
-        if asked.image is None:
-            asked.image = _column_of_images(table, asked)
+        guessed = _column_of_images(table, asked) if asked.image is None else None
+        asked.image = asked.image or guessed
         taken = [self.column, *([label] if label is not None else [])]
         self.rows = SceneRows(data, asked, table, taken)
+        if guessed is not None:
+            self.rows.notes.insert(0, f"pictures: column '{guessed}'")
         if encoded is None:
             self.rows.notes.insert(0, f"runs: column '{self.column}'")
         names, self.labels = self._names(table, label)

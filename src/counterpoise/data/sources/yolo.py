@@ -10,7 +10,15 @@ from counterpoise import config
 from counterpoise.data.problems import Problem, fault, raise_first
 from counterpoise.data.sources.base import Splits
 from counterpoise.data.sources.grouping import Asked, give_groups
-from counterpoise.data.sources.outlines import Objects, OutlinedScenes, centers_inside, finish, with_background
+from counterpoise.data.sources.outlines import (
+    Objects,
+    OutlinedScenes,
+    centers_inside,
+    finish,
+    of_outside,
+    position,
+    with_background,
+)
 from counterpoise.data.sources.registry import register
 from counterpoise.data.split_names import find as find_halves
 from counterpoise.data.split_names import is_split_name
@@ -40,6 +48,7 @@ class _Survey:
         self.problems: list[Problem] = []
         self.notes: list[str] = []
         self.parts: list[OutlinedScenes] = []
+        self.outside: list[str] = []
         self.file = _file(self.root, file)
         values = _values(self.file)
         names = _names(values, self.file)
@@ -54,6 +63,7 @@ class _Survey:
         self.base = _base(values, self.file)
         for name in halves.names:
             self._read(name, given[name])
+        self.problems += of_outside(self.outside, str(self.root))
         below = [part.files for part in self.parts]
         self.problems += give_groups(self.parts, below, Asked(group, shared), self.root, halves)
         self.notes = [
@@ -124,6 +134,8 @@ class _Survey:
         if not all(-_BESIDE <= number <= 1 + _BESIDE for number in numbers):
             strange = next(number for number in numbers if not -_BESIDE <= number <= 1 + _BESIDE)
             raise DataError(f"{where} holds {strange:g}; expected shares of width and height, 0 to 1.")
+        if position(numbers, (1, 1)) == "outside":
+            self.outside.append(where)
         objects.add(self.labels[label], [numbers])
 
 
