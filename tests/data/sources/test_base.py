@@ -80,8 +80,10 @@ def test_split_without_enough_images_is_refused() -> None:
 
 
 def test_images_of_one_size_are_decoded_into_memory(files: FileSet) -> None:
+    files.groups = torch.tensor([0, 0, 1, 1, 2, 2])
     held = in_memory(files, 6 * 3 * 16 * 20)
     assert isinstance(held, ArraySet)
+    assert held.groups is files.groups
     assert held.images.shape == (6, 3, 16, 20)
     for index in range(6):
         assert torch.equal(held.images[index], files.read(index))

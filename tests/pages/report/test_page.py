@@ -15,15 +15,19 @@ import torch
 from torch import Tensor
 
 from counterpoise.data.epochs import Batch
+from counterpoise.data.sources.arrays import ArraySet
 from counterpoise.data.sources.base import ImageSet
 from counterpoise.objectives.gauge import Gauge
 from counterpoise.pages.report.charts import POINTS, thinned
 from counterpoise.pages.report.findings import gather
 from counterpoise.pages.report.findings.base import STUDENT, TEACHER
+from counterpoise.pages.report.findings.cases import cases, worst_first
 from counterpoise.pages.report.findings.classification import Classification
 from counterpoise.pages.report.page import render
 from counterpoise.pages.report.reading import find, read
 from counterpoise.pages.report.writing import report
+from counterpoise.tasks.scores.cases import Counts
+from counterpoise.tasks.scores.overlap import OVERLAP
 
 Copy = Callable[[str], Path]
 Run = Callable[..., tuple[int, str, str]]
@@ -96,6 +100,40 @@ def test_a_page_of_scenes_shows_the_worst_first_and_not_only_the_best(scene_page
     scores = [float(score) for score in re.findall(r"student ([\d.]+)", page)]
     assert scores[0] == min(scores)
     assert scores[6] == max(scores)
+
+
+def test_a_page_of_scenes_lists_its_cases_the_worst_first(scene_page: Path) -> None:
+    page = scene_page.read_text(encoding="utf-8")
+    assert "each a picture, since the data say of no group" in page
+    assert '<figure class="chart wide">' in page
+    assert "Dice of cases, %" in page
+    table = page.partition('aria-label="Cases, the worst first"')[2].partition("</table>")[0]
+    rows = re.findall(r'<tr><th scope="row">.*?</th><td class="n">([\d.]+)</td>', table)
+    assert len(rows) >= 6
+    assert [float(row) for row in rows] == sorted(map(float, rows))
+
+
+def test_of_cases_of_several_pictures_the_worst_picture_of_each_is_shown() -> None:
+    truth = torch.zeros(6, 4, 4, dtype=torch.uint8)
+    truth[:, :2] = 1
+    images = ArraySet(torch.zeros(6, 3, 4, 4, dtype=torch.uint8), torch.zeros(6), ("ground", "cell"), masks=truth)
+    images.groups = torch.tensor([0, 0, 1, 1, 2, 2])
+    counts = Counts([OVERLAP], images.classes, images)
+    for index, wrong in enumerate((0, 1, 4, 0, 2, 3)):  # pixels of a picture
+        answer = truth[index].flatten().long()
+        answer[:wrong] = 0
+        counts.coming(torch.tensor([index]))
+        counts.update(torch.nn.functional.one_hot(answer, 2).T.reshape(1, 2, 4, 4).float(), truth[index : index + 1])
+    found = cases({"student": counts})
+    assert [(row["case"], row["pictures"]) for row in found["rows"]] == [
+        ("image #4", 2),
+        ("image #2", 2),
+        ("image #0", 2),
+    ]
+    scores = [float(part.values["iou"].mean()) for part in counts.pictures()]
+    assert worst_first(counts, scores) == [5, 2, 1]
+    images.groups = None
+    assert worst_first(counts, scores) == [2, 5, 4, 1, 0, 3]
 
 
 def test_a_page_of_scenes_tells_dice_beside_intersection_over_union(scene_page: Path, scene_runs: Path) -> None:

@@ -198,6 +198,37 @@ def by_class(rows: Sequence[Mapping[str, Any]], sides: Sequence[tuple[str, str, 
     )
 
 
+def cases(sides: Sequence[tuple[str, str, Sequence[float]]]) -> Chart:
+    """How the scores of cases spread: sides are (name, color, values in percent)."""
+    methods = [
+        {"name": name, "color": color, "values": _thinned(values), "mean": math.fsum(values) / len(values)}
+        for name, color, values in sides
+        if values
+    ]
+    return Chart(
+        "cases",
+        "standing",
+        "Dice of cases, %",
+        "A dot is a case: its mean Dice over the classes that it holds; a bar is their mean.",
+        {"unit": "Dice, %", "methods": methods},
+        ("network", "worst", "a quarter below", "median", "a quarter above", "best"),
+        [(name, *(number(_at(values, share)) for share in (0, 0.25, 0.5, 0.75, 1))) for name, _, values in sides],
+        wide=True,
+    )
+
+
+def _thinned(values: Sequence[float]) -> list[float]:
+    """In order, and no more than are told apart: worst and best among them."""
+    count = min(POINTS, len(values))
+    return [_at(values, place / max(1, count - 1)) for place in range(count)]
+
+
+def _at(values: Sequence[float], share: float) -> float:
+    """The value that this share of the others lies below."""
+    ordered = sorted(values)
+    return ordered[round(share * (len(ordered) - 1))] if ordered else math.nan
+
+
 def intervals(rows: Sequence[Mapping[str, Any]]) -> Chart:
     """Differences with their 95% intervals: rows have name, mean, low, high, n and verdict."""
     return Chart(

@@ -18,6 +18,7 @@ from counterpoise.engine.student_epochs import Epoch
 from counterpoise.errors import CounterpoiseError, MissingExtraError
 from counterpoise.pages.report import answer, comparison, curves, deployment, provenance, words
 from counterpoise.pages.report.charts import Chart, by_class, reliability
+from counterpoise.pages.report.charts import cases as by_case
 from counterpoise.pages.report.methods import Claim, Method, group, main
 from counterpoise.pages.report.reading import Reading, read
 
@@ -174,6 +175,8 @@ def _details(
     if known:
         what, meaning = _BY_CLASS[key]
         charts["classes"] = by_class(known[:CLASSES], columns, what, meaning + note)
+    if spread := findings.get("cases", {}).get("dice"):
+        charts["cases"] = by_case([(title, color, spread[name]) for name, title, color in columns if spread.get(name)])
     return {"template": f"findings/{task}.html.jinja", "charts": charts, "key": key, "columns": everyone, "own": own}
 
 

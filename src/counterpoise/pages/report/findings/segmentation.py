@@ -15,9 +15,12 @@ from counterpoise.data.epochs import Batch
 from counterpoise.data.sources.base import IGNORE
 from counterpoise.errors import CounterpoiseError
 from counterpoise.pages.report.findings.base import STUDENT, TEACHER, Gathering
+from counterpoise.pages.report.findings.cases import cases, worst_first
 from counterpoise.pages.report.pictures import SCENE, flat, photo
-from counterpoise.tasks.confusion import by_class, confusion_matrix
+from counterpoise.tasks.confusion import by_class
 from counterpoise.tasks.overlays import palette
+from counterpoise.tasks.scores.cases import Counts
+from counterpoise.tasks.scores.overlap import OVERLAP
 from counterpoise.tasks.segmentation import segment
 
 SHOWN = 3
@@ -28,29 +31,31 @@ WRONG_ALONE, WRONG_BOTH, UNKNOWN = (214, 69, 65, 255), (238, 170, 60, 255), (128
 
 
 class Segmentation(Gathering):
-    """Keeps a matrix of confusion for each image and model, and no mask."""
+    """Keeps counts of each image and model, and no mask."""
 
     def __init__(self, *given: Any) -> None:
         super().__init__(*given)
         self.matrices = {name: torch.zeros(len(self.classes), len(self.classes)).double() for name in self.models}
-        self.scores: dict[str, list[float]] = {name: [] for name in self.models}
-        self.indices: list[int] = []
+        self.counts = {name: Counts([OVERLAP], self.classes, self.images) for name in self.models}
 
     def update(self, batch: Batch, logits: Mapping[str, Tensor]) -> None:
-        self.indices += batch.indices.tolist()
         for name, values in logits.items():
-            for number in range(len(values)):
-                found = confusion_matrix(values[number : number + 1], batch.target[number : number + 1].cpu())
-                self.matrices[name] += found
-                self.scores[name].append(_mean(by_class(found)["iou"]))
+            self.counts[name].coming(batch.indices)
+            self.matrices[name] += self.counts[name].update(values, batch.target.cpu())
 
     def result(self) -> dict[str, Any]:
         matrix = self.matrices[STUDENT]
         if not matrix.any():
             return {"labeled": 0}
         columns = {name: by_class(found) for name, found in self.matrices.items()}
+        self.indices = self.counts[STUDENT].indices()
+        self.scores = {
+            name: [float(part.values["iou"].nanmean()) for part in counts.pictures()]
+            for name, counts in self.counts.items()
+        }
         return {
             "labeled": len(self.indices),
+            "cases": cases(self.counts),
             "miou": {name: _mean(values["iou"]) for name, values in columns.items()},
             "dice": {name: _mean(values["dice"]) for name, values in columns.items()},
             "absent": [name for name, pixels in zip(self.classes, matrix.sum(1), strict=True) if not pixels],
@@ -92,15 +97,13 @@ class Segmentation(Gathering):
         return sorted(rows, key=lambda row: (row["iou"][STUDENT] is None, row["iou"][STUDENT]))
 
     def _scenes(self) -> list[dict[str, Any]]:
-        scores = np.array(self.scores[STUDENT])
-        order = np.argsort(scores, kind="stable")
-        order = order[~np.isnan(scores[order])]
+        order = worst_first(self.counts[STUDENT], self.scores[STUDENT])
         middle = max(0, (len(order) - SHOWN) // 2)
         groups = {"worst": order[:SHOWN], "median": order[middle : middle + SHOWN], "best": order[::-1][:SHOWN]}
         taken: set[int] = set()
         found = []
         for kind, numbers in groups.items():
-            for number in numbers.tolist():
+            for number in numbers:
                 scene = None if number in taken else self._scene(number)  # a set of few pictures has one in two groups
                 taken.add(number)
                 if scene is not None:
