@@ -19,7 +19,7 @@ def cases(counts: Mapping[str, Counts]) -> dict[str, Any]:
     """The mean Dice of each case by model: the values, their mean and spread, and rows of the student's worst cases."""
     parts = {name: others.cases() for name, others in counts.items()}
     own = counts[STUDENT]
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "case": Path(own.name(case.pictures[0])).name,
             "pictures": len(case.pictures),
