@@ -15,6 +15,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+import nibabel
 import numpy as np
 import pytest
 import torch
@@ -73,6 +74,15 @@ def workspace(
             Image.fromarray(np.stack([60 + 120 * mask] * 3, 2)).save(
                 folder / "scenes" / "images" / half / f"{number}.png"
             )
+    for number in range(6):
+        values = np.full((24, 24, 3), -90 + 40 * number, np.int16)
+        labels = np.zeros((24, 24, 3), np.uint8)
+        labels[6:12, 6:14] = 1
+        for name, volume in (("imagesTr/patient{}_a_0000", values), ("labelsTr/patient{}_a", labels)):
+            path = folder / "organs" / f"{name.format(number)}.nii.gz"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), path)
+    (folder / "organs" / "dataset.json").write_text('{"labels": {"background": 0, "liver": 1}}')
     torch.manual_seed(0)
     save_file(timm.create_model("resnet50", num_classes=2).state_dict(), folder / "teacher.safetensors")
     return folder

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -147,6 +147,16 @@ def read_label_map(file: Path, ignore: int | None = None, lossy: bool = False) -
         lossy,
     )
     return _checked(label_map)
+
+
+def of_numbers(numbers: Mapping[str, int], file: Path, ignore: int | None = None) -> LabelMap:
+    """The label map of classes whose numbers a file gives. Raises as `read_label_map`."""
+    wrong = {name: number for name, number in numbers.items() if not 0 <= number <= 255}
+    if wrong or len({*numbers.values()}) < len(numbers):
+        raise DataError(f"{file}: labels are numbers of 0 to 255, each of one class, got {dict(wrong or numbers)}.")
+    rows = sorted(numbers, key=lambda name: numbers[name])
+    given = tuple(numbers[name] for name in rows)
+    return _checked(LabelMap(tuple(rows), (), frozenset(), ignore, os.fspath(file), given))
 
 
 def _lines(file: Path) -> list[str]:

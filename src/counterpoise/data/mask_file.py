@@ -55,9 +55,7 @@ def read_mask(path: MaskPath, label_map: LabelMap, reading: Reading = AS_USUAL) 
     """
     values = _pixels(path, label_map, reading)
     if values.ndim == 2:
-        classes = label_map.of_values[values]
-        if (classes == UNKNOWN).any():
-            raise _beyond(path, values, label_map)
+        classes = classes_of(path, values, label_map)
     else:
         if not label_map.colors:
             raise _no_colors(path, values, label_map)
@@ -65,6 +63,14 @@ def read_mask(path: MaskPath, label_map: LabelMap, reading: Reading = AS_USUAL) 
     if (classes == IGNORE).all():
         raise UnfitMask(os.fspath(path), "is all void: no pixel has a class. Leave the image out, or mend its mask.")
     return torch.from_numpy(classes)
+
+
+def classes_of(path: MaskPath, values: NDArray[np.uint8], label_map: LabelMap) -> NDArray[np.uint8]:
+    """The class of each value uint8 [H, W] of a mask, IGNORE where void. Raises DataError for one that is none."""
+    classes: NDArray[np.uint8] = label_map.of_values[values]
+    if (classes == UNKNOWN).any():
+        raise _beyond(path, values, label_map)
+    return classes
 
 
 def resized(mask: Tensor, size: tuple[int, int]) -> Tensor:

@@ -26,6 +26,9 @@ WINDOWS, FEW = 8, 0.5
 LOOKED_AT = 48
 """Pictures of a set, spread evenly."""
 
+FEW_PLANES = 6
+"""Slices of volumes that are looked at, each of which is unpacked whole."""
+
 MEASURED = 500
 """Pictures whose headers tell how much crops leave out."""
 
@@ -91,12 +94,21 @@ class Seen:
 
     def _add_brought(self, content: bytes, reading: Reading) -> None:
         """Add a picture whose values become 8 bits as `data.intensity` says."""
-        pixels = np.asarray(decoding.read(content, reading))
+        self._count(np.asarray(decoding.read(content, reading)))
+        pages = decoding.pages_of(content, reading)
+        self.paged, self.pages = self.paged + (pages > 1), max(self.pages, pages)
+
+    def add_pixels(self, images: ImageSet, index: int) -> None:
+        """Add a picture of a set that is no file, such as a slice of a volume."""
+        try:
+            self._count(images.read(index).numpy())
+        except CorruptImage:  # named where it is read
+            return
+
+    def _count(self, pixels: Any) -> None:
         self.count += 1
         self.values_brought += pixels.size
         self.black, self.white = self.black + int((pixels == 0).sum()), self.white + int((pixels == 255).sum())
-        pages = decoding.pages_of(content, reading)
-        self.paged, self.pages = self.paged + (pages > 1), max(self.pages, pages)
 
     def _add_channels(self, content: bytes, reading: Reading) -> None:
         """Add a picture whose channels are taken as they are."""
@@ -209,6 +221,10 @@ def look(images: ImageSet) -> Seen:
     Raises DataError where they lie far away, and cannot be had.
     """
     seen, masks = Seen(), Seen()
+    if images.reading.intensity is not None and len(images) and images.file(0) is None:
+        for index in images.spread(FEW_PLANES):
+            seen.add_pixels(images, index)
+        return seen
     images.expect(images.spread(LOOKED_AT))
     for index in images.spread(LOOKED_AT):
         for one, of in ((seen, images.file), (masks, images.mask_file)):

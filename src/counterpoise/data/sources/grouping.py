@@ -118,7 +118,7 @@ def give_groups(
     if is_table(Path(asked.group)):
         names, how, problems = _by_table(parts, below, asked.group, root)
     else:
-        names, how, problems = _by_pattern(every, asked.group)
+        names, how, problems = by_pattern(every, asked.group)
     if problems:
         return problems
     numbers, first = numbered(names), 0
@@ -145,7 +145,7 @@ def give_groups(
     return problems
 
 
-def _by_pattern(paths: Sequence[str], pattern: str) -> tuple[list[str], str, list[Problem]]:
+def by_pattern(paths: Sequence[str], pattern: str) -> tuple[list[str], str, list[Problem]]:
     """The group of each path, how it was found, and what is wrong."""
     expression = _compiled(pattern)
     which: int | str = "group" if "group" in expression.groupindex else 1
@@ -181,7 +181,7 @@ def _compiled(pattern: str) -> re.Pattern[str]:
 def _by_table(
     parts: Sequence[FileSet], below: Sequence[Sequence[str]], file: str, root: Path
 ) -> tuple[list[str], str, list[Problem]]:
-    """As `_by_pattern`, by a table of files and groups."""
+    """As `by_pattern`, by a table of files and groups."""
     path = expanded(Path(file))
     if not path.is_file():
         if not (root / file).is_file():
