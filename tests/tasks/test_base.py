@@ -43,5 +43,5 @@ def test_an_unknown_task_is_told_with_the_nearest(run: Run) -> None:
     assert (code, error) == (
         2,
         "Error: Task 'segmentaton' is unknown. Did you mean 'segmentation'? "
-        "Available: classification, multilabel, segmentation.\n",
+        "Available: classification, multilabel, multilabel_segmentation, segmentation.\n",
     )

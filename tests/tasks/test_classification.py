@@ -153,5 +153,8 @@ def test_scenes_are_decoded_in_full_so_scaled_decoding_is_refused() -> None:
 
 @pytest.mark.parametrize("name", ["overlays", "base", "clasification"])
 def test_what_is_no_task_is_refused_with_those_that_are(name: str) -> None:
-    with pytest.raises(ConfigError, match=f"Task '{name}' is unknown.*classification, multilabel, segmentation"):
+    with pytest.raises(
+        ConfigError,
+        match=f"Task '{name}' is unknown.*classification, multilabel, multilabel_segmentation, segmentation",
+    ):
         tasks.get(name)

@@ -147,7 +147,7 @@ def test_masks_are_judged_at_their_own_size() -> None:
 def test_many_large_images_are_counted_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     logits, mask = sample(count=5)
     whole = confusion_matrix(logits, mask)
-    monkeypatch.setattr("counterpoise.tasks.confusion._VALUES_AT_ONCE", 4 * 12 * 16 * 2)
+    monkeypatch.setattr("counterpoise.tasks.confusion.VALUES_AT_ONCE", 4 * 12 * 16 * 2)
     assert torch.equal(confusion_matrix(logits, mask), whole)
 
 

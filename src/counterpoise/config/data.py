@@ -186,6 +186,11 @@ class Data(Section):
     unlabeled: Path | None = Field(
         None, description="folder or pack of photos without labels, for distill: the teacher's word alone"
     )
+    questions: dict[str, list[str]] | None = Field(
+        None,
+        description="of masks, for multilabel_segmentation: each question by its name, with the classes whose pixels "
+        "are its yes, such as {disc: [rim, cup], cup: cup}; a list of classes asks for each of them",
+    )
     val_fraction: float = Field(0.1, gt=0.0, lt=1.0, description="part held out where the data has no val split")
     split_seed: int = Field(0, ge=0, lt=2**63, description="seed of that split, and of folds")
     fold: str | None = Field(
@@ -262,6 +267,30 @@ class Data(Section):
     )
     views: Views = Field(default_factory=Views, description="augmentation")
     scenes: Scenes = Field(default_factory=Scenes, description="images with masks, for segmentation")
+
+    @field_validator("questions", mode="before")
+    @classmethod
+    def _questions_may_be_names(cls, given: Any) -> Any:
+        if isinstance(given, str | int) and not isinstance(given, bool):
+            given = [given]
+        if isinstance(given, list | tuple):
+            given = {str(name): name for name in given}
+        if not isinstance(given, dict):
+            return given
+        return {
+            str(name): [str(one) for one in (classes if isinstance(classes, list | tuple) else [classes])]
+            for name, classes in given.items()
+        }
+
+    @field_validator("questions")
+    @classmethod
+    def _questions_have_a_yes(cls, given: dict[str, list[str]] | None) -> dict[str, list[str]] | None:
+        if given is not None and not given:
+            raise ValueError("names no question: give some, such as {vessel: [vessel]}, or leave it out")
+        for name, classes in (given or {}).items():
+            if not name or not classes:
+                raise ValueError(f"each question has a name and classes, got {name!r}: {classes}")
+        return given
 
     @model_validator(mode="after")
     def _balances(self) -> Data:

@@ -298,7 +298,8 @@ class Train(Section):
 
 
 _LABELS, _TEACHER = "cross_entropy", "balance"
-_OF_TASKS = {"multilabel": ("binary_cross_entropy", "binary_balance")}
+_BY_SIGMOIDS = ("binary_cross_entropy", "binary_balance")
+_OF_TASKS = {"multilabel": _BY_SIGMOIDS, "multilabel_segmentation": _BY_SIGMOIDS}
 
 
 def usual_terms(task: str) -> dict[str, Term]:
@@ -312,7 +313,7 @@ class Run(Section):
     task: str = Field(
         "classification",
         description="what the student answers: classification (one class a picture), multilabel (several), "
-        "segmentation, or a task of another package",
+        "segmentation (one class a pixel), multilabel_segmentation (several), or a task of another package",
     )
     seed: int = Field(0, ge=0, lt=2**63, description="the one source of chance")
     out: Folder | None = Field(None, description="folder of the run; default: runs/STUDENT-TIME")

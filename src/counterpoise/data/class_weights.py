@@ -11,6 +11,7 @@ from torch import Tensor
 
 from counterpoise import config
 from counterpoise.data.labels import absences
+from counterpoise.data.sources import questions
 from counterpoise.data.sources.base import IGNORE, UNLABELED, ImageSet
 from counterpoise.errors import ConfigError, CorruptImage, DataError, nearest
 
@@ -32,11 +33,14 @@ def with_class_weights(terms: Mapping[str, config.Term], images: ImageSet | None
 def label_weights(images: ImageSet) -> Tensor:
     """Weights by which each label's yes counts as much as all its no: absent / present, of the labels that are known.
 
-    A label that is never there, or always, has weight 1.
+    A label that is never there, or always, has weight 1. Of scenes that are asked questions, pixels are counted.
 
     Returns:
         float32 [C].
     """
+    if images.questions is not None:
+        there, absent = questions.counts(images)
+        return torch.where((there > 0) & (absent > 0), absent / there.clamp(min=1), 1.0).float()
     if not images.multilabel:
         raise ConfigError("pos_weight: frequency is for images that may have several labels, and these have one.")
     there, absent = (torch.tensor(found) for found in (images.per_class(), absences(images.labels)))

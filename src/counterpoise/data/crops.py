@@ -41,7 +41,7 @@ class Crops(Composed):
     def __init__(self, pictures: ImageSet, times: int, keep_bytes: float = 0) -> None:
         super().__init__(pictures.labels.repeat_interleave(times, 0), pictures.classes, pictures.corrupt)
         self.pictures, self.times = pictures, times
-        self.masked, self.reading = pictures.masked, pictures.reading
+        self.masked, self.questions, self.reading = pictures.masked, pictures.questions, pictures.reading
         self.origin, self.notes = pictures.origin, pictures.notes
         self.groups = None if pictures.groups is None else pictures.groups.repeat_interleave(times)
         self.blocks = None if pictures.blocks is None else pictures.blocks * times

@@ -17,6 +17,7 @@ from counterpoise.data.order import FullOrder, Order
 from counterpoise.data.packs.ahead import Ahead
 from counterpoise.data.packs.course import Course, Steps
 from counterpoise.data.sources.base import ImageSet
+from counterpoise.data.sources.questions import answers_of
 from counterpoise.data.workers import BatchPlan, BatchPlans, Reader, Workers, data_loader, read_batches, worker_count
 from counterpoise.errors import ConfigError, DataError
 
@@ -28,7 +29,8 @@ class Batch:
     Attributes:
         images: uint8 [B, 3, H, W].
         target: int64 [B], -1 where unlabeled; with mixup or cutmix float32 [B, num_classes], zeros where unlabeled.
-            Of scenes: int64 [B, H, W], 255 where void.
+            Of scenes: int64 [B, H, W], 255 where void; where each class is a question of its own, int8 [B, Q, H, W] of
+            1, 0 and -1 (unknown).
         indices: int64 [B] on the CPU, sample indices within the set.
         total: size of the whole batch, over all processes.
     """
@@ -171,7 +173,7 @@ class Epochs(ABC):
             with self.copying():
                 images, target = (value.to(self.device, non_blocking=True) for value in (item.images, item.target))
             # Masks travel as bytes and count as labels do.
-            yield Batch(images, target.long() if target.dtype == torch.uint8 else target, item.indices, total)
+            yield Batch(images, _meant(self.images, target, torch.int64), item.indices, total)
 
 
 class InOrder(ABC):
@@ -208,7 +210,15 @@ class InOrder(ABC):
         loader = data_loader(self._reader, plans, self._workers, pin_memory=False, persistent=False)
         for item in read_batches(loader, self.corrupt):
             if len(item.indices):
-                yield Batch(item.images, item.target, item.indices, len(item.indices))
+                target = _meant(self.images, item.target, torch.uint8)
+                yield Batch(item.images, target, item.indices, len(item.indices))
+
+
+def _meant(images: ImageSet, target: Tensor, of_masks: torch.dtype) -> Tensor:
+    """Targets as they are asked for: masks in this type, or what they say of each question."""
+    if target.dtype != torch.uint8:
+        return target
+    return target.to(of_masks) if images.questions is None else answers_of(images.questions, target)
 
 
 def _shares(steps: range, batch_size: int, count: int, rank: int, world: int) -> Iterator[tuple[int, int, int]]:

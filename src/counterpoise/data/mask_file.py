@@ -73,6 +73,35 @@ def classes_of(path: MaskPath, values: NDArray[np.uint8], label_map: LabelMap) -
     return classes
 
 
+def read_yes(path: MaskPath, void: int | None, reading: Reading = AS_USUAL) -> Tensor:
+    """Read the mask of one question: uint8 [H, W] of 1 where it is 255 or 1, 0 where it is 0, IGNORE where void.
+
+    Args:
+        void: value that is void, or None.
+
+    Raises:
+        CorruptImage: the file cannot be read. DataError: it holds other values, or colors.
+    """
+    values = _pixels(path, _YES_OR_NO, reading)
+    if values.ndim == 3:
+        raise DataError(f"Mask {path} holds colors, where one of a question is gray: 0 is no, 255 (or 1) is yes.")
+    known = {0: 0, 1: 1, 255: 1} | ({} if void is None else {void: IGNORE})
+    found = np.unique(values).tolist()
+    if strange := [value for value in found if value not in known]:
+        raise DataError(
+            f"Mask {path} holds the value {strange[0]}, where that of a question holds 0 (no) and 255 or 1 (yes). If "
+            f"{strange[0]} counts nowhere, set data.options.ignore to it; masks of several classes are for source "
+            "masks_folder and data.questions; one that was saved with loss must be made anew."
+        )
+    table = np.zeros(256, dtype=np.uint8)
+    table[list(known)] = list(known.values())
+    return torch.from_numpy(table[values])
+
+
+_YES_OR_NO = LabelMap(("no", "yes"), (), frozenset(), None, "", (0, 255))
+"""What such a file holds; other values are told from it."""
+
+
 def resized(mask: Tensor, size: tuple[int, int]) -> Tensor:
     """A mask uint8 [H, W] in another height and width, by the nearest pixel."""
     if mask.shape == size:

@@ -92,7 +92,7 @@ class Description(BaseModel):
     outputs: Literal["logits", "probabilities"] = "logits"
     """What it answers: of logits, the softmax are probabilities; of several labels, the sigmoid of each."""
     thresholds: tuple[float, ...] | None = None
-    """Of several labels: the probability from which on each is there."""
+    """Of several labels, or questions: the probability from which on each is there."""
     normalization: dict[str, tuple[float, ...]]
     """Of pixels in [0, 1]; for information, the file does it."""
     student_sha256: str

@@ -96,7 +96,7 @@ def prepare(student: str | Path, chosen: Format, asked: Export) -> ExportJob:
         )
     size = pictures.size_of(network, asked.size, None if splits is None else splits.val, section)
     batch = 1 if asked.batch is None and not chosen.dynamic_batch else asked.batch
-    around = pictures.mean_color(network) if network.task == "segmentation" else None
+    around = pictures.mean_color(network) if not tasks.get(network.task).whole else None
     request = Request(asked.precision, size, batch, asked.opset, around=around, channels=network.channels)
     if asked.images is not None:
         inputs.positive("images", asked.images)

@@ -57,9 +57,10 @@ def asked(about: Any, arguments: Any) -> Any:
     parser.add_argument(
         "--max_megapixels", type=float, default=Reading().max_megapixels, help="larger ones are refused"
     )
-    if about["task"] == "segmentation":
+    if about["task"].endswith("segmentation"):
         parser.add_argument("--out", type=Path, help="file of the mask, PNG; of several pictures, folder of the masks")
         parser.add_argument("--overwrite", action="store_true", help="replace masks that are there")
+        parser.add_argument("--probabilities", action="store_true", help="write them, too: PNG of 16 bits, 65535 is 1")
     return parser.parse_args(arguments)
 
 
@@ -133,14 +134,53 @@ def labels_there(logits: Any, about: Any, picture: Any, out: Any) -> Any:
     return lines or [f"          none of the labels; the likeliest is {likeliest}"]
 
 
+def files_of(out: Any, about: Any, soft: Any) -> Any:
+    """The files of one picture: its mask, or one for each question, and those of probabilities where wanted."""
+    parts: Any = []
+    for name in about["classes"]:
+        part = "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in name).strip("-.") or "class"
+        while part.lower() in [one.lower() for one in parts]:
+            part += "-"
+        parts.append(part)
+    stem = out.stem[:-4] if out.stem.endswith("mask") else f"{out.stem}-"
+    several = about["task"] != "segmentation"
+    masks = [out.with_name(f"{stem}{part}-mask.png") for part in parts] if several else [out]
+    return masks, [out.with_name(f"{stem}{part}-probability.png") for part in parts] if soft else []
+
+
 def write_mask(logits: Any, about: Any, picture: Any, out: Any) -> Any:
     """Write the class of every pixel of the picture, as the values of a PNG; the share of each, a line each."""
+    (file, *_), soft = out
     size = extent_of(picture)[::-1]
     layers = [np.asarray(Image.fromarray(layer).resize(size, Image.Resampling.BILINEAR)) for layer in logits]
     mask = np.argmax(layers, axis=0).astype(np.uint8)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(mask).save(out, format="PNG")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(mask).save(file, format="PNG")
+    if soft:
+        shares = np.exp(np.stack(layers) - np.max(layers, axis=0))
+        write_soft(soft, shares / shares.sum(0))
     return [f"{(mask == index).mean():8.4f}  {about['classes'][index]}" for index in np.unique(mask)]
+
+
+def write_yes(logits: Any, about: Any, picture: Any, out: Any) -> Any:
+    """Write where each question is answered by yes, a PNG each of 255 and 0; the share of each, a line each."""
+    files, soft = out
+    size = extent_of(picture)[::-1]
+    layers = [np.asarray(Image.fromarray(layer).resize(size, Image.Resampling.BILINEAR)) for layer in logits]
+    shares = 0.5 * (1 + np.tanh(0.5 * np.stack(layers)))
+    least = np.asarray(about.get("thresholds") or [0.5] * len(layers), dtype=shares.dtype)
+    there = shares >= least[:, None, None]
+    files[0].parent.mkdir(parents=True, exist_ok=True)
+    for file, layer in zip(files, there, strict=True):
+        Image.fromarray(255 * layer.astype(np.uint8)).save(file, format="PNG")
+    write_soft(soft, shares)
+    return [f"{layer.mean():8.4f}  {name}" for name, layer in zip(about["classes"], there, strict=True)]
+
+
+def write_soft(files: Any, shares: Any) -> None:
+    """Write probabilities, a PNG of 16 bits for each class."""
+    for file, layer in zip(files, shares, strict=True):
+        Image.fromarray(np.rint(65535 * layer).astype(np.uint16)).save(file, format="PNG")
 
 
 def main(here: Any, description: str, file: str, answer: Any, load: Any, arguments: Any = None) -> int:
@@ -151,7 +191,7 @@ def main(here: Any, description: str, file: str, answer: Any, load: Any, argumen
     channels = 3 if channels == "RGB" else channels
     intensity = said(takes["intensity"]) if "intensity" in takes else None
     reading = Reading(takes.get("alpha", "white"), takes.get("white_level"), given.max_megapixels, channels, intensity)
-    found, dense, failed = pictures_in(given.pictures, reading.arrays), about["task"] == "segmentation", 0
+    found, dense, failed = pictures_in(given.pictures, reading.arrays), about["task"].endswith("segmentation"), 0
     several = len(found) > 1 or any(path.is_dir() for path in given.pictures)
     run = load(str(here / file), None)
     for path, name in found:
@@ -159,8 +199,10 @@ def main(here: Any, description: str, file: str, answer: Any, load: Any, argumen
         try:
             if dense:
                 out = (given.out or Path("masks")) / f"{name}-mask.png" if several else given.out or Path("mask.png")
-                if out.exists() and not given.overwrite:
-                    raise FileExistsError(f"{out} is there already: give --overwrite, or another --out")
+                out = files_of(out, about, given.probabilities)
+                there = [file for kind in out for file in kind if file.exists()]
+                if there and not given.overwrite:
+                    raise FileExistsError(f"{there[0]} is there already: give --overwrite, or another --out")
             picture = loaded(path, reading)
             pixels, covered = pixels_of(picture, takes)
             logits = run(np.repeat(pixels, takes["batch"] or 1, 0))[0]
@@ -177,12 +219,15 @@ def main(here: Any, description: str, file: str, answer: Any, load: Any, argumen
 
 def answer_of(dense: bool, sigmoid: bool) -> Callable[..., Any]:
     """What is made of logits: where these are masks, where each class is a question of its own, and else."""
-    return write_mask if dense else labels_there if sigmoid else top_five
+    if dense:
+        return write_yes if sigmoid else write_mask
+    return labels_there if sigmoid else top_five
 
 
 def source(chosen: Format, answer: Callable[..., Any]) -> str:
     """The text of run.py."""
-    functions: list[Callable[..., Any]] = [type(chosen).load, asked, pictures_in, loaded, pixels_of, answer, main]
+    needed: list[Callable[..., Any]] = [type(chosen).load, asked, pictures_in, loaded, pixels_of]
+    functions: list[Callable[..., Any]] = [*needed, files_of, write_soft, answer, main]
     texts = [inspect.getsource(module).partition("from __future__ import annotations\n")[2] for module in MODULES]
     text = re.sub(_OURS, "", "\n".join(text.strip() for text in texts), flags=re.MULTILINE)
     return _TEMPLATE.format(

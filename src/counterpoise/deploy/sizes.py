@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from counterpoise import tasks
 from counterpoise.deploy import agreement, pictures
 from counterpoise.deploy.any_size import stride_of
 from counterpoise.deploy.base import Format, Request, kind_and_line
@@ -33,12 +34,13 @@ def settled(
         ConfigError: it is asked for, and the student or the format takes one size. ExportError: the runtime, too.
     """
     student = network.student
-    if asked is False or (student.task != "segmentation" and not asked):
+    whole = tasks.get(student.task).whole
+    if asked is False or (whole and not asked):
         return request, ""
     if not asked and (images is None or images.common_extent is not None):
         return request, ""
     why = ""
-    if student.task != "segmentation":
+    if whole:
         why = "a classifier is shown pictures at one size"
     elif student.input_size is not None:
         why = f"the student takes pictures of {student.input_size} x {student.input_size}"

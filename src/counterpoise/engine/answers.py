@@ -107,6 +107,8 @@ def predict(images: Sequence[Any], options: Predict) -> list[dict[str, Any]]:
         network.reading = network.reading._replace(max_megapixels=options.max_megapixels)
     if options.data is not None and images:
         raise ConfigError("Pictures are given and data, too: it is either of them.")
+    if options.probabilities is not None and out is None:
+        raise ConfigError("There is no folder for the probabilities: give out (--out).")
     if options.beside and out is None:
         raise ConfigError("There is no folder for the pictures: give out (--out).")
     others = {
@@ -127,7 +129,7 @@ def predict(images: Sequence[Any], options: Predict) -> list[dict[str, Any]]:
     if options.views > 1:
         tell([f"answers are {several_views.told(options.views, tasks.get(network.task).whole)}"])
     models = {**others, "student": _averaged(network, options.views)}
-    return predictions.answers(models, asked, out, options.overwrite, skip)
+    return predictions.answers(models, asked, out, options.overwrite, skip, options.probabilities)
 
 
 @keywords_after("data", Gauging)

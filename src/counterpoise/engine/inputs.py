@@ -58,7 +58,8 @@ def _data_section(student: Path, data: RunLike | None) -> config.Data:
     from counterpoise.data.sources import loading
 
     options = loading.options_for(section, run.data)
-    return config.Data(path=section.path, options=options, size=run.data.size, on_corrupt=run.data.on_corrupt)
+    kept = {key: getattr(run.data, key) for key in ("size", "on_corrupt", "questions")}
+    return config.Data(path=section.path, options=options, **kept)
 
 
 def named_data(data: RunLike) -> config.Data:

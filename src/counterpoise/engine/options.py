@@ -131,6 +131,11 @@ class Predict(Window):
     split: str | None = Field(None, description="which split of it, where there are several")
     first: int | None = Field(None, description="how many of them; default: all, and 8 with --out")
     model: Model = None
+    probabilities: Literal["png", "tiff"] | None = Field(
+        None,
+        description="with --out, also a file of each class's probability at every pixel: png of 16 bits, in which "
+        "65535 is 1, or tiff of floats (segmentation)",
+    )
     overwrite: bool = Field(False, description="replace files in --out")
     views: Averaged = 1
     max_megapixels: float | None = Field(None, description="larger pictures are refused; default: 179")

@@ -6,15 +6,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from torch import Tensor
+
 from counterpoise import tasks
 from counterpoise.data import labels
 from counterpoise.data.rasters import raster_of
 from counterpoise.data.sources.base import ImageSet
+from counterpoise.data.sources.questions import answers_of
 from counterpoise.data.walking import image_files
 from counterpoise.decoding import Reading
 from counterpoise.errors import CorruptImage, DataError
 from counterpoise.models.network import VisionModel
-from counterpoise.tasks import Picture
+from counterpoise.tasks import Picture, Probabilities
 
 SHEETS = 8
 """Pictures of a data set that are painted, unless told otherwise; answers in words are given for all."""
@@ -72,10 +75,18 @@ def of_data(images: ImageSet, count: int | None) -> Iterator[Asked]:
             return images.read(index)
 
         def draw(index: int = index, word: str = word) -> Picture:
-            return Picture(word, images.read(index), images.read_mask(index) if images.masked else None)
+            return Picture(word, images.read(index), _truth(images, index))
 
         truth = None if images.masked else labels.names(images.labels[index], images.classes)
         yield Asked(images.name(index), word, read, draw, truth)
+
+
+def _truth(images: ImageSet, index: int) -> Tensor | None:
+    """The mask of a scene, or what it says of each question; None of photos."""
+    if not images.masked:
+        return None
+    mask = images.read_mask(index)
+    return mask if images.questions is None else answers_of(images.questions, mask)
 
 
 def _distinct(name: str, index: int, taken: set[str]) -> str:
@@ -87,7 +98,12 @@ def _distinct(name: str, index: int, taken: set[str]) -> str:
 
 
 def answers(
-    models: Mapping[str, VisionModel], asked: Iterator[Asked], out: Path | None, overwrite: bool, skip: bool = False
+    models: Mapping[str, VisionModel],
+    asked: Iterator[Asked],
+    out: Path | None,
+    overwrite: bool,
+    skip: bool = False,
+    probabilities: Probabilities | None = None,
 ) -> list[dict[str, Any]]:
     """One answer a picture, in order; the last of `models` is the student, and all are drawn where there is an `out`.
 
@@ -103,7 +119,7 @@ def answers(
             if out is None:
                 answer = task.predict(student, [picture.read()])[0]
             else:
-                answer = task.draw(models, [picture.draw()], out, overwrite)[0]
+                answer = task.draw(models, [picture.draw()], out, overwrite, probabilities)[0]
         except CorruptImage as error:
             problem = problem or error
             if not skip:

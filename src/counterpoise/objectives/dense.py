@@ -40,6 +40,7 @@ class DenseSum(WeightedSum):
             {name: term if void is None else _without_void(name, term, void) for name, term in terms.items()}
         )
         self.resolution = resolution
+        self.void = void
 
     def prepare(self, student: Outputs, teacher: Outputs | None, samples: int) -> None:
         size = student.logits.shape[-2:]
@@ -71,12 +72,13 @@ class DenseSum(WeightedSum):
 
 
 def reduced(target: Tensor, size: Any) -> Tensor:
-    """Masks [N, H, W] at another size, each position with the class of the pixel nearest to its center."""
+    """Masks [N, H, W] or [N, Q, H, W] at another size, each position with what the pixel nearest to its center has."""
     if tuple(target.shape[-2:]) == tuple(size):
         return target
     # float64 holds every class there may be, float32 more than masks can hold
-    labels = target[:, None].to(sum_dtype(target.device))
-    return F.interpolate(labels, size=tuple(size), mode="nearest-exact")[:, 0].to(target.dtype)
+    labels = (target[:, None] if target.ndim == 3 else target).to(sum_dtype(target.device))
+    nearest = F.interpolate(labels, size=tuple(size), mode="nearest-exact").to(target.dtype)
+    return nearest[:, 0] if target.ndim == 3 else nearest
 
 
 def _without_void(name: str, term: Term, void: int) -> Term:

@@ -39,6 +39,9 @@ def leading(headline: str, scores: Mapping[str, Any]) -> str:
     return headline if headline in scores or AGREEMENT + headline not in scores else AGREEMENT + headline
 
 
+Probabilities = Literal["png", "tiff"]
+
+
 class Picture(NamedTuple):
     """A picture to draw on.
 
@@ -294,9 +297,16 @@ class Task(ABC):
         """What the model says of pictures (paths, PIL images or uint8 arrays), one JSON-able answer each."""
 
     def draw(
-        self, models: Mapping[str, VisionModel], pictures: Iterable[Picture], out: Path, overwrite: bool
+        self,
+        models: Mapping[str, VisionModel],
+        pictures: Iterable[Picture],
+        out: Path,
+        overwrite: bool,
+        probabilities: Probabilities | None = None,
     ) -> list[dict[str, Any]]:
         """Write what models, by the titles of their panels, say of pictures; the last one is the student.
+
+        With `probabilities`, a file of those of each class, too: "png" of 16 bits, 65535 being 1, or "tiff" of floats.
 
         Returns one JSON-able answer of the student a picture. Nothing is overwritten unasked.
         """

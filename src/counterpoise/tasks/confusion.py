@@ -12,7 +12,7 @@ from counterpoise.errors import DataError, ModelError
 from counterpoise.objectives.views import resample
 from counterpoise.system.machine import as_double
 
-_VALUES_AT_ONCE = 2**25  # upsampled logits held at one time: 128 MiB
+VALUES_AT_ONCE = 2**25  # upsampled logits held at one time: 128 MiB
 
 
 def upsample(logits: Tensor, size: tuple[int, int]) -> Tensor:
@@ -36,7 +36,7 @@ def confusion_matrix(logits: Tensor, target: Tensor) -> Tensor:
     check_masks(logits, target)
     classes, (height, width) = logits.shape[1], target.shape[1:]
     counts = torch.zeros(classes * classes, dtype=torch.int64, device=logits.device)
-    at_once = max(1, _VALUES_AT_ONCE // (classes * height * width))
+    at_once = max(1, VALUES_AT_ONCE // (classes * height * width))
     for part, truth in zip(torch.split(logits, at_once), torch.split(target.to(logits.device), at_once), strict=True):
         known = (truth != IGNORE) & (truth >= 0)
         labels = truth[known].long()

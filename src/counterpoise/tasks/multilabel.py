@@ -12,18 +12,16 @@ from torch import Tensor
 from counterpoise.data.class_weights import with_class_weights
 from counterpoise.errors import ConfigError
 from counterpoise.objectives.binary_cross_entropy import BinaryCrossEntropy
-from counterpoise.objectives.class_weighted import ClassWeighted
 from counterpoise.objectives.composite import WeightedSum
-from counterpoise.objectives.wrappers import Wrapper
 from counterpoise.tasks.base import TASKS, Report, Score, Verdict
 from counterpoise.tasks.classification import Classification
 from counterpoise.tasks.label_metrics import auroc, average_precision, best_thresholds, curves
+from counterpoise.tasks.label_terms import check_term
 
 if TYPE_CHECKING:
     from counterpoise import config
     from counterpoise.data.sources.base import ImageSet
     from counterpoise.models.network import VisionModel
-    from counterpoise.objectives.base import Objective
 
 EVEN = 0.5
 """The threshold of a label that no held-out image has, or that nobody has chosen one for."""
@@ -193,7 +191,7 @@ class Multilabel(Classification):
     def objective(self, run: config.Run, images: ImageSet | None) -> WeightedSum:
         objective = WeightedSum(with_class_weights(run.objective, images))
         for name in objective.terms:
-            _check_term(name, objective.objective(name))
+            check_term(name, objective.objective(name), self.name, (BinaryCrossEntropy,))
         return objective
 
     def leave_out(self, objective: WeightedSum, minimum: float) -> None:
@@ -243,25 +241,6 @@ class Multilabel(Classification):
             there = [told[rank] for rank, index in enumerate(order) if told[rank]["probability"] >= thresholds[index]]
             answers.append({"labels": there, "top": told[:5]})
         return answers
-
-
-def _check_term(name: str, term: Objective) -> None:
-    """Raises ConfigError for a term that takes the classes for alternatives, of which a picture has one."""
-    inner = term
-    while isinstance(inner, Wrapper) and not isinstance(inner, ClassWeighted):
-        inner = inner.host
-    own = not type(inner).__module__.startswith("counterpoise.")  # of which nothing is known
-    if own or ("features" in inner.needs and "labels" not in inner.needs):
-        return
-    if inner.sigmoid and (isinstance(inner, BinaryCrossEntropy) or "labels" not in inner.needs):
-        return
-    instead = "binary_cross_entropy (its pos_weight makes rare labels count)"
-    if "teacher" in inner.needs:
-        instead = "binary_balance (with reverse_weight 0 it is plain distillation)"
-    raise ConfigError(
-        f"objective.{name}: it takes the classes for alternatives, of which a picture has one, and in task multilabel "
-        f"each label is a question of its own. Instead: {instead}."
-    )
 
 
 def _share(part: Tensor, whole: Tensor) -> Tensor:

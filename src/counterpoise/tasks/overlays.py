@@ -50,6 +50,11 @@ def write_mask(path: str | Path, mask: Tensor) -> None:
     _save(picture, Path(path))
 
 
+def write_yes(path: str | Path, yes: Tensor) -> None:
+    """Write the answer to a question, bool [H, W], as a gray PNG: 255 is yes, 0 is no."""
+    _save(Image.fromarray((255 * yes.cpu().to(torch.uint8)).numpy()), Path(path))
+
+
 def overlay(path: str | Path, image: Any, masks: Mapping[str, Tensor], classes: Sequence[str]) -> None:
     """Write a picture and masks laid over it side by side, as PNG, with a legend of the classes that occur.
 
@@ -57,6 +62,7 @@ def overlay(path: str | Path, image: Any, masks: Mapping[str, Tensor], classes: 
         image: path, PIL image, uint8 array [H, W, 3], uint8 tensor [channels, H, W] or a raster. The first three
             channels are shown as RGB, of fewer the first as gray; more than 2^25 pixels are made smaller first.
         masks: by the title of their panel, such as truth, teacher, student alone, distilled; uint8 [H, W], 255 is void.
+            Or answers to questions [Q, H, W], 1, 0 and -1 where unknown.
         classes: names of the classes.
 
     Raises:
@@ -64,28 +70,46 @@ def overlay(path: str | Path, image: Any, masks: Mapping[str, Tensor], classes: 
     """
     shown = raster(image) if isinstance(image, Shown) else raster_of(image)
     for title, given in masks.items():
-        if tuple(given.shape) != shown.size:
+        if tuple(given.shape[-2:]) != shown.size:
             raise DataError(f"Mask '{title}' is {list(given.shape)}, and the picture {list(shown.size)}.")
     factor = max(1, shown.size[1] // _WIDEST) if shown.size[0] * shown.size[1] > _LARGE else 1
     picture = to_picture(visible(shown.part())) if factor == 1 else shown.times_smaller(factor)
     shades = palette()
-    layers = {title: _thinned(mask.cpu(), factor).to(torch.uint8).numpy() for title, mask in masks.items()}
+    several = any(mask.ndim == 3 for mask in masks.values())
+    kind = torch.int8 if several else torch.uint8
+    layers = {title: _thinned(mask.cpu(), factor).to(kind).numpy() for title, mask in masks.items()}
     panels = {"image": picture}
     for title, mask in layers.items():
-        panels[title] = Image.blend(picture, Image.fromarray(shades[mask]), _OPACITY)
-    present = sorted(set().union(*(np.unique(mask).tolist() for mask in layers.values())))
-    legend = [(_title(index, classes), tuple(shades[index].tolist())) for index in present]
+        colors = mixed(mask) if several else shades[mask]
+        panels[title] = Image.blend(picture, Image.fromarray(colors), _OPACITY)
+    if several:
+        there = [index for index in range(len(classes)) if any((mask[index] > 0).any() for mask in layers.values())]
+        legend = [(classes[index], tuple(shades[index + 1].tolist())) for index in there]
+    else:
+        present = sorted(set().union(*(np.unique(mask).tolist() for mask in layers.values())))
+        legend = [(_title(index, classes), tuple(shades[index].tolist())) for index in present]
     _save(_sheet(panels, legend), Path(path))
 
 
 def _thinned(mask: Tensor, factor: int) -> Tensor:
-    """The pixels in the middle of squares of so many, of a mask [H, W]."""
+    """The pixels in the middle of squares of so many, of a mask [..., H, W]."""
     if factor == 1:
         return mask
     rows, columns = (
-        (torch.arange(-(-edge // factor)) * factor + factor // 2).clamp(max=edge - 1) for edge in mask.shape
+        (torch.arange(-(-edge // factor)) * factor + factor // 2).clamp(max=edge - 1) for edge in mask.shape[-2:]
     )
-    return mask[rows][:, columns]
+    return mask[..., rows, :][..., columns]
+
+
+def mixed(answers: NDArray[np.int8]) -> NDArray[np.uint8]:
+    """Answers [Q, H, W] in colors [H, W, 3]: the mean of those of the questions that are a yes; black where none is,
+    and that of void where nothing is known."""
+    shades, yes = palette(), answers > 0
+    colors = np.einsum("qhw,qc->hwc", yes.astype(np.float32), shades[1 : len(yes) + 1].astype(np.float32))
+    colors /= np.maximum(yes.sum(0), 1)[..., None]
+    colors[(answers < 0).all(0)] = shades[IGNORE]
+    painted: NDArray[np.uint8] = colors.round().astype(np.uint8)
+    return painted
 
 
 def _sheet(panels: Mapping[str, Image.Image], legend: Sequence[tuple[str, tuple[int, ...]]]) -> Image.Image:

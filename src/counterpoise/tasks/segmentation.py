@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from counterpoise import config
 from counterpoise.data.class_weights import with_class_weights
-from counterpoise.data.crops import foreground, several
+from counterpoise.data.crops import Foreground, foreground, several
 from counterpoise.data.order import plan_order
 from counterpoise.data.problems import raise_first
 from counterpoise.data.rasters import Shown, raster, raster_of
@@ -20,11 +20,12 @@ from counterpoise.data.scene_loader import SceneEvalLoader, SceneLoader
 from counterpoise.data.segmentation_views import plan_scenes
 from counterpoise.data.sources.base import IGNORE
 from counterpoise.data.sources.masks_census import counted, problems_of
-from counterpoise.errors import ConfigError, DataError, ModelError, RunError
+from counterpoise.errors import ConfigError, DataError
 from counterpoise.models.network import SceneView
 from counterpoise.objectives.dense import DenseSum, reduced
 from counterpoise.objectives.views import resample
-from counterpoise.tasks.base import ALL, TASKS, Picture, Report, Score, Share, Task
+from counterpoise.tasks import painting
+from counterpoise.tasks.base import ALL, TASKS, Picture, Probabilities, Report, Score, Share, Task
 from counterpoise.tasks.confusion import by_class, check_dense, confusion_matrix, upsample
 from counterpoise.tasks.scores.cases import Counts
 from counterpoise.tasks.scores.chosen import kinds_of
@@ -134,12 +135,7 @@ def segment(model: VisionModel, image: Shown) -> Tensor:
     Returns:
         uint8 [H, W] on the CPU.
     """
-    picture = raster(image)
-    mask = torch.empty(picture.size, dtype=torch.uint8)
-    with torch.inference_mode():
-        for piece in pieces(partial(_asked, model), picture, model.scenes, model.num_classes, model.mean.device):
-            mask[piece.rows, piece.columns] = piece.logits.argmax(0).to(torch.uint8).cpu()
-    return mask
+    return TASK.answer_of(model, image)[0]
 
 
 def _asked(model: VisionModel, images: Tensor) -> Tensor:
@@ -156,9 +152,14 @@ class Segmentation(Task):
     shown = 'answer["classes"]'
     headline = "miou"
     independent = (5, 100)  # neighboring pixels tell the same
-    metrics = ("miou", "dice", "pixel_accuracy")
+    metrics: ClassVar[tuple[str, ...]] = ("miou", "dice", "pixel_accuracy")
 
     def check(self, images: ImageSet) -> None:
+        if images.questions is not None:
+            raise ConfigError(
+                f"The masks answer questions ({', '.join(images.classes[:8])}), several a pixel: set task: "
+                "multilabel_segmentation, or leave out data.questions for one class a pixel."
+            )
         raise_first(problems_of(counted(_masked(images)), images.origin or "the data"))
 
     def objective(self, run: config.Run, images: ImageSet | None) -> WeightedSum:
@@ -213,7 +214,7 @@ class Segmentation(Task):
             shown,
             plan,
             batch_size=run.train.batch_size,
-            foreground=foreground(scenes.foreground, scenes.foreground_classes, images.classes),
+            foreground=self.foreground(scenes, images),
             workers=run.data.workers,
             drop_last=run.train.drop_last,
             on_corrupt=run.data.on_corrupt,
@@ -222,6 +223,10 @@ class Segmentation(Task):
             device=device,
             order=plan_order(shown, run.data, run.seed),
         )
+
+    def foreground(self, scenes: config.Scenes, images: ImageSet) -> Foreground | None:
+        """What crops are laid on."""
+        return foreground(scenes.foreground, scenes.foreground_classes, images.classes)
 
     def eval_loader(
         self, images: ImageSet, model: VisionModel, data: config.Data, *, batch_size: int, share: Share = ALL
@@ -269,7 +274,7 @@ class Segmentation(Task):
 
     def score_on(self, model: VisionModel, images: ImageSet, further: Sequence[str]) -> Score:
         names = [name for name in further if name not in self.metrics]
-        return CaseScore(_names(model), images, names) if names else self.score(model.num_classes)
+        return CaseScore(painting.names_of(model), images, names) if names else self.score(model.num_classes)
 
     def check_metric(self, name: str) -> None:
         if name not in self.metrics:
@@ -291,47 +296,67 @@ class Segmentation(Task):
         """The classes found on each picture, by their share of its pixels, largest first:
         {"height", "width", "classes": [{"class", "share"}, ...]}."""
         decoded = (raster_of(image, model.reading) for image in images)
-        return [_described(model, segment(model, image)) for image in decoded]
+        return [self.described(model, self.answer_of(model, image)[0]) for image in decoded]
 
     def draw(
-        self, models: Mapping[str, VisionModel], pictures: Iterable[Picture], out: Path, overwrite: bool
+        self,
+        models: Mapping[str, VisionModel],
+        pictures: Iterable[Picture],
+        out: Path,
+        overwrite: bool,
+        probabilities: Probabilities | None = None,
     ) -> list[dict[str, Any]]:
-        from counterpoise.tasks.overlays import overlay, write_mask
+        return painting.draw(self, models, pictures, out, overwrite, probabilities)
 
-        *_, student = models.values()
-        for title, other in models.items():
-            if tuple(_names(other)) != tuple(_names(student)):
-                raise ModelError(
-                    f"'{title}' answers in {other.num_classes} classes ({', '.join(_names(other)[:5])}, ...), "
-                    f"the student in {student.num_classes} ({', '.join(_names(student)[:5])}, ...)."
-                )
-        answers = []
-        for picture in pictures:
-            files = [out / f"{picture.name}-{kind}.png" for kind in ("mask", "overlay")]
-            there = [file for file in files if file.exists()]
-            if there and not overwrite:
-                raise RunError(f"{there[0]} is there already: give --overwrite, or another --out.")
-            masks = {title: segment(model, picture.image) for title, model in models.items()}
-            mask = list(masks.values())[-1]
-            truth = {} if picture.truth is None else {"truth": picture.truth}
-            out.mkdir(parents=True, exist_ok=True)
-            write_mask(files[0], mask)
-            overlay(files[1], picture.image, {**truth, **masks}, _names(student))
-            answers.append({**_described(student, mask), "mask": str(files[0]), "overlay": str(files[1])})
-        return answers
+    def answer_of(self, model: VisionModel, image: Shown, soft: bool = False) -> tuple[Tensor, Tensor | None]:
+        """What a model says of every pixel of an image, shown to it as its `scenes` says: whole, reduced, by a window.
 
+        Args:
+            image: uint8 [3, H, W] on any device, or a raster.
+            soft: whether probabilities are wanted, too.
 
-def _names(model: VisionModel) -> tuple[str, ...]:
-    return model.classes or tuple(str(index) for index in range(model.num_classes))
+        Returns:
+            As `mask_of` and `probabilities_of`, of the whole image.
+        """
+        picture = raster(image)
+        mask, shares = torch.empty(0), None
+        with torch.inference_mode():
+            for piece in pieces(partial(_asked, model), picture, model.scenes, model.num_classes, model.mean.device):
+                found = self.mask_of(model, piece.logits)
+                if not mask.numel():
+                    mask = torch.empty(*found.shape[:-2], *picture.size, dtype=found.dtype)
+                    shares = torch.empty(model.num_classes, *picture.size) if soft else None
+                mask[..., piece.rows, piece.columns] = found
+                if shares is not None:
+                    shares[:, piece.rows, piece.columns] = self.probabilities_of(model, piece.logits)
+        return mask, shares
 
+    def mask_of(self, model: VisionModel, logits: Tensor) -> Tensor:
+        """The class of every pixel, uint8 [H, W] on the CPU."""
+        return logits.argmax(0).to(torch.uint8).cpu()
 
-def _described(model: VisionModel, mask: Tensor) -> dict[str, Any]:
-    """The size of a mask, and its classes by their share of the pixels, largest first."""
-    names = _names(model)
-    counts = torch.bincount(mask.flatten(), minlength=len(names))
-    order = counts.argsort(descending=True, stable=True)[: int((counts > 0).sum())]
-    found = [{"class": names[index], "share": int(counts[index]) / mask.numel()} for index in order.tolist()]
-    return {"height": mask.shape[0], "width": mask.shape[1], "classes": found}
+    def probabilities_of(self, model: VisionModel, logits: Tensor) -> Tensor:
+        """Of each class at every pixel, float32 [C, H, W] on the CPU."""
+        return logits.softmax(0).cpu()
+
+    def described(self, model: VisionModel, mask: Tensor) -> dict[str, Any]:
+        """The size of a mask, and its classes by their share of the pixels, largest first."""
+        names = painting.names_of(model)
+        counts = torch.bincount(mask.flatten(), minlength=len(names))
+        order = counts.argsort(descending=True, stable=True)[: int((counts > 0).sum())]
+        found = [{"class": names[index], "share": int(counts[index]) / mask.numel()} for index in order.tolist()]
+        return {"height": mask.shape[0], "width": mask.shape[1], "classes": found}
+
+    def mask_files(self, model: VisionModel) -> list[str]:
+        """What the files of a mask are called behind a picture's name."""
+        return ["mask.png"]
+
+    def write(self, files: Sequence[Path], mask: Tensor) -> dict[str, Any]:
+        """Write a mask, and say where it is."""
+        from counterpoise.tasks.overlays import write_mask
+
+        write_mask(files[0], mask)
+        return {"mask": str(files[0])}
 
 
 def _masked(images: ImageSet) -> ImageSet:

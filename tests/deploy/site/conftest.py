@@ -95,7 +95,9 @@ def make_site(tmp_path_factory: pytest.TempPathFactory) -> Sites:
     ) -> Path:
         root = tmp_path_factory.mktemp("site")
         files = {
-            precision: network(root / f"{precision}.onnx", len(classes), dense=task == "segmentation", noise=noise)
+            precision: network(
+                root / f"{precision}.onnx", len(classes), dense=task.endswith("segmentation"), noise=noise
+            )
             for precision, noise in (("float32", 0.0), ("int8", 0.02))[:exports]
         }
         values: dict[str, Any] = {

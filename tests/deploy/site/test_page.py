@@ -367,3 +367,27 @@ def test_labels_at_their_thresholds_are_told_first(chromium: Browser, make_site:
             found.page.wait_for_function("document.getElementById('announcement').textContent.includes('; ')")
             assert "give the same labels here" in found.page.locator("#agreement").inner_text()
         server.shutdown()
+
+
+def test_questions_above_their_thresholds_are_painted_and_each_is_a_switch(chromium: Browser, make_site: Any) -> None:
+    """A gray picture: all logits are near 0, all probabilities near one half."""
+    place = make_site(task="multilabel_segmentation", thresholds=(0.6, 0.4, 0.6, 0.6, 0.4, 0.6))
+    with Server(from_folder(place, {"Content-Security-Policy": site.CONTENT_SECURITY_POLICY})) as server:
+        server.start()
+        for found in opened(chromium, server):
+            page = found.page
+            choose(page, png("#808080", (8, 8)))
+            page.wait_for_selector("#legend button")
+            assert sorted(page.locator("#legend .name").all_inner_texts()) == ["amber", "green"]
+            assert page.locator("#legend .share").all_inner_texts() == ["100.0 %"] * 2
+            mask = page.locator(".panel canvas[role=img]").first
+            pixel = "mask => [...mask.getContext('2d').getImageData(3, 3, 1, 1).data]"
+            colors = json.loads((place / "site.json").read_text(encoding="utf-8"))["colors"]
+            both = [round((one + other) / 2) for one, other in zip(colors[1], colors[4], strict=True)]
+            assert mask.evaluate(pixel) == [*both, 255], "where two overlap, the mean of their colors"
+            page.locator("#legend button").first.click()
+            assert mask.evaluate(pixel) in ([*colors[1], 255], [*colors[4], 255])
+            page.locator("#legend button").last.click()
+            assert mask.evaluate(pixel)[3] == 0
+            assert "agree on 100.0 % of the pixels" in page.locator("#agreement").inner_text()
+        server.shutdown()

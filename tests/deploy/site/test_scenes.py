@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 Pixels = NDArray[np.uint8]
 
-CALL = """async ({bytes, width, height, input, weights, stride}) => {
+CALL = """async ({bytes, width, height, input, weights, stride, least}) => {
     const { segment } = await import("./scenes.js");
     const data = Uint8ClampedArray.from(atob(bytes), (letter) => letter.charCodeAt(0));
     let asked = 0;
@@ -38,7 +38,7 @@ CALL = """async ({bytes, width, height, input, weights, stride}) => {
         });
         return {data: logits, dims: [1, weights.length, h, w]};
     };
-    const found = await segment({width, height, data}, input, answer);
+    const found = await segment({width, height, data}, input, answer, least);
     let text = "";
     for (const value of found.classes) text += String.fromCharCode(value);
     return [found.height, found.width, btoa(text), asked, found.exact];
@@ -54,13 +54,16 @@ def in_browser(
     stride: int = 1,
     any_size: bool = False,
     around: tuple[int, int, int] | None = None,
+    least: list[float] | None = None,
 ) -> tuple[Pixels, int, bool]:
     """The mask, how often the network was asked, and whether the picture was shown as `predict` shows it."""
     height, width = picture.shape[:2]
     opaque = np.dstack([picture, np.full((height, width), 255, np.uint8)])
     given = {"bytes": base64.b64encode(opaque.tobytes()).decode(), "width": width, "height": height, "stride": stride}
     shown = {"size": list(size), "reduction": reduction, "any_size": any_size, "around": around}
-    tall, wide, text, asked, exact = page.evaluate(CALL, {**given, "input": shown, "weights": WEIGHTS.tolist()})
+    tall, wide, text, asked, exact = page.evaluate(
+        CALL, {**given, "input": shown, "weights": WEIGHTS.tolist(), "least": least}
+    )
     return np.frombuffer(base64.b64decode(text), np.uint8).reshape(tall, wide), asked, exact
 
 
@@ -115,7 +118,7 @@ def test_other_shapes_are_fitted_in_as_run_py_fits_them(
     logits = cut(logits, covered, (20, 28)) if covered != (20, 28) else logits
     wanted = upsample(torch.from_numpy(logits)[None], size).argmax(1)[0].numpy()
     assert (mask == wanted).mean() > 0.995  # ties may fall either way
-    runner.write_mask(logits, {"classes": list("abcdefg")}, Image.fromarray(picture), tmp_path / "mask.png")
+    runner.write_mask(logits, {"classes": list("abcdefg")}, Image.fromarray(picture), ([tmp_path / "mask.png"], []))
     if size[0] >= logits.shape[1] and size[1] >= logits.shape[2]:
         assert (mask == np.asarray(Image.open(tmp_path / "mask.png"))).mean() > 0.99
 
@@ -132,6 +135,17 @@ def test_an_export_of_any_size_sees_every_scene_whole(
     mask, asked, exact = in_browser(modules, picture, (24, 32), reduction, any_size=True)
     assert (asked, exact) == (1, True)
     assert (mask == expected(picture, shown)).mean() > 0.999
+
+
+def test_questions_are_answered_each_at_its_own_threshold(modules: Page) -> None:
+    """As bits: question n is bit n."""
+    picture, least = scene(24, 32), [-40.0, -10.0, 0.0, 20.0, 60.0, 1e4, -1e4]
+    mask, _, _ = in_browser(modules, picture, (24, 32), stride=4, least=least)
+    logits = np.einsum("kc,hwc->khw", WEIGHTS, picture[::4, ::4].astype(float)).astype(np.float32)
+    wanted = upsample(torch.from_numpy(logits)[None], (24, 32))[0].numpy() >= np.array(least)[:, None, None]
+    told = (mask >> np.arange(7)[:, None, None]) & 1
+    assert (told == wanted).mean() > 0.999
+    assert [told[5].any(), told[6].all(), 0 < told[2].mean() < 1] == [False, True, True]
 
 
 def test_what_the_network_answers_is_shown_as_probabilities(modules: Page) -> None:

@@ -352,4 +352,7 @@ def test_a_task_that_pages_do_not_show_is_said(digit_runs: Path, monkeypatch: py
     monkeypatch.delitem(gather.GATHERINGS, "classification")
     found = gather.gather(read(digit_runs / "balance-1"), {})
     assert list(found) == ["missing"]
-    assert "A page shows multilabel and segmentation, not answers of classification." in found["missing"][0]
+    assert (
+        "A page shows multilabel, segmentation, multilabel_segmentation, not answers of classification."
+        in found["missing"][0]
+    )

@@ -79,6 +79,11 @@ def make(
         raise ConfigError(
             "A pack keeps one class an image, and these have several labels: read them from where they are."
         )
+    if next(iter(parts.values())).questions is not None:
+        raise ConfigError(
+            "A pack keeps one class a pixel, and these scenes are asked several questions: pack them without "
+            "data.questions, which may then be asked of the pack, or read masks of several folders from where they are."
+        )
     meaning = meaning_of(next(iter(parts.values())), shrinking is not None)
     if shuffled:
         parts = {name: part.subset(random.permutation(0, 0, len(part))) for name, part in parts.items()}

@@ -111,7 +111,7 @@ class ArraySet(ImageSet):
         names = [self.name(index) for index in indices.tolist()]
         masks = self.masks[indices] if self.masked else None
         part = ArraySet(self.images[indices], self.labels[indices], self.classes, names, masks=masks)
-        part.reading = self.reading
+        part.reading, part.questions = self.reading, self.questions
         part.spacings = None if self.spacings is None else [self.spacings[index] for index in indices.tolist()]
         part.blocks = blocks_of_part(self.blocks, indices)
         part.groups = None if self.groups is None else self.groups[indices]

@@ -37,6 +37,8 @@ class ImageSet(ABC):
         classes: their names, without void; empty where nothing is labeled.
         corrupt: names of images that were left out because they cannot be read.
         masked: whether these are scenes.
+        questions: int8 [256, Q], of scenes in which each class is a question of its own: what each value of masks says
+            of each, 1, 0 or -1 where unknown; see data/sources/questions.py. None: values are the classes.
         split_from: the set that this is a held-out or remaining part of, where we divided it.
         divided_as: the classes in the order that they had when it was divided, which the draw depends on.
         called: what the source calls this part of the data; empty where it has one alone.
@@ -60,6 +62,7 @@ class ImageSet(ABC):
         self.classes = tuple(classes)
         self.labels = as_labels(labels, len(self.classes))
         self.corrupt = list(corrupt)
+        self.questions: Tensor | None = None
         self.split_from: ImageSet | None = None
         self.positions: Tensor | None = None
         self.divided_as: tuple[str, ...] = ()
@@ -227,6 +230,8 @@ class ImageSet(ABC):
         for part in (str(len(self)), *self.classes):
             digest.update(os.fsencode(part) + b"\0")
         digest.update(self.labels.contiguous().numpy().data)
+        if self.questions is not None:
+            digest.update(self.questions.contiguous().numpy().data)
         for begin in range(0, len(self), _AT_ONCE):
             for piece in self.identities(torch.arange(begin, min(begin + _AT_ONCE, len(self)))):
                 digest.update(piece)
@@ -298,7 +303,7 @@ class Subset(Composed):
     def __init__(self, whole: ImageSet, indices: Tensor) -> None:
         super().__init__(whole.labels[indices], whole.classes)
         self.whole = whole
-        self.masked = whole.masked
+        self.masked, self.questions = whole.masked, whole.questions
         self.groups = None if whole.groups is None else whole.groups[indices]
         self.reading = whole.reading
         self.blocks, self.kept_share = blocks_of_part(whole.blocks, indices), whole.kept_share

@@ -26,7 +26,7 @@ class Concatenation(Composed):
     def __init__(self, parts: Sequence[ImageSet], labels: Tensor, classes: Sequence[str]) -> None:
         super().__init__(labels, classes, [name for part in parts for name in part.corrupt])
         self.parts = tuple(parts)
-        self.masked = parts[0].masked
+        self.masked, self.questions = parts[0].masked, parts[0].questions
         self.reading = parts[0].reading
         blocks = [part.blocks for part in parts if part.blocks is not None]
         self.blocks = torch.cat(blocks) if len(blocks) == len(parts) else None

@@ -16,6 +16,7 @@ from counterpoise.data.sources import photos
 from counterpoise.data.sources.base import UNLABELED, ImageSet, Splits
 from counterpoise.data.sources.division import fold, split
 from counterpoise.data.sources.memory import concatenate
+from counterpoise.data.sources.questions import asked
 from counterpoise.data.sources.registry import SOURCES, Source
 from counterpoise.data.table_file import is_table, read_table
 from counterpoise.data.walking import as_text, leftovers
@@ -48,6 +49,8 @@ def load(data: config.Data) -> Splits:
         splits = Splits(*(part.in_order(classes) for part in splits))
     if data.val_fraction != config.Data.model_fields["val_fraction"].default and not splits.train.drawn:
         splits.train.notes.append("data.val_fraction says nothing here: the data have a val part of their own")
+    if data.questions is not None:
+        splits = Splits(*(asked(part, data.questions) for part in splits))
     if data.fold is not None:
         splits = _fold(splits, *data.fold_of, data.split_seed)
     _check(splits, source.name)
@@ -277,7 +280,7 @@ def _check(splits: Splits, source: str) -> None:
         raise DataError(f"The classes of train and val differ: {list(train.classes)[:5]} and {list(val.classes)[:5]}.")
     if train.multilabel != val.multilabel:
         raise DataError("One half of the data has one class an image, and the other several labels.")
-    if len(train.classes) == 1 and not train.multilabel:
+    if len(train.classes) == 1 and not train.multilabel and train.questions is None:
         raise DataError(f"The data has one class only, '{train.classes[0]}'; a classifier needs at least 2.")
     if train.classes and val.unlabeled:
         raise DataError(f"{val.unlabeled} images of the val half have no label; evaluation needs them.")

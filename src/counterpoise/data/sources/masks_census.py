@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
 import torch
+from torch import Tensor
 
 from counterpoise.data.problems import Problem, fault, warning
 from counterpoise.data.sources.arrays import ArraySet
 from counterpoise.data.sources.base import IGNORE, UNLABELED, ImageSet
+from counterpoise.data.sources.questions import by_question
 from counterpoise.errors import CorruptImage
 
 LOOKED_AT = 100
@@ -29,6 +31,7 @@ class Census:
     Attributes:
         pixels: of each class, in the masks that were read.
         void: pixels of no class.
+        every: pixels of any class, where these may overlap; None: their sum.
         read: masks that were read.
         total: masks that there are.
     """
@@ -38,6 +41,7 @@ class Census:
     void: int
     read: int
     total: int
+    every: int | None = None
 
     @property
     def present(self) -> list[str]:
@@ -51,7 +55,7 @@ class Census:
 
     def text(self) -> str:
         """Shares of the pixels, the largest first, in a few words."""
-        every = sum(self.pixels) + self.void
+        every = (sum(self.pixels) if self.every is None else self.every) + self.void
         if not every:
             return ""
         order = sorted(range(len(self.classes)), key=lambda row: -self.pixels[row])
@@ -61,7 +65,8 @@ class Census:
         if self.void:
             shown.append(f"void {percent(self.void, every)}")
         where = "" if self.read == self.total else f" in {self.read:,} of {self.total:,} masks"
-        return f"pixels{where}: {', '.join(shown)}"
+        each = "" if self.every is None else ", each a question of its own"
+        return f"pixels{where}{each}: {', '.join(shown)}"
 
 
 _COUNTED: WeakKeyDictionary[ImageSet, Census] = WeakKeyDictionary()
@@ -76,7 +81,7 @@ def counted(images: ImageSet) -> Census:
 
 
 def census(images: ImageSet, looked_at: int = LOOKED_AT) -> Census:
-    """Count the pixels of some masks, spread evenly, and of all others until each class is met.
+    """Count the pixels of some masks, spread evenly, and of all others until each class is met, or each question's yes.
 
     Masks that cannot be read are said, or left out, where they are trained on.
 
@@ -87,17 +92,30 @@ def census(images: ImageSet, looked_at: int = LOOKED_AT) -> Census:
     count = min(looked_at, len(labeled))
     first = [labeled[place * len(labeled) // count] for place in range(count)]
     pixels = torch.zeros(IGNORE + 1, dtype=torch.int64)
-    classes = len(images.classes)
     read = 0
     for place, index in enumerate([*first, *sorted(set(labeled) - set(first))]):
-        if place >= count and bool((pixels[:classes] > 0).all()):
+        if place >= count and bool((_of_classes(images, pixels) > 0).all()):
             break
         try:
             pixels += torch.bincount(images.read_mask(index).flatten(), minlength=IGNORE + 1)
         except CorruptImage:
             continue
         read += 1
-    return Census(tuple(images.classes), tuple(pixels[:classes].tolist()), int(pixels[IGNORE]), read, len(labeled))
+    return Census(
+        tuple(images.classes),
+        tuple(_of_classes(images, pixels).tolist()),
+        int(pixels[IGNORE]),
+        read,
+        len(labeled),
+        None if images.questions is None else int(pixels[:IGNORE].sum()),
+    )
+
+
+def _of_classes(images: ImageSet, pixels: Tensor) -> Tensor:
+    """Pixels of each class, or the yes of each question, from those of each value."""
+    if images.questions is None:
+        return pixels[: len(images.classes)]
+    return by_question(images.questions, pixels)[0]
 
 
 def problems_of(found: Census, where: str) -> Iterator[Problem]:
@@ -109,8 +127,20 @@ def problems_of(found: Census, where: str) -> Iterator[Problem]:
     absent = found.absent
     if not found.total or not absent:
         return
-    if not found.present:
+    if found.every is not None and not found.present and found.every:
+        yield fault(
+            f"No pixel in the masks of {where} is a yes of any question, {listed(absent)}: no score says how well they "
+            "are told.",
+            "Bring masks that hold some; see data.questions.",
+        )
+    elif not found.present:
         yield fault(f"All masks of {where} are void: no pixel has a class.", _WAY_OUT)
+    elif found.every is not None:
+        yield warning(
+            f"No pixel in the masks of {where} is a yes of the question {listed(absent)}: it is not learned from "
+            "labels where this is for training; where it is for evaluation no score says how well it is known, and its "
+            "threshold stays at 0.5."
+        )
     elif len(found.present) == 1:
         yield fault(
             f"The masks of {where} hold no class but '{found.present[0]}', and no pixel of {listed(absent)}: there is "

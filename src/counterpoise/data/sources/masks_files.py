@@ -69,7 +69,7 @@ class MaskFiles(FileSet):
             if found != size and self.resize and of_one_shape(found, size):
                 moved += 1
             elif found != size:
-                wrong.append(f"{self.mask_file(index)} {_misfit(self.name(index), found, size, self.resize)}")
+                wrong.append(f"{self.mask_file(index)} {misfit(self.name(index), found, size, self.resize)}")
         return wrong, moved
 
     def identity(self, index: int) -> bytes:
@@ -96,11 +96,11 @@ def fitted(
     mask = read_mask(path, label_map, reading)
     found = mask.shape[0], mask.shape[1]
     if found != size and not (resize and of_one_shape(found, size)):
-        raise UnfitMask(os.fspath(path), f"{_misfit(image, found, size, resize)}. {WAYS_OUT}")
+        raise UnfitMask(os.fspath(path), f"{misfit(image, found, size, resize)}. {WAYS_OUT}")
     return resized(mask, size)
 
 
-def _misfit(name: str, mask: tuple[int, int], image: tuple[int, int], resize: bool) -> str:
+def misfit(name: str, mask: tuple[int, int], image: tuple[int, int], resize: bool) -> str:
     turned = ", after the turn that its EXIF data asks for" if mask == image[::-1] else ""
     other = ", which is another shape" if resize and not of_one_shape(mask, image) else ""
     sizes = [f"{width} x {height}" for height, width in (mask, image)]

@@ -49,7 +49,7 @@ def in_memory(images: ImageSet, limit_bytes: float, on_corrupt: Literal["stop", 
     names = [images.name(index) for index in range(len(images))]
     held = ArraySet(pixels, images.labels, images.classes, names, images.corrupt, images.fingerprint(), masks)
     held.reading, held.origin, held.notes = images.reading, images.origin, images.notes
-    held.blocks, held.groups = images.blocks, images.groups
+    held.blocks, held.groups, held.questions = images.blocks, images.groups, images.questions
     held.spacings = [images.spacing(index) for index in range(len(images))]
     return held
 

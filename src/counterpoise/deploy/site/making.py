@@ -18,6 +18,8 @@ from counterpoise.engine.student_epochs import read_epoch
 from counterpoise.errors import ConfigError, CounterpoiseError, RunError
 from counterpoise.models import folder
 
+MOST_QUESTIONS = 31
+
 
 @keywords(Try)
 def try_(student: str | Path, asked: Try) -> dict[str, Any]:
@@ -46,6 +48,8 @@ def try_(student: str | Path, asked: Try) -> dict[str, Any]:
             "The page reads pictures of 8 bits, and this student's are read by data.intensity, from values of any "
             "depth: counterpoise export --to onnx."
         )
+    if not tasks.get(description.task).whole and tasks.get(description.task).sigmoid:
+        _check_questions(len(description.classes))
     name = _name(path, place)
     target = Path(asked.out) if asked.out is not None else Path("sites", name)
     _check_free(target, asked.overwrite)
@@ -79,6 +83,15 @@ def try_(student: str | Path, asked: Try) -> dict[str, Any]:
         "exports": sizes,
         "notes": notes,
     }
+
+
+def _check_questions(count: int) -> None:
+    """Raises ConfigError for more than the page keeps of a pixel, whose answers are the bits of a number."""
+    if count > MOST_QUESTIONS:
+        raise ConfigError(
+            f"The page paints up to {MOST_QUESTIONS} questions, and this student answers {count}: counterpoise export "
+            "--to onnx."
+        )
 
 
 def _exported(

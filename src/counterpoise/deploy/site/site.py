@@ -64,7 +64,6 @@ def write(
         RuntimeMissingError: see `runtime.files`.
     """
     from counterpoise.system.files import replacing_folder
-    from counterpoise.tasks.overlays import palette
 
     engines = {f"runtime/{file}": place for file, place in runtime.files().items()}
     texts: dict[str, bytes] = {
@@ -84,6 +83,7 @@ def write(
             "classes": student.classes,
             "outputs": outputs,
             "sigmoid": task.sigmoid,
+            "dense": not task.whole,
             "thresholds": student.own_thresholds,
             "facts": _facts(student, task, None if any_size else size),
             "input": {
@@ -97,7 +97,7 @@ def write(
                 "around": around,
                 "window": student.input.window,
             },
-            "colors": palette()[: len(student.classes)].tolist(),
+            "colors": _colors(student, task),
             "models": [
                 {
                     "name": precision,
@@ -160,6 +160,15 @@ def _worker_head(files: list[str], later: list[str], texts: Mapping[str, bytes],
         f"const LATER = {json.dumps(later)};",
     )
     return ("\n".join(lines) + "\n\n").encode()
+
+
+def _colors(student: Description, task: Task) -> list[list[int]]:
+    """Of the classes; a question has no color of its own for no, so that the first is not black."""
+    from counterpoise.tasks.overlays import palette
+
+    first = int(task.sigmoid)
+    colors: list[list[int]] = palette()[first : first + len(student.classes)].tolist()
+    return colors
 
 
 def _facts(student: Description, task: Task, size: tuple[int, int] | None) -> list[str]:

@@ -15,6 +15,7 @@ METRICS = {
     "map": "mean average precision",
     "auroc": "mean AUROC",
     "dice": "mean Dice",
+    "max_dice": "mean Dice at the best thresholds",
     "top5": "top-5 accuracy",
     "pixel_accuracy": "pixel accuracy",
 }

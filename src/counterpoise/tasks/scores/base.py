@@ -44,6 +44,12 @@ class Seen:
         return confusion_matrix(self.logits[None], self.truth[None]).cpu()
 
     @cached_property
+    def cells(self) -> Tensor:
+        """Of each class the pixels that are hit, true, answered, and known: float64 [C, 4]."""
+        known = self.matrix.sum().expand(self.classes)
+        return torch.stack([self.matrix.diagonal(), self.matrix.sum(1), self.matrix.sum(0), known], 1)
+
+    @cached_property
     def known(self) -> NDArray[np.bool_]:
         """Where the truth is known, [H, W]."""
         truth = self.truth.cpu().numpy()
@@ -65,6 +71,12 @@ class Seen:
         """Where a class is true, and where it is answered, [H, W] each; void is neither."""
         truth: NDArray[np.bool_] = self.truth.cpu().numpy() == number
         return truth & self.known, (self.answer == number) & self.known
+
+    def ranked(self, number: int) -> tuple[Tensor, Tensor, Tensor]:
+        """How much rather each pixel [H, W] is taken for the second of two classes than for the first; whether it is of
+        this one; and whether that is known."""
+        truth = self.truth.cpu()
+        return (self.full[1] - self.full[0]).cpu(), truth == number, torch.from_numpy(self.known)
 
 
 class Kind(ABC):

@@ -49,14 +49,24 @@ class Counts:
     def update(self, logits: Tensor, target: Tensor) -> Tensor:
         """Count a batch of pictures. Returns its confusion matrix, float64 [C, C] on the CPU."""
         check_masks(logits, target)
-        indices = self.next or [len(self.rows) + row for row in range(len(logits))]
-        self.next = []
         found = torch.zeros(len(self.classes), len(self.classes), dtype=torch.float64)
-        for index, one, truth in zip(indices, logits, target, strict=True):
-            seen = Seen(one, truth, self.spacings[index] if self.unit == "millimeters" else None)
-            self.rows.append(self._counted(index, seen))
+        for seen in self.count(logits, target):
             found += seen.matrix
         return found
+
+    def count(self, logits: Tensor, target: Tensor) -> list[Seen]:
+        """Count a batch of pictures; what was seen."""
+        indices = self.next or [len(self.rows) + row for row in range(len(logits))]
+        self.next = []
+        pictures = []
+        for index, one, truth in zip(indices, logits, target, strict=True):
+            pictures.append(self.seen(one, truth, self.spacings[index] if self.unit == "millimeters" else None))
+            self.rows.append(self._counted(index, pictures[-1]))
+        return pictures
+
+    def seen(self, logits: Tensor, truth: Tensor, spacing: tuple[float, float] | None) -> Seen:
+        """One picture."""
+        return Seen(logits, truth, spacing)
 
     def _counted(self, index: int, seen: Seen) -> Tensor:
         found = [torch.tensor([float(index)], dtype=torch.float64)]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from counterpoise.tasks.scores.base import KINDS, Kind, Seen, share
@@ -25,9 +24,7 @@ class Overlap(Kind):
     of_objects = False
 
     def count(self, seen: Seen, classes: Sequence[int]) -> Tensor:
-        matrix = seen.matrix
-        known = matrix.sum().expand(seen.classes)
-        return torch.stack([matrix.diagonal(), matrix.sum(1), matrix.sum(0), known], 1)[list(classes)]
+        return seen.cells[list(classes)]
 
     def values(self, counts: Tensor) -> dict[str, Tensor]:
         hit, truth, answered, known = counts.unbind(-1)

@@ -29,13 +29,11 @@ class Ranking(Kind):
     two_classes = True
 
     def count(self, seen: Seen, classes: Sequence[int]) -> Tensor:
-        score = (seen.full[1] - seen.full[0]).cpu()
-        steps = ((score.double() + RANGE) * (BINS / (2 * RANGE))).floor().clamp(0, BINS - 1).long()
-        known, truth = torch.from_numpy(seen.known), seen.truth.cpu()
-        found = [
-            torch.cat([torch.bincount(steps[known & there], minlength=BINS) for there in (truth != one, truth == one)])
-            for one in classes
-        ]
+        found = []
+        for one in classes:
+            score, there, known = seen.ranked(one)
+            steps = ((score.double() + RANGE) * (BINS / (2 * RANGE))).floor().clamp(0, BINS - 1).long()
+            found.append(torch.cat([torch.bincount(steps[known & each], minlength=BINS) for each in (~there, there)]))
         return torch.stack(found)
 
     def values(self, counts: Tensor) -> dict[str, Tensor]:

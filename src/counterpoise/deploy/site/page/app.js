@@ -17,7 +17,7 @@ async function start() {
   document.title = `Try ${short(site.name)}`;
   at("name").replaceChildren(named(short(site.name, 120)));
   at("facts").replaceChildren(...site.facts.flatMap((fact, index) => [index ? " · " : "", named(fact)]));
-  document.body.classList.add(site.task);
+  document.body.classList.add(site.dense ? "segmentation" : site.task);
   at("drop").classList.add("empty");
   state.results = new Results(site);
   showSamples(site);

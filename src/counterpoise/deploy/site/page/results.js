@@ -12,8 +12,8 @@ export class Results {
     this.site = site;
     this.columns = site.models.map((model) => this.#column(model));
     at("columns").replaceChildren(...this.columns.map(({ box }) => box));
-    if (site.task === "segmentation") {
-      if (site.classes.indexOf("background") >= 0) this.#hidden.add(site.classes.indexOf("background"));
+    if (site.dense) {
+      if (!site.sigmoid && site.classes.indexOf("background") >= 0) this.#hidden.add(site.classes.indexOf("background"));
       at("opacity").addEventListener("input", () => this.#fade());
       this.#fade();
     }
@@ -28,7 +28,7 @@ export class Results {
   show(result, live) {
     this.any = true;
     draw(at("shown"), result.shown);
-    if (this.site.task === "segmentation") this.#paint(result, live);
+    if (this.site.dense) this.#paint(result, live);
     else this.#rank(result.answers, live);
     if (!live) this.#count(result.answers);
     document.body.dataset.answered = String(Number(document.body.dataset.answered ?? 0) + 1);
@@ -47,7 +47,7 @@ export class Results {
     const body = element("div", "");
     box.append(head, body);
     const column = { box, time, body };
-    if (this.site.task === "segmentation") {
+    if (this.site.dense) {
       const panel = element("div", "panel");
       column.image = element("canvas", "");
       column.mask = element("canvas", "");
@@ -115,7 +115,8 @@ export class Results {
       const { image, mask } = this.columns[index];
       draw(image, shown);
       const [largest] = this.#shares(answer);
-      const text = `${this.site.models[index].title}: mostly ${this.site.classes[largest.at].slice(0, 100)}`;
+      const mostly = largest ? `mostly ${this.site.classes[largest.at].slice(0, 100)}` : "none of the classes";
+      const text = `${this.site.models[index].title}: ${mostly}`;
       mask.setAttribute("aria-label", text);
       if (index === 0 && !live) at("announcement").textContent = text;
     }
@@ -139,18 +140,33 @@ export class Results {
       mask.width = width;
       mask.height = height;
       const pixels = new ImageData(width, height);
+      const colors = new Map(); // by value: of several questions the mean of their colors
       for (let at = 0; at < classes.length; at++) {
-        if (this.#hidden.has(classes[at])) continue;
-        pixels.data.set(this.site.colors[classes[at]], at * 4);
-        pixels.data[at * 4 + 3] = 255;
+        if (!colors.has(classes[at])) colors.set(classes[at], this.#colorOf(classes[at]));
+        const color = colors.get(classes[at]);
+        if (color) pixels.data.set(color, at * 4);
       }
       mask.getContext("2d").putImageData(pixels, 0, 0);
     }
   }
 
+  /** The color of a value of a mask, with its opacity; null where nothing of it is shown. */
+  #colorOf(value) {
+    const shown = this.#meant(value).filter((at) => !this.#hidden.has(at));
+    if (!shown.length) return null;
+    const mean = [0, 1, 2].map((part) => shown.reduce((sum, at) => sum + this.site.colors[at][part], 0) / shown.length);
+    return [...mean.map(Math.round), 255];
+  }
+
+  /** The classes that a value of a mask stands for: one, or of questions those that are answered by yes. */
+  #meant(value) {
+    return this.site.sigmoid ? [...this.site.classes.keys()].filter((at) => (value >>> at) & 1) : [value];
+  }
+
   #shares({ classes }) {
-    const counts = new Float64Array(this.site.classes.length);
-    for (const at of classes) counts[at]++;
+    const counts = new Float64Array(this.site.classes.length), values = new Map();
+    for (const value of classes) values.set(value, (values.get(value) ?? 0) + 1);
+    for (const [value, count] of values) for (const at of this.#meant(value)) counts[at] += count;
     const found = [...counts.keys()].filter((at) => counts[at] > 0);
     return found.map((at) => ({ at, share: counts[at] / classes.length })).sort((a, b) => b.share - a.share);
   }
@@ -187,7 +203,7 @@ export class Results {
 
   /** Add a picture to what is known of how far the exports agree. */
   #count(answers) {
-    const dense = this.site.task === "segmentation";
+    const dense = this.site.dense;
     const place = at("agreement");
     const note = element("span", "quiet", document.body.dataset.note ?? "");
     place.replaceChildren();

@@ -33,13 +33,14 @@ export function plan(picture, input) {
 }
 
 /**
- * The class of every pixel.
+ * The class of every pixel; of questions, those that are answered by yes, question n as bit n.
  * @param {(pixels: Uint8Array, size: [number, number]) => Promise<{data: Float32Array, dims: number[]}>} answer logits
  *   [1, C, h, w] of pixels of this height and width
- * @returns {Promise<{width, height, classes: Uint8Array, milliseconds: number, exact: boolean,
+ * @param {?number[]} least the logit from which on each class is there, where each is a question of its own
+ * @returns {Promise<{width, height, classes: Uint8Array|Uint32Array, milliseconds: number, exact: boolean,
  *   seen: [number, number]}>} seen: height and width of what the export is given
  */
-export async function segment(picture, input, answer) {
+export async function segment(picture, input, answer, least = null) {
   const view = plan(picture, input);
   const { rows, columns } = view;
   const all = { left: 0, top: 0, width: picture.width, height: picture.height };
@@ -52,7 +53,7 @@ export async function segment(picture, input, answer) {
   const shrink = Math.min(1, Math.sqrt(MOST_MASK_PIXELS / (all.width * all.height)));
   const width = Math.max(1, Math.round(all.width * shrink));
   const height = Math.max(1, Math.round(all.height * shrink));
-  const mask = argmax(logits, height, width);
+  const mask = least ? answered(logits, height, width, least) : argmax(logits, height, width);
   return { width, height, classes: mask, milliseconds, exact: view.exact, seen: [rows, columns] };
 }
 
@@ -111,6 +112,18 @@ function argmax(logits, height, width) {
       let best = 0;
       for (let c = 1; c < logits.classes; c++) if (row[c * width + x] > row[best * width + x]) best = c;
       mask[y * width + x] = best;
+    }
+  });
+  return mask;
+}
+
+function answered(logits, height, width, least) {
+  const mask = new Uint32Array(height * width);
+  eachRow(logits, height, width, (y, row) => {
+    for (let x = 0; x < width; x++) {
+      let there = 0;
+      for (let c = 0; c < logits.classes; c++) if (row[c * width + x] >= least[c]) there |= 1 << c;
+      mask[y * width + x] = there;
     }
   });
   return mask;

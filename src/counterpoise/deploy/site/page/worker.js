@@ -78,7 +78,10 @@ async function reduced({ width, height, data }) {
 }
 
 async function answerOf(student, seen) {
-  if (site.task === "segmentation") return segment(seen, site.input, (pixels, size) => ask(student, pixels, size));
+  if (site.dense) {
+    const least = site.sigmoid ? site.classes.map((_, at) => logit(site.thresholds?.[at] ?? 0.5)) : null;
+    return segment(seen, site.input, (pixels, size) => ask(student, pixels, size), least);
+  }
   const view = prepare(seen, site.input.size[0], site.input.crop_share, site.input.fit);
   const started = performance.now();
   const { data } = await ask(student, planes(view));
@@ -125,6 +128,10 @@ export function shares(answer, outputs) {
 /** Probabilities of labels that are questions of their own. */
 export function sigmoids(logits) {
   return Float64Array.from(logits, (value) => 1 / (1 + Math.exp(-value)));
+}
+
+function logit(share) {
+  return Math.log(share / (1 - share));
 }
 
 function softmax(logits) {

@@ -26,6 +26,7 @@ from counterpoise.objectives.gauge import Gauge
 from counterpoise.pages.report.findings.base import STUDENT, TEACHER, Gathering
 from counterpoise.pages.report.findings.classification import Classification
 from counterpoise.pages.report.findings.multilabel import Multilabel
+from counterpoise.pages.report.findings.multilabel_segmentation import MultilabelSegmentation
 from counterpoise.pages.report.findings.segmentation import Segmentation
 from counterpoise.pages.report.reading import Reading
 from counterpoise.system.machine import device_name
@@ -34,6 +35,7 @@ GATHERINGS: dict[str, type[Gathering]] = {
     "classification": Classification,
     "multilabel": Multilabel,
     "segmentation": Segmentation,
+    "multilabel_segmentation": MultilabelSegmentation,
 }
 BATCH = 250
 ROUNDS, SECONDS = 30, 4.0
@@ -74,7 +76,7 @@ def gather(
             found = in_classes_of(student, found)
         tasks.get(student.task).check(found)
         if student.task not in GATHERINGS:
-            raise ModelError(f"A page shows {' and '.join(GATHERINGS)}, not answers of {student.task}.")
+            raise ModelError(f"A page shows {', '.join(GATHERINGS)}, not answers of {student.task}.")
     except (CounterpoiseError, OSError) as error:
         return {"missing": [f"Pictures, confusions and the gauge are left out. {error}"]}
     chosen = found
