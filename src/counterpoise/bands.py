@@ -46,6 +46,16 @@ def array(content: bytes, reading: Reading) -> Any:
 
 def tiff_page(file: Any, reading: Reading) -> Any:
     """The first page of a TIFF, by tifffile, its header read. Raises Unreadable where it is not for us."""
+    page = tiff_pages(file)[0]
+    count = page.samplesperpixel
+    if count != reading.channels and not (count == 1 and reading.channels == 3):
+        raise Unreadable(f"its first page has {count} channels, and data.channels is {reading.channels}")
+    check_page(page, reading)
+    return page
+
+
+def tiff_pages(file: Any) -> Any:
+    """The pages of a TIFF, by tifffile. Raises Unreadable where that is not installed."""
     try:  # the second keeps what is unpacked to the size of a tile, which the decoders within the first do not
         import imagecodecs  # noqa: F401
         import tifffile
@@ -53,11 +63,15 @@ def tiff_page(file: Any, reading: Reading) -> Any:
         raise Unreadable(
             "a TIFF of such channels is read by the packages tifffile and imagecodecs, which are not installed"
         ) from None
-    page: Any = tifffile.TiffFile(file).pages[0]
-    height, width, count = page.imagelength, page.imagewidth, page.samplesperpixel
-    fits = count == reading.channels or (count == 1 and reading.channels == 3)
-    if not fits or page.imagedepth != 1:
-        raise Unreadable(f"its first page has {count} channels, and data.channels is {reading.channels}")
+    pages: Any = tifffile.TiffFile(file).pages
+    return pages
+
+
+def check_page(page: Any, reading: Reading) -> None:
+    """Raises Unreadable where a page is not for us."""
+    height, width = page.imagelength, page.imagewidth
+    if page.imagedepth != 1:
+        raise Unreadable(f"a page is {page.imagedepth} pictures deep")
     bounded(height, width, reading)
     if page.photometric not in (1, 2):
         raise Unreadable(f"its colors are {getattr(page.photometric, 'name', page.photometric)}: save plain channels")
@@ -67,7 +81,6 @@ def tiff_page(file: Any, reading: Reading) -> Any:
         raise Unreadable(f"its tiles of {page.tilewidth} x {page.tilelength} are much larger than itself")
     if page.compression not in PACKED:
         raise Unreadable(f"it is packed by {getattr(page.compression, 'name', page.compression)}: save DEFLATE or LZW")
-    return page
 
 
 def tiff_turn(page: Any) -> tuple[int, bool]:
@@ -78,6 +91,11 @@ def tiff_turn(page: Any) -> tuple[int, bool]:
 def tiff(content: bytes, reading: Reading) -> Any:
     """The first page of a TIFF, upright: [H, W, channels]. Raises Unreadable, and what tifffile does."""
     page = tiff_page(io.BytesIO(content), reading)
+    return page_values(page)
+
+
+def page_values(page: Any) -> Any:
+    """The values of a page of a TIFF, upright: [H, W, channels]. Raises what tifffile does."""
     values = page.asarray(maxworkers=1)
     if page.samplesperpixel == 1:
         values = values[..., None]
@@ -154,21 +172,26 @@ def dicom(content: bytes, reading: Reading) -> Any:
     Raises Unreadable, and what pydicom does.
     """
     header = dicom_header(io.BytesIO(content), reading, pixels=True)
+    pixels = eight_bits_of_dicom(dicom_values(header), reading)
+    return 255 - pixels if header.PhotometricInterpretation == "MONOCHROME1" else pixels
+
+
+def dicom_values(header: Any) -> Any:
+    """The values of the first frame of a file, [H, W, 1 or 3], rescaled. Raises as `dicom`."""
     kind = str(header.get("PhotometricInterpretation"))
     if kind not in ("MONOCHROME1", "MONOCHROME2", "RGB") and not kind.startswith("YBR_"):
         raise Unreadable(f"its colors are {kind}: MONOCHROME1, MONOCHROME2, RGB and YBR are read")
-    dicom_unpackable(header, reading)
+    dicom_unpackable(header)
     import pydicom.pixels
 
     tools: Any = pydicom.pixels
     values = tools.pixel_array(header, index=0)
     if values.ndim == 3:
-        return eight_bits_of_dicom(values, reading)
+        return values
     plain = float(header.get("RescaleSlope") or 1) == 1 and float(header.get("RescaleIntercept") or 0) == 0
     if not plain or "ModalityLUTSequence" in header:
         values = tools.apply_modality_lut(values, header)
-    pixels = eight_bits_of_dicom(values[..., None], reading)
-    return 255 - pixels if kind == "MONOCHROME1" else pixels
+    return values[..., None]
 
 
 def eight_bits_of_dicom(values: Any, reading: Reading) -> Any:
@@ -182,7 +205,7 @@ def eight_bits_of_dicom(values: Any, reading: Reading) -> Any:
     return eight_bits(values, reading)
 
 
-def dicom_unpackable(header: Any, reading: Reading) -> None:
+def dicom_unpackable(header: Any) -> None:
     """Raises Unreadable where pixels are packed by what is not here, or are more than the header promises."""
     syntax = header.file_meta.TransferSyntaxUID
     if not syntax.is_compressed:

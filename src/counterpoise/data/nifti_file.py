@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from counterpoise.data.walking import entries, subfolders
 from counterpoise.errors import CorruptImage, MissingExtraError, UnfitFileError
 from counterpoise.system.files import regular
 
@@ -89,6 +90,12 @@ def stem(name: str) -> str:
 def is_nifti(name: str) -> bool:
     """Whether a file is one by its name."""
     return name.lower().endswith(ENDINGS)
+
+
+def holds_volumes(folder: Path) -> bool:
+    """Whether such files lie in a folder, or in one directly below it."""
+    below = [folder, *(folder / name for name in subfolders(folder))]
+    return any(is_nifti(entry.name) for each in below for entry in entries(each))
 
 
 def opened(path: Path, max_megapixels: float) -> NiftiFile:

@@ -223,3 +223,19 @@ def test_what_is_kept_of_packed_volumes_has_a_limit(tmp_path: Path, monkeypatch:
     for index in range(len(train)):
         train.read(index)
         assert sum(kept.nbytes for kept in nifti_file._volumes.values()) <= 1000
+
+
+def test_folders_train_and_val_divide_them_and_volumes_of_bytes_need_no_intensity(tmp_path: Path) -> None:
+    for half, cases in (("train", "ab"), ("val", "c"), ("test", "d")):
+        for case in cases:
+            values, labels = volume(1)
+            write(tmp_path / "images" / half / f"{case}.nii", (values % 256).astype(np.uint8))
+            write(tmp_path / "masks" / half / f"{case}.nii", labels)
+    (tmp_path / "classes.txt").write_text("background\nliver\nvoid\n")
+    train, val = load(tmp_path, intensity=None)
+    assert (len(train), len(val), train.classes) == (10, 5, ("background", "liver"))
+    assert (train.called, val.called) == ("train", "val")
+    assert train.read_mask(2)[3, 2] == 255
+    assert "images/test/d" in load(tmp_path, intensity=None, options={"val_split": "test"}).val.name(0)
+    with pytest.raises(DataError, match="has no folder train, so there is no split 'test'"):
+        load(nnunet(tmp_path / "other"), options={"val_split": "test"})

@@ -10,6 +10,7 @@ from typing import Any
 
 from counterpoise import config
 from counterpoise.data.label_map import LabelMap, read_label_map
+from counterpoise.data.nifti_file import holds_volumes
 from counterpoise.data.problems import Problem, fault, raise_first
 from counterpoise.data.sources.base import Splits
 from counterpoise.data.sources.division import name_parts, split_by_fraction
@@ -155,7 +156,7 @@ class _Survey:
 
 
 def _recognizes(path: Path) -> bool:
-    both = (path / "images").is_dir() and (path / "masks").is_dir()
+    both = (path / "images").is_dir() and (path / "masks").is_dir() and not holds_volumes(path / "images")
     return both or is_divided(path, "images", "masks") or described(path) is not None
 
 

@@ -1,0 +1,99 @@
+"""Stacks of slices with stacks of labels: TIFFs of several pages, and series of DICOM, a folder each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from counterpoise import config
+from counterpoise.data.problems import Problem
+from counterpoise.data.sources.base import Splits
+from counterpoise.data.sources.registry import register
+from counterpoise.data.sources.volume_survey import Asked, Kind, Survey
+from counterpoise.data.sources.volumes import Volume
+from counterpoise.data.stack_file import TIFFS, dicom_series, tiff_stack
+from counterpoise.data.walking import entries, subfolders
+from counterpoise.errors import ConfigError
+
+LAYOUTS = (("images", "labels"), ("images", "masks"), ("imagesTr", "labelsTr"))
+
+
+def _stem(name: str) -> str:
+    return name[: -len(Path(name).suffix)] if name.lower().endswith(TIFFS) else name
+
+
+def _tiffs(folder: Path) -> dict[str, str]:
+    files = sorted(entry.name for entry in entries(folder) if entry.is_file() and entry.name.lower().endswith(TIFFS))
+    return {_stem(file): file for file in files}
+
+
+def _cases(folder: Path) -> dict[str, list[str]]:
+    return {name: [file] for name, file in {**_tiffs(folder), **{name: name for name in subfolders(folder)}}.items()}
+
+
+def _check(data: config.Data, **options: Any) -> list[Problem]:
+    return _survey(data, **options).look_through()
+
+
+def _survey(data: config.Data, spacing: tuple[float, float] | None = None, **options: Any) -> Survey:
+    if spacing is not None and not all(0 < side < 1e6 for side in spacing):
+        raise ConfigError(f"data.options.spacing is two numbers of millimeters above 0, got {list(spacing)}.")
+
+    def image(path: Path) -> Volume:
+        if path.is_dir():
+            return dicom_series(path, data.max_megapixels)
+        return tiff_stack(path, data.max_megapixels, spacing)
+
+    kind = Kind(
+        f"{', '.join(TIFFS)}, or folders of DICOM files",
+        LAYOUTS,
+        _cases,
+        _tiffs,
+        image,
+        lambda path: tiff_stack(path, data.max_megapixels),
+        "Labels are called as their stacks: CASE.tif.",
+    )
+    said = [] if spacing is None else [f"pages of TIFFs are {spacing[0]:g} x {spacing[1]:g} mm a pixel, as was said"]
+    return Survey(data, kind, Asked(**options), said)
+
+
+@register(
+    "stacks",
+    summary="stacks of slices: images/CASE.tif of several pages, or images/CASE/ of DICOM, with labels/CASE.tif",
+    check=_check,
+)
+def load(
+    data: config.Data,
+    *,
+    images: str | None = None,
+    labels: str | None = None,
+    classes: Path = Path("classes.txt"),
+    ignore: int | None = None,
+    group: str | None = None,
+    empty: Literal["keep", "drop"] = "keep",
+    spacing: tuple[float, float] | None = None,
+    val_split: str | None = None,
+    shared: bool = False,
+) -> Splits:
+    """Pages of the TIFFs in `data.path`/images, or slices of series of DICOM there, with the pages of labels/CASE.tif.
+
+    The first page of labels is of the first page, or of the slice that lies first along the normal of its rows and
+    columns. Divided as `nifti` is.
+
+    Args:
+        images, labels: names of the two folders; default: images and labels, or masks.
+        classes: as for masks_folder; without it the labels of dataset.json.
+        ignore, group, empty, val_split, shared: as for nifti.
+        spacing: millimeters of a pixel of TIFFs, from row to row and from column to column; default: not known.
+    """
+    given = {
+        "images": images,
+        "labels": labels,
+        "classes": classes,
+        "ignore": ignore,
+        "group": group,
+        "empty": empty,
+        "val_split": val_split,
+        "shared": shared,
+    }
+    return _survey(data, spacing, **given).splits()
