@@ -80,10 +80,10 @@ def test_split_without_enough_images_is_refused() -> None:
 
 
 def test_images_of_one_size_are_decoded_into_memory(files: FileSet) -> None:
-    files.groups = torch.tensor([0, 0, 1, 1, 2, 2])
+    files.groups, files.group_names = torch.tensor([0, 0, 1, 1, 2, 2]), ("a", "b", "c")
     held = in_memory(files, 6 * 3 * 16 * 20)
     assert isinstance(held, ArraySet)
-    assert held.groups is files.groups
+    assert (held.groups, held.group_names) == (files.groups, ("a", "b", "c"))
     assert held.images.shape == (6, 3, 16, 20)
     for index in range(6):
         assert torch.equal(held.images[index], files.read(index))

@@ -130,6 +130,7 @@ def test_a_table_names_pictures_by_path_or_by_name(tmp_path: Path) -> None:
     assert val.groups is not None
     assert train.groups.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
     assert val.groups.tolist() == [4, 4, 5, 5]
+    assert val.group_names == tuple(f"house {number}" for number in range(1, 7))
     fold = load(root, group=str(table), fold="1/2")
     assert not patients(fold.train) & patients(fold.val)
     packed = tmp_path / "pack"

@@ -311,7 +311,9 @@ def test_a_picture_in_several_rows(rows: list[list[str]], write: Callable[..., P
 
 def test_a_group_is_on_one_side(rows: list[list[str]], write: Callable[..., Path]) -> None:
     path = write(rows)
-    assert load(path, group="patient").train.groups is not None
+    patients = load(path, group="patient").train
+    assert patients.groups is not None
+    assert {name.partition("-")[0] for name in patients.group_names} == {"train", "val"}
     torn = write([*rows[:-1], [*rows[-1][:3], rows[0][3]]])
     with pytest.raises(DataError, match=r"1 groups of column 'patient' are in both train and val.*'train-circle-0'"):
         load(torn, group="patient")

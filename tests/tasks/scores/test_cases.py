@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from counterpoise.data.sources.arrays import ArraySet
-from counterpoise.data.sources.base import IGNORE
+from counterpoise.data.sources.base import IGNORE, ImageSet
+from counterpoise.data.sources.memory import in_memory
 from counterpoise.errors import ConfigError
 from counterpoise.tasks import get
 from counterpoise.tasks.scores import Seen, all_scores
@@ -39,7 +40,7 @@ def pictures(groups: tuple[int, ...] | None) -> tuple[ArraySet, Tensor, Tensor]:
     return images, truth, answer
 
 
-def counted(images: ArraySet, truth: Tensor, answer: Tensor, *scores: str) -> Counts:
+def counted(images: ImageSet, truth: Tensor, answer: Tensor, *scores: str) -> Counts:
     counts = Counts(kinds_of(scores, 2), CLASSES, images)
     for part in ([2, 3], [0, 1]):  # in any order
         counts.coming(torch.tensor(part))
@@ -87,6 +88,10 @@ def test_a_case_is_its_pictures_together() -> None:
     ]
     assert float(rows[-1]["dice"]) == 100
     assert len(rows) == 2 * (2 + 4)
+    images, *masks = pictures((1, 1, 0, 2))
+    images.group_names = ("anna", "bert")
+    part = counted(in_memory(images.subset(torch.arange(4)), 1e9), *masks)
+    assert [case["case"] for case in part.listed()] == ["anna", "eye #3", "bert"]
     alone = counted(*pictures((5, -1, -1, 5)))  # without a group, a case of its own
     assert sorted(len(case.pictures) for case in alone.cases()) == [1, 1, 2]
 

@@ -115,6 +115,7 @@ class ArraySet(ImageSet):
         part.spacings = None if self.spacings is None else [self.spacings[index] for index in indices.tolist()]
         part.blocks = blocks_of_part(self.blocks, indices)
         part.groups = None if self.groups is None else self.groups[indices]
+        part.group_names = self.group_names
         return part
 
     def identity(self, index: int) -> bytes:

@@ -46,6 +46,7 @@ class ImageSet(ABC):
         positions: int64 [N], where the images of a part are in `split_from`.
         drawn: whether it was divided by `data.val_fraction`, for want of a part to evaluate on.
         groups: int64 [N], which images belong together (one patient), where that is known: they are divided whole.
+        group_names: what groups are called, by their numbers; those behind them, of one image each, have no name.
         origin: where it comes from, in words: a folder, or what it was held out of.
         reading: how files are read; set by `read_as`.
         notes: what a person must know of it and of how its files are read, a sentence each.
@@ -68,6 +69,7 @@ class ImageSet(ABC):
         self.divided_as: tuple[str, ...] = ()
         self.drawn = False
         self.groups: Tensor | None = None
+        self.group_names: tuple[str, ...] = ()
         self.called = ""
         self.unused: tuple[str, ...] = ()
         self.origin = ""
@@ -305,6 +307,7 @@ class Subset(Composed):
         self.whole = whole
         self.masked, self.questions = whole.masked, whole.questions
         self.groups = None if whole.groups is None else whole.groups[indices]
+        self.group_names = whole.group_names
         self.reading = whole.reading
         self.blocks, self.kept_share = blocks_of_part(whole.blocks, indices), whole.kept_share
         self._indices = indices.numpy()  # plain integers without a tensor for each

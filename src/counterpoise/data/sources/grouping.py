@@ -37,11 +37,16 @@ class Asked(NamedTuple):
 
 def numbered(names: Sequence[str]) -> Tensor:
     """int64 [N], a number for each name, in the order of text; each "" is a group of its own, behind the others."""
-    numbers = {name: number for number, name in enumerate(sorted({*names} - {""}))}
+    numbers = {name: number for number, name in enumerate(called(names))}
     found = torch.tensor([numbers.get(name, -1) for name in names], dtype=torch.int64)
     alone = found < 0
     found[alone] = len(numbers) + torch.arange(int(alone.sum()))
     return found
+
+
+def called(names: Sequence[str]) -> tuple[str, ...]:
+    """What the groups of these names are called, by their numbers."""
+    return tuple(sorted({*names} - {""}))
 
 
 def said(names: Sequence[str], how: str, whole: bool) -> str:
@@ -59,11 +64,13 @@ class Column(NamedTuple):
 
     Attributes:
         numbers: int64 [N].
+        called: what the groups are called.
         torn: those that are on both sides of the table's own division.
         said: what there is of them.
     """
 
     numbers: Tensor
+    called: tuple[str, ...]
     torn: list[str]
     said: list[str]
 
@@ -82,7 +89,7 @@ def of_column(column: str, names: Sequence[str], part_of: Sequence[int], halves:
     sides: tuple[set[str], set[str]] = (set(), set())
     for name, part in zip(names, part_of, strict=True):
         sides[part].add(name)
-    return Column(numbered(names), torn(sides) if divided else [], notes)
+    return Column(numbered(names), called(names), torn(sides) if divided else [], notes)
 
 
 def of_torn(what: str, names: Sequence[str], mend: str, shared: bool) -> Problem:
@@ -125,7 +132,7 @@ def give_groups(
     sides: list[list[str]] = []
     for part in parts:
         sides.append(names[first : first + len(part)])
-        part.groups = numbers[first : first + len(part)]
+        part.groups, part.group_names = numbers[first : first + len(part)], called(names)
         first += len(part)
     divided = len(parts) == 2 and halves is not None and halves.train != halves.val
     shown = next((f", such as '{name}' of {path}" for name, path in zip(names, every, strict=True) if name), "")

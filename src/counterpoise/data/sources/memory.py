@@ -49,7 +49,8 @@ def in_memory(images: ImageSet, limit_bytes: float, on_corrupt: Literal["stop", 
     names = [images.name(index) for index in range(len(images))]
     held = ArraySet(pixels, images.labels, images.classes, names, images.corrupt, images.fingerprint(), masks)
     held.reading, held.origin, held.notes = images.reading, images.origin, images.notes
-    held.blocks, held.groups, held.questions = images.blocks, images.groups, images.questions
+    held.blocks, held.questions = images.blocks, images.questions
+    held.groups, held.group_names = images.groups, images.group_names
     held.spacings = [images.spacing(index) for index in range(len(images))]
     return held
 

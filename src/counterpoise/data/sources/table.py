@@ -144,7 +144,8 @@ class _Survey:
         for name in self.halves.names:
             where = torch.nonzero(part_of == self.halves.names.index(name)).flatten()
             part = FileSet(self.files.root, [paths[index] for index in where.tolist()], labels[where], classes)
-            part.groups = None if groups is None else groups[where]
+            if groups is not None:
+                part.groups, part.group_names = groups.numbers[where], groups.called
             part.origin = f"{name} of {self.table.path}" if name else str(self.table.path)
             self.parts.append(part)
         if len(self.parts) == 2:
@@ -173,8 +174,8 @@ class _Survey:
             self.notes.append(f"{unknown:,} training pictures have {none}: the teacher's word alone")
         return found.labels, found.classes
 
-    def _groups(self) -> Tensor | None:
-        """int64, the group of each row that is used; a row without one is a group of its own."""
+    def _groups(self) -> grouping.Column | None:
+        """The groups of the rows that are used; a row without one is a group of its own."""
         column = self.columns.group
         if column is None:
             return None
@@ -189,7 +190,7 @@ class _Survey:
         self.notes += found.said
         if found.torn:
             self._shared(f"groups of column '{column}'", found.torn)
-        return found.numbers
+        return found
 
     def _look_at_val(self) -> None:
         val = self.parts[1]

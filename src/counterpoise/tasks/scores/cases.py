@@ -39,7 +39,7 @@ class Counts:
 
     def __init__(self, kinds: Sequence[Kind], classes: Sequence[str], images: ImageSet | None = None) -> None:
         self.kinds, self.classes, self.images = tuple(kinds), tuple(classes), images
-        self.rows: list[Tensor] = []  # float64 [1 + C * widths]: index, then the counts
+        self.rows: list[Tensor] = []  # float64 [1 + sizes]: index, then the counts of each kind
         self.next: list[int] = []
 
     def coming(self, indices: Tensor) -> None:
@@ -71,10 +71,7 @@ class Counts:
     def _counted(self, index: int, seen: Seen) -> Tensor:
         found = [torch.tensor([float(index)], dtype=torch.float64)]
         for kind in self.kinds:
-            counts = torch.zeros(len(self.classes), kind.width, dtype=torch.float64)
-            of = self.counted(kind)
-            counts[of] = kind.count(seen, of).double()
-            found.append(counts.flatten())
+            found.append(kind.count(seen, self.counted(kind)).double().flatten())
         return torch.cat(found)
 
     @cached_property
@@ -110,19 +107,31 @@ class Counts:
     @property
     def state(self) -> Tensor:
         """A row a picture."""
-        width = 1 + len(self.classes) * sum(kind.width for kind in self.kinds)
+        width = 1 + sum(map(self._size, self.kinds))
         return torch.stack(self.rows) if self.rows else torch.zeros(0, width, dtype=torch.float64)
 
     @state.setter
     def state(self, state: Tensor) -> None:
         self.rows = [*state]
 
+    def _size(self, kind: Kind) -> int:
+        """How many numbers of a row are of a kind."""
+        return len(self.counted(kind)) * kind.width
+
     def counts(self, kind: Kind) -> Tensor:
-        """Those of a kind, float64 [pictures, C, width]."""
-        before = sum(other.width for other in self.kinds[: self.kinds.index(kind)])
-        begin = 1 + len(self.classes) * before
-        part = self.state[:, begin : begin + len(self.classes) * kind.width]
-        return part.reshape(-1, len(self.classes), kind.width)
+        """Those of a kind, of the classes that it counts: float64 [pictures, len(counted(kind)), width]."""
+        begin = 1 + sum(map(self._size, self.kinds[: self.kinds.index(kind)]))
+        end = begin + self._size(kind)
+        part = torch.stack([row[begin:end] for row in self.rows]) if self.rows else torch.zeros(0, end - begin)
+        return part.double().reshape(-1, len(self.counted(kind)), kind.width)
+
+    def _values(self, kind: Kind, counts: Tensor) -> dict[str, Tensor]:
+        """The scores of all classes [..., C], NaN of those that are not counted, from counts [..., counted, width]."""
+        found = {}
+        for name, values in kind.values(counts).items():
+            found[name] = values.new_full((*values.shape[:-1], len(self.classes)), torch.nan)
+            found[name][..., self.counted(kind)] = values
+        return found
 
     def indices(self) -> list[int]:
         """Of the pictures, in the order in which they were counted."""
@@ -146,7 +155,9 @@ class Counts:
 
     def all(self) -> dict[str, Tensor]:
         """The scores of all pictures together, [C] each."""
-        return {name: value for kind in self.kinds for name, value in kind.values(self.counts(kind).sum(0)).items()}
+        return {
+            name: value for kind in self.kinds for name, value in self._values(kind, self.counts(kind).sum(0)).items()
+        }
 
     def pictures(self) -> list[Part]:
         """The scores of each picture."""
@@ -164,7 +175,7 @@ class Counts:
         values: dict[str, Tensor] = {}
         for kind in self.kinds:
             each = self.counts(kind)
-            values |= kind.values(each.new_zeros(count, *each.shape[1:]).index_add_(0, where, each))
+            values |= self._values(kind, each.new_zeros(count, *each.shape[1:]).index_add_(0, where, each))
         members: list[list[int]] = [[] for _ in range(count)]
         for owner, index in zip(owners, self.indices(), strict=True):
             members[owner].append(index)
@@ -215,7 +226,7 @@ class Counts:
         }
 
     def listed(self) -> list[dict[str, Any]]:
-        """Cases as JSON has them: {"case": name of its first picture, "scores", "pictures": [{"picture", "scores"}]}.
+        """Cases as JSON has them: {"case": its name, "scores", "pictures": [{"picture", "scores"}]}.
 
         Scores are {score: {class: value, None where there is none}}; without groups there are no "pictures".
         """
@@ -225,10 +236,9 @@ class Counts:
             one = {"picture": self.name(part.pictures[0]), "scores": self._named(part)}
             by_case.setdefault(part.case, []).append(one)
         for part in self.cases():
-            pictures = by_case[part.case]
-            found.append({"case": pictures[0]["picture"], "scores": self._named(part)})
+            found.append({"case": self.case_name(part), "scores": self._named(part)})
             if self.grouped:
-                found[-1]["pictures"] = pictures
+                found[-1]["pictures"] = by_case[part.case]
         return found
 
     def _named(self, part: Part) -> dict[str, dict[str, float | None]]:
@@ -237,6 +247,13 @@ class Counts:
             for kind in self.kinds
             for name in kind.scores
         }
+
+    def case_name(self, part: Part) -> str:
+        """That of its group, where the data call it by one; else of its first picture."""
+        first, images = part.pictures[0], self.images
+        group = -1 if images is None or images.groups is None else int(images.groups[first])
+        named = images is not None and 0 <= group < len(images.group_names)
+        return images.group_names[group] if images is not None and named else self.name(first)
 
     def name(self, index: int) -> str:
         """Of a picture."""

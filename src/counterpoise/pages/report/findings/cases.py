@@ -21,7 +21,7 @@ def cases(counts: Mapping[str, Counts]) -> dict[str, Any]:
     own = counts[STUDENT]
     rows: list[dict[str, Any]] = [
         {
-            "case": Path(own.name(case.pictures[0])).name,
+            "case": Path(own.case_name(case)).name,
             "pictures": len(case.pictures),
             "dice": {name: _or_none(dice(others[number])) for name, others in parts.items()},
         }
