@@ -230,7 +230,7 @@ class Counts:
 
         Scores are {score: {class: value, None where there is none}}; without groups there are no "pictures".
         """
-        found = []
+        found: list[dict[str, Any]] = []
         by_case: dict[int, list[dict[str, Any]]] = {}
         for part in self.pictures():
             one = {"picture": self.name(part.pictures[0]), "scores": self._named(part)}
