@@ -127,3 +127,19 @@ def test_nothing_and_what_does_not_fit_are_said() -> None:
         report.values()
     with pytest.raises(DataError, match=r"Answers must be \[1, 2, H, W\]"):
         QuestionScore(2).update(torch.zeros(1, 2, 2, 2), torch.zeros(1, 2, 2, dtype=torch.int8))
+
+
+def test_answers_that_know_nothing_and_those_that_are_probabilities_are_told() -> None:
+    generator = torch.Generator().manual_seed(4)
+    answers = (torch.rand(40, 1, 50, 50, generator=generator) < 0.3).to(torch.int8)
+    blind = torch.randn(40, 1, 50, 50, generator=generator)
+    for logits, kind, soft in (
+        (blind, "chance", False),
+        (blind + 2 * answers, "useful", False),
+        ((blind + 2 * answers).sigmoid(), "useful", True),
+    ):
+        score = QuestionScore(1)
+        score.update(logits, answers)
+        found = score.verdict()
+        assert (found.kind, found.soft) == (kind, soft)
+    assert QuestionScore(1).verdict().kind == "unknown"

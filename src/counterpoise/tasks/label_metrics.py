@@ -11,6 +11,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from counterpoise.tasks.base import Verdict
+
+USEFUL = 0.55
+"""Mean AUROC from which on answers tell something: a tenth of the way from chance to perfection."""
+SURE = 2.326
+"""Standard deviations that one answer in a hundred is beyond by chance."""
+
 
 @dataclass(frozen=True)
 class Curves:
@@ -78,6 +85,27 @@ def best_thresholds(found: Curves) -> tuple[Tensor, Tensor]:
     following = torch.cat([found.scores[1:], torch.full_like(found.scores[:1], float("nan"))]).gather(0, place[None])[0]
     between = torch.where(following.isnan(), own, (own + following) / 2)
     return torch.where(found.there > 0, between, torch.nan), torch.where(found.there > 0, best, torch.nan)
+
+
+def verdict_of(found: Curves, soft: bool, alike: float = 1.0) -> Verdict:
+    """What is to be thought of answers with these curves, by their mean AUROC.
+
+    Args:
+        soft: as of `Verdict`.
+        alike: how many answers tell as much as one that is independent of all others.
+    """
+    each = auroc(found)
+    both = ~each.isnan()
+    if not both.any():
+        return Verdict("unknown", soft=soft)
+    there, absent = found.there[both] / alike, found.absent[both] / alike
+    deviation = ((there + absent + 1) / (12 * there * absent)).sqrt().mean().item()
+    mean = each[both].mean().item()
+    nothing = f"a mean AUROC of {100 * mean:.1f}%, where answers that know nothing of the pictures have 50%"
+    if mean - SURE * deviation > USEFUL:
+        return Verdict("useful", nothing, soft)
+    halfway = 0.75 - SURE * deviation > USEFUL
+    return Verdict("chance" if halfway and mean < USEFUL + deviation else "unsure", nothing, soft)
 
 
 def _rises(counts: Tensor, steps: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from counterpoise.objectives.binary_cross_entropy import BinaryCrossEntropy
 from counterpoise.objectives.composite import WeightedSum
 from counterpoise.tasks.base import TASKS, Report, Score, Verdict
 from counterpoise.tasks.classification import Classification
-from counterpoise.tasks.label_metrics import auroc, average_precision, best_thresholds, curves
+from counterpoise.tasks.label_metrics import auroc, average_precision, best_thresholds, curves, verdict_of
 from counterpoise.tasks.label_terms import check_term
 
 if TYPE_CHECKING:
@@ -25,10 +25,6 @@ if TYPE_CHECKING:
 
 EVEN = 0.5
 """The threshold of a label that no held-out image has, or that nobody has chosen one for."""
-USEFUL = 0.55
-"""Mean AUROC from which on answers tell something: a tenth of the way from chance to perfection."""
-SURE = 2.326
-"""Standard deviations that one answer in a hundred is beyond by chance."""
 
 
 class LabelScore(Score):
@@ -98,20 +94,8 @@ class LabelScore(Score):
     def verdict(self) -> Verdict:
         """By the mean AUROC, which does not depend on how often labels are there: of answers that know nothing it is
         50%, with a standard deviation that is taken as if all labels erred alike."""
-        found = curves(self.logits, self.labels)
-        each = auroc(found)
-        both = ~each.isnan()
         soft = bool(((self.logits > 0) & (self.logits < 1)).all())
-        if not both.any():
-            return Verdict("unknown", soft=soft)
-        there, absent = found.there[both], found.absent[both]
-        deviation = ((there + absent + 1) / (12 * there * absent)).sqrt().mean().item()
-        mean = each[both].mean().item()
-        nothing = f"a mean AUROC of {100 * mean:.1f}%, where answers that know nothing of the pictures have 50%"
-        if mean - SURE * deviation > USEFUL:
-            return Verdict("useful", nothing, soft)
-        halfway = 0.75 - SURE * deviation > USEFUL
-        return Verdict("chance" if halfway and mean < USEFUL + deviation else "unsure", nothing, soft)
+        return verdict_of(curves(self.logits, self.labels), soft)
 
 
 def _counts(score: LabelScore, thresholds: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -14,9 +14,9 @@ from torch import Tensor
 from counterpoise.data.sources.base import ImageSet
 from counterpoise.errors import DataError
 from counterpoise.system.machine import as_double
-from counterpoise.tasks.base import Report, Score
+from counterpoise.tasks.base import Report, Score, Verdict
 from counterpoise.tasks.confusion import VALUES_AT_ONCE, check_dense, upsample
-from counterpoise.tasks.label_metrics import Curves, auroc, average_precision, best_thresholds
+from counterpoise.tasks.label_metrics import Curves, auroc, average_precision, best_thresholds, verdict_of
 from counterpoise.tasks.scores.chosen import kinds_of
 from counterpoise.tasks.scores.overlap import OVERLAP
 from counterpoise.tasks.scores.questions import QuestionCounts
@@ -26,6 +26,8 @@ EVEN = 0.5
 BINS, STEP = 1024, 1 / 32
 """Of logits from -16 to 16; what lies beyond is in the first or in the last."""
 _FIRST = -BINS * STEP / 2
+ALIKE = 100
+"""Pixels that tell as much as one that is independent of all others."""
 TWO = 2
 """Answers to a question, so that scores of two classes are for each."""
 
@@ -104,6 +106,13 @@ class QuestionScore(Score):
         chosen, _ = best_thresholds(curves_of(self.counts()))
         values: list[float] = chosen.sigmoid().nan_to_num(EVEN).tolist()
         return values
+
+    def verdict(self) -> Verdict:
+        """By the mean AUROC, as for several labels a picture; neighboring pixels tell the same."""
+        counts = self.counts()
+        first = int(-_FIRST / STEP)
+        soft = bool(counts.any() and counts.sum() == counts[..., first : first + int(1 / STEP) + 1].sum())
+        return verdict_of(curves_of(counts), soft, ALIKE)
 
 
 class QuestionReport(Report):

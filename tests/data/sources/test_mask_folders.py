@@ -135,6 +135,17 @@ def test_masks_of_another_size_are_resized_or_left_out_where_that_is_said(tmp_pa
         train.read_mask(1)
 
 
+def test_the_pictures_of_a_patient_stay_on_one_side(tmp_path: Path) -> None:
+    root = write(tmp_path, ("",), 6)
+    for kind in ("images", "masks/disc", "masks/vessel"):
+        for path in (root / kind).glob("*.png"):
+            path.rename(path.with_name(f"p{int(path.stem) // 2}-{path.name}"))
+    train, val = load(root, group=r"(p\d)")
+    sides = [{Path(part.name(index)).name[:2] for index in range(len(part))} for part in (train, val)]
+    assert not sides[0] & sides[1]
+    assert len(val) == 2
+
+
 def test_folders_of_other_names_are_told_with_the_nearest(tmp_path: Path) -> None:
     root = write(tmp_path)
     with pytest.raises(DataError, match=r"has no folder 'discs'. Did you mean 'disc'\?"):

@@ -17,6 +17,7 @@ from counterpoise.data.problems import Problem, fault, of_corrupt, raise_first
 from counterpoise.data.sources.base import IGNORE, Splits
 from counterpoise.data.sources.division import name_parts, split_by_fraction
 from counterpoise.data.sources.files import FileSet
+from counterpoise.data.sources.grouping import Asked, give_groups
 from counterpoise.data.sources.masks_files import WAYS_OUT, misfit, of_one_shape
 from counterpoise.data.sources.masks_pairing import Side, matching
 from counterpoise.data.sources.questions import UNKNOWN, VALUES
@@ -138,11 +139,15 @@ def _parts(data: config.Data, **options: Any) -> tuple[list[QuestionFiles], list
         mask_root = root / options["masks"]
         part = QuestionFiles(images.folder, files, mask_root, masks, options["ignore"], options["resize_masks"])
         part.origin = f"{start.rstrip('/')} of {root}" if start else str(root)
-        part.read_as(part.reading._replace(max_megapixels=data.max_megapixels, white_level=data.white_level))
+        part.read_as(data.reading)
         if wrong := part.misfits():
             what = f"{len(wrong)} masks are of another size than their images: {'; '.join(wrong[:3])}."
             problems.append(of_corrupt(what, WAYS_OUT, wrong, data.on_corrupt))
         parts.append(part)
+    if all(map(len, parts)):
+        starts = [""] if halves is None else [f"{name}/" for name in halves.names]
+        below = [[file.removeprefix(start) for file in part.files] for start, part in zip(starts, parts, strict=True)]
+        problems += give_groups(parts, below, Asked(options["group"], options["shared"]), root, halves)
     return parts, problems, halves
 
 
@@ -205,6 +210,8 @@ def load(
     image_suffix: str = "",
     mask_suffix: str | dict[str, str] = "",
     resize_masks: bool = False,
+    group: str | None = None,
+    shared: bool = False,
 ) -> Splits:
     """Images below `data.path`/images, each with a mask of the same path below `data.path`/masks/QUESTION.
 
@@ -219,6 +226,9 @@ def load(
         image_suffix, mask_suffix: what ends the names of images and masks before their extension and is not shared; of
             masks also by question, {vessel: _manual}.
         resize_masks: bring masks of another size to that of their image, by the nearest pixel.
+        group: what belongs together, such as the pictures of a patient, and is on one side of a division alone: a
+            pattern in the paths, or a table, as of masks_folder.
+        shared: let groups be on both sides.
     """
     parts, problems, halves = _parts(
         data,
@@ -230,6 +240,8 @@ def load(
         image_suffix=image_suffix,
         mask_suffix=mask_suffix,
         resize_masks=resize_masks,
+        group=group,
+        shared=shared,
     )
     raise_first(problems)
     parts[0].notes += [problem.sentence for problem in problems]
