@@ -14,12 +14,8 @@ from torch import Tensor, nn
 
 from counterpoise.deploy.base import Logits, Pixels, Runtime
 from counterpoise.deploy.pictures import Pair
-from counterpoise.tasks import Task
-
-RESAMPLES = 1000
-"""Of the bootstrap over images behind an interval."""
-FEWEST, NUMBERS = 100, 10_000_000
-"""Resamples at least, and numbers ranked at most beyond, where a score is of all answers together."""
+from counterpoise.tasks import Task, paired
+from counterpoise.tasks.paired import RESAMPLES
 
 
 class Limit(NamedTuple):
@@ -194,17 +190,15 @@ def compare(
             hit, total = task.agreeing(own[row][None], logits.nan_to_num(0.0), truth)
             same, positions = same + hit, positions + total
             for side, shown_logits in zip(states, (own[row][None], logits), strict=True):
-                score = task.score(classes)
-                score.update(shown_logits, truth)
-                side.append(score.state.cpu().double())
+                side.append(paired.states(task, classes, shown_logits, truth)[0].double())
         images += len(fed)
         resized += 0 if fed is seen else len(fed)
         watch(images)
     student, export = (torch.stack(side) for side in states)
-    mine, other = (_metric(task, classes, side) for side in (student, export))
+    mine, other = (paired.metric(task, classes, side) for side in (student, export))
     labeled: dict[str, Any] = {}
     if mine is not None and other is not None:
-        interval = _interval(task, classes, student, export, resamples) if resamples else None
+        interval = paired.interval(task, classes, student, export, resamples) if resamples else None
         labeled = {"metric": task.headline, "student": mine, "export": other, "interval": interval}
     return Agreement(
         images,
@@ -216,32 +210,6 @@ def compare(
         converted=100 * converted / positions,
         **labeled,
     )
-
-
-def _metric(task: Task, classes: int, states: Tensor, times: Tensor | None = None) -> float | None:
-    """The metric over images with these states [N, ...], each of them so many times."""
-    score = task.score(classes)
-    score.state = score.drawn(states, times)
-    return score.values().get(task.headline)
-
-
-def _interval(task: Task, classes: int, student: Tensor, export: Tensor, resamples: int) -> tuple[float, float]:
-    """The middle 95% of the loss over images drawn again, from the states [N, ...] of single images.
-
-    Drawn less often where scores are of all answers together, which takes its time.
-    """
-    if task.score(classes).joined:
-        resamples = min(resamples, max(FEWEST, NUMBERS // student.numel()))
-    generator = np.random.default_rng(0)
-    count = len(student)
-    losses = []
-    for _ in range(resamples):
-        times = torch.from_numpy(np.bincount(generator.integers(0, count, count), minlength=count))
-        pair = [_metric(task, classes, side, times) for side in (student, export)]
-        if pair[0] is not None and pair[1] is not None:
-            losses.append(pair[0] - pair[1])
-    low, high = np.quantile(losses, [0.025, 0.975]).tolist()
-    return low, high
 
 
 def first_apart(layers: Sequence[tuple[str, float]] | None, precision: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -48,6 +48,16 @@ def answers(model: VisionModel, loader: Iterable[Batch], device: torch.device) -
         model.train(was_training)
 
 
+class Counting(Protocol):
+    """Counts answers of this process, and then those of all."""
+
+    def update(self, logits: Tensor, target: Tensor) -> None:
+        """Count a batch."""
+
+    def gather(self, processes: Processes) -> None:
+        """Take over what the other processes have counted."""
+
+
 class Said(NamedTuple):
     """What a teacher says of images, one after the other."""
 
@@ -81,7 +91,7 @@ def scored(
     processes: Processes,
     teacher: Said | None = None,
     watch: Callable[[Tensor], None] | None = None,
-    tally: Tally | None = None,
+    tally: Counting | None = None,
     further: Sequence[str] = (),
 ) -> Score:
     """The task's quick score over all processes, with `further` metrics.

@@ -17,7 +17,9 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from counterpoise import config
-from counterpoise.engine.evaluator import scored, values_of
+from counterpoise.engine import pulling
+from counterpoise.engine.beside import Beside
+from counterpoise.engine.evaluator import has_labels, scored, values_of
 from counterpoise.engine.gauging import said
 from counterpoise.engine.imitation import headline, scores
 from counterpoise.engine.mixing_heads import choose
@@ -45,7 +47,9 @@ def export_student(trainer: Trainer) -> Result:
     # Copies: below, the student gets other weights in their place.
     weights = {name: value.clone() for name, value in trainer.optimization.shipped_weights().items()}
     mixes = {"last": choose(weights, parts.student, parts, trainer.processes)}
-    found, chosen, by_case = _score(trainer, weights)
+    ships_best = run.train.ship == "best" and progress.best.get("epoch") != progress.last["epoch"]
+    beside = Beside(trainer.gauge if has_labels(parts.val.images) else None, parts.task, len(parts.classes))
+    found, chosen, by_case = _score(trainer, weights, None if ships_best else beside)
     thresholds = {"last": chosen}
     last = {**found, "epoch": progress.last["epoch"]}
     best, best_weights = progress.best, None
@@ -55,7 +59,7 @@ def export_student(trainer: Trainer) -> Result:
         best_weights = _best_weights(trainer, weights)
     if best_weights is not None:
         mixes["best"] = choose(best_weights, parts.student, parts, trainer.processes)
-        found, chosen, _ = _score(trainer, best_weights)
+        found, chosen, _ = _score(trainer, best_weights, beside if ships_best else None)
         # The projector that features were explained with is that of the last epoch by now.
         best = {**progress.best, **({} if parts.objective.of_features_alone else found)}
         thresholds["best"] = chosen
@@ -104,6 +108,7 @@ def export_student(trainer: Trainer) -> Result:
         readers=told.get("readers", {}),
         advice=trainer.advice,
     )
+    remarks = _remarks(trainer, beside)
     if trainer.processes.first:
         summary = {name: value for name, value in asdict(result).items() if name != "note"}
         machine = device_name(trainer.processes.device)
@@ -112,6 +117,7 @@ def export_student(trainer: Trainer) -> Result:
                 **dict(zip(("views", "left_out"), count, strict=True)),
                 **({"counted_by": first} if (first := _counts(trainer)) else {}),
             }
+        summary |= {"remarks": remarks} if remarks else {}
         summary |= {"folder": str(folder.path), "corrupt_files": corrupt, "machine": machine}
         if by_case:
             write_text(folder.cases, by_case)
@@ -119,7 +125,7 @@ def export_student(trainer: Trainer) -> Result:
     early = stopped_early(run, progress, trainer.steps_per_epoch)
     if trainer.begun_at < progress.step:
         mix = mixes.get(run.train.ship) or mixes["last"]
-        ends = [f"{early}. Its student ships." if early else "", mix.told() if mix else "", *_unsure(trainer)]
+        ends = [f"{early}. Its student ships." if early else "", mix.told() if mix else "", *_unsure(trainer), *remarks]
         return replace(result, note=" ".join(filter(None, ends)))
     left = f"{early}. More patience goes on." if early else "No step was left to train."
     return replace(result, note=f"{left} The student is that of the {run.train.ship} epoch.")
@@ -142,13 +148,22 @@ def _unsure(trainer: Trainer) -> list[str]:
     ]
 
 
+def _remarks(trainer: Trainer, beside: Beside) -> list[str]:
+    """What is to be said of the teacher: that it is hardly better, that its terms pull against the labels."""
+    sides = pulling.sides(trainer.parts.objective)
+    pull = None if sides is None else pulling.remark(pulling.read(trainer.folder.metrics), sides)
+    return [*filter(None, (beside.remark(), pull))]
+
+
 def _counts(trainer: Trainer) -> str:
     """Which process keeps count of views that are left out, where there are several."""
     world = trainer.processes.world
     return f"the first of {world} processes" if world > 1 else ""
 
 
-def _score(trainer: Trainer, weights: Mapping[str, Tensor]) -> tuple[dict[str, float], list[float] | None, str]:
+def _score(
+    trainer: Trainer, weights: Mapping[str, Tensor], beside: Beside | None
+) -> tuple[dict[str, float], list[float] | None, str]:
     """The quick score of the student with these weights, in the form in which it is loaded from its folder, the
     thresholds of its labels, where it has some, and its scores by case as CSV, where they are asked for."""
     parts = trainer.parts
@@ -160,7 +175,8 @@ def _score(trainer: Trainer, weights: Mapping[str, Tensor]) -> tuple[dict[str, f
         if parts.objective.of_features_alone:
             return scores(parts, plain, trainer.processes, None), None, ""
         further = trainer.run.train.scores
-        score = scored(plain, parts.val, parts.task, trainer.processes, said(trainer.gauge), further=further)
+        told = said(trainer.gauge)
+        score = scored(plain, parts.val, parts.task, trainer.processes, told, tally=beside, further=further)
         return values_of(score), score.thresholds(), score.cases()
 
 

@@ -40,6 +40,7 @@ class StudentLoss(nn.Module):
         self.objective = objective
         self.precision = precision
         self.together = together  # adds up a tensor over all processes, where there are several
+        self.watch: Callable[[Outputs, Outputs | None, Tensor], None] | None = None  # is shown what the loss is
 
     def forward(
         self, images: Tensor, teacher: Outputs | None, target: Tensor, batch: InParts | None = None
@@ -47,6 +48,8 @@ class StudentLoss(nn.Module):
         with torch.autocast(images.device.type, self.precision, enabled=self.precision != torch.float32):
             wanted = self.objective.student_features
             student = self.student(images, wanted) if wanted else Outputs(self.student(images))
+        if self.watch is not None:
+            self.watch(student, teacher, target)
         total, terms = self.objective(student, teacher, target, together=self.together, batch=batch)
         return total, terms
 
@@ -103,6 +106,12 @@ class Optimization:
             step, self.steps_per_epoch, train.epochs, train.optimizer.learning_rate, train.schedule
         )
         optimization.set_rate(self.optimizer, self.rate)
+
+    def watched_by(self, watch: Callable[[Outputs, Outputs | None, Tensor], None] | None) -> None:
+        """Show what the loss is shown to somebody; None: to nobody."""
+        loss = self.loss.module if isinstance(self.loss, DistributedDataParallel) else self.loss
+        assert isinstance(loss, StudentLoss)
+        loss.watch = watch
 
     def one_part(self, last: bool) -> AbstractContextManager[None]:
         """Within, the loss of one part of a batch and its gradient are computed; with the last, those of all processes

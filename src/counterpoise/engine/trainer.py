@@ -27,6 +27,7 @@ from counterpoise.engine.mixing_heads import settle
 from counterpoise.engine.parts import Parts
 from counterpoise.engine.processes import Processes, errors_explained
 from counterpoise.engine.progress import Display, in_words, tell
+from counterpoise.engine.pulling import Pull
 from counterpoise.engine.run_folder import RunFolder
 from counterpoise.engine.step import Optimization, parts_of
 from counterpoise.engine.trackers import Trackers
@@ -95,6 +96,7 @@ class Trainer:
         self.begun_at = 0  # the step that this sitting begins with
         self.trackers: Trackers | None = None
         self.gauge: EvaluationGauge | None = None
+        self.pull = Pull(parts.objective, self.total_steps if self.fast is None else 0, parts.classes)
         self.teacher_line: str | None = None
 
     def fit(self, resume: bool, deadline: float | None = None) -> None:
@@ -146,6 +148,8 @@ class Trainer:
         self.clock.start()
         for names, values, size in self._steps(epoch, self.progress.step - epoch * self.steps_per_epoch):
             self.progress.step += 1
+            if (pull := self.pull.line(self.progress.step)) is not None:
+                self._log(pull)
             if self.progress.step == self.begun_at + 1:  # by then processes were started, and memory was taken
                 self.clock.start()
                 self.parts.train.seconds.clear()
@@ -189,6 +193,7 @@ class Trainer:
         Returns the names of the terms and their values.
         """
         self.optimization.begin(self.progress.step)
+        self.optimization.watched_by(self.pull if self.progress.step < self.pull.steps else None)
         with self.clock.working("copy"):
             batch = batch.on(self.processes.device)
         count = parts_of(batch.total, self.run.train.accumulate, self.processes.world)

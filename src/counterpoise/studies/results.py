@@ -267,13 +267,13 @@ def origins(rows: Iterable[Row]) -> dict[str, str]:
 def by_seed(rows: Iterable[Row], pair: str, method: str, when: str = "last") -> dict[Unit, float]:
     """The metric of a cell's runs that did not diverge, by seed, or by fold and seed."""
     return {
-        _unit(row): float(row[when])
+        unit(row): float(row[when])
         for row in rows
         if row["pair"] == pair and row["method"] == method and row["status"] == "done" and row[when]
     }
 
 
-def _unit(row: Mapping[str, str]) -> Unit:
+def unit(row: Mapping[str, str]) -> Unit:
     fold = row.get("fold")
     return (int(fold.partition("/")[0]), int(row["seed"])) if fold else int(row["seed"])
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from counterpoise import statistics
-from counterpoise.studies import by_case, results, running
+from counterpoise.studies import by_case, results, running, teachers
 from counterpoise.studies.plan import Comparison
 from counterpoise.studies.results import Row
 from counterpoise.studies.standing import Present
@@ -56,6 +56,7 @@ def summarize(comparison: Comparison, rows: Sequence[Row], pool: bool, present: 
     if len({row["data"] for row in asked if row["data"]}) > len(comparison.plan.pairs) * (comparison.plan.folds or 1):
         notes.append("Runs of one pair were trained on different data: see the column 'data' of results.csv.")
     notes += [*_of_seeds(table), *_diverged(comparison)]
+    notes += [note for group in groups.values() for note in teachers.notes(comparison, group)]
     notes += [by_case.NOTE] if any(line["over"] for line in differences) else []
     if untold := sum(row["status"] == "done" and not row["last"] for row in asked):
         notes.append(

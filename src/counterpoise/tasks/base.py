@@ -115,6 +115,10 @@ class Score(ABC):
         """What is to be thought of answers with this score; None: that follows from what was taken for what."""
         return None
 
+    def of_each(self, logits: Tensor, target: Tensor) -> Tensor | None:
+        """The states of single images [N, ...], where these come faster than one image after the other."""
+        return None
+
     @classmethod
     def drawn(cls, states: Tensor, times: Tensor | None = None) -> Tensor:
         """The state of a set that has each image so many times (int64 [N]; once), from their states [N, ...]."""

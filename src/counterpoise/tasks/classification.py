@@ -54,6 +54,12 @@ class TopScore(Score):
         found = as_double(counts)
         self.state = self.state.to(found.device) + found
 
+    def of_each(self, logits: Tensor, target: Tensor) -> Tensor:
+        labeled = target != UNLABELED
+        ranked = logits.topk(min(5, logits.shape[1]), dim=1).indices == target[:, None]
+        loss = F.cross_entropy(logits.float(), target.where(labeled, 0), reduction="none")
+        return as_double(torch.stack([ranked[:, 0], ranked.any(1), loss, labeled], 1) * labeled[:, None])
+
     def values(self) -> dict[str, float]:
         top1, top5, loss, count = self.state.tolist()
         if not count:

@@ -90,11 +90,11 @@ def render(
     methods, chosen, reading, metric = subject([Path(folder) for folder in run_folders], claimed, epoch)
     found = dict(findings or {})
     lead = answer.answer(methods, chosen, reading, metric, found, claimed)
-    notes = [*reading.missing, *found.get("missing", [])]
+    notes = [*reading.missing, *found.get("missing", []), *reading.remarks]
     for method in methods:
         for run in method.runs:
             if run is not reading:
-                notes += [f"{run.name}: {note}" for note in run.missing]
+                notes += [f"{run.name}: {note}" for note in (*run.missing, *run.remarks)]
     if findings is None:
         notes.append("The student was not asked for its answers: no pictures, no confusions, no gauge.")
     shown = deployment.deployment(

@@ -81,6 +81,12 @@ class Reading:
         return numbers((self.summary or {}).get("best"))
 
     @property
+    def remarks(self) -> list[str]:
+        """What the run says of its teacher, a sentence or two each."""
+        found = (self.summary or {}).get("remarks")
+        return [remark for remark in found if isinstance(remark, str)] if isinstance(found, list) else []
+
+    @property
     def seed(self) -> int:
         """The run's seed."""
         seed = self.values.get("seed", 0)
@@ -258,7 +264,7 @@ def _metrics(reading: Reading) -> None:
             reading.epochs.append(line)
         elif kind == "teacher":
             reading.teacher = numbers(line.get("val"))
-        else:
+        elif kind != "pull":  # whose remark is in summary.json
             bad += 1
     if bad:
         reading.missing.append(f"{bad} lines of {METRICS} cannot be read, and are left out.")
