@@ -161,6 +161,8 @@ def test_predict_says_what_it_lacks(run: Run, trained: Path, tmp_path: Path) -> 
     refused(run("predict", "nowhere.png", "--student", teacher, "--out", "painted"), "nowhere.png")
     digits = ["--data.source", "digits", "--data.options.train_size", "60", *FAST, "--quiet"]
     assert run("train", *digits, "--student.model", "digits/cnn_4_8", "--out", "words")[0] == 0
+    refused(run("evaluate", "words", "--by-case", "cases.csv"), "by_case is for masks, and the student answers class")
+    refused(run("evaluate", "words", "--scores", "dice"), "task classification tells all it has, got dice")
     refused(run("predict", picture, "--student", "words", "--out", "painted"), "Task classification answers in words")
     refused(
         run("predict", picture, "--student", teacher, "--beside.words", "words", "--out", "painted"),

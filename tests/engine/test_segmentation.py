@@ -433,7 +433,7 @@ def test_two_processes_train_what_one_trains(
             "cwd": {"weight": 3},
         },
         data={"scenes": {"crops": 2, "foreground": 0.4}},
-        train={"epochs": 3, "optimizer": {"learning_rate": 0.02}},
+        train={"epochs": 3, "optimizer": {"learning_rate": 0.02}, "scores": ["case_recall"]},
     )
     command = ["distill", str(write(tmp_path / "run.yaml", run)), "--quiet"]
     one, two = tmp_path / "one", tmp_path / "two"
@@ -443,6 +443,9 @@ def test_two_processes_train_what_one_trains(
     assert losses[1][0] == pytest.approx(losses[0][0], rel=1e-5)
     assert losses[1] == pytest.approx(losses[0], rel=1e-3)
     assert lines(two, "epoch")[-1]["val"] == pytest.approx(lines(one, "epoch")[-1]["val"], abs=0.5)
+    cases = [[row.split(",")[:5] for row in (out / "cases.csv").read_text().splitlines()] for out in (one, two)]
+    assert cases[0] == cases[1]
+    assert len(cases[0]) == 1 + 6 * 11
     weights = load_file(one / "student" / "model.safetensors")
     for name, value in load_file(two / "student" / "model.safetensors").items():
         torch.testing.assert_close(value, weights[name], rtol=1e-3, atol=1e-4)

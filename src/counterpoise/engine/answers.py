@@ -47,6 +47,8 @@ def evaluate(student: Place, options: Evaluate) -> dict[str, Any]:
     table = None if options.by_case is None else case_files.place(options.by_case, options.overwrite)
     network = _averaged(load_student(Path(student), model=options.model, epoch=options.epoch), options.views)
     tasks.get(network.task).look(network, options.window, options.overlap, options.blend)
+    if table is not None and tasks.get(network.task).whole:
+        raise ConfigError(f"by_case is for masks, and the student answers {network.task}: it has no scores by case.")
     images, section = inputs.evaluated(Path(student), options.data, options.split, options.data_set)
     at_once, device = inputs.batch_size(Path(student), options.batch_size), choose_device(options.device)
     if has_labels(images):

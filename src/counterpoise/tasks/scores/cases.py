@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
+from math import isnan
 from typing import Any, NamedTuple
 
 import torch
@@ -112,7 +113,7 @@ class Counts:
 
     @state.setter
     def state(self, state: Tensor) -> None:
-        self.rows = [*state]
+        self.rows = [*state[state[:, 0].argsort(stable=True)]]  # of several processes, each has some
 
     def _size(self, kind: Kind) -> int:
         """How many numbers of a row are of a kind."""
@@ -242,11 +243,12 @@ class Counts:
         return found
 
     def _named(self, part: Part) -> dict[str, dict[str, float | None]]:
-        return {
-            name: {self.classes[number]: mean_of(part.values[name][number]) for number in self.counted(kind)}
-            for kind in self.kinds
-            for name in kind.scores
-        }
+        found: dict[str, dict[str, float | None]] = {}
+        for kind in self.kinds:
+            for name in kind.scores:
+                each = part.values[name].tolist()
+                found[name] = {self.classes[n]: None if isnan(each[n]) else each[n] for n in self.counted(kind)}
+        return found
 
     def case_name(self, part: Part) -> str:
         """That of its group, where the data call it by one; else of its first picture."""
