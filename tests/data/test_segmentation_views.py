@@ -229,6 +229,17 @@ def test_window_that_is_turned_and_not_bent_has_what_lies_beside_it() -> None:
         assert (segmentation_views.render(plan_for(), image, mask, middle)[1] != IGNORE).all()
 
 
+@pytest.mark.parametrize("place", [(0, 0), (39, 55), (3, 30)])
+@pytest.mark.parametrize("size", [(24, 24), (16, 40), (64, 64)])
+def test_a_view_laid_on_an_object_holds_it_however_it_is_turned(place: tuple[int, int], size: tuple[int, int]) -> None:
+    image, mask = scene()
+    mask[:] = 0
+    mask[max(0, place[0] - 1) : place[0] + 2, max(0, place[1] - 1) : place[1] + 2] = 5
+    plan = plan_for(size=size, scale=(0.8, 2.0), rotate=180.0, elastic=(2.0, 12))
+    for drawn in segmentation_views.draw(plan, 0, torch.arange(40)):
+        assert (segmentation_views.render(plan, image, mask, drawn, place)[1] == 5).any()
+
+
 def test_grid_of_more_points_than_are_drawn_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"makes a grid of 503 x 503 points .* Give a larger spacing"):
         plan_for(size=(2000, 2000), elastic=(1.0, 4))

@@ -20,6 +20,7 @@ from counterpoise.engine.pulling import Pull, Sides
 from counterpoise.objectives.base import entries
 from counterpoise.objectives.composite import WeightedSum
 from counterpoise.objectives.dense import DenseSum
+from counterpoise.objectives.dense_questions import QuestionSum
 from counterpoise.outputs import Outputs
 from counterpoise.pages.report.reading import read
 
@@ -70,6 +71,18 @@ def test_of_scenes_classes_are_those_of_the_masks_at_the_logits_places() -> None
     assert found["by_class"].keys() == {"b", "c"}
     assert found["by_class"]["b"] < -0.3
     assert found["by_class"]["c"] > 0.9
+
+
+def test_of_questions_it_is_told_of_the_places_that_are_a_yes() -> None:
+    target = torch.zeros(8, 1, 6, 6, dtype=torch.int8)
+    target[:, :, :2], target[:, :, 5] = 1, -1
+    terms = {"binary_cross_entropy": Term(), "binary_balance": Term()}
+    pull = Pull(QuestionSum(terms, "logits", 255), 1000, ["vessel"], sigmoid=True)
+    pull(Outputs(torch.zeros(8, 1, 3, 3)), Outputs(torch.full((8, 1, 3, 3), -5.0)), target)  # which misses all of them
+    found = pull.line(1)
+    assert found is not None
+    assert found["cosine"] > 0
+    assert found["by_class"] == {"vessel": pytest.approx(-1)}
 
 
 LOGITS = sorted(

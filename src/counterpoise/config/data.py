@@ -159,7 +159,15 @@ class Scenes(Section):
         """The same with nothing left to chance."""
         strengths = dict.fromkeys(("jitter", "rotate", "gamma", "blur", "noise"), 0.0)
         return self.model_copy(
-            update={"scale": (1.0, 1.0), "flip": False, "flip_vertical": False, "elastic": None, **strengths}
+            update={
+                "scale": (1.0, 1.0),
+                "flip": False,
+                "flip_vertical": False,
+                "elastic": None,
+                **strengths,
+                "crops": 1,
+                "foreground": 0.0,
+            }
         )
 
     @model_validator(mode="after")

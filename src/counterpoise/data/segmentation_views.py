@@ -7,6 +7,7 @@ that of an enlarged scene.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -22,6 +23,7 @@ from counterpoise.errors import ConfigError, DataError
 from counterpoise.system import torchvision_guard
 
 _ONE = 1 << 16  # fixed point
+_WITHIN = 0.5 / math.sqrt(2)  # of the shorter edge: what is as far from the middle along both is in any turned view
 
 
 @dataclass(frozen=True)
@@ -177,7 +179,8 @@ def render(
     Args:
         image: uint8 [channels, H, W].
         mask: uint8 [H, W].
-        around: row and column that are in the middle of the window as far as the scene reaches; None: it lies anywhere.
+        around: row and column that are in the middle of the window as far as the scene reaches, and in the view however
+            that is turned; None: it lies anywhere.
 
     Returns:
         uint8 [channels, height, width]; uint8 [height, width].
@@ -190,9 +193,11 @@ def render(
         raise DataError(f"The mask is {sizes[0]} pixels and its image {sizes[1]}.")
     size = plan.height, plan.width
     more = (0, 0) if draw.warp is None else scene_warps.margins(draw.warp, *size)
-    middle = around or (None, None)
+    middle, reach = around or (None, None), None
+    if draw.warp is not None:
+        reach = math.floor((_WITHIN * min(size) - draw.warp.farthest - 1) / draw.scale)
     rows, columns = (
-        _span(image.shape[1 + side], size[side], draw.scale, draw.place[side], more[side], middle[side])
+        _span(image.shape[1 + side], size[side], draw.scale, draw.place[side], more[side], middle[side], reach)
         for side in (0, 1)
     )
     part = _jitter(_resize(image[:, rows.of, columns.of], rows, columns, smooth=True), draw)
@@ -231,12 +236,29 @@ class _Span(NamedTuple):
         return int(self.to.stop - self.to.start)
 
 
-def _span(scene: int, view: int, scale: float, word: int, margin: int = 0, around: int | None = None) -> _Span:
+def _span(
+    scene: int,
+    view: int,
+    scale: float,
+    word: int,
+    margin: int = 0,
+    around: int | None = None,
+    reach: int | None = None,
+) -> _Span:
+    """Where a window lies along one side.
+
+    Args:
+        margin: pixels of the view that are wanted beyond either end of it.
+        around: pixel of the scene that is in its middle, as far as the scene reaches.
+        reach: how far from its middle that may lie at most, even where the window then reaches beyond the scene.
+    """
     window = max(1, round(view / scale))
     first, last = sorted((0, scene - window))
     start = first + (word * (last - first + 1) >> 32)
     if around is not None and window < scene:
         start = min(max(around - window // 2, first), last)
+    if around is not None and reach is not None:
+        start = min(max(start, around - window // 2 - max(reach, 0)), around - window // 2 + max(reach, 0))
     beyond = -(-margin * window // view)
     inside = max(start - beyond, 0), min(start + window + beyond, scene)
     begin, end = (round((edge - start) * view / window) for edge in inside)

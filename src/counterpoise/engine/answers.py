@@ -61,8 +61,10 @@ def evaluate(student: Place, options: Evaluate) -> dict[str, Any]:
         case_files.write(table, report)
     seen = 0 if options.data_set is not None else inputs.trained_on(Path(student), images, section)
     if options.views > 1:
-        said = several_views.told(options.views, tasks.get(network.task).whole)
-        report = {**report, "views": options.views, "notes": [*report.get("notes", []), f"Answers are {said}."]}
+        said = f"Answers are {several_views.told(options.views, tasks.get(network.task).whole)}."
+        if network.thresholds is not None:
+            said += " The thresholds were chosen without, on one view of each."
+        report = {**report, "views": options.views, "notes": [*report.get("notes", []), said]}
     return {**report, "trained_on": seen} if seen else report
 
 

@@ -44,13 +44,15 @@ class Pull:
         objective: of the run.
         steps: of the whole run.
         classes: names.
+        sigmoid: whether each logit is a question of its own.
 
     Attributes:
         found: what the last step told, as a line of metrics.jsonl has it.
     """
 
-    def __init__(self, objective: WeightedSum, steps: int, classes: Sequence[str]) -> None:
+    def __init__(self, objective: WeightedSum, steps: int, classes: Sequence[str], sigmoid: bool = False) -> None:
         self.objective = objective
+        self.sigmoid = sigmoid
         self.classes = classes
         self.sides = sides(objective)
         self.steps = min(MOST, steps // OF) if self.sides is not None else 0
@@ -83,22 +85,29 @@ class Pull:
         return {"kind": KIND, "step": step, **found} if found else None
 
     def _compared(self, labels: Tensor, teacher: Tensor, target: Tensor) -> dict[str, Any]:
-        if target.is_floating_point():  # mixed, or several labels a picture
-            places = torch.zeros(len(labels), *labels.shape[2:], dtype=torch.int64, device=labels.device)
-            known = 0
-        else:
-            places = reduced(target.long(), labels.shape[2:]) if labels.ndim == 4 else target.long()
-            known = labels.shape[1]
-        places = torch.where((places >= 0) & (places < labels.shape[1]), places, labels.shape[1]).flatten()
-        sums = torch.zeros(3, labels.shape[1] + 1, device=labels.device)
-        products = (labels * teacher, labels.square(), teacher.square())
-        for row, product in zip(sums, products, strict=True):
-            row.index_add_(0, places, product.sum(1).flatten())
-        values = sums.double().cpu()
-        cosine = _cosine(*values.sum(1).tolist())
-        by_class = {self.classes[index]: _cosine(*values[:, index].tolist()) for index in range(known)}
-        told = {name: value for name, value in by_class.items() if value is not None}
-        return {} if cosine is None else {"cosine": cosine, **({"by_class": told} if len(told) > 1 else {})}
+        products = torch.stack([labels * teacher, labels.square(), teacher.square()])
+        cosine = _cosine(*products.flatten(1).double().sum(1).tolist())
+        if cosine is None:
+            return {}
+        by_class = self._by_class(products, target)
+        return {"cosine": cosine, **({"by_class": by_class} if by_class else {})}
+
+    def _by_class(self, products: Tensor, target: Tensor) -> dict[str, float]:
+        """The cosine over the places whose label is a class, or which are a yes of a question, by its name."""
+        count, dense = products.shape[2], products.ndim == 5
+        near = reduced(target, products.shape[3:]) if dense else target
+        if self.sigmoid and near.shape == products.shape[1:]:
+            places = near == 1
+            sums = (products * places).transpose(1, 2).flatten(2).sum(2)
+        elif not near.is_floating_point() and near.shape == (len(target), *products.shape[3:]):
+            known = (near >= 0) & (near < count)
+            index = torch.where(known, near.long(), count).flatten()
+            sums = products.new_zeros(3, count + 1).index_add_(1, index, products.sum(2).flatten(1))[:, :count]
+        else:  # mixed
+            return {}
+        found = {name: _cosine(*values) for name, values in zip(self.classes, sums.double().T.tolist(), strict=True)}
+        told = {name: value for name, value in found.items() if value is not None}
+        return told if self.sigmoid or len(told) > 1 else {}
 
 
 def sides(objective: WeightedSum) -> Sides | None:

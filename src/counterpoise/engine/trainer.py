@@ -96,7 +96,8 @@ class Trainer:
         self.begun_at = 0  # the step that this sitting begins with
         self.trackers: Trackers | None = None
         self.gauge: EvaluationGauge | None = None
-        self.pull = Pull(parts.objective, self.total_steps if self.fast is None else 0, parts.classes)
+        looked_at = self.total_steps if self.fast is None else 0
+        self.pull = Pull(parts.objective, looked_at, parts.classes, parts.task.sigmoid)
         self.teacher_line: str | None = None
 
     def fit(self, resume: bool, deadline: float | None = None) -> None:
