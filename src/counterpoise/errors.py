@@ -186,7 +186,7 @@ _JOBS = {
     "neptune logger",
     "train.patience stops a run that gets no better, and train.ship says whose weights ship.": "early_stopping "
     "early_stop",
-    "Rare classes count more with cross_entropy's class_weight, or with class_weighted.": "focal focal_loss",
+    "The objective is called focal; rare classes also count more with cross_entropy's class_weight.": "focal_loss",
     "train.precision says it: bf16, fp32 or auto.": "amp fp16 half mixed_precision",
     "train.optimizer.learning_rate says it.": "lr learning_rate",
     "train.schedule says it.": "scheduler lr_scheduler",
