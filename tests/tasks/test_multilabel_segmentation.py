@@ -43,7 +43,8 @@ def values(out: Path, **changed: Any) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def taught(tmp_path_factory: pytest.TempPathFactory) -> Result:
-    return counterpoise.train(values(tmp_path_factory.mktemp("taught") / "run"))
+    scores = ["case_dice", "auroc:round", "iou"]
+    return counterpoise.train(values(tmp_path_factory.mktemp("taught") / "run", train={"scores": scores}))
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +87,17 @@ def test_evaluation_finds_the_scores_of_the_run_at_the_thresholds_of_that_epoch(
     stored = json.loads((student.folder / "student" / "student.json").read_text())["thresholds"][epoch]
     assert [row["threshold"] for row in report["per_class"]] == stored
     assert "chosen on the validation images" in report["notes"][0]
+
+
+def test_scores_by_case_are_told_while_training_as_evaluation_finds_them(taught: Result, tmp_path: Path) -> None:
+    report = counterpoise.evaluate(taught.folder, device="cpu", scores=["auroc"])
+    by_case = {row["score"]: row for row in report["by_case"]["scores"]}
+    assert taught.last["case_dice"] == pytest.approx(by_case["dice"]["mean"], abs=0.05)
+    assert taught.last["iou"] == pytest.approx(report["iou"], abs=0.05)
+    assert taught.last["auroc:round"] == pytest.approx(report["per_class"][0]["auroc"], abs=1e-6)
+    for name, message in (("case_hd95", "evaluate --scores hd95 has it"), ("dice:cup", "Question 'cup' is unknown")):
+        with pytest.raises(ConfigError, match=f"train.scores: {name}: .*{message}"):
+            counterpoise.train(values(tmp_path / "run", train={"scores": [name]}))
 
 
 def test_painted_masks_and_probabilities_are_those_of_the_network(

@@ -136,7 +136,8 @@ def test_answers_that_know_nothing_and_those_that_are_probabilities_are_told() -
     for logits, kind, soft in (
         (blind, "chance", False),
         (blind + 2 * answers, "useful", False),
-        ((blind + 2 * answers).sigmoid(), "useful", True),
+        ((blind + 2 * answers).mul(4).sigmoid(), "useful", True),
+        ((blind + 2 * answers).clamp(-3, 3) / 20 + 0.5, "useful", False),
     ):
         score = QuestionScore(1)
         score.update(logits, answers)

@@ -23,10 +23,11 @@ from counterpoise.objectives.base import find
 from counterpoise.objectives.binary_cross_entropy import BinaryCrossEntropy
 from counterpoise.objectives.dense_questions import QuestionSum
 from counterpoise.objectives.regions import RegionObjective
-from counterpoise.tasks.base import TASKS, Report, Score, Task
+from counterpoise.tasks.base import TASKS, Report, Score
 from counterpoise.tasks.confusion import upsample
 from counterpoise.tasks.label_terms import check_term
 from counterpoise.tasks.painting import names_of, parts
+from counterpoise.tasks.question_cases import CaseQuestionScore
 from counterpoise.tasks.question_metrics import EVEN, QuestionReport, QuestionScore
 from counterpoise.tasks.scores.questions import answered
 from counterpoise.tasks.segmentation import Segmentation
@@ -46,7 +47,7 @@ class MultilabelSegmentation(Segmentation):
     network = "segmentation"
     sigmoid = True
     headline = "map"
-    metrics = ("map", "max_dice")
+    metrics = QuestionScore.metrics
 
     def check(self, images: ImageSet) -> None:
         if not images.masked:
@@ -97,13 +98,8 @@ class MultilabelSegmentation(Segmentation):
         return QuestionScore(num_classes)
 
     def score_on(self, model: VisionModel, images: ImageSet, further: Sequence[str]) -> Score:
-        return Task.score_on(self, model, images, further)
-
-    def check_metric(self, name: str) -> None:
-        Task.check_metric(self, name)
-
-    def less_is_better(self, name: str) -> bool:
-        return Task.less_is_better(self, name)
+        names = [name for name in further if name not in self.metrics]
+        return CaseQuestionScore(names_of(model), images, names) if names else self.score(model.num_classes)
 
     def report(self, classes: Sequence[str]) -> Report:
         return QuestionReport(classes)

@@ -6,7 +6,7 @@ All of it follows from one histogram of logits for each question, which adds up 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -20,12 +20,12 @@ from counterpoise.tasks.label_metrics import Curves, auroc, average_precision, b
 from counterpoise.tasks.scores.chosen import kinds_of
 from counterpoise.tasks.scores.overlap import OVERLAP
 from counterpoise.tasks.scores.questions import QuestionCounts
+from counterpoise.tasks.scores.ranking import BINS, RANGE
 
 EVEN = 0.5
 """The threshold of a question that nobody has chosen one for, or that no held-out pixel is a yes of."""
-BINS, STEP = 1024, 1 / 32
-"""Of logits from -16 to 16; what lies beyond is in the first or in the last."""
-_FIRST = -BINS * STEP / 2
+FIRST, STEP = -RANGE, 2 * RANGE / BINS
+"""Where the bins of logits begin, and how wide they are; what lies beyond is in the first or in the last."""
 ALIKE = 100
 """Pixels that tell as much as one that is independent of all others."""
 TWO = 2
@@ -50,7 +50,7 @@ def histogram(logits: Tensor, answers: Tensor) -> Tensor:
     row = torch.arange(questions, device=logits.device).view(1, -1, 1, 1)
     at_once = max(1, VALUES_AT_ONCE // (questions * size[0] * size[1]))
     for part, truth in zip(torch.split(logits, at_once), torch.split(answers.to(logits.device), at_once), strict=True):
-        places = ((upsample(part, size).nan_to_num(0.0) - _FIRST) / STEP).floor().clamp(0, BINS - 1).long()
+        places = ((upsample(part, size).nan_to_num(0.0) - FIRST) / STEP).floor().clamp(0, BINS - 1).long()
         cells = (2 * row + (truth > 0)) * BINS + places
         counts += torch.bincount(cells[truth >= 0], minlength=len(counts))
     return as_double(counts).view(questions, 2, BINS)
@@ -59,7 +59,7 @@ def histogram(logits: Tensor, answers: Tensor) -> Tensor:
 def curves_of(counts: Tensor) -> Curves:
     """A histogram [Q, 2, BINS] as curves: each bin is one score, the logit in its middle."""
     no, yes = counts.flip(2).permute(1, 2, 0)
-    scores = _FIRST + STEP * (torch.arange(BINS, dtype=torch.float64).flip(0) + 0.5)
+    scores = FIRST + STEP * (torch.arange(BINS, dtype=torch.float64).flip(0) + 0.5)
     both = no + yes
     steps = (both > 0).double()
     return Curves(scores[:, None].expand_as(both), yes.cumsum(0), both.cumsum(0), steps, yes.sum(0), no.sum(0))
@@ -80,6 +80,8 @@ class QuestionScore(Score):
 
     Over all pixels together; means over the questions that some pixel is a yes of. `state` is the histogram, flattened.
     """
+
+    metrics: ClassVar[tuple[str, ...]] = ("map", "max_dice")
 
     def __init__(self, questions: int) -> None:
         self.questions = questions
@@ -110,8 +112,11 @@ class QuestionScore(Score):
     def verdict(self) -> Verdict:
         """By the mean AUROC, as for several labels a picture; neighboring pixels tell the same."""
         counts = self.counts()
-        first = int(-_FIRST / STEP)
-        soft = bool(counts.any() and counts.sum() == counts[..., first : first + int(1 / STEP) + 1].sum())
+        zero, one = int(-FIRST / STEP), int((1 - FIRST) / STEP)
+        pixels = counts.sum((0, 1))
+        # Answers of a network that has learned little may all lie there, too, but not from 0 on.
+        wide = bool(pixels[zero : zero + 2].any() and pixels[(zero + one) // 2 : one + 1].any())
+        soft = wide and bool(pixels.sum() == pixels[zero : one + 1].sum())
         return verdict_of(curves_of(counts), soft, ALIKE)
 
 
