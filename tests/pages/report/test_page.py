@@ -260,6 +260,10 @@ def test_tables_of_a_comparison_are_shown(digit_runs: Path, tmp_path: Path) -> N
     (row,) = charts(page)["intervals"]["rows"]
     assert (row["mean"], row["low"], row["high"], row["verdict"]) == (1.5, 0.5, 2.5, "higher")
     assert "61.50" in page
+    (folder / "results.csv").write_text("pair,method,metric\nsmall,kd,top5\n")
+    page = render(find(digit_runs), compared=folder)
+    assert charts(page)["intervals"]["unit"] == "top-5 accuracy"
+    assert re.search(r"Last epoch, .*top-5 accuracy.*</th>", page)
 
 
 def test_the_command_line_writes_a_page_and_keeps_an_older_one(run: Run, copied: Copy) -> None:

@@ -229,16 +229,17 @@ def _at(values: Sequence[float], share: float) -> float:
     return ordered[round(share * (len(ordered) - 1))] if ordered else math.nan
 
 
-def intervals(rows: Sequence[Mapping[str, Any]]) -> Chart:
-    """Differences with their 95% intervals: rows have name, mean, low, high, n and verdict."""
+def intervals(rows: Sequence[Mapping[str, Any]], metric: str = "") -> Chart:
+    """Differences, of a metric in words, with their 95% intervals: rows have name, mean, low, high, n and verdict."""
+    unit = metric or "points"
     return Chart(
         "intervals",
         "intervals",
-        "Differences, points",
+        f"Differences, {unit}",
         "A dot is the mean difference over what both have in common: seeds, folds, or cases of one seed; a line its "
         "95% interval. Where the line crosses zero, no difference is shown.",
-        {"rows": list(rows), "unit": "points"},
-        ("difference", "points", "95% interval", "n", "verdict"),
+        {"rows": list(rows), "unit": unit},
+        ("difference", unit, "95% interval", "n", "verdict"),
         [
             (
                 row["name"],

@@ -13,8 +13,9 @@ from counterpoise.pages.report.methods import Claim, Method, different
 from counterpoise.pages.report.reading import spelled
 from counterpoise.pages.report.reading import table as read_table
 from counterpoise.pages.report.words import MINUS, NONE, short
+from counterpoise.pages.report.words import metric as in_words
 
-DIFFERENCES, TABLE = "differences.csv", "table.csv"
+DIFFERENCES, TABLE, RESULTS = "differences.csv", "table.csv", "results.csv"
 KEYS = 60
 """Differing keys of run files that are shown."""
 
@@ -42,8 +43,10 @@ def comparison(
     known = [row for row in rows if row["mean"] is not None]
     if len(methods) < 2 and not table:
         return None
+    told = _metric(folder) if folder is not None else ""
     return {
-        "chart": charts.intervals(known) if known else None,
+        "chart": charts.intervals(known, told) if known else None,
+        "metric": told,
         "table": table,
         "keys": _keys(methods),
         "missing": missing,
@@ -70,6 +73,12 @@ def _shown(value: Any) -> str:
     if value is None:
         return NONE
     return short(", ".join(map(str, value)) if isinstance(value, list) else value, 80)
+
+
+def _metric(folder: Path) -> str:
+    """What a comparison compared, in words; empty where it does not say."""
+    rows = read_table(folder / RESULTS, [], rows=1)
+    return in_words(name) if rows and (name := rows[0].get("metric")) else ""
 
 
 def _table(file: Path, missing: list[str]) -> list[dict[str, Any]]:
