@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import counterpoise
 from counterpoise.config import Term
 from counterpoise.engine import pulling
 from counterpoise.engine.pulling import Pull, Sides
+from counterpoise.errors import Interrupted
 from counterpoise.objectives.base import entries
 from counterpoise.objectives.composite import WeightedSum
 from counterpoise.objectives.dense import DenseSum
@@ -138,9 +140,13 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def student(teacher: dict[str, Any], out: Path) -> Path:
+def student(teacher: dict[str, Any], out: Path, stopped: bool = False) -> Path:
     run = {"data": DATA, "student": {"model": "digits/cnn_4_8"}, "train": {**TRAIN, "epochs": 2}}
-    told = counterpoise.distill({**run, "teacher": {**teacher, "accept_chance": True}, "out": out})
+    run |= {"teacher": {**teacher, "accept_chance": True}, "out": out}
+    if stopped:
+        with pytest.raises(Interrupted):
+            counterpoise.distill(run, deadline=time.monotonic())  # after its first step
+    told = counterpoise.distill(run, resume=stopped)
     remarks = read(out).remarks
     assert all(remark in told.note for remark in remarks)
     return out
@@ -156,6 +162,8 @@ def test_a_teacher_of_other_classes_is_said_to_pull_and_to_be_worse_and_a_good_o
     lines = pulling.read(good / "metrics.jsonl")
     assert [line["step"] for line in lines] == [*range(1, 11)]
     assert min(line["cosine"] for line in lines) > 0.2
+    stopped = student({"checkpoint": taught}, tmp_path / "stopped", stopped=True)
+    assert pulling.read(stopped / "metrics.jsonl") == lines
     mapping = tmp_path / "classes.yaml"
     mapping.write_text(yaml.safe_dump({str(digit): (digit + 1) % 10 for digit in range(10)}))
     wrong = student({"checkpoint": taught, "classes": mapping}, tmp_path / "wrong")
@@ -169,5 +177,6 @@ def test_a_teacher_of_other_classes_is_said_to_pull_and_to_be_worse_and_a_good_o
     monkeypatch.setattr(pulling, "OF", math.inf)  # not looked at
     blind = student({"checkpoint": taught}, tmp_path / "blind")
     assert pulling.read(blind / "metrics.jsonl") == []
-    one, other = (load_file(folder / "student" / "model.safetensors") for folder in (good, blind))
-    assert all(torch.equal(one[name], other[name]) for name in one)
+    for folder in (blind, stopped):
+        one, other = (load_file(each / "student" / "model.safetensors") for each in (good, folder))
+        assert all(torch.equal(one[name], other[name]) for name in one)
