@@ -26,10 +26,11 @@ def by_case_tables(report: Mapping[str, Any]) -> Iterator[Any]:
         cells = [_number(row[key]) for key in ("mean", "std", "pooled")]
         grid.add(f"{row['score']}{unit}", *cells, str(row["cases"]), _of(row["of"], report))
     yield grid
+    distances = ", of distances the mean over pictures" if told["distances"] else ""
     each = "a picture" if told["case"] == "picture" else f"a group of pictures, of which there are {told['pictures']:,}"
     yield (
         f"A case is {each}. 'over cases' is the mean of the cases' own scores, and sd their standard deviation; "
-        "'together' and the tables above are of all pictures taken as one.\n"
+        f"'together' and the tables above are of all pictures taken as one{distances}.\n"
     )
     yield from told["notes"]
     if count <= MOST:
