@@ -139,11 +139,12 @@ def test_further_pages_are_said(tmp_path: Path) -> None:
         (tmp_path / "scenes" / kind).mkdir(parents=True)
     (tmp_path / "scenes" / "classes.txt").write_text("ground\nthing\n")
     for number in range(4):
-        Image.new("RGB", (4, 4)).save(tmp_path / "scenes" / "images" / f"{number}.png")
+        pages[0].save(tmp_path / "scenes" / "images" / f"{number}.tif", save_all=True, append_images=pages[1:])
         masks = [Image.new("L", (4, 4), level) for level in (number % 2, 0)]
         masks[0].save(tmp_path / "scenes" / "masks" / f"{number}.tif", save_all=True, append_images=masks[1:])
     notes = sources.load(config.Data(path=tmp_path / "scenes", val_fraction=0.25)).train.notes
     assert any("masks looked at have further pages or frames (up to 2): only the first is read" in n for n in notes)
+    assert "Where a page is a slice of a volume, --data.source stacks shows all of them." in notes
     Image.new("RGB", (4, 4)).save(tmp_path / "one.tif")
     assert look_at([tmp_path / "one.tif", tmp_path / "absent.tif", pages[0]], Reading()).notes(Reading()) == []
 

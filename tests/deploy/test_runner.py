@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydicom
 import pytest
+import tifffile
 import torch
 from PIL import Image
 
@@ -17,6 +19,7 @@ from counterpoise.data import images
 from counterpoise.decoding import Reading, Unreadable
 from counterpoise.deploy import base, pictures, runner
 from counterpoise.errors import CorruptImage
+from counterpoise.reading import Intensity
 
 KINDS = (
     *("turned.jpg", "gray.jpg", "cmyk.jpg", "alpha.png", "palette.png", "deep.png", "animated.gif", "float.tif"),
@@ -84,6 +87,32 @@ def test_pixels_are_those_of_evaluation(
             pixels, covered = alone["pixels_of"](picture, {"size": list(size), "crop_share": share, "fit": fit})
             assert (pixels.shape, covered) == ((1, 3, *size), size)
             assert torch.equal(torch.from_numpy(pixels)[0], pictures.show(whole, size, share, fit))
+
+
+@pytest.mark.parametrize("kind", ["deep.png", "signed.tif", "scan.dcm", "plain.bmp"])
+def test_values_become_eight_bits_as_in_evaluation(
+    make_picture: Callable[..., Image.Image], tmp_path: Path, alone: dict[str, Any], kind: str
+) -> None:
+    path, values = tmp_path / kind, np.arange(63, dtype=np.int16).reshape(9, 7) * 20 - 600
+    if kind == "signed.tif":
+        tifffile.imwrite(path, values, photometric="minisblack")
+    elif kind == "scan.dcm":
+        dicom = pydicom.Dataset()
+        dicom.file_meta = pydicom.dataset.FileMetaDataset()
+        dicom.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+        dicom.SOPClassUID, dicom.SOPInstanceUID = pydicom.uid.CTImageStorage, "1.2.3"
+        dicom.set_pixel_data(values + 600, "MONOCHROME1", 16)
+        dicom.save_as(path, enforce_file_format=True)
+    else:
+        save(kind, make_picture("stripes", 1, (40, 30)), path)
+    for intensity in (("window", -160, 240), ("percentiles", 1, 99), ("zscore", -3, 3), ("white", 0, 200)):
+        for channels in (1, 3):
+            told = "white", None, 179.0, channels
+            picture = alone["loaded"](path, alone["Reading"](*told, alone["Intensity"](*intensity)))
+            whole = images.pixels_of(path, reading=Reading(*told, Intensity(*intensity)))
+            assert np.array_equal(np.asarray(picture), whole.permute(1, 2, 0))
+            assert channels == 3 or np.ptp(whole.numpy()) > 100
+    assert [file for file, _ in alone["pictures_in"]([tmp_path])] == [path]
 
 
 def test_exports_of_before_crop_and_lie_over_white(alone: dict[str, Any], make_picture: Callable[..., Any]) -> None:

@@ -7,9 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import counterpoise
 from counterpoise import config
+from counterpoise.data.sources.arrays import ArraySet
+from counterpoise.data.sources.base import Splits
 from counterpoise.engine import inputs
 from counterpoise.errors import ConfigError
 from counterpoise.models import folder as student_folder
@@ -45,6 +48,7 @@ def test_a_student_reads_as_it_was_trained_in_evaluation_and_prediction(tmp_path
     scores = counterpoise.evaluate(tmp_path / "run")
     assert counterpoise.evaluate(tmp_path / "run" / "student", data=data)["loss"] == pytest.approx(scores["loss"])
     picture = data / "val" / "bone" / "0.npy"
+    assert "by window -160 to 240 (`data.intensity`)" in (tmp_path / "run" / "student" / "README.md").read_text()
     by_file, by_array = counterpoise.predict([picture, np.load(picture)], student=tmp_path / "run")
     assert by_file["top"] == by_array["top"]
 
@@ -63,3 +67,11 @@ def test_what_data_say_themselves_comes_before_what_the_student_was_trained_on()
     assert (level.white_level, level.intensity) == (4095, None)
     own = inputs.read_for(config.Data(intensity=config.Intensity(white=9)), trained._replace(white_level=255))
     assert (own.white_level, own.reading.intensity) == (None, Intensity("white", 0, 9))
+
+
+def test_images_that_were_handed_in_are_not_mapped_without_a_word() -> None:
+    images = torch.randint(0, 256, (8, 3, 8, 8), dtype=torch.uint8)
+    halves = Splits(*(ArraySet(images, torch.arange(8) % 2, ["a", "b"]) for _ in "ab"))
+    run = {"student": {"model": "digits/cnn_4_8"}, "data": {"intensity": {"zscore": 3}}}
+    with pytest.raises(ConfigError, match=r"data\.intensity is of the values in files, and the images"):
+        counterpoise.train(run, data=halves)

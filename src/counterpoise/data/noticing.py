@@ -204,6 +204,8 @@ class Seen:
                     f"{seen.paged} of {seen.count} {kind} looked at have further pages or frames (up to {seen.pages}): "
                     "only the first is read."
                 )
+        if self.masks is not None and self.paged and self.masks.paged:
+            found.append("Where a page is a slice of a volume, --data.source stacks shows all of them.")
         return found
 
 
@@ -233,7 +235,7 @@ def look(images: ImageSet) -> Seen:
             except Exception:  # a picture that is missing is named where it is read
                 break
             if file is not None:
-                one.look(file, images.reading)
+                one.look(file, images.reading if one is seen else images.reading._replace(channels=3, intensity=None))
     seen.masks = masks
     return seen
 

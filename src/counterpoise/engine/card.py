@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from counterpoise import tasks
+from counterpoise.data.noticing import said_of_intensity
 from counterpoise.models import catalog, folder
 from counterpoise.models.network import VisionModel
 
@@ -27,6 +28,8 @@ def of_student(model: VisionModel, description: folder.Description, name: str) -
         "Classes": f"{len(classes)}: {', '.join(classes[:10])}{', ...' if len(classes) > 10 else ''}",
         "Input": f"{kind} pixels{shape}; the student normalizes them itself",
     }
+    if (intensity := description.input.reading.intensity) is not None:
+        facts["Values"] = f"become 8 bits by {said_of_intensity(intensity)} (`data.intensity`), before anything else"
     with_timm = (
         "\nWith timm alone (images normalized as `config.json` says):\n\n"
         f'```python\nimport timm\n\nnet = timm.create_model("local-dir:{name}", pretrained=True)\n```\n'
