@@ -120,10 +120,12 @@ def brought(values: Any, intensity: Intensity) -> Any:
         plane = values[..., channel]
         if plane.dtype.kind in "ui" and plane.dtype.itemsize <= 2:
             least = -(1 << 8 * plane.dtype.itemsize - 1) if plane.dtype.kind == "i" else 0
-            places = plane.astype(np.int32) - least
-            counts = np.bincount(places.ravel(), minlength=1 << 8 * plane.dtype.itemsize)
-            levels = np.arange(len(counts), dtype=np.float64) + least
-            found[..., channel] = shares(levels, ends_of_counts(levels, counts, intensity), intensity)[places]
+            places, total = plane.astype(np.int32) - least, 1 << 8 * plane.dtype.itemsize
+            levels = np.arange(total, dtype=np.float64) + least
+            between = intensity.low, intensity.high
+            if intensity.kind not in ("window", "white"):
+                between = ends_of_counts(levels, np.bincount(places.ravel(), minlength=total), intensity)
+            found[..., channel] = shares(levels, between, intensity)[places]
         else:
             plane = plane.astype(np.float64)
             if not (np.abs(plane) <= LARGEST_VALUE).all():
@@ -135,8 +137,6 @@ def brought(values: Any, intensity: Intensity) -> Any:
 def ends_of_counts(levels: Any, counts: Any, intensity: Intensity) -> tuple[float, float]:
     """The values that are black and white, of a picture that has each of these levels so many times: exact sums."""
     kind, low, high = intensity
-    if kind in ("window", "white"):
-        return low, high
     there = counts > 0
     levels, counts = levels[there], counts[there]
     total = int(counts.sum())

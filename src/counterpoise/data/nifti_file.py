@@ -26,6 +26,7 @@ BYTES_A_PIXEL = 16
 """That a volume may take for each pixel that data.max_megapixels allows a picture."""
 KEPT = 2**30
 """Bytes of volumes that a process keeps beside the last one."""
+ALL = slice(None)
 _HEADERS = {348: 348, 540: 540}  # what the first number of a file says, and the bytes of its header
 _MILLIMETERS = {"meter": 1000.0, "mm": 1.0, "micron": 0.001, "unknown": 1.0}
 
@@ -66,7 +67,7 @@ class NiftiFile:
 
         Raises CorruptImage.
         """
-        stored = np.moveaxis(_values(self).take(place, axis), 1, 0)
+        stored = np.moveaxis(_values(self)[(ALL,) * axis + (place,)], 1, 0)  # take() would copy the whole volume
         stored = stored[..., None] if stored.ndim == 2 else stored
         if self.slope is None or self.offset is None:
             return np.ascontiguousarray(stored)
