@@ -20,8 +20,10 @@ from counterpoise.data import sources
 from counterpoise.data.sources.arrays import ArraySet
 from counterpoise.data.sources.base import Splits
 from counterpoise.data.sources.questions import answers_of, asked
+from counterpoise.deploy import runner
 from counterpoise.engine.trainer import Result
 from counterpoise.errors import ConfigError, CounterpoiseError, DataError, ModelError
+from counterpoise.tasks import painting
 from counterpoise.tasks.confusion import upsample
 
 Run = Callable[..., tuple[int, str, str]]
@@ -162,8 +164,12 @@ def test_an_export_keeps_thresholds_and_its_runner_paints_what_predict_does(
             for path in (tmp_path / f"{name}-probability.png", answer["probabilities"][name.replace("-", " ")])
         )
         assert np.abs(soft - same).max() <= 2
-    again = subprocess.run(command, check=False, capture_output=True, text=True)
-    assert (again.returncode, "is there already" in again.stderr) == (2, True)
+    about = json.loads((tmp_path / "onnx" / "export.json").read_text())
+    assert runner.files_of(tmp_path / "mask.png", about, True) == (
+        [tmp_path / f"{name}-mask.png" for name in ("round", "even-one")],
+        [tmp_path / f"{name}-probability.png" for name in ("round", "even-one")],
+    )
+    assert painting.parts(counterpoise.load_student(student.folder)) == ["round", "even-one"]
 
 
 def test_the_report_shows_questions_with_pictures(student: Result, run: Run) -> None:

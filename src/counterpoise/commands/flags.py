@@ -89,7 +89,7 @@ def why_taken(word: str, arguments: list[str]) -> str:
     flag, _, value = arguments[flag_at].partition("=")
     follows = f" '{word}' follows {' '.join(arguments[flag_at:at])}"
     if value or flag_at < at - 1:
-        free = re.match(r"--(objective|data\.options|(student|teacher)\.arguments)\.", flag)
+        free = re.match(r"--(objective|data\.options|data\.questions|(student|teacher)\.arguments)\.", flag)
         return f"{follows}, complete without it{'; a list is one value there: [1, 2]' if free else ''}."
     section, dot, name = flag.removeprefix("--").rpartition(".")
     return f"{follows}{'' if name.startswith('no-') else f', which is switched off with --{section}{dot}no-{name}'}."
@@ -106,6 +106,8 @@ def values_of(options: config.Run | None) -> dict[str, Any]:
     for section, key in (("data", "options"), ("student", "arguments"), ("teacher", "arguments")):
         if key in (values.get(section) or {}):
             values[section][key] = parse(values[section][key])
+    if questions := (values.get("data") or {}).get("questions"):  # each of one word so far
+        values["data"]["questions"] = {name: parse(word) for name, (word,) in questions.items()}
     for term in values.get("objective", {}).values():
         term |= {key: parse(value) for key, value in term.items() if key not in config.Term.model_fields}
     return values

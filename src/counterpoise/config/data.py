@@ -194,7 +194,7 @@ class Data(Section):
     unlabeled: Path | None = Field(
         None, description="folder or pack of photos without labels, for distill: the teacher's word alone"
     )
-    questions: dict[str, list[str]] | None = Field(
+    questions: dict[str, Any] | None = Field(
         None,
         description="of masks, for multilabel_segmentation: each question by its name, with the classes whose pixels "
         "are its yes, such as {disc: [rim, cup], cup: cup}; a list of classes asks for each of them",
@@ -292,7 +292,7 @@ class Data(Section):
 
     @field_validator("questions")
     @classmethod
-    def _questions_have_a_yes(cls, given: dict[str, list[str]] | None) -> dict[str, list[str]] | None:
+    def _questions_have_a_yes(cls, given: dict[str, Any] | None) -> dict[str, Any] | None:
         if given is not None and not given:
             raise ValueError("names no question: give some, such as {vessel: [vessel]}, or leave it out")
         for name, classes in (given or {}).items():

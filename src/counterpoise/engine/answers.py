@@ -122,6 +122,8 @@ def predict(images: Sequence[Any], options: Predict) -> list[dict[str, Any]]:
         raise ConfigError("beside: image, truth and student are panels already; call it otherwise.")
     for model in (network, *others.values()):
         tasks.get(model.task).look(model, options.window, options.overlap, options.blend)
+    if tasks.get(network.task).sigmoid and network.thresholds is None:
+        tell(["the student brings no thresholds, or not one for each class: it answers from a probability of 0.5 on"])
     skip = False
     if options.data is None:
         asked = predictions.given(images, network.reading)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from counterpoise.data.sources.masks_census import counted, problems_of
 from counterpoise.data.sources.memory import concatenate, in_memory
 from counterpoise.errors import ConfigError
 
+Run = Callable[..., tuple[int, str, str]]
 CLASSES = ("ground", "rim", "cup")
 ASKED = {"disc": ["rim", "cup"], "cup": ["cup"]}
 MASK = torch.tensor([[0, 1, 2], [255, 2, 1]], dtype=torch.uint8)
@@ -114,3 +117,15 @@ def test_the_embedded_scenes_are_divided_and_asked() -> None:
     for part in splits:
         assert part.classes == ("odd",)
         assert part.questions is not None
+
+
+def test_a_flag_takes_a_class_or_a_list_of_them_and_is_given_once(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "scenes.yaml"
+    file.write_text(
+        "data: {source: digit_scenes, options: {train_size: 4, val_size: 2}}\ntask: multilabel_segmentation\n"
+    )
+    several = ("--data.questions.odd", "[1, 3, 5, 7, 9]")
+    code, out, _ = run("check", file, *several, "--data.questions.one", "1", "--json")
+    assert (code, json.loads(out)["found"]["classes"]) == (0, ["odd", "one"])
+    code, _, error = run("check", file, *several, "--data.questions.odd", "1")
+    assert (code, "specified multiple times" in error) == (2, True)
