@@ -19,7 +19,7 @@ from counterpoise.data.sources.arrays import ArraySet
 from counterpoise.data.sources.base import Splits, Subset
 from counterpoise.data.sources.masks_census import counted, problems_of
 from counterpoise.data.sources.memory import concatenate, in_memory
-from counterpoise.errors import ConfigError
+from counterpoise.errors import ConfigError, DataError
 
 Run = Callable[..., tuple[int, str, str]]
 CLASSES = ("ground", "rim", "cup")
@@ -51,6 +51,17 @@ def test_parts_and_what_lies_in_memory_keep_the_questions_and_other_questions_ar
     plain = scenes().fingerprint()
     others = [questions.asked(scenes(), each).fingerprint() for each in (ASKED, {**ASKED, "disc": ["rim"]})]
     assert len({plain, *others}) == 3
+
+
+def test_questions_in_another_order_are_answered_as_before() -> None:
+    images = questions.asked(scenes(), ASKED)
+    other = images.in_order(("cup", "disc"))
+    assert images.questions is not None
+    assert other.questions is not None
+    mine, theirs = (questions.answers_of(each.questions, MASK) for each in (images, other))  # type: ignore[arg-type]
+    assert torch.equal(mine.flip(0), theirs)
+    with pytest.raises(DataError):
+        images.in_order(("cup", "rim"))
 
 
 def test_rare_questions_weigh_as_their_no_to_their_yes() -> None:

@@ -208,11 +208,15 @@ class ImageSet(ABC):
         """
         if tuple(classes) == self.classes:
             return self
-        if self.masked:
+        if self.masked and (self.questions is None or sorted(classes) != sorted(self.classes)):
             raise DataError(f"Masks hold the numbers of {list(self.classes)[:5]}, so that their order is fixed.")
         other = copy.copy(self)
         other.__dict__.pop("_fingerprint", None)
-        other.labels, other.classes = renumbered(self.labels, self.classes, classes), tuple(classes)
+        if self.questions is not None:
+            other.questions = self.questions[:, [self.classes.index(name) for name in classes]]
+        else:
+            other.labels = renumbered(self.labels, self.classes, classes)
+        other.classes = tuple(classes)
         if self.split_from is not None:
             other.split_from = self.split_from.in_order(classes)
         return other
