@@ -27,7 +27,7 @@ from pydicom.uid import (
 
 from counterpoise import config
 from counterpoise.data import sources
-from counterpoise.data.images import header_size, pixels_of
+from counterpoise.data.images import header_size, pixels_of, spacing
 from counterpoise.data.noticing import look_at
 from counterpoise.decoding import Reading
 from counterpoise.errors import CorruptImage
@@ -174,5 +174,8 @@ def test_they_are_pictures_of_classes_and_of_scenes_with_their_spacing(tmp_path:
         images = sources.load(told).train
         assert images.read(0).shape == (1, 9, 7)
     assert [images.spacing(0), images.spacing(1)] == [(0.7, 0.5), None]
+    (tmp_path / "1.2.840").write_bytes(dicom(STORED, PixelSpacing=[0.7, 0.5]))
+    (tmp_path / "other").write_bytes(b"text")
+    assert [spacing(tmp_path / name, name) for name in ("1.2.840", "other")] == [(0.7, 0.5), None]
     held = sources.in_memory(images, 1e9)
     assert [held.spacing(0), held.spacing(1)] == [(0.7, 0.5), None]

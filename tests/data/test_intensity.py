@@ -140,6 +140,13 @@ def test_intensities_that_mean_nothing_are_refused(given: dict[str, Any], why: s
         config.resolve({"data": {"intensity": {"white": 4095}, "white_level": 4095}})
 
 
+def test_one_way_takes_the_place_of_another_in_what_is_laid_over_a_run_file() -> None:
+    base, over = ({"data": {"path": "x", "intensity": given}} for given in ({"white": 4095}, {"zscore": 3}))
+    run = config.resolve(config.merge(base, over))
+    assert run.data.reading.intensity == Intensity("zscore", -3, 3)
+    assert "  intensity:\n    zscore: 3.0\n" in config.dump(run)
+
+
 def test_a_folder_is_read_by_it_and_what_becomes_black_is_said(tmp_path: Path) -> None:
     for half in ("train", "val"):
         for name in "ab":

@@ -81,13 +81,14 @@ def _contents(path: Path, within: Path | None = None) -> dict[str, Any]:
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with the values of `over` laid over it, section by section."""
+    """`base` with the values of `over` laid over it, section by section. An intensity is replaced whole."""
     merged = dict(base)
     for key, value in over.items():
         below = merged.get(key)
         if key == "data" and isinstance(below, str | Path):  # `data: PATH` is short for `data: {path: PATH}`
             below = {"path": below}
-        merged[key] = merge(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
+        both = isinstance(below, Mapping) and isinstance(value, Mapping) and key != "intensity"
+        merged[key] = merge(below, value) if both else value
     return merged
 
 

@@ -169,12 +169,19 @@ def header_size(
         raise CorruptImage(name, _why(name, error)) from error
 
 
+def may_be_dicom(name: str) -> bool:
+    """Whether a file is one of DICOM as far as its name tells: it has not the ending of another kind of picture."""
+    return name.lower().endswith(DICOM) or Path(name).suffix.lower() not in extensions()
+
+
 def spacing(file: Path | bytes, name: str) -> tuple[float, float] | None:
     """What `ImageSet.spacing` answers for a file: of DICOM, by its header. Raises CorruptImage."""
-    if not name.lower().endswith(DICOM):
+    if not may_be_dicom(name):
         return None
     try:
         with io.BytesIO(file) if isinstance(file, bytes) else regular(file).open("rb") as opened:
+            if not bands.is_dicom(opened.read(132)):
+                return None
             return bands.dicom_spacing(bands.dicom_header(opened, AS_USUAL._replace(max_megapixels=float("inf"))))
     except MemoryError:
         raise

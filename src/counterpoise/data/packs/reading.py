@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from counterpoise.data.far import Far
-from counterpoise.data.images import DICOM, header_size, pixels_of, spacing
+from counterpoise.data.images import header_size, may_be_dicom, pixels_of, spacing
 from counterpoise.data.label_map import LabelMap
 from counterpoise.data.mask_file import MaskBytes
 from counterpoise.data.packs.format import (
@@ -104,7 +104,7 @@ class PackSet(ImageSet):
 
     def spacing(self, index: int) -> tuple[float, float] | None:
         name = os.fsdecode(self.packed_name(index))
-        return spacing(self.file(index), name) if name.lower().endswith(DICOM) else None
+        return spacing(self.file(index), name) if may_be_dicom(name) else None
 
     def extent(self, index: int) -> tuple[int, int]:
         height, width = self._images.extent(index)
