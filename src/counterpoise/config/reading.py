@@ -87,8 +87,10 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
         below = merged.get(key)
         if key == "data" and isinstance(below, str | Path):  # `data: PATH` is short for `data: {path: PATH}`
             below = {"path": below}
-        both = isinstance(below, Mapping) and isinstance(value, Mapping) and key != "intensity"
-        merged[key] = merge(below, value) if both else value
+        if isinstance(below, Mapping) and isinstance(value, Mapping) and key != "intensity":
+            merged[key] = merge(below, value)
+        else:
+            merged[key] = value
     return merged
 
 

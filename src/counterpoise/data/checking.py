@@ -101,10 +101,20 @@ def cheap(splits: Splits) -> list[Problem]:
 
 def unreadable(digests: Mapping[Picture, bytes | None], on_corrupt: str) -> Iterator[Problem]:
     """Images that cannot be decoded to their end, of both halves."""
-    bad = [picture.name for picture, digest in digests.items() if digest is None]
+    bad = [picture for picture, digest in digests.items() if digest is None]
     if bad:
         way_out = "Mend or remove them, or leave them out: --data.on_corrupt skip."
-        yield of_corrupt(f"{len(bad)} images cannot be read.", way_out, bad, on_corrupt)
+        names = [picture.name for picture in bad]
+        yield of_corrupt(f"{len(bad)} images cannot be read.{_reason(bad[0])}", way_out, names, on_corrupt)
+
+
+def _reason(picture: Picture) -> str:
+    """Why it cannot be read, a sentence."""
+    try:
+        picture.images.read(picture.at)
+    except CorruptImage as error:
+        return f" {error}"
+    return ""
 
 
 def _read_all(splits: Splits) -> dict[Picture, bytes | None]:

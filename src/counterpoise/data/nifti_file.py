@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import math
+import threading
 import zlib
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -178,6 +179,7 @@ def _why(error: Exception) -> str:
     return str(error).rstrip(".") or type(error).__name__
 
 
+_TURN = threading.Lock()
 _volumes: OrderedDict[tuple[str, int, int], NDArray[Any]] = OrderedDict()
 
 
@@ -188,8 +190,16 @@ def _values(file: NiftiFile) -> NDArray[Any]:
         if not file.path.name.lower().endswith(".gz"):
             regular(file.path)
             return np.memmap(file.path, file.kind, "r", file.start, file.shape, order="F")
+        return _unpacked(file)
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        raise CorruptImage(name, _why(error)) from None
+
+
+def _unpacked(file: NiftiFile) -> NDArray[Any]:
+    """One after the other where threads ask, so that a volume is unpacked once."""
+    with _TURN:
         state = file.path.stat()
-        key = name, state.st_mtime_ns, state.st_size
+        key = str(file.path), state.st_mtime_ns, state.st_size
         if key in _volumes:
             _volumes.move_to_end(key)
             return _volumes[key]
@@ -203,9 +213,7 @@ def _values(file: NiftiFile) -> NDArray[Any]:
                 if not count:
                     raise EOFError(f"it is cut off after {filled:,} of {len(into):,} bytes of values")
                 filled += count
-    except (OSError, EOFError, ValueError, zlib.error) as error:
-        raise CorruptImage(name, _why(error)) from None
-    while _volumes and sum(each.nbytes for each in _volumes.values()) + values.nbytes > KEPT:
-        _volumes.popitem(last=False)
-    _volumes[key] = values
-    return values
+        while _volumes and sum(each.nbytes for each in _volumes.values()) + values.nbytes > KEPT:
+            _volumes.popitem(last=False)
+        _volumes[key] = values
+        return values
