@@ -159,6 +159,13 @@ def load_data(run: config.Run, task: tasks.Task, given: Splits | None) -> tuple[
             "No validation image has any of the labels, so that no score says how well they are told: hold some that "
             "have them out, --data.val_fraction or --data.held_out."
         )
+    alike = bool(splits.train.called) and splits.train.called == splits.val.called and splits.val.split_from is None
+    if task.sigmoid and alike:
+        raise ConfigError(
+            f"No picture is held out: val is '{splits.val.called}', which is trained on, too, and thresholds would be "
+            "chosen on pictures that were learned. Hold some out, --data.held_out N, or name another part, "
+            "--data.options.val_split."
+        )
     limit = int(run.data.memory_limit_gb * 1e9)
     val = sources.in_memory(splits.val, limit, run.data.on_corrupt)
     if run.data.views.decode == "scaled":

@@ -17,7 +17,7 @@ from counterpoise import config
 from counterpoise.data import sources
 from counterpoise.data.sources.base import Splits
 from counterpoise.data.sources.questions import answers_of, counts
-from counterpoise.errors import CorruptImage, CounterpoiseError, DataError
+from counterpoise.errors import ConfigError, CorruptImage, CounterpoiseError, DataError
 
 QUESTIONS = ("disc", "vessel")
 Run = Callable[..., tuple[int, str, str]]
@@ -133,6 +133,15 @@ def test_masks_of_another_size_are_resized_or_left_out_where_that_is_said(tmp_pa
     train = sources.load(config.Data(path=root, on_corrupt="skip")).train
     with pytest.raises(CorruptImage, match="12 x 8"):
         train.read_mask(1)
+
+
+def test_thresholds_are_not_chosen_on_what_is_trained_on(tmp_path: Path) -> None:
+    root = write(tmp_path)
+    data: dict[str, Any] = {"path": root, "options": {"val_split": "train"}, "workers": 0}
+    run = {"task": "multilabel_segmentation", "student": {"model": "digits/unet_4_8"}, "out": tmp_path / "run"}
+    with pytest.raises(ConfigError, match="No picture is held out: val is 'train', which is trained on, too"):
+        counterpoise.train({**run, "data": data})
+    counterpoise.train({**run, "data": {**data, "held_out": 1}, "train": {"epochs": 1, "device": "cpu"}})
 
 
 def test_the_pictures_of_a_patient_stay_on_one_side(tmp_path: Path) -> None:
