@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Two teachers, each alone, and none: see two-teachers.yaml. Two hours on one quiet core; goes on where it stopped.
-# WORK is where data/cifar100, data/teachers/cifar100-wrn_16_2.safetensors and runs/ are (default: the repository).
+# Two teachers, and each alone: see two-teachers.yaml. Two hours on one quiet core; goes on where it stopped.
+# JOBS at once: two. WORK is where data/cifar100, data/teachers/cifar100-wrn_16_2.safetensors and runs/ are (default: the repository).
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 export PATH="$here/../../.venv/bin:$PATH" OMP_NUM_THREADS=1
@@ -25,4 +25,4 @@ views=(--data data/cifar100 --data.views.crop none --data.views.flip true --stud
 record "${views[@]}" --teacher.model cifar/wrn_16_2 --teacher.checkpoint $given --out $out/two-teachers-first
 record "${views[@]}" --teacher.checkpoint $out/second-teacher --out $out/two-teachers-second
 record $out/both.yaml --out $out/two-teachers-both
-counterpoise compare "$here/two-teachers.yaml" --jobs 2 "$@"
+counterpoise compare "$here/two-teachers.yaml" --jobs "${JOBS:-2}" "$@"

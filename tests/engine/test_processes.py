@@ -36,7 +36,8 @@ WEIGHTS = [0.2, 5.0, 1.0, 0.0, 2.5]
 ALIKE = torch.eye(CLASSES).add(0.5).clamp(max=1.0).tolist()
 OWN = str(Path(__file__).with_name("own_objectives.py"))
 """Compare the samples of a batch with each other, or draw: what they are of a share says nothing of the whole."""
-WHOLE_BATCH = {"cirkd", "crd", "dice", "dist", "mlkd", "rkd"}
+WHOLE_BATCH = {"cirkd", "crd", "dist", "mlkd", "rkd"}
+WHOLE_BATCH |= {"dice", "focal_tversky", "lovasz_hinge", "lovasz_softmax", "tversky"}
 FEATURES = {"at", "cwd_feature", "fitnet", "ifvd", "reviewkd", "skd"}
 RULES = {"entropy": {}, "head_tail": {}, "class_ratio": {}, "self_tuning": {"decay": 0.0}}
 

@@ -43,6 +43,10 @@ def changed(values: Values, changes: Values) -> Values:
         ({"methods.kd.train": {"epochs": 3}}, ["differ in more", "train.epochs: 2 (alone), 3 (kd), 2 (balance)"]),
         ({"methods.kd.student": {"model": "digits/cnn_8_16"}}, ["student.model: 'digits/cnn_4_8' (alone)"]),
         ({"methods.kd.teacher": {"checkpoint": "other"}}, ["teacher.checkpoint: 'other' (kd)"]),
+        (
+            {"methods.other": {"objective": {"forward_kl": {}}}, "methods.kd": {"objective": {"forward_kl": {}}}},
+            ["Methods 'kd' and 'other'", "are the same run"],
+        ),
         ({"differs": ["train.epoch"]}, ["no run has a key 'train.epoch'. Did you mean 'train.epochs'"]),
         ({"methods.kd.trian": {}}, ["run all/kd of the compare file", "trian", "Did you mean 'train'"]),
         ({"methods.kd.objective.forward_kl.temperatur": 1}, ["all/kd", "Did you mean 'temperature'"]),

@@ -71,6 +71,7 @@ def between(methods: Sequence[Method], chosen: Method, metric: str, claimed: Cla
             "low": _known(difference.low),
             "high": _known(difference.high),
             "n": difference.count,
+            "over": "folds" if one.folds else "seeds",
             "p": _known(p),
             "verdict": statistics.verdict(difference, p),
         }
@@ -177,7 +178,7 @@ def evidence(differences: Sequence[Mapping[str, Any]]) -> list[str]:
     """What may be said of the differences, a sentence each."""
     found = []
     for row in differences:
-        interval = f", 95% interval {signed(row['low'])} to {signed(row['high'])} over {row['n']} seeds"
+        interval = f", 95% interval {signed(row['low'])} to {signed(row['high'])} over {row['n']} {row['over']}"
         shown = "" if row["low"] is None else interval
         found.append(f"{row['name']}: {signed(row['mean'])} points{shown}; {row['verdict']}.")
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from counterpoise import config
@@ -20,6 +21,8 @@ Claim = tuple[str, str, str] | None
 Role = Literal["teacher", "alone", "kd", "student"]
 _APART = ("seed", "data.fold")
 """Keys by which the runs of one method differ."""
+_TEACHERS = ("teacher.checkpoint", "teacher.store")
+"""And those of a method over folds whose teacher must not have seen what is held out: each fold has its own."""
 WRAPPING = ("class_weighted", "standardized")
 NAMES = {"balance": "Balance", "binary_balance": "Balance", "forward_kl": "KD", "reverse_kl": "Reverse KL"}
 KD = {"forward_kl", "kd"}
@@ -88,9 +91,10 @@ class Method:
 def group(readings: Sequence[Reading], claimed: Claim = None) -> list[Method]:
     """Methods, the teacher first, then the student alone, KD and the others in the order that they were given."""
     together: dict[tuple[str, str], list[Reading]] = {}
-    data = {_key(reading): reading.data for reading in reversed(readings) if reading.data}
+    key_of = _one_teacher_a_fold(readings)
+    data = {key_of[reading.folder]: reading.data for reading in reversed(readings) if reading.data}
     for reading in readings:  # one that is not finished is taken to be of the data of the others
-        key = _key(reading)
+        key = key_of[reading.folder]
         known = str(reading.fold[1]) if reading.fold[1] else reading.data or data.get(key, "")
         together.setdefault((key, known), []).append(reading)
     taught = {reading.teacher_weights for reading in readings} - {""}
@@ -130,12 +134,26 @@ def main(methods: Sequence[Method], claimed: Claim = None) -> Method:
     return (with_balance or [method for method in students if method.role == "student"] or students[-1:])[0]
 
 
-def _key(reading: Reading) -> str:
+def _one_teacher_a_fold(readings: Sequence[Reading]) -> dict[Path, str]:
+    """What tells methods apart, by folder of a run; over folds not the teacher, where each fold has one of its own."""
+    alike: dict[str, list[Reading]] = {}
+    for reading in readings:
+        alike.setdefault(_key(reading, _TEACHERS) if reading.fold[1] else _key(reading), []).append(reading)
+    found = {}
+    for key, runs in alike.items():
+        taught = {(reading.fold, _key(reading)) for reading in runs}
+        one_each = len(taught) == len({fold for fold, _ in taught})
+        found |= {reading.folder: key if one_each else _key(reading) for reading in runs}
+    return found
+
+
+def _key(reading: Reading, but: Sequence[str] = ()) -> str:
     if reading.run is None:
         return str(reading.folder)
     flat = flatten(reading.run)
     # The student's task and network tell runs apart, and so does everything else but the seed and what may move.
-    return repr(sorted((key, repr(value)) for key, value in flat.items() if asked(key) and key not in _APART))
+    apart = {*_APART, *but}
+    return repr(sorted((key, repr(value)) for key, value in flat.items() if asked(key) and key not in apart))
 
 
 def _role(reading: Reading, teaches: bool) -> tuple[Role, str]:
