@@ -15,7 +15,7 @@ from PIL import Image
 import counterpoise
 from counterpoise import config, demos
 from counterpoise.commands import app
-from counterpoise.demos import digits, multilabel, segmentation
+from counterpoise.demos import digits, drawn_vessels, multilabel, segmentation, vessels
 from counterpoise.errors import ConfigError, RunError
 
 
@@ -142,3 +142,28 @@ def test_an_unknown_demo_is_named_with_the_nearest(capsys: pytest.CaptureFixture
 def test_a_single_seed_has_no_deviation() -> None:
     with pytest.raises(ConfigError, match="at least 2, got 1"):
         counterpoise.demo("segmentation", seeds=1)
+
+
+def test_the_demo_of_vessels_holds_each_patient_out_once_with_a_teacher_that_has_not_seen_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    demo = vessels.DEMO
+    less = {"data": {"scenes": {"crops": 1}}, "train": {"epochs": 1, "evaluate_every": 1}}
+    small = replace(
+        demo,
+        teacher=config.merge(demo.teacher, less),
+        student=config.merge(demo.student, less),
+        objectives={kind: demo.objectives[kind] for kind in ("alone", "binary balance")},
+        folds=2,
+    )
+    monkeypatch.setitem(demos.DEMOS, "vessels", small)
+    summary = counterpoise.demo("vessels", out=tmp_path / "demo")
+    assert list(summary) == ["teacher", "binary teacher", "alone", "binary balance"]
+    assert {row["by_case"]["cases"] for row in summary.values()} == {drawn_vessels.PATIENTS}
+    run = config.kept(tmp_path / "demo" / "binary-balance-1-fold-2" / "run.yaml")
+    assert run.teacher is not None
+    assert (run.data.fold, run.teacher.checkpoint) == ("2/2", tmp_path / "demo" / "binary-teacher-fold-2")
+    page = (tmp_path / "demo" / "report.html").read_text(encoding="utf-8")
+    assert "over 2 folds" in page  # runs of a kind are one method, though each fold has a teacher of its own
+    pixels = np.asarray(Image.open(tmp_path / "demo" / "data" / "images" / "patient_01_left.png"))
+    assert 255 < pixels.max() <= drawn_vessels.WHITE

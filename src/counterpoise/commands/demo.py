@@ -19,9 +19,10 @@ def demo(
     """See it work on embedded images: a teacher, and a student alone, with plain distillation and with Balance.
 
     Args:
-        what: digits, multilabel: which digits are on a canvas with two, or segmentation: digits on photographs
+        what: digits, multilabel: which digits are on a canvas with two, segmentation: digits on photographs, or
+            vessels: thin structures on pictures of 12 patients
         out: folder for the runs, summary.json, report.html and overlays; default: runs/demo, or runs/demo-WHAT
-        seeds: students of each kind; default: 5 for digits, else 3
+        seeds: students of each kind; default: 5 for digits, 1 in each fold of vessels, else 3
         overwrite: replace an older demo in that folder
         json: print the summary as JSON
     """

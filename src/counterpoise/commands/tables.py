@@ -184,13 +184,19 @@ def listing_table(what: str, rows: Sequence[dict[str, Any]]) -> Iterator[Any]:
 
 def demo_table(summary: dict[str, Any], out: Path, title: str, unit: str) -> Iterator[Any]:
     """A demo's comparison by its score, which comes first in each row."""
-    columns = numbers("last epoch", "best epoch", "parameters", "bytes", "seconds a run")
-    grid = Grid(f"{title}: {unit} (%) over seeds, mean ± standard deviation", [*names(""), *columns])
+    by_case = [name for name in next(iter(summary.values())).get("by_case", ()) if name != "cases"]
+    columns = numbers("last epoch", "best epoch", *by_case, "parameters", "bytes", "seconds a run")
+    over = "folds" if by_case else "seeds"
+    grid = Grid(f"{title}: {unit} (%) over {over}, mean ± standard deviation", [*names(""), *columns])
     for name, row in summary.items():
         score = row[next(iter(row))]
-        cells = [f"{score[when]['mean']:.1f} ± {score[when]['std']:.1f}" for when in ("last", "best")]
+        spread = [score["last"], score["best"], *(row["by_case"][one] for one in by_case)]
+        cells = ["" if one is None else f"{one['mean']:.1f} ± {one['std']:.1f}" for one in spread]
         grid.add(name, *cells, f"{row['params']:,}", f"{row['bytes']:,}", f"{row['seconds']:.1f}")
     yield grid
+    if by_case:
+        cases = next(iter(summary.values()))["by_case"]["cases"]
+        yield f"{', '.join(by_case)}: over {cases} cases, each held out once, of what is no background."
     yield f"Runs, students and summary.json are in {out}."
     if (out / "overlays").is_dir():
         yield f"What each of them sees: {out}/overlays"

@@ -139,7 +139,7 @@ def _one_teacher_a_fold(readings: Sequence[Reading]) -> dict[Path, str]:
     alike: dict[str, list[Reading]] = {}
     for reading in readings:
         alike.setdefault(_key(reading, _TEACHERS) if reading.fold[1] else _key(reading), []).append(reading)
-    found = {}
+    found: dict[Path, str] = {}
     for key, runs in alike.items():
         taught = {(reading.fold, _key(reading)) for reading in runs}
         one_each = len(taught) == len({fold for fold, _ in taught})
