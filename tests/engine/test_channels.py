@@ -83,7 +83,11 @@ def test_a_teacher_its_store_and_the_export_of_a_student_agree(tmp_path: Path) -
     counterpoise.distill(stored)
 
     picture = data / "val" / "last" / "0.tif"
-    told = counterpoise.predict([picture], student=tmp_path / "run")[0]
+    told, given = counterpoise.predict([picture, tifffile.imread(picture)], student=tmp_path / "run")
+    assert told["top"] == given["top"]
+    described = json.loads((tmp_path / "run" / "student" / "student.json").read_text())
+    assert (described["format"], described["input"]["intensity"]) == (2, {"percentiles": [1.0, 99.5]})
+    assert "by percentiles 1 to 99.5 (`data.intensity`)" in (tmp_path / "run" / "student" / "README.md").read_text()
     scores = counterpoise.evaluate(tmp_path / "run")
     assert counterpoise.evaluate(tmp_path / "run" / "student", data=data)["loss"] == pytest.approx(scores["loss"])
     assert counterpoise.gauge(tmp_path / "run")["positions"] == 8
@@ -97,6 +101,12 @@ def test_a_teacher_its_store_and_the_export_of_a_student_agree(tmp_path: Path) -
     lines = said.getvalue().split("\n")
     first = next(index for index, line in enumerate(lines) if str(picture) in line)
     assert lines[first + 1].split() == [f"{told['probability']:.4f}", told["class"]]
+    for call in (
+        lambda: counterpoise.try_(tmp_path / "run", out=tmp_path / "site"),
+        lambda: counterpoise.pack(learned, out=tmp_path / "pack", shorter=8),
+    ):
+        with pytest.raises(ConfigError, match=r"data\.intensity"):
+            call()
 
 
 def test_timm_reads_a_student_of_four_channels_with_its_own_first_layer(tmp_path: Path) -> None:

@@ -38,15 +38,15 @@ def try_(student: str | Path, asked: Try) -> dict[str, Any]:
     path = Path(student)
     place = folder.find(path)
     description, _ = read_epoch(place, asked.epoch)
-    if description.input.channels != 3:
-        raise ConfigError(
-            f"The page shows pictures of three channels, and this student takes {description.input.channels}: "
-            "counterpoise export --to onnx."
-        )
     if description.input.intensity is not None:
         raise ConfigError(
             "The page reads pictures of 8 bits, and this student's are read by data.intensity, from values of any "
             "depth: counterpoise export --to onnx."
+        )
+    if description.input.channels != 3:
+        raise ConfigError(
+            f"The page shows pictures of three channels, and this student takes {description.input.channels}: "
+            "counterpoise export --to onnx."
         )
     if not tasks.get(description.task).whole and tasks.get(description.task).sigmoid:
         _check_questions(len(description.classes))
