@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,6 +98,9 @@ def tiff_stack(path: Path, max_megapixels: float, spacing: tuple[float, float] |
                 turned = bands.tiff_turn(page)[0] % 2
                 sides = (page.imagelength, page.imagewidth)[:: -1 if turned else 1]
                 shapes.append((*sides, int(page.samplesperpixel), np.dtype(page.dtype).str))
+            said = math.prod(pages.parent.series[0].shape) // max(1, math.prod(shapes[0][:3]))
+        if said > len(shapes):
+            raise Unreadable(f"it has {len(shapes)} pages and says that it holds {said} slices: save each as a page")
         for place, shape in enumerate(shapes):
             if shape != shapes[0]:
                 ours, first = (f"{each[1]} x {each[0]}, {each[2]} channels of {each[3]}" for each in (shape, shapes[0]))

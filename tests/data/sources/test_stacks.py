@@ -116,6 +116,10 @@ def pages_that_differ(root: Path) -> None:
         file.write(np.zeros((5, 7), np.uint8))
 
 
+def pages_without_headers(root: Path) -> None:
+    tifffile.imwrite(root / "labels" / "b.tif", volume(1)[1], imagej=True, truncate=True)
+
+
 def no_tiff(root: Path) -> None:
     (root / "labels" / "b.tif").write_bytes(b"no TIFF at all")
 
@@ -131,6 +135,7 @@ def no_tiff(root: Path) -> None:
         (text_among, "notes.txt cannot be read: it is no DICOM file, and lies among"),
         (fewer_labels, r"labels/b.tif is 3 x 5 x 6 \(slices, rows, columns\)"),
         (pages_that_differ, "b.tif cannot be read: page 1 is 7 x 5.*, and the first is 6 x 5"),
+        (pages_without_headers, "b.tif cannot be read: it has 1 pages and says that it holds 4 slices"),
         (no_tiff, "b.tif cannot be read"),
     ],
 )

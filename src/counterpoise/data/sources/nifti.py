@@ -110,7 +110,7 @@ def _survey(data: config.Data, axis: int = 2, **options: Any) -> Survey:
 
 @register(
     "nifti",
-    summary="volumes of NIfTI with volumes of labels, slice by slice: imagesTr and labelsTr, or images and labels",
+    summary="volumes of NIfTI, slice by slice: imagesTr and labelsTr, or images and labels (extra: medical)",
     recognizes=_recognizes,
     check=_check,
 )

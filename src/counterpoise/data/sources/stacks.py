@@ -59,7 +59,7 @@ def _survey(data: config.Data, spacing: tuple[float, float] | None = None, **opt
 
 @register(
     "stacks",
-    summary="stacks of slices: images/CASE.tif of several pages, or images/CASE/ of DICOM, with labels/CASE.tif",
+    summary="stacks of slices: images/CASE.tif of several pages, or CASE/ of DICOM; labels/CASE.tif (extra: medical)",
     check=_check,
 )
 def load(
