@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -71,3 +72,21 @@ def test_a_scene_that_was_saved_anew_is_found_by_its_pixels(tmp_path: Path) -> N
     assert "1 of 2 images of val are in train, too, byte for byte" in bytewise["what"]
     assert "1 of 2 images of val are in train, too, pixel for pixel, in other files" in pixelwise["what"]
     assert pixelwise["where"] == [f"{root}/images/val/q_0.tif and {root}/images/train/p0_1.png"]
+
+
+def test_a_picture_that_was_resized_or_saved_with_loss_is_found_by_its_looks(
+    tmp_path: Path, make_picture: Callable[..., Image.Image]
+) -> None:
+    for number in range(6):
+        path = tmp_path / "album" / "train" / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        make_picture(("circle", "square")[number % 2], number, (96, 80)).save(path)
+    (tmp_path / "album" / "val").mkdir()
+    first, second = (Image.open(tmp_path / "album" / "train" / f"{number}.png") for number in (1, 4))
+    first.save(tmp_path / "album" / "val" / "a.jpg", quality=85)
+    second.resize((48, 40), Image.Resampling.BOX).save(tmp_path / "album" / "val" / "b.png")
+    make_picture("stripes", 9, (96, 80)).save(tmp_path / "album" / "val" / "c.png")
+    (problem,) = check(tmp_path / "album")["problems"]
+    assert problem["what"].startswith("2 of 3 images of val look like images of train")
+    train = tmp_path / "album" / "train"
+    assert [each.split(" and ")[1] for each in problem["where"]] == [f"{train}/1.png", f"{train}/4.png"]

@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from counterpoise import config
@@ -64,9 +66,9 @@ def check(data: config.Data, fits: Callable[[ImageSet], None] | None = None) -> 
     if not splits.train.masked:
         problems += duplicates.in_two_classes(splits)
     problems += [*duplicates.between(splits), *naming.across(splits)]
-    digests = _read_all(splits)
-    problems += unreadable(digests, data.on_corrupt)
-    problems += duplicates.by_pixels(splits, {picture: digest for picture, digest in digests.items() if digest})
+    seen = _read_all(splits)
+    problems += unreadable(seen, data.on_corrupt)
+    problems += _copies(splits, {picture: what for picture, what in seen.items() if what is not None})
     found = of_splits(splits)
     if data.fit == "crop" and not splits.train.masked and splits.train.small_extent(SMALL) is None:
         for note in cut_off(splits.train):
@@ -99,9 +101,16 @@ def cheap(splits: Splits) -> list[Problem]:
     return [*_of_masks(splits), *_of_labels(splits), *twice]
 
 
-def unreadable(digests: Mapping[Picture, bytes | None], on_corrupt: str) -> Iterator[Problem]:
+class _Seen(NamedTuple):
+    """What of an image is kept to compare it with others."""
+
+    digest: bytes
+    thumb: NDArray[np.float32] | None
+
+
+def unreadable(seen: Mapping[Picture, _Seen | None], on_corrupt: str) -> Iterator[Problem]:
     """Images that cannot be decoded to their end, of both halves."""
-    bad = [picture for picture, digest in digests.items() if digest is None]
+    bad = [picture for picture, what in seen.items() if what is None]
     if bad:
         way_out = "Mend or remove them, or leave them out: --data.on_corrupt skip."
         names = [picture.name for picture in bad]
@@ -117,11 +126,23 @@ def _reason(picture: Picture) -> str:
     return ""
 
 
-def _read_all(splits: Splits) -> dict[Picture, bytes | None]:
-    """The digest of the pixels of every image; None where it cannot be read."""
+def _read_all(splits: Splits) -> dict[Picture, _Seen | None]:
+    """Of every image what is kept of it; None where it cannot be read."""
     both = [Picture(part, index) for part in splits for index in range(len(part))]
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as threads:
-        return dict(zip(both, threads.map(_digest, both), strict=True))
+        return dict(zip(both, threads.map(_look, both), strict=True))
+
+
+def _copies(splits: Splits, seen: Mapping[Picture, _Seen]) -> Iterator[Problem]:
+    """Images of val that are in train in another file, by their pixels or by their looks."""
+    yield from duplicates.by_pixels(splits, {picture: what.digest for picture, what in seen.items()})
+    known = {what.digest for picture, what in seen.items() if picture.images is splits.train}
+    others = {
+        picture: what.thumb
+        for picture, what in seen.items()
+        if what.thumb is not None and (picture.images is splits.train or what.digest not in known)
+    }
+    yield from duplicates.by_looks(splits, others)
 
 
 def _of_masks(splits: Splits) -> Iterator[Problem]:
@@ -179,8 +200,9 @@ def _counts(images: ImageSet) -> Tensor | None:
     return None if counts is None or not any(counts) else torch.tensor(counts)
 
 
-def _digest(picture: Picture) -> bytes | None:
+def _look(picture: Picture) -> _Seen | None:
     try:
-        return duplicates.digest_of(picture.images.read(picture.at))
+        image = picture.images.read(picture.at)
     except CorruptImage:
         return None
+    return _Seen(duplicates.digest_of(image), duplicates.thumb_of(image))

@@ -10,6 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from counterpoise.data.labels import differ
@@ -20,6 +23,8 @@ from counterpoise.system.files import regular
 MOST = 100_000
 """Images up to which doubles are looked for before training; `check` looks among any number."""
 _WORSE = "Scores are better than they should be: remove them from one side."
+_THUMB, _ALIKE, _CONTRAST = 16, 3.0, 8.0
+_MOST_PAIRS = 10**9
 _HEAD = 4096  # bytes that are compared first
 
 
@@ -77,6 +82,46 @@ def by_pixels(splits: Splits, digests: Mapping[Picture, bytes]) -> Iterator[Prob
             _WORSE,
             [f"{name} and {other}" for name, other in sorted(found.items())],
         )
+
+
+def by_looks(splits: Splits, thumbs: Mapping[Picture, NDArray[np.float32]]) -> Iterator[Problem]:
+    """Images of val that look like an image of train: of another size, saved with loss, or the next frame of a video.
+
+    That is, none of 16 x 16 places differs by more than 3 of 256 levels. Images without contrast are left out.
+
+    Args:
+        thumbs: `thumb_of` the images that were not found otherwise.
+    """
+    sides = [[each for each in thumbs.items() if each[0].images is part] for part in splits]
+    if splits.val.split_from is splits.train or not all(sides) or len(sides[0]) * len(sides[1]) > _MOST_PAIRS:
+        return
+    known = np.stack([thumb for _, thumb in sides[0]])
+    means = known.mean(1)
+    order = np.argsort(means)
+    known, means = known[order], means[order]
+    found = []
+    for picture, thumb in sides[1]:
+        first, last = np.searchsorted(means, [thumb.mean() - _ALIKE, thumb.mean() + _ALIKE])
+        near = np.flatnonzero((np.abs(known[first:last] - thumb) <= _ALIKE).all(1))
+        if len(near):
+            found.append(f"{picture.name} and {sides[0][order[first + near[0]]][0].name}")
+    if found:
+        yield warning(
+            f"{len(found):,} of {len(splits.val):,} images of val look like images of train: copies of another size, "
+            "or saved with loss, or frames of one video.",
+            _WORSE,
+            sorted(found),
+        )
+
+
+def thumb_of(image: Tensor) -> NDArray[np.float32] | None:
+    """An image as 16 x 16 levels of gray, float32 [256]; None where it has no contrast, or is smaller than that."""
+    if min(image.shape[1:]) < _THUMB:
+        return None
+    gray = image.float().mean(0)[None, None]
+    small = torch.nn.functional.interpolate(gray, (_THUMB, _THUMB), mode="bilinear", antialias=True)
+    thumb: NDArray[np.float32] = small.flatten().numpy()
+    return thumb if float(thumb.std()) >= _CONTRAST else None
 
 
 def digest_of(image: Tensor) -> bytes:

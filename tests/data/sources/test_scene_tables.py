@@ -193,6 +193,28 @@ def test_runs_that_fit_no_picture_are_refused(write: Write, cell: str, options: 
         load(path, val_fraction=0.5, **options)
 
 
+def test_runs_for_a_picture_of_another_size_are_resized_where_that_is_told(folder: Path, write: Write) -> None:
+    counts = [0, 2 * HEIGHT, 2 * HEIGHT * (2 * WIDTH - 1)]  # the first column of a picture twice as large
+    cell = json.dumps({"size": [2 * HEIGHT, 2 * WIDTH], "counts": counts}).replace('"', '""')
+    path = write(
+        "image,rle", [["pictures/p1_0.png", f'"{cell}"'], ["pictures/p1_1.png", ""], ["pictures/p2_0.png", ""]]
+    )
+    with pytest.raises(DataError, match=r"its size is \[12, 18\], and the picture's \[6, 9\]"):
+        load(path, val_fraction=0.34)
+    train, val = load(path, val_fraction=0.34, resize_masks=True)
+    masks = {Path(half.name(at)).stem: half.read_mask(at) for half in (train, val) for at in range(len(half))}
+    on = np.zeros((2 * HEIGHT, 2 * WIDTH), dtype=np.uint8)
+    on[:, 0] = 1
+    nearest = Image.fromarray(on).resize((WIDTH, HEIGHT), Image.Resampling.NEAREST)
+    assert np.array_equal(masks["p1_0"].numpy(), np.asarray(nearest))
+    assert any("are resized to their pictures" in note for note in train.notes)
+    pairs_for = write("image,rle", [["pictures/p1_0.png", "1 72"], ["pictures/p1_1.png", ""]], "pairs.csv")
+    with pytest.raises(DataError, match=r"of another size than their outlines.*resize_masks true"):
+        load(pairs_for, val_fraction=0.5, encoded_size=[12, 18])
+    train, val = load(pairs_for, val_fraction=0.5, encoded_size=[12, 18], resize_masks=True)
+    assert max(int(half.read_mask(0).sum()) for half in (train, val)) in (6 * 3, 6 * 2)
+
+
 def test_runs_are_what_they_were_made_of() -> None:
     for seed in range(6):
         mask = blobs(seed) if seed else np.ones((HEIGHT, WIDTH), dtype=bool)

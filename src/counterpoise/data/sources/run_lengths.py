@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,7 +12,7 @@ from counterpoise.data.packs.labels import read_classes
 from counterpoise.data.problems import Problem, fault, raise_first
 from counterpoise.data.sources import runs, table_scenes
 from counterpoise.data.sources.base import Splits
-from counterpoise.data.sources.outlines import Objects, OutlinedScenes, Runs, with_background
+from counterpoise.data.sources.outlines import Objects, OutlinedScenes, Runs, look_at_sizes, with_background
 from counterpoise.data.sources.registry import register
 from counterpoise.data.sources.table_scenes import Asked, SceneRows
 from counterpoise.data.table_file import Table, is_table, names_of
@@ -38,8 +39,13 @@ class _Survey:
         classes: Path | None = None,
         order: Order = "columns",
         first: Literal[0, 1] = 1,
+        encoded_size: tuple[int, int] | None = None,
+        resize_masks: bool = False,
     ) -> None:
         self.data, self.asked, self.by_rows, self.first = data, asked, order == "rows", first
+        self.size, self.resize = encoded_size, resize_masks
+        if encoded_size is not None and not self._fits(encoded_size):
+            raise ConfigError(f"data.options.encoded_size is height and width in pixels, got {list(encoded_size)}.")
         table = table_scenes.read(data, asked, "run_lengths")
         for option, name in (("encoded", encoded), ("label", label)):
             if name is not None:
@@ -99,11 +105,13 @@ class _Survey:
         bare = objects_in_all = 0
         for side in self.rows.sides():
             objects = Objects()
-            scenes = OutlinedScenes(self.rows.files.root, list(side), classes, objects, runs.fill)
+            sizes: list[tuple[int, int]] = []
+            scenes = OutlinedScenes(self.rows.files.root, list(side), classes, objects, runs.fill, sizes, self.resize)
             scenes.read_as(self.data.reading)
             for index, rows in enumerate(side.values()):
                 before = len(objects.classes)
-                size = _extent(scenes, index)
+                size = self._size(scenes, index, rows)
+                sizes.append(size or (1, 1))  # of a picture that cannot be read, which is said when that is tried
                 for row in rows if size is not None else ():
                     label = "" if self.labels is None else self.labels[row]
                     try:
@@ -120,7 +128,22 @@ class _Survey:
             objects_in_all += len(objects.classes)
             self.parts.append(scenes)
         self._say(wrong, bare, objects_in_all)
+        self.problems += look_at_sizes(self.parts, self.data.on_corrupt)
         self.rows.group(self.parts)
+
+    def _size(self, scenes: OutlinedScenes, index: int, rows: Sequence[int]) -> tuple[int, int] | None:
+        """For which the runs of a picture are; None where its header cannot be read."""
+        try:
+            extent = scenes.extent(index)
+        except CorruptImage:
+            return None
+        said = self.size
+        for row in rows if said is None and self.resize else ():
+            said = said or runs.size_of(self.values[row])
+        return said if said is not None and self._fits(said) else extent
+
+    def _fits(self, size: tuple[int, int]) -> bool:
+        return min(size) > 0 and math.prod(size) <= self.data.max_megapixels * 1e6
 
     def _runs(self, value: Any, size: tuple[int, int] | None) -> Runs | None:
         """The runs of a cell; None where it says that nothing is there. Raises ValueError."""
@@ -162,13 +185,6 @@ def _column_of_images(table: Table, asked: Asked) -> str | None:
     return found[0] if len(found) == 1 else None
 
 
-def _extent(scenes: OutlinedScenes, index: int) -> tuple[int, int] | None:
-    try:
-        return scenes.extent(index)
-    except CorruptImage:  # said, or left out, when it is read
-        return None
-
-
 def _is_of_runs(path: Path) -> bool:
     if not is_table(path):
         return False
@@ -207,6 +223,8 @@ def load(
     shared: bool = False,
     columns: list[str] | None = None,
     encoding: str = "utf-8",
+    encoded_size: tuple[int, int] | None = None,
+    resize_masks: bool = False,
 ) -> Splits:
     """Pictures that a table names, each with its objects as runs, START LENGTH START LENGTH ..., a row an object.
 
@@ -223,8 +241,10 @@ def load(
         classes: file with a name a line, in the order of the classes; default: the labels, in natural order.
         order: whether pixels are counted down columns, as Kaggle does, or along rows.
         first: the number of the first pixel.
+        encoded_size: height and width that pairs are for, where those are not the picture's.
+        resize_masks: bring masks of another size to their picture, by the nearest pixel.
     """
     asked = Asked(image, split, group, root, suffix, train_split, val_split, shared, columns, encoding)
-    survey = _Survey(data, asked, encoded, label, classes, order, first)
+    survey = _Survey(data, asked, encoded, label, classes, order, first, encoded_size, resize_masks)
     raise_first(survey.problems)
     return survey.rows.finish(survey.parts)

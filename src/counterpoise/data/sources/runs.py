@@ -84,11 +84,7 @@ def of_pairs(text: str, height: int, width: int, first: int, by_rows: bool) -> R
 
 def of_coco(value: Any, height: int, width: int) -> Runs:
     """Runs as COCO has them, size and counts (a list or letters), or that as JSON. Raises ValueError as above."""
-    if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except (ValueError, RecursionError):
-            raise ValueError('it is no JSON; expected {"size": [HEIGHT, WIDTH], "counts": ...}') from None
+    value = _parsed(value)
     if not isinstance(value, Mapping) or not {"size", "counts"} <= value.keys():
         raise ValueError("expected an object with size and counts")
     if list(value["size"]) != [height, width] if isinstance(value["size"], list | tuple) else True:
@@ -99,6 +95,27 @@ def of_coco(value: Any, height: int, width: int) -> Runs:
     if not whole or sum(lengths) != math.prod((height, width)):
         raise ValueError(f"its counts do not fill a picture of {width} x {height} pixels")
     return of_lengths(np.array(lengths, dtype=np.int64), height, width)
+
+
+def size_of(value: Any) -> tuple[int, int] | None:
+    """Height and width that runs of COCO's are for; None where it is no such thing."""
+    if not (isinstance(value, Mapping) or str(value).lstrip().startswith("{")):
+        return None
+    try:
+        height, width = _parsed(value)["size"]
+    except (TypeError, KeyError, ValueError):
+        return None
+    sides = all(type(side) is int and side > 0 for side in (height, width))
+    return (height, width) if sides else None
+
+
+def _parsed(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        raise ValueError('it is no JSON; expected {"size": [HEIGHT, WIDTH], "counts": ...}') from None
 
 
 def letters(counts: str) -> list[int]:
