@@ -116,6 +116,7 @@ def brought(values: Any, intensity: Intensity) -> Any:
     if values.dtype.kind not in "uif":
         raise Unreadable(f"its values are {values.dtype}, which are no numbers that become gray")
     found = np.empty(values.shape, np.uint8)
+    band = max(1, 2**20 // max(1, values.shape[1]))  # rows at a time, where values take eight bytes each
     for channel in range(values.shape[2]):
         plane = values[..., channel]
         if plane.dtype.kind in "ui" and plane.dtype.itemsize <= 2:
@@ -127,10 +128,12 @@ def brought(values: Any, intensity: Intensity) -> Any:
                 between = ends_of_counts(levels, np.bincount(places.ravel(), minlength=total), intensity)
             found[..., channel] = shares(levels, between, intensity)[places]
         else:
-            plane = plane.astype(np.float64)
-            if not (np.abs(plane) <= LARGEST_VALUE).all():
+            rows = [slice(top, top + band) for top in range(0, len(plane), band)]
+            if not all((np.abs(plane[part].astype(np.float64)) <= LARGEST_VALUE).all() for part in rows):
                 raise Unreadable("it holds values that are no finite numbers (NaN, infinity, or beyond 1e300)")
-            found[..., channel] = shares(plane, ends(plane, intensity), intensity)
+            between = ends(plane, intensity)
+            for part in rows:
+                found[part, :, channel] = shares(plane[part].astype(np.float64), between, intensity)
     return found
 
 
@@ -155,10 +158,11 @@ def ends_of_counts(levels: Any, counts: Any, intensity: Intensity) -> tuple[floa
 
 
 def ends(plane: Any, intensity: Intensity) -> tuple[float, float]:
-    """The values of a channel, float64 [H, W], that are black and white."""
+    """The values of a channel, finite numbers [H, W], that are black and white."""
     kind, low, high = intensity
     if kind in ("window", "white"):
         return low, high
+    plane = plane.astype(np.float64)
     if kind == "percentiles":
         black, white = np.percentile(plane, (low, high))
         return float(black), float(white)
