@@ -80,6 +80,8 @@ def test_columns_of_pictures_and_masks_are_found_divided_and_grouped(folder: Pat
     train, val = load(path, group="patient")
     assert (len(train), len(val), train.classes, train.masked) == (6, 2, ("ground", "cell"), True)
     assert np.array_equal(train.read_mask(3).numpy() == 1, blobs(3))
+    assert train.groups is not None
+    assert [train.group_names[number] for number in train.groups] == ["p1", "p1", "p2", "p2", "p3", "p3"]
     assert counterpoise.check(path)["source"] == "masks_table"
     for note in ("masks: column 'mask_path'", "pictures: column 'file'", "parts: column 'split'", "groups: column"):
         assert any(note in said for said in train.notes)

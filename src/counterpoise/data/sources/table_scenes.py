@@ -113,7 +113,7 @@ class SceneRows:
         if found.torn:
             self._shared(f"groups of column '{column}'", found.torn)
         for side, part in enumerate(parts):
-            part.groups = found.numbers[torch.tensor(part_of) == side]
+            part.groups, part.group_names = found.numbers[torch.tensor(part_of) == side], found.called
 
     def sides(self) -> list[dict[str, list[int]]]:
         """Of each part the pictures, by path, with the numbers of their rows."""
