@@ -197,12 +197,12 @@ def test_what_cannot_be_of_any_size_is_fixed_and_says_why(whole_run: Path) -> No
     assert why.startswith("fixed, though scenes differ: The network's Python cannot be turned into a graph")
     with pytest.raises(ExportError, match="cannot take pictures of any size: The network's Python"):
         sizes.settled(network, base.find("onnx"), asked, mixed, True)
-    network.student.scenes = SceneView(1.0, (20, 20))
-    request, why = sizes.settled(network, base.find("onnx"), asked, mixed, None)
-    assert (request, why) == (asked, "fixed, though scenes differ: the places of the student's sliding window are part "
-                              "of the graph")  # fmt: skip
-    with pytest.raises(ConfigError, match="any_size cannot be: the places"):
+    network.student.scenes = SceneView(1.0, (20, 20), 0.5, "linear")
+    with pytest.raises(ConfigError, match="any_size cannot be: the student looks through a window"):
         sizes.settled(network, base.find("onnx"), asked, mixed, True)
+    assert sizes.settled(network, base.find("onnx"), asked, mixed, False) == (asked, "")
+    by_window = base.Request("float32", (20, 20), 1, window=base.Window((10, 10), "linear"))
+    assert sizes.settled(network, base.find("onnx"), asked, mixed, None) == (by_window, "")
 
 
 @pytest.mark.parametrize("precision", ["float32", pytest.param("int8", marks=pytest.mark.slow)])

@@ -219,6 +219,7 @@ def export_table(result: Mapping[str, Any]) -> Iterator[Any]:
         "folder": result["folder"],
         "format": f"{result['format']}, {result['precision']}",
         "input": f"uint8 [{result['input']['batch'] or 'any'}, 3, {edges}]",
+        **({"window": "slides over pictures of any size, in run.py"} if result["input"].get("window") else {}),
         "files": "\n".join(f"{name} {file['bytes']:,} bytes" for name, file in result["files"].items()),
         **{name.replace("_", " "): str(value) for name, value in result["notes"].items()},
     }

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -26,6 +26,13 @@ Logits = NDArray[np.float32]
 """[N, C] or, of scenes, [N, C, h, w]."""
 
 
+class Window(NamedTuple):
+    """How a window slides over scenes: by how many pixels down and across, and how windows over a pixel count."""
+
+    stride: tuple[int, int]
+    blend: str
+
+
 @dataclass(frozen=True)
 class Request:
     """What an export is to be.
@@ -38,6 +45,7 @@ class Request:
         around: color around scenes of another size than it takes; None: they are resized, whatever their shape.
         any_size: whether it takes pictures of any height and width; `size` is then that by which it is remembered.
         channels: of the pictures.
+        window: where it is `size` itself that slides over scenes: by how much it moves, and how windows blend.
     """
 
     precision: str
@@ -47,11 +55,12 @@ class Request:
     any_size: bool = False
     around: tuple[int, ...] | None = None
     channels: int = 3
+    window: Window | None = None
 
     @property
     def fed(self) -> tuple[int, int] | None:
         """The size that pictures are brought to; None: they come at their own."""
-        return None if self.any_size else self.size
+        return None if self.any_size or self.window is not None else self.size
 
     @property
     def example(self) -> Tensor:

@@ -82,14 +82,14 @@ def write(
     with folder.writing(directory, 3 * weights + _ROOM) as new:
         notes = make(job, new, calibration)
         references = pictures.generated(_REFERENCES, job.request.size, job.request.channels)
-        expected = agreement.student_answer(job.network, references)
+        expected = agreement.student_answer(job.graph, references)
         remembered = {"student": expected.contiguous()}
         found = None
         if not job.format.unavailable():
             runtime = job.format.open(new)
             answered = agreement.answer(runtime, references.numpy(), job.request.batch)
             remembered["export"] = torch.from_numpy(answered).float().contiguous()
-            found = compared(job, runtime, new)
+            found = compared(job, job.opened(new), new)
         save_file(remembered, new / folder.REFERENCE)
         answered_by = runner.answer_of(expected.ndim > 2, tasks.get(job.student.task).sigmoid)
         (new / folder.RUNNER).write_text(runner.source(job.format, answered_by), encoding="utf-8")
@@ -103,6 +103,7 @@ def write(
             }
         shape = job.request.size, job.request.channels
         description = folder.Description(
+            version=folder.VERSION if job.request.window is None else folder.BY_WINDOW,
             format=job.format.name,
             precision=job.request.precision,
             task=job.student.task,
@@ -119,7 +120,7 @@ def write(
             calibration=described,
             agreement=None if found is None else found.values(),
             verified=not job.format.unavailable(),
-            notes={"multiply_adds": counting.multiply_adds(job.network, *shape), **job.notes, **notes},
+            notes={"multiply_adds": counting.multiply_adds(job.graph, *shape), **job.notes, **notes},
         )
         folder.describe(new, description)
     return description

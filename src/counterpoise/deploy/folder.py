@@ -26,11 +26,22 @@ from counterpoise.system import documents
 from counterpoise.system.files import named, reason, replacing_folder, standing
 
 VERSION = 1
+BY_WINDOW = 2
+"""The version of exports that are one window of a scene, which readers of the first would show whole scenes."""
 DESCRIPTION = "export.json"
 RUNNER = "run.py"
 REFERENCE = "reference.safetensors"
 Edge = Annotated[int, Field(ge=1, le=2**15)]
 Byte = Annotated[int, Field(ge=0, le=255)]
+
+
+class Sliding(BaseModel):
+    """How a window of the size that an export takes slides over scenes."""
+
+    stride: tuple[Edge, Edge]
+    """By how many pixels, down and across."""
+    blend: Literal["mean", "linear", "gaussian"]
+    """How the windows over a pixel count."""
 
 
 class Input(BaseModel):
@@ -60,11 +71,15 @@ class Input(BaseModel):
     """White in gray files of 16 bits; None: 65535."""
     intensity: Intensity | None = None
     """How values of any depth become 8 bits."""
+    window: Sliding | None = None
+    """Where scenes are answered window by window, at their own size; None: at once."""
 
     @model_serializer(mode="wrap")
     def _what_is_said(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         values: dict[str, Any] = handler(self)
-        return values if self.intensity is not None else {k: v for k, v in values.items() if k != "intensity"}
+        return {
+            name: value for name, value in values.items() if name not in ("intensity", "window") or value is not None
+        }
 
     @property
     def count(self) -> int:
@@ -126,9 +141,9 @@ def read(folder: Path) -> Description:
     except (OSError, ValueError) as error:
         raise ModelError(f"{path} cannot be read: {error}.") from None
     version = values.get("version") if isinstance(values, dict) else None
-    if isinstance(version, int) and version > VERSION:
+    if isinstance(version, int) and version > BY_WINDOW:
         raise ModelError(
-            f"{path} has version {version}, this counterpoise reads up to {VERSION}: pip install -U counterpoise."
+            f"{path} has version {version}, this counterpoise reads up to {BY_WINDOW}: pip install -U counterpoise."
         )
     try:
         description = Description.model_validate(values)

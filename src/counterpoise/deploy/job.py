@@ -9,11 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from counterpoise import tasks
-from counterpoise.deploy import agreement, base, folder, pictures, sizes
+from counterpoise.deploy import agreement, base, folder, pictures, sizes, windows
 from counterpoise.deploy.base import Calibration, Format, Request
 from counterpoise.deploy.fake_quantization import kept_layers
 from counterpoise.deploy.network import Deployed
@@ -22,6 +23,7 @@ from counterpoise.engine import inputs
 from counterpoise.engine.progress import Pace
 from counterpoise.engine.student import Student, load_student
 from counterpoise.errors import ConfigError, DataError, DisagreementError, unknown
+from counterpoise.models.network import VisionModel
 
 if TYPE_CHECKING:
     from counterpoise import config
@@ -52,6 +54,41 @@ class ExportJob(NamedTuple):
     notes: Mapping[str, Any] = {}
     trained_on: int = 0
     show: bool = False
+
+    @property
+    def graph(self) -> Deployed:
+        """What becomes the export: the network as it is deployed, or what it asks of one window."""
+        return self.network if self.request.window is None else Deployed(without_window(self.student))
+
+    def opened(self, folder: Path) -> base.Runtime:
+        """An export of it, as it answers what the runner beside it is given."""
+        runtime = self.format.open(folder)
+        return runtime if self.request.window is None else ByWindow(runtime, taken(self), self.student.num_classes)
+
+
+class ByWindow:
+    """An export of one window as a runtime for whole pictures, as run.py uses it.
+
+    Args:
+        classes: how many logits a pixel has.
+    """
+
+    def __init__(self, runtime: base.Runtime, given: folder.Input, classes: int) -> None:
+        self.runtime, self.about, self.classes = runtime, given.model_dump(), classes
+
+    def __call__(self, pixels: base.Pixels) -> base.Logits:
+        """The logits of pictures [N, channels, H, W] at their own size."""
+        found = np.empty((len(pixels), self.classes, *pixels.shape[2:]), np.float32)
+        for answer, picture in zip(found, pixels, strict=True):
+            for top, left, logits in windows.slid(picture.transpose(1, 2, 0), self.about, self.runtime):
+                answer[:, top : top + logits.shape[1], left : left + logits.shape[2]] = logits
+        return found
+
+
+def without_window(student: VisionModel) -> VisionModel:
+    """The same network, shown scenes whole: what answers one window."""
+    view = student.scenes._replace(window=None, overlap=None, blend="mean")
+    return VisionModel(**{**student.settings(), "scenes": view}).eval()
 
 
 def check_choices(chosen: Format, asked: Export) -> None:
@@ -139,7 +176,10 @@ def calibrated(job: ExportJob, given: Calibration | Mapping[str, Any] | None) ->
         if splits is None:
             raise ConfigError("int8 is calibrated on training images, and none are given: --data PATH.")
         train = pictures.spread(splits.train, inputs.positive("calibration images", int(values["images"])))
-        parts = [pair.fed for pair in pictures.pairs(train, job.student, section, job.request)]
+        parts = [
+            pictures.one_window(pair.fed, job.request)
+            for pair in pictures.pairs(train, job.student, section, job.request)
+        ]
         alike = len({part.shape[1:] for part in parts}) == 1
         pixels = torch.cat(parts) if alike else tuple(picture for part in parts for picture in part)
         settings = Calibration(pixels, str(values["method"]), tuple(values["keep"]))
@@ -167,8 +207,8 @@ def make(job: ExportJob, out: Path, calibration: Calibration | None) -> dict[str
         "input": json.dumps(taken(job).model_dump()),
     }
     if calibration is None:
-        return job.format.convert(job.network, job.request, metadata, out)
-    return job.format.quantize(job.network, job.request, metadata, out, calibration)
+        return job.format.convert(job.graph, job.request, metadata, out)
+    return job.format.quantize(job.graph, job.request, metadata, out, calibration)
 
 
 def compared(job: ExportJob, runtime: base.Runtime, out: Path) -> agreement.Agreement | None:
@@ -188,20 +228,20 @@ def compared(job: ExportJob, runtime: base.Runtime, out: Path) -> agreement.Agre
         itertools.chain([first], pairs),
         task,
         job.student.num_classes,
-        job.request.batch,
+        job.request.batch if job.request.window is None else None,
         watch=Pace(len(images), "Compared images", job.show).at,
     )
     found = replace(found, trained_on=job.trained_on)
     objection = found.objection(job.request.precision, job.min_same)
     if objection:
-        raise _refusal(job, out, first.fed, objection)
+        raise _refusal(job, out, pictures.one_window(first.fed, job.request), objection)
     return found
 
 
 def _compare_generated(job: ExportJob, runtime: base.Runtime, out: Path) -> None:
     """Without data: raises ExportError where logits of generated pictures differ by more than rounding."""
     shown = pictures.generated(8, job.request.size, job.request.channels)
-    expected = agreement.student_answer(job.network, shown)
+    expected = agreement.student_answer(job.graph, shown)
     answered = torch.from_numpy(agreement.answer(runtime, shown.numpy(), job.request.batch)).float()
     largest, scale = agreement.difference(answered, expected), float(expected.abs().max())
     bound = agreement.rounding(job.request.precision, scale)
@@ -212,7 +252,7 @@ def _compare_generated(job: ExportJob, runtime: base.Runtime, out: Path) -> None
 def _refusal(job: ExportJob, out: Path, pixels: torch.Tensor, why: str) -> DisagreementError:
     count = job.request.batch or min(8, len(pixels))
     shown = pixels.repeat(-(-count // len(pixels)), 1, 1, 1)[:count]
-    where = agreement.first_apart(job.format.layers(job.network, out, shown.numpy()), job.request.precision)
+    where = agreement.first_apart(job.format.layers(job.graph, out, shown.numpy()), job.request.precision)
     hint = ""
     if job.request.precision == "int8":
         hint = (
@@ -226,7 +266,7 @@ def taken(job: ExportJob) -> folder.Input:
     """What pictures the export takes, for export.json and for what it holds of itself."""
     size = job.request.size
     share = tasks.get(job.student.task).crop_share(job.student, size)
-    student = job.student
+    student, window = job.student, job.request.window
     return folder.Input.model_validate(
         {
             "size": size,
@@ -240,5 +280,6 @@ def taken(job: ExportJob) -> folder.Input:
             "white_level": student.reading.white_level,
             "intensity": None if student.reading.intensity is None else student.reading.intensity.values(),
             "channels": "RGB" if student.channels == 3 else student.channels,
+            "window": None if window is None else window._asdict(),
         }
     )

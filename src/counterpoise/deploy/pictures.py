@@ -90,6 +90,18 @@ def pairs(images: ImageSet, model: VisionModel, section: config.Data, request: R
             yield Pair(seen, fed, batch.target[part])
 
 
+def one_window(pictures: Tensor, request: Request) -> Tensor:
+    """Of pictures [N, C, H, W] that are answered window by window, that in the middle of each, as the export is fed."""
+    if request.window is None:
+        return pictures
+    size = request.size
+    extent = [min(edge, side) for edge, side in zip(size, pictures.shape[2:], strict=True)]
+    top, left = ((side - edge) // 2 for edge, side in zip(extent, pictures.shape[2:], strict=True))
+    board = torch.tensor(request.around, dtype=torch.uint8).view(1, -1, 1, 1).repeat(len(pictures), 1, *size)
+    board[..., : extent[0], : extent[1]] = pictures[..., top : top + extent[0], left : left + extent[1]]
+    return board
+
+
 def size_of(
     model: VisionModel, given: tuple[int, int] | None, images: ImageSet | None, section: config.Data | None
 ) -> tuple[int, int]:
@@ -109,6 +121,8 @@ def size_of(
         if min(given) < 1:
             raise ConfigError(f"size must be two numbers of pixels, height and width, got {given[0]} x {given[1]}.")
         return given
+    if model.scenes.window is not None and images is None:
+        return model.scenes.window
     if images is None or section is None:
         raise ConfigError(
             "The student takes images of any size, and no data is given to tell which: give --size HEIGHT WIDTH, "

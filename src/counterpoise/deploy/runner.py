@@ -23,10 +23,12 @@ from counterpoise import reading as readings
 from counterpoise.decoding import cut, extent_of, known_formats, letterbox, pages_of, read, show
 from counterpoise.deploy import folder
 from counterpoise.deploy.base import Format
+from counterpoise.deploy.windows import begins, slid, through_window, weight_of
 from counterpoise.reading import Reading, Unreadable, said
 
 MODULES = (readings, bands, decoding)
 _OURS = r"^from counterpoise\.\S+ import (?:\([^)]*\)|[^\n]*)\n"
+_SLIDING = (begins, weight_of, through_window, slid)
 _TEMPLATE = '''"""What a student says of pictures: python run.py PICTURE_OR_FOLDER ... (--help tells the rest).
 
 Needs numpy, Pillow and {runtime}.
@@ -152,14 +154,58 @@ def write_mask(logits: Any, about: Any, picture: Any, out: Any) -> Any:
     """Write the class of every pixel of the picture, as the values of a PNG; the share of each, a line each."""
     (file, *_), soft = out
     size = extent_of(picture)[::-1]
-    layers = [np.asarray(Image.fromarray(layer).resize(size, Image.Resampling.BILINEAR)) for layer in logits]
-    mask = np.argmax(layers, axis=0).astype(np.uint8)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(mask).save(file, format="PNG")
+    mask, shares = np.empty(size[::-1], np.uint8), []
+    for first, end, layers in enlarged(logits, size):
+        mask[first:end] = np.argmax(layers, axis=0)
+        if soft:
+            some = np.exp(np.stack(layers) - np.max(layers, axis=0))
+            shares.append(some / some.sum(0))
     if soft:
-        shares = np.exp(np.stack(layers) - np.max(layers, axis=0))
-        write_soft(soft, shares / shares.sum(0))
-    return [f"{(mask == index).mean():8.4f}  {about['classes'][index]}" for index in np.unique(mask)]
+        write_soft(soft, np.concatenate(shares, 1))
+    return write_classes(mask, about, file)
+
+
+def enlarged(logits: Any, size: Any, most: int = 2**25) -> Any:
+    """Logits [C, h, w] at a picture's width and height: at once or, where those are many, some rows at a time.
+
+    The first row, that behind the last, and a layer a class.
+    """
+    (width, height), (_, rows, columns) = size, logits.shape
+    step = height if len(logits) * width * height <= most else max(1, most // (8 * len(logits) * width))
+    for first in range(0, height, step):
+        end = min(first + step, height)
+        part = (0, first * rows / height, columns, end * rows / height)
+        shape, images = (width, end - first), (Image.fromarray(layer) for layer in logits)
+        yield first, end, [np.asarray(one.resize(shape, Image.Resampling.BILINEAR, part)) for one in images]
+
+
+def write_classes(mask: Any, about: Any, out: Any) -> Any:
+    """Write a mask as the values of a PNG; the share of each class, a line each."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(mask).save(out, format="PNG")
+    rows = max(1, 2**22 // mask.shape[1])
+    parts = (mask[first : first + rows].ravel() for first in range(0, len(mask), rows))
+    counts = sum((np.bincount(part, minlength=256) for part in parts), np.zeros(256, np.int64))
+    return [f"{counts[index] / mask.size:8.4f}  {about['classes'][index]}" for index in np.flatnonzero(counts)]
+
+
+def write_by_window(picture: Any, about: Any, run: Any, answer: Any, out: Any) -> Any:
+    """What `answer` writes of a picture of any size that is answered window by window.
+
+    Masks of one class a pixel are made as logits come; else, and where scenes are reduced, logits are held at the
+    size of the scene as shown.
+    """
+    size, reduction = extent_of(picture), about["input"].get("reduction", 1)
+    own = tuple(max(1, round(side / reduction)) for side in size)
+    if own == size and answer is write_mask and not out[1]:
+        mask = np.empty(size, np.uint8)
+        for top, left, part in slid(picture, about["input"], run):
+            mask[top : top + part.shape[1], left : left + part.shape[2]] = np.argmax(part, axis=0)
+        return write_classes(mask, about, out[0][0])
+    logits = np.empty((len(about["classes"]), *own), np.float32)
+    for top, left, part in slid(picture if own == size else show(picture, own, None), about["input"], run):
+        logits[:, top : top + part.shape[1], left : left + part.shape[2]] = part
+    return answer(logits, about, picture, out)
 
 
 def write_yes(logits: Any, about: Any, picture: Any, out: Any) -> Any:
@@ -204,11 +250,14 @@ def main(here: Any, description: str, file: str, answer: Any, load: Any, argumen
                 if there and not given.overwrite:
                     raise FileExistsError(f"{there[0]} is there already: give --overwrite, or another --out")
             picture = loaded(path, reading)
-            pixels, covered = pixels_of(picture, takes)
-            logits = run(np.repeat(pixels, takes["batch"] or 1, 0))[0]
-            if covered != pixels.shape[2:]:
-                logits = cut(logits, covered, pixels.shape[2:])
-            lines = answer(logits, about, picture, out)
+            if takes.get("window"):
+                lines = write_by_window(picture, about, run, answer, out)
+            else:
+                pixels, covered = pixels_of(picture, takes)
+                logits = run(np.repeat(pixels, takes["batch"] or 1, 0))[0]
+                if covered != pixels.shape[2:]:
+                    logits = cut(logits, covered, pixels.shape[2:])
+                lines = answer(logits, about, picture, out)
         except (Unreadable, OSError) as error:
             failed += 1
             print(f"Error: {path} is not answered: {error}", file=sys.stderr)
@@ -227,7 +276,8 @@ def answer_of(dense: bool, sigmoid: bool) -> Callable[..., Any]:
 def source(chosen: Format, answer: Callable[..., Any]) -> str:
     """The text of run.py."""
     needed: list[Callable[..., Any]] = [type(chosen).load, asked, pictures_in, loaded, pixels_of]
-    functions: list[Callable[..., Any]] = [*needed, files_of, write_soft, answer, main]
+    needed += [files_of, write_soft, enlarged, write_classes, write_mask, *_SLIDING, write_by_window]
+    functions = [*needed, *([] if answer is write_mask else [answer]), main]
     texts = [inspect.getsource(module).partition("from __future__ import annotations\n")[2] for module in MODULES]
     text = re.sub(_OURS, "", "\n".join(text.strip() for text in texts), flags=re.MULTILINE)
     return _TEMPLATE.format(

@@ -12,8 +12,9 @@ import torch
 from counterpoise import tasks
 from counterpoise.deploy import agreement, pictures
 from counterpoise.deploy.any_size import stride_of
-from counterpoise.deploy.base import Format, Request, kind_and_line
+from counterpoise.deploy.base import Format, Request, Window, kind_and_line
 from counterpoise.errors import ConfigError, ExportError
+from counterpoise.tasks.sliding import stride_of as stride_of_view
 
 if TYPE_CHECKING:
     from counterpoise.data.sources.base import ImageSet
@@ -26,6 +27,8 @@ def settled(
 ) -> tuple[Request, str]:
     """Whether an export takes pictures of any size, and why it does not where scenes differ.
 
+    Of a student that looks through a window, it is one window, which slides over pictures of any size.
+
     Args:
         images: those it is compared on; where they differ in size, it shall take any.
         asked: whether the user wants it; None: as images are.
@@ -34,7 +37,9 @@ def settled(
         ConfigError: it is asked for, and the student or the format takes one size. ExportError: the runtime, too.
     """
     student = network.student
-    whole = tasks.get(student.task).whole
+    view, whole = student.scenes, tasks.get(student.task).whole
+    if asked is None and view.window is not None and student.input_size is None:
+        return replace(request, size=view.window, window=Window(stride_of_view(view), view.blend)), ""
     if asked is False or (whole and not asked):
         return request, ""
     if not asked and (images is None or images.common_extent is not None):
@@ -45,7 +50,7 @@ def settled(
     elif student.input_size is not None:
         why = f"the student takes pictures of {student.input_size} x {student.input_size}"
     elif student.scenes.window is not None:
-        why = "the places of the student's sliding window are part of the graph"
+        why = "the student looks through a window of one size"
     elif not chosen.any_size:
         why = f"{chosen.name} is given one size here"
     if why and asked:

@@ -124,8 +124,10 @@ def _against_student(
         any_size=given.any_size,
         around=given.around,
         channels=given.count,
+        window=None if given.window is None else base.Window(given.window.stride, given.window.blend),
     )
-    found = compared(job._replace(request=request), chosen.open(directory), directory)
+    job = job._replace(request=request)
+    found = compared(job, job.opened(directory), directory)
     return None if found is None else found.values()
 
 

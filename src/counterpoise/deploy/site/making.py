@@ -59,7 +59,7 @@ def try_(student: str | Path, asked: Try) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="counterpoise-") as temporary:
         exports: dict[str, Path] = {}
         size = asked.size
-        any_size: bool | None = None
+        any_size: bool | None = None if description.input.window is None else False
         around, outputs = None, "logits"
         for precision in ("float32", "int8"):
             try:
