@@ -129,3 +129,9 @@ def test_a_size_of_ones_own_keeps_the_window_within_the_graph(student: Path, tmp
     assert (made["input"]["size"], made["input"].get("window")) == ((40, 70), None)
     assert "window" not in json.loads((tmp_path / "out" / "export.json").read_text())["input"]
     assert made["agreement"]["same"] > 99.9
+
+
+@pytest.mark.slow
+def test_a_window_is_exported_without_data(student: Path, tmp_path: Path) -> None:
+    made = counterpoise.export(student, to="onnx", batch=1, out=tmp_path / "out")
+    assert (made["version"], made["input"]["size"], made["agreement"]) == (2, (24, 32), None)

@@ -174,15 +174,18 @@ def test_predict_looks_through_the_window_that_is_given(tmp_path: Path) -> None:
 
 
 MEASURED = """
-import resource, sys
+import sys
+from pathlib import Path
 import counterpoise
 (answer,) = counterpoise.predict([sys.argv[1]], student=sys.argv[2], window=(512, 512), out=sys.argv[3])
 assert (answer["height"], answer["width"]) == (10000, 10000)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+lines = Path("/proc/self/status").read_text().splitlines()
+print(next(int(line.split()[1]) * 1024 for line in lines if "VmHWM" in line))
 """
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux says what a process took at most")
 @pytest.mark.parametrize("kind", ["png", "jpg"])
 def test_a_picture_of_100_megapixels_is_answered_within_a_gigabyte(kind: str, tmp_path: Path) -> None:
     folder, photo = student(tmp_path / "student", SceneView()), tmp_path / f"photo.{kind}"
@@ -190,6 +193,6 @@ def test_a_picture_of_100_megapixels_is_answered_within_a_gigabyte(kind: str, tm
     Image.fromarray(np.tile(tile, (10, 10, 1))).save(photo, **({"compress_level": 1} if kind == "png" else {}))
     command = [sys.executable, "-c", MEASURED, str(photo), str(folder), str(tmp_path / "out")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert int(done.stdout) < MOST_BYTES
+    assert int(done.stdout.split()[-1]) < MOST_BYTES
     with Image.open(tmp_path / "out" / "photo-mask.png") as mask:
         assert mask.size == (10000, 10000)

@@ -241,7 +241,7 @@ def compared(job: ExportJob, runtime: base.Runtime, out: Path) -> agreement.Agre
 def _compare_generated(job: ExportJob, runtime: base.Runtime, out: Path) -> None:
     """Without data: raises ExportError where logits of generated pictures differ by more than rounding."""
     shown = pictures.generated(8, job.request.size, job.request.channels)
-    expected = agreement.student_answer(job.graph, shown)
+    expected = agreement.student_answer(job.network, shown)
     answered = torch.from_numpy(agreement.answer(runtime, shown.numpy(), job.request.batch)).float()
     largest, scale = agreement.difference(answered, expected), float(expected.abs().max())
     bound = agreement.rounding(job.request.precision, scale)
