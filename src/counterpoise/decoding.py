@@ -316,15 +316,16 @@ def show(image: Any, size: tuple[int, int], crop_share: float | None = 1.0, fit:
     return board
 
 
-def letterbox(image: Any, size: tuple[int, int], color: Any) -> tuple[Any, tuple[int, int]]:
+def letterbox(image: Any, size: tuple[int, int], color: Any, reduction: float = 1) -> tuple[Any, tuple[int, int]]:
     """An RGB scene for a network of this size (height, width) that answers every pixel, and the part it then covers.
 
-    uint8 [H, W, channels] likewise, channel by channel, each with its own number of the color. Resized by one factor,
-    so that it fits, into the upper left; the rest is of the color. The part: height, width.
+    uint8 [H, W, channels] likewise, channel by channel, each with its own number of the color. It lies in the upper
+    left, `reduction` times smaller, as the network sees scenes, or more where it would not fit; the rest is of the
+    color. The part: height, width.
     """
     high, wide = size
     height, width = extent_of(image)
-    scale = min(high / height, wide / width)
+    scale = min(1 / reduction, high / height, wide / width)
     covered = min(high, max(1, round(height * scale))), min(wide, max(1, round(width * scale)))
     if isinstance(image, np.ndarray):
         around = np.empty((high, wide, image.shape[2]), np.uint8)

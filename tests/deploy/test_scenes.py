@@ -155,7 +155,8 @@ def test_scenes_of_many_sizes_are_answered_at_their_own(
 def test_a_scene_of_another_shape_keeps_it_and_the_rest_is_cut_off(height: int) -> None:
     picture = Image.new("RGB", (30, height), "red")
     shown, covered = letterbox(picture, (40, 40), (1, 2, 3))
-    assert covered == {20: (27, 40), 60: (40, 20)}[height]
+    assert covered == {20: (20, 30), 60: (40, 20)}[height]  # never larger than the network sees scenes
+    assert letterbox(picture, (40, 40), (1, 2, 3), 2.0)[1] == (height / 2, 15)
     pixels = np.asarray(shown)
     assert (pixels[: covered[0], : covered[1]] == (255, 0, 0)).all()
     assert (pixels == (1, 2, 3)).all(2).sum() == 1600 - covered[0] * covered[1]

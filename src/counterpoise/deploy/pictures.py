@@ -82,7 +82,7 @@ def pairs(images: ImageSet, model: VisionModel, section: config.Data, request: R
             if size is not None and tuple(seen.shape[-2:]) != size:
                 whole = (images.read(index) for index in batch.indices[part].tolist())
                 if request.around is not None:
-                    boxed = [letterbox(laid(image), size, request.around) for image in whole]
+                    boxed = [letterbox(laid(image), size, request.around, model.scenes.reduction) for image in whole]
                     fed = torch.stack([to_tensor(image) for image, _ in boxed])
                     yield Pair(seen, fed, batch.target[part], tuple(covered for _, covered in boxed))
                     continue

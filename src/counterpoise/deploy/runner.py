@@ -112,7 +112,7 @@ def pixels_of(picture: Any, about: Any) -> Any:
     if about.get("around") is None or own == size:
         shown, covered = show(picture, size, about["crop_share"], about.get("fit", "crop")), size
     else:
-        shown, covered = letterbox(picture, size, tuple(about["around"]))
+        shown, covered = letterbox(picture, size, tuple(about["around"]), reduction)
     return np.ascontiguousarray(np.asarray(shown).transpose(2, 0, 1)[None]), covered
 
 

@@ -7,8 +7,8 @@ const MOST_MASK_PIXELS = 4e6; // of a mask on screen
 const MOST_SEEN_PIXELS = 2e6; // by an export of any size, which would take gigabytes for the photos of a phone
 
 /**
- * How a picture is shown: reduced as the student was told where the export takes any size or just that, else resized by
- * one factor into the upper left of what it takes (decoding.py, letterbox).
+ * How a picture is shown: reduced as the student was told, or by a larger factor where the export takes one size and it
+ * would not fit; then in the upper left of what it takes (decoding.py, letterbox).
  * @param {{size: [number, number], any_size: boolean, reduction: number, around: ?number[]}} input of the student; size:
  *   height and width; around: the color beside a picture that is fitted in; without one it is resized whole.
  * @returns {{width: number, height: number, exact: boolean, rows: number, columns: number}} width, height: of the
@@ -25,7 +25,7 @@ export function plan(picture, input) {
     if (!exact) [width, height] = [width, height].map((side) => Math.max(1, Math.floor(side * scale)));
     [rows, columns] = [height, width];
   } else if (!exact) {
-    const scale = Math.min(rows / picture.height, columns / picture.width);
+    const scale = Math.min(1 / input.reduction, rows / picture.height, columns / picture.width);
     const fitted = (side, most) => (input.around ? Math.min(most, Math.max(1, round(side * scale))) : most);
     [width, height] = [fitted(picture.width, columns), fitted(picture.height, rows)];
   }
