@@ -56,3 +56,14 @@ def test_what_the_loss_takes_on_a_gpu_is_that_of_its_csv() -> None:
     case = row["case"].replace("classes ", "classes from ")
     assert f"{case} take {ours[0]:.2f} ms and {ours[1]:.2f} times the memory" in page
     assert f"plain PyTorch takes {eager[0]:.2f} ms and {eager[1]:.2f} times" in page
+
+
+def test_what_100_megapixels_take_is_that_of_its_csv() -> None:
+    page = (ROOT / "docs" / "large-pictures.md").read_text(encoding="utf-8")
+    with (ROOT / "benchmarks" / "results" / "large_scene.csv").open(newline="", encoding="utf-8") as file:
+        rows = {row["case"]: row for row in csv.DictReader(file)}
+    shown = re.findall(r"^\| (?:the|`\w).* \| (\d+) \| ([\d.]+) \|$", page, re.MULTILINE)
+    cases = ("decode png", "predict png", "run.py png", "predict jpg", "run.py jpg")
+    found = [(float(rows[case]["peak_megabytes"]), float(rows[case]["seconds"])) for case in cases]
+    assert shown == [(f"{peak:.0f}", f"{seconds:.1f}" if seconds < 10 else f"{seconds:.0f}") for peak, seconds in found]
+    assert {row["same_percent"] for row in rows.values()} == {"100"}

@@ -52,7 +52,7 @@ def scenes() -> Splits:
         ("onnx", "float32"),
         pytest.param("onnx", "int8", marks=pytest.mark.slow),
         pytest.param("openvino", "float32", marks=pytest.mark.slow),
-        pytest.param("litert", "float32", marks=pytest.mark.slow),
+        pytest.param("executorch", "float32", marks=pytest.mark.slow),
     ],
 )
 def test_a_window_slides_over_pictures_of_any_size(student: Path, tmp_path: Path, to: str, precision: str) -> None:
