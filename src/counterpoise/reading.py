@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-INTENSITIES = ("window", "percentiles", "zscore", "white")
 LARGEST_VALUE = 1e300  # of floats: beyond it, differences have no room
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, field_serializer, field_validator, model_validator
 
 from counterpoise.config.intensity import Intensity
 from counterpoise.config.section import MOST_CHANNELS, MOST_REDUCED, Edge, Positive, Section
-from counterpoise.reading import Reading
 from counterpoise.system.addresses import address_of
+
+if TYPE_CHECKING:
+    from counterpoise.reading import Reading
 
 
 class RandAugment(Section):
@@ -335,6 +337,8 @@ class Data(Section):
     @property
     def reading(self) -> Reading:
         """How files are read, where alpha is not left to be found."""
+        from counterpoise.reading import Reading
+
         intensity = None if self.intensity is None else self.intensity.mapping
         return Reading("white", self.white_level, self.max_megapixels, self.channels, intensity)
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
 from counterpoise.config.section import Section
-from counterpoise.reading import INTENSITIES, said
-from counterpoise.reading import Intensity as Mapping
+
+if TYPE_CHECKING:
+    from counterpoise.reading import Intensity as Mapping  # which imports numpy, and help waits for nothing
 
 Value = Annotated[float, Field(ge=-1e12, le=1e12, allow_inf_nan=False)]
 Percent = Annotated[float, Field(ge=0.0, le=100.0)]
@@ -45,9 +46,10 @@ class Intensity(Section):
 
     @model_validator(mode="after")
     def _one_of_them(self) -> Intensity:
-        given = [name for name in INTENSITIES if getattr(self, name) is not None]
+        names = tuple(type(self).model_fields)
+        given = [name for name in names if getattr(self, name) is not None]
         if len(given) != 1:
-            raise ValueError(f"takes one of {', '.join(INTENSITIES)}; given: {', '.join(given) or 'none'}")
+            raise ValueError(f"takes one of {', '.join(names)}; given: {', '.join(given) or 'none'}")
         for name in ("window", "percentiles"):
             ends = getattr(self, name)
             if ends is not None and not ends[0] < ends[1]:
@@ -61,4 +63,6 @@ class Intensity(Section):
     @property
     def mapping(self) -> Mapping:
         """As pictures are read by it."""
+        from counterpoise.reading import said
+
         return said(self.model_dump())
