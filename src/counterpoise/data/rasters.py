@@ -6,6 +6,7 @@ A picture of 100 megapixels is 400 MB as Pillow holds it and 300 MB as bytes of 
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
@@ -13,11 +14,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from counterpoise import decoding
 from counterpoise.data import images
 from counterpoise.data.jpeg import whole
 from counterpoise.decoding import Reading
+from counterpoise.system.files import regular
 
 ALL = slice(None)
+_LARGE_FILE, _PNG = 2**25, b"\x89PNG\r\n\x1a\n"
 
 
 class Raster:
@@ -61,7 +65,7 @@ class Raster:
 
     def times_smaller(self, factor: int) -> Image.Image:
         """A picture to look at, of three channels: means of squares of so many pixels, in bands."""
-        band, (height, width) = 64 * factor, self.size
+        band, (height, width) = 8 * factor, self.size
         small = Image.new("RGB", (-(-width // factor), -(-height // factor)))
         for top in range(0, height, band):
             pixels = images.to_picture(images.visible(self.part(slice(top, top + band))))
@@ -77,12 +81,29 @@ def raster(image: Shown) -> Raster:
     return image if isinstance(image, Raster) else Raster(image)
 
 
+def _streamed(path: str | None, reading: Reading) -> Image.Image | None:
+    """A large PNG, decoded without its bytes in memory beside it; None for others, and where it is damaged."""
+    try:
+        if path is None or Path(path).stat().st_size < _LARGE_FILE:
+            return None
+        with regular(Path(path)).open("rb") as file:
+            if file.read(len(_PNG)) != _PNG:
+                return None
+            file.seek(0)
+            found: Image.Image = decoding.taken(decoding.opened(file, reading), reading)
+            return found
+    except MemoryError:
+        raise
+    except Exception:  # what is wrong is said where it is read as any other
+        return None
+
+
 def raster_of(image: images.Picture | Tensor, reading: Reading = images.AS_USUAL) -> Raster:
     """The pixels of `images.pixels_of`, without copies of them. Raises as that does."""
     if reading.arrays or isinstance(image, np.ndarray | Tensor):
         return Raster(images.pixels_of(image, reading=reading))
     name = os.fspath(image) if isinstance(image, str | os.PathLike) else None
-    found = images.as_decoded(image, whole, name, reading)
+    found = _streamed(name, reading) or images.as_decoded(image, whole, name, reading)
     if isinstance(found, tuple):
         return Raster(found[0])
     return Raster(found if isinstance(found, Image.Image) else images.to_tensor(found))

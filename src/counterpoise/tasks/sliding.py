@@ -21,7 +21,7 @@ Ask: TypeAlias = Callable[[Tensor], Tensor]
 
 WHOLE = 2**25
 """Logits at the size of a picture that are made at once, 128 MiB; of larger ones, piece by piece."""
-HELD, PIECE = 2**24, 2**22
+HELD, PIECE = 2**22, 2**20
 """Logits under the windows of one row of them, and in a piece that is given away."""
 _LEAST = 1e-3  # weight of a corner, beside the middle
 
