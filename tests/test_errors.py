@@ -10,7 +10,7 @@ from pathlib import Path
 from counterpoise import errors
 
 PRIVATE = {
-    ("decoding.py", "Unreadable"): "stands in the run.py beside an export, too, which imports nothing of ours",
+    ("reading.py", "Unreadable"): "stands in the run.py beside an export, too, which imports nothing of ours",
     ("system/addresses.py", "_Refused"): "is raised and caught within one class",
     ("teachers/store/writer.py", "_TeacherFailed"): "is raised and caught within one function",
 }

@@ -4,6 +4,7 @@ CounterpoiseError               meant for the person at the keyboard: printed wi
 +-- ConfigError                 the run file or a flag
 |   +-- RunFileError
 +-- DataError                   pictures, masks and folders of them
+|   +-- Unreachable             a server
 |   +-- CorruptImage
 |       +-- UnfitMask
 +-- ModelError                  networks and their weights

@@ -93,9 +93,10 @@ def test_a_position_without_a_label_has_no_gradient_even_where_no_class_remains(
 @pytest.mark.parametrize("which", ["student", "teacher", "both", "each"])
 @pytest.mark.parametrize("name", LOGITS)
 def test_loss_and_gradient_are_finite(name: str, which: str) -> None:
-    shape = (6, CLASSES, 2, 2) if name == "cwd" else (6, CLASSES)
+    maps = "maps" in LOGITS[name].kind.needs
+    shape = (6, CLASSES, 2, 2) if maps else (6, CLASSES)
     student, teacher = sides(which, *pair(shape, torch.float32))
-    target = torch.tensor(KEPT).repeat(6)[: 24 if name == "cwd" else 6]
+    target = torch.tensor(KEPT).repeat(6)[: 24 if maps else 6]
     total, gradient = value_and_gradient(LOGITS[name].kind(), student, teacher, target.view(6, *shape[2:]))
     assert total.isfinite()
     assert gradient.isfinite().all()

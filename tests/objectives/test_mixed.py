@@ -27,7 +27,7 @@ TAKE = [n for n, e in entries().items() if "ignore_index" in e.defaults and not 
 
 
 @pytest.mark.parametrize("ignore", [-1, 255])
-@pytest.mark.parametrize("name", [name for name in TAKE if name != "binary_cross_entropy"])
+@pytest.mark.parametrize("name", [name for name in TAKE if name not in ("binary_cross_entropy", "lovasz_hinge")])
 def test_mixed_labels_count_as_the_labels_that_they_are_made_of(name: str, ignore: int) -> None:
     objective = entries()[name].kind(ignore_index=ignore)  # type: ignore[call-arg]
     objective.set_classifier(torch.eye(5) + 0.1)
@@ -51,6 +51,7 @@ def test_a_class_cannot_be_ignored_among_mixed_labels() -> None:
         (Term(objective="cross_entropy", class_weight=[1.0] * 5), False, "class_weight needs a class for each sample"),
         (Term(objective="class_weighted", class_weight=[1.0] * 5), False, "class_weight needs a class for each sample"),
         (Term(objective="binary_cross_entropy"), True, "looks like one of no class"),
+        (Term(objective="lovasz_hinge"), True, "looks like one of no class"),
         (Term(objective="dice", sigmoid=True), True, "looks like one of no class"),
     ],
 )

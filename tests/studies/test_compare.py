@@ -285,7 +285,7 @@ def test_top5_of_few_classes_is_no_number(comparison: Values, write: Write, run:
             for number in range(3):
                 Image.new("RGB", (8, 8), (shade, 99, 9 * number)).save(folder / f"{number}.png")
     base = {**comparison["run"], "data": {"path": "pictures"}, "teacher": None}
-    methods = {name: {"objective": {"cross_entropy": {"weight": 1}}} for name in ("one", "two")}
+    methods = {name: {"objective": {"cross_entropy": {"weight": w}}} for name, w in (("one", 1), ("two", 2))}
     file = write({"out": "out", "run": base, "methods": methods, "seeds": 1, "baseline": "one", "metric": "top5"})
     assert run("compare", file, "--quiet")[0] == 0
     assert "2 runs tell no top5" in Path("out/table.md").read_text()

@@ -69,4 +69,4 @@ class Focal(RegionObjective):
         """-truth rest^gamma log p, where rest is 1 - p; what is not true costs nothing, even at -inf."""
         # Below gamma 1 the slope of the power at 0 is infinite, and times 0 would be NaN.
         eased = rest.clamp(min=torch.finfo(rest.dtype).tiny) ** self.gamma
-        return torch.where(truth > 0, -truth * eased * log_p, 0.0)
+        return -truth * eased * torch.where(truth > 0, log_p, 0.0)
