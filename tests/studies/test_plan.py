@@ -100,6 +100,10 @@ def test_a_wrong_compare_file_is_explained(
             },
             ["ranges.total of method kd", "another than that of a method before it"],
         ),
+        (
+            {f"methods.{name}": {"objective": {"forward_kl": {"weight": "$total"}}} for name in ("kd", "other")},
+            ["Methods 'kd' and 'other'", "are the same run"],
+        ),
         ({"final.baseline": "alne"}, ["final.baseline", "Did you mean 'alone'"]),
         ({"final.seeds": [0, 1]}, ["final.seeds", "must be fresh", "[0]"]),
         ({"rungs": [2, 1]}, ["rungs are epochs that rise"]),

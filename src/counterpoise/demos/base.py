@@ -70,6 +70,34 @@ def objectives(labels: Mapping[str, Any], weight: float, **dense: Any) -> dict[s
     return {"alone": labels, "kd": {**labels, "forward_kl": kd}, "balance": {**labels, "balance": balance}}
 
 
+def training(epochs: int, batch_size: int, optimizer: Mapping[str, Any], **others: Any) -> dict[str, Any]:
+    """The section train of a run; others: what it has beside."""
+    return {
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "precision": "fp32",
+        "device": "cpu",
+        "optimizer": optimizer,
+        "schedule": {"name": "one_cycle"},
+        **others,
+    }
+
+
+def overlays(out: Path, data: Splits, networks: Mapping[str, Path], shown: int = 8) -> None:
+    """Draw the first scenes of val as overlays/N.png: image, truth, and what networks, by their titles, answer."""
+    from counterpoise.engine.student import load_student
+    from counterpoise.tasks.overlays import overlay
+    from counterpoise.tasks.segmentation import segment
+
+    loaded = {title: load_student(folder) for title, folder in networks.items()}
+    (out / "overlays").mkdir(exist_ok=True)
+    for number in range(min(shown, len(data.val))):
+        image = data.val.read(number)
+        masks = {"truth": data.val.read_mask(number)}
+        masks |= {title: segment(network, image) for title, network in loaded.items()}
+        overlay(out / "overlays" / f"{number + 1}.png", image, masks, data.val.classes)
+
+
 def run(demo: Demo, out: Path, seeds: int, overwrite: bool, show: bool) -> dict[str, Any]:
     """Train all networks of a demo, one after the other; see `counterpoise.demos.demo`."""
     import torch

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from counterpoise.demos.base import Demo, objectives
+from counterpoise.demos.base import Demo, objectives, training
 
 TEACHER = "digits/cnn_32_64"
 STUDENT = "digits/cnn_4_8"
@@ -30,14 +30,7 @@ def _values(model: str, epochs: int) -> dict[str, Any]:
             "views": {"crop": "pad", "padding": 1, "flip": False},
         },
         "student": {"model": model},
-        "train": {
-            "epochs": epochs,
-            "batch_size": 32,
-            "precision": "fp32",
-            "device": "cpu",
-            "optimizer": {"learning_rate": 0.05},
-            "schedule": {"name": "one_cycle"},
-        },
+        "train": training(epochs, 32, {"learning_rate": 0.05}),
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from counterpoise.demos.base import Demo
+from counterpoise.demos.base import Demo, training
 
 TEACHER = "digits/cnn_32_64_64"
 STUDENT = "digits/cnn_8_16"
@@ -34,14 +34,7 @@ def _values(model: str, epochs: int) -> dict[str, Any]:
             "views": {"crop": "pad", "padding": 1, "flip": False},
         },
         "student": {"model": model, "input_size": 20},
-        "train": {
-            "epochs": epochs,
-            "batch_size": 32,
-            "precision": "fp32",
-            "device": "cpu",
-            "optimizer": {"learning_rate": 0.05},
-            "schedule": {"name": "one_cycle"},
-        },
+        "train": training(epochs, 32, {"learning_rate": 0.05}),
     }
 
 

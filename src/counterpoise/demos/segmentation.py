@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from counterpoise.demos.base import Demo, Results, objectives
+from counterpoise.demos.base import Demo, Results, objectives, overlays, training
 
 if TYPE_CHECKING:
     from counterpoise.data.sources.base import Splits
@@ -15,8 +15,6 @@ TEACHER = "digits/unet_16_32_96"
 STUDENT = "digits/unet_16_16_16"
 TOTAL_WEIGHT = 1.0
 """Weight of the teacher's word, the same for KD and Balance, so that neither wins by a larger one."""
-
-SHOWN = 8  # scenes
 
 # Nine tenths of all pixels are background. Unweighted, a small network says nothing else for many epochs, alone or from
 # a teacher: labels of digits count more, and the teacher is listened to where the digits are.
@@ -27,20 +25,10 @@ LABELS: Mapping[str, Any] = {
 OBJECTIVES = objectives(LABELS, TOTAL_WEIGHT, ignore_index=0)
 
 
-def overlays(out: Path, data: Splits, results: Results) -> None:
-    """Draw the first scenes of val as overlays/N.png: image, truth, teacher, and a student of each kind, of seed 1."""
-    from counterpoise.engine.student import load_student
-    from counterpoise.tasks.overlays import overlay
-    from counterpoise.tasks.segmentation import segment
-
+def seen(out: Path, data: Splits, results: Results) -> None:
+    """Draw what the teacher and a student of each kind, of seed 1, make of the first scenes of val."""
     titles = {"teacher": "teacher", "alone": "student alone", "kd": "KD", "balance": "Balance"}
-    networks = {titles[kind]: load_student(rows[0].folder) for kind, rows in results.items()}
-    (out / "overlays").mkdir(exist_ok=True)
-    for number in range(min(SHOWN, len(data.val))):
-        image = data.val.read(number)
-        masks = {"truth": data.val.read_mask(number)}
-        masks |= {title: segment(network, image) for title, network in networks.items()}
-        overlay(out / "overlays" / f"{number + 1}.png", image, masks, data.val.classes)
+    overlays(out, data, {titles[kind]: rows[0].folder for kind, rows in results.items()})
 
 
 def _values(model: str, epochs: int, learning_rate: float) -> dict[str, Any]:
@@ -55,15 +43,12 @@ def _values(model: str, epochs: int, learning_rate: float) -> dict[str, Any]:
             "workers": 0,
         },
         "student": {"model": model},
-        "train": {
-            "epochs": epochs,
-            "batch_size": 16,
-            "precision": "fp32",
-            "channels_last": True,
-            "device": "cpu",
-            "optimizer": {"name": "adamw", "learning_rate": learning_rate, "weight_decay": 0.01},
-            "schedule": {"name": "one_cycle"},
-        },
+        "train": training(
+            epochs,
+            16,
+            {"name": "adamw", "learning_rate": learning_rate, "weight_decay": 0.01},
+            channels_last=True,
+        ),
     }
 
 
@@ -76,5 +61,5 @@ DEMO = Demo(
     teacher=_values(TEACHER, epochs=10, learning_rate=0.006),
     student=_values(STUDENT, epochs=4, learning_rate=0.01),
     objectives=OBJECTIVES,
-    pictures=overlays,
+    pictures=seen,
 )

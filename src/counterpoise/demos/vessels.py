@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from counterpoise.demos.base import Demo, Results, objectives
+from counterpoise.demos.base import Demo, Results, objectives, overlays, training
 from counterpoise.demos.drawn_vessels import WHITE, draw
+
+if TYPE_CHECKING:
+    from counterpoise.data.sources.base import Splits
 
 FOLDS = 3
 TEACHER = "digits/unet_16_32_96"
@@ -31,19 +34,9 @@ OBJECTIVES = {
 }
 
 
-def overlays(out: Path, data: Any, results: Results) -> None:
-    """Draw the pictures of the last fold as overlays/N.png: picture, truth, and what each kind of network answers."""
-    from counterpoise.engine.student import load_student
-    from counterpoise.tasks.overlays import overlay
-    from counterpoise.tasks.segmentation import segment
-
-    networks = {kind: load_student(rows[-1].folder) for kind, rows in results.items()}
-    (out / "overlays").mkdir(exist_ok=True)
-    for number in range(len(data.val)):
-        image = data.val.read(number)
-        masks = {"truth": data.val.read_mask(number)}
-        masks |= {kind: segment(network, image) for kind, network in networks.items()}
-        overlay(out / "overlays" / f"{number + 1}.png", image, masks, data.val.classes)
+def seen(out: Path, data: Splits, results: Results) -> None:
+    """Draw what each kind of network makes of the pictures of the last fold."""
+    overlays(out, data, {kind: rows[-1].folder for kind, rows in results.items()})
 
 
 def _values(model: str, epochs: int, learning_rate: float) -> dict[str, Any]:
@@ -57,16 +50,13 @@ def _values(model: str, epochs: int, learning_rate: float) -> dict[str, Any]:
             "scenes": {"size": [96, 96], "scale": [0.8, 1.25], "crops": 8, "flip_vertical": True},
         },
         "student": {"model": model},
-        "train": {
-            "epochs": epochs,
-            "batch_size": 8,
-            "precision": "fp32",
-            "channels_last": True,
-            "device": "cpu",
-            "evaluate_every": epochs,
-            "optimizer": {"name": "adamw", "learning_rate": learning_rate, "weight_decay": 0.01},
-            "schedule": {"name": "one_cycle"},
-        },
+        "train": training(
+            epochs,
+            8,
+            {"name": "adamw", "learning_rate": learning_rate, "weight_decay": 0.01},
+            channels_last=True,
+            evaluate_every=epochs,
+        ),
     }
 
 
@@ -79,7 +69,7 @@ DEMO = Demo(
     teacher=_values(TEACHER, epochs=12, learning_rate=0.005),
     student=_values(STUDENT, epochs=12, learning_rate=0.01),
     objectives=OBJECTIVES,
-    pictures=overlays,
+    pictures=seen,
     draw=draw,
     folds=FOLDS,
     teachers={"binary balance": ("binary teacher", QUESTIONS)},

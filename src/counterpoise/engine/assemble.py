@@ -149,11 +149,12 @@ def load_data(run: config.Run, task: tasks.Task, given: Splits | None) -> tuple[
                 f"The images that were handed in have {part.channels} channels, and data.channels is "
                 f"{run.data.channels}: say how many they have."
             )
-        if run.data.reading.intensity != part.reading.intensity:
-            raise ConfigError(
-                "data.intensity is of the values in files, and the images that were handed in are read otherwise: read "
-                "them with it (counterpoise.data.sources.load), or leave it out."
-            )
+        for key in ("intensity", "white_level"):
+            if getattr(run.data.reading, key) != getattr(part.reading, key):
+                raise ConfigError(
+                    f"data.{key} is of the values in files, and the images that were handed in are read otherwise: "
+                    "read them with it (counterpoise.data.sources.load), or leave it out."
+                )
     if splits.val.multilabel and not splits.val.unlabeled and not any(splits.val.per_class() or ()):
         raise DataError(
             "No validation image has any of the labels, so that no score says how well they are told: hold some that "

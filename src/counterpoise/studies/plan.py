@@ -161,7 +161,7 @@ def resolve(values: Mapping[str, Any], origin: str, beside: Path) -> Comparison:
     for pair in pairs:
         runs = {method: cells[pair, method][0] for method in methods}
         check_alike(runs, plan.differs, origin)
-        _check_distinct(runs, origin)
+        check_distinct(runs, origin)
     metric = metric_of(next(iter(cells.values()))[0], plan.metric, origin)
     cells = {cell: (telling(run, metric), distils) for cell, (run, distils) in cells.items()}
     folds = [None] if plan.folds is None else [f"{number}/{plan.folds}" for number in range(1, plan.folds + 1)]
@@ -174,11 +174,11 @@ def resolve(values: Mapping[str, Any], origin: str, beside: Path) -> Comparison:
     return Comparison(plan, metric, jobs)
 
 
-def _check_distinct(runs: Mapping[str, config.Run], origin: str) -> None:
+def check_distinct(runs: Mapping[str, config.Run], origin: str) -> None:
     """Raises ConfigError where two methods are one and the same."""
     asked: dict[str, str] = {}
     for method, run in runs.items():
-        if (same := asked.setdefault(run.model_dump_json(), method)) != method:
+        if (same := asked.setdefault(run.model_dump_json(exclude={"out"}), method)) != method:
             raise ConfigError(
                 f"Methods '{same}' and '{method}' of the {origin} are the same run. What a method names is laid over "
                 "what `run` has: terms of the objective of `run` are those of all methods."

@@ -213,3 +213,4 @@ def _check_chances(search: Search) -> None:
                     f"{point['total']}: all of $total is to be divided among them, no more and no less."
                 )
     plan.check_alike(runs, search.keys(), origin)
+    plan.check_distinct(runs, origin)

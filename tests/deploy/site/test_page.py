@@ -334,7 +334,7 @@ def test_a_browser_that_changes_pixels_is_told_of(visit: Visit, classifier: Serv
         response = route.fetch()
         route.fulfill(response=response, body=response.text() + noise)
 
-    page.context.route("**/decoding.js", altered)
+    page.context.route("**/pictures.js", altered)
     page.goto(classifier.address)
     assert ready(page).locator("#altered").is_visible()
     assert "may be wrong" in page.locator("#altered").inner_text()

@@ -3,7 +3,7 @@
 // Messages in: {id, kind: "open", site, processor}, {id, kind: "picture", file | bitmap}, {id, kind: "measure"}.
 // Out: {id, result} or {id, error}: a sentence for people, `unexpected` set where it is a fault of ours.
 
-import { decode, fromBitmap, isFaithful, PictureError } from "./decoding.js";
+import { decode, fromBitmap, isFaithful, PictureError } from "./pictures.js";
 import { planes, prepare } from "./resampling.js";
 import { segment } from "./scenes.js";
 

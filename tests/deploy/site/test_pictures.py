@@ -24,7 +24,7 @@ Pixels = NDArray[np.uint8]
 Draw = Callable[..., Image.Image]
 
 CALL = """async ({bytes, reading}) => {
-    const { decode, PictureError } = await import("./decoding.js");
+    const { decode, PictureError } = await import("./pictures.js");
     const { planes } = await import("./resampling.js");
     const file = new Blob([Uint8Array.from(atob(bytes), (letter) => letter.charCodeAt(0))]);
     try {
