@@ -258,6 +258,10 @@ def test_photos_without_masks_follow_the_teachers_word(teacher: dict[str, Any], 
     assert len(steps) == 29
     assert sum(step["terms"]["cross_entropy"] == 0 for step in steps) == 5
     assert all(step["terms"]["balance/forward"] > 0 for step in steps)
+    counterpoise.record(run, out=tmp_path / "store", precision="float32")
+    stored = counterpoise.distill({**run, "teacher": {"store": str(tmp_path / "store")}, "out": tmp_path / "stored"})
+    for live, read in zip(steps, lines(stored.folder, "step"), strict=True):
+        assert read["terms"] == pytest.approx(live["terms"], rel=1e-4)
     with pytest.raises(ConfigError, match=r"data\.scenes\.size is missing"):
         counterpoise.distill(values(tmp_path / "no", teacher=teacher, data={"unlabeled": photos}))
 

@@ -21,6 +21,7 @@ from counterpoise.data.sources.arrays import ArraySet
 from counterpoise.data.sources.base import Splits
 from counterpoise.data.sources.questions import answers_of, asked
 from counterpoise.deploy import runner
+from counterpoise.engine import remarks
 from counterpoise.engine.trainer import Result
 from counterpoise.errors import ConfigError, CounterpoiseError, DataError, ModelError
 from counterpoise.tasks import painting
@@ -78,6 +79,34 @@ def test_a_run_that_names_no_terms_learns_by_sigmoids_and_others_are_shown_quest
     balance = ["binary_balance/forward", "binary_balance/reverse"]
     assert terms(student) == ["binary_cross_entropy", *balance, "dice", "lovasz_hinge", "cwd"]
     assert counterpoise.load_student(student.folder).num_classes == len(QUESTIONS)
+
+
+def test_pictures_without_masks_follow_the_teachers_word_live_and_stored(taught: Result, tmp_path: Path) -> None:
+    (tmp_path / "more").mkdir()
+    for number in range(4):
+        Image.effect_noise((32, 32), 80 + number).convert("RGB").save(tmp_path / "more" / f"{number}.png")
+    teacher = {"checkpoint": str(taught.folder), "accept_chance": True}
+    data = {"unlabeled": tmp_path / "more", "options": {"train_size": 8}}
+    objective = {"binary_cross_entropy": {}, "binary_balance": {}, "cwd": {}}
+    train = {"epochs": 1, "batch_size": 1}
+    run = values(tmp_path / "live", data=data, teacher=teacher, objective=objective, train=train)
+    silent = config.merge(run, {"objective": {"binary_balance": {"ignore_index": 255}}})
+    steps = []
+    counterpoise.record(run, out=tmp_path / "store", precision="float32")
+    for given in (run, {**run, "teacher": {"store": str(tmp_path / "store")}, "out": tmp_path / "stored"}):
+        steps.append([line["terms"] for line in _lines(counterpoise.distill(given).folder)])
+    for live, stored in zip(*steps, strict=True):
+        assert stored == pytest.approx(live, rel=1e-3)
+    assert sum(terms["binary_cross_entropy"] == 0 for terms in steps[0]) == 4
+    assert all(terms["binary_balance/forward"] > 0 and terms["cwd"] > 0 for terms in steps[0])
+    said = [list(remarks.of_photos_without_labels(config.resolve(one), taught=True)) for one in (run, silent)]
+    assert said[0] == []
+    assert "binary_balance these pictures teach nothing" in said[1][0]
+
+
+def _lines(folder: Path) -> list[dict[str, Any]]:
+    found = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [line for line in found if line["kind"] == "step"]
 
 
 @pytest.mark.parametrize("epoch", ["last", "best"])

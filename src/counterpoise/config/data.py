@@ -194,7 +194,9 @@ class Data(Section):
     source: str = Field("auto", description="kind of data: see `counterpoise list sources`; auto looks at the folder")
     options: dict[str, Any] = Field(default_factory=dict, description="arguments of the source, by name")
     unlabeled: Path | None = Field(
-        None, description="folder or pack of photos without labels, for distill: the teacher's word alone"
+        None,
+        description="pictures without labels or masks, for distill: the teacher's word alone; a folder of pictures or "
+        "volumes, a pack, or a table that names pictures",
     )
     questions: dict[str, Any] | None = Field(
         None,

@@ -9,6 +9,7 @@ from pathlib import PurePath
 
 from counterpoise.data.problems import Problem, warning
 from counterpoise.data.sources.base import ImageSet, Splits, Subset
+from counterpoise.data.sources.concatenation import Concatenation
 from counterpoise.data.sources.files import FileSet
 
 CASE = r"([^/]*?[0-9][A-Za-z]*)[-_][^/]*$"
@@ -19,9 +20,14 @@ _PLAIN = "_-. "
 
 
 def across(splits: Splits) -> Iterator[Problem]:
-    """Names by which pictures of val belong to pictures of train; nothing where groups are known."""
-    train, val = (_paths(images) for images in splits)
-    if not train or not val or splits.train.groups is not None or splits.val.split_from is splits.train:
+    """Names by which pictures of val belong to pictures of train; nothing where groups are known.
+
+    Of `data.unlabeled` no groups are known.
+    """
+    parts = splits.train.parts if isinstance(splits.train, Concatenation) else (splits.train,)
+    train = [path for part in parts if part.groups is None for path in _paths(part)]
+    val = _paths(splits.val)
+    if not train or not val or splits.val.split_from is splits.train:
         return
     found = [*_same_cases(train, val)] or [*_same_names(train, val)]
     yield from found

@@ -189,9 +189,9 @@ def _overlap(one: config.Data, other: config.Data) -> bool:
     """Whether two sections may speak of the same images."""
     if one.path is None or other.path is None:
         return _same_data(one, other)
-    if any(expanded(each.path).is_file() for each in (one, other) if each.path):  # a table names files anywhere
-        return True
     roots = [{expanded(path).resolve() for path in (each.path, each.unlabeled) if path} for each in (one, other)]
+    if any(path.is_file() for path in roots[0] | roots[1]):  # a table names files anywhere
+        return True
     return any(a.is_relative_to(b) or b.is_relative_to(a) for a in roots[0] for b in roots[1])
 
 

@@ -8,8 +8,9 @@ from counterpoise import config, tasks
 from counterpoise.data import noticing
 from counterpoise.data.class_weights import PRIOR, WEIGHT
 from counterpoise.data.images import reading_specification
-from counterpoise.data.sources.base import Splits
+from counterpoise.data.sources.base import IGNORE, Splits
 from counterpoise.models.network import VisionModel
+from counterpoise.objectives.base import needs_teacher
 
 
 def without_labels(teacher: VisionModel | None) -> str:
@@ -54,6 +55,17 @@ def of_photos_without_labels(run: config.Run, taught: bool) -> Iterator[str]:
             "data.unlabeled: without a teacher these photos teach nothing, and take their places in every batch: leave "
             "them out, or distil (counterpoise distill)."
         )
+    silent = [name for name, term in run.objective.items() if _passes_over_void(name, term)]
+    if run.data.unlabeled is not None and taught and not tasks.get(run.task).whole and silent:
+        yield (
+            f"objective.{silent[0]}.ignore_index leaves out what is void, and so all of data.unlabeled: by "
+            f"{', '.join(silent)} these pictures teach nothing. Leave it out, and the teacher is listened to there."
+        )
+
+
+def _passes_over_void(name: str, term: config.Term) -> bool:
+    """Whether a term that listens to the teacher does not where masks are void."""
+    return term.arguments.get("ignore_index") == IGNORE and needs_teacher(term.objective or name)
 
 
 def of_balance(run: config.Run) -> Iterator[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import typing
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from counterpoise import config
 from counterpoise.data.problems import Problem, warning
-from counterpoise.data.sources import photos
-from counterpoise.data.sources.base import UNLABELED, ImageSet, Splits
+from counterpoise.data.sources.base import UNLABELED, Splits
 from counterpoise.data.sources.division import fold, split
 from counterpoise.data.sources.memory import concatenate
 from counterpoise.data.sources.questions import asked
@@ -64,8 +62,12 @@ def load(data: config.Data) -> Splits:
         if data.fold is not None:
             splits.train.notes.append(f"data.held_out takes the place of val; on neither side: {aside.origin}")
     if data.unlabeled is not None:
-        for unlabeled in _unlabeled(data.unlabeled, data.reading.arrays):
-            splits = splits._replace(train=concatenate(splits.train, unlabeled))
+        from counterpoise.data.sources import unlabeled
+
+        if address_of(data.unlabeled) is None and not expanded(data.unlabeled).exists():
+            _folder(data.unlabeled, "data.unlabeled")  # says so, with the nearest
+        for pictures in unlabeled.read(data, source.name, _options(source, data.options)):
+            splits = splits._replace(train=concatenate(splits.train, pictures))
     _read_alike(splits, data)
     return splits
 
@@ -80,18 +82,6 @@ def _fold(splits: Splits, number: int, count: int, seed: int) -> Splits:
         parts.train.notes.append(f"data.fold divides the training images; not used: {val.origin or 'val'}")
     parts.train.called, parts.val.called, parts.train.unused = train.called, val.called, train.unused
     return parts
-
-
-def _unlabeled(path: Path, arrays: bool) -> Sequence[ImageSet]:
-    from counterpoise.data.sources.shards import all_images
-
-    folder = path if address_of(path) is not None else _folder(path, "data.unlabeled")
-    shards = all_images(folder)
-    if shards is None:
-        return [photos.collect(folder, arrays)]
-    if shards[0].masked:
-        raise ConfigError(f"data.unlabeled is for photos, and {path} holds scenes.")
-    return shards
 
 
 def _read_alike(splits: Splits, data: config.Data) -> None:

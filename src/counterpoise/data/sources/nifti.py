@@ -89,14 +89,15 @@ def _check(data: config.Data, **options: Any) -> list[Problem]:
     return _survey(data, **options).look_through()
 
 
-def _survey(data: config.Data, axis: int = 2, **options: Any) -> Survey:
+def kind(data: config.Data, axis: int) -> Kind:
+    """How volumes are found and opened. Raises ConfigError for an axis that there is not."""
     if not 0 <= axis <= 2:
         raise ConfigError(f"data.options.axis is 0, 1 or 2, got {axis}.")
 
     def volume(path: Path) -> Volume:
         return Along(opened(path, data.max_megapixels), axis)
 
-    kind = Kind(
+    return Kind(
         ", ".join(ENDINGS),
         LAYOUTS,
         lambda folder: _by_case(_files(folder)),
@@ -105,7 +106,11 @@ def _survey(data: config.Data, axis: int = 2, **options: Any) -> Survey:
         volume,
         "Labels are called as their volumes, without what numbers channels (_0000): CASE.nii.gz.",
     )
-    return Survey(data, kind, Asked(**options), [f"slices along the {('first', 'second', 'third')[axis]} axis"])
+
+
+def _survey(data: config.Data, axis: int = 2, **options: Any) -> Survey:
+    said = [f"slices along the {('first', 'second', 'third')[axis % 3]} axis"]
+    return Survey(data, kind(data, axis), Asked(**options), said)
 
 
 @register(

@@ -106,7 +106,7 @@ def load(
 
 
 def all_images(path: Path) -> list[ImageSet] | None:
-    """All parts of a pack or of tars, without their labels; None where a folder holds neither."""
+    """The pictures of all parts of a pack or of tars, without labels or masks; None where a folder holds neither."""
     address = address_of(path)
     if address is None and not _recognizes(path):
         return None
@@ -115,7 +115,10 @@ def all_images(path: Path) -> list[ImageSet] | None:
     place, pack = _pack(path, files, None, _LIMIT)
     if place is None or pack is None:
         place, pack = _tars(where, files, None, _LIMIT, foreign.Layout(), None, None)
-    return [opened(place, pack, name, f"{name} of {where}") for name in sorted(pack.parts)]
+    found: list[ImageSet] = [PackSet(place, pack, name, f"{name} of {where}") for name in sorted(pack.parts)]
+    if pack.meaning is not None:
+        found[0].notes.append(f"data.unlabeled: the masks in {where} are left alone")
+    return found
 
 
 def _pack(root: Path, files: Files | None, cache: Path | None, limit: int) -> tuple[Place | None, Pack | None]:

@@ -35,7 +35,14 @@ def _check(data: config.Data, **options: Any) -> list[Problem]:
     return _survey(data, **options).look_through()
 
 
-def _survey(data: config.Data, spacing: tuple[float, float] | None = None, **options: Any) -> Survey:
+def holds_stacks(folder: Path) -> bool:
+    """Whether TIFFs lie in a folder, or folders of files without folders in them, such as series are."""
+    inner = [folder / name for name in subfolders(folder)]
+    return bool(_tiffs(folder)) or (bool(inner) and not any(map(subfolders, inner)))
+
+
+def kind(data: config.Data, spacing: tuple[float, float] | None) -> Kind:
+    """How stacks are found and opened. Raises ConfigError for a spacing that cannot be."""
     if spacing is not None and not all(0 < side < 1e6 for side in spacing):
         raise ConfigError(f"data.options.spacing is two numbers of millimeters above 0, got {list(spacing)}.")
 
@@ -44,7 +51,7 @@ def _survey(data: config.Data, spacing: tuple[float, float] | None = None, **opt
             return dicom_series(path, data.max_megapixels)
         return tiff_stack(path, data.max_megapixels, spacing)
 
-    kind = Kind(
+    return Kind(
         f"{', '.join(TIFFS)}, or folders of DICOM files",
         LAYOUTS,
         _cases,
@@ -53,8 +60,11 @@ def _survey(data: config.Data, spacing: tuple[float, float] | None = None, **opt
         lambda path: tiff_stack(path, data.max_megapixels),
         "Labels are called as their stacks: CASE.tif.",
     )
+
+
+def _survey(data: config.Data, spacing: tuple[float, float] | None = None, **options: Any) -> Survey:
     said = [] if spacing is None else [f"pages of TIFFs are {spacing[0]:g} x {spacing[1]:g} mm a pixel, as was said"]
-    return Survey(data, kind, Asked(**options), said)
+    return Survey(data, kind(data, spacing), Asked(**options), said)
 
 
 @register(

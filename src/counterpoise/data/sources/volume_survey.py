@@ -7,6 +7,8 @@ from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
+
 from counterpoise import config
 from counterpoise.data.label_map import LabelMap, of_numbers, read_label_map
 from counterpoise.data.problems import SHOWN, Problem, fault, of_corrupt, raise_first
@@ -179,23 +181,20 @@ class Survey:
                 f"Labels are called as their volumes, without what numbers channels (_0000): {labels}/CASE.nii.gz."
             )
             self.problems.append(fault(f"{what}: {shown}.", way_out, [*missing, *alone]))
-        found, broken = [], []
-        for name in sorted(of_images.keys() & of_labels.keys()):
-            try:
-                seen = tuple(self.kind.open_image(images / file) for file in of_images[name])
-                found.append(Case(f"{named}/{name}", seen, self.kind.open_label(labels / of_labels[name])))
-            except CorruptImage as error:
-                broken.append(str(error))
-        if broken:
-            way_out = "Leave such cases out with --data.on_corrupt skip."
-            self.problems.append(of_corrupt(broken[0], way_out, broken, self.data.on_corrupt))
+
+        def case(name: str) -> Case:
+            seen = _images(self.kind, images, of_images[name])
+            return Case(f"{named}/{name}", seen, self.kind.open_label(labels / of_labels[name]))
+
+        found, broken = _each(sorted(of_images.keys() & of_labels.keys()), case, self.data.on_corrupt)
+        self.problems += broken
         return found
 
     def _shown(self, cases: Sequence[Case], label_map: LabelMap) -> list[tuple[int, int]]:
         return volumes.every_slice(cases) if self.asked.empty == "keep" else volumes.labeled_slices(cases, label_map)
 
     def _said(self, kept: Sequence[Sequence[Case]]) -> Iterable[str]:
-        total = sum(case.label.size[0] for part in kept for case in part)
+        total = sum(case.size[0] for part in kept for case in part)
         shown = sum(map(len, self.parts))
         yield f"{sum(map(len, kept)):,} cases of volumes"
         yield from self.notes
@@ -205,6 +204,45 @@ class Survey:
                 f"{total - shown:,} of {total:,} slices hold nothing but '{first}' and are left out, of evaluation, "
                 "too: its scores say nothing of such slices"
             )
+
+
+def without_labels(folder: Path, kind: Kind, data: config.Data) -> VolumeScenes:
+    """All slices of the volumes in a folder, of which nothing is known. Raises DataError."""
+    of_images = kind.cases(folder)
+    if not of_images:
+        raise DataError(f"{folder} holds no volumes ({kind.endings}).")
+    every, problems = _each(
+        sorted(of_images), lambda name: Case(name, _images(kind, folder, of_images[name]), None), data.on_corrupt
+    )
+    cases, wrong = volumes.fitting(every, data, aligned=True)
+    raise_first([*problems, *wrong])
+    if not cases:
+        raise DataError(f"{folder} holds no volumes that can be read.")
+    slices = volumes.every_slice(cases)
+    found = VolumeScenes(folder, cases, slices, None, torch.arange(len(cases)))
+    found.read_as(data.reading)
+    found.corrupt = [case.name for case in every if case not in cases]
+    found.notes = [
+        f"data.unlabeled: {len(slices):,} slices of {len(cases):,} cases of volumes",
+        *(problem.sentence for problem in (*problems, *wrong)),
+    ]
+    return found
+
+
+def _images(kind: Kind, folder: Path, files: Sequence[str]) -> tuple[Volume, ...]:
+    return tuple(kind.open_image(folder / file) for file in files)
+
+
+def _each(names: Sequence[str], opened: Callable[[str], Case], on_corrupt: str) -> tuple[list[Case], list[Problem]]:
+    """The cases that can be opened, and what is wrong with the others."""
+    found, broken = [], []
+    for name in names:
+        try:
+            found.append(opened(name))
+        except CorruptImage as error:
+            broken.append(str(error))
+    way_out = "Leave such cases out with --data.on_corrupt skip."
+    return found, [of_corrupt(broken[0], way_out, broken, on_corrupt)] if broken else []
 
 
 def _described(file: Path, ignore: int | None) -> LabelMap:

@@ -19,7 +19,7 @@ from counterpoise.data.label_map import LabelMap
 from counterpoise.data.mask_file import classes_of
 from counterpoise.data.problems import SHOWN, Problem, fault, of_corrupt
 from counterpoise.data.sources import grouping
-from counterpoise.data.sources.base import IGNORE, ImageSet
+from counterpoise.data.sources.base import IGNORE, UNLABELED, ImageSet
 from counterpoise.data.sources.masks_files import meaning
 from counterpoise.errors import CorruptImage, CounterpoiseError
 from counterpoise.reading import Reading, Unreadable, bounded
@@ -65,19 +65,30 @@ class Case(NamedTuple):
     Attributes:
         name: such as its path without what ends it.
         images: its volumes, whose channels follow one another.
+        label: None where nothing is known of it.
     """
 
     name: str
     images: tuple[Volume, ...]
-    label: Volume
+    label: Volume | None
 
     @property
     def channels(self) -> int:
         return sum(volume.channels for volume in self.images)
 
+    @property
+    def volumes(self) -> tuple[Volume, ...]:
+        """All that there are."""
+        return self.images if self.label is None else (*self.images, self.label)
+
+    @property
+    def size(self) -> tuple[int, int, int]:
+        """That of all of them."""
+        return self.volumes[-1].size
+
 
 class VolumeScenes(ImageSet):
-    """Slices of volumes, read when asked; those of a case lie together.
+    """Slices of volumes, read when asked; those of a case lie together. Without a label map they are no scenes.
 
     Args:
         root: folder that the names of cases are relative to.
@@ -85,12 +96,17 @@ class VolumeScenes(ImageSet):
         groups: which cases belong together, int64 [cases].
     """
 
-    masked = True
-
     def __init__(
-        self, root: Path, cases: Sequence[Case], slices: Sequence[tuple[int, int]], label_map: LabelMap, groups: Tensor
+        self,
+        root: Path,
+        cases: Sequence[Case],
+        slices: Sequence[tuple[int, int]],
+        label_map: LabelMap | None,
+        groups: Tensor,
     ) -> None:
-        super().__init__(torch.zeros(len(slices), dtype=torch.int64), label_map.classes)
+        labels = torch.full((len(slices),), UNLABELED if label_map is None else 0)
+        super().__init__(labels, () if label_map is None else label_map.classes)
+        self.masked = label_map is not None
         self.root, self.cases, self.label_map = root, tuple(cases), label_map
         self.origin = str(root)
         self._slices = np.array(slices, dtype=np.int64).reshape(-1, 2)
@@ -117,6 +133,8 @@ class VolumeScenes(ImageSet):
 
     def read_mask(self, index: int) -> Tensor:
         case, place = self.find(index)
+        if case.label is None or self.label_map is None:
+            return super().read_mask(index)
         values = case.label.plane(place)[..., 0]
         where = Path(f"{case.label.path} #{place}")
         odd = values[~((values >= 0) & (values <= 255) & (values == np.floor(values)))]
@@ -130,7 +148,7 @@ class VolumeScenes(ImageSet):
             self.read_mask(index)
 
     def extent(self, index: int) -> tuple[int, int]:
-        _, height, width = self.find(index)[0].label.size
+        _, height, width = self.find(index)[0].size
         return height, width
 
     def spacing(self, index: int) -> tuple[float, float] | None:
@@ -138,8 +156,8 @@ class VolumeScenes(ImageSet):
 
     def identity(self, index: int) -> bytes:
         case, place = self.find(index)
-        volumes = [f"{_below(volume.path, self.root)} {volume.identity}" for volume in (*case.images, case.label)]
-        return os.fsencode(f"{' '.join(volumes)} {place} {self._meaning}")
+        volumes = [f"{_below(volume.path, self.root)} {volume.identity}" for volume in case.volumes]
+        return os.fsencode(" ".join([*volumes, str(place), *self._meaning]))
 
     def whereabouts(self, index: int) -> bytes:
         case, place = self.find(index)
@@ -147,8 +165,8 @@ class VolumeScenes(ImageSet):
         return os.fsencode(f"{first.path.resolve()} {first.identity} {place}")
 
     @cached_property
-    def _meaning(self) -> str:
-        return meaning(self.label_map, False)
+    def _meaning(self) -> list[str]:
+        return [] if self.label_map is None else [meaning(self.label_map, False)]
 
 
 def _below(path: Path, root: Path) -> str:
@@ -157,7 +175,7 @@ def _below(path: Path, root: Path) -> str:
 
 def every_slice(cases: Sequence[Case]) -> list[tuple[int, int]]:
     """The number of a case and a place in it, of all."""
-    return [(number, place) for number, case in enumerate(cases) for place in range(case.label.size[0])]
+    return [(number, place) for number, case in enumerate(cases) for place in range(case.size[0])]
 
 
 def labeled_slices(cases: Sequence[Case], label_map: LabelMap) -> list[tuple[int, int]]:
@@ -214,17 +232,22 @@ def _unfit(case: Case, reading: Reading, aligned: bool) -> Iterator[tuple[str, s
     """What is wrong with a case: a kind of mistake, and a sentence."""
     label = case.label
     for volume in case.images:
-        if volume.size != label.size:
+        if label is None:
+            if volume.size != case.size:
+                ours, theirs = (" x ".join(map(str, size)) for size in (volume.size, case.size))
+                where = case.images[-1].path
+                yield "size", f"{volume.path} is {ours} (slices, rows, columns), and {where} is {theirs}"
+        elif volume.size != label.size:
             ours, theirs = (" x ".join(map(str, each.size)) for each in (volume, label))
             yield "size", f"{label.path} is {theirs} (slices, rows, columns), and {volume.path} is {ours}"
         elif not aligned and (how := volume.unlike(label)):
             yield "space", f"{label.path} {how} than {volume.path}"
-    if label.channels != 1:
+    if label is not None and label.channels != 1:
         yield "labels", f"{label.path} holds {label.channels} volumes, expected one of labels"
     try:
-        bounded(label.size[1], label.size[2], reading)
+        bounded(case.size[1], case.size[2], reading)
     except Unreadable as error:
-        yield "large", f"{label.path}: a slice is too large: {error}"
+        yield "large", f"{case.volumes[-1].path}: a slice is too large: {error}"
 
 
 def _of(kind: str, whats: Sequence[str], data: config.Data) -> Problem:
