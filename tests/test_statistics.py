@@ -69,6 +69,8 @@ def test_one_seed_or_no_spread_claims_nothing() -> None:
         "no difference shown",
     ]
     assert verdict(paired({0: 1.0}, {1: 1.0}), math.nan) == "no common seeds"
+    assert verdict(one, one.p, "folds") == "cannot be said: one common fold"
+    assert verdict(alike, alike.p, "folds") == "cannot be said: no spread over folds"
 
 
 def test_holm_by_hand() -> None:

@@ -100,12 +100,20 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
-def verdict(difference: Difference, corrected: float) -> str:
-    """What may be said of a difference, in words; `corrected`: its p value after correction."""
+def verdict(difference: Difference, corrected: float, over: str = "seeds") -> str:
+    """What may be said of a difference, in words.
+
+    Args:
+        corrected: its p value after correction.
+        over: what both sides have in common: seeds, folds or cases.
+    """
     if difference.count == 0:
-        return "no common seeds"
+        return f"no common {over}"
     if math.isnan(difference.p):
-        return "cannot be said: one common seed" if difference.count == 1 else "cannot be said: no spread over seeds"
+        one = difference.count == 1
+        return (
+            f"cannot be said: one common {over.removesuffix('s')}" if one else f"cannot be said: no spread over {over}"
+        )
     if difference.low <= 0 <= difference.high:
         return "no difference shown"
     if corrected >= 1 - LEVEL:

@@ -9,6 +9,8 @@ import pytest
 import yaml
 
 from counterpoise import config
+from counterpoise.commands import flags
+from counterpoise.commands.app import app
 from counterpoise.errors import ConfigError
 
 
@@ -52,6 +54,15 @@ def test_a_mistake_in_a_value_of_several_kinds_is_one_mistake_in_plain_words(wei
     with pytest.raises(ConfigError, match=r"has 1 mistake:\n  objective\.float\.weight: ") as error:
         config.resolve({"objective": {"float": {"weight": weight}}})
     assert not any(word in str(error.value) for word in ("Schedule", "function", "pydantic", "validation error"))
+
+
+def test_a_teacher_among_several_may_be_a_path_in_files_and_flags() -> None:
+    told = config.resolve({"teachers": ["runs/a", {"checkpoint": "runs/b", "weight": 2}]})
+    members = ["--teacher.members", "runs/a", '{"checkpoint": "runs/b", "weight": 2}']
+    _, bound, _ = app.parse_args(["distill", *members], exit_on_error=False, print_error=False)
+    flagged = config.resolve(flags.values_of(bound.arguments["options"]))
+    assert told.teacher == flagged.teacher
+    assert [member.checkpoint for member in told.teacher.members] == [Path("runs/a"), Path("runs/b")]  # type: ignore[union-attr]
 
 
 def test_pretrained_is_a_truth_value_or_a_tag() -> None:

@@ -13,6 +13,7 @@ import pytest
 import tifffile
 import torch
 from PIL import Image
+from pixel_files import npy, tiff
 
 from counterpoise import config, decoding
 from counterpoise.data import sources
@@ -30,18 +31,6 @@ def field(channels: int, kind: type = np.uint8, height: int = 5, width: int = 7)
     values = np.random.default_rng(channels).random((height, width, channels)) * 0.5
     values[0, 0] = 1
     return (values * top).astype(kind)
-
-
-def tiff(values: np.ndarray, **options: Any) -> bytes:
-    file = io.BytesIO()
-    tifffile.imwrite(file, values, photometric="minisblack", **options)
-    return file.getvalue()
-
-
-def npy(values: np.ndarray) -> bytes:
-    file = io.BytesIO()
-    np.save(file, values)
-    return file.getvalue()
 
 
 def read(content: bytes, reading: Reading) -> np.ndarray:

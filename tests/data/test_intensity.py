@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tifffile
 from PIL import Image
+from pixel_files import npy, tiff
 
 from counterpoise import config, decoding
 from counterpoise.data import sources
@@ -26,18 +26,6 @@ HOUNSFIELD = RNG.integers(-1024, 3071, (9, 7)).astype(np.int16)
 
 def reading(kind: str, low: float, high: float, channels: int = 1) -> Reading:
     return Reading(channels=channels, intensity=Intensity(kind, low, high))
-
-
-def tiff(values: np.ndarray, **options: Any) -> bytes:
-    file = io.BytesIO()
-    tifffile.imwrite(file, values, photometric="minisblack", **options)
-    return file.getvalue()
-
-
-def npy(values: np.ndarray) -> bytes:
-    file = io.BytesIO()
-    np.save(file, values)
-    return file.getvalue()
 
 
 def png(values: np.ndarray) -> bytes:

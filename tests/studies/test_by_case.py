@@ -10,9 +10,12 @@ from typing import Any
 import pytest
 from scipy import stats
 
+from counterpoise.engine.case_files import of_cases
 from counterpoise.errors import ConfigError
+from counterpoise.pages.report.answer import between, evidence
+from counterpoise.pages.report.methods import group, main
+from counterpoise.pages.report.reading import read
 from counterpoise.studies import plan, report, results, running
-from counterpoise.studies.by_case import of_cases
 from counterpoise.studies.standing import Present
 from counterpoise.studies.summary import summarize
 
@@ -65,6 +68,13 @@ def test_one_seed_is_compared_case_by_case(tmp_path: Path) -> None:
     page = report.markdown(summed)
     assert "| 5 cases |" in page
     assert "paired case by case on the val images, since there is one seed" in page
+    methods = group([read(folder) for folder in folders])
+    (row,) = between(methods, main(methods), "miou")
+    sign = 1 if row["one"] == main(methods).name and "weighted" in str(main(methods).runs[0].folder) else -1
+    assert (row["n"], row["over"], row["of"]) == (5, "cases", "mean Dice of background by case")
+    assert (row["mean"], row["p"]) == (pytest.approx(sign * line["difference"]), pytest.approx(line["p"]))
+    assert evidence([row])[0].count("by case") == 1
+    assert row["verdict"].endswith(", over cases of one seed")
     # of the mean over classes, each case has that of the classes that it has a score of
     by_class = [row for row in rows(folders[0] / "cases.csv") if row["level"] == "case"]
     first = [float(row["dice"]) for row in by_class if row["case"] == by_class[0]["case"] and row["dice"]]

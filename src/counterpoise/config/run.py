@@ -120,12 +120,19 @@ class Member(Imitated):
         None, description="its recorded logits, instead of the network; then all members have one"
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _may_be_a_path(cls, values: Any) -> Any:
+        return {"checkpoint": values} if isinstance(values, str | Path) else values
+
 
 class Teacher(Imitated):
     """The large network that is imitated, or several as one; frozen, in eval mode."""
 
     members: tuple[Member, ...] = Field(
-        (), description="several networks, each as a teacher has it, with its weight; `teachers` in a run file is this"
+        (),
+        description="several networks, each as a teacher has it, with its weight, or the path of a checkpoint; on the "
+        "command line paths, or each as JSON; `teachers` in a run file is this",
     )
     combine: Literal["probabilities", "logits", "surest", "right"] = Field(
         "probabilities",

@@ -1,14 +1,21 @@
-"""The file of scores by case."""
+"""The file of scores by case: written, and read again."""
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Mapping
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
+from counterpoise.engine.run_folder import CASES
 from counterpoise.errors import ConfigError
-from counterpoise.system.files import expanded, write_text
+from counterpoise.system.files import expanded, regular, write_text
+from counterpoise.tasks.scores.metrics import metric as named
 from counterpoise.tasks.scores.table import as_csv
+
+LARGEST = 10**8
+"""Bytes of such a file that is read."""
 
 
 def place(path: Path | str, overwrite: bool) -> Path:
@@ -25,3 +32,29 @@ def write(path: Path, report: Mapping[str, Any]) -> None:
     """Write the cases of a report; of masks without a pixel that is known there are none."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, as_csv(report.get("cases", [])))
+
+
+def of_cases(folder: Path, metric: str) -> dict[str, float]:
+    """A metric of each case of a run's last epoch, by the name of the case: the mean over classes, or that of one.
+
+    Nothing where the run has not told them, or where the metric is none over cases.
+    """
+    try:
+        asked = named(metric)
+        with regular(folder / CASES, within=folder, limit=LARGEST).open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    except (ConfigError, OSError, ValueError, csv.Error):
+        return {}
+    values: dict[str, list[float]] = {}
+    for row in rows if asked.over_cases else ():
+        if row.get("level") == "case" and asked.label in (None, row.get("class")):
+            values.setdefault(row.get("case") or "", []).extend(_number(row.get(asked.score)))
+    return {name: fmean(found) for name, found in values.items() if found}
+
+
+def _number(cell: str | None) -> list[float]:
+    """What a cell holds, if anything."""
+    try:
+        return [float(cell or "")]
+    except ValueError:
+        return []

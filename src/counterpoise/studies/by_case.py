@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from statistics import fmean
 
 from counterpoise import statistics
-from counterpoise.errors import ConfigError
+from counterpoise.engine.case_files import of_cases
 from counterpoise.statistics import Difference, Unit
 from counterpoise.studies.plan import Comparison
-from counterpoise.studies.results import Row, plan_hash, read_table
+from counterpoise.studies.results import Row, plan_hash
 
 CELL = tuple[str, str]
 NOTE = (
@@ -40,31 +38,3 @@ def differences(comparison: Comparison, rows: Sequence[Row], cells: Sequence[CEL
 
 def _done(rows: Sequence[Row], pair: str, method: str) -> Iterator[Row]:
     return (row for row in rows if (row["pair"], row["method"], row["status"]) == (pair, method, "done"))
-
-
-def of_cases(folder: Path, metric: str) -> dict[str, float]:
-    """A metric of each case of a run's last epoch, by the name of the case: the mean over classes, or that of one.
-
-    Nothing where the run has not told them, or where the metric is none over cases.
-    """
-    from counterpoise.engine.run_folder import CASES
-    from counterpoise.tasks.scores.metrics import metric as named
-
-    try:
-        asked = named(metric)
-        rows = read_table(folder / CASES)
-    except (ConfigError, OSError):
-        return {}
-    values: dict[str, list[float]] = {}
-    for row in rows if asked.over_cases else ():
-        if row.get("level") == "case" and asked.label in (None, row.get("class")):
-            values.setdefault(row.get("case") or "", []).extend(_number(row.get(asked.score)))
-    return {name: fmean(found) for name, found in values.items() if found}
-
-
-def _number(cell: str | None) -> list[float]:
-    """What a cell holds, if anything."""
-    try:
-        return [float(cell or "")]
-    except ValueError:
-        return []

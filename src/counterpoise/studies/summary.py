@@ -139,6 +139,7 @@ def _differences(comparison: Comparison, rows: Sequence[Row]) -> list[dict[str, 
     for cell in sorted(cells, key=lambda cell: cell != comparison.primary):
         difference = found[cell]
         primary, over = cell == comparison.primary, "cases" if cell in over_cases else ""
+        units = over or ("folds" if plan.folds else "seeds")
         p = difference.p if primary else corrected[cell]
         numbers = {"difference": difference.mean, "low": difference.low, "high": difference.high, "p": difference.p}
         numbers["p_corrected"] = p
@@ -154,7 +155,7 @@ def _differences(comparison: Comparison, rows: Sequence[Row]) -> list[dict[str, 
                     for name, number in {**numbers, "p_corrected": p}.items()
                 },
                 "correction": "none" if primary else f"Holm, {len(others)}",
-                "verdict": statistics.verdict(difference, p) + (", over cases of one seed" if over else ""),
+                "verdict": statistics.verdict(difference, p, units) + (", over cases of one seed" if over else ""),
                 "over": over,
             }
         )

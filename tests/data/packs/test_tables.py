@@ -43,9 +43,11 @@ def rows(split: str, make_picture: Callable[..., Image.Image]) -> Any:
         buffer = io.BytesIO()
         make_picture(CLASSES[number % 2], number, (20 + number % 3, 16)).save(buffer, "png")
         pictures.append({"bytes": buffer.getvalue(), "path": f"{number}.png"})
-    features = datasets.Features({"picture": datasets.Image(), "kind": datasets.ClassLabel(names=CLASSES)})
+    columns = {"picture": datasets.Image(), "kind": datasets.ClassLabel(names=CLASSES), "who": datasets.Value("int64")}
     kinds = [number % 2 for number in range(ROWS[split])]
-    return datasets.Dataset.from_dict({"picture": pictures, "kind": kinds}, features=features)
+    who = [number // 5 + 10 * (split == "test") if number != 7 else None for number in range(ROWS[split])]
+    values = {"picture": pictures, "kind": kinds, "who": who}
+    return datasets.Dataset.from_dict(values, features=datasets.Features(columns))
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +102,29 @@ def test_a_set_at_an_address_is_the_set_on_disk(load: Any, hub: Path, server: An
     other = pickle.loads(pickle.dumps(there.train))
     server.stop()
     assert torch.equal(other.read(3), disk.train.read(3))
+
+
+def test_a_column_of_groups_keeps_them_whole_on_disk_and_at_an_address(load: Any, hub: Path, server: Any) -> None:
+    disk = sources.load(config.Data(path=hub, options={"group": "who"}))
+    load(group="who")
+    server.asked.clear()
+    for one, other in zip(disk, load(group="who"), strict=True):
+        assert one.groups.tolist() == other.groups.tolist()  # type: ignore[union-attr]
+        assert one.group_names == other.group_names == ("0", "1", "10", "11", "2", "3", "4")
+    assert not [asked for path, asked in server.asked if asked]
+    assert disk.train.groups.tolist()[5:10] == [1, 1, 7, 1, 1]  # type: ignore[union-attr]
+    assert "2 rows without a group in column 'who' are groups of their own" in disk.train.notes
+    alone = {"path": hub / "data", "options": {"group": "who", "train": "train-*"}, "val_fraction": 0.3}
+    train, val = sources.load(config.Data.model_validate(alone))
+    assert not {*train.groups.tolist()} & {*val.groups.tolist()}  # type: ignore[union-attr]
+    for options, message in (
+        ({"group": "kind"}, r"2 groups are in both train and test of .*such as 'circle'.*shared true"),
+        ({"group": "whom"}, r"data\.options\.group: Column 'whom' is unknown. Did you mean 'who'"),
+        ({"group": "picture"}, "column 'picture' cannot serve as group"),
+    ):
+        for read in (load, lambda **options: sources.load(config.Data(path=hub, options=options))):
+            with pytest.raises((ConfigError, DataError), match=message):
+                read(**options)
 
 
 def emptied(images: Any) -> Any:
@@ -225,6 +250,7 @@ def test_missing_pictures_and_labels_are_those_on_disk(load: Any, hub: Path) -> 
     pictures, kinds = table["picture"].to_pylist(), table["kind"].to_pylist()
     pictures[0], pictures[1]["bytes"], kinds[2], kinds[3] = None, None, None, -1
     columns = [pyarrow.array(pictures, table.schema.field("picture").type), pyarrow.array(kinds, pyarrow.int64())]
+    columns.append(table["who"])
     parquet.write_table(pyarrow.Table.from_arrays(columns, schema=table.schema), file)
     disk, there = sources.load(config.Data(path=hub)).train, load(cache_gb=2e-5).train
     assert disk.fingerprint() == there.fingerprint()

@@ -203,6 +203,16 @@ def test_masks_of_objects_are_merged(cells: Path) -> None:
     assert torch.equal(load(cells.parent / "pack").train.read_mask(0), load(cells).train.read_mask(0))
 
 
+def test_pictures_that_are_arrays_are_those_of_objects_too(cells: Path) -> None:
+    for file in cells.glob("*/images/*.png"):
+        np.save(file.with_suffix(".npy"), np.asarray(Image.open(file)))
+        file.unlink()
+    found = sources.load(config.Data(path=cells, val_fraction=0.34, intensity=config.Intensity(white=255)))
+    assert len(found.train) + len(found.val) == 8
+    with pytest.raises(CounterpoiseError, match=r"8 folders of .*\(0; \.npy is read with data\.channels or"):
+        load(cells)
+
+
 def test_what_is_wrong_with_masks_of_objects_is_said(cells: Path) -> None:
     Image.new("L", (WIDTH // 2, HEIGHT // 2), 255).save(cells / "p1_0" / "masks" / "0.png")
     with pytest.raises(CounterpoiseError, match=r"1 masks are of another size than their images.*resize_masks true"):

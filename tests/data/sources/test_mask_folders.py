@@ -69,6 +69,15 @@ def test_questions_are_chosen_and_ordered_and_suffixes_may_differ(tmp_path: Path
     assert load(moved, **options).train.fingerprint() == train.fingerprint()
 
 
+def test_pictures_may_be_arrays(tmp_path: Path) -> None:
+    root = write(tmp_path, ("",))
+    for file in (root / "images").iterdir():
+        np.save(file.with_suffix(".npy"), np.zeros((4, 6, 2), np.uint8))
+        file.unlink()
+    train, val = sources.load(config.Data(path=root, val_fraction=0.34, channels=2))
+    assert (len(train), len(val), train.read(0).shape) == (2, 1, (2, 4, 6))
+
+
 def test_a_pixel_that_is_void_in_one_mask_counts_for_no_question(tmp_path: Path) -> None:
     root = write(tmp_path, ("",))
     values = np.zeros((4, 6))

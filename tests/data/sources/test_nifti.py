@@ -11,13 +11,14 @@ import nibabel
 import numpy as np
 import pytest
 import torch
+from pixel_files import WINDOW, windowed
+from pixel_files import load_volumes as load
 
 from counterpoise import config
 from counterpoise.data import nifti_file, sources
 from counterpoise.data.sources import loading
 from counterpoise.errors import CorruptImage, DataError
 
-WINDOW = {"intensity": {"window": [-160, 240]}, "channels": 1}
 AFFINE = np.diag([0.5, 0.75, 2.0, 1.0])
 
 
@@ -48,15 +49,6 @@ def nnunet(root: Path, cases: tuple[str, ...] = ("p1_a", "p1_b", "p2_a", "p3_a")
     return root
 
 
-def load(root: Path, **data: Any) -> sources.Splits:
-    given = {"path": str(root), "val_fraction": 0.3, **WINDOW, **data}
-    return sources.load(config.Data.model_validate(given))
-
-
-def expected(values: np.ndarray) -> np.ndarray:
-    return np.floor(np.clip((values + 160.0) / 400, 0, 1) * 255 + 0.5)
-
-
 @pytest.mark.parametrize("axis", [0, 1, 2])
 @pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
 def test_slices_are_those_of_the_volume_along_the_axis_with_their_labels_and_spacing(
@@ -69,7 +61,7 @@ def test_slices_are_those_of_the_volume_along_the_axis_with_their_labels_and_spa
     for index in range(len(train)):
         case, place = Path(train.name(index)).name.split(" #")
         values, labels = volume(("p1_a", "p1_b", "p2_a", "p3_a").index(case))
-        assert np.array_equal(train.read(index)[0], expected(values.take(int(place), axis).T))
+        assert np.array_equal(train.read(index)[0], windowed(values.take(int(place), axis).T))
         assert np.array_equal(train.read_mask(index), labels.take(int(place), axis).T)
         assert train.extent(index) == labels.take(int(place), axis).T.shape
         assert train.spacing(index) == ((2.0, 0.75), (2.0, 0.5), (0.75, 0.5))[axis]
@@ -117,8 +109,8 @@ def test_channels_are_files_or_a_fourth_axis_and_values_are_rescaled(tmp_path: P
     case, place = Path(first.name(0)).name.split(" #")
     values, _ = volume("abc".index(case))
     stored = nibabel.load(tmp_path / "one" / "imagesTr" / f"{case}_0001.nii.gz").get_fdata()[:, :, int(place)].T
-    assert np.array_equal(first.read(0)[0], expected(values[:, :, int(place)].T))
-    assert np.array_equal(first.read(0)[1], expected(stored))
+    assert np.array_equal(first.read(0)[0], windowed(values[:, :, int(place)].T))
+    assert np.array_equal(first.read(0)[1], windowed(stored))
     assert torch.equal(first.read(0)[0], second.read(0)[0])
 
 

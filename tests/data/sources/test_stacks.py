@@ -8,14 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
+from pixel_files import load_volumes, windowed
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
-from counterpoise import config
 from counterpoise.data import sources
 from counterpoise.errors import CorruptImage, DataError
 
-WINDOW = {"intensity": {"window": [-160, 240]}, "channels": 1, "source": "stacks"}
 CASES = ("a", "b", "c")
 
 
@@ -64,7 +63,7 @@ def folder(root: Path, kind: str) -> Path:
 
 
 def load(root: Path, **data: Any) -> sources.Splits:
-    return sources.load(config.Data.model_validate({"path": str(root), "val_fraction": 0.3, **WINDOW, **data}))
+    return load_volumes(root, source="stacks", **data)
 
 
 @pytest.mark.parametrize("kind", ["tiff", "dicom"])
@@ -75,8 +74,7 @@ def test_slices_are_in_their_order_with_their_labels_spacing_and_case(tmp_path: 
     for index in range(len(train)):
         case, place = Path(train.name(index)).name.split(" #")
         values, labels = volume(CASES.index(case))
-        shown = np.floor(np.clip((values[int(place)] + 160.0) / 400, 0, 1) * 255 + 0.5)
-        assert np.array_equal(train.read(index)[0], shown)
+        assert np.array_equal(train.read(index)[0], windowed(values[int(place)]))
         assert np.array_equal(train.read_mask(index), labels[int(place)])
         assert train.spacing(index) == ((0.3, 0.2) if kind == "tiff" else (0.7, 0.5))
 

@@ -8,10 +8,11 @@ import statistics
 from collections.abc import Callable
 from pathlib import Path
 
+from counterpoise import config
 from counterpoise.pages.report.answer import between
 from counterpoise.pages.report.methods import different, group, main
 from counterpoise.pages.report.page import render
-from counterpoise.pages.report.reading import find, read
+from counterpoise.pages.report.reading import Reading, find, read
 from counterpoise.statistics import paired
 
 
@@ -29,6 +30,12 @@ def test_seeds_of_one_method_are_together_and_roles_are_known(digit_runs: Path) 
     values = [run.scores["top1"] for run in chosen.runs]
     assert chosen.mean("top1") == statistics.fmean(values)
     assert chosen.typical("top1").scores["top1"] == min(values)  # the lower one of two
+
+
+def test_balance_of_a_softmax_and_of_questions_are_called_otherwise() -> None:
+    terms = [{"balance": {}}, {"binary_balance": {}}, {"binary_balance": {"reverse_weight": 0.0}}]
+    runs = [Reading(Path(str(n)), str(n), run=config.resolve({"objective": one})) for n, one in enumerate(terms)]
+    assert [method.name for method in group(runs)] == ["KD", "Balance", "Binary Balance"]
 
 
 def test_differences_are_paired_by_seed(digit_runs: Path) -> None:

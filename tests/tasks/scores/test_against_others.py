@@ -106,6 +106,25 @@ def by_hand(drawn: Drawn) -> Iterator[tuple[str, float]]:
     every = objects[0].max() + objects[1].max()
     yield "object_f1", 200 * len(hits) / every if every else math.nan
     yield "pq", 200 * sum(hits) / every if every else math.nan
+    yield "aji", aggregated_jaccard(*objects)
+
+
+def aggregated_jaccard(truth: NDArray[np.int64], answer: NDArray[np.int64]) -> float:
+    """Algorithm 1 of Kumar et al. 2017, line by line; what nothing overlaps has no argmax, and adds itself."""
+    intersections = unions = 0
+    used = set()
+    answers = [answer == number for number in range(1, answer.max() + 1)]
+    for own in (truth == number for number in range(1, truth.max() + 1)):
+        jaccard = [(own & other).sum() / (own | other).sum() for other in answers]
+        if not any(jaccard):
+            unions += own.sum()
+            continue
+        best = int(np.argmax(jaccard))
+        intersections += (own & answers[best]).sum()
+        unions += (own | answers[best]).sum()
+        used.add(best)
+    unions += sum(other.sum() for number, other in enumerate(answers) if number not in used)
+    return 100 * float(intersections / unions) if unions else math.nan
 
 
 def by_scikit_learn(drawn: Drawn) -> Iterator[tuple[str, float]]:

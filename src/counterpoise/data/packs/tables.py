@@ -23,7 +23,7 @@ from counterpoise.data.packs.rows import Rows, merge, read_done, rows_of, tidy
 from counterpoise.data.sources.base import UNLABELED
 from counterpoise.errors import ConfigError, DataError
 from counterpoise.system.addresses import Files, cache_folder
-from counterpoise.system.files import replacing
+from counterpoise.system.files import replacing, write_text
 
 _AT_ONCE = 16
 Text = Callable[[Any], str | None]
@@ -127,6 +127,30 @@ def index(split: Split, wanted: Wanted, limit: int) -> tuple[RowGroups, layout.P
     finally:
         threads.shutdown(cancel_futures=True)
     return place, _together(split, [done[name] for name in groups], wanted)
+
+
+def column(split: Split, name: str) -> list[Any]:
+    """The values of a column of all rows; it is read once, and kept with the index. Raises DataError."""
+    import pyarrow
+    from pyarrow import parquet
+
+    def read(file: str) -> list[Any]:
+        try:
+            source = Remote(split.files, file, split.sizes[file])
+            table = parquet.read_table(source, columns=[name], use_threads=False)
+        except (pyarrow.ArrowException, OSError, ValueError) as error:
+            raise unreadable(split.files, file, error) from None
+        values: list[Any] = table.column(0).to_pylist()
+        return values
+
+    kept = split.folder / f"column-{hashlib.sha256(name.encode()).hexdigest()[:16]}.json"
+    if kept.is_file():
+        found: list[Any] = json.loads(kept.read_bytes())
+        return found
+    with ThreadPoolExecutor(_AT_ONCE) as threads:
+        found = [value for values in threads.map(read, split.sizes) for value in values]
+    write_text(kept, json.dumps(found))
+    return found
 
 
 class _Group(NamedTuple):

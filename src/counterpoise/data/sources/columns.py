@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from counterpoise import config
+from counterpoise.data.problems import raise_first
+from counterpoise.data.sources import grouping
 from counterpoise.data.sources.base import ImageSet, Splits
 from counterpoise.data.sources.division import name_parts, split_by_fraction
 from counterpoise.data.split_names import Halves, find
@@ -34,7 +36,32 @@ def choose(features: Mapping[str, Any], image: str | None, label: str | None) ->
     return Columns(image_column, _column("label", label, list(features), scalars, named or usual[:1] or scalars))
 
 
-def require(columns: Columns, features: Iterable[str], name: str, where: str, of: str) -> None:
+class Grouped(NamedTuple):
+    """What belongs together, by a column.
+
+    Attributes:
+        shared: let groups be on both sides of the data's own division.
+        names: the group of each picture of a split, "" where there is none.
+    """
+
+    column: str
+    shared: bool
+    names: Callable[[str], list[str]]
+
+
+def group_column(features: Mapping[str, Any], group: str) -> str:
+    """The column of groups that was asked for. Raises ConfigError."""
+    named = [name for name, feature in features.items() if _is_scalar(feature) or names_of(feature) is not None]
+    return _column("group", group, list(features), named, [])
+
+
+def group_names(values: Iterable[Any], feature: Any) -> list[str]:
+    """The names that a column has for groups."""
+    names = names_of(feature)
+    return [text_of(value, names) or "" for value in values]
+
+
+def require(columns: Iterable[str], features: Iterable[str], name: str, where: str, of: str) -> None:
     """Raises DataError where a split, or a file, lacks a column that another one has."""
     there = list(features)
     for column in columns:
@@ -81,7 +108,14 @@ def find_halves(splits: Mapping[str, Any], where: str, train: str | None, val: s
     return halves
 
 
-def in_halves(data: config.Data, halves: Halves, train: ImageSet, val: Callable[[str], ImageSet], where: str) -> Splits:
+def in_halves(
+    data: config.Data,
+    halves: Halves,
+    train: ImageSet,
+    val: Callable[[str], ImageSet],
+    where: str,
+    grouped: Grouped | None = None,
+) -> Splits:
     """Both halves; where there is one split alone, `data.val_fraction` of it is held out.
 
     Args:
@@ -91,12 +125,36 @@ def in_halves(data: config.Data, halves: Halves, train: ImageSet, val: Callable[
     if halves.unused:
         train.notes.append(f"not used: {', '.join(halves.unused)} of {where}")
     if halves.val is None:
+        if grouped is not None:
+            _group([train], grouped, halves, where)
         return split_by_fraction(train, data.val_fraction, data.split_seed)
     val_set = val(halves.val)
+    if grouped is not None:
+        _group([train, val_set], grouped, halves, where)
     val_set.origin = f"split {halves.val} of {where}" + (f" ({halves.why})" if halves.why else "")
     both = Splits(train, val_set)
     name_parts(both, halves)
     return both
+
+
+def _group(parts: Sequence[ImageSet], grouped: Grouped, halves: Halves, where: str) -> None:
+    """Give the parts their groups. Raises DataError where one is on both sides."""
+    each = [grouped.names(name) for name in halves.names]
+    part_of = [side for side, names in enumerate(each) for _ in names]
+    every = [name for names in each for name in names]
+    found = grouping.of_column(grouped.column, every, part_of, halves, grouped.shared)
+    if found.torn:
+        what = f"{len(found.torn):,} groups are in both {halves.train} and {halves.val} of {where}, such as"
+        problem = grouping.of_torn(
+            f"{what} '{found.torn[0]}'.", found.torn, "move their pictures to one side", grouped.shared
+        )
+        raise_first([problem])
+        parts[0].notes.append(problem.sentence)
+    parts[0].notes += found.said
+    first = 0
+    for part in parts:
+        part.groups, part.group_names = found.numbers[first : first + len(part)], found.called
+        first += len(part)
 
 
 def _column(

@@ -96,6 +96,8 @@ def load(
     cache: Path | None = None,
     cache_gb: float = 50.0,
     timeout: float = TIMEOUT,
+    group: str | None = None,
+    shared: bool = False,
 ) -> Splits:
     """Splits train and validation (or val, valid, test); else one split, divided by `data.val_fraction`.
 
@@ -108,6 +110,8 @@ def load(
         cache: folder for what was fetched from an address; default: counterpoise/packs in the user's cache.
         cache_gb: how large that may become.
         timeout: seconds that a request may take before it is asked again.
+        group: column of what belongs together, such as patient: none of it is on both sides of a division.
+        shared: let groups be on both sides of the data's own division.
     """
     try:
         import datasets
@@ -116,7 +120,7 @@ def load(
     address = data.path and address_of(data.path)
     if address:
         reach = huggingface_remote.Reach(address, train, val, cache and expanded(cache), cache_gb, timeout)
-        return huggingface_remote.load(data, reach, image, label, train_split, val_split)
+        return huggingface_remote.load(data, reach, image, label, train_split, val_split, group, shared)
     path = expanded(data.path) if data.path else Path()
     tables = parquet_files.Tables({}, None, None)
     try:
@@ -145,7 +149,16 @@ def load(
 
     classes = _classes(splits[train_name], columns.label)
     train_set = build(train_name, classes)
-    return of.in_halves(data, halves, train_set, lambda name: build(name, classes), str(path))
+    grouped = None
+    if group is not None:
+        column = of.group_column(splits[train_name].features, group)
+
+        def groups(name: str) -> list[str]:
+            of.require((column,), splits[name].column_names, f"Split '{name}'", str(path), f"split '{train_name}'")
+            return of.group_names(splits[name][column][:], splits[name].features[column])
+
+        grouped = of.Grouped(column, shared, groups)
+    return of.in_halves(data, halves, train_set, lambda name: build(name, classes), str(path), grouped)
 
 
 def _row_groups(path: Path, names: Sequence[str]) -> Tensor:

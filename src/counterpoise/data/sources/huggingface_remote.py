@@ -39,6 +39,8 @@ def load(
     label: str | None,
     train_split: str | None,
     val_split: str | None,
+    group: str | None,
+    shared: bool,
 ) -> Splits:
     """As the set on disk. Raises DataError, ConfigError."""
     require_positive(cache_gb=reach.cache_gb, timeout=reach.timeout)
@@ -54,13 +56,26 @@ def load(
     features = _features(train, next(iter(train.footers)))
     columns = of.choose(features, image, label)
     train_set = _images(train, columns, reach, f"file {next(iter(train.footers))}")
+    others: dict[str, tables.Split] = {}
 
     def val(name: str) -> ImageSet:
-        images = _images(opened(name), columns, reach, f"split '{halves.train}'")
+        others[name] = opened(name)
+        images = _images(others[name], columns, reach, f"split '{halves.train}'")
         _relabel(images, name, train_set.classes)
         return images
 
-    return of.in_halves(data, halves, train_set, val, where)
+    grouped = None
+    if group is not None:
+        column = of.group_column(features, group)
+        grouped = of.Grouped(column, shared, lambda name: _groups(others.get(name, train), column, features[column]))
+    return of.in_halves(data, halves, train_set, val, where, grouped)
+
+
+def _groups(split: tables.Split, column: str, feature: Any) -> list[str]:
+    """The group of each picture; of all its columns, this one alone is fetched. Raises DataError."""
+    for file in split.footers:
+        of.require((column,), _features(split, file), f"File {file}", split.files.address, "others")
+    return of.group_names(tables.column(split, column), feature)
 
 
 def _images(split: tables.Split, columns: Columns, reach: Reach, other: str) -> PackSet:

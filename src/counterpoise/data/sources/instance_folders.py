@@ -18,7 +18,7 @@ from counterpoise.data.problems import Problem, fault, of_corrupt, raise_first
 from counterpoise.data.sources.base import Splits
 from counterpoise.data.sources.grouping import Asked, give_groups
 from counterpoise.data.sources.masks_files import WAYS_OUT, of_one_shape
-from counterpoise.data.sources.masks_layouts import is_picture_folder
+from counterpoise.data.sources.masks_layouts import arrays_unread, is_picture_folder
 from counterpoise.data.sources.outlines import BACKGROUND, DrawnScenes, finish
 from counterpoise.data.sources.registry import register
 from counterpoise.data.split_names import Halves, is_split_name
@@ -124,9 +124,10 @@ class _Survey:
         files, masks, bare = [], [], 0
         several, without, lossy = [], [], []
         for each in subfolders(folder):
-            found = image_files(folder / each / self.images) if (folder / each / self.images).is_dir() else []
+            pictures = folder / each / self.images
+            found = image_files(pictures, self.data.reading.arrays) if pictures.is_dir() else []
             if len(found) != 1:
-                several.append(f"{folder / each / self.images} ({len(found)})")
+                several.append(f"{pictures} ({len(found)}{arrays_unread(pictures) if not found else ''})")
                 continue
             if not (folder / each / self.masks).is_dir():
                 without.append(str(folder / each / self.masks))

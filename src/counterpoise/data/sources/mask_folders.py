@@ -125,7 +125,8 @@ def _parts(data: config.Data, **options: Any) -> tuple[list[QuestionFiles], list
     assert data.path is not None  # the registry has seen to it
     root, problems = expanded(data.path), list[Problem]()
     folders = {name: root / options["masks"] / name for name in _questions(root, options)}
-    images = Side(root / options["images"], options["image_suffix"], problems)
+    arrays = data.reading.arrays
+    images = Side(root / options["images"], options["image_suffix"], problems, arrays=arrays)
     sides = {name: Side(folder, _suffix(options, name), problems, masks=True) for name, folder in folders.items()}
     present = [name for name in subfolders(images.folder) if is_split_name(name)]
     trained = any(name.casefold() in TRAIN for name in present)

@@ -77,7 +77,14 @@ def found_in_masks(folder: Path) -> str:
 def is_picture_folder(folder: Path) -> bool:
     """Whether a folder is of one picture: images/ with it, and masks/ with a mask for each object on it."""
     both = (folder / "images").is_dir() and (folder / "masks").is_dir()
-    return both and len(image_files(folder / "images")) == 1
+    return both and len(image_files(folder / "images", arrays=True)) == 1
+
+
+def arrays_unread(folder: Path) -> str:
+    """A word on pictures that are arrays, where these are not read; empty where there are none."""
+    if not folder.is_dir() or not any(file.endswith(".npy") for file in image_files(folder, arrays=True)):
+        return ""
+    return "; .npy is read with data.channels or data.intensity"
 
 
 def _one_folder_a_picture(root: Path, names: list[str]) -> Problem | None:
@@ -98,7 +105,7 @@ def _other_names(root: Path, names: list[str]) -> Problem | None:
     if not images or not masks or (images[0], masks[0]) == ("images", "masks"):
         return None
     chosen = {"images": images[0], "masks": masks[0]}
-    stems = [[stem_of(file) for file in image_files(root / name)] for name in chosen.values()]
+    stems = [[stem_of(file) for file in image_files(root / name, arrays=True)] for name in chosen.values()]
     ends = suffixes(*stems) or ("", "")
     chosen |= {"image_suffix": ends[0], "mask_suffix": ends[1]}
     given = {name: value for name, value in chosen.items() if value not in ("", name)}

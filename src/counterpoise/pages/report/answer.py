@@ -8,10 +8,12 @@ from typing import Any
 
 from counterpoise import statistics
 from counterpoise.pages.report import charts
+from counterpoise.pages.report.by_case import by_case
 from counterpoise.pages.report.methods import Claim, Method
 from counterpoise.pages.report.reading import Reading, numbers
 from counterpoise.pages.report.words import MINUS, number, signed
 from counterpoise.pages.report.words import metric as in_words
+from counterpoise.statistics import Difference
 
 Words = list[tuple[str, bool]]
 """Parts of a sentence, each with whether it is stressed."""
@@ -54,16 +56,15 @@ def between(methods: Sequence[Method], chosen: Method, metric: str, claimed: Cla
     alone = next((method for method in others if method.role == "alone"), None)
     pairs = [(chosen, other) for other in others if chosen.finished]
     pairs += [(other, alone) for other in others if alone is not None and other is not alone]
-    found = [
-        (one, other, statistics.paired(one.values(metric), other.values(metric), one.folds)) for one, other in pairs
+    found = [_beside(one, other, metric) for one, other in pairs]
+    open_claim = [
+        claimed is not None and one is chosen and other.is_called(claimed[0], claimed[2]) for one, other in pairs
     ]
-    open_claim = [claimed is not None and other.is_called(claimed[0], claimed[2]) for one, other, _ in found]
-    open_claim = [claim and one is chosen for claim, (one, _, _) in zip(open_claim, found, strict=True)]
-    others_p = iter(statistics.holm([row.p for claim, (_, _, row) in zip(open_claim, found, strict=True) if not claim]))
-    corrected = [row.p if claim else next(others_p) for claim, (_, _, row) in zip(open_claim, found, strict=True)]
+    others_p = iter(statistics.holm([row.p for claim, (row, *_) in zip(open_claim, found, strict=True) if not claim]))
+    corrected = [row.p if claim else next(others_p) for claim, (row, *_) in zip(open_claim, found, strict=True)]
     return [
         {
-            "name": f"{one.name} {MINUS} {other.name}",
+            "name": f"{one.name} {MINUS} {other.name}{f', {of}' if of else ''}",
             "one": one.name,
             "other": other.name,
             "color": one.color,
@@ -71,13 +72,26 @@ def between(methods: Sequence[Method], chosen: Method, metric: str, claimed: Cla
             "low": _known(difference.low),
             "high": _known(difference.high),
             "n": difference.count,
-            "over": "folds" if one.folds else "seeds",
+            "over": over,
+            "of": of,
             "p": _known(p),
-            "verdict": statistics.verdict(difference, p),
+            "verdict": statistics.verdict(difference, p, over) + (", over cases of one seed" if of else ""),
         }
-        for (one, other, difference), p in zip(found, corrected, strict=True)
+        for (one, other), (difference, over, of), p in zip(pairs, found, corrected, strict=True)
         if difference.count
     ]
+
+
+def _beside(one: Method, other: Method, metric: str) -> tuple[Difference, str, str]:
+    """The paired difference of two methods, what it is over, and of which score where that is not the metric.
+
+    Of one common seed it is over the cases that both runs told, where they did.
+    """
+    difference = statistics.paired(one.values(metric), other.values(metric), one.folds)
+    found = by_case(one, other) if difference.count == 1 else None
+    if found is not None:
+        return found.difference, "cases", found.metric
+    return difference, "folds" if one.folds else "seeds", ""
 
 
 def _rows(
@@ -154,9 +168,9 @@ def _sentence(
     for row in own_differences[:2]:
         other = "the same student alone" if row["other"] == "Student alone" else row["other"]
         if row["verdict"].startswith("no difference"):
-            alike.append(other)
+            alike.append(f"{other} in {row['of']}" if row["of"] else other)
             continue
-        once = " (one run each)" if row["n"] == 1 else ""
+        once = " (one run each)" if row["n"] == 1 else f" in {row['of']} (one run each)" if row["of"] else ""
         direction = "above" if row["mean"] >= 0 else "below"
         parts.append([(f"{abs(row['mean']):.1f} points", True), (f" {direction} {other}{once}", False)])
     if alike:

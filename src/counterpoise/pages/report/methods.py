@@ -24,7 +24,7 @@ _APART = ("seed", "data.fold")
 _TEACHERS = ("teacher.checkpoint", "teacher.store")
 """And those of a method over folds whose teacher must not have seen what is held out: each fold has its own."""
 WRAPPING = ("class_weighted", "standardized")
-NAMES = {"balance": "Balance", "binary_balance": "Balance", "forward_kl": "KD", "reverse_kl": "Reverse KL"}
+NAMES = {"balance": "Balance", "binary_balance": "Binary Balance", "forward_kl": "KD", "reverse_kl": "Reverse KL"}
 KD = {"forward_kl", "kd"}
 
 

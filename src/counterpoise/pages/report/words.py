@@ -7,6 +7,7 @@ import re
 import unicodedata
 
 from counterpoise.tasks import AGREEMENT
+from counterpoise.tasks.scores.metrics import CASE
 
 NONE, MINUS = "\u2013", "\u2212"  # an en dash where there is no number, a true minus
 METRICS = {
@@ -27,6 +28,9 @@ def metric(name: str) -> str:
     """A metric in words."""
     if name.startswith(AGREEMENT):
         return f"agreement with the teacher ({metric(name.removeprefix(AGREEMENT)).removesuffix(' accuracy')})"
+    score, _, label = name.removeprefix(CASE).partition(":")
+    if name.startswith(CASE):
+        return f"{METRICS.get(score, score.replace('_', ' '))}{f' of {label}' if label else ''} by case"
     return METRICS.get(name, name.replace("_", " "))
 
 
