@@ -16,10 +16,41 @@ from torch import Tensor
 from counterpoise.data.order import FullOrder, Order
 from counterpoise.data.packs.ahead import Ahead
 from counterpoise.data.packs.course import Course, Steps
+from counterpoise.data.rasters import Raster
 from counterpoise.data.sources.base import ImageSet
 from counterpoise.data.sources.questions import answers_of
 from counterpoise.data.workers import BatchPlan, BatchPlans, Reader, Workers, data_loader, read_batches, worker_count
 from counterpoise.errors import ConfigError, DataError
+
+
+@dataclass(frozen=True)
+class Large:
+    """A scene that is too large for a tensor.
+
+    Attributes:
+        picture: it as it is shown.
+        mask: uint8 [H, W], in its own size.
+        indices: int64 [1] on the CPU, its index within `images`.
+    """
+
+    picture: Raster
+    mask: Tensor
+    indices: Tensor
+    images: ImageSet
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the mask."""
+        return self.mask.shape[0], self.mask.shape[1]
+
+    @property
+    def shown(self) -> tuple[int, int]:
+        """Height and width of the picture as it is shown."""
+        return self.picture.size
+
+    def target(self, rows: slice, columns: slice) -> Tensor:
+        """As `Batch.target`, of a part of it."""
+        return _meant(self.images, self.mask[None, rows, columns], torch.uint8)
 
 
 @dataclass
@@ -39,6 +70,11 @@ class Batch:
     target: Tensor
     indices: Tensor
     total: int
+
+    @property
+    def shown(self) -> tuple[int, int]:
+        """Height and width of the images."""
+        return self.images.shape[-2], self.images.shape[-1]
 
     def on(self, device: torch.device) -> Batch:
         """The same, with images and target there."""
@@ -205,13 +241,23 @@ class InOrder(ABC):
         for first in range(0, len(self._indices), self._batch_size):
             yield self._indices[first : first + self._batch_size]
 
+    def with_large(self, pixels: int | None) -> Iterator[Batch | Large]:
+        """The same, but scenes of more than so many pixels alone and as they were decoded."""
+        yield from self
+
     def __iter__(self) -> Iterator[Batch]:
-        plans = BatchPlans(BatchPlan(0, list(group), []) for group in self._groups())
+        yield from filter(None, self._read(self._groups()))
+
+    def _read(self, groups: Iterable[Sequence[int]]) -> Iterator[Batch | None]:
+        """The batch of each group; None where it holds nothing, or nothing that can be read."""
+        plans = BatchPlans(BatchPlan(0, list(group), []) for group in groups)
         loader = data_loader(self._reader, plans, self._workers, pin_memory=False, persistent=False)
         for item in read_batches(loader, self.corrupt):
-            if len(item.indices):
-                target = _meant(self.images, item.target, torch.uint8)
-                yield Batch(item.images, target, item.indices, len(item.indices))
+            if not len(item.indices):
+                yield None
+                continue
+            target = _meant(self.images, item.target, torch.uint8)
+            yield Batch(item.images, target, item.indices, len(item.indices))
 
 
 def _meant(images: ImageSet, target: Tensor, of_masks: torch.dtype) -> Tensor:

@@ -98,12 +98,13 @@ def _streamed(path: str | None, reading: Reading) -> Image.Image | None:
         return None
 
 
-def raster_of(image: images.Picture | Tensor, reading: Reading = images.AS_USUAL) -> Raster:
+def raster_of(image: images.Picture | Tensor, reading: Reading = images.AS_USUAL, name: str | None = None) -> Raster:
     """The pixels of `images.pixels_of`, without copies of them. Raises as that does."""
     if reading.arrays or isinstance(image, np.ndarray | Tensor):
-        return Raster(images.pixels_of(image, reading=reading))
-    name = os.fspath(image) if isinstance(image, str | os.PathLike) else None
-    found = _streamed(name, reading) or images.as_decoded(image, whole, name, reading)
+        return Raster(images.pixels_of(image, name, reading))
+    path = os.fspath(image) if isinstance(image, str | os.PathLike) else None
+    name = name or path
+    found = _streamed(path, reading) or images.as_decoded(image, whole, name, reading)
     if isinstance(found, tuple):
         return Raster(found[0])
     return Raster(found if isinstance(found, Image.Image) else images.to_tensor(found))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator
 from functools import partial
 from itertools import groupby, islice
@@ -11,9 +12,10 @@ import torch
 from torch import Tensor
 
 from counterpoise.data.crops import Foreground
-from counterpoise.data.epochs import Batch, Epochs, InOrder
+from counterpoise.data.epochs import Batch, Epochs, InOrder, Large
 from counterpoise.data.images import reading_specification
 from counterpoise.data.order import Order
+from counterpoise.data.rasters import Raster, raster_of
 from counterpoise.data.segmentation_views import Draw, ScenePlan, draw, render, scene_specification, shrink, words
 from counterpoise.data.sources.arrays import ArraySet
 from counterpoise.data.sources.base import ImageSet
@@ -121,6 +123,29 @@ class SceneEvalLoader(InOrder):
         if self._window is None:
             return f"whole{smaller}"
         return f"by a sliding window of {self._window[1]} x {self._window[0]}{smaller}"
+
+    def with_large(self, pixels: int | None) -> Iterator[Batch | Large]:
+        waiting: deque[int | None] = deque()
+
+        def planned() -> Iterator[list[int]]:
+            for group in self._groups():
+                height, width = self._extent(group[0])
+                large = pixels is not None and height * width > pixels
+                waiting.extend(group if large else [None])
+                yield from ([] for _ in group) if large else [group]
+
+        for batch in self._read(planned()):
+            index = waiting.popleft()
+            found = batch if index is None else self._reader.shown(index, self._large, self.corrupt)
+            if found is not None:
+                yield found
+
+    def _large(self, index: int) -> Large:
+        """A scene by itself, read in this process: it does not travel. Raises CorruptImage."""
+        images = self.images
+        mask, file = images.read_mask(index), images.file(index)
+        picture = Raster(images.read(index)) if file is None else raster_of(file, images.reading, images.name(index))
+        return Large(picture.reduced(self._reduction), mask, torch.tensor([index]), images)
 
     def _groups(self) -> Iterator[list[int]]:
         """Indices in order, cut where the size changes or a batch is full."""

@@ -210,7 +210,8 @@ def data_loader(
     """A DataLoader of the batches that are planned, whenever it is iterated."""
     several: dict[str, Any] = {}
     if workers:
-        torchvision_guard.functional()  # once here, not in every worker
+        if not isinstance(reader, EvalReader):  # which shows pictures by Pillow alone
+            torchvision_guard.functional()  # once here, not in every worker
         several = {"persistent_workers": persistent, "worker_init_fn": _start_worker}
     return DataLoader(
         reader,

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from counterpoise import config
 from counterpoise.data import noticing, summary
-from counterpoise.data.epochs import Batch, InOrder
+from counterpoise.data.epochs import Batch, InOrder, Large
 from counterpoise.data.sources.base import UNLABELED, ImageSet
 from counterpoise.engine.chance import Tally, of_chance
 from counterpoise.engine.processes import Processes, errors_explained
@@ -23,6 +23,7 @@ from counterpoise.tasks import AGREEMENT, AGREEMENT_ALONE, Score, Task, get
 
 if TYPE_CHECKING:
     from counterpoise.engine.parts import Parts
+    from counterpoise.tasks.sliding import InPieces
 
 SOFT = (
     "answers probabilities, from 0 on with a sum of 1, and its answers are taken for logits: its classes and their "
@@ -41,6 +42,25 @@ def answers(model: VisionModel, loader: Iterable[Batch], device: torch.device) -
     model.eval()
     try:
         for batch in loader:
+            with torch.inference_mode():
+                logits = task.answer(model, batch.images.to(device, non_blocking=True))
+            yield batch, logits
+    finally:
+        model.train(was_training)
+
+
+def judged(
+    model: VisionModel, loader: InOrder, device: torch.device
+) -> Iterator[tuple[Batch | Large, Tensor | InPieces]]:
+    """As `answers`, but scenes that are too large for all of their logits are answered in pieces."""
+    task = get(model.task)
+    was_training = model.training
+    model.eval()
+    try:
+        for batch in loader.with_large(task.in_pieces_from(model)):
+            if isinstance(batch, Large):
+                yield batch, task.in_pieces(model, batch)
+                continue
             with torch.inference_mode():
                 logits = task.answer(model, batch.images.to(device, non_blocking=True))
             yield batch, logits
@@ -103,14 +123,20 @@ def scored(
     score = task.score_on(model, loader.images, further)
     unlabeled = not has_labels(loader.images)
     with model.together(), nullcontext() if teacher is None else teacher.model.together():
-        for batch, logits in answers(model, loader, processes.device):
+        # What compares logits with others needs all of a scene.
+        whole = unlabeled or watch is not None or tally is not None
+        for batch, logits in (answers if whole else judged)(model, loader, processes.device):
+            score.coming(batch.indices)
+            if not isinstance(logits, Tensor):
+                score.update_pieces(logits)
+                continue
+            assert isinstance(batch, Batch)
             if watch is not None:
                 watch(logits)
             target = batch.target.to(processes.device)
             if teacher is not None and unlabeled:
                 said = torch.stack(list(itertools.islice(teacher.logits, len(logits)))).to(logits.device)
                 target = task.pseudo_target(task.alike(logits, said)[1])
-            score.coming(batch.indices)
             score.update(logits, target)
             if tally is not None:
                 tally.update(logits, target)
@@ -204,10 +230,14 @@ def full_report(
             found.note(note)
         say(found, show)
     soft: bool | None = None
-    for batch, logits in answers(model.to(device), loader, device):
+    for batch, logits in judged(model.to(device), loader, device):
         if soft is None:
-            soft = model.answers_probabilities((batch.images.shape[-2], batch.images.shape[-1]))
+            soft = model.answers_probabilities(batch.shown)
         report.coming(batch.indices)
+        if not isinstance(logits, Tensor):
+            report.update_pieces(logits)
+            continue
+        assert isinstance(batch, Batch)
         report.update(logits, batch.target.to(device))
     values = {**report.values(), "corrupt": list(loader.corrupt)}
     notes = [*([f"{model.name} {SOFT}"] if soft else []), *task.notes(model)]

@@ -19,11 +19,12 @@ if TYPE_CHECKING:
     import torch
 
     from counterpoise import config
-    from counterpoise.data.epochs import Epochs, InOrder
+    from counterpoise.data.epochs import Epochs, InOrder, Large
     from counterpoise.data.rasters import Shown
     from counterpoise.data.sources.base import ImageSet
     from counterpoise.models.network import VisionModel
     from counterpoise.objectives.composite import WeightedSum
+    from counterpoise.tasks.sliding import InPieces
 
 
 AGREEMENT = "agreement_"
@@ -99,6 +100,11 @@ class Score(ABC):
     def update(self, logits: Tensor, target: Tensor) -> None:
         """Count one batch; targets that hold no label are left out."""
 
+    def update_pieces(self, scene: InPieces) -> None:
+        """Count one scene."""
+        for piece in scene.pieces:
+            self.update(piece.logits[None], scene.truth(piece.rows, piece.columns))
+
     @abstractmethod
     def values(self) -> dict[str, float]:
         """The metrics by name, from `state`."""
@@ -136,6 +142,10 @@ class Report(ABC):
     @abstractmethod
     def update(self, logits: Tensor, target: Tensor) -> None:
         """Count one batch."""
+
+    def update_pieces(self, scene: InPieces) -> None:
+        """Count one scene, where the task answers in pieces."""
+        raise NotImplementedError
 
     @abstractmethod
     def values(self) -> dict[str, Any]:
@@ -227,6 +237,14 @@ class Task(ABC):
         """The model's logits for images as `eval_loader` gives them."""
         logits: Tensor = model(images)
         return logits
+
+    def in_pieces_from(self, model: VisionModel) -> int | None:
+        """From how many pixels on a picture is answered in pieces when it is evaluated; None: none is."""
+        return None
+
+    def in_pieces(self, model: VisionModel, large: Large) -> InPieces:
+        """The answer to such a picture."""
+        raise NotImplementedError
 
     def crop_share(self, model: VisionModel, size: tuple[int, int]) -> float | None:
         """Part of the shorter side that the central crop keeps where pictures are brought to one size (height, width).

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -18,6 +19,9 @@ from counterpoise.tasks.scores.overlap import OVERLAP
 from counterpoise.tasks.scores.questions import QuestionCounts
 from counterpoise.tasks.scores.ranking import BINS, Ranking
 from counterpoise.tasks.scores.table import as_csv
+
+if TYPE_CHECKING:
+    from counterpoise.tasks.sliding import InPieces
 
 
 class CaseQuestionScore(Score):
@@ -64,6 +68,14 @@ class CaseQuestionScore(Score):
         for index, one, truth in zip(indices, logits, target, strict=True):
             found = histogram(one[None], truth[None]).cpu().flatten()
             self.rows.append(torch.cat([found.new_tensor([float(index)]), found]))
+
+    def update_pieces(self, scene: InPieces) -> None:
+        index = self.next[0] if self.next else len(self.rows)
+        self.next = []
+        found = torch.zeros(len(self.questions) * 2 * BINS, dtype=torch.float64)
+        for piece in scene.pieces:
+            found += histogram(piece.logits[None], scene.truth(piece.rows, piece.columns)).cpu().flatten()
+        self.rows.append(torch.cat([found.new_tensor([float(index)]), found]))
 
     def together(self) -> QuestionScore:
         """The quick score of all pictures."""

@@ -6,7 +6,7 @@ All of it follows from one histogram of logits for each question, which adds up 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -21,6 +21,10 @@ from counterpoise.tasks.scores.chosen import kinds_of
 from counterpoise.tasks.scores.overlap import OVERLAP
 from counterpoise.tasks.scores.questions import QuestionCounts
 from counterpoise.tasks.scores.ranking import BINS, RANGE
+
+if TYPE_CHECKING:
+    from counterpoise.tasks.scores.base import Seen
+    from counterpoise.tasks.sliding import InPieces
 
 EVEN = 0.5
 """The threshold of a question that nobody has chosen one for, or that no held-out pixel is a yes of."""
@@ -154,6 +158,17 @@ class QuestionReport(Report):
         self.score.update(logits, target)
         self.counts.count(logits, target)
         self.images += int((target >= 0).flatten(1).any(1).sum())
+
+    def update_pieces(self, scene: InPieces) -> None:
+        known = False
+
+        def add(seen: Seen) -> None:
+            nonlocal known
+            self.score.update(seen.logits[None], seen.truth[None])
+            known = known or bool((seen.truth >= 0).any())
+
+        self.counts.count_pieces(scene, add)
+        self.images += known
 
     def values(self) -> dict[str, Any]:
         if not self.images:

@@ -27,12 +27,14 @@ from counterpoise.objectives.views import resample
 from counterpoise.tasks import painting
 from counterpoise.tasks.base import ALL, TASKS, Picture, Probabilities, Report, Score, Share, Task
 from counterpoise.tasks.confusion import by_class, check_dense, confusion_matrix, upsample
+from counterpoise.tasks.scores.base import Seen
 from counterpoise.tasks.scores.cases import Counts
 from counterpoise.tasks.scores.chosen import kinds_of
 from counterpoise.tasks.scores.metrics import CaseScore, metric
-from counterpoise.tasks.sliding import pieces, slide, stride_of
+from counterpoise.tasks.sliding import WHOLE, InPieces, pieces, slide, slide_pieces, stride_of
 
 if TYPE_CHECKING:
+    from counterpoise.data.epochs import Large
     from counterpoise.data.sources.base import ImageSet
     from counterpoise.models.network import VisionModel
     from counterpoise.objectives.composite import WeightedSum
@@ -93,6 +95,18 @@ class SegmentationReport(Report):
     def update(self, logits: Tensor, target: Tensor) -> None:
         self.score.state = self.score.state + self.counts.update(logits, target).flatten()
         self.images += int(((target != IGNORE) & (target >= 0)).flatten(1).any(1).sum())
+
+    def update_pieces(self, scene: InPieces) -> None:
+        matrix, known = torch.zeros(len(self.classes), len(self.classes), dtype=torch.float64), False
+
+        def add(seen: Seen) -> None:
+            nonlocal known
+            matrix.add_(seen.matrix)
+            known = known or bool(seen.known.any())
+
+        self.counts.count_pieces(scene, add)
+        self.score.state = self.score.state + matrix.flatten()
+        self.images += known
 
     def values(self) -> dict[str, Any]:
         """Raises DataError where all masks together hold one class of several."""
@@ -250,6 +264,14 @@ class Segmentation(Task):
             logits = slide(model, images, window, stride_of(model.scenes), model.scenes.blend)
         check_dense(logits)
         return logits
+
+    def in_pieces_from(self, model: VisionModel) -> int | None:
+        return None if model.scenes.window is None else WHOLE // model.num_classes
+
+    def in_pieces(self, model: VisionModel, large: Large) -> InPieces:
+        classes, device = model.num_classes, model.mean.device
+        given = slide_pieces(partial(_asked, model), large.picture, model.scenes, large.size, classes, device)
+        return InPieces(large.size, classes, given, large.target)
 
     def agreeing(self, one: Tensor, other: Tensor, target: Tensor) -> tuple[int, int]:
         size = (target.shape[1], target.shape[2])

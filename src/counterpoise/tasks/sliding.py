@@ -39,6 +39,22 @@ class Piece(NamedTuple):
     logits: Tensor
 
 
+class InPieces(NamedTuple):
+    """A scene that is answered piece by piece, once.
+
+    Attributes:
+        size: height and width of its mask.
+        classes: how many logits a pixel has.
+        pieces: the answers.
+        truth: what is known of a part of it, by rows and columns: a batch of one target.
+    """
+
+    size: tuple[int, int]
+    classes: int
+    pieces: Iterator[Piece]
+    truth: Callable[[slice, slice], Tensor]
+
+
 def pieces(ask: Ask, picture: Raster, view: SceneView, classes: int, device: torch.device) -> Iterator[Piece]:
     """Logits for every pixel of a picture that is shown as `view` says: reduced, whole or by a window.
 
@@ -65,6 +81,14 @@ def pieces(ask: Ask, picture: Raster, view: SceneView, classes: int, device: tor
     for top in range(0, height, step):
         rows, columns = slice(top, min(top + step, height)), slice(0, width)
         yield Piece(rows, columns, grid.part(logits[0].float(), (0, 0), rows, columns))
+
+
+@torch.inference_mode()
+def slide_pieces(
+    ask: Ask, shown: Raster, view: SceneView, size: tuple[int, int], classes: int, device: torch.device
+) -> Iterator[Piece]:
+    """Logits for every pixel of a picture of this size, `shown` being it as reduced, by the window of `view`."""
+    yield from _Sliding(ask, shown, view, size, classes, device).pieces()
 
 
 def slide(

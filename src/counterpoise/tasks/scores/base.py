@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -62,7 +62,7 @@ class Seen:
         return upsample(self.logits[None], (self.truth.shape[0], self.truth.shape[1]))[0]
 
     @cached_property
-    def answer(self) -> NDArray[np.int64]:
+    def answer(self) -> NDArray[Any]:
         """The answered classes, [H, W]."""
         found: NDArray[np.int64] = self.full.argmax(0).cpu().numpy()
         return found
@@ -92,6 +92,9 @@ class Kind(ABC):
     """Those of which less is better; they are no percentages."""
     of_objects: ClassVar[bool] = True
     """Whether means leave out a class that is called background."""
+    needs: ClassVar[Literal["pixels", "masks", "logits"]] = "logits"
+    """What counts need of a picture: each pixel by itself, so that the counts of its parts add up; truth and answer
+    whole; or all logits. Of a large picture no more than that is held."""
     two_classes: ClassVar[bool] = False
     """Whether they are for two classes alone, and ask about the second."""
 

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from math import isnan
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from counterpoise.data.sources.base import ImageSet
 from counterpoise.tasks.confusion import check_masks
 from counterpoise.tasks.scores.base import BACKGROUND, Kind, Seen
+
+if TYPE_CHECKING:
+    from counterpoise.tasks.sliding import InPieces
 
 
 class Part(NamedTuple):
@@ -64,6 +69,31 @@ class Counts:
             pictures.append(self.seen(one, truth, self.spacings[index] if self.unit == "millimeters" else None))
             self.rows.append(self._counted(index, pictures[-1]))
         return pictures
+
+    def count_pieces(self, scene: InPieces, also: Callable[[Seen], None] | None = None) -> None:
+        """Count one picture, as far as the kinds allow without holding its logits; `also` is shown each piece."""
+        index = self.next[0] if self.next else len(self.rows)
+        self.next = []
+        spacing = self.spacings[index] if self.unit == "millimeters" else None
+        by_pixel = [kind for kind in self.kinds if kind.needs == "pixels"]
+        whole = [kind for kind in self.kinds if kind.needs != "pixels"]
+        held = _Held(scene, any(kind.needs == "logits" for kind in whole)) if whole else None
+        counts: dict[Kind, Tensor] = {}
+        for piece in scene.pieces:
+            seen = self.seen(piece.logits, scene.truth(piece.rows, piece.columns)[0], spacing)
+            for kind in by_pixel:
+                found = kind.count(seen, self.counted(kind)).double().flatten()
+                counts[kind] = counts[kind] + found if kind in counts else found
+            if also is not None:
+                also(seen)
+            if held is not None:
+                held.add(piece.rows, piece.columns, seen)
+        if held is not None:
+            every = slice(None)
+            seen = held.seen(self.seen(held.logits, scene.truth(every, every)[0], spacing))
+            counts |= {kind: kind.count(seen, self.counted(kind)).double().flatten() for kind in whole}
+        first = torch.tensor([float(index)], dtype=torch.float64)
+        self.rows.append(torch.cat([first, *(counts[kind] for kind in self.kinds)]))
 
     def seen(self, logits: Tensor, truth: Tensor, spacing: tuple[float, float] | None) -> Seen:
         """One picture."""
@@ -260,6 +290,35 @@ class Counts:
     def name(self, index: int) -> str:
         """Of a picture."""
         return f"#{index}" if self.images is None else self.images.name(index)
+
+
+class _Held:
+    """What is kept of a picture that is answered in pieces: all logits, or the answer alone.
+
+    Attributes:
+        logits: float32 [C, H, W] on the CPU; [C, 0, 0] where they are not kept.
+    """
+
+    def __init__(self, scene: InPieces, logits: bool) -> None:
+        self.size, self.keeps_logits = scene.size, logits
+        self.logits = torch.empty(scene.classes, *(scene.size if logits else (0, 0)))
+        self.answer: NDArray[Any] | None = None
+
+    def add(self, rows: slice, columns: slice, seen: Seen) -> None:
+        """Keep a piece."""
+        if self.keeps_logits:
+            self.logits[:, rows, columns] = seen.full
+            return
+        found = seen.answer if seen.answer.dtype == bool else seen.answer.astype(np.uint8)
+        if self.answer is None:
+            self.answer = np.empty((*found.shape[:-2], *self.size), found.dtype)
+        self.answer[..., rows, columns] = found
+
+    def seen(self, whole: Seen) -> Seen:
+        """The picture, which knows the answer."""
+        if self.answer is not None:
+            vars(whole)["answer"] = self.answer
+        return whole
 
 
 def mean_of(values: Tensor) -> float | None:

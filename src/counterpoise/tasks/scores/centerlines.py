@@ -19,6 +19,7 @@ class Centerlines(Kind):
         "answer"
     }
     width = 4
+    needs = "masks"
     packages = ("skimage",)
 
     def count(self, seen: Seen, classes: Sequence[int]) -> Tensor:

@@ -19,6 +19,7 @@ from counterpoise.tasks.scores.table import as_csv
 
 if TYPE_CHECKING:
     from counterpoise.data.sources.base import ImageSet
+    from counterpoise.tasks.sliding import InPieces
 
 CASE = "case_"
 
@@ -90,6 +91,9 @@ class CaseScore(Score):
 
     def update(self, logits: Tensor, target: Tensor) -> None:
         self.counts.update(logits, target)
+
+    def update_pieces(self, scene: InPieces) -> None:
+        self.counts.count_pieces(scene)
 
     def cases(self) -> str:
         return as_csv(self.counts.listed())

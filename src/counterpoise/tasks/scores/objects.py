@@ -28,6 +28,7 @@ class Objects(Kind):
         "aji": "aggregated Jaccard index: what true objects share with the answered ones that overlap them best",
     }
     width = 6
+    needs = "masks"
 
     def count(self, seen: Seen, classes: Sequence[int]) -> Tensor:
         return torch.tensor([_counted(*seen.masks(number)) for number in classes], dtype=torch.float64)

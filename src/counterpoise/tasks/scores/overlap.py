@@ -21,6 +21,7 @@ class Overlap(Kind):
         "specificity": "of the pixels of other classes, how many are not answered as this one",
     }
     width = 4
+    needs = "pixels"
     of_objects = False
 
     def count(self, seen: Seen, classes: Sequence[int]) -> Tensor:

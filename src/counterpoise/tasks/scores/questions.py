@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,10 +43,15 @@ class Questioned(Seen):
         hit, wrong, missed = cells_of(self.full[None], self.truth[None], self.thresholds)[0]
         return torch.stack([hit, hit + missed, hit + wrong, as_double((self.truth >= 0).flatten(1).sum(1)).cpu()], 1)
 
+    @cached_property
+    def answer(self) -> NDArray[Any]:
+        """Whether each question is answered by yes, bool [Q, H, W]."""
+        found: NDArray[np.bool_] = answered(self.full, self.thresholds).cpu().numpy()
+        return found
+
     def masks(self, number: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         truth = self.truth[number].cpu().numpy()
-        yes: NDArray[np.bool_] = answered(self.full, self.thresholds)[number].cpu().numpy()
-        return truth > 0, yes & (truth >= 0)
+        return truth > 0, self.answer[number] & (truth >= 0)
 
     def ranked(self, number: int) -> tuple[Tensor, Tensor, Tensor]:
         truth = self.truth[number].cpu()

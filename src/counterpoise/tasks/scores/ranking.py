@@ -26,6 +26,7 @@ class Ranking(Kind):
         "auprc": "area under the curve of precision over recall, as average precision",
     }
     width = 2 * BINS
+    needs = "pixels"
     two_classes = True
 
     def count(self, seen: Seen, classes: Sequence[int]) -> Tensor:

@@ -29,6 +29,7 @@ class Surfaces(Kind):
         "assd": "the mean of the distances of both outlines to one another; less is better",
     }
     width = 4
+    needs = "masks"
     lower = frozenset(scores)
 
     def count(self, seen: Seen, classes: Sequence[int]) -> Tensor:
