@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import threading
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -29,9 +30,9 @@ from counterpoise.bands import (
     tiff_page,
     tiff_turn,
 )
+from counterpoise.reading import Ends, bounded, counted, eight_bits, scaled
 from counterpoise.reading import Reading as Reading
 from counterpoise.reading import Unreadable as Unreadable
-from counterpoise.reading import bounded, counted, eight_bits, scaled
 
 # What Pillow decodes by itself. Left out: EPS and WMF, which start other programs, and formats that it only recognizes.
 FORMATS = (
@@ -177,11 +178,14 @@ def gray(values: Any, mode: str, white: int) -> Any:
     return Image.fromarray(scaled(values, white)).convert("RGB")
 
 
-def finished(values: Any, reading: Reading) -> Any:
-    """Channels [H, W, C] as they lie in a file, as `read` gives them: of three, an image, for which one is enough."""
+def finished(values: Any, reading: Reading, between: Sequence[Ends] | None = None) -> Any:
+    """Channels [H, W, C] as they lie in a file, as `read` gives them: of three, an image, for which one is enough.
+
+    between: as for `eight_bits`.
+    """
     if reading.channels != 3 or values.ndim != 3 or values.shape[2] not in (1, 3):
         counted(values, reading)
-    return shaped(eight_bits(values, reading), reading)
+    return shaped(eight_bits(values, reading, between), reading)
 
 
 def shaped(pixels: Any, reading: Reading) -> Any:

@@ -5,6 +5,7 @@ Below decoding.py; the run.py beside an export holds the text of this file, too.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,22 +20,29 @@ class Intensity(NamedTuple):
         kind: "window" and "white", the values themselves; "percentiles", of each channel of a picture; "zscore",
             standard deviations from the mean of each channel of a picture.
         low, high: of that, black and white.
+        of: "picture", or "volume": percentiles and the mean are those of all slices of its volume together.
     """
 
     kind: str
     low: float
     high: float
+    of: str = "picture"
 
     def values(self) -> dict[str, Any]:
         """As the run file has it."""
-        return {self.kind: self.high if self.kind in ("zscore", "white") else [self.low, self.high]}
+        value = self.high if self.kind in ("zscore", "white") else [self.low, self.high]
+        return {self.kind: value} if self.of == "picture" else {self.kind: value, "of": self.of}
 
 
 def said(values: dict[str, Any]) -> Intensity:
     """The one of the four that values give, as `Intensity.values` has them."""
-    ((kind, value),) = values.items()
+    ((kind, value),) = ((key, value) for key, value in values.items() if key != "of")
     low, high = value if isinstance(value, (list, tuple)) else (-value if kind == "zscore" else 0.0, value)
-    return Intensity(kind, float(low), float(high))
+    return Intensity(kind, float(low), float(high), values.get("of", "picture"))
+
+
+Ends = tuple[float, float]
+"""The values that become black and white."""
 
 
 class Reading(NamedTuple):
@@ -82,10 +90,13 @@ def counted(values: Any, reading: Reading) -> Any:
     return values
 
 
-def eight_bits(values: Any, reading: Reading) -> Any:
-    """Channels [H, W, C] in 8 bits: as `intensity` says; else of 16 as shares of the white level, floats of 1."""
+def eight_bits(values: Any, reading: Reading, between: Sequence[Ends] | None = None) -> Any:
+    """Channels [H, W, C] in 8 bits: as `intensity` says; else of 16 as shares of the white level, floats of 1.
+
+    between: of each channel, where they are those of a volume.
+    """
     if reading.intensity is not None:
-        return brought(values, reading.intensity)
+        return brought(values, reading.intensity, between)
     if values.dtype == np.uint8:
         return values
     white = reading.white_level or 65535
@@ -110,8 +121,14 @@ def scaled(values: Any, white: int) -> Any:
     return ((np.minimum(values.astype(np.uint32), white) * 255 + white // 2) // white).astype(np.uint8)
 
 
-def brought(values: Any, intensity: Intensity) -> Any:
-    """Channels [H, W, C] of any depth in 8 bits, each by itself. Raises Unreadable where values are no numbers."""
+def brought(values: Any, intensity: Intensity, between: Sequence[Ends] | None = None) -> Any:
+    """Channels [H, W, C] of any depth in 8 bits, each by itself. Raises Unreadable where values are no numbers, and
+    where black and white are those of a volume and nobody says which these are."""
+    if intensity.of != "picture" and between is None:
+        raise Unreadable(
+            f"it is one picture, and data.intensity is {intensity.kind} of whole volumes, which one slice does not "
+            "tell: give the volume (NIfTI, a stack, a folder of DICOM)"
+        )
     if values.dtype.kind not in "uif":
         raise Unreadable(f"its values are {values.dtype}, which are no numbers that become gray")
     found = np.empty(values.shape, np.uint8)
@@ -122,23 +139,23 @@ def brought(values: Any, intensity: Intensity) -> Any:
             least = -(1 << 8 * plane.dtype.itemsize - 1) if plane.dtype.kind == "i" else 0
             places, total = plane.astype(np.int32) - least, 1 << 8 * plane.dtype.itemsize
             levels = np.arange(total, dtype=np.float64) + least
-            between = intensity.low, intensity.high
-            if intensity.kind not in ("window", "white"):
-                between = ends_of_counts(levels, np.bincount(places.ravel(), minlength=total), intensity)
-            found[..., channel] = shares(levels, between, intensity)[places]
+            edges = (intensity.low, intensity.high) if between is None else between[channel]
+            if intensity.kind not in ("window", "white") and between is None:
+                edges = ends_of_counts(levels, np.bincount(places.ravel(), minlength=total), intensity)
+            found[..., channel] = shares(levels, edges, intensity)[places]
         else:
             rows = [slice(top, top + band) for top in range(0, len(plane), band)]
             if not all((np.abs(plane[part].astype(np.float64)) <= LARGEST_VALUE).all() for part in rows):
                 raise Unreadable("it holds values that are no finite numbers (NaN, infinity, or beyond 1e300)")
-            between = ends(plane, intensity)
+            edges = ends(plane, intensity) if between is None else between[channel]
             for part in rows:
-                found[part, :, channel] = shares(plane[part].astype(np.float64), between, intensity)
+                found[part, :, channel] = shares(plane[part].astype(np.float64), edges, intensity)
     return found
 
 
-def ends_of_counts(levels: Any, counts: Any, intensity: Intensity) -> tuple[float, float]:
+def ends_of_counts(levels: Any, counts: Any, intensity: Intensity) -> Ends:
     """The values that are black and white, of a picture that has each of these levels so many times: exact sums."""
-    kind, low, high = intensity
+    kind, low, high, _ = intensity
     there = counts > 0
     levels, counts = levels[there], counts[there]
     total = int(counts.sum())
@@ -156,9 +173,9 @@ def ends_of_counts(levels: Any, counts: Any, intensity: Intensity) -> tuple[floa
     return mean + low * spread, mean + high * spread
 
 
-def ends(plane: Any, intensity: Intensity) -> tuple[float, float]:
+def ends(plane: Any, intensity: Intensity) -> Ends:
     """The values of a channel, finite numbers [H, W], that are black and white."""
-    kind, low, high = intensity
+    kind, low, high, _ = intensity
     if kind in ("window", "white"):
         return low, high
     plane = plane.astype(np.float64)

@@ -75,7 +75,7 @@ def predict(
     """Say what is on pictures, or paint it.
 
     Args:
-        images: picture files, or folders of them
+        images: picture files or volumes of NIfTI, or folders of them
         csv: print the answers as CSV
         json: print the answers as JSON
     """
@@ -97,7 +97,8 @@ def predict(
     if options.data is None:
         assert options.student is not None  # predict has refused that
         reading = reading_of(Path(options.student))
-        tell(look_at([answer["image"] for answer in answered], reading).notes(reading))
+        pictures = [answer["image"] for answer in answered if "slices" not in answer]
+        tell(look_at(pictures, reading).notes(reading))
     if csv:
         rows = predictions.as_rows(found)
         writer = DictWriter(sys.stdout, list(rows[0]) if rows else [], lineterminator="\n")

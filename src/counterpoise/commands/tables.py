@@ -156,7 +156,13 @@ def prediction_table(answers: Sequence[dict[str, Any]]) -> Iterator[Any]:
         grid.add(answer["image"], entries[0]["class"], f"{entries[0][measure]:.3f}", others, *truth)
     yield grid
     painted = {str(Path(answer["overlay"]).parent) for answer in answers if "overlay" in answer}
+    volumes = [str(path) for answer in answers if "slices" in answer for path in _masks_of(answer)]
+    yield from (f"Mask: {path}" for path in volumes)
     yield from (f"Masks and sheets are in {folder}" for folder in painted)
+
+
+def _masks_of(answer: dict[str, Any]) -> list[str]:
+    return [answer["mask"]] if "mask" in answer else answer.get("masks", [])
 
 
 def _labels_table(answers: Sequence[dict[str, Any]]) -> Grid:

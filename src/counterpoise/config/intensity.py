@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
@@ -16,7 +16,7 @@ Percent = Annotated[float, Field(ge=0.0, le=100.0)]
 
 
 class Intensity(Section):
-    """Which values of pictures become black and white; one of the four."""
+    """Which values of pictures become black and white; one of the first four."""
 
     window: tuple[Value, Value] | None = Field(
         None,
@@ -37,6 +37,12 @@ class Intensity(Section):
         None, description="the value that is white, and 0 is black: as window 0 N"
     )
 
+    of: Literal["picture", "volume"] = Field(
+        "picture",
+        description="what percentiles and zscore are of: each picture, of volumes each slice; or all slices of a "
+        "volume together (sources nifti and stacks), as MONAI and nnU-Net have it",
+    )
+
     @field_validator("zscore", "white", mode="before")
     @classmethod
     def _is_a_number(cls, value: Any) -> Any:
@@ -46,7 +52,7 @@ class Intensity(Section):
 
     @model_validator(mode="after")
     def _one_of_them(self) -> Intensity:
-        names = tuple(type(self).model_fields)
+        names = tuple(name for name in type(self).model_fields if name != "of")
         given = [name for name in names if getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError(f"takes one of {', '.join(names)}; given: {', '.join(given) or 'none'}")
@@ -54,11 +60,14 @@ class Intensity(Section):
             ends = getattr(self, name)
             if ends is not None and not ends[0] < ends[1]:
                 raise ValueError(f"{name} rises, from black to white, got {list(ends)}")
+        if self.of == "volume" and given[0] in ("window", "white"):
+            raise ValueError(f"of: volume is for percentiles and zscore; {given[0]} is the same for any slice")
         return self
 
     @model_serializer(mode="wrap")
     def _what_is_given(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {name: value for name, value in handler(self).items() if value is not None}
+        left_out = (None, "picture")  # what earlier versions read
+        return {name: value for name, value in handler(self).items() if value not in left_out}
 
     @property
     def mapping(self) -> Mapping:

@@ -102,6 +102,17 @@ def holds_volumes(folder: Path) -> bool:
 
 def opened(path: Path, max_megapixels: float) -> NiftiFile:
     """The header of a file. Raises CorruptImage, and MissingExtraError where nibabel is not installed."""
+    header = header_of(path)
+    try:
+        found = _described(path, header)
+    except Exception as error:  # nibabel raises its own for each thing that is wrong with a header
+        raise CorruptImage(str(path), f"its header is damaged: {error}") from None
+    _check(found, max_megapixels)
+    return found
+
+
+def header_of(path: Path) -> Any:
+    """The header of a file as nibabel has it. Raises as `opened`."""
     try:
         import nibabel
     except ImportError:
@@ -118,14 +129,11 @@ def opened(path: Path, max_megapixels: float) -> NiftiFile:
     size = size or _HEADERS.get(int.from_bytes(block[:4], "big"))
     if size is None or len(block) < size:
         raise CorruptImage(name, "it is no NIfTI file")
+    library: Any = nibabel
     try:
-        library: Any = nibabel
-        header = (library.Nifti1Header if size == 348 else library.Nifti2Header)(block[:size])
-        found = _described(path, header)
-    except Exception as error:  # nibabel raises its own for each thing that is wrong with a header
+        return (library.Nifti1Header if size == 348 else library.Nifti2Header)(block[:size])
+    except Exception as error:
         raise CorruptImage(name, f"its header is damaged: {error}") from None
-    _check(found, max_megapixels)
-    return found
 
 
 def _described(path: Path, header: Any) -> NiftiFile:

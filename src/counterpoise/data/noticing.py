@@ -259,8 +259,9 @@ def said_of_reading(reading: Reading) -> str:
 
 def said_of_intensity(intensity: Intensity) -> str:
     """Which values become black and white, in words."""
-    ends = (intensity.high,) if intensity.kind in ("zscore", "white") else intensity[1:]
-    return f"{intensity.kind} {' to '.join(f'{end:g}' for end in ends)}"
+    ends = (intensity.high,) if intensity.kind in ("zscore", "white") else (intensity.low, intensity.high)
+    of = "" if intensity.of == "picture" else f" of whole {intensity.of}s"
+    return f"{intensity.kind} {' to '.join(f'{end:g}' for end in ends)}{of}"
 
 
 def of_evaluation(images: ImageSet, reading: Reading, cropped: bool) -> list[str]:

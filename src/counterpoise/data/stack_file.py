@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,6 +22,7 @@ TIFFS = (".tif", ".tiff")
 GAP = 0.02
 """By what share of the usual distance slices of a series may lie nearer or farther."""
 _ANY = Intensity("window", 0, 1)  # so that pages of any depth are taken: they are mapped later
+_CORNER = "ImagePositionPatient"
 _T = TypeVar("_T")
 
 
@@ -57,12 +58,18 @@ class TiffStack:
 
 @dataclass(frozen=True)
 class DicomSeries:
-    """The files of a series in a folder, in the order in which they lie in the patient."""
+    """The files of a series in a folder, in the order in which they lie in the patient.
+
+    Attributes:
+        affine: from column, row and slice to millimeters to the right, to the front and up in the patient, as NIfTI has
+            it: 16 numbers; None where the files do not say where they lie.
+    """
 
     path: Path
     files: tuple[str, ...]
     size: tuple[int, int, int]
     spacing: tuple[float, float] | None
+    affine: tuple[float, ...] | None = None
     channels: int = 1
     kind: str = "<f8"
 
@@ -147,7 +154,25 @@ def _series(folder: Path, headers: dict[str, Any]) -> DicomSeries:
         raise Unreadable(f"its files have {bands.dicom_frames(header)} frames; a slice is a file")
     order = _in_order(headers)
     size = len(order), int(header.Rows), int(header.Columns)
-    return DicomSeries(folder, tuple(order), size, bands.dicom_spacing(header))
+    spacing = bands.dicom_spacing(header)
+    affine = _affine([headers[order[0]], headers[order[-1]]], len(order), spacing)
+    return DicomSeries(folder, tuple(order), size, spacing, affine)
+
+
+def _affine(ends: Sequence[Any], count: int, spacing: tuple[float, float] | None) -> tuple[float, ...] | None:
+    """As `DicomSeries.affine`, from the headers of the first and the last of so many slices."""
+    turns, corners = ([header.get(tag) for header in ends] for tag in ("ImageOrientationPatient", _CORNER))
+    if spacing is None or any(value is None for value in (*turns, *corners)):
+        return None
+    turn, (first, last) = np.array(turns[0], float), (np.array(corner, float) for corner in corners)
+    step = (last - first) / max(1, count - 1)
+    if count == 1:
+        step = np.cross(turn[:3], turn[3:]) * float(ends[0].get("SliceThickness") or 1)
+    found = np.eye(4)
+    found[:3] = np.stack([turn[:3] * spacing[1], turn[3:] * spacing[0], step, first], 1)
+    return tuple(
+        float(value) for value in (np.diag([-1.0, -1.0, 1.0, 1.0]) @ found).ravel()
+    )  # DICOM counts to the left
 
 
 def _in_order(headers: dict[str, Any]) -> list[str]:

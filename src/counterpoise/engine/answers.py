@@ -97,8 +97,9 @@ def predict(images: Sequence[Any], options: Predict) -> list[dict[str, Any]]:
     Returns:
         One answer a picture, in order: its name as "image" and, for classification, {"class", "probability", "top":
         [five of them]}, for multilabel {"labels": [{"class", "probability"}, ...], "top"} and the "truth" where data
-        tells, for segmentation {"height", "width", "classes": [{"class",
-        "share"}, ...]} and the names of the files written. A picture that cannot be read has an "error" instead.
+        tells, for segmentation {"height", "width", "classes": [{"class", "share"}, ...]} and the names of the files
+        written, and of a volume (NIfTI; TIFF stacks and series of DICOM where `volumes` says so) how many "slices" it
+        has. A picture that cannot be read has an "error" instead.
 
     Raises:
         CorruptImage: none of the pictures can be read.
@@ -126,7 +127,7 @@ def predict(images: Sequence[Any], options: Predict) -> list[dict[str, Any]]:
         tell(["the student brings no thresholds, or not one for each class: it answers from a probability of 0.5 on"])
     skip = False
     if options.data is None:
-        asked = predictions.given(images, network.reading)
+        asked = predictions.given(images, network.reading, options.volumes, _axis(student, options.axis))
     else:
         chosen, section = inputs.evaluated(student, options.data, options.split, None)
         skip = section.on_corrupt == "skip"
@@ -136,6 +137,12 @@ def predict(images: Sequence[Any], options: Predict) -> list[dict[str, Any]]:
         tell([f"answers are {several_views.told(options.views, tasks.get(network.task).whole)}"])
     models = {**others, "student": _averaged(network, options.views)}
     return predictions.answers(models, asked, out, options.overwrite, skip, options.probabilities)
+
+
+def _axis(student: Path, given: int | None) -> int:
+    """Along which axis of NIfTI slices lie: as given, or as in the run that a student lies in."""
+    run = inputs.run_around(student)
+    return int(given if given is not None else 2 if run is None else run.data.options.get("axis", 2))
 
 
 @keywords_after("data", Gauging)

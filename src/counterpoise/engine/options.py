@@ -137,6 +137,14 @@ class Predict(Window):
         "65535 is 1, or tiff of floats (segmentation)",
     )
     overwrite: bool = Field(False, description="replace files in --out")
+    volumes: bool = Field(
+        False,
+        description="TIFFs are stacks of pages, and folders of DICOM series, each answered as one volume, as NIfTI is "
+        "anyway; without it a TIFF is its first page, and each file a picture",
+    )
+    axis: Literal[0, 1, 2] | None = Field(
+        None, description="of NIfTI, along which slices lie; default: that of the data that the student learned from"
+    )
     views: Averaged = 1
     max_megapixels: float | None = Field(None, description="larger pictures are refused; default: 179")
     epoch: Epoch = None

@@ -15,7 +15,8 @@ from counterpoise.data.sources.base import ImageSet
 from counterpoise.data.sources.questions import answers_of
 from counterpoise.data.walking import image_files
 from counterpoise.decoding import Reading
-from counterpoise.errors import CorruptImage, DataError
+from counterpoise.engine.volume_answers import VolumeOf, within
+from counterpoise.errors import ConfigError, CorruptImage, DataError
 from counterpoise.models.network import VisionModel
 from counterpoise.tasks import Picture, Probabilities
 
@@ -32,6 +33,7 @@ class Asked(NamedTuple):
         read: the picture as the task takes it: a path, a PIL image or an array; its pixels where it has been read.
         draw: the same as pixels, and its mask where it has one.
         truth: its class, or all of them, where that is known.
+        volume: what it is where it is no picture but a volume.
     """
 
     image: str
@@ -39,24 +41,39 @@ class Asked(NamedTuple):
     read: Callable[[], Any]
     draw: Callable[[], Picture]
     truth: str | list[str] | None = None
+    volume: VolumeOf | None = None
 
 
-def given(images: Sequence[Any], reading: Reading) -> Iterator[Asked]:
-    """Pictures by path, all below a folder, or PIL images and arrays. Raises DataError for a folder without any."""
+def given(images: Sequence[Any], reading: Reading, told: bool = False, axis: int = 2) -> Iterator[Asked]:
+    """Pictures and volumes by path, all below a folder, or PIL images and arrays.
+
+    Args:
+        told: TIFFs and folders are volumes, as NIfTI is anyway.
+        axis: of NIfTI, along which slices lie.
+
+    Raises:
+        DataError: a folder holds neither.
+    """
     taken: set[str] = set()
     for index, image in enumerate(images):
+        found = [*within(Path(image), told, reading.channels, axis)] if isinstance(image, str | Path) else []
+        for volume in found:
+            word = _distinct(volume.name, len(taken), taken)
+            yield Asked(str(volume.path), word, _no_picture, _no_picture, volume=volume)
+        if found and (told or not Path(image).is_dir() or not image_files(Path(image), reading.arrays)):
+            continue
         if not isinstance(image, str | Path):
-            found = [(f"picture {index}", f"picture-{index}", image)]
+            pictures = [(f"picture {index}", f"picture-{index}", image)]
         elif not Path(image).is_dir():
-            found = [(str(image), Path(image).stem, image)]
+            pictures = [(str(image), Path(image).stem, image)]
         else:
             files = [Path(file) for file in image_files(Path(image), reading.arrays)]
             if not files:
                 raise DataError(f"{image} holds no pictures.")
-            found = [
+            pictures = [
                 (str(Path(image) / file), "-".join(file.with_suffix("").parts), Path(image) / file) for file in files
             ]
-        for label, name, source in found:
+        for label, name, source in pictures:
             word = _distinct(name, len(taken), taken)
 
             def draw(source: Any = source, word: str = word) -> Picture:
@@ -79,6 +96,10 @@ def of_data(images: ImageSet, count: int | None) -> Iterator[Asked]:
 
         truth = None if images.masked else labels.names(images.labels[index], images.classes)
         yield Asked(images.name(index), word, read, draw, truth)
+
+
+def _no_picture() -> Any:
+    raise AssertionError  # volumes are answered before
 
 
 def _truth(images: ImageSet, index: int) -> Tensor | None:
@@ -116,7 +137,12 @@ def answers(
     problem: CorruptImage | None = None
     for picture in asked:
         try:
-            if out is None:
+            if picture.volume is not None:
+                if len(models) > 1:
+                    raise ConfigError("beside draws sheets of pictures; of volumes masks alone are written.")
+                slices = picture.volume.slices(student.reading)
+                answer = task.draw_volume(student, slices, picture.name, out, overwrite, probabilities)
+            elif out is None:
                 answer = task.predict(student, [picture.read()])[0]
             else:
                 answer = task.draw(models, [picture.draw()], out, overwrite, probabilities)[0]

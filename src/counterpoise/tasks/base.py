@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from counterpoise.data.epochs import Epochs, InOrder, Large
     from counterpoise.data.rasters import Shown
     from counterpoise.data.sources.base import ImageSet
+    from counterpoise.data.sources.volumes import VolumeScenes
     from counterpoise.models.network import VisionModel
     from counterpoise.objectives.composite import WeightedSum
     from counterpoise.tasks.sliding import InPieces
@@ -333,6 +334,25 @@ class Task(ABC):
         Returns one JSON-able answer of the student a picture. Nothing is overwritten unasked.
         """
         raise ConfigError(f"Task {self.name} answers in words; --out and --beside are for masks.")
+
+    def draw_volume(
+        self,
+        model: VisionModel,
+        images: VolumeScenes,
+        name: str,
+        out: Path | None,
+        overwrite: bool,
+        probabilities: Probabilities | None = None,
+    ) -> dict[str, Any]:
+        """What a model says of a volume, slice by slice, JSON-able; with `out` written as one volume, or as one of each
+        question, that lies in the patient as the volume does.
+
+        Raises:
+            CorruptImage: it cannot be read.
+            ConfigError: the task is not for volumes, or they do not have what is asked for.
+            RunError: a file is there already.
+        """
+        raise ConfigError(f"{images.cases[0].images[0].path} is a volume, and task {self.name} answers pictures.")
 
 
 TASKS: Registry[Task] = Registry("Task", "counterpoise.tasks", "counterpoise.tasks")

@@ -24,7 +24,7 @@ from counterpoise.errors import ConfigError, DataError
 from counterpoise.models.network import SceneView
 from counterpoise.objectives.dense import DenseSum, reduced
 from counterpoise.objectives.views import resample
-from counterpoise.tasks import painting
+from counterpoise.tasks import painting, volume_painting
 from counterpoise.tasks.base import ALL, TASKS, Picture, Probabilities, Report, Score, Share, Task
 from counterpoise.tasks.confusion import by_class, check_dense, confusion_matrix, upsample
 from counterpoise.tasks.scores.base import Seen
@@ -36,6 +36,7 @@ from counterpoise.tasks.sliding import WHOLE, InPieces, pieces, slide, slide_pie
 if TYPE_CHECKING:
     from counterpoise.data.epochs import Large
     from counterpoise.data.sources.base import ImageSet
+    from counterpoise.data.sources.volumes import VolumeScenes
     from counterpoise.models.network import VisionModel
     from counterpoise.objectives.composite import WeightedSum
 
@@ -329,6 +330,17 @@ class Segmentation(Task):
         probabilities: Probabilities | None = None,
     ) -> list[dict[str, Any]]:
         return painting.draw(self, models, pictures, out, overwrite, probabilities)
+
+    def draw_volume(
+        self,
+        model: VisionModel,
+        images: VolumeScenes,
+        name: str,
+        out: Path | None,
+        overwrite: bool,
+        probabilities: Probabilities | None = None,
+    ) -> dict[str, Any]:
+        return volume_painting.draw(self, model, images, name, out, overwrite, probabilities)
 
     def answer_of(self, model: VisionModel, image: Shown, soft: bool = False) -> tuple[Tensor, Tensor | None]:
         """What a model says of every pixel of an image, shown to it as its `scenes` says: whole, reduced, by a window.

@@ -13,11 +13,14 @@ import pytest
 import torch
 from pixel_files import WINDOW, windowed
 from pixel_files import load_volumes as load
+from pydantic import ValidationError
 
 from counterpoise import config
 from counterpoise.data import nifti_file, sources
+from counterpoise.data.images import pixels_of, reading_specification
 from counterpoise.data.sources import loading
-from counterpoise.errors import CorruptImage, DataError
+from counterpoise.errors import ConfigError, CorruptImage, DataError
+from counterpoise.reading import Intensity, Reading, said
 
 AFFINE = np.diag([0.5, 0.75, 2.0, 1.0])
 
@@ -69,6 +72,59 @@ def test_slices_are_those_of_the_volume_along_the_axis_with_their_labels_and_spa
     assert held.spacing(0) == train.spacing(0)
     assert "slices along the" in " ".join(train.notes)
     assert "By data.intensity window -160 to 240" in " ".join(train.notes)
+
+
+@pytest.mark.parametrize("kind", ["int16", "float32"])
+@pytest.mark.parametrize("given", [{"percentiles": [2, 97.5]}, {"zscore": 2}])
+def test_values_of_whole_volumes_become_eight_bits_by_the_definition(
+    tmp_path: Path, given: dict[str, Any], kind: str
+) -> None:
+    nnunet(tmp_path)
+    for number, case in enumerate(("p1_a", "p1_b", "p2_a", "p3_a")):
+        values = volume(number)[0].astype(kind) / (1 if kind == "int16" else 3)
+        values[..., 0] = -1000  # a slice of air
+        write(tmp_path / "imagesTr" / f"{case}_0000.nii.gz", values.astype(kind))
+    train, _ = load(tmp_path, intensity={**given, "of": "volume"})
+    for index in range(len(train)):
+        case, place = Path(train.name(index)).name.split(" #")
+        values = nibabel.load(tmp_path / "imagesTr" / f"{case}_0000.nii.gz").get_fdata()
+        black, white = values.mean() - 2 * values.std(), values.mean() + 2 * values.std()
+        if "percentiles" in given:
+            black, white = np.percentile(values, given["percentiles"])
+        shown = np.floor((np.clip(values[..., int(place)], black, white) - black) * 255 / (white - black) + 0.5).T
+        assert np.abs(train.read(index)[0].numpy().astype(int) - shown).max() <= 1
+        assert (train.read(index)[0].numpy() == shown).mean() > 0.99
+    assert any("of whole volumes" in note for note in train.notes)
+    assert train.reading.intensity is not None
+    assert reading_specification(train.reading)["intensity"] == {**train.reading.intensity.values(), "of": "volume"}
+    by_slice, _ = load(tmp_path, intensity=given)
+    assert "of" not in reading_specification(by_slice.reading)["intensity"]
+    assert not torch.equal(by_slice.read(3), train.read(3))
+
+
+@pytest.mark.slow
+def test_percentiles_of_whole_volumes_are_those_of_monai(tmp_path: Path) -> None:
+    from monai.transforms import ScaleIntensityRangePercentiles
+
+    train, _ = load(nnunet(tmp_path), intensity={"percentiles": [1, 99], "of": "volume"})
+    scale = ScaleIntensityRangePercentiles(1, 99, 0, 255, clip=True)
+    for index in range(len(train)):
+        case, place = Path(train.name(index)).name.split(" #")
+        theirs = np.asarray(scale(volume(("p1_a", "p1_b", "p2_a", "p3_a").index(case))[0].astype(np.float32)))
+        assert np.abs(theirs[..., int(place)].T - train.read(index)[0].numpy()).max() <= 0.51
+
+
+def test_numbers_of_whole_volumes_are_for_volumes_alone(tmp_path: Path) -> None:
+    of = Reading(channels=1, intensity=Intensity("zscore", -2, 2, "volume"))
+    assert said(of.intensity.values()) == of.intensity  # type: ignore[union-attr]
+    with pytest.raises(CorruptImage, match=r"it is one picture, and data.intensity is zscore of whole volumes"):
+        pixels_of(volume(0)[0][..., 0], reading=of)
+    (tmp_path / "images").mkdir()
+    (tmp_path / "masks").mkdir()
+    with pytest.raises(ConfigError, match=r"of: volume is for volumes .* and source 'masks_folder' has pictures"):
+        load(tmp_path, intensity={"zscore": 2, "of": "volume"})
+    with pytest.raises(ValidationError, match="of: volume is for percentiles and zscore"):
+        config.Data.model_validate({"intensity": {"window": [0, 1], "of": "volume"}})
 
 
 def test_patients_of_several_volumes_are_on_one_side_and_blocks_are_volumes(tmp_path: Path) -> None:

@@ -23,6 +23,8 @@ from counterpoise.system.addresses import address_of
 from counterpoise.system.files import expanded
 
 AUTO = "auto"
+OF_VOLUMES = ("nifti", "stacks")
+"""Sources of slices."""
 _AT_ADDRESS = "shards"  # what is taken to be at an address where no source recognizes it: the same
 _DIVIDING = ("split", "group", "train_split", "val_split", "train", "val", "shared")
 _NUMBERS_ARE_NAMES = ConfigDict(coerce_numbers_to_str=True)  # of a column, or of a part such as 2 of a column of folds
@@ -42,6 +44,11 @@ def load(data: config.Data) -> Splits:
         ConfigError: unknown source or option, or an option of the wrong type.
     """
     source = _find(data)
+    if data.intensity is not None and data.intensity.of == "volume" and source.name not in OF_VOLUMES:
+        raise ConfigError(
+            f"data.intensity.of: volume is for volumes (data.source {' or '.join(OF_VOLUMES)}), and source "
+            f"'{source.name}' has pictures, each by itself: leave it out, or read them as slices of their volumes."
+        )
     splits = source.load(data, **_options(source, data.options))
     if data.class_order == "text" and (classes := as_text(splits.train.classes)):
         splits = Splits(*(part.in_order(classes) for part in splits))

@@ -11,7 +11,8 @@ from typing import Any, Literal
 from numpy.typing import NDArray
 
 from counterpoise import config
-from counterpoise.data.nifti_file import ENDINGS, NiftiFile, holds_volumes, is_nifti, opened, stem
+from counterpoise.data.nifti_file import ENDINGS, NiftiFile, holds_volumes, is_nifti, opened
+from counterpoise.data.nifti_file import stem as stem
 from counterpoise.data.problems import Problem
 from counterpoise.data.sources.base import Splits
 from counterpoise.data.sources.registry import register
@@ -69,6 +70,11 @@ def _files(folder: Path) -> list[str]:
     return sorted(entry.name for entry in entries(folder) if is_nifti(entry.name) and entry.is_file())
 
 
+def cases(folder: Path) -> dict[str, list[str]]:
+    """The files of each case in a folder, by its name."""
+    return _by_case(_files(folder))
+
+
 def _by_case(files: Sequence[str]) -> dict[str, list[str]]:
     """The files of each case, in the order of their channels, where all are numbered so; else each file is a case."""
     numbered = [_CHANNEL.fullmatch(stem(file)) for file in files]
@@ -100,7 +106,7 @@ def kind(data: config.Data, axis: int) -> Kind:
     return Kind(
         ", ".join(ENDINGS),
         LAYOUTS,
-        lambda folder: _by_case(_files(folder)),
+        cases,
         lambda folder: {stem(file): file for file in _files(folder)},
         volume,
         volume,

@@ -27,7 +27,8 @@ def _tiffs(folder: Path) -> dict[str, str]:
     return {_stem(file): file for file in files}
 
 
-def _cases(folder: Path) -> dict[str, list[str]]:
+def cases(folder: Path) -> dict[str, list[str]]:
+    """The TIFFs in a folder, and the folders, each a case by its name."""
     return {name: [file] for name, file in {**_tiffs(folder), **{name: name for name in subfolders(folder)}}.items()}
 
 
@@ -54,7 +55,7 @@ def kind(data: config.Data, spacing: tuple[float, float] | None) -> Kind:
     return Kind(
         f"{', '.join(TIFFS)}, or folders of DICOM files",
         LAYOUTS,
-        _cases,
+        cases,
         _tiffs,
         image,
         lambda path: tiff_stack(path, data.max_megapixels),

@@ -21,8 +21,9 @@ from counterpoise.data.problems import SHOWN, Problem, fault, of_corrupt
 from counterpoise.data.sources import grouping
 from counterpoise.data.sources.base import IGNORE, UNLABELED, ImageSet
 from counterpoise.data.sources.masks_files import meaning
+from counterpoise.data.volume_ends import ends_of
 from counterpoise.errors import CorruptImage, CounterpoiseError
-from counterpoise.reading import Reading, Unreadable, bounded
+from counterpoise.reading import Ends, Intensity, Reading, Unreadable, bounded
 
 
 class Volume(Protocol):
@@ -86,6 +87,17 @@ class Case(NamedTuple):
         """That of all of them."""
         return self.volumes[-1].size
 
+    def plane(self, place: int) -> NDArray[Any]:
+        """The values of a slice, [H, W, channels]. Raises CorruptImage."""
+        return np.concatenate([volume.plane(place) for volume in self.images], -1)
+
+    def ends(self, intensity: Intensity) -> list[Ends]:
+        """Of each channel, of all slices together. Raises CorruptImage."""
+        try:
+            return ends_of(self.plane, self.size[0], self.channels, intensity)
+        except Unreadable as error:
+            raise CorruptImage(str(self.images[0].path), str(error)) from None
+
 
 class VolumeScenes(ImageSet):
     """Slices of volumes, read when asked; those of a case lie together. Without a label map they are no scenes.
@@ -109,6 +121,7 @@ class VolumeScenes(ImageSet):
         self.masked = label_map is not None
         self.root, self.cases, self.label_map = root, tuple(cases), label_map
         self.origin = str(root)
+        self._found: dict[tuple[int, Intensity], list[Ends]] = {}
         self._slices = np.array(slices, dtype=np.int64).reshape(-1, 2)
         self.groups = groups[torch.from_numpy(self._slices[:, 0])]
         _, counts = np.unique(self._slices[:, 0], return_counts=True)
@@ -125,11 +138,22 @@ class VolumeScenes(ImageSet):
 
     def read(self, index: int) -> Tensor:
         case, place = self.find(index)
-        values = np.concatenate([volume.plane(place) for volume in case.images], -1)
+        between = self._ends(int(self._slices[index, 0]))
+        values = case.plane(place)
         try:
-            return to_tensor(decoding.finished(values, self.reading))
+            return to_tensor(decoding.finished(values, self.reading, between))
         except Unreadable as error:
             raise CorruptImage(self.name(index), str(error)) from None
+
+    def _ends(self, number: int) -> list[Ends] | None:
+        """Which values of a case become black and white, where those are of whole volumes. Found once a process."""
+        intensity = self.reading.intensity
+        if intensity is None or intensity.of == "picture":
+            return None
+        key = number, intensity
+        if key not in self._found:
+            self._found[key] = self.cases[number].ends(intensity)
+        return self._found[key]
 
     def read_mask(self, index: int) -> Tensor:
         case, place = self.find(index)
