@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
 import pytest
 import torch
@@ -17,7 +18,8 @@ from PIL import Image
 import counterpoise
 from counterpoise import config
 from counterpoise.data import sources
-from counterpoise.errors import CorruptImage, DataError, UnfitMask
+from counterpoise.data.sources.questions import answers_of
+from counterpoise.errors import ConfigError, CorruptImage, DataError, UnfitMask
 
 RUN = {
     "task": "segmentation",
@@ -146,3 +148,104 @@ def test_a_run_on_packed_scenes_ends_in_the_same_bytes(scenes: Path, tmp_path: P
         counterpoise.train({**RUN, "data": {"path": path, "workers": 0, "size": 32}, "out": out})
         weights.append((out / "student" / "model.safetensors").read_bytes())
     assert weights[0] == weights[1]
+
+
+def weights(data: Path, out: Path, task: str, **values: Any) -> bytes:
+    """Of a student of one epoch."""
+    train = {"epochs": 1, "batch_size": 2, "device": "cpu", "precision": "fp32"}
+    data_section = {"path": str(data), "workers": 0, "scenes": {"size": [16, 16]}, "val_fraction": 0.34, **values}
+    student = {"model": "digits/unet_4_4"}
+    counterpoise.train({"task": task, "data": data_section, "student": student, "train": train, "out": str(out)})
+    return (out / "student" / "model.safetensors").read_bytes()
+
+
+def assert_alike(folder: sources.Splits, pack: sources.Splits) -> None:
+    for one, other in zip(folder, pack, strict=True):
+        assert (one.classes, len(one), one.group_names) == (other.classes, len(other), other.group_names)
+        assert one.questions is other.questions is None or torch.equal(one.questions, other.questions)  # type: ignore
+        assert one.groups is other.groups is None or torch.equal(one.groups, other.groups)  # type: ignore
+        for index in range(len(one)):
+            assert torch.equal(one.read(index), other.read(index))
+            assert torch.equal(one.read_mask(index), other.read_mask(index))
+            assert one.spacing(index) == other.spacing(index)
+
+
+def test_a_pack_of_questions_of_classes_is_the_folder(scenes: Path, tmp_path: Path) -> None:
+    asked = {"questions": {"disc": ["round"], "ball": ["round"]}}
+    given = {"data": {"path": str(scenes), **asked, "options": {"group": r"(\d)\.jpg", "shared": True}}}
+    counterpoise.pack(given, out=tmp_path / "pack", shards=2)
+    options = {"group": r"(\d)\.jpg", "shared": True}
+    folder, pack = load(scenes, **asked, options=options), load(tmp_path / "pack")
+    assert_same(folder, pack)
+    assert_alike(folder, pack)
+    assert pack.train.group_names == ("0", "1", "2", "3", "4")
+    counterpoise.pack({"data": {"path": str(scenes), **asked}}, out=tmp_path / "small", shorter=16)
+    small = load(tmp_path / "small").train
+    counterpoise.pack(tmp_path / "pack", out=tmp_path / "again", shorter=16)
+    assert load(tmp_path / "again").train.fingerprint() == small.fingerprint()
+    assert small.questions is not None
+    assert answers_of(small.questions, small.read_mask(0)).amax((1, 2)).tolist() == [1, 1]
+    with pytest.raises(ConfigError, match="answer questions already"):
+        load(tmp_path / "pack", **asked)
+    pack_json = json.loads((tmp_path / "pack" / "pack.json").read_text())
+    pack_json["questions"][0]["no"] = [1, 0]
+    (tmp_path / "pack" / "pack.json").write_text(json.dumps(pack_json))
+    with pytest.raises(DataError, match="damaged"):
+        load(tmp_path / "pack")
+
+
+def test_a_pack_of_a_folder_of_masks_for_each_question_trains_to_the_same_bytes(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    for number in range(6):
+        for folder in ("images", "masks/disc", "masks/vessel"):
+            (tmp_path / "eyes" / folder).mkdir(parents=True, exist_ok=True)
+            shape = (16, 16, 3) if folder == "images" else (16, 16)
+            pixels = draw.integers(0, 256, shape, dtype=np.uint8)
+            pixels = pixels if folder == "images" else (pixels > 128).astype(np.uint8) * 255
+            if folder == "masks/disc":
+                pixels[:3] = 128
+            Image.fromarray(pixels).save(tmp_path / "eyes" / folder / f"{number}.png")
+    given = {"path": str(tmp_path / "eyes"), "options": {"ignore": 128}}
+    counterpoise.pack({"data": given}, out=tmp_path / "pack", shards=2)
+    folder, pack = (
+        load(tmp_path / "eyes", val_fraction=0.34, options={"ignore": 128}),
+        load(tmp_path / "pack", val_fraction=0.34),
+    )
+    assert pack.train.classes == ("disc", "vessel")
+    assert_alike(folder, pack)
+    both = [
+        weights(tmp_path / "eyes", tmp_path / "one", "multilabel_segmentation", options={"ignore": 128}),
+        weights(tmp_path / "pack", tmp_path / "other", "multilabel_segmentation"),
+    ]
+    assert both[0] == both[1]
+
+
+@pytest.mark.parametrize("kind", ["int16", "uint8"])
+def test_a_pack_of_volumes_has_their_slices_groups_and_spacing_and_trains_to_the_same_bytes(
+    tmp_path: Path, kind: str
+) -> None:
+    draw = np.random.default_rng(0)
+    for case in ("p1_a", "p1_b", "p2_a", "p3_a"):
+        values = draw.integers(0, 200, (16, 16, 3)).astype(kind)
+        labels = (values > 100).astype(np.uint8) * 7
+        affine = np.diag([0.5, 0.75 + (case == "p2_a"), 2, 1])
+        for folder, array in (("images", values), ("labels", labels)):
+            (tmp_path / "organs" / folder).mkdir(parents=True, exist_ok=True)
+            image = nibabel.Nifti1Image(array, affine)
+            image.header.set_xyzt_units("mm")
+            nibabel.save(image, tmp_path / "organs" / folder / f"{case}.nii.gz")
+    (tmp_path / "organs" / "classes.txt").write_text("background 0\norgan 7\n")
+    read: dict[str, Any] = {"channels": 1, "intensity": {"percentiles": [5, 95]}} if kind == "int16" else {}
+    options = {"group": "(p[0-9])_"}
+    given = {"path": str(tmp_path / "organs"), "val_fraction": 0.34, "options": options, **read}
+    counterpoise.pack({"data": given}, out=tmp_path / "pack", shards=3)
+    folder = sources.load(config.Data.model_validate(given))
+    pack = sources.load(config.Data.model_validate({"path": tmp_path / "pack", "val_fraction": 0.34, **read}))
+    assert_alike(folder, pack)
+    assert {pack.train.spacing(index) for index in range(len(pack.train))} <= {(0.75, 0.5), (1.75, 0.5)}
+    assert counterpoise.verify(tmp_path / "pack")["images of train"] == 12
+    both = [
+        weights(tmp_path / "organs", tmp_path / "one", "segmentation", options=options, **read),
+        weights(tmp_path / "pack", tmp_path / "other", "segmentation", **read),
+    ]
+    assert both[0] == both[1]

@@ -113,6 +113,31 @@ class Meaning(_Part):
         return self
 
 
+class Question(_Part):
+    """Which values of masks are a yes and a no; nothing is known of others."""
+
+    name: str
+    yes: list[int]
+    no: list[int]
+
+    @model_validator(mode="after")
+    def _fit(self) -> Question:
+        if not all(0 <= value <= 255 for value in (*self.yes, *self.no)) or {*self.yes} & {*self.no}:
+            raise ValueError("values are 0 to 255, and none is a yes and a no")
+        return self
+
+
+class Spacings(_Part):
+    """Millimeters from row to row and from column to column: the pairs there are, and which of them each sample has.
+
+    Attributes:
+        of: as `pack_numbers` has it; -1 where it is not known.
+    """
+
+    pairs: list[tuple[float, float]]
+    of: str
+
+
 class Pack(_Part):
     """pack.json.
 
@@ -125,6 +150,9 @@ class Pack(_Part):
         shrunk: how images were made smaller; None where files are what they were.
         made_from: fingerprints of the parts that were packed, and what was asked for.
         groups: by part, which samples belong together, as `pack_numbers` has them.
+        group_names: by part, what these are called, by their numbers.
+        questions: of scenes in which each class is a question of its own.
+        spacings: by part, of samples whose files do not say it themselves.
     """
 
     counterpoise_pack: Literal[1] = 1
@@ -136,6 +164,9 @@ class Pack(_Part):
     shrunk: dict[str, Any] | None = None
     made_from: dict[str, Any] | None = None
     groups: dict[str, str] | None = None
+    group_names: dict[str, list[str]] | None = None
+    questions: list[Question] | None = None
+    spacings: dict[str, Spacings] | None = None
 
     @property
     def bytes(self) -> int:
@@ -178,7 +209,8 @@ def _names(pack: Pack) -> Iterator[str]:
 
 def write(pack: Pack, folder: Path) -> None:
     """Write pack.json, whole or not at all."""
-    left_out = {"groups"} if pack.groups is None else None  # what earlier versions read
+    later = ("groups", "group_names", "questions", "spacings")
+    left_out = {key for key in later if getattr(pack, key) is None}  # what earlier versions read
     write_text(folder / DESCRIPTION, pack.model_dump_json(indent=1, exclude=left_out) + "\n")
 
 

@@ -15,12 +15,14 @@ from filelock import FileLock, Timeout
 from counterpoise import config
 from counterpoise.data import random, sources
 from counterpoise.data.packs import format as layout
+from counterpoise.data.packs import further
 from counterpoise.data.packs.places import Folder, is_pack, read_pack
 from counterpoise.data.packs.reading import PackSet, opened
 from counterpoise.data.packs.rows import Rows, merge, read_done, tidy
 from counterpoise.data.packs.samples import Preparing, Sample, Shrinking, meaning_of
 from counterpoise.data.packs.tars import TarWriter
 from counterpoise.data.sources.base import ImageSet, Subset
+from counterpoise.data.sources.mask_folders import QuestionFiles
 from counterpoise.data.sources.outlines import DrawnScenes
 from counterpoise.data.split_names import is_split_name
 from counterpoise.errors import ConfigError, CounterpoiseError, DataError
@@ -79,11 +81,6 @@ def make(
         raise ConfigError(
             "A pack keeps one class an image, and these have several labels: read them from where they are."
         )
-    if next(iter(parts.values())).questions is not None:
-        raise ConfigError(
-            "A pack keeps one class a pixel, and these scenes are asked several questions: pack them without "
-            "data.questions, which may then be asked of the pack, or read masks of several folders from where they are."
-        )
     meaning = meaning_of(next(iter(parts.values())), shrinking is not None)
     if shuffled:
         parts = {name: part.subset(random.permutation(0, 0, len(part))) for name, part in parts.items()}
@@ -94,7 +91,7 @@ def make(
         "shuffled": shuffled,
         "shrunk": shrinking and shrinking.values(next(iter(parts.values())).reading),
     }
-    if (groups := _groups(parts)) is not None:
+    if (groups := further.groups_of(parts)) is not None:
         plan["groups"] = {name: hashlib.sha256(packed.encode()).hexdigest() for name, packed in groups.items()}
     out.mkdir(parents=True, exist_ok=True)
     try:
@@ -145,7 +142,10 @@ class _Packing:
             meaning=meaning,
             shrunk=self.plan["shrunk"],
             made_from=self.plan,
-            groups=_groups(self.parts),
+            groups=further.groups_of(self.parts),
+            group_names=further.group_names_of(self.parts),
+            questions=further.questions_of(train),
+            spacings=further.spacings_of(self.parts),
         )
         self._compare(pack)
         layout.write(pack, self.out)
@@ -269,12 +269,6 @@ def _parts(data: config.Data) -> tuple[dict[str, ImageSet], tuple[str, ...]]:
     return parts, train.classes
 
 
-def _groups(parts: Mapping[str, ImageSet]) -> dict[str, str] | None:
-    """Which samples belong together, by part; None where that is known of none."""
-    known = {name: part.groups for name, part in parts.items() if part.groups is not None}
-    return {name: layout.pack_numbers(groups.numpy()) for name, groups in known.items()} or None
-
-
 def _whole(part: ImageSet) -> ImageSet:
     """What a part was divided from, in the classes of today."""
     assert part.split_from is not None
@@ -286,7 +280,7 @@ def _whole(part: ImageSet) -> ImageSet:
 def _rests_on_files(images: ImageSet) -> bool:
     """Whether its fingerprint is of paths and sizes, as that of a pack is."""
     whole = images.whole if isinstance(images, Subset) else images
-    return isinstance(whole, sources.FileSet | PackSet) and not isinstance(whole, DrawnScenes)
+    return isinstance(whole, sources.FileSet | PackSet) and not isinstance(whole, DrawnScenes | QuestionFiles)
 
 
 def _bounds(shards: int | str | None, images: int) -> tuple[int | None, int]:

@@ -19,6 +19,7 @@ from counterpoise.data.far import Far
 from counterpoise.data.images import header_size, may_be_dicom, pixels_of, spacing
 from counterpoise.data.label_map import LabelMap
 from counterpoise.data.mask_file import MaskBytes
+from counterpoise.data.packs import further
 from counterpoise.data.packs.format import (
     RECORD,
     File,
@@ -31,7 +32,6 @@ from counterpoise.data.packs.format import (
     index_files,
     let_go,
     mapped,
-    unpack_numbers,
 )
 from counterpoise.data.packs.places import Place
 from counterpoise.data.sources.base import ImageSet
@@ -61,7 +61,9 @@ class PackSet(ImageSet):
         labels, self._images = self._open()
         super().__init__(torch.from_numpy(labels), pack.classes)
         self.origin = origin
-        self.groups = _groups(pack, name, origin)
+        self.groups = further.groups_in(pack, name, origin)
+        self.group_names = tuple((pack.group_names or {}).get(name, ()))
+        self._spacings = further.spacings_in(pack, name, origin)
         self.blocks = torch.tensor([shard.samples for shard in part.shards], dtype=torch.int64)
         self.kept_share = min(1.0, place.room / sum(shard.bytes for shard in part.shards))
 
@@ -103,6 +105,8 @@ class PackSet(ImageSet):
         return pixels_of(self.file(index), self.name(index), self.reading)
 
     def spacing(self, index: int) -> tuple[float, float] | None:
+        if self._spacings is not None:
+            return self._spacings[index]
         name = os.fsdecode(self.packed_name(index))
         return spacing(self.file(index), name) if may_be_dicom(name) else None
 
@@ -136,16 +140,6 @@ class PackSet(ImageSet):
         _, self._images = self._open()
 
 
-def _groups(pack: Pack, name: str, origin: str) -> Tensor | None:
-    """Which samples of a part belong together, where the pack says so. Raises DataError where that is damaged."""
-    if pack.groups is None or name not in pack.groups:
-        return None
-    try:
-        return torch.from_numpy(unpack_numbers(pack.groups[name], pack.parts[name].samples))
-    except ValueError as error:
-        raise DataError(f"The groups of {origin} are damaged: {error}.") from None
-
-
 class PackedScenes(PackSet):
     """The images of one part of a pack, with their masks."""
 
@@ -154,8 +148,9 @@ class PackedScenes(PackSet):
     def __init__(self, place: Place, pack: Pack, name: str, origin: str) -> None:
         super().__init__(place, pack, name, origin)
         assert pack.meaning is not None
-        self._label_map = label_map_of(pack.meaning, origin)
-        self._meaning = os.fsencode(meaning(self._label_map, pack.meaning.resize))
+        self.label_map = label_map_of(pack.meaning, origin)
+        self.questions = further.questions_in(pack, origin)
+        self._meaning = os.fsencode(meaning(self.label_map, pack.meaning.resize))
 
     def _open(self) -> tuple[NDArray[np.int64], Table]:
         self._masks = Table(self.place, self.part, "masks")
@@ -180,7 +175,7 @@ class PackedScenes(PackSet):
         assert self.pack.meaning is not None
         mask = MaskBytes(self.mask_file(index), self._masks.called(index))
         size, resize = self.extent(index), self.pack.meaning.resize
-        return fitted(mask, self._label_map, self.reading, size, self.name(index), resize)
+        return fitted(mask, self.label_map, self.reading, size, self.name(index), resize)
 
     def identity(self, index: int) -> bytes:
         return b" ".join((super().identity(index), self._masks.names.identity(index), self._meaning))

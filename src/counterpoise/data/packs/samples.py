@@ -20,11 +20,14 @@ from counterpoise.data.images import extensions, header_size, reading_specificat
 from counterpoise.data.label_map import LabelMap
 from counterpoise.data.mask_file import resized
 from counterpoise.data.packs.format import MOST, Meaning
+from counterpoise.data.packs.further import of_volumes
 from counterpoise.data.packs.reading import PackedScenes, PackSet
 from counterpoise.data.sources.base import IGNORE, ImageSet, Subset
 from counterpoise.data.sources.files import FileSet
+from counterpoise.data.sources.mask_folders import QuestionFiles
 from counterpoise.data.sources.masks_files import MaskFiles
 from counterpoise.data.sources.outlines import DrawnScenes
+from counterpoise.data.sources.volumes import VolumeScenes
 from counterpoise.decoding import Reading
 from counterpoise.errors import CorruptImage, DataError, UnfitFileError
 from counterpoise.system.files import regular
@@ -94,9 +97,10 @@ class Preparing:
     @skipping_advised()
     def _sample(self, index: int) -> Sample:
         images = self._images
-        content = _content(images, index, images.file(index))
+        content = _content(images, index, _file(images, index))
         name = _name(images, index, content)
-        file = PackedFile(name, _ending(name, content), content, _extent(content))
+        extent = images.extent(index) if of_volumes(images) else _extent(content)
+        file = PackedFile(name, _ending(name, content), content, extent)
         if not images.masked:
             if self._shrinking is not None:
                 with suppress(CorruptImage) if self._skip else nullcontext():
@@ -128,14 +132,16 @@ def meaning_of(images: ImageSet, shrunk: bool) -> Meaning | None:
     if not images.masked:
         return None
     whole = images.whole if isinstance(images, Subset) else images
-    if not isinstance(whole, MaskFiles | PackedScenes | DrawnScenes):
+    if not isinstance(whole, MaskFiles | PackedScenes | DrawnScenes | QuestionFiles | VolumeScenes):
         raise DataError(f"The scenes of {images.origin or 'this source'} lie in no files of their own: none to pack.")
-    if shrunk:
-        names = list(images.classes)
+    label_map = whole.label_map
+    assert label_map is not None  # of volumes that are scenes
+    if shrunk:  # masks of the classes that values stand for
+        names = list(label_map.classes)
         return Meaning(names=names, colors=[], void=[], ignore=IGNORE, given=[], lossy=False, resize=False)
     if isinstance(whole, PackedScenes):
         return whole.pack.meaning
-    return kept_meaning(whole.label_map, whole.resize)
+    return kept_meaning(label_map, whole.resize if isinstance(whole, MaskFiles) else False)
 
 
 def kept_meaning(of: LabelMap, resize: bool) -> Meaning:
@@ -149,6 +155,13 @@ def kept_meaning(of: LabelMap, resize: bool) -> Meaning:
         lossy=of.lossy,
         resize=resize,
     )
+
+
+def _file(images: ImageSet, index: int) -> Path | bytes | None:
+    """What an image is decoded from; a slice of a volume as the file that it becomes."""
+    if isinstance(images, Subset):
+        return _file(*images.find(index))
+    return images.as_file(index) if isinstance(images, VolumeScenes) else images.file(index)
 
 
 def _content(images: ImageSet, index: int, file: Path | bytes | None) -> bytes:
@@ -179,7 +192,7 @@ def _name(images: ImageSet, index: int, content: bytes) -> bytes:
         return os.fsencode(images.files[index])
     if isinstance(images, PackSet):
         return images.packed_name(index)
-    return os.fsencode(images.name(index))
+    return os.fsencode(images.place(index) if isinstance(images, VolumeScenes) else images.name(index))
 
 
 def _mask_name(images: ImageSet, index: int) -> bytes:
@@ -187,7 +200,7 @@ def _mask_name(images: ImageSet, index: int) -> bytes:
         return _mask_name(*images.find(index))
     if isinstance(images, PackedScenes):
         return images.packed_mask_name(index)
-    if isinstance(images, DrawnScenes):
+    if isinstance(images, DrawnScenes | QuestionFiles | VolumeScenes):
         return os.fsencode(images.mask_name(index))
     assert isinstance(images, MaskFiles)
     return os.fsencode(images.mask_files[index])

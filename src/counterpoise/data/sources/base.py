@@ -39,6 +39,7 @@ class ImageSet(ABC):
         masked: whether these are scenes.
         questions: int8 [256, Q], of scenes in which each class is a question of its own: what each value of masks says
             of each, 1, 0 or -1 where unknown; see data/sources/questions.py. None: values are the classes.
+        asked_of: the classes of the masks, where questions were asked of these.
         split_from: the set that this is a held-out or remaining part of, where we divided it.
         divided_as: the classes in the order that they had when it was divided, which the draw depends on.
         called: what the source calls this part of the data; empty where it has one alone.
@@ -64,6 +65,7 @@ class ImageSet(ABC):
         self.labels = as_labels(labels, len(self.classes))
         self.corrupt = list(corrupt)
         self.questions: Tensor | None = None
+        self.asked_of: tuple[str, ...] = ()
         self.split_from: ImageSet | None = None
         self.positions: Tensor | None = None
         self.divided_as: tuple[str, ...] = ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -9,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from counterpoise import config
+from counterpoise.data.label_map import LabelMap
 from counterpoise.data.mask_file import mask_size, read_yes, resized
 from counterpoise.data.problems import Problem, fault, of_corrupt, raise_first
 from counterpoise.data.sources.base import IGNORE, Splits
@@ -83,6 +86,21 @@ class QuestionFiles(FileSet):
         if void.all():
             raise UnfitMask(self.name(index), "is all void: no pixel counts. Leave it out, or mend its masks.")
         return found.masked_fill(void, IGNORE)
+
+    @cached_property
+    def label_map(self) -> LabelMap:
+        """What the values of `mask_file` mean: each a set of questions that are a yes."""
+        return LabelMap(tuple(map(str, range(2 ** len(self.of_questions)))), (), frozenset(), IGNORE, self.origin)
+
+    def mask_file(self, index: int) -> bytes:
+        """A gray PNG in which the n-th question is bit n, which no file holds."""
+        written = io.BytesIO()
+        Image.fromarray(self.read_mask(index).numpy()).save(written, "PNG")
+        return written.getvalue()
+
+    def mask_name(self, index: int) -> str:
+        """What that would be called."""
+        return f"{self.files[index]}.png"
 
     def misfits(self) -> list[str]:
         """By headers: what is wrong with the size of each mask."""

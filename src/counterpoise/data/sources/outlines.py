@@ -8,7 +8,6 @@ from array import array
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -97,10 +96,10 @@ class DrawnScenes(FileSet):
     masked = True
     resize = False
 
-    @cached_property
+    @property
     def label_map(self) -> LabelMap:
         """What the values of its masks mean, as of masks in files."""
-        return LabelMap(self.classes, (), frozenset(), IGNORE, self.origin)
+        return LabelMap(self.asked_of or self.classes, (), frozenset(), IGNORE, self.origin)
 
     def mask_file(self, index: int) -> bytes:
         """A gray PNG of classes, which no file holds."""

@@ -48,7 +48,7 @@ def asked(images: ImageSet, questions: Mapping[str, Sequence[str]]) -> ImageSet:
 def _with(images: ImageSet, names: tuple[str, ...], table: Tensor) -> ImageSet:
     other = copy.copy(images)
     other.__dict__.pop("_fingerprint", None)
-    other.classes, other.questions = names, table
+    other.classes, other.questions, other.asked_of = names, table, images.classes
     if images.split_from is not None:
         other.split_from = _with(images.split_from, names, table)
     return other

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from counterpoise import config, decoding
@@ -159,12 +161,47 @@ class VolumeScenes(ImageSet):
         case, place = self.find(index)
         if case.label is None or self.label_map is None:
             return super().read_mask(index)
-        values = case.label.plane(place)[..., 0]
         where = Path(f"{case.label.path} #{place}")
+        return torch.from_numpy(classes_of(where, self._labels(index), self.label_map))
+
+    def _labels(self, index: int) -> NDArray[np.uint8]:
+        """The labels of a slice as its volume has them. Raises CorruptImage."""
+        case, place = self.find(index)
+        assert case.label is not None
+        where = f"{case.label.path} #{place}"
+        values = case.label.plane(place)[..., 0]
         odd = values[~((values >= 0) & (values <= 255) & (values == np.floor(values)))]
         if odd.size:
-            raise CorruptImage(str(where), f"it holds the label {odd[0]:g}; labels are whole numbers of 0 to 255")
-        return torch.from_numpy(classes_of(where, values.astype(np.uint8), self.label_map))
+            raise CorruptImage(where, f"it holds the label {odd[0]:g}; labels are whole numbers of 0 to 255")
+        return np.ascontiguousarray(values.astype(np.uint8))
+
+    def place(self, index: int) -> str:
+        """Its case, below the root, and its place in the volumes."""
+        case, place = self.find(index)
+        return f"{case.name} #{place}"
+
+    def as_file(self, index: int) -> bytes:
+        """The values of a slice as a file: PNG of 8 bits gray or in colors, else an array. Raises CorruptImage."""
+        case, place = self.find(index)
+        values = np.ascontiguousarray(case.plane(place))
+        written = io.BytesIO()
+        if values.dtype == np.uint8 and values.shape[2] in (1, 3):
+            Image.fromarray(values[..., 0] if values.shape[2] == 1 else values).save(written, "PNG")
+        else:
+            np.save(written, values.astype(values.dtype.newbyteorder("=")), allow_pickle=False)
+        return written.getvalue()
+
+    def mask_file(self, index: int) -> bytes | None:
+        """The labels of a slice as a gray PNG, which no file holds."""
+        if self.label_map is None:
+            return None
+        written = io.BytesIO()
+        Image.fromarray(self._labels(index)).save(written, "PNG")
+        return written.getvalue()
+
+    def mask_name(self, index: int) -> str:
+        """What that would be called."""
+        return f"{self.place(index)}.png"
 
     def read_first_labels(self) -> None:
         """All that are shown of the first case. Raises as `read_mask`."""
