@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import array
 import contextlib
+import faulthandler
 import json
 import os
 import resource
@@ -17,6 +18,12 @@ import sys
 import traceback
 
 LONGEST = 1 << 20  # bytes of a request
+PATIENCE = 240  # seconds; no command line of a test takes as long
+
+
+def end_if_it_hangs() -> None:
+    """After PATIENCE, say on stderr where each thread of this process stands, and end it."""
+    faulthandler.dump_traceback_later(PATIENCE, exit=True, file=2)
 
 
 def serve(path: str) -> None:
@@ -60,6 +67,7 @@ def work(client: socket.socket) -> int:
     resource.setrlimit(resource.RLIMIT_FSIZE, tuple(request["largest_file"]))
     sys.path.insert(0, "")
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    end_if_it_hangs()
     code = app.run(request["arguments"])
     sys.stdout.flush()
     sys.stderr.flush()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import gc
 import json
 import os
 import pickle
@@ -11,6 +13,7 @@ import runpy
 import select
 import shutil
 import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -41,9 +44,24 @@ SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 SHAPES = ("circle", "square", "stripes")
 
 
+gc.disable()  # while tests are collected: what is imported stays
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest first, so that no process waits at the end for the one that has it."""
     items.sort(key=lambda item: not item.nodeid.startswith("tests/test_docs.py"))
+
+
+def pytest_collection_finish() -> None:
+    """Garbage is looked for among what tests make, and not each time among a million objects of the libraries."""
+    gc.freeze()
+    gc.set_threshold(1000, 20, 25)
+    gc.enable()
+
+
+def pytest_unconfigure() -> None:
+    """Python's own end of things finds all of them."""
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="session")
@@ -275,43 +293,65 @@ def visit(chromium: Browser) -> Iterator[Callable[..., Visit]]:
 
 
 class Host:
-    """Children that run command lines and may be killed; paths in these are absolute."""
+    """Children that run command lines and may be killed; paths in these are absolute.
 
-    def __init__(self, folder: Path) -> None:
-        self.printed, self.log = folder / "stdout.txt", folder / "stderr.txt"
+    What they import is imported once, by a process that all of a session share, in whatever process tests are run.
+
+    Args:
+        folder: what they print is kept here.
+        shared: where the others look for that process, too.
+    """
+
+    def __init__(self, folder: Path, shared: Path) -> None:
+        self.folder, self.printed, self.log = folder, folder / "stdout.txt", folder / "stderr.txt"
         self.log.touch()
-        self.process = subprocess.Popen(
-            [sys.executable, Path(__file__).with_name("kill_host.py"), folder],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            bufsize=0,  # nothing read ahead, so that select sees what is there
-        )
+        self.process: subprocess.Popen[bytes] | None = None
+        self.connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        path = shared / "host.socket"
+        with (shared / "host.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            try:
+                self.connection.connect(str(path))
+            except (FileNotFoundError, ConnectionRefusedError):  # the first to ask, or the others are through
+                program = [sys.executable, Path(__file__).with_name("kill_host.py"), path]
+                self.process = subprocess.Popen(program, stdin=subprocess.DEVNULL, cwd=shared)
+                while not path.is_socket():
+                    assert self.process.poll() is None, "the host has ended"
+                    time.sleep(0.01)
+                self.connection.connect(str(path))
+        self.told = self.connection.makefile("rb", buffering=0)  # nothing read ahead: select sees what is there
 
-    def serve(self, socket: Path) -> int:
+    def close(self) -> None:
+        """Whoever started the process that all share waits for its end, and so for the others."""
+        self.told.close()
+        self.connection.close()
+        if self.process is not None:
+            self.process.wait()
+
+    def _ask(self, **request: Any) -> int:
+        """The process id of what is started."""
+        self.connection.sendall(json.dumps(request).encode() + b"\n")
+        return self._told("started")  # over what a test that failed has not waited for
+
+    def serve(self, path: Path) -> int:
         """The process id of one that serves command lines on a socket until it is killed."""
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps({"serve": str(socket)}).encode() + b"\n")
-        pid = self._told("started")
-        while not socket.exists():
+        pid = self._ask(serve=str(path))
+        while not path.exists():
             time.sleep(0.01)
         return pid
 
     def start(self, arguments: list[str], processes: int = 1) -> int:
         """Its process id."""
-        assert self.process.stdin is not None
         self.before = self.log.stat().st_size
         self.printed.write_bytes(b"")
-        request = {"arguments": arguments, "processes": processes}
-        self.process.stdin.write(json.dumps(request).encode() + b"\n")
-        return self._told("started")  # over what a test that failed has not waited for
+        return self._ask(arguments=arguments, processes=processes, folder=str(self.folder))
 
     def wait(self) -> int:
         """The exit status of what was started."""
         return self._told("ended")
 
     def _told(self, event: str) -> int:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
+        for line in self.told:
             name, number = line.split()
             if name.decode() == event:
                 return int(number)
@@ -337,7 +377,7 @@ class Host:
     def kill(self, arguments: list[str], when: Callable[[], bool], processes: int = 1) -> bool:
         """Killed once `when` is so; False where it came to its end before."""
         pid = self.start(arguments, processes)
-        while not select.select([self.process.stdout], [], [], 0.001)[0]:
+        while not select.select([self.connection], [], [], 0.001)[0]:
             if when():
                 with contextlib.suppress(ProcessLookupError):  # it has just ended
                     os.kill(pid, signal.SIGKILL)
@@ -362,19 +402,18 @@ class Host:
 @pytest.fixture(scope="session")
 def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
     """One for all tests: it takes seconds to import what its children need."""
-    host = Host(tmp_path_factory.mktemp("host"))
-    host.run(["list", "sources"])  # it has imported what there is to import
+    own = tmp_path_factory.getbasetemp()
+    host = Host(tmp_path_factory.mktemp("host"), own.parent if "PYTEST_XDIST_WORKER" in os.environ else own)
     yield host
-    host.process.kill()
-    host.process.communicate()
+    host.close()
 
 
 @pytest.fixture(scope="session")
 def program(host: Host, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
     """How a command line begins that is to be a process of its own: `counterpoise` without its seconds of imports."""
-    socket = tmp_path_factory.mktemp("program") / "socket"
-    server = host.serve(socket)
-    yield [sys.executable, "-S", str(Path(__file__).with_name("command_host.py")), str(socket)]
+    path = tmp_path_factory.mktemp("program") / "socket"
+    server = host.serve(path)
+    yield [sys.executable, "-S", str(Path(__file__).with_name("command_host.py")), str(path)]
     os.kill(server, signal.SIGKILL)
 
 

@@ -1,21 +1,26 @@
 """Runs counterpoise command lines in forked children, so that a test can kill one without waiting for imports.
 
-Argument: a folder for stdout.txt and stderr.txt. Each line on stdin is JSON. {"arguments": a command line, "processes":
-how many work together, as torchrun starts them}: "started" and the last child's process id is printed at once, "ended"
-and the first exit status that is not 0 when all have ended. {"serve": a socket}: a child serves it as `command_host`
-does, and "started" and its process id is printed.
+Argument: a socket. One such process serves all that run tests of a session: each connection has a child of its own, and
+when none is left, it ends. Each line that is sent is JSON. {"arguments": a command line, "folder": for stdout.txt and
+stderr.txt, "processes": how many work together, as torchrun starts them}: "started" and the last child's process id is
+told at once, "ended" and the first exit status that is not 0 when all have ended. {"serve": a socket}: a child serves
+it as `command_host` does, and "started" and its process id is told.
 """
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import importlib
 import json
 import os
 import pkgutil
+import select
 import signal
 import socket
 import sys
 from pathlib import Path
+from typing import Any
 
 import command_host
 import torch
@@ -50,19 +55,20 @@ def import_all() -> None:
     Image.init()
 
 
-def work(arguments: list[str]) -> None:
+def work(request: dict[str, Any]) -> None:
     """A child's life."""
     torch.set_num_threads(1)
     for number, name in ((1, "stdout.txt"), (2, "stderr.txt")):
-        os.dup2(os.open(Path(sys.argv[1]) / name, os.O_WRONLY | os.O_APPEND | os.O_CREAT), number)
-    code = app.run(arguments)
+        os.dup2(os.open(Path(request["folder"]) / name, os.O_WRONLY | os.O_APPEND | os.O_CREAT), number)
+    command_host.end_if_it_hangs()
+    code = app.run(request["arguments"])
     sys.stdout.flush()
     os._exit(code)
 
 
-def start(arguments: list[str], world: int) -> list[int]:
+def start(request: dict[str, Any]) -> list[int]:
     """Process ids of the children that run a command line together."""
-    together = {}
+    together, world = {}, request["processes"]
     if world > 1:
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
@@ -73,7 +79,7 @@ def start(arguments: list[str], world: int) -> list[int]:
         if children[-1] == 0:
             if together:
                 os.environ |= together | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-            work(arguments)
+            work(request)
     return children
 
 
@@ -92,15 +98,66 @@ def wait(children: list[int]) -> int:
     return failed
 
 
-import_all()
-for line in sys.stdin:
-    request = json.loads(line)
-    if "serve" in request:
-        server = os.fork()
-        if server == 0:
-            command_host.serve(request["serve"])
-        print("started", server, flush=True)
-        continue
-    children = start(request["arguments"], request["processes"])
-    print("started", children[-1], flush=True)
-    print("ended", wait(children), flush=True)
+def attend(connection: socket.socket) -> None:
+    """Do what is asked for on a connection, until it is closed."""
+
+    def tell(event: str, number: int) -> None:
+        connection.sendall(f"{event} {number}\n".encode())
+
+    for line in connection.makefile():
+        request = json.loads(line)
+        if "serve" in request:
+            server = os.fork()
+            if server == 0:
+                connection.close()
+                command_host.serve(request["serve"])
+            tell("started", server)
+            continue
+        children = start(request)
+        tell("started", children[-1])
+        tell("ended", wait(children))
+
+
+def accept(listener: socket.socket, seconds: float) -> bool:
+    """Give whoever connects within so many seconds a child; whether somebody has."""
+    if not select.select([listener], [], [], seconds)[0]:
+        return False
+    connection, _ = listener.accept()
+    with connection:
+        if os.fork() == 0:
+            listener.close()
+            with contextlib.suppress(BrokenPipeError):  # whoever asked is gone
+                attend(connection)
+            os._exit(0)
+    return True
+
+
+def alone() -> bool:
+    """Whether no child is left."""
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        return True
+    return False
+
+
+def main(path: str) -> None:
+    gc.disable()
+    import_all()
+    gc.freeze()  # else the first garbage collection of each child copies all of these objects' pages
+    gc.enable()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        listener.bind(f"{path}.new")
+        listener.listen()
+        os.rename(f"{path}.new", path)  # noqa: PTH104 - it is there once it answers
+        accept(listener, 60.0)
+        while accept(listener, 0.2) or not alone():
+            pass
+        os.unlink(path)  # noqa: PTH108 - who comes now starts another one, but for one that is waiting already
+        while accept(listener, 0.0) or not alone():
+            pass
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

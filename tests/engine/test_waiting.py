@@ -78,7 +78,7 @@ def test_workers_are_the_cores_of_this_process_and_no_more_than_batches(monkeypa
     assert machine.cores() == 1  # not what the host has
     monkeypatch.setattr(machine, "cores", lambda: 8)
     monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
-    assert [worker_count("auto", batches) for batches in (100, 3)] == [8, 3]
+    assert [worker_count("auto", batches) for batches in (100, 3, 1)] == [8, 3, 0]
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
     assert worker_count("auto", 100) == 2
     assert [worker_count(told, 1) for told in (0, 5)] == [0, 5]

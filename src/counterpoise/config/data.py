@@ -256,7 +256,7 @@ class Data(Section):
     workers: Annotated[int, Field(ge=0, le=256)] | Literal["auto"] = Field(
         "auto",
         description="processes that decode images which are not in memory; auto: the cores that this one may use, at "
-        "most 16",
+        "most 16, and none where there is one batch",
     )
     shuffle: Literal["full", "blocks"] = Field(
         "full",

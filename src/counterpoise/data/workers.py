@@ -196,10 +196,12 @@ class EvalReader(Reader):
 def worker_count(workers: Workers, batches: int) -> int:
     """How many processes read: as told; auto gives each process of this machine its part of the cores.
 
-    Never more than there are batches.
+    Never more than there are batches; none for a single one, which is waited for whoever reads it.
     """
     if workers != "auto":
         return workers
+    if batches == 1:
+        return 0
     beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # as torchrun says
     return max(1, min(machine.cores() // beside, MOST_WORKERS, batches))
 
