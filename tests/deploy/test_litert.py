@@ -93,6 +93,33 @@ def test_students_of_both_tasks_are_exported_and_verified(digits_run: Path, scen
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("environment")
+def test_masks_of_questions_are_those_of_predict(tmp_path: Path) -> None:
+    asked = {"round": ["0", "6", "8", "9"], "even one": ["0", "2", "4", "6", "8"]}
+    options = {"train_size": 24, "val_size": 6, "edge": 32}
+    values = {
+        "task": "multilabel_segmentation",
+        "data": {"source": "digit_scenes", "options": options, "questions": asked, "workers": 0},
+        "student": {"model": "digits/unet_4_8"},
+        "train": {"epochs": 2, "batch_size": 8, "device": "cpu", "precision": "fp32"},
+        "out": str(tmp_path / "run"),
+    }
+    student = counterpoise.train(values).folder
+    picture = tmp_path / "scene.png"
+    Image.fromarray(pixels(1, 32, 32)[0].permute(1, 2, 0).numpy()).save(picture)
+    for kind in ("float32", "int8"):
+        made = counterpoise.export(student, to="litert", out=tmp_path / kind, precision=kind)
+        assert made["agreement"]["same"] > (99.99 if kind == "float32" else 95)
+        assert tuple(made["thresholds"]) == counterpoise.load_student(student).thresholds
+    command = [LITERT.python, tmp_path / "float32" / "run.py", picture, "--out", tmp_path / "mask.png"]
+    subprocess.run(command, capture_output=True, text=True, check=True, env=environments.outside())
+    (answer,) = counterpoise.predict([picture], student=student, out=tmp_path / "out")
+    for name, expected in zip(("round", "even-one"), answer["masks"], strict=True):
+        found = np.asarray(Image.open(tmp_path / f"{name}-mask.png"))
+        assert np.array_equal(found, np.asarray(Image.open(expected)))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("environment")
 def test_eight_bits_keep_what_they_are_told_to(tmp_path: Path) -> None:
     net, shown = network("digits/cnn_8_16", 10, 8), pixels(8, 8, 8)
     with torch.inference_mode():

@@ -1,16 +1,21 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 
+import counterpoise
 from counterpoise.errors import ModelError
 from counterpoise.models import catalog
 from counterpoise.system import torchvision_guard
+from counterpoise.tasks.confusion import upsample
 
 torchvision_guard.ready()
 transformers = pytest.importorskip("transformers", reason="needs the extra hf")
@@ -81,6 +86,37 @@ def test_trained_student_needs_the_folder_no_more(folder: Path, tmp_path: Path) 
     again = catalog.build(f"hf/{folder}", num_classes=3, checkpoint=path, arguments=model.arguments)
     assert again.weights_hash() == model.weights_hash()
     assert json.loads(json.dumps(model.arguments)) == model.arguments
+
+
+def test_it_asks_questions_as_teacher_and_as_student(folder: Path, tmp_path: Path) -> None:
+    asked = {"road": ["0", "6", "8", "9"], "sky": ["0", "2", "4"], "tree": ["1", "7"]}
+    options = {"train_size": 8, "val_size": 4, "edge": 32}
+    run = {
+        "task": "multilabel_segmentation",
+        "data": {"source": "digit_scenes", "options": options, "questions": asked, "workers": 0},
+        "teacher": {
+            "model": f"hf/{folder}", "checkpoint": str(folder / "model.safetensors"), "accept_chance": True
+        },
+        "student": {"model": f"hf/{folder}", "pretrained": True},
+        "objective": {"binary_cross_entropy": {}, "binary_balance": {}, "dice": {}},
+        "train": {"epochs": 1, "batch_size": 4, "device": "cpu", "precision": "fp32", "log_every": 1},
+        "out": str(tmp_path / "run"),
+    }  # fmt: skip
+    result = counterpoise.distill(run)
+    lines = map(json.loads, (result.folder / "metrics.jsonl").read_text().splitlines())
+    assert all(math.isfinite(value) for line in lines for value in line.get("terms", {}).values())
+    network = counterpoise.load_student(result.folder)
+    assert (network.classes, len(network.thresholds or ())) == (tuple(asked), 3)
+    assert counterpoise.evaluate(result.folder)["map"] == pytest.approx(result.last["map"])
+    pixels = image(32, 32)[0].permute(1, 2, 0).numpy()
+    (answer,) = counterpoise.predict([pixels], student=result.folder, out=tmp_path / "out", probabilities="tiff")
+    soft = np.stack([np.asarray(Image.open(path)) for path in answer["probabilities"].values()])
+    with torch.inference_mode():
+        logits = network(torch.from_numpy(pixels).permute(2, 0, 1)[None])
+    assert np.allclose(soft, upsample(logits, (32, 32)).sigmoid()[0].numpy(), atol=1e-6)
+    masks = [np.asarray(Image.open(path)) > 0 for path in answer["masks"]]
+    for mask, belief, threshold in zip(masks, soft, network.thresholds or (), strict=True):
+        assert (mask == (belief >= threshold)).mean() > 0.99
 
 
 def test_published_size_is_built_with_gradients_everywhere() -> None:

@@ -194,6 +194,9 @@ def test_an_export_keeps_thresholds_and_its_runner_paints_what_predict_does(
         )
         assert np.abs(soft - same).max() <= 2
     about = json.loads((tmp_path / "onnx" / "export.json").read_text())
+    alone = [tmp_path / "alone-round.png", tmp_path / "alone-even.png"], list[Path]()
+    assert len(runner.write_yes(np.zeros((2, 8, 8), np.float32), about, Image.open(picture), alone)) == 2  # masks alone
+    assert all(path.is_file() for path in alone[0])
     assert runner.files_of(tmp_path / "mask.png", about, True) == (
         [tmp_path / f"{name}-mask.png" for name in ("round", "even-one")],
         [tmp_path / f"{name}-probability.png" for name in ("round", "even-one")],

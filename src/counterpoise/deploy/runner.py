@@ -219,7 +219,8 @@ def write_yes(logits: Any, about: Any, picture: Any, out: Any) -> Any:
     files[0].parent.mkdir(parents=True, exist_ok=True)
     for file, layer in zip(files, there, strict=True):
         Image.fromarray(255 * layer.astype(np.uint8)).save(file, format="PNG")
-    write_soft(soft, shares)
+    if soft:
+        write_soft(soft, shares)
     return [f"{layer.mean():8.4f}  {name}" for name, layer in zip(about["classes"], there, strict=True)]
 
 
