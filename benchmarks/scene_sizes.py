@@ -4,12 +4,17 @@ A small U-Net is trained on drawn vessels (see `counterpoise demo vessels`); the
 ONNX and OpenVINO take any size. ExecuTorch and LiteRT take one, and fit other scenes in: they are shown scenes of that
 size first, then those of 20 sizes, which are resized for them and not for `predict`.
 
-    python benchmarks/scene_sizes.py --to onnx openvino executorch litert --out benchmarks/results/scene_sizes.csv
+With --browser the page of `counterpoise try` is given the same files in Chromium, which paints them: a page whose file
+takes any size, and one that slides a window.
+
+    python benchmarks/scene_sizes.py --to onnx openvino executorch litert --browser --out FILE.csv
 """
 
 from __future__ import annotations
 
 import argparse
+import base64
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -20,16 +25,31 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from playwright.sync_api import Browser, sync_playwright
 
 import counterpoise
+from counterpoise import tasks
 from counterpoise.demos import drawn_vessels, vessels
 from counterpoise.demos.drawn_vessels import EDGE, VOID
 from counterpoise.deploy import base, environments
+from counterpoise.deploy.site import site
+from counterpoise.engine.student import save_student
+from counterpoise.system.server import Server, from_folder
 from harness import report
 
 SCENES, SIZES = 50, 20
 SAME, LOSS = 99.5, 0.1
 FIXED = {"one": (96, 128), "val": (EDGE, EDGE), "small": (96, 128)}
+WINDOW = (96, 64)
+FLAGS = ["--no-sandbox", "--disable-gpu"]
+PAINTED = """() => {
+    const canvas = document.querySelector(".column canvas:last-child");
+    const { data, width, height } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+    let text = "";
+    for (let at = 3; at < data.length; at += 4) text += String.fromCharCode(data[at] ? 1 : 0);
+    return [height, width, btoa(text)];
+}"""
+"""The mask that is painted: the background is not."""
 Masks = dict[str, NDArray[np.uint8]]
 
 
@@ -86,15 +106,20 @@ def compared(run: Path, to: str, half: str, folder: Path) -> dict[str, Any]:
     own = folder / f"{half}-masks"
     if not own.exists():
         counterpoise.predict([scenes / "images"], student=run, out=own, first=SCENES)
-    found, expected = masks_in(out), masks_in(own)
+    takes = " x ".join(map(str, FIXED[half])) if "size" in fixed else "any size"
+    return beside(masks_in(out), masks_in(own), scenes) | {"to": to, "takes": takes}
+
+
+def beside(found: Masks, expected: Masks, scenes: Path) -> dict[str, Any]:
+    """How alike they are, pixel by pixel and in what they score."""
     assert len(found) == len(expected) == SCENES
     pixels = sum(mask.size for mask in expected.values())
     same = sum(int((found[name] == mask).sum()) for name, mask in expected.items())
     scores = miou(expected, scenes / "masks"), miou(found, scenes / "masks")
     sizes = len({mask.shape for mask in expected.values()})
     return {
-        "to": to,
-        "takes": " x ".join(map(str, FIXED[half])) if "size" in fixed else "any size",
+        "to": "",
+        "takes": "",
         "sizes": sizes,
         "same_pixels": 100 * same / pixels,
         "miou_predict": scores[0],
@@ -102,10 +127,40 @@ def compared(run: Path, to: str, half: str, folder: Path) -> dict[str, Any]:
     }
 
 
+def on_page(chromium: Browser, run: Path, folder: Path, window: tuple[int, int] | None) -> dict[str, Any]:
+    """Masks of the page of `counterpoise try`, which is given 50 files, beside those of `predict`."""
+    name = "page" if window is None else "page-window"
+    student = run
+    if window is not None:
+        model = counterpoise.load_student(run)
+        tasks.get(model.task).look(model, window)
+        student = folder / f"{name}-student"
+        save_student(model, student, classes=model.classes or (), metrics={}, provenance={})
+    same = {} if window is not None else {"data": str(folder / "val")}
+    counterpoise.try_(student, out=str(folder / name), **same)
+    own, found = folder / f"{name}-own", {}
+    counterpoise.predict([folder / "val" / "images"], student=student, out=own, first=SCENES)
+    with Server(from_folder(folder / name, {"Content-Security-Policy": site.CONTENT_SECURITY_POLICY})) as server:
+        server.start()
+        page = chromium.new_page()
+        page.goto(server.address)
+        page.wait_for_selector("body[data-ready]", timeout=120_000)
+        for number, file in enumerate(sorted((folder / "val" / "images").iterdir()), 1):
+            page.set_input_files("#file", file)
+            page.wait_for_selector(f'body[data-answered="{number}"]', timeout=60_000)
+            height, width, text = page.evaluate(PAINTED)
+            found[file.stem] = np.frombuffer(base64.b64decode(text), np.uint8).reshape(height, width)
+        page.close()
+        server.shutdown()
+    takes = "any size" if window is None else "a window of " + " x ".join(map(str, window))
+    return beside(found, masks_in(own), folder / "val") | {"to": f"Chromium {chromium.version}", "takes": takes}
+
+
 def main() -> int:
     """Train, export, compare; 1 where a target is missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--to", nargs="+", default=["onnx", "openvino", "executorch"])
+    parser.add_argument("--to", nargs="*", default=["onnx", "openvino", "executorch"])
+    parser.add_argument("--browser", action="store_true", help="also the page of counterpoise try, in Chromium")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--out", type=Path, help="also write the cases to this CSV")
     given = parser.parse_args()
@@ -120,10 +175,15 @@ def main() -> int:
         counterpoise.train({**values, "objective": vessels.OBJECTIVES["alone"], "seed": 1, "out": str(run)})
         halves = {to: ("val",) if to in ("onnx", "openvino") else ("one", "val") for to in given.to}
         cases = [compared(run, to, half, folder) for to in given.to for half in halves[to]]
+        if given.browser:
+            with sync_playwright() as playwright:
+                chromium = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
+                cases += [on_page(chromium, run, folder, window) for window in (None, WINDOW)]
+                chromium.close()
     targets = [
         target
         for case in cases
-        for name in [f"{case['to']}, {case['sizes']} sizes"]
+        for name in [f"{case['to']}, takes {case['takes']}, {case['sizes']} sizes"]
         for target in (
             {"name": f"{name}: same pixels, %", "value": case["same_pixels"], "at_least": SAME},
             {

@@ -64,6 +64,7 @@ def test_a_run_becomes_a_site(run: Run, digits: Path, tmp_path: Path) -> None:
         "reduction": 1.0,
         "around": None,
         "window": None,
+        "sliding": None,
     }
     assert [model["name"] for model in described["models"]] == list(made["exports"])
     assert all((place / model["file"]).stat().st_size == model["bytes"] for model in described["models"])

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Pixels = NDArray[np.uint8]
 
 CALL = """async ({bytes, width, height, input, weights, stride, least}) => {
-    const { segment } = await import("./scenes.js");
+    const { segment, slide } = await import("./scenes.js");
     const data = Uint8ClampedArray.from(atob(bytes), (letter) => letter.charCodeAt(0));
     let asked = 0;
     // a network of one 1x1 convolution that looks at every stride-th pixel
@@ -38,7 +38,11 @@ CALL = """async ({bytes, width, height, input, weights, stride, least}) => {
         });
         return {data: logits, dims: [1, weights.length, h, w]};
     };
-    const found = await segment({width, height, data}, input, answer, least);
+    const told = [];
+    const found = input.sliding
+        ? await slide({width, height, data}, input, answer, least, (share) => told.push(share), input.sliding.held)
+        : await segment({width, height, data}, input, answer, least);
+    if (told.some((share, at) => !(share > (told[at - 1] ?? 0) && share <= 1))) throw new Error(`progress ${told}`);
     let text = "";
     for (const value of found.classes) text += String.fromCharCode(value);
     return [found.height, found.width, btoa(text), asked, found.exact];
@@ -55,12 +59,13 @@ def in_browser(
     any_size: bool = False,
     around: tuple[int, int, int] | None = None,
     least: list[float] | None = None,
+    sliding: dict[str, object] | None = None,
 ) -> tuple[Pixels, int, bool]:
     """The mask, how often the network was asked, and whether the picture was shown as `predict` shows it."""
     height, width = picture.shape[:2]
     opaque = np.dstack([picture, np.full((height, width), 255, np.uint8)])
     given = {"bytes": base64.b64encode(opaque.tobytes()).decode(), "width": width, "height": height, "stride": stride}
-    shown = {"size": list(size), "reduction": reduction, "any_size": any_size, "around": around}
+    shown = {"size": list(size), "reduction": reduction, "any_size": any_size, "around": around, "sliding": sliding}
     tall, wide, text, asked, exact = page.evaluate(
         CALL, {**given, "input": shown, "weights": WEIGHTS.tolist(), "least": least}
     )
@@ -135,6 +140,42 @@ def test_an_export_of_any_size_sees_every_scene_whole(
     mask, asked, exact = in_browser(modules, picture, (24, 32), reduction, any_size=True)
     assert (asked, exact) == (1, True)
     assert (mask == expected(picture, shown)).mean() > 0.999
+
+
+@pytest.mark.parametrize(
+    ("size", "reduction", "stride", "blend", "strips"),
+    [
+        ((61, 130), 1.0, 1, "mean", False),
+        ((61, 130), 1.0, 4, "gaussian", True),
+        ((90, 75), 1.5, 3, "linear", True),
+        ((13, 100), 1.0, 4, "mean", False),
+    ],
+    ids=str,
+)
+def test_a_window_slides_as_run_py_slides_it(
+    modules: Page, tmp_path: Path, size: tuple[int, int], reduction: float, stride: int, blend: str, strips: bool
+) -> None:
+    picture, color, window = scene(*size), (90, 20, 130), {"stride": [13, 20], "blend": blend}
+    held = {"held": 4000} if strips else {}
+    mask, asked, exact = in_browser(
+        modules, picture, (20, 28), reduction, stride, around=color, sliding={**window, **held}
+    )
+    taken = {"size": (20, 28), "reduction": reduction, "around": color, "batch": 1, "window": window}
+
+    def run(pixels: Pixels) -> NDArray[np.float32]:
+        seen.append(0)
+        return np.einsum("kc,nchw->nkhw", WEIGHTS, pixels[:, :, ::stride, ::stride].astype(float)).astype(np.float32)
+
+    seen: list[int] = []
+    out = tmp_path / "mask.png"
+    about = {"classes": list("abcdefg"), "input": taken}
+    runner.write_by_window(Image.fromarray(picture), about, run, runner.write_mask, ([out], []))
+    wanted = np.asarray(Image.open(out))
+    assert exact
+    assert asked > len(seen) - 1 if strips else asked == len(seen) - 1
+    assert mask.shape == wanted.shape == size
+    assert (mask == wanted).mean() > 0.995  # ties may fall either way, and Pillow rounds edges otherwise
+    assert len(np.unique(mask)) > 2
 
 
 def test_questions_are_answered_each_at_its_own_threshold(modules: Page) -> None:

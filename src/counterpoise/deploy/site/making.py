@@ -38,6 +38,8 @@ def try_(student: str | Path, asked: Try) -> dict[str, Any]:
     path = Path(student)
     place = folder.find(path)
     description, _ = read_epoch(place, asked.epoch)
+    if asked.size is not None and description.input.window is not None and description.input.size is None:
+        raise ConfigError("The page slides the student's window over pictures of any size: leave out --size.")
     if description.input.intensity is not None:
         raise ConfigError(
             "The page reads pictures of 8 bits, and this student's are read by data.intensity, from values of any "
@@ -59,8 +61,8 @@ def try_(student: str | Path, asked: Try) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="counterpoise-") as temporary:
         exports: dict[str, Path] = {}
         size = asked.size
-        any_size: bool | None = None if description.input.window is None else False
-        around, outputs = None, "logits"
+        any_size: bool | None = None
+        around, outputs, sliding = None, "logits", None
         for precision in ("float32", "int8"):
             try:
                 taken = _exported(path, precision, Path(temporary, precision), asked, size, any_size)
@@ -71,10 +73,12 @@ def try_(student: str | Path, asked: Try) -> dict[str, Any]:
                 continue
             exports[precision] = Path(temporary, precision, "model.onnx")
             given, outputs = taken["input"], taken["outputs"]
-            size, any_size, around = (given["size"][0], given["size"][1]), given["any_size"], given["around"]
+            size, around, sliding = (given["size"][0], given["size"][1]), given["around"], given.get("window")
+            any_size = given["any_size"] if sliding is None else None
         assert size is not None
         task = tasks.get(description.task)
-        site.write(target, description, task, name, size, exports, pictures, note, bool(any_size), around, outputs)
+        shown = bool(any_size), around, outputs, sliding
+        site.write(target, description, task, name, size, exports, pictures, note, *shown)
         sizes = {precision: file.stat().st_size for precision, file in exports.items()}
     return {
         "site": str(target),

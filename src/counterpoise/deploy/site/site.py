@@ -43,6 +43,7 @@ def write(
     any_size: bool = False,
     around: tuple[int, int, int] | None = None,
     outputs: str = "logits",
+    sliding: Mapping[str, Any] | None = None,
 ) -> None:
     """Write the site, whole or not at all; an older one at `path` goes when the new one is on disk.
 
@@ -58,6 +59,7 @@ def write(
         any_size: whether the exports take any height and width; size is then one of them.
         around: color around scenes of another size than the exports take, see `decoding.letterbox`.
         outputs: whether exports answer logits or probabilities.
+        sliding: where `size` is a window that slides over scenes of any size, its "stride" and "blend".
 
     Raises:
         RunError: it cannot be written.
@@ -85,7 +87,7 @@ def write(
             "sigmoid": task.sigmoid,
             "dense": not task.whole,
             "thresholds": student.own_thresholds,
-            "facts": _facts(student, task, None if any_size else size),
+            "facts": _facts(student, task, None if any_size or sliding else size),
             "input": {
                 "size": size,
                 "any_size": any_size,
@@ -96,6 +98,7 @@ def write(
                 "reduction": student.input.reduction,
                 "around": around,
                 "window": student.input.window,
+                "sliding": sliding,
             },
             "colors": _colors(student, task),
             "models": [

@@ -160,7 +160,8 @@ async function answer(picture, { live = false } = {}) {
   const turn = ++state.turn;
   if (!live) busy("Looking …");
   try {
-    const result = await state.engine.picture(picture);
+    const told = (share) => turn === state.turn && !live && busy(`Looking … ${Math.floor(100 * share)} %`);
+    const result = await state.engine.picture(picture, told);
     if (turn !== state.turn || (live && !state.camera.running && state.results.any)) return;
     state.results.show(result, live);
     at("invitation").hidden = true;

@@ -18,9 +18,15 @@ export class Engine {
     this.#worker?.terminate();
     this.#fail("It was started anew.");
     this.#worker = new Worker("worker.js", { type: "module" });
-    this.#worker.onmessage = ({ data: { id, result, error, unexpected } }) => {
+    this.#worker.onmessage = ({ data: { id, result, error, unexpected, progress } }) => {
       const asked = this.#waiting.get(id);
       if (!asked) return;
+      if (progress !== undefined) {
+        clearTimeout(asked.timer); // what goes on is not stopped
+        asked.timer = setTimeout(() => this.#tooSlow(asked.kind), LIMITS[asked.kind]);
+        asked.progress?.(progress);
+        return;
+      }
       this.#waiting.delete(id);
       clearTimeout(asked.timer);
       if (error === undefined) asked.resolve(result);
@@ -33,9 +39,9 @@ export class Engine {
     return this.#ask("open", { site: this.site, processor });
   }
 
-  /** Every export's answer to a file or a bitmap, which is given away. */
-  picture(given) {
-    return this.#ask("picture", given, given.bitmap ? [given.bitmap] : []);
+  /** Every export's answer to a file or a bitmap, which is given away; `progress` is told which share is done. */
+  picture(given, progress) {
+    return this.#ask("picture", given, given.bitmap ? [given.bitmap] : [], progress);
   }
 
   /** Median milliseconds of every export. */
@@ -43,11 +49,11 @@ export class Engine {
     return this.#ask("measure", { budget });
   }
 
-  #ask(kind, rest, transfer = []) {
+  #ask(kind, rest, transfer = [], progress = null) {
     const id = this.#next++;
     return new Promise((resolve, reject) => {
       const timer = setTimeout(() => this.#tooSlow(kind), LIMITS[kind]);
-      this.#waiting.set(id, { resolve, reject, timer });
+      this.#waiting.set(id, { kind, resolve, reject, timer, progress });
       this.#worker.postMessage({ id, kind, ...rest }, transfer);
     });
   }

@@ -5,6 +5,8 @@ import { decodePng } from "./png.js";
 
 export const MOST_BYTES = 100e6;
 export const MOST_PIXELS = 64e6; // 256 MB decoded
+const MOST_IN_PARTS = { bytes: 1e9, pixels: 179e6 }; // of which a browser holds what it decoded, and no copy
+const WHOLE = 16e6; // pixels that are copied at once
 
 /** What is wrong with a picture, as a sentence for the person who gave it. */
 export class PictureError extends Error {}
@@ -14,48 +16,56 @@ export class PictureError extends Error {}
  * @param {Blob} file
  * @param {{alpha?: string, white_level?: number | null}} reading what files leave open: "ignore" leaves alpha out, as data;
  *   the value that is white in gray of 16 bits.
- * @returns {Promise<{width: number, height: number, data: Uint8ClampedArray}>} RGBA, opaque.
+ * @param {boolean} inParts whether a large one may be given as a `Parts`, which has no data
+ * @returns {Promise<{width: number, height: number, data: Uint8ClampedArray} | Parts>} RGBA, opaque.
  * @throws {PictureError} where it is none, damaged or too large.
  */
-export async function decode(file, reading = {}) {
+export async function decode(file, reading = {}, inParts = false) {
+  const most = inParts ? MOST_IN_PARTS : { bytes: MOST_BYTES, pixels: MOST_PIXELS };
   if (file.size === 0) throw new PictureError("This file is empty.");
-  if (file.size > MOST_BYTES) {
-    throw new PictureError(`This file has ${megabytes(file.size)}; up to ${megabytes(MOST_BYTES)} are read here.`);
+  if (file.size > most.bytes) {
+    throw new PictureError(`This file has ${megabytes(file.size)}; up to ${megabytes(most.bytes)} are read here.`);
   }
-  const bytes = new Uint8Array(await file.arrayBuffer());
+  let bytes = new Uint8Array(await file.arrayBuffer());
   const header = readHeader(bytes);
   if (header === null) {
     throw new PictureError("This is not a JPEG, PNG, WebP, GIF, BMP or AVIF picture.");
   }
   const { width, height } = header;
   if (!(width > 0 && height > 0)) throw new PictureError("This picture is damaged: its header promises no pixels.");
-  if (width * height > MOST_PIXELS) {
-    const limit = MOST_PIXELS / 1e6;
+  const asData = reading.alpha === "ignore";
+  const byHand = (header.depth === 16 && header.kind === 0) || (asData && header.transparent);
+  const limit = (byHand ? Math.min(MOST_PIXELS, most.pixels) : most.pixels) / 1e6;
+  if (width * height > limit * 1e6) {
     throw new PictureError(
       `This picture is ${width} × ${height}, ${Math.round((width * height) / 1e6)} megapixels; up to ${limit} are read here.`,
     );
   }
-  const asData = reading.alpha === "ignore";
   if (reading.white_level && header.depth === 16 && header.kind !== 0) {
     throw new PictureError("This PNG has several bands of 16 bits, and the student takes gray ones: save it in 8 bits.");
   }
-  if ((header.depth === 16 && header.kind === 0) || (asData && header.transparent)) {
+  if (byHand) {
     try {
       return await decodePng(bytes, reading.white_level ?? 65535);
     } catch {
       throw new PictureError("This PNG picture is damaged or incomplete and cannot be read.");
     }
   }
+  bytes = null; // makes room
   let bitmap;
   try {
     if (header.whole === false) throw new Error("cut off");
-    bitmap = await createImageBitmap(new Blob([bytes], { type: header.type }), {
+    bitmap = await createImageBitmap(new Blob([file], { type: header.type }), {
       imageOrientation: "from-image",
       colorSpaceConversion: "none",
       premultiplyAlpha: "none",
     });
   } catch {
-    throw new PictureError(`This ${header.name} picture is damaged or incomplete and cannot be read.`);
+    const large = width * height > MOST_PIXELS ? ", or this browser has not the memory for its size" : "";
+    throw new PictureError(`This ${header.name} picture is damaged or incomplete and cannot be read${large}.`);
+  }
+  if (inParts && width * height > WHOLE && (!asData || header.name === "PNG" || header.name === "JPEG")) {
+    return new Parts(bitmap);
   }
   try {
     if (asData && header.name !== "PNG" && header.name !== "JPEG" && !isOpaque(bitmap)) {
@@ -66,6 +76,32 @@ export async function decode(file, reading = {}) {
     return fromBitmap(bitmap);
   } finally {
     bitmap.close();
+  }
+}
+
+/** A large picture of which parts are copied where they are asked for. */
+export class Parts {
+  #pen = null;
+
+  constructor(bitmap) {
+    this.bitmap = bitmap;
+    [this.width, this.height] = [bitmap.width, bitmap.height];
+  }
+
+  part({ left, top, width, height }) {
+    const canvas = this.#pen?.canvas;
+    if (canvas?.width !== width || canvas?.height !== height) {
+      this.#pen = new OffscreenCanvas(width, height).getContext("2d", { alpha: false, willReadFrequently: true });
+      if (this.#pen === null) throw new PictureError("This device has not enough memory for a picture of this size.");
+    }
+    this.#pen.fillStyle = "white";
+    this.#pen.fillRect(0, 0, width, height);
+    this.#pen.drawImage(this.bitmap, left, top, width, height, 0, 0, width, height);
+    return { width, height, data: this.#pen.getImageData(0, 0, width, height).data };
+  }
+
+  close() {
+    this.bitmap.close();
   }
 }
 

@@ -21,7 +21,9 @@ export class Results {
 
   /** Median milliseconds a picture of every export. */
   times(milliseconds) {
-    for (const [index, { time }] of this.columns.entries()) time.textContent = readable(milliseconds[index]);
+    for (const [index, { time }] of this.columns.entries()) {
+      time.textContent = `${readable(milliseconds[index])}${this.site.input.sliding ? " a window" : ""}`;
+    }
     document.body.dataset.times = milliseconds.join(" "); // for whoever measures browsers
   }
 
@@ -39,7 +41,8 @@ export class Results {
     const time = element("b", "", "…");
     const cost = element("p", "cost");
     const size = element("span", "", weight(bytes));
-    time.title = "median time a picture on this device, the network alone";
+    const what = this.site.input.sliding ? "window" : "picture";
+    time.title = `median time a ${what} on this device, the network alone`;
     size.title = "download size of the network";
     cost.append(time, size);
     const head = element("div", "column-head");

@@ -4,6 +4,7 @@
 import { planes, resize, round } from "./resampling.js";
 
 const MOST_MASK_PIXELS = 4e6; // of a mask on screen
+const MOST_HELD = 2 ** 24; // logits under a row of windows
 const MOST_SEEN_PIXELS = 2e6; // by an export of any size, which would take gigabytes for the photos of a phone
 
 /**
@@ -57,6 +58,162 @@ export async function segment(picture, input, answer, least = null) {
   return { width, height, classes: mask, milliseconds, exact: view.exact, seen: [rows, columns] };
 }
 
+/**
+ * The same of a picture of any size through a window that slides over it, as tasks/sliding.py: logits are held for a row
+ * of windows, of many classes for a part of that row.
+ * @param input with sliding: {stride: [down, across], blend}; size is that of the window
+ * @param {(share: number) => void} progress told how much is done, 0 to 1
+ * @param {number} most logits held for a row of windows; windows between two parts of it are asked about in both
+ */
+export async function slide(picture, input, answer, least = null, progress = () => {}, most = MOST_HELD) {
+  const [rows, columns] = [picture.height, picture.width].map((side) => Math.max(1, round(side / input.reduction)));
+  const all = { left: 0, top: 0, width: picture.width, height: picture.height };
+  const shown = rows === picture.height && columns === picture.width ? picture : resize(picture, all, columns, rows);
+  const [high, wide] = [Math.min(input.size[0], rows), Math.min(input.size[1], columns)];
+  const { stride, blend } = input.sliding;
+  const tops = begins(rows, high, stride[0]), lefts = begins(columns, wide, stride[1]);
+  const weight = weightsOf(high, wide, blend);
+  const shrink = Math.min(1, Math.sqrt(MOST_MASK_PIXELS / (all.width * all.height)));
+  const [height, width] = [all.height, all.width].map((side) => Math.max(1, Math.round(side * shrink)));
+  const down = between(rows, height), across = between(columns, width);
+  const classes = least ? new Uint32Array(height * width) : new Uint8Array(height * width);
+  let milliseconds = 0, done = 0;
+  const ask = async (top, left) => {
+    const part = partOf(shown, { left, top, width: wide, height: high });
+    const given = planes(boxed(part, input.size[1], input.size[0], input.around));
+    const started = performance.now();
+    const { data, dims } = await answer(given, input.size);
+    milliseconds += performance.now() - started;
+    const logits = { data, classes: dims[1], height: dims[2], width: dims[3] };
+    const view = { height: high, width: wide, rows: input.size[0], columns: input.size[1] };
+    return view.height === view.rows && view.width === view.columns ? logits : cut(logits, view);
+  };
+  const first = await ask(0, 0);
+  const count = first.classes;
+  const strips = Math.ceil((count * high * columns) / most);
+  const step = Math.max(1, Math.ceil(width / strips));
+  for (let from = 0; from < width; from += step) {
+    const to = Math.min(width, from + step);
+    const begin = across.near[from], end = across.far[to - 1] + 1;
+    const near = lefts.filter((left) => left < end && left + wide > begin);
+    const held = high + 2, line = end - begin;
+    const total = new Float32Array(count * held * line), seen = new Float32Array(held * line);
+    let base = 0, given = 0;
+    for (const [index, top] of tops.entries()) {
+      for (const left of near) {
+        const logits = top === 0 && left === 0 && from === 0 ? first : await ask(top, left);
+        add({ total, seen, held, line }, logits, weight, { top: top - base, left: left - begin, high, wide });
+        progress((done + (near.indexOf(left) + 1) / near.length) / (tops.length * Math.ceil(width / step)));
+      }
+      done++;
+      const stop = tops[index + 1] ?? rows;
+      for (; given < height && down.far[given] < stop; given++) {
+        const row = rowOf({ total, seen, held, line, count }, given, down, across, base, begin, from, to);
+        if (least) yeses(row, least, classes.subarray(given * width + from, given * width + to));
+        else largest(row, count, classes.subarray(given * width + from, given * width + to));
+      }
+      if (given < height) {
+        const move = down.near[given] - base;
+        for (const layer of [...Array(count).keys()].map((c) => total.subarray(c * held * line, (c + 1) * held * line)).concat(seen)) {
+          layer.copyWithin(0, move * line);
+          layer.fill(0, Math.max(0, held - move) * line);
+        }
+        base += move;
+      }
+    }
+  }
+  return { width, height, classes, milliseconds, exact: true, seen: input.size };
+}
+
+/** Where windows along a side begin; the last one ends with it. */
+function begins(length, window, stride) {
+  const found = [];
+  for (let start = 0; start < length - window; start += stride) found.push(start);
+  return [...found, length - window];
+}
+
+/** How much each pixel of a window counts: tasks/sliding.py, weights. Null: all alike. */
+function weightsOf(high, wide, blend) {
+  if (blend === "mean") return null;
+  const [down, across] = [high, wide].map((edge) => {
+    return Float64Array.from({ length: edge }, (_, index) => {
+      const place = index + 0.5;
+      if (blend === "linear") return Math.min(place, edge - place) / (edge / 2);
+      return Math.exp(-((place - edge / 2) ** 2) / (2 * (edge / 8) ** 2));
+    });
+  });
+  return Float32Array.from({ length: high * wide }, (_, at) => Math.max(1e-3, down[Math.floor(at / wide)] * across[at % wide]));
+}
+
+function partOf(picture, part) {
+  if (!picture.data) return picture.part(part);
+  return resize(picture, part, part.width, part.height);
+}
+
+/** Add the logits of a window, enlarged to it, where it lies among what is held, as far as that reaches. */
+function add({ total, seen, held, line }, logits, weight, { top, left, high, wide }) {
+  const first = Math.max(0, -left), last = Math.min(wide, line - left);
+  const down = between(logits.height, high), across = between(logits.width, wide);
+  const same = logits.height === high && logits.width === wide;
+  for (let y = 0; y < high; y++) {
+    const here = (top + y) * line + left;
+    for (let x = first; x < last; x++) seen[here + x] += weight ? weight[y * wide + x] : 1;
+    for (let c = 0; c < logits.classes; c++) {
+      const upper = (c * logits.height + down.near[y]) * logits.width, lower = (c * logits.height + down.far[y]) * logits.width;
+      const { data } = logits, to = c * held * line + here, share = down.share[y];
+      for (let x = first; x < last; x++) {
+        let value;
+        if (same) {
+          value = data[upper + x];
+        } else {
+          const one = across.near[x], two = across.far[x], rest = across.share[x];
+          const a = data[upper + one] + (data[lower + one] - data[upper + one]) * share;
+          const b = data[upper + two] + (data[lower + two] - data[upper + two]) * share;
+          value = a + (b - a) * rest;
+        }
+        total[to + x] += weight ? value * weight[y * wide + x] : value;
+      }
+    }
+  }
+}
+
+/** Means over windows of a row of the mask, between the rows and columns that are held: [C, columns]. */
+function rowOf({ total, seen, held, line, count }, y, down, across, base, begin, from, to) {
+  const upper = (down.near[y] - base) * line, lower = (down.far[y] - base) * line, share = down.share[y];
+  const result = new Float32Array(count * (to - from));
+  const mean = (c, at) => Math.fround(total[c * held * line + at] / seen[at]);
+  for (let c = 0, put = 0; c < count; c++) {
+    for (let x = from; x < to; x++, put++) {
+      const one = across.near[x] - begin, two = across.far[x] - begin, rest = across.share[x];
+      let value = mean(c, upper + one);
+      if (share) value += (mean(c, lower + one) - value) * share;
+      if (rest) {
+        let right = mean(c, upper + two);
+        if (share) right += (mean(c, lower + two) - right) * share;
+        value += (right - value) * rest;
+      }
+      result[put] = value;
+    }
+  }
+  return result;
+}
+
+function largest(row, count, to) {
+  for (let x = 0; x < to.length; x++) {
+    let best = 0;
+    for (let c = 1; c < count; c++) if (row[c * to.length + x] > row[best * to.length + x]) best = c;
+    to[x] = best;
+  }
+}
+
+function yeses(row, least, to) {
+  for (let x = 0; x < to.length; x++) {
+    let there = 0;
+    for (let c = 0; c < least.length; c++) if (row[c * to.length + x] >= least[c]) there |= 1 << c;
+    to[x] = there;
+  }
+}
+
 /** A picture in the upper left of a board of this color. */
 function boxed(picture, width, height, color) {
   if (picture.width === width && picture.height === height) return picture;
@@ -107,25 +264,13 @@ function between(from, to) {
 
 function argmax(logits, height, width) {
   const mask = new Uint8Array(height * width);
-  eachRow(logits, height, width, (y, row) => {
-    for (let x = 0; x < width; x++) {
-      let best = 0;
-      for (let c = 1; c < logits.classes; c++) if (row[c * width + x] > row[best * width + x]) best = c;
-      mask[y * width + x] = best;
-    }
-  });
+  eachRow(logits, height, width, (y, row) => largest(row, logits.classes, mask.subarray(y * width, (y + 1) * width)));
   return mask;
 }
 
 function answered(logits, height, width, least) {
   const mask = new Uint32Array(height * width);
-  eachRow(logits, height, width, (y, row) => {
-    for (let x = 0; x < width; x++) {
-      let there = 0;
-      for (let c = 0; c < logits.classes; c++) if (row[c * width + x] >= least[c]) there |= 1 << c;
-      mask[y * width + x] = there;
-    }
-  });
+  eachRow(logits, height, width, (y, row) => yeses(row, least, mask.subarray(y * width, (y + 1) * width)));
   return mask;
 }
 

@@ -1,11 +1,11 @@
 // The student's own thread: decodes, resizes and answers, so that the page never waits.
 //
 // Messages in: {id, kind: "open", site, processor}, {id, kind: "picture", file | bitmap}, {id, kind: "measure"}.
-// Out: {id, result} or {id, error}: a sentence for people, `unexpected` set where it is a fault of ours.
+// Out: {id, progress}: a share that is done; {id, result} or {id, error}: a sentence for people, `unexpected` set where it is a fault of ours.
 
 import { decode, fromBitmap, isFaithful, PictureError } from "./pictures.js";
 import { planes, prepare } from "./resampling.js";
-import { segment } from "./scenes.js";
+import { segment, slide } from "./scenes.js";
 
 const RUNTIMES = {
   cpu: ["./runtime/ort.wasm.bundle.min.mjs", "./runtime/ort-wasm-simd-threaded.wasm"],
@@ -21,7 +21,7 @@ const kinds = { open, picture, measure };
 
 onmessage = async ({ data: { id, kind, ...rest } }) => {
   try {
-    const result = await kinds[kind](rest);
+    const result = await kinds[kind](rest, (progress) => postMessage({ id, progress }));
     postMessage({ id, result }, result.shown ? [result.shown] : []);
   } catch (error) {
     const ours = !(error instanceof PictureError);
@@ -56,37 +56,54 @@ async function open({ site: description, processor }) {
 }
 
 /** Every export's answer to one picture. */
-async function picture({ file, bitmap }) {
+async function picture({ file, bitmap }, progress) {
   const started = performance.now();
-  const seen = file ? await decode(file, site.input) : fromBitmap(bitmap);
+  const inParts = Boolean(site.input.sliding) && site.input.reduction === 1;
+  const seen = file ? await decode(file, site.input, inParts) : fromBitmap(bitmap);
   bitmap?.close();
   const decoded = performance.now();
   const answers = [];
-  for (const student of students) answers.push(await answerOf(student, seen));
-  const { width, height } = seen;
-  return { width, height, decoding: decoded - started, shown: await reduced(seen), answers };
+  try {
+    for (const student of students) answers.push(await answerOf(student, seen, (share) => progress((answers.length + share) / students.length)));
+    const { width, height } = seen;
+    return { width, height, decoding: decoded - started, shown: await reduced(seen), answers };
+  } finally {
+    seen.close?.();
+  }
 }
 
 /** What the page shows: the picture that the student saw, no larger than a screen. */
-async function reduced({ width, height, data }) {
+async function reduced({ width, height, data, bitmap }) {
   const scale = Math.min(1, LARGEST / Math.max(width, height));
-  return createImageBitmap(new ImageData(data, width, height), {
+  return createImageBitmap(bitmap ?? new ImageData(data, width, height), {
     resizeWidth: Math.max(1, Math.round(width * scale)),
     resizeHeight: Math.max(1, Math.round(height * scale)),
     resizeQuality: "medium",
   });
 }
 
-async function answerOf(student, seen) {
+async function answerOf(student, seen, progress) {
   if (site.dense) {
     const least = site.sigmoid ? site.classes.map((_, at) => logit(site.thresholds?.[at] ?? 0.5)) : null;
-    return segment(seen, site.input, (pixels, size) => ask(student, pixels, size), least);
+    const answer = (pixels, size) => ask(student, pixels, size);
+    if (site.input.sliding) return slide(seen, site.input, answer, least, sparsely(progress));
+    return segment(seen, site.input, answer, least);
   }
   const view = prepare(seen, site.input.size[0], site.input.crop_share, site.input.fit);
   const started = performance.now();
   const { data } = await ask(student, planes(view));
   const milliseconds = performance.now() - started;
   return { probabilities: site.sigmoid ? sigmoids(data) : shares(data, site.outputs), milliseconds };
+}
+
+/** Tell ten times a second at most. */
+function sparsely(tell) {
+  let last = performance.now();
+  return (share) => {
+    if (performance.now() - last < 100) return;
+    last = performance.now();
+    tell(share);
+  };
 }
 
 /** The logits of pixels uint8 [3, height, width]. */
