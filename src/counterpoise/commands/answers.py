@@ -97,7 +97,7 @@ def predict(
     if options.data is None:
         assert options.student is not None  # predict has refused that
         reading = reading_of(Path(options.student))
-        pictures = [answer["image"] for answer in answered if "slices" not in answer]
+        pictures = [answer["image"] for answer in answered if not {"slices", "level"} & set(answer)]
         tell(look_at(pictures, reading).notes(reading))
     if csv:
         rows = predictions.as_rows(found)

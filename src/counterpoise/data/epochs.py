@@ -16,7 +16,7 @@ from torch import Tensor
 from counterpoise.data.order import FullOrder, Order
 from counterpoise.data.packs.ahead import Ahead
 from counterpoise.data.packs.course import Course, Steps
-from counterpoise.data.rasters import Raster
+from counterpoise.data.rasters import MaskParts, Raster
 from counterpoise.data.sources.base import ImageSet
 from counterpoise.data.sources.questions import answers_of
 from counterpoise.data.workers import BatchPlan, BatchPlans, Reader, Workers, data_loader, read_batches, worker_count
@@ -29,12 +29,12 @@ class Large:
 
     Attributes:
         picture: it as it is shown.
-        mask: uint8 [H, W], in its own size.
+        mask: uint8 [H, W], in its own size, or what parts of it are read from.
         indices: int64 [1] on the CPU, its index within `images`.
     """
 
     picture: Raster
-    mask: Tensor
+    mask: Tensor | MaskParts
     indices: Tensor
     images: ImageSet
 

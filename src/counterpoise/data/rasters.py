@@ -6,6 +6,7 @@ A picture of 100 megapixels is 400 MB as Pillow holds it and 300 MB as bytes of 
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import TypeAlias
 
@@ -41,6 +42,17 @@ class Raster:
             return self.image.shape[1], self.image.shape[2]
         return self.image.height, self.image.width
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """As that of a tensor [channels, H, W]."""
+        return (self.image.shape[0] if isinstance(self.image, Tensor) else 3, *self.size)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, place: tuple[slice, slice, slice]) -> Tensor:
+        return self.part(place[1], place[2])[place[0]]
+
     def part(self, rows: slice = ALL, columns: slice = ALL) -> Tensor:
         """A part of it, or all, uint8 [channels, h, w]."""
         if isinstance(self.image, Tensor):
@@ -71,6 +83,28 @@ class Raster:
             pixels = images.to_picture(images.visible(self.part(slice(top, top + band))))
             small.paste(pixels.reduce(factor), (0, top // factor))
         return small
+
+
+class MaskParts(ABC):
+    """A mask uint8 [H, W] by its parts.
+
+    Attributes:
+        shape: height and width.
+    """
+
+    shape: tuple[int, int]
+
+    def __getitem__(self, place: tuple[None, slice, slice]) -> Tensor:
+        """As of a tensor: a part of a batch of one."""
+        return self.part(place[1], place[2])[None]
+
+    @abstractmethod
+    def part(self, rows: slice = ALL, columns: slice = ALL) -> Tensor:
+        """uint8 [h, w] of classes, 255 where void. Raises CorruptImage, DataError."""
+
+    @abstractmethod
+    def whole(self) -> Tensor:
+        """All of it, where that is allowed. Raises CorruptImage."""
 
 
 Shown: TypeAlias = Tensor | Raster

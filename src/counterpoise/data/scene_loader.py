@@ -143,6 +143,8 @@ class SceneEvalLoader(InOrder):
     def _large(self, index: int) -> Large:
         """A scene by itself, read in this process: it does not travel. Raises CorruptImage."""
         images = self.images
+        if (parts := images.in_parts(index)) is not None:
+            return Large(parts[0].reduced(self._reduction), parts[1], torch.tensor([index]), images)
         mask, file = images.read_mask(index), images.file(index)
         picture = Raster(images.read(index)) if file is None else raster_of(file, images.reading, images.name(index))
         return Large(picture.reduced(self._reduction), mask, torch.tensor([index]), images)
@@ -176,8 +178,10 @@ class _SceneViews(Reader):
 
         def show(index: int) -> tuple[Tensor, Tensor]:
             own, laid = draws.get(index) or self._drawn(batch.epoch, [index])[0]
-            image, mask = self.read(index)
-            around = None if self.foreground is None else self.foreground.pixel(mask, laid)
+            image, mask = self.images.in_parts(index) or self.read(index)
+            around = None
+            if self.foreground is not None and laid is not None:
+                around = self.foreground.pixel(mask if isinstance(mask, Tensor) else mask.whole(), laid)
             return render(self.plan, image, mask, own, around)
 
         if self.images.times > 1:  # one after the other of a picture, which is then decoded once

@@ -17,6 +17,7 @@ from torch import Tensor
 from counterpoise import config
 from counterpoise.data import randaugment, random, scene_intensities, scene_warps
 from counterpoise.data.images import resize
+from counterpoise.data.rasters import MaskParts, Raster
 from counterpoise.data.sources.base import IGNORE
 from counterpoise.data.views import as_json
 from counterpoise.errors import ConfigError, DataError
@@ -169,7 +170,7 @@ def _with_warps_and_tones(plan: ScenePlan, epoch: int, indices: Tensor, draws: l
 
 
 def render(
-    plan: ScenePlan, image: Tensor, mask: Tensor, draw: Draw, around: tuple[int, int] | None = None
+    plan: ScenePlan, image: Tensor | Raster, mask: Tensor | MaskParts, draw: Draw, around: tuple[int, int] | None = None
 ) -> tuple[Tensor, Tensor]:
     """Make a view. Beyond the border of the scene the image is black and the mask void.
 
@@ -177,8 +178,8 @@ def render(
     window lies anywhere within it.
 
     Args:
-        image: uint8 [channels, H, W].
-        mask: uint8 [H, W].
+        image: uint8 [channels, H, W], or a slide, of which the window alone is read.
+        mask: uint8 [H, W], or that of a slide.
         around: row and column that are in the middle of the window as far as the scene reaches, and in the view however
             that is turned; None: it lies anywhere.
 
@@ -188,7 +189,7 @@ def render(
     Raises:
         DataError: the mask is not as large as the image.
     """
-    if mask.shape != image.shape[1:]:
+    if tuple(mask.shape) != tuple(image.shape[1:]):
         sizes = [f"{width} x {height}" for height, width in (mask.shape, image.shape[1:])]
         raise DataError(f"The mask is {sizes[0]} pixels and its image {sizes[1]}.")
     size = plan.height, plan.width

@@ -11,6 +11,7 @@ from torch import nn
 from counterpoise import config, tasks
 from counterpoise.config.options import Place, keywords_after
 from counterpoise.data import checking, sources, summary
+from counterpoise.data.slide_file import At
 from counterpoise.engine import case_files, inputs, predictions
 from counterpoise.engine.answering import answer_for
 from counterpoise.engine.evaluator import agreement, answers, full_report, has_labels, in_classes_of
@@ -126,8 +127,14 @@ def predict(images: Sequence[Any], options: Predict) -> list[dict[str, Any]]:
     if tasks.get(network.task).sigmoid and network.thresholds is None:
         tell(["the student brings no thresholds, or not one for each class: it answers from a probability of 0.5 on"])
     skip = False
+    if options.data is not None and (options.level is not None or options.mpp is not None):
+        raise ConfigError("level and mpp are of slides by path: of a run file's data they are its data.options.")
     if options.data is None:
-        asked = predictions.given(images, network.reading, options.volumes, _axis(student, options.axis))
+        at = _level(student, options)
+        if at is not None and (options.beside or options.probabilities or options.volumes):
+            raise ConfigError("Of slides masks alone are written: leave out beside, probabilities and volumes.")
+        axis = _axis(student, options.axis)
+        asked = predictions.given(images, network.reading, options.volumes, axis, at)
     else:
         chosen, section = inputs.evaluated(student, options.data, options.split, None)
         skip = section.on_corrupt == "skip"
@@ -137,6 +144,20 @@ def predict(images: Sequence[Any], options: Predict) -> list[dict[str, Any]]:
         tell([f"answers are {several_views.told(options.views, tasks.get(network.task).whole)}"])
     models = {**others, "student": _averaged(network, options.views)}
     return predictions.answers(models, asked, out, options.overwrite, skip, options.probabilities)
+
+
+def _level(student: Path, options: Predict) -> At | None:
+    """At which level slides are read: as asked for, or as in the run of the student; None: they are pictures."""
+    run = inputs.run_around(student)
+    at = At(options.level, options.mpp)
+    if at == At():
+        if run is None or run.data.source != "slides":
+            return None
+        at = At(*(run.data.options.get(key) for key in At._fields))
+    at.check()
+    if options.data is not None:
+        raise ConfigError("level and mpp are of slides by path: of a run file's data they are its data.options.")
+    return at
 
 
 def _axis(student: Path, given: int | None) -> int:

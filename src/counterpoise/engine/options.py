@@ -145,6 +145,14 @@ class Predict(Window):
     axis: Literal[0, 1, 2] | None = Field(
         None, description="of NIfTI, along which slices lie; default: that of the data that the student learned from"
     )
+    level: int | None = Field(
+        None,
+        description="pictures are whole-slide images, read at this level by parts; 0 is the largest (extra: slides)",
+    )
+    mpp: float | None = Field(
+        None,
+        description="the same by microns per pixel; default of both: that of the data that the student learned from",
+    )
     views: Averaged = 1
     max_megapixels: float | None = Field(None, description="larger pictures are refused; default: 179")
     epoch: Epoch = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ from torch import Tensor
 from counterpoise import tasks
 from counterpoise.data import labels
 from counterpoise.data.rasters import raster_of
+from counterpoise.data.slide_file import At, Slide, slide_paths
 from counterpoise.data.sources.base import ImageSet
 from counterpoise.data.sources.questions import answers_of
 from counterpoise.data.walking import image_files
@@ -34,6 +36,7 @@ class Asked(NamedTuple):
         draw: the same as pixels, and its mask where it has one.
         truth: its class, or all of them, where that is known.
         volume: what it is where it is no picture but a volume.
+        slide: the same of a slide.
     """
 
     image: str
@@ -42,19 +45,28 @@ class Asked(NamedTuple):
     draw: Callable[[], Picture]
     truth: str | list[str] | None = None
     volume: VolumeOf | None = None
+    slide: Callable[[], Slide] | None = None
 
 
-def given(images: Sequence[Any], reading: Reading, told: bool = False, axis: int = 2) -> Iterator[Asked]:
+def given(
+    images: Sequence[Any], reading: Reading, told: bool = False, axis: int = 2, at: At | None = None
+) -> Iterator[Asked]:
     """Pictures and volumes by path, all below a folder, or PIL images and arrays.
 
     Args:
         told: TIFFs and folders are volumes, as NIfTI is anyway.
         axis: of NIfTI, along which slices lie.
+        at: pictures are slides, at this level.
 
     Raises:
         DataError: a folder holds neither.
     """
     taken: set[str] = set()
+    if at is not None:
+        for path in slide_paths(images):
+            word = _distinct(path.stem, len(taken), taken)
+            yield Asked(str(path), word, _no_picture, _no_picture, slide=partial(Slide, path, at))
+        return
     for index, image in enumerate(images):
         found = [*within(Path(image), told, reading.channels, axis)] if isinstance(image, str | Path) else []
         for volume in found:
@@ -137,7 +149,9 @@ def answers(
     problem: CorruptImage | None = None
     for picture in asked:
         try:
-            if picture.volume is not None:
+            if picture.slide is not None:
+                answer = task.draw_slide(student, picture.slide(), picture.name, out, overwrite)
+            elif picture.volume is not None:
                 if len(models) > 1:
                     raise ConfigError("beside draws sheets of pictures; of volumes masks alone are written.")
                 slices = picture.volume.slices(student.reading)

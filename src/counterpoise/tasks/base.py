@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from counterpoise import config
     from counterpoise.data.epochs import Epochs, InOrder, Large
     from counterpoise.data.rasters import Shown
+    from counterpoise.data.slide_file import Slide
     from counterpoise.data.sources.base import ImageSet
     from counterpoise.data.sources.volumes import VolumeScenes
     from counterpoise.models.network import VisionModel
@@ -334,6 +335,15 @@ class Task(ABC):
         Returns one JSON-able answer of the student a picture. Nothing is overwritten unasked.
         """
         raise ConfigError(f"Task {self.name} answers in words; --out and --beside are for masks.")
+
+    def draw_slide(
+        self, model: VisionModel, slide: Slide, name: str, out: Path | None, overwrite: bool
+    ) -> dict[str, Any]:
+        """Answer a slide by parts; where there is an `out`, write its mask as a TIFF of tiles and levels.
+
+        Returns one JSON-able answer. Nothing is overwritten unasked. Raises ConfigError: the student has no window.
+        """
+        raise ConfigError(f"level and mpp are of slides, which are answered by masks, and this is {self.name}.")
 
     def draw_volume(
         self,

@@ -20,125 +20,24 @@ from counterpoise.data.scene_loader import SceneEvalLoader, SceneLoader
 from counterpoise.data.segmentation_views import plan_scenes
 from counterpoise.data.sources.base import IGNORE
 from counterpoise.data.sources.masks_census import counted, problems_of
-from counterpoise.errors import ConfigError, DataError
+from counterpoise.errors import ConfigError
 from counterpoise.models.network import SceneView
 from counterpoise.objectives.dense import DenseSum, reduced
 from counterpoise.objectives.views import resample
-from counterpoise.tasks import painting, volume_painting
+from counterpoise.tasks import painting, slide_painting, volume_painting
 from counterpoise.tasks.base import ALL, TASKS, Picture, Probabilities, Report, Score, Share, Task
-from counterpoise.tasks.confusion import by_class, check_dense, confusion_matrix, upsample
-from counterpoise.tasks.scores.base import Seen
-from counterpoise.tasks.scores.cases import Counts
-from counterpoise.tasks.scores.chosen import kinds_of
+from counterpoise.tasks.confusion import check_dense, confusion_matrix, upsample
+from counterpoise.tasks.mask_metrics import MaskScore, SegmentationReport
 from counterpoise.tasks.scores.metrics import CaseScore, metric
 from counterpoise.tasks.sliding import WHOLE, InPieces, pieces, slide, slide_pieces, stride_of
 
 if TYPE_CHECKING:
     from counterpoise.data.epochs import Large
+    from counterpoise.data.slide_file import Slide
     from counterpoise.data.sources.base import ImageSet
     from counterpoise.data.sources.volumes import VolumeScenes
     from counterpoise.models.network import VisionModel
     from counterpoise.objectives.composite import WeightedSum
-
-
-class MaskScore(Score):
-    """Mean intersection over union, mean Dice and pixel accuracy, in percent.
-
-    `state` is the confusion matrix, flattened.
-    """
-
-    def __init__(self, num_classes: int) -> None:
-        self.num_classes = num_classes
-        self.state = torch.zeros(num_classes * num_classes, dtype=torch.float64)
-
-    def update(self, logits: Tensor, target: Tensor) -> None:
-        found = confusion_matrix(logits, target).flatten()
-        self.state = self.state.to(found.device) + found
-
-    def matrix(self) -> Tensor:
-        """The confusion matrix, float64 [C, C] on the CPU."""
-        return self.state.view(self.num_classes, self.num_classes).cpu()
-
-    def values(self) -> dict[str, float]:
-        matrix = self.matrix()
-        if not matrix.any():
-            return {}
-        columns = by_class(matrix)
-        return {
-            "miou": _mean_percent(columns["iou"]),
-            "dice": _mean_percent(columns["dice"]),
-            "pixel_accuracy": 100 * (matrix.diagonal().sum() / matrix.sum()).item(),
-        }
-
-
-class SegmentationReport(Report):
-    """mIoU, Dice, pixel and mean class accuracy in percent, a table by class, and the confusion matrix.
-
-    All follow from one matrix of counts over all pixels of all images. A class that is neither in the masks nor in the
-    answers counts in no mean, and has None in its row; `absent` names the classes that are not in the masks.
-
-    `by_case` and `cases` are the scores by case, see tasks/scores.
-
-    Args:
-        images: the set that is evaluated, for which pictures are of one case.
-        scores: names of those beyond overlap.
-    """
-
-    def __init__(self, classes: Sequence[str], images: ImageSet | None = None, scores: Sequence[str] = ()) -> None:
-        self.classes = list(classes)
-        self.score = MaskScore(len(classes))
-        self.counts = Counts(kinds_of(scores, len(classes)), classes, images)
-        self.images = 0
-
-    def coming(self, indices: Tensor) -> None:
-        self.counts.coming(indices)
-
-    def update(self, logits: Tensor, target: Tensor) -> None:
-        self.score.state = self.score.state + self.counts.update(logits, target).flatten()
-        self.images += int(((target != IGNORE) & (target >= 0)).flatten(1).any(1).sum())
-
-    def update_pieces(self, scene: InPieces) -> None:
-        matrix, known = torch.zeros(len(self.classes), len(self.classes), dtype=torch.float64), False
-
-        def add(seen: Seen) -> None:
-            nonlocal known
-            matrix.add_(seen.matrix)
-            known = known or bool(seen.known.any())
-
-        self.counts.count_pieces(scene, add)
-        self.score.state = self.score.state + matrix.flatten()
-        self.images += known
-
-    def values(self) -> dict[str, Any]:
-        """Raises DataError where all masks together hold one class of several."""
-        if not self.images:
-            return {"images": 0}
-        matrix = self.score.matrix()
-        columns = by_class(matrix)
-        absent = [name for name, pixels in zip(self.classes, matrix.sum(1).tolist(), strict=True) if not pixels]
-        if len(absent) == len(self.classes) - 1 > 0:
-            left = next(name for name in self.classes if name not in absent)
-            raise DataError(
-                f"The masks hold no class but '{left}': a score over one class is 100 whatever is answered. Evaluate "
-                "on masks that hold more; if data.options.ignore makes void what is a class, take it away."
-            )
-        return {
-            **self.score.values(),
-            "mean_class_accuracy": _mean_percent(columns["recall"]),
-            "images": self.images,
-            "absent": absent,
-            "per_class": [
-                {
-                    "class": name,
-                    **{key: _percent(column[index]) for key, column in columns.items()},
-                    "pixels": int(matrix[index].sum()),
-                }
-                for index, name in enumerate(self.classes)
-            ],
-            "confusion_matrix": matrix.long().tolist(),
-            "by_case": self.counts.told(),
-            "cases": self.counts.listed(),
-        }
 
 
 def segment(model: VisionModel, image: Shown) -> Tensor:
@@ -331,6 +230,11 @@ class Segmentation(Task):
     ) -> list[dict[str, Any]]:
         return painting.draw(self, models, pictures, out, overwrite, probabilities)
 
+    def draw_slide(
+        self, model: VisionModel, slide: Slide, name: str, out: Path | None, overwrite: bool
+    ) -> dict[str, Any]:
+        return slide_painting.draw(self, model, slide, name, out, overwrite)
+
     def draw_volume(
         self,
         model: VisionModel,
@@ -397,14 +301,6 @@ def _masked(images: ImageSet) -> ImageSet:
     if not images.masked:
         raise ConfigError("Task segmentation learns from masks, and the data holds none: see source masks_folder.")
     return images
-
-
-def _mean_percent(shares: Tensor) -> float:
-    return 100 * shares.nanmean().item()
-
-
-def _percent(share: Tensor) -> float | None:
-    return None if share.isnan() else 100 * share.item()
 
 
 TASK = Segmentation()

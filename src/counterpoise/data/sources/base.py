@@ -19,6 +19,7 @@ from counterpoise.data.far import Far, far_of_part
 from counterpoise.data.images import AS_USUAL, cut_out, part_of
 from counterpoise.data.jpeg import Choose
 from counterpoise.data.labels import as_labels, counts, renumbered
+from counterpoise.data.rasters import MaskParts, Raster
 from counterpoise.decoding import Reading
 from counterpoise.errors import CorruptImage, DataError
 
@@ -126,6 +127,14 @@ class ImageSet(ABC):
             DataError: it does not fit the image or the classes.
         """
         return torch.full(self.extent(index), IGNORE, dtype=torch.uint8)
+
+    def mask_counts(self, index: int) -> Tensor:
+        """Pixels of the mask by value, int64 [256]. Raises as `read_mask`."""
+        return torch.bincount(self.read_mask(index).flatten(), minlength=IGNORE + 1)
+
+    def in_parts(self, index: int) -> tuple[Raster, MaskParts] | None:
+        """A scene and its mask, of which parts are read as they are asked for; None: they are read whole."""
+        return None
 
     @abstractmethod
     def extent(self, index: int) -> tuple[int, int]:
@@ -279,6 +288,14 @@ class Composed(ImageSet):
     def read_mask(self, index: int) -> Tensor:
         part, inner = self.find(index)
         return part.read_mask(inner)
+
+    def mask_counts(self, index: int) -> Tensor:
+        part, inner = self.find(index)
+        return part.mask_counts(inner)
+
+    def in_parts(self, index: int) -> tuple[Raster, MaskParts] | None:
+        part, inner = self.find(index)
+        return part.in_parts(inner)
 
     def whereabouts(self, index: int) -> bytes | None:
         part, inner = self.find(index)

@@ -97,7 +97,7 @@ def census(images: ImageSet, looked_at: int = LOOKED_AT) -> Census:
         if place >= count and bool((_of_classes(images, pixels) > 0).all()):
             break
         try:
-            pixels += torch.bincount(images.read_mask(index).flatten(), minlength=IGNORE + 1)
+            pixels += images.mask_counts(index)
         except CorruptImage:
             continue
         read += 1
