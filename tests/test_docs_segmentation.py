@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 
 ROOT = Path(__file__).resolve().parents[1]
+SIDES = ("precision", "recall")
 
 
 def scores() -> dict[str, list[dict[str, str]]]:
@@ -38,6 +39,15 @@ def test_the_table_is_that_of_the_csv() -> None:
         for name, rows in scores().items()
     ]
     assert shown == expected
+
+
+def test_the_table_of_rare_classes_is_that_of_the_csv() -> None:
+    page = (ROOT / "docs" / "segmentation.md").read_text(encoding="utf-8")
+    found = re.search(r"^\| network \| pole: precision .*\n\|[-|]+\n((?:\|.*\n)+)", page, re.MULTILINE)
+    assert found
+    shown = [[cell.strip() for cell in line.strip("|").split("|")] for line in found[1].splitlines()]
+    kinds = [f"test_{name}_{kind}" for name in ("pole", "sign", "pedestrian", "bicyclist") for kind in SIDES]
+    assert shown == [[name, *(spread(rows, kind, 1) for kind in kinds)] for name, rows in scores().items()]
 
 
 def test_readme_tells_the_same() -> None:
