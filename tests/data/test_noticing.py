@@ -145,6 +145,7 @@ def test_further_pages_are_said(tmp_path: Path) -> None:
     notes = sources.load(config.Data(path=tmp_path / "scenes", val_fraction=0.25)).train.notes
     assert any("masks looked at have further pages or frames (up to 2): only the first is read" in n for n in notes)
     assert "Where a page is a slice of a volume, --data.source stacks shows all of them." in notes
+    assert "Where pages are the levels of a slide, --data.source slides shows the one that is named." in notes
     Image.new("RGB", (4, 4)).save(tmp_path / "one.tif")
     assert look_at([tmp_path / "one.tif", tmp_path / "absent.tif", pages[0]], Reading()).notes(Reading()) == []
 

@@ -204,8 +204,10 @@ class Seen:
                     f"{seen.paged} of {seen.count} {kind} looked at have further pages or frames (up to {seen.pages}): "
                     "only the first is read."
                 )
-        if self.masks is not None and self.paged and self.masks.paged:
-            found.append("Where a page is a slice of a volume, --data.source stacks shows all of them.")
+        if self.masks is not None and self.paged:
+            if self.masks.paged:
+                found.append("Where a page is a slice of a volume, --data.source stacks shows all of them.")
+            found.append("Where pages are the levels of a slide, --data.source slides shows the one that is named.")
         return found
 
 
