@@ -61,6 +61,9 @@ def test_slices_are_those_of_the_volume_along_the_axis_with_their_labels_and_spa
     assert train.classes == ("background", "liver", "tumor")
     assert sum(len(part) for part in (train, val)) == 4 * (6, 8, 5)[axis]
     assert {*train.groups.tolist()}.isdisjoint(val.groups.tolist())  # type: ignore[union-attr]
+    assert val.groups is not None
+    called = [val.group_names[group] for group in val.groups.tolist()]
+    assert called == [Path(val.name(index)).name.split(" #")[0] for index in range(len(val))]
     for index in range(len(train)):
         case, place = Path(train.name(index)).name.split(" #")
         values, labels = volume(("p1_a", "p1_b", "p2_a", "p3_a").index(case))

@@ -91,13 +91,14 @@ class Survey:
         self.problems += wrong
         for part in every:
             kept.append([case for case in part if case in flat])
-        numbers, notes, torn = volumes.grouped(kept, self.asked.group, self.asked.shared)
+        numbers, called, notes, torn = volumes.grouped(kept, self.asked.group, self.asked.shared)
         self.problems += torn
         if any(problem.severity == "error" for problem in self.problems) or not all(kept):
             return
         left = [case.name for part in every for case in part if case not in flat]
         for cases, groups in zip(kept, numbers, strict=True):
             scenes = VolumeScenes(self.root, cases, self._shown(cases, label_map), label_map, groups)
+            scenes.group_names = called
             scenes.read_as(self.data.reading)
             self.parts.append(scenes)
         self.parts[0].corrupt = left

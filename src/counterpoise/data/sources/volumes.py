@@ -324,8 +324,9 @@ def _of(kind: str, whats: Sequence[str], data: config.Data) -> Problem:
 
 def grouped(
     parts: Sequence[Sequence[Case]], group: str | None, shared: bool
-) -> tuple[list[Tensor], list[str], list[Problem]]:
-    """Which cases of each part belong together, as numbers; what is to be said of it, and what is wrong.
+) -> tuple[list[Tensor], tuple[str, ...], list[str], list[Problem]]:
+    """Which cases of each part belong together, as numbers, and what these are called; what is to be said of it, and
+    what is wrong.
 
     Args:
         group: a pattern in their names; None: each case is a group.
@@ -335,16 +336,16 @@ def grouped(
     if group is not None:
         flat, how, problems = grouping.by_pattern([name for part in names for name in part], group)
         if problems:
-            return [], [], problems
+            return [], (), [], problems
         rest = iter(flat)
         names = [[next(rest) for _ in part] for part in names]
     both = grouping.torn(names) if len(names) > 1 else []
     if both:
         what = f"{len(both):,} groups are both trained on and evaluated on, such as '{both[0]}'."
         problems.append(grouping.of_torn(what, both, "move their volumes to one side", shared))
-    numbers = grouping.numbered([name for part in names for name in part])
-    note = grouping.said([name for part in names for name in part], how, not both)
-    return list(torch.split(numbers, [len(part) for part in names])), [note], problems
+    every = [name for part in names for name in part]
+    numbers = torch.split(grouping.numbered(every), [len(part) for part in names])
+    return list(numbers), grouping.called(every), [grouping.said(every, how, not both)], problems
 
 
 def look_through(images: VolumeScenes) -> list[Problem]:
