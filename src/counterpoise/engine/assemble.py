@@ -99,6 +99,7 @@ def assemble(
         *noticing.of_order(loader.images, loader.order, run.data),
         *remarks.of_balance(run),
         *remarks.of_photos_without_labels(run, run.teacher is not None or models.teacher is not None),
+        *remarks.of_few_labels(run, loader.images, objective),
     ]:
         found.note(note)
     if frozen is not None:

@@ -8,9 +8,13 @@ from counterpoise import config, tasks
 from counterpoise.data import noticing
 from counterpoise.data.class_weights import PRIOR, WEIGHT
 from counterpoise.data.images import reading_specification
-from counterpoise.data.sources.base import IGNORE, Splits
+from counterpoise.data.sources.base import IGNORE, ImageSet, Splits
 from counterpoise.models.network import VisionModel
 from counterpoise.objectives.base import needs_teacher
+from counterpoise.objectives.composite import WeightedSum
+
+FEW = 0.25
+"""Share of pictures with a label below which it is said what these weigh."""
 
 
 def without_labels(teacher: VisionModel | None) -> str:
@@ -61,6 +65,24 @@ def of_photos_without_labels(run: config.Run, taught: bool) -> Iterator[str]:
             f"objective.{silent[0]}.ignore_index leaves out what is void, and so all of data.unlabeled: by "
             f"{', '.join(silent)} these pictures teach nothing. Leave it out, and the teacher is listened to there."
         )
+
+
+def of_few_labels(run: config.Run, images: ImageSet, objective: WeightedSum) -> Iterator[str]:
+    """What is to be said where labels are so few that each of them outweighs the teacher's word of many pictures."""
+    known = 1 - images.unlabeled / len(images)
+    needs = {name: objective.objective(name).needs for name in objective.terms}
+    if not 0 < known < FEW or not any("teacher" in needed for needed in needs.values()):
+        return
+    share = max(known, 1 / run.train.batch_size)
+    for name, needed in needs.items():
+        weight = run.objective[name].weight
+        if "teacher" not in needed and "labels" in needed and isinstance(weight, float) and weight * FEW > share:
+            yield (
+                f"{100 * known:.2g}% of the training pictures have a label: of a batch of {run.train.batch_size} "
+                f"about {known * run.train.batch_size:.2g}. {name} is the mean over these, so that one label weighs as "
+                f"much as the teacher's word of {1 / share:.0f} pictures; with --objective.{name}.weight "
+                f"{weight * share:.2g} as much as that of one."
+            )
 
 
 def _passes_over_void(name: str, term: config.Term) -> bool:

@@ -13,7 +13,6 @@ import torch
 from counterpoise import config
 from counterpoise.data import sources
 from counterpoise.data.class_weights import with_class_weights
-from counterpoise.data.packs.making import make
 from counterpoise.data.sources import questions
 from counterpoise.data.sources.arrays import ArraySet
 from counterpoise.data.sources.base import Splits, Subset
@@ -95,14 +94,11 @@ def test_what_cannot_be_asked_is_said(given: dict[str, list[str]], message: str)
         questions.asked(scenes(), given)
 
 
-def test_questions_are_asked_once_and_of_masks(tmp_path: Path) -> None:
+def test_questions_are_asked_once_and_of_masks() -> None:
     with pytest.raises(ConfigError, match="these masks answer questions already"):
         questions.asked(questions.asked(scenes(), ASKED), ASKED)
     with pytest.raises(ConfigError, match="are asked of masks"):
         sources.load(config.Data(source="digits", questions={"one": ["1"]}))
-    data = config.Data(source="digit_scenes", options={"train_size": 2, "val_size": 1}, questions={"one": ["1"]})
-    with pytest.raises(ConfigError, match="A pack keeps one class a pixel"):
-        make(data, tmp_path / "pack")
 
 
 @pytest.mark.parametrize(

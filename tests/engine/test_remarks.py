@@ -1,0 +1,40 @@
+"""What is said of the networks and the data before a run starts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from counterpoise import config
+from counterpoise.data.sources.arrays import ArraySet
+from counterpoise.engine import remarks
+from counterpoise.objectives.composite import WeightedSum
+
+
+def said(labeled: int, weight: float = 1.0, **terms: dict[str, Any]) -> list[str]:
+    labels = torch.full((1000,), -1)
+    labels[:labeled] = torch.arange(labeled) % 2
+    images = ArraySet(torch.zeros(1000, 3, 1, 1, dtype=torch.uint8), labels, ("a", "b"))
+    run = config.resolve({"objective": {"cross_entropy": {"weight": weight}, **terms}, "train": {"batch_size": 50}})
+    return list(remarks.of_few_labels(run, images, WeightedSum(run.objective)))
+
+
+def test_few_labels_that_outweigh_the_teacher_are_said_with_the_weight_at_which_they_do_not() -> None:
+    (found,) = said(100, balance={"weight": 1.0})
+    assert found == (
+        "10% of the training pictures have a label: of a batch of 50 about 5. cross_entropy is the mean over these, so "
+        "that one label weighs as much as the teacher's word of 10 pictures; with --objective.cross_entropy.weight 0.1 "
+        "as much as that of one."
+    )
+    assert "of 50 pictures; with --objective.cross_entropy.weight 0.02 " in said(1, balance={})[0]
+
+
+@pytest.mark.parametrize(
+    ("labeled", "weight", "taught"), [(100, 0.1, True), (300, 1.0, True), (0, 1.0, True), (100, 1.0, False)]
+)
+def test_nothing_is_said_where_labels_are_many_or_light_or_there_is_no_teacher(
+    labeled: int, weight: float, taught: bool
+) -> None:
+    assert not said(labeled, weight, **({"balance": {}} if taught else {}))
