@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import runpy
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -134,3 +136,15 @@ def test_a_teacher_is_kept_at_half_the_size_with_its_recipe(tmp_path: Path) -> N
     teacher = {"model": "digits/cnn_8_16", "checkpoint": str(kept), "accept_chance": True}
     distilled = {**values, "teacher": teacher, "out": str(tmp_path / "d")}
     assert counterpoise.distill({**distilled, "student": {"model": "digits/cnn_4_8"}}).last["top1"] > 0
+
+
+def test_rows_of_finished_runs_are_kept_by_several_at_once_and_found_again(tmp_path: Path) -> None:
+    path = tmp_path / "runs.csv"
+    kept_rows = runpy.run_path(str(EVIDENCE / "kept_rows.py"))["KeptRows"]
+    kept = kept_rows(path, "the command")
+    with ThreadPoolExecutor(4) as lanes:
+        list(lanes.map(lambda seed: kept.add({"way": "two, heads", "share": 0.1, "seed": seed}), range(100)))
+    again = kept_rows(path, "another command")
+    assert sorted(row["seed"] for row in again.rows(way="two, heads", share=0.1)) == list(range(100))
+    assert [row["command"] for row in again.rows(seed=7)] == ["the command"]
+    assert again.rows(seed=7, share=0.2) == []

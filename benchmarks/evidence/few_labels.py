@@ -12,7 +12,7 @@ share of images that have a label, so that an image's label weighs as much as th
 
 cifar/resnet8 from cifar/wrn_16_2, views mirrored, so that the teacher's answers to all views are recorded once. Every
 way trains on the same four fifths of the labels. Scored on the 10,000 test images, which choose nothing, after the last
-epoch. Each part that is done is kept: the same command goes on.
+epoch. Each run that is done has its row in the CSV: the same command goes on with the others.
 
     python benchmarks/evidence/few_labels.py data/cifar100-folder data/teachers/cifar100-wrn_16_2.safetensors --json
 
@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from kept_rows import KeptRows
 
 import counterpoise
 from counterpoise.system.machine import device_name
@@ -41,6 +42,15 @@ EPOCHS, BATCH = 4, 64
 STUDENT = "cifar/resnet8"
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "few_labels.csv"
 VIEWS = {"crop": "none", "flip": True}
+WAYS: dict[str, tuple[bool, str | None]] = {
+    "alone": (False, None),
+    "mixed": (False, "one"),
+    "two heads": (True, "one"),
+    "mixed by share": (False, "share"),
+    "two heads by share": (True, "share"),
+}
+"""By way, whether it has two heads, and how labels are weighed; None where there are only labels."""
+COMMAND = "python benchmarks/evidence/few_labels.py data/cifar100-folder data/teachers/cifar100-wrn_16_2.safetensors"
 
 
 def tables(images: Path, out: Path, share: float, seed: int) -> tuple[Path, Path, int]:
@@ -90,8 +100,11 @@ def run(out: Path, seed: int, steps: int, images: int, **sections: Any) -> Path:
     return out
 
 
-def one(given: argparse.Namespace, share: float, seed: int) -> dict[str, float]:
-    """Top-1 on the test images, by way."""
+def one(given: argparse.Namespace, kept: KeptRows, share: float, seed: int) -> None:
+    """All ways of one share and seed that have no row yet."""
+    done = {row["way"] for row in kept.rows(labels=share, seed=seed)}
+    if done >= set(WAYS):
+        return
     folder = given.out / f"{share:g}-seed-{seed}"
     every, few, labeled = tables(given.images, folder, share, seed)
     teacher = {"model": "cifar/wrn_16_2", "checkpoint": str(given.teacher)}
@@ -99,46 +112,39 @@ def one(given: argparse.Namespace, share: float, seed: int) -> dict[str, float]:
     if not (store / "index.json").is_file():
         asked = {"data": data(every), "teacher": teacher, "student": {"model": STUDENT}, "train": {"device": "cpu"}}
         counterpoise.record(asked, out=store, views="complete", show=True)
-    taught = {"data": data(every), "teacher": {"store": str(store)}}
-    terms = {"cross_entropy": {"weight": 1.0}, "balance": {"weight": 1.0}}
     steps, whole = EPOCHS * 50_000 // BATCH, 50_000 - labeled // 4
-    heads = {"model": STUDENT, "two_heads": True}
-    by_share = {**terms, "cross_entropy": {"weight": labeled / whole}}
-    ways = {
-        "alone": run(folder / "alone", seed, steps, labeled, data=data(few), student={"model": STUDENT}),
-        "mixed": run(folder / "mixed", seed, steps, whole, student={"model": STUDENT}, objective=terms, **taught),
-        "two heads": run(folder / "two", seed, steps, whole, student=heads, objective=terms, **taught),
-        "mixed by share": run(
-            folder / "mixed-share", seed, steps, whole, student={"model": STUDENT}, objective=by_share, **taught
-        ),
-        "two heads by share": run(
-            folder / "two-share", seed, steps, whole, student=heads, objective=by_share, **taught
-        ),
-    }
-    test = {"data": {"path": str(given.images), "options": {"val_split": "test"}}}
-    return {way: float(counterpoise.evaluate(path, data=test, device="cpu")["top1"]) for way, path in ways.items()}
+    for way, (heads, labels_weight) in WAYS.items():
+        if way in done:
+            continue
+        student = {"model": STUDENT, "two_heads": heads}
+        if labels_weight is None:
+            path = run(folder / way, seed, steps, labeled, data=data(few), student={"model": STUDENT})
+        else:
+            weight = labeled / whole if labels_weight == "share" else 1.0
+            terms = {"cross_entropy": {"weight": weight}, "balance": {"weight": 1.0}}
+            taught = {"data": data(every), "teacher": {"store": str(store)}, "objective": terms}
+            path = run(folder / way, seed, steps, whole, student=student, **taught)
+        test = {"data": {"path": str(given.images), "options": {"val_split": "test"}}}
+        top1 = float(counterpoise.evaluate(path, data=test, device="cpu")["top1"])
+        kept.add({"labels": share, "seed": seed, "way": way, "top1": top1})
 
 
 def main() -> int:
-    """Run what is left, and write the table."""
+    """Run what is left, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("images", type=Path)
     parser.add_argument("teacher", type=Path)
     parser.add_argument("--out", type=Path, default=Path("runs/evidence/few-labels"))
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
-    rows: list[dict[str, Any]] = []
+    kept = KeptRows(RESULTS, COMMAND)
     for seed in SEEDS:
         for share in SHARES:
-            rows.append({"labels": share, "seed": seed, **one(given, share, seed)})
-            with RESULTS.open("w", newline="") as file:
-                table = csv.DictWriter(file, rows[0])
-                table.writeheader()
-                table.writerows(rows)
+            one(given, kept, share, seed)
     found: dict[str, Any] = {"machine": device_name(torch.device("cpu"))}
     for share in SHARES:
-        for way in ("alone", "mixed", "two heads"):
-            values = [row[way] for row in rows if row["labels"] == share]
+        for way in WAYS:
+            values = [float(row["top1"]) for row in kept.rows(labels=share, way=way)]
             found[f"{100 * share:g}%, {way}"] = {"mean": statistics.fmean(values), "sd": statistics.stdev(values)}
     print(json.dumps(found, indent=None if given.json else 2))
     return 0

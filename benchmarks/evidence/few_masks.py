@@ -14,13 +14,12 @@ Named beforehand: balance minus alone, over three folds of three seeds each, by 
 
     python benchmarks/evidence/few_masks.py --out runs/evidence/few-masks
 
-Each run that is finished is kept: the same command goes on.
+Each seed that is finished has its rows in the CSV: the same command goes on with the others.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import shutil
 import statistics
 import sys
@@ -30,11 +29,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from kept_rows import KeptRows
 
 import counterpoise
 from counterpoise.demos.drawn_vessels import WHITE, draw
 from counterpoise.statistics import Unit, paired
-from counterpoise.system.machine import device_name
 
 SEEDS, FOLDS = (1, 2, 3), (1, 2, 3)
 DRAWN = 11
@@ -42,6 +41,7 @@ TEACHER, STUDENT = "digits/unet_32_64_128", "digits/unet_16_16_16"
 STEPS, BATCH = 576, 8
 LABELS: dict[str, Any] = {"cross_entropy": {"weight": 1.0}}
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "few_masks.csv"
+COMMAND = "python benchmarks/evidence/few_masks.py"
 SCORES = ("dice", "precision", "recall")
 
 
@@ -141,39 +141,38 @@ def main() -> int:
     """Run what is left, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/evidence/few-masks"))
-    parser.add_argument("--drawn", type=int, default=DRAWN, help="seed of the drawings; others are for trying settings")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    data = pictures(given.out, given.drawn)
-    rows: list[dict[str, Any]] = []
-    names = ("alone", "alone, as long", "kd", "balance")
-    top: dict[str, dict[Unit, float]] = {name: {} for name in names}
+    data = pictures(given.out, DRAWN)
+    kept = KeptRows(RESULTS, COMMAND)
     for fold in FOLDS:
+        todo = [seed for seed in SEEDS if not kept.rows(fold=fold, seed=seed, network="balance")]
+        if not todo:
+            continue
         run = values(data, fold, TEACHER, 0, STEPS, 0.004, taught=False)
         teacher = fit(given.out / f"teacher-{fold}", run, LABELS)
-        found = [("teacher", 0, teacher)]
-        for seed in SEEDS:
-            found += students(given.out / f"fold-{fold}" / f"seed-{seed}", data, fold, seed, teacher)
-        for name, seed, path in found:
-            figures = {**scores(path), "processor_seconds": seconds(path)}
-            rounded = {key: round(value, 2) for key, value in figures.items()}
-            rows.append({"network": name, "fold": fold, "seed": seed, **rounded})
-            print(rows[-1], flush=True)
-            if seed:
-                top[name][fold, seed] = figures["miou"]
-    command = f"python benchmarks/evidence/few_masks.py --drawn {given.drawn}"
-    origin = {"machine": device_name(torch.device("cpu")), "command": command}
-    with RESULTS.open("w", newline="", encoding="utf-8") as file:
-        made = csv.DictWriter(file, [*rows[0], *origin], lineterminator="\n")
-        made.writeheader()
-        made.writerows({**row, **origin} for row in rows)
+        if not kept.rows(fold=fold, network="teacher"):
+            kept.add(row("teacher", fold, 0, teacher))
+        for seed in todo:
+            found = students(given.out / f"fold-{fold}" / f"seed-{seed}", data, fold, seed, teacher)
+            kept.add(*(row(name, fold, seed, path) for name, path in found.items()))
+    top: dict[str, dict[Unit, float]] = {}
+    for told in kept.rows():
+        if told["seed"]:
+            top.setdefault(str(told["network"]), {})[int(told["fold"]), int(told["seed"])] = float(told["miou"])
     for name, baseline in (("balance", "alone"), ("balance", "alone, as long"), ("kd", "alone"), ("balance", "kd")):
-        told = paired(top[name], top[baseline], folds=len(FOLDS))
-        print(f"{name} minus {baseline}: {told.mean:.2f} ({told.low:.2f} to {told.high:.2f}), p {told.p:.4f}")
+        gain = paired(top[name], top[baseline], folds=len(FOLDS))
+        print(f"{name} minus {baseline}: {gain.mean:.2f} ({gain.low:.2f} to {gain.high:.2f}), p {gain.p:.4f}")
     return 0
 
 
-def students(out: Path, data: Path, fold: int, seed: int, teacher: Path) -> list[tuple[str, int, Path]]:
+def row(name: str, fold: int, seed: int, run: Path) -> dict[str, str | int | float]:
+    """Of a network that is finished."""
+    figures = {**scores(run), "processor_seconds": seconds(run)}
+    return {"network": name, "fold": fold, "seed": seed, **{key: round(value, 2) for key, value in figures.items()}}
+
+
+def students(out: Path, data: Path, fold: int, seed: int, teacher: Path) -> dict[str, Path]:
     """All ways of one seed on one fold."""
     temperatures = {"forward_temperature": 1.0, "reverse_temperature": 1.0}
     ways = {
@@ -181,13 +180,13 @@ def students(out: Path, data: Path, fold: int, seed: int, teacher: Path) -> list
         "balance": {"balance": {"weight": 1.0, "forward_weight": 0.5, "reverse_weight": 0.5, **temperatures}},
     }
     alone = fit(out / "alone", values(data, fold, STUDENT, seed, STEPS, 0.005, taught=False), LABELS)
-    found = [("alone", seed, alone)]
+    found = {"alone": alone}
     for name, terms in ways.items():
         run = values(data, fold, STUDENT, seed, STEPS, 0.005, taught=True)
-        found.append((name, seed, fit(out / name, run, terms, teacher)))
+        found[name] = fit(out / name, run, terms, teacher)
     steps = round(STEPS * seconds(out / "balance") / seconds(alone))
     longer = fit(out / "alone-long", values(data, fold, STUDENT, seed, steps, 0.005, taught=False), LABELS)
-    return [*found, ("alone, as long", seed, longer)]
+    return {**found, "alone, as long": longer}
 
 
 if __name__ == "__main__":

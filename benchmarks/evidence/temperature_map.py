@@ -18,7 +18,8 @@ Agreement, divergences, calibration, coverage and far pictures are told beside i
     python benchmarks/evidence/temperature_map.py data/cifar100 data/teachers/cifar100-wrn_16_2.safetensors \
         --far data/cifar10 --part rates      # then --part runs, which --lane 1/2 and 2/2 share, then --part table
 
-data/cifar10 is a folder of pictures of other classes. Each run that is finished is kept: the same command goes on.
+data/cifar10 is a folder of pictures of other classes. Each run that is finished has its row in a
+CSV: the same command goes on with the others.
 """
 
 from __future__ import annotations
@@ -34,12 +35,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from kept_rows import KeptRows
 from temperature_scores import Judge
 
 import counterpoise
 from counterpoise.engine.matching import gradient_norms
 from counterpoise.statistics import holm, paired
-from counterpoise.system.machine import device_name
 
 TEMPERATURES = (0.5, 1.0, 2.0, 4.0, 8.0)
 SEEDS = (61, 62, 63)
@@ -48,6 +49,11 @@ RATES, RATE_SEED, RATE_EPOCHS = (0.02, 0.05, 0.1, 0.2), 74, 2
 EPOCHS = 4
 HELD_OUT = 5_000
 RESULTS = Path(__file__).resolve().parents[1] / "results"
+RUNS = RESULTS / "temperature_map_runs.csv"
+COMMAND = (
+    "python benchmarks/evidence/temperature_map.py data/cifar100 data/teachers/cifar100-wrn_16_2.safetensors "
+    "--far data/cifar10"
+)
 
 
 def terms(temperature: float) -> dict[str, dict[str, Any]]:
@@ -134,17 +140,18 @@ def objective(given: argparse.Namespace, temperature: float, name: str) -> dict[
 
 def rates(given: argparse.Namespace) -> dict[str, float]:
     """The learning rate by temperature: forward KL's best on the images that were held out."""
+    kept = KeptRows(RESULTS / "temperature_map_rates.csv", COMMAND)
     found = {}
     for temperature in TEMPERATURES:
-        scores = {}
         for rate in RATES:
-            out = given.out / "rates" / f"{temperature:g}-{rate:g}"
-            asked = objective(given, temperature, "forward")
-            run = values(given, RATE_SEED, asked, rate=rate, epochs=RATE_EPOCHS, evaluate_every=RATE_EPOCHS)
-            summary = json.loads((fit(out, run) / "summary.json").read_text(encoding="utf-8"))
-            scores[rate] = summary["last"]["top1"]
-        found[f"{temperature:g}"] = max(scores, key=lambda rate: scores[rate])
-        print(f"T {temperature:g}: {scores}", flush=True)
+            if not kept.rows(temperature=temperature, learning_rate=rate):
+                out = given.out / "rates" / f"{temperature:g}-{rate:g}"
+                asked = objective(given, temperature, "forward")
+                run = values(given, RATE_SEED, asked, rate=rate, epochs=RATE_EPOCHS, evaluate_every=RATE_EPOCHS)
+                summary = json.loads((fit(out, run) / "summary.json").read_text(encoding="utf-8"))
+                kept.add({"temperature": temperature, "learning_rate": rate, "top1": summary["last"]["top1"]})
+        best = max(kept.rows(temperature=temperature), key=lambda row: float(row["top1"]))
+        found[f"{temperature:g}"] = float(best["learning_rate"])
     return found
 
 
@@ -155,44 +162,35 @@ def cells() -> Iterator[tuple[float, str, int]]:
             yield temperature, name, seed
 
 
-def folder(given: argparse.Namespace, temperature: float, name: str, seed: int) -> Path:
-    """Of a run."""
-    path: Path = given.out / "runs" / f"{temperature:g}" / name / f"seed-{seed}"
-    return path
-
-
 def runs(given: argparse.Namespace) -> None:
-    """Train all, or this lane's share."""
-    rate = rates(given)
+    """Train and score all, or this lane's share."""
+    chosen, weight, kept = rates(given), weights(given), KeptRows(RUNS, COMMAND)
+    judge = Judge(given.images, given.teacher, given.far, HELD_OUT)
     lane, lanes = (int(part) for part in given.lane.split("/"))
     for number, (temperature, name, seed) in enumerate(cells()):
-        if number % lanes == lane - 1:
-            run = values(given, seed, objective(given, temperature, name), rate=rate[f"{temperature:g}"])
-            fit(folder(given, temperature, name, seed), run)
+        cell = {"temperature": temperature, "divergence": name, "seed": seed}
+        if number % lanes != lane - 1 or kept.rows(**cell):
+            continue
+        at = f"{temperature:g}"
+        run = values(given, seed, objective(given, temperature, name), rate=chosen[at])
+        path = fit(given.out / "runs" / at / name / f"seed-{seed}", run)
+        known = {"weight": round(weight[at][name], 4), "learning_rate": chosen[at]}
+        kept.add({**cell, **known, **judge.scores(path)})
 
 
 def table(given: argparse.Namespace) -> None:
-    """Score every student, and write three tables: all runs, means, and reverse minus forward."""
-    judge = Judge(given.images, given.teacher, given.far, HELD_OUT)
-    chosen, weight = rates(given), weights(given)
-    rows: list[dict[str, Any]] = []
-    for temperature, name, seed in cells():
-        path = folder(given, temperature, name, seed)
-        if not (path / "summary.json").is_file():
-            raise SystemExit(f"{path} is not finished: --part runs goes on with it.")
-        at = f"{temperature:g}"
-        known = {"weight": round(weight[at][name], 4), "learning_rate": chosen[at]}
-        rows.append({"temperature": at, "divergence": name, "seed": seed, **known, **judge.scores(path)})
-    command = f"python benchmarks/evidence/temperature_map.py {given.images} {given.teacher} --far {given.far}"
-    origin = {"machine": device_name(torch.device("cpu")), "command": f"{command} --part table"}
-    write("evidence_temperature_map_results.csv", [{**row, **origin} for row in rows])
+    """From the rows of all runs, means, and reverse minus forward."""
+    rows: list[dict[str, Any]] = list(KeptRows(RUNS, COMMAND).rows())
+    missing = len(list(cells())) - len(rows)
+    if missing:
+        raise SystemExit(f"{missing} runs are not finished: --part runs goes on with them.")
     means: list[dict[str, Any]] = []
     differences: list[dict[str, Any]] = []
     for temperature in TEMPERATURES:
-        here = [row for row in rows if row["temperature"] == f"{temperature:g}"]
+        here = [row for row in rows if row["temperature"] == temperature]
         for name in terms(temperature):
             own = [row for row in here if row["divergence"] == name]
-            spread = {key: statistics.fmean(row[key] for row in own) for key in judge.NAMES}
+            spread = {key: statistics.fmean(row[key] for row in own) for key in Judge.NAMES}
             spread["top1_std"] = statistics.stdev(row["top1"] for row in own)
             means.append({"temperature": f"{temperature:g}", "divergence": name, "seeds": len(own), **rounded(spread)})
         top1 = {
@@ -206,8 +204,8 @@ def table(given: argparse.Namespace) -> None:
     named = [row for row in differences if row["minus_forward"] == "reverse"]
     for row, p in zip(named, holm([row["p"] for row in named]), strict=True):
         row["p_holm"] = p
-    write("evidence_temperature_map_table.csv", means)
-    write("evidence_temperature_map_differences.csv", [{"p_holm": "", **rounded(row)} for row in differences])
+    write("temperature_map_table.csv", means)
+    write("temperature_map_differences.csv", [{"p_holm": "", **rounded(row)} for row in differences])
 
 
 def rounded(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -235,7 +233,8 @@ def main() -> int:
     given = parser.parse_args()
     torch.set_num_threads(1)
     given.out.mkdir(parents=True, exist_ok=True)
-    store(given)
+    if given.part != "table":
+        store(given)
     {"rates": rates, "runs": runs, "table": table}[given.part](given)
     return 0
 
