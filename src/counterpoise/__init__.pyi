@@ -30,6 +30,7 @@ from .objectives.composite import objective as objective
 from .objectives.gauge import Gauge as Gauge
 from .pages.report.writing import report as report
 from .pages.watching import watch as watch
+from .studies.advising.advise import advise as advise
 from .studies.compare import compare as compare
 from .studies.fitting.fit import fit as fit
 from .studies.search import search as search

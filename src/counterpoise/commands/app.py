@@ -11,6 +11,7 @@ from typing import NoReturn
 from cyclopts import App, CycloptsError, Parameter
 
 from counterpoise.commands import (
+    advise,
     answers,
     compare,
     demo,
@@ -39,8 +40,8 @@ app = App(
 app.command(store.app)
 for verb in (
     compare.compare, compare.search, deploy.export, deploy.finetune, deploy.verify, deploy.push, deploy.measure,
-    fit.fit, demo.demo, pack.pack, train.train, train.distill, probe.probe, store.record, answers.evaluate,
-    answers.check, answers.gauge, answers.predict, pages.report, pages.watch,
+    advise.advise, fit.fit, demo.demo, pack.pack, train.train, train.distill, probe.probe, store.record,
+    answers.evaluate, answers.check, answers.gauge, answers.predict, pages.report, pages.watch,
 ):  # fmt: skip
     app.command(verb)
 app.command(pages.try_, name="try")
