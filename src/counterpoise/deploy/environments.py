@@ -9,10 +9,8 @@ import venv
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock
-
 from counterpoise.errors import RunError
-from counterpoise.system.files import write_text
+from counterpoise.system.files import held, write_text
 
 VARIABLE = "COUNTERPOISE_ENVIRONMENTS"
 _READY = "counterpoise-ready"  # written last: without it a stopped installation is begun anew
@@ -55,7 +53,7 @@ class Environment:
         Raises RunError with pip's last words where that fails.
         """
         self.folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.folder.with_name(f".{self.name}.lock")):
+        with held(self.folder.with_name(f".{self.name}.lock")):
             if self.ready:
                 return
             shutil.rmtree(self.folder, ignore_errors=True)
@@ -70,6 +68,8 @@ class Environment:
                         "Where torch is not found: builds for the CPU alone are found with "
                         "PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu."
                     )
+            if hasattr(os, "sync"):  # all that pip wrote, before what says that it is there
+                os.sync()
             write_text(self.folder / _READY, "\n".join(self.requirements))
 
 

@@ -10,6 +10,7 @@ from counterpoise.config import keys
 from counterpoise.engine.run_folder import RunFolder
 from counterpoise.errors import ConfigError, RunError
 from counterpoise.system import documents
+from counterpoise.system.files import make_folder, replacing
 
 MOVED = ("train.epochs", "train.extends", "train.schedule.", "train.optimizer.learning_rate", "train.patience",
          "train.evaluate_every")  # fmt: skip
@@ -69,9 +70,10 @@ def copy_beginning(shorter: Path, longer: RunFolder) -> None:
         (given.metrics, longer.metrics),
         (given.checkpoint, longer.checkpoint),
     ):
-        target.parent.mkdir(exist_ok=True)
         if source.is_file():
-            shutil.copyfile(source, target)
+            make_folder(target.parent)
+            with replacing(target) as temporary:
+                shutil.copyfile(source, temporary)
 
 
 def told(run: config.Run, shorter: Path) -> str:

@@ -12,8 +12,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from filelock import FileLock, Timeout
-
 from counterpoise import config, tasks
 from counterpoise.config import keys
 from counterpoise.data.sources.base import ImageSet
@@ -21,7 +19,7 @@ from counterpoise.data.summary import Found
 from counterpoise.engine import state
 from counterpoise.errors import CounterpoiseError, RunError
 from counterpoise.system import documents
-from counterpoise.system.files import write_text
+from counterpoise.system.files import held, make_folder, sweep, sync_folder, write_text
 
 RUN_FILE = "run.yaml"
 METRICS = "metrics.jsonl"
@@ -72,21 +70,19 @@ class RunFolder:
         """
         new = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
+            make_folder(self.path)
         except OSError as error:
             raise RunError(f"Run folder {self.path} cannot be made: {error.strerror}.") from None
-        lock = FileLock(self.path / LOCK)
+        busy = f"Another process is writing run folder {self.path}. Wait for it, or give another --out."
+        ours = [Path(name) for name in OURS if name != REPORT]  # which is written without the lock
+        entered = False
         try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise RunError(
-                f"Another process is writing run folder {self.path}. Wait for it, or give another --out."
-            ) from None
-        try:
-            yield
+            with held(self.path / LOCK, 0, busy=busy):
+                entered = True
+                sweep(*(self.path / each for each in (*ours, CHECKPOINT, BEST)))
+                yield
         finally:
-            lock.release()
-            if new and [entry.name for entry in self.path.iterdir()] in ([], [LOCK]):
+            if entered and new and [entry.name for entry in self.path.iterdir()] in ([], [LOCK]):
                 (self.path / LOCK).unlink(missing_ok=True)
                 with contextlib.suppress(OSError):
                     for folder in new:
@@ -112,7 +108,7 @@ class RunFolder:
         """
         for entry in (self.path / name for name in OURS if name != LOCK):
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink(missing_ok=True)
-        self.checkpoint.parent.mkdir(exist_ok=True)
+        make_folder(self.checkpoint.parent)
         if begin is not None:
             begin()
         write_text(self.run_file, config.dump(run))
@@ -243,12 +239,14 @@ class RunFolder:
             ) from error
 
     def metrics_size(self) -> int:
-        """Bytes of metrics.jsonl, all of them on disk."""
+        """Bytes of metrics.jsonl, all of them on disk, and its name."""
         if not self.metrics.exists():
             return 0
         with self.metrics.open("rb+") as file:
             os.fsync(file.fileno())
-            return file.seek(0, os.SEEK_END)
+            size = file.seek(0, os.SEEK_END)
+        sync_folder(self.path)
+        return size
 
 
 def _texts(found: Any) -> dict[str, str]:

@@ -15,7 +15,7 @@ from counterpoise.data.walking import of_earlier
 from counterpoise.engine.identify import other_data
 from counterpoise.errors import DivergedError, RunError
 from counterpoise.system.documents import parse_json
-from counterpoise.system.files import CHECKSUM, read_tensors, regular, write_tensors
+from counterpoise.system.files import CHECKSUM, make_folder, read_tensors, regular, write_tensors
 from counterpoise.teachers import identity
 
 FORMAT = 1
@@ -59,7 +59,7 @@ def save(path: Path, progress: Progress, modules: dict[str, nn.Module], optimize
         for name, value in state.items():
             if value is not None:
                 tensors[f"optimizer.{index}.{name}"] = torch.as_tensor(value)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     header = {"format": FORMAT, **{key: value for key, value in asdict(progress).items() if key != "checked"}}
     write_tensors(path, tensors, {"format": "pt", "counterpoise": json.dumps(header)})
 

@@ -135,9 +135,11 @@ class Trainer:
                     display.line(f"{early}.")
                     break
                 self.train_epoch(epoch, interrupt, display)
-                if (epoch + 1) % self.run.train.evaluate_every == 0 or epoch + 1 == epochs:
-                    self._evaluate(epoch, display)
+                evaluated = (epoch + 1) % self.run.train.evaluate_every == 0 or epoch + 1 == epochs
+                said = [self._evaluate(epoch, display)] if evaluated else []
                 self._save()
+                for line in said:  # what is said to be done is on disk
+                    display.line(line)
                 if epoch + 1 < epochs and self.processes.any(interrupt.requested):
                     raise self._interrupted()
 
@@ -288,8 +290,8 @@ class Trainer:
         """What the steps waited for most so far, and what would help."""
         return advice(self.times.steps, self.times.reading, self.parts.train.workers, machine.cores())
 
-    def _evaluate(self, epoch: int, display: Display) -> None:
-        """Score the student as it would be shipped; keep it where it is the best so far."""
+    def _evaluate(self, epoch: int, display: Display) -> str:
+        """Score the student as it would be shipped; keep it where it is the best so far. What is said of it."""
         parts, progress = self.parts, self.progress
         with self.optimization.shipped():
             settle(parts.student, parts, self.processes)
@@ -310,7 +312,7 @@ class Trainer:
         self.evaluated_times = Times()
         self._log({**line, **({"gauge": gauge} if gauge else {}), **told})
         best = f"  best {progress.best[metric]:.2f}" if metric in progress.best else ""
-        display.line(
+        return (
             f"epoch {epoch + 1}/{self.run.train.epochs}  {display.left(progress.step, self.total_steps)}"
             f"{in_words(found, 2)}{best}  {in_words(terms, 3)}"
         )

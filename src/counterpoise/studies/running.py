@@ -16,8 +16,6 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 from unittest.mock import patch
 
-from filelock import FileLock, Timeout
-
 from counterpoise import config
 from counterpoise.config import keys
 from counterpoise.errors import ConfigError, CounterpoiseError, DivergedError, Interrupted, RunError
@@ -123,16 +121,16 @@ def work(job: TrainingJob, until: float | None, threads: int | None = None, cwd:
 
 def _work(job: TrainingJob, until: float | None) -> Outcome:
     from counterpoise.engine import runs
-    from counterpoise.system.files import write_text
+    from counterpoise.system.files import held, make_folder, write_text
 
     folder = job.folder
     if (lock := folder / ".lock").exists():  # a process that is about to end, and held this run before, lets go of it
-        with contextlib.suppress(Timeout), FileLock(lock, timeout=RELEASED_SECONDS):
+        with contextlib.suppress(RunError), held(lock, RELEASED_SECONDS):
             pass
     found = state(job)
     if found in ("done", "diverged"):
         return Outcome(found, note(folder)["diverged"] or "")
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(folder.parent)
     noted = note(folder) if found == "begun" else {"sittings": [], "diverged": None}
     sitting = provenance.here(job.run)
     if sitting not in noted["sittings"]:
@@ -155,19 +153,14 @@ def _work(job: TrainingJob, until: float | None) -> Outcome:
 @contextlib.contextmanager
 def alone_in(out: Path) -> Iterator[None]:
     """Hold the folder of a comparison. Raises RunError where another process does."""
+    from counterpoise.system.files import held, make_folder
+
     try:
-        out.mkdir(parents=True, exist_ok=True)
+        make_folder(out)
     except OSError as error:
         raise RunError(f"{out} cannot be made: {error.strerror}.") from None
-    lock = FileLock(out / ".lock")
-    try:
-        lock.acquire(timeout=2)
-    except Timeout:
-        raise RunError(f"Another process is at work in {out}. Wait for it, or give another --out.") from None
-    try:
+    with held(out / ".lock", 2, busy=f"Another process is at work in {out}. Wait for it, or give another --out."):
         yield
-    finally:
-        lock.release()
 
 
 def run_all(

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError
 
-from counterpoise.errors import RunError, UnfitFileError
+from counterpoise.errors import CounterpoiseError, RunError, UnfitFileError
 
 if TYPE_CHECKING:  # run files are read without waiting for torch
     from torch import Tensor
@@ -33,6 +33,10 @@ FULL = {
     errno.EDQUOT: "the quota is used up",
     errno.EFBIG: "the file size limit is reached",
 }
+
+
+_NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EPERM, errno.EISDIR, errno.EBADF)
+"""What systems say that put no names on disk when they are asked to."""
 
 
 def regular(path: Path, *, within: Path | None = None, limit: int | None = None) -> Path:
@@ -90,18 +94,20 @@ def replacing(path: Path) -> Iterator[Path]:
 
     Raises RunError where it cannot be written; `path` is then as it was.
     """
-    temporary = path.with_name(f".{path.name}.partial")
+    temporary = partial(path)
+    there = False
     try:
         yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
+        there = True
         sync_folder(path.parent)
     except (OSError, SafetensorError) as error:
+        raise _unwritten(path, error, there) from error
+    finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-        intact = f" The older {path.name} is intact." if path.exists() else ""
-        raise RunError(f"{path} could not be written: {reason(error)}.{intact}") from error
 
 
 @contextlib.contextmanager
@@ -113,9 +119,10 @@ def replacing_folder(path: Path) -> Iterator[Path]:
 
     Raises RunError where it cannot be written; `path` is then as it was.
     """
-    new = path.with_name(f".{path.name}.partial")
+    new = partial(path)
+    there = False
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         standing(path)
         for stale in (new, _older(path)):
             shutil.rmtree(stale, ignore_errors=True)
@@ -128,14 +135,46 @@ def replacing_folder(path: Path) -> Iterator[Path]:
             else:
                 sync_folder(entry)
         sync_folder(new)
-        _put(new, path)
-        sync_folder(path.parent)
+        there = _put(new, path)
+        sync_folder(path.parent)  # before the older one goes: else that may be gone on disk, and this not be there
     except OSError as error:
-        intact = f" The older {path.name} is intact." if path.exists() else ""
-        raise RunError(f"{path} could not be written: {reason(error)}.{intact}") from error
+        raise _unwritten(path, error, there) from error
     finally:
-        shutil.rmtree(new, ignore_errors=True)
         standing(path)
+        for stale in (new, *([_older(path)] if there else [])):
+            shutil.rmtree(stale, ignore_errors=True)
+
+
+def _unwritten(path: Path, error: BaseException, there: bool) -> RunError:
+    """What is said where something could not be written, or is `there` and may go again."""
+    if there:
+        return RunError(f"{path} is written, but the disk has not confirmed it: {reason(error)}. Look after the disk.")
+    intact = f" The older {path.name} is intact." if path.exists() else ""
+    return RunError(f"{path} could not be written: {reason(error)}.{intact}")
+
+
+def partial(path: Path) -> Path:
+    """Where what will be `path` is written."""
+    return path.with_name(f".{path.name}.partial")
+
+
+def sweep(*paths: Path) -> None:
+    """Remove what a crash has left of these while they were written; for who alone may write them."""
+    for path in paths:
+        shutil.rmtree(partial(partial(path)), ignore_errors=True)
+        if partial(path).is_dir():
+            shutil.rmtree(partial(path), ignore_errors=True)
+        else:
+            with contextlib.suppress(OSError):
+                partial(path).unlink(missing_ok=True)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder, and those above it that are missing, so that their names are on disk. Raises OSError."""
+    new = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for folder in new:
+        sync_folder(folder.parent)
 
 
 def standing(path: Path) -> Path:
@@ -155,22 +194,20 @@ def _older(path: Path) -> Path:
     return path.with_name(f".{path.name}.old")
 
 
-def _put(new: Path, path: Path) -> None:
-    """`new` as `path`, and an older folder there goes."""
+def _put(new: Path, path: Path) -> bool:
+    """`new` as `path`; an older folder there is now under one of the other names."""
     if path.exists() and exchange(new, path):
-        shutil.rmtree(new, ignore_errors=True)
-        return
+        return True
     old = _older(path)
     while True:
         if path.exists():
             path.rename(old)
         try:
             new.rename(path)
-            break
+            return True
         except OSError as error:  # a reader has just put the older one back
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def exchange(one: Path, other: Path) -> bool:
@@ -203,11 +240,24 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
         address = value.untyped_storage().data_ptr()
         plain[name] = value.clone() if address in taken else value  # safetensors takes no two tensors of one memory
         taken.add(address)
-    with replacing(path) as temporary:
+    with replacing(path) as temporary, _own_folder(temporary) as folder:
         values = dict(metadata or {})
-        save_file(plain, temporary, metadata={**values, CHECKSUM: _content_hash(plain, values)})
+        save_file(plain, folder / path.name, metadata={**values, CHECKSUM: _content_hash(plain, values)})
+        (folder / path.name).replace(temporary)
         _order_header(temporary)
         temporary.chmod(0o666 & ~_umask)  # safetensors makes files that nobody else may read
+
+
+@contextlib.contextmanager
+def _own_folder(temporary: Path) -> Iterator[Path]:
+    """A folder for safetensors, whose own temporary files have names that nobody would find after a crash."""
+    folder = partial(temporary)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _order_header(path: Path) -> None:
@@ -254,14 +304,44 @@ def _content_hash(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) ->
     return digest.hexdigest()
 
 
+@contextlib.contextmanager
+def held(
+    path: Path, timeout: float = -1, *, busy: str = "", raises: type[CounterpoiseError] = RunError
+) -> Iterator[None]:
+    """Hold a lock file, which a process that dies lets go.
+
+    Args:
+        timeout: seconds to wait for another process that holds it; below 0: for ever.
+        busy: what is said after that.
+        raises: the error of that, and of a lock that cannot be held.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=timeout)
+    except Timeout:
+        raise raises(busy) from None
+    except OSError as error:
+        raise raises(f"{path} could not be locked: {reason(error)}.") from error
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # it is closed all the same, and so let go
+            lock.release()
+
+
 def sync_folder(folder: Path) -> None:
-    """Put the names in a folder on disk, where the system can."""
-    with contextlib.suppress(OSError):
+    """Put the names in a folder on disk, where the system can. Raises OSError where the disk fails at it."""
+    try:
         handle = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(handle)
         finally:
             os.close(handle)
+    except OSError as error:
+        if error.errno not in _NO_SYNC:
+            raise
 
 
 def reason(error: BaseException) -> str:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 
 from counterpoise import config
 from counterpoise.data import random, sources
@@ -25,10 +24,10 @@ from counterpoise.data.sources.base import ImageSet, Subset
 from counterpoise.data.sources.mask_folders import QuestionFiles
 from counterpoise.data.sources.outlines import DrawnScenes
 from counterpoise.data.split_names import is_split_name
-from counterpoise.errors import ConfigError, CounterpoiseError, DataError
+from counterpoise.errors import ConfigError, CounterpoiseError, DataError, RunError
 from counterpoise.system.addresses import address_of
 from counterpoise.system.documents import read_json
-from counterpoise.system.files import expanded, replacing, write_text
+from counterpoise.system.files import expanded, held, make_folder, reason, replacing, write_text
 
 SHARD_BYTES = 2**28
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
@@ -93,13 +92,13 @@ def make(
     }
     if (groups := further.groups_of(parts)) is not None:
         plan["groups"] = {name: hashlib.sha256(packed.encode()).hexdigest() for name, packed in groups.items()}
-    out.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(out / LOCK, timeout=0):
+        make_folder(out)
+        with held(out / LOCK, 0, busy=f"{out} is being packed by another process.", raises=DataError):
             packing = _Packing(out, parts, plan, samples, size, shrinking, data.on_corrupt == "skip", tell)
             return packing.facts(packing.pack(divided_as, meaning))
-    except Timeout:
-        raise DataError(f"{out} is being packed by another process.") from None
+    except OSError as error:
+        raise RunError(f"Pack {out} could not be written: {reason(error)}. The same command goes on.") from error
 
 
 class _Packing:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from counterpoise.data.packs import format as layout
-from counterpoise.system.files import replacing
+from counterpoise.system.files import make_folder, replacing
 
 
 class Rows:
@@ -83,7 +83,7 @@ def merge(
     """
     count = sum(shard.samples for shard in shards)
     index = folder / layout.INDEX
-    index.mkdir(exist_ok=True)
+    make_folder(index)
     found = {}
     for name in layout.index_files(file, masked):
         key = name.removeprefix(f"{file}.").removesuffix(".npy")
@@ -106,9 +106,10 @@ def merge(
 
 
 def tidy(folder: Path) -> None:
-    """Remove the rows of single shards, which are together now."""
-    for done in folder.glob(".*.rows.npz"):
-        done.unlink(missing_ok=True)
+    """Remove the rows of single shards, which are together now, and what a crash has left."""
+    for pattern in (".*.rows.npz", ".*.partial", f"{layout.INDEX}/.*.partial"):
+        for done in folder.glob(pattern):
+            done.unlink(missing_ok=True)
 
 
 def _path(folder: Path, shard: str) -> Path:

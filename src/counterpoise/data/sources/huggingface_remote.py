@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from filelock import FileLock
 
 from counterpoise import config
 from counterpoise.data.packs import tables
@@ -19,6 +18,7 @@ from counterpoise.data.sources.base import UNLABELED, ImageSet, Splits
 from counterpoise.data.sources.columns import Columns
 from counterpoise.errors import DataError, first_line
 from counterpoise.system.addresses import Files
+from counterpoise.system.files import held
 
 
 class Reach(NamedTuple):
@@ -95,7 +95,7 @@ def _images(split: tables.Split, columns: Columns, reach: Reach, other: str) -> 
     wanted = tables.Wanted(
         *columns, text=lambda value: of.text_of(value, names), classes=lambda met: of.classes_of(met, names)
     )
-    with FileLock(split.folder / ".lock"):
+    with held(split.folder / ".lock", raises=DataError):
         place, pack = tables.index(split, wanted, int(reach.cache_gb * 1e9))
     return PackSet(place, pack, split.name, f"split {split.name} of {where}")
 

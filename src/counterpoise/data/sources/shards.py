@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from filelock import FileLock
-
 from counterpoise import config
 from counterpoise.data.packs import finding, foreign, labels
 from counterpoise.data.packs.cache import Cache
@@ -21,7 +19,7 @@ from counterpoise.data.split_names import Halves, find
 from counterpoise.data.walking import image_files, subfolders
 from counterpoise.errors import ConfigError, DataError
 from counterpoise.system.addresses import TIMEOUT, Files, address_of
-from counterpoise.system.files import expanded
+from counterpoise.system.files import expanded, held
 
 Prepare = Callable[[PackSet], None]
 _LIMIT = 50 * 10**9
@@ -153,7 +151,7 @@ def _tars(
         beside = finding.index_beside(Path(where), of, tars) if cache is None else None
         folder = beside or finding.cached_index(where, cache, of, tars)
         place = Folder(Path(where), folder / INDEX)
-    with FileLock(folder / ".lock"):
+    with held(folder / ".lock", raises=DataError):
         return place, foreign.index(place, tars, folder, of, where)
 
 

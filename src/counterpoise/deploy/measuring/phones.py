@@ -20,7 +20,7 @@ from counterpoise.deploy.measuring.subjects import Subject
 from counterpoise.deploy.measuring.timing import Case, interval
 from counterpoise.errors import ConfigError, RunError
 from counterpoise.system import documents
-from counterpoise.system.files import write_text
+from counterpoise.system.files import replacing_folder, write_text
 
 CONTENTS, SCRIPT, RESULTS = "bundle.json", "measure.sh", "results.txt"
 UNNAMED = "a machine that the file does not name"
@@ -85,17 +85,17 @@ def write_bundle(
             )
     if out.exists() and any(out.iterdir()):
         raise RunError(f"{out} is not empty: give another folder for the bundle.")
-    out.mkdir(parents=True, exist_ok=True)
     contents: dict[str, Any] = {}
-    for subject in subjects:
-        name = f"{plain(subject.name)}{subject.path.suffix}"
-        if name in contents:
-            raise ConfigError(f"Two things to measure are called {subject.name}: measure them one after the other.")
-        shutil.copyfile(subject.path, out / name)
-        digest = hashlib.sha256((out / name).read_bytes()).hexdigest()
-        contents[name] = {**subject.values(), "sha256": digest}
-    write_text(out / CONTENTS, json.dumps({"files": contents, **(more or {})}, indent=2) + "\n")
-    write_text(out / SCRIPT, script({name: facts["runtime"] for name, facts in contents.items()}, threads, rounds))
+    with replacing_folder(out) as new:
+        for subject in subjects:
+            name = f"{plain(subject.name)}{subject.path.suffix}"
+            if name in contents:
+                raise ConfigError(f"Two things to measure are called {subject.name}: measure them one after the other.")
+            shutil.copyfile(subject.path, new / name)
+            digest = hashlib.sha256((new / name).read_bytes()).hexdigest()
+            contents[name] = {**subject.values(), "sha256": digest}
+        write_text(new / CONTENTS, json.dumps({"files": contents, **(more or {})}, indent=2) + "\n")
+        write_text(new / SCRIPT, script({name: facts["runtime"] for name, facts in contents.items()}, threads, rounds))
     return [out / name for name in (*contents, CONTENTS, SCRIPT)]
 
 

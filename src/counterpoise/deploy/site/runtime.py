@@ -15,8 +15,6 @@ from base64 import b64decode
 from collections.abc import Mapping
 from pathlib import Path
 
-from filelock import FileLock
-
 from counterpoise.errors import RuntimeMissingError
 
 VERSION = "1.30.0"
@@ -37,8 +35,10 @@ def files() -> Mapping[str, Path]:
     folder = _cache() / f"onnxruntime-web-{VERSION}"
     found = {name: folder / name for name in (*EVERYWHERE, *FOR_GPUS)}
     if not all(file.is_file() for file in found.values()):
+        from counterpoise.system.files import held  # brings torch
+
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / ".lock"):  # two processes that find nothing fetch it once
+        with held(folder / ".lock", raises=RuntimeMissingError):  # two processes that find nothing fetch it once
             if not all(file.is_file() for file in found.values()):
                 _unpack(_fetch(), found)
     return found

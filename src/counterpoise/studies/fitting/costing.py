@@ -34,6 +34,7 @@ from counterpoise.studies.fitting.candidates import Candidate
 from counterpoise.studies.fitting.plan import FitPlan, with_student
 from counterpoise.studies.plan import complete
 from counterpoise.system import documents
+from counterpoise.system.files import sync_folder
 from counterpoise.system.machine import processor
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ class Ledger:
                 file.write(json.dumps(entry) + "\n")
             file.flush()
             os.fsync(file.fileno())
+        sync_folder(self.path.parent)
 
 
 def measure(plan: FitPlan, ledger: Ledger, tell: Callable[[str], None]) -> dict[str, Entry]:

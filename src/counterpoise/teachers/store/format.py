@@ -329,6 +329,15 @@ def load_recording(path: Path) -> Header | None:
         raise StoreError(f"{path / RECORDING} cannot be read: {error}.") from None
 
 
+def unfinished(path: Path, old: Header | None) -> Header | None:
+    """The header of a recording that adds to `old`: where that has all its views, a crash has brought it back.
+
+    Raises as `load_recording`.
+    """
+    begun = load_recording(path)
+    return None if begun is not None and old is not None and {*begun.slots} <= {*old.slots} else begun
+
+
 def present(path: Path) -> dict[str, int]:
     """The files in `chunks/` and their sizes; nothing where there is no such folder."""
     try:

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from filelock import FileLock
 from torch import Tensor
 
 from counterpoise.errors import RunError, StoreError
-from counterpoise.system.files import write_text
+from counterpoise.system.files import held, write_text
 from counterpoise.teachers import identity
 from counterpoise.teachers.store.codecs import FORMAT
 from counterpoise.teachers.store.format import (
@@ -27,6 +26,7 @@ from counterpoise.teachers.store.format import (
     load,
     load_recording,
     present,
+    unfinished,
     words,
 )
 from counterpoise.teachers.store.reader import Store
@@ -53,8 +53,8 @@ def info(store: Folder) -> dict[str, Any]:
     header, known = _look(path)
     chunks = len(header.slots) * header.parts
     state = "finished" if (path / INDEX).exists() else f"recording, {len(known)} of {chunks} chunks"
-    further = load_recording(path)
-    if further is not None and further.slots != header.slots:
+    further = unfinished(path, header)
+    if further is not None:
         state += f", being extended to views {words(further.slots)}"
     return {
         "state": state,
@@ -227,8 +227,8 @@ def _look(path: Path) -> tuple[Header, dict[str, str]]:
 
 def _drop_views(path: Path, index: Index, header: Header) -> None:
     """Leave the views of `header` in a store, by its index first."""
-    with FileLock(path / LOCK):
-        if load_recording(path) is not None:
+    with held(path / LOCK, raises=StoreError):
+        if unfinished(path, index.header) is not None:
             raise StoreError(f"A recording in {path} is not finished; finish it before views are dropped.")
         try:
             write_text(path / INDEX, dump(header, index.checksums))

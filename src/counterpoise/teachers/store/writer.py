@@ -16,7 +16,7 @@ from torch import Tensor
 
 from counterpoise.errors import RunError, StoreError
 from counterpoise.system.documents import read_text
-from counterpoise.system.files import expanded, reason, sync_folder, write_text
+from counterpoise.system.files import expanded, held, make_folder, reason, sweep, sync_folder, write_text
 from counterpoise.teachers.store.format import (
     CHUNKS,
     INDEX,
@@ -26,9 +26,9 @@ from counterpoise.teachers.store.format import (
     Index,
     dump,
     load,
-    load_recording,
     local,
     present,
+    unfinished,
     words,
 )
 
@@ -73,12 +73,12 @@ class StoreWriter:
             foreign = sorted(file.name for file in path.iterdir() if not _ours(file.name)) if path.exists() else []
             if foreign and not (path / INDEX).exists() and not (path / RECORDING).exists():
                 raise StoreError(f"{path} holds other files ({foreign[0]}): give a store a folder of its own.")
-            (path / CHUNKS).mkdir(parents=True, exist_ok=True)
+            make_folder(path / CHUNKS)
         except OSError as error:
             raise StoreError(f"Store {path} cannot be made: {error.strerror}.") from None
-        with FileLock(path / LOCK):
+        with held(path / LOCK, raises=StoreError):
             old = load(path) if (path / INDEX).exists() else None
-            begun = load_recording(path)
+            begun = unfinished(path, None if old is None else old.header)
             known = old.header if old is not None else begun
             if known is not None:  # what is added lies as what is there
                 header = replace(header, format=known.format, rows_per_chunk=known.rows_per_chunk)
@@ -104,7 +104,10 @@ class StoreWriter:
             raise StoreError(
                 f"Another process records part {self.part[0] + 1} of {self.part[1]} of {self.path}."
             ) from None
+        except OSError as error:
+            raise StoreError(f"{self.path} could not be locked: {reason(error)}.") from error
         try:
+            sweep(self.path / INDEX, self.path / RECORDING)
             for chunk in self._own():
                 (self.path / CHUNKS / _temporary(chunk)).unlink(missing_ok=True)
             missing = self.missing()
@@ -169,9 +172,13 @@ class StoreWriter:
             if checksum not in (None, digest.hexdigest()):
                 raise StoreError(f"Chunk {chunk.name} is damaged: its bytes do not have the checksum it was given.")
             with self._saying(path):
-                # First, so that a chunk that is there has a checksum; if power goes it may be empty, which is found.
-                path.with_suffix(".sha256").write_text(digest.hexdigest() + "\n", encoding="utf-8")
+                # First, so that a chunk that is there has a checksum; if power goes it may be torn, which is found.
+                with path.with_suffix(".sha256").open("w", encoding="utf-8") as file:
+                    file.write(digest.hexdigest() + "\n")
+                    file.flush()
+                    os.fsync(file.fileno())
                 temporary.replace(path)
+                sync_folder(path.parent)
         except BaseException:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
@@ -179,7 +186,7 @@ class StoreWriter:
 
     def finish(self) -> bool:
         """Write the index where all chunks of all parts are there, and say whether it is: else parts are missing."""
-        with FileLock(self.path / LOCK):
+        with held(self.path / LOCK, raises=StoreError):
             if (self.path / INDEX).exists():  # another part may have written it since
                 self._old = load(self.path)
             known = self._checksums()
@@ -201,7 +208,8 @@ class StoreWriter:
 
     def close(self) -> None:
         """Let go of this part; what was written stays."""
-        self._lock.release()
+        with contextlib.suppress(OSError):  # it is closed all the same, and so let go
+            self._lock.release()
 
     def __enter__(self) -> StoreWriter:
         return self
