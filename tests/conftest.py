@@ -28,7 +28,7 @@ from hypothesis import settings
 from PIL import Image, ImageDraw
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, BrowserContext, Page
 
 # Small tensors are faster on one thread, and waiting threads slow down whatever else the machine does. Before torch.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -268,28 +268,44 @@ def chromium() -> Iterator[Browser]:
         browser.close()
 
 
+def look_at(context: BrowserContext, where: str | Path) -> Visit:
+    """A file or an address; what the console calls an error, a script throws or cannot be loaded is in `errors`."""
+    page = context.new_page()
+    errors: list[str] = []
+    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("requestfailed", lambda request: errors.append(f"{request.url}: {request.failure}"))
+    page.goto(where.resolve().as_uri() if isinstance(where, Path) else where)
+    return Visit(page, errors)
+
+
 @pytest.fixture
 def visit(chromium: Browser) -> Iterator[Callable[..., Visit]]:
-    """Open a file or an address in a context of its own: visit(where, width=1280, height=900, **context options).
-
-    What the console calls an error, what a script throws and what cannot be loaded is gathered in `errors`.
-    """
+    """Open a file or an address in a context of its own: visit(where, width=1280, height=900, **context options)."""
     contexts = []
 
     def open_page(where: str | Path, width: int = 1280, height: int = 900, **options: Any) -> Visit:
-        context = chromium.new_context(viewport={"width": width, "height": height}, **options)
-        contexts.append(context)
-        page = context.new_page()
-        errors: list[str] = []
-        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.on("requestfailed", lambda request: errors.append(f"{request.url}: {request.failure}"))
-        page.goto(where.resolve().as_uri() if isinstance(where, Path) else where)
-        return Visit(page, errors)
+        contexts.append(chromium.new_context(viewport={"width": width, "height": height}, **options))
+        return look_at(contexts[-1], where)
 
     yield open_page
     for context in contexts:
         context.close()
+
+
+@pytest.fixture(scope="module")
+def shown(chromium: Browser) -> Iterator[Callable[[Path], Visit]]:
+    """A file, opened once for the tests of a module: each says what width, colors and medium it wants."""
+    context = chromium.new_context(viewport={"width": 1280, "height": 900})
+    seen: dict[Path, Visit] = {}
+
+    def show(path: Path) -> Visit:
+        if path not in seen:
+            seen[path] = look_at(context, path)
+        return seen[path]
+
+    yield show
+    context.close()
 
 
 class Host:

@@ -33,6 +33,13 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 LARGE, SMALL = "resnet50", "test_resnet"
 """A network of timm in the pages, and what stands for it here: of the same family, asked for alike, but quick."""
+STAND_INS = {
+    f"timm/{LARGE}": f"timm/{SMALL}",
+    "smp/unet:resnet34": f"smp/unet:tu-{SMALL}",
+    "--threads 1 --batch 1": "--threads 1 --batch 1 --seconds 0.01",  # of calls in a turn, for 0.2
+    "--rounds 6 --out runs/fit": "--rounds 6 --seconds 0.01 --out runs/fit",
+}
+"""What the pages say, and what is run for it: the same commands, of less."""
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -150,9 +157,16 @@ def test_every_block_runs(page: Path, workspace: Path, commands: Path) -> None:
     blocks = BLOCK.findall(page.read_text(encoding="utf-8"))
     for language, code in blocks:
         assert language in RUNNERS, f"{page.name}: a block is marked '{language}', which no test can run"
-        RUNNERS[language](code.replace(f"timm/{LARGE}", f"timm/{SMALL}"), workspace, commands)
+        for said, run in STAND_INS.items():
+            code = code.replace(said, run)
+        RUNNERS[language](code, workspace, commands)
     if page.name == "README.md":
         assert {language for language, _ in blocks} == set(RUNNERS)
+
+
+@pytest.mark.parametrize("said", STAND_INS)
+def test_what_is_stood_in_for_is_in_the_pages(said: str) -> None:
+    assert any(said in page.read_text(encoding="utf-8") for page in PAGES)
 
 
 def test_links_between_pages_lead_somewhere() -> None:

@@ -34,7 +34,7 @@ def test_the_demo_compares_and_writes_its_summary(tmp_path: Path, monkeypatch: p
     demo = digits.DEMO
     teacher, student = (
         config.merge(values, {"train": {"epochs": epochs}})
-        for values, epochs in ((demo.teacher, 12), (demo.student, 6))
+        for values, epochs in ((demo.teacher, 12), (demo.student, 3))
     )
     monkeypatch.setitem(demos.DEMOS, "digits", replace(demo, teacher=teacher, student=student))
     summary = counterpoise.demo(out=tmp_path / "demo", seeds=2)

@@ -16,6 +16,7 @@ from counterpoise.data.epochs import Batch
 from counterpoise.data.sources.arrays import ArraySet
 
 Visit = Callable[..., Any]
+Shown = Callable[[Path], Any]
 PAGES = ["digit_page", "scene_page"]
 
 
@@ -27,12 +28,12 @@ def page_file(request: pytest.FixtureRequest) -> Path:
 
 
 @pytest.mark.parametrize("page_file", PAGES, indirect=True)
-def test_a_page_is_whole_at_any_width(visit: Visit, page_file: Path) -> None:
-    seen = visit(page_file, width=1280, color_scheme="light")
+def test_a_page_is_whole_at_any_width(shown: Shown, page_file: Path) -> None:
+    seen = shown(page_file)
     page = seen.page
     for width, scheme in ((1280, "light"), (390, "dark")):
         page.set_viewport_size({"width": width, "height": 900})
-        page.emulate_media(color_scheme=scheme)
+        page.emulate_media(media="screen", color_scheme=scheme)
         page.wait_for_function(f"document.documentElement.scrollWidth <= {width}")
         marks = page.eval_on_selector_all(
             "[data-chart]",
@@ -44,19 +45,21 @@ def test_a_page_is_whole_at_any_width(visit: Visit, page_file: Path) -> None:
     assert seen.errors == []
 
 
-def test_charts_follow_the_width_of_the_window(visit: Visit, digit_page: Path) -> None:
-    seen = visit(digit_page)
+def test_charts_follow_the_width_of_the_window(shown: Shown, digit_page: Path) -> None:
+    seen = shown(digit_page)
     width = "document.querySelector('[data-chart=standing] svg').getBoundingClientRect().width"
-    wide = seen.page.evaluate(width)
+    seen.page.emulate_media(media="screen")
+    seen.page.set_viewport_size({"width": 1280, "height": 900})
+    seen.page.wait_for_function(f"{width} > 900")
     seen.page.set_viewport_size({"width": 500, "height": 800})
     seen.page.wait_for_function(f"{width} < 470")
-    assert wide > 900
     assert seen.page.evaluate("document.documentElement.scrollWidth") <= 500
     assert seen.errors == []
 
 
-def test_tabs_are_worked_by_keys(visit: Visit, digit_page: Path) -> None:
-    page = visit(digit_page).page
+def test_tabs_are_worked_by_keys(shown: Shown, digit_page: Path) -> None:
+    page = shown(digit_page).page
+    page.emulate_media(media="screen")
     tabs = page.locator("[data-tabs]").first
     count = tabs.locator("[role=tab]").count()
     shown = "all => all.map(one => !one.hidden)"
@@ -72,8 +75,8 @@ def test_tabs_are_worked_by_keys(visit: Visit, digit_page: Path) -> None:
     assert all(panel.is_visible() for panel in tabs.locator("[role=tabpanel]").all())
 
 
-def test_the_slider_is_worked_by_keys(visit: Visit, scene_page: Path) -> None:
-    seen = visit(scene_page)
+def test_the_slider_is_worked_by_keys(shown: Shown, scene_page: Path) -> None:
+    seen = shown(scene_page)
     scene = seen.page.locator("[data-scene]").first
     slider = scene.locator("input[type=range]")
     clip = "one => one.style.clipPath"
@@ -91,8 +94,9 @@ def test_the_slider_is_worked_by_keys(visit: Visit, scene_page: Path) -> None:
     assert seen.errors == []
 
 
-def test_tables_are_sorted_by_a_button(visit: Visit, digit_page: Path) -> None:
-    page = visit(digit_page).page
+def test_tables_are_sorted_by_a_button(shown: Shown, digit_page: Path) -> None:
+    page = shown(digit_page).page
+    page.emulate_media(media="screen")
     table = page.locator("[data-sortable]").first
     button = table.locator("thead button").nth(1)
     column = "rows => rows.map(row => Number(row.cells[1].textContent.replace(',', '')))"
