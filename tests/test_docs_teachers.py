@@ -17,7 +17,8 @@ def test_the_table_of_few_labels_is_that_of_its_csv() -> None:
     found = re.search(r"^\| way \| 1% .*\n\|[-|]+\n((?:\|.*\n)+)", page, re.MULTILINE)
     assert found
     shown = {
-        way: scores for way, *scores in ([cell.strip() for cell in line[1:-1].split("|")] for line in found[1].split("\n")[:-1])
+        way: scores
+        for way, *scores in ([cell.strip() for cell in line[1:-1].split("|")] for line in found[1].split("\n")[:-1])
     }
     ways = dict.fromkeys(row["way"] for row in rows)
     assert list(shown) == list(ways)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
+import resource
 import socket
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from counterpoise.errors import ConfigError
-from counterpoise.system.server import HOST, Server, from_folder
+from counterpoise.system.server import COMPUTING, HOST, Answer, Server, from_folder
 
 
 @pytest.fixture
@@ -93,7 +97,7 @@ def test_nothing_can_be_changed(server: Server, folder: Path, method: str) -> No
 
 
 def test_it_listens_on_this_machine_alone(server: Server) -> None:
-    assert server.server_address[0] == "127.0.0.1"
+    assert server.address == f"http://127.0.0.1:{server.port}/"
     addresses = {info[4][0] for info in socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET)}
     for address in addresses - {HOST}:
         with pytest.raises(OSError, match=r"refused|unreachable|timed out"):
@@ -112,3 +116,88 @@ def test_a_target_that_is_no_address_is_answered_with_400(server: Server, target
     with socket.create_connection((HOST, server.port), timeout=5) as connection:
         connection.sendall(f"GET {target} HTTP/1.1\r\nHost: {HOST}:{server.port}\r\nConnection: close\r\n\r\n".encode())
         assert connection.makefile("rb").readline().split()[1] == b"400"
+
+
+def memory() -> float:
+    """Of this process, in MB."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmRSS"))
+    return int(line.split()[1]) / 1024
+
+
+@pytest.fixture
+def many_files() -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 4096), hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_thousand_that_never_finish_asking_hold_no_one_up(server: Server, many_files: None) -> None:
+    assert ask(server, "/")[0] == 200
+    threads, before = threading.active_count(), memory()
+    begun = f"GET / HTTP/1.1\r\nHost: {HOST}:{server.port}\r\nX: ".encode()
+    slow = []
+    for number in range(1000):
+        slow.append(socket.create_connection((HOST, server.port), timeout=10))
+        slow[-1].sendall(begun)
+        if number % 100 == 99:
+            assert ask(server, "/")[0] == 200
+    assert threading.active_count() <= threads + COMPUTING
+    assert memory() - before < 50
+    with ThreadPoolExecutor(8) as pool:
+        assert {status for status, _, _ in pool.map(lambda _: ask(server, "/"), range(1000))} == {200}
+    assert threading.active_count() <= threads + COMPUTING
+    for connection in slow:
+        connection.close()
+
+
+def test_those_that_never_take_what_they_asked_for_hold_no_one_up(
+    server: Server, folder: Path, many_files: None
+) -> None:
+    with (folder / "large.bin").open("wb") as file:
+        file.truncate(200_000_000)
+    before = memory()
+    request = f"GET /large.bin HTTP/1.1\r\nHost: {HOST}:{server.port}\r\n\r\n".encode()
+    slow = [socket.create_connection((HOST, server.port), timeout=10) for _ in range(300)]
+    for connection in slow:
+        with contextlib.suppress(ConnectionError):  # closed, since others came after it
+            connection.sendall(request)
+    assert ask(server, "/")[2] == b"<p>here"
+    assert len(ask(server, "/large.bin", method="HEAD")[2]) == 0
+    assert memory() - before < 100
+    for connection in slow:
+        connection.close()
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "status"),
+    [
+        (b"GET / HTTP/1.1\r\nX: " + b"x" * 10_000_000, b"431"),
+        (b"x" * 10_000_000, b"431"),
+        (b"GET /\r\n\r\n", b"400"),
+        (b"\x00\xff\r\n\r\n", b"400"),
+        (b"GET / HTTP/9.9\r\n\r\n", b"505"),
+        (b"GET / HTTP/1.1\r\nContent-Length: 5\r\n\r\nhello", b"400"),
+        (b"GET / HTTP/1.1\r\n" + b"".join(b"X%d: 1\r\n" % number for number in range(1000)) + b"\r\n", b"400"),
+    ],
+)
+def test_what_is_no_request_is_refused_and_others_are_answered(
+    server: Server, request_bytes: bytes, status: bytes
+) -> None:
+    with socket.create_connection((HOST, server.port), timeout=5) as connection:
+        connection.sendall(request_bytes)
+        assert connection.makefile("rb").readline().split()[1] == status
+    assert ask(server, "/")[0] == 200
+
+
+def test_an_answer_that_fails_is_told_and_the_server_goes_on(capfd: pytest.CaptureFixture[str]) -> None:
+    def answers(path: str) -> Answer:
+        if path == "bad":
+            raise RuntimeError("the reason")
+        return Answer(b"good", "text/plain")
+
+    with Server(answers) as found:
+        found.start()
+        assert ask(found, "/bad")[0] == 500
+        assert ask(found, "/")[::2] == (200, b"good")
+    assert "the reason" in capfd.readouterr().err
