@@ -21,7 +21,7 @@ from power.operations import OPERATIONS
 
 from power import tracing, trying
 
-STATES, QUICK_STATES, TORN = 12_000, 60, 60
+STATES, QUICK_STATES, TORN = 2000, 60, 40
 
 
 def main() -> int:
@@ -33,7 +33,8 @@ def main() -> int:
         return 2
     cases: list[dict[str, Any]] = []
     for name, make in OPERATIONS.items():
-        crashed = trying.crash(make, QUICK_STATES if options.quick else STATES, torn=3 if options.quick else TORN)
+        states, torn = (QUICK_STATES, 3) if options.quick else (STATES, TORN)
+        crashed = trying.crash(make, states, again_every=5, torn=torn)
         failed = trying.failing(make, trying.in_turn if options.quick else trying.every_way)
         for line in (*crashed.wrong, *failed.wrong):
             print(f"{name}: {line}", file=sys.stderr)

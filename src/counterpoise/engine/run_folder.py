@@ -82,9 +82,9 @@ class RunFolder:
                 sweep(*(self.path / each for each in (*ours, CHECKPOINT, BEST)))
                 yield
         finally:
-            if entered and new and [entry.name for entry in self.path.iterdir()] in ([], [LOCK]):
-                (self.path / LOCK).unlink(missing_ok=True)
-                with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):
+                if entered and new and [entry.name for entry in self.path.iterdir()] in ([], [LOCK]):
+                    (self.path / LOCK).unlink(missing_ok=True)
                     for folder in new:
                         folder.rmdir()
 

@@ -137,7 +137,7 @@ def replacing_folder(path: Path) -> Iterator[Path]:
         sync_folder(new)
         there = _put(new, path)
         sync_folder(path.parent)  # before the older one goes: else that may be gone on disk, and this not be there
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise _unwritten(path, error, there) from error
     finally:
         standing(path)

@@ -128,7 +128,7 @@ def _told(state: State) -> str:
 
 
 class Failing:
-    """Has the n-th call that concerns a folder fail, and of the following so many less one.
+    """Has the n-th call that concerns a folder, and that may fail so, fail, and of the following so many less one.
 
     Attributes:
         count: calls so far; failed: those that were made to fail.
@@ -136,16 +136,17 @@ class Failing:
 
     def __init__(self, root: Path, number: int, error: int, times: int) -> None:
         self.root, self.number, self.error, self.times = str(root), number, error, times
-        self.count = 0
+        self.count = self._fitting = 0
         self.failed: list[str] = []
         self._closing: set[int] = set()
 
     def enter(self, call: Call) -> int:
         begun = before(call, self.root)
+        self.count += begun is not None
         if begun is None or (self.error == errno.EMFILE and not isinstance(begun, Opening)):
             return 0
-        self.count += 1
-        if not self.number <= self.count < self.number + self.times:
+        self._fitting += 1
+        if not self.number <= self._fitting < self.number + self.times:
             return 0
         self.failed.append(call.name)
         if call.name == "close":  # what fails to be closed is closed nevertheless
@@ -175,7 +176,7 @@ def failing(make: Callable[[Path], Operation], kinds: Callable[[int], Kinds]) ->
                 times = 1 if not for_good else MANY if name == "EINTR" else 10**9
                 watcher = Failing(folder, number, ERRORS[name], times)
                 outcome = traced(lambda folder=folder: place.operation.do(folder), watcher)
-                done = done and not watcher.failed
+                done = done and not watcher.failed and watcher.count < number
                 if watcher.failed:
                     count += 1
                     if problem := _after_failure(place, outcome, folder):
