@@ -19,7 +19,7 @@ from counterpoise.data.summary import Found
 from counterpoise.engine import state
 from counterpoise.errors import CounterpoiseError, RunError
 from counterpoise.system import documents
-from counterpoise.system.files import held, make_folder, sweep, sync_folder, write_text
+from counterpoise.system.files import held, make_folder, reason, sweep, sync_folder, write_text
 
 RUN_FILE = "run.yaml"
 METRICS = "metrics.jsonl"
@@ -69,10 +69,7 @@ class RunFolder:
         A folder that was made for this and is still empty afterwards, because the run could not start, goes again.
         """
         new = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
-        try:
-            make_folder(self.path)
-        except OSError as error:
-            raise RunError(f"Run folder {self.path} cannot be made: {error.strerror}.") from None
+        make_folder(self.path)
         busy = f"Another process is writing run folder {self.path}. Wait for it, or give another --out."
         ours = [Path(name) for name in OURS if name != REPORT]  # which is written without the lock
         entered = False
@@ -106,8 +103,14 @@ class RunFolder:
 
         begin: puts down what the run begins with; a run that has its run file has that, too.
         """
-        for entry in (self.path / name for name in OURS if name != LOCK):
-            shutil.rmtree(entry) if entry.is_dir() else entry.unlink(missing_ok=True)
+        # The run file last: what has none is taken for a folder of somebody else's.
+        names = sorted((name for name in OURS if name != LOCK), key=lambda name: name == RUN_FILE)
+        try:
+            for entry in (self.path / name for name in names):
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink(missing_ok=True)
+            sync_folder(self.path)
+        except OSError as error:
+            raise RunError(f"The older run in {self.path} could not be removed: {reason(error)}.") from error
         make_folder(self.checkpoint.parent)
         if begin is not None:
             begin()
@@ -225,14 +228,18 @@ class RunFolder:
     def cut_metrics(self, size: int) -> None:
         """Forget the lines that were written after the checkpoint that is resumed."""
         if self.metrics.exists():
-            with self.metrics.open("rb+") as file:
+            with self._writing_metrics(), self.metrics.open("rb+") as file:
                 file.truncate(min(size, self.metrics.stat().st_size))
 
     def log(self, line: dict[str, Any]) -> None:
         """Append a line to metrics.jsonl. Raises RunError where the disk is full."""
+        with self._writing_metrics(), self.metrics.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+    @contextlib.contextmanager
+    def _writing_metrics(self) -> Iterator[None]:
         try:
-            with self.metrics.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
+            yield
         except OSError as error:
             raise RunError(
                 f"{self.metrics} could not be written: {error.strerror}. The checkpoint is intact: --resume goes on."
@@ -242,11 +249,10 @@ class RunFolder:
         """Bytes of metrics.jsonl, all of them on disk, and its name."""
         if not self.metrics.exists():
             return 0
-        with self.metrics.open("rb+") as file:
+        with self._writing_metrics(), self.metrics.open("rb+") as file:
             os.fsync(file.fileno())
-            size = file.seek(0, os.SEEK_END)
-        sync_folder(self.path)
-        return size
+            sync_folder(self.path)
+            return file.seek(0, os.SEEK_END)
 
 
 def _texts(found: Any) -> dict[str, str]:

@@ -155,10 +155,7 @@ def alone_in(out: Path) -> Iterator[None]:
     """Hold the folder of a comparison. Raises RunError where another process does."""
     from counterpoise.system.files import held, make_folder
 
-    try:
-        make_folder(out)
-    except OSError as error:
-        raise RunError(f"{out} cannot be made: {error.strerror}.") from None
+    make_folder(out)
     with held(out / ".lock", 2, busy=f"Another process is at work in {out}. Wait for it, or give another --out."):
         yield
 

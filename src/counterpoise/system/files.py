@@ -170,11 +170,14 @@ def sweep(*paths: Path) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder, and those above it that are missing, so that their names are on disk. Raises OSError."""
-    new = [folder for folder in (path, *path.parents) if not folder.exists()]
-    path.mkdir(parents=True, exist_ok=True)
-    for folder in new:
-        sync_folder(folder.parent)
+    """Make a folder, and those above it that are missing, so that their names are on disk. Raises RunError."""
+    try:
+        new = [folder for folder in (path, *path.parents) if not folder.exists()]
+        path.mkdir(parents=True, exist_ok=True)
+        for folder in new:
+            sync_folder(folder.parent)
+    except OSError as error:
+        raise RunError(f"Folder {path} cannot be made: {FULL.get(error.errno or 0, error.strerror)}.") from error
 
 
 def standing(path: Path) -> Path:

@@ -31,11 +31,12 @@ from counterpoise.deploy.site import runtime, samples, site
 from counterpoise.engine import packing, state
 from counterpoise.engine.run_folder import RunFolder
 from counterpoise.engine.student import load_student, save_student
+from counterpoise.errors import StoreError
 from counterpoise.models import catalog, checkpoint
 from counterpoise.models import folder as students
 from counterpoise.models.network import VisionModel
 from counterpoise.studies import results
-from counterpoise.system.files import standing, write_tensors
+from counterpoise.system.files import make_folder, standing, write_tensors
 from counterpoise.teachers.store import Header, Store, StoreWriter, prune, verify
 
 CLASSES = ("circle", "square")
@@ -102,7 +103,7 @@ class Checkpoint(Operation):
 
     def _train(self, run: RunFolder, step: int) -> None:
         with run.locked():
-            run.checkpoint.parent.mkdir(exist_ok=True)
+            make_folder(run.checkpoint.parent)
             done = self._resumed(run)[0].step if run.checkpoint.exists() else run.cut_metrics(0)
             if done != step:
                 self._epoch(run, step)
@@ -148,7 +149,8 @@ class Recording(Operation):
             for chunk in writer.missing():
                 rows = torch.arange(chunk.start, chunk.stop).view(-1, 1) + 1000 * chunk.slot
                 writer.write(chunk, [torch.sin(rows + torch.arange(20)).float()])
-            assert writer.finish()
+            if not writer.finish():  # as where a checksum could not be read
+                raise StoreError("chunks are missing")
 
     def do(self, folder: Path) -> None:
         self._record(folder / "store", self.slots)

@@ -344,6 +344,8 @@ def present(path: Path) -> dict[str, int]:
         return {file.name: file.stat().st_size for file in (path / CHUNKS).iterdir() if file.is_file()}
     except FileNotFoundError:
         return {}
+    except OSError as error:
+        raise StoreError(f"{path / CHUNKS} cannot be read: {error}.") from None
 
 
 def checksum(path: Path) -> str:

@@ -75,7 +75,9 @@ class StoreWriter:
                 raise StoreError(f"{path} holds other files ({foreign[0]}): give a store a folder of its own.")
             make_folder(path / CHUNKS)
         except OSError as error:
-            raise StoreError(f"Store {path} cannot be made: {error.strerror}.") from None
+            raise StoreError(f"Store {path} cannot be read: {error.strerror}.") from None
+        except RunError as error:
+            raise StoreError(f"Store {path} cannot be made: {error}") from None
         with held(path / LOCK, raises=StoreError):
             old = load(path) if (path / INDEX).exists() else None
             begun = unfinished(path, None if old is None else old.header)
@@ -120,8 +122,10 @@ class StoreWriter:
                 )
             if new and (missing or self._old is None):  # a part may be empty, and is merged as the others are
                 self._text(self.path / RECORDING, dump(self.header))
-        except BaseException:
-            self._lock.release()
+        except BaseException as error:
+            self.close()
+            if isinstance(error, OSError):
+                raise StoreError(f"{self.path} could not be written: {reason(error)}.") from error
             raise
 
     def _own(self) -> Iterator[Chunk]:
@@ -186,7 +190,7 @@ class StoreWriter:
 
     def finish(self) -> bool:
         """Write the index where all chunks of all parts are there, and say whether it is: else parts are missing."""
-        with held(self.path / LOCK, raises=StoreError):
+        with held(self.path / LOCK, raises=StoreError), self._saying(self.path):
             if (self.path / INDEX).exists():  # another part may have written it since
                 self._old = load(self.path)
             known = self._checksums()
