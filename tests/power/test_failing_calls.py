@@ -16,10 +16,10 @@ QUICK = ("checkpoint", "first student folder", "results.csv", "store pruned")
 
 @pytest.mark.parametrize("name", QUICK)
 def test_each_call_may_fail(name: str) -> None:
-    """In one of the ways each, in turn; all ways in the slow test."""
-    tried = trying.failing(OPERATIONS[name], trying.in_turn)
+    """Every third of them in one of the ways, in turn; all calls and ways in the slow test."""
+    tried = trying.failing(OPERATIONS[name], trying.some)
     assert tried.wrong == []
-    assert tried.count >= 5
+    assert tried.count >= 2
 
 
 @pytest.mark.slow

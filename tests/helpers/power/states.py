@@ -144,8 +144,11 @@ def crashes(journal: Journal, most: int, seed: int = 0, torn: int = 3) -> Iterat
     for number, step in enumerate(moments):
         if step is not None:
             disk.take(step)
-        share = max(4, (most - len(seen)) // (len(moments) - number))
+        share = (most - len(seen)) // (len(moments) - number)
         last = number == len(moments) - 1
+        if share < 4 and not last and chance.random() * 4 > share:
+            continue
+        share = max(4, share)
         for entries in itertools.islice(_moment(disk, chance, seed, torn, share), 4 * share):
             key = _key(entries, last)
             if key not in seen:

@@ -35,6 +35,11 @@ def in_turn(number: int) -> Kinds:
     return [ways[number % len(ways)]]
 
 
+def some(number: int) -> Kinds:
+    """Of every third call one of these."""
+    return in_turn(number // 3) if number % 3 == 0 else []
+
+
 class Tried(NamedTuple):
     """How many states or failing calls were tried, and what was wrong: a line each."""
 
@@ -170,8 +175,9 @@ def failing(make: Callable[[Path], Operation], kinds: Callable[[int], Kinds]) ->
         wrong: list[str] = []
         count, number, done = 0, 1, False
         while not done:
-            done = True
-            for name, for_good in kinds(number):
+            ways = kinds(number)
+            done = bool(ways)
+            for name, for_good in ways:
                 folder = copied(place.folder, place.scratch)
                 times = 1 if not for_good else MANY if name == "EINTR" else 10**9
                 watcher = Failing(folder, number, ERRORS[name], times)
