@@ -2,7 +2,7 @@
 
 Every operation's system calls are recorded; the states that a crash may leave are made and opened, and done again in a
 fifth of them. Then it is done with its n-th call failing, for n = 1, 2, ..., with EIO, ENOSPC, EINTR and EMFILE, once
-and from then on; of the operations with most calls, each call in one of these ways. The tests in tests/power do the same
+and from then on; of the operations with most calls, each call in one of these ways. The tests in tests/power do so
 with fewer. It takes Linux on x86-64.
 """
 
@@ -18,8 +18,8 @@ import harness
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "helpers"))
 
-from power import tracing, trying
-from power.operations import OPERATIONS
+from outage import tracing, trying
+from outage.operations import OPERATIONS
 
 STATES, TORN = 2000, 40
 SLOW_STATES = 400

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import pytest
-
-from power import tracing
+from outage import tracing
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -7,9 +7,8 @@ fail. Afterwards the same is done again with all calls working, which must come 
 from __future__ import annotations
 
 import pytest
-from power.operations import OPERATIONS
-
-from power import trying
+from outage import trying
+from outage.operations import OPERATIONS
 
 QUICK = ("checkpoint", "first student folder", "results.csv", "store pruned")
 

@@ -1,16 +1,15 @@
 """Whenever the power goes: what was there is there, or what is to be, whole; and the next start makes the rest.
 
 An operation's calls are recorded, states that a crash may leave are made of them, and each is opened by the reader that
-a user would open it with. After the operation has come back, only the new state will do. See `power.states` for what
+a user would open it with. After the operation has come back, only the new state will do. See `outage.states` for what
 a disk is taken to promise: less than most do.
 """
 
 from __future__ import annotations
 
 import pytest
-from power.operations import OPERATIONS
-
-from power import trying
+from outage import trying
+from outage.operations import OPERATIONS
 
 STATES = {"site": 20, "ONNX export": 40}
 """In a run of the suite: what is slow to open is tried less. All are tried more in the slow test."""

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from power.recording import ROOT, Data, Journal, Names, NotModelledError, Size, Sync
+from outage import recording, tracing
+from outage.recording import ROOT, Data, Journal, Names, NotModelledError, Size, Sync
 from safetensors.torch import save_file
 
 from counterpoise.system.files import exchange
-from power import recording, tracing
 
 
 def recorded(folder: Path, task: Callable[[Path], Any]) -> Journal:

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from power.operations import Operation
-from power.states import BLOCK, State, crashes
+from outage import recording, trying
+from outage.operations import Operation
+from outage.states import BLOCK, State, crashes
 
 from counterpoise.system import files
 from counterpoise.system.files import replacing, write_text
-from power import recording, trying
 
 OLD, NEW = b"o" * 3 * BLOCK, b"n" * 4 * BLOCK
 

@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from power.operations import Operation, leftovers
-from power.recording import Opening, before, record
-from power.states import State, crashes
-from power.tracing import Call, Outcome, traced
+from outage.operations import Operation, leftovers
+from outage.recording import Opening, before, record
+from outage.states import State, crashes
+from outage.tracing import Call, Outcome, traced
 
 MANY = 30
 """How often a call fails that fails for good, where that is to end: interrupted ones are made again and again."""

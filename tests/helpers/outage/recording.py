@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from power.tracing import Call, Outcome, traced
+from outage.tracing import Call, Outcome, traced
 
 ROOT = 0
 _AT_FDCWD, _ACCESS = -100, os.O_ACCMODE

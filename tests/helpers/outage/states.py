@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from power.recording import ROOT, Data, Journal, Names, Size, Step, Sync
+from outage.recording import ROOT, Data, Journal, Names, Size, Step, Sync
 
 BLOCK = 512
 
