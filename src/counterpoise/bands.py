@@ -125,6 +125,22 @@ def dicom_syntax(file: Any) -> str:
         file.seek(length, 1)
 
 
+class _Whole:
+    """A file that is asked for no more than it holds: Python sets aside as much as it is asked for."""
+
+    def __init__(self, file: Any) -> None:
+        self.file = file
+        place = file.tell()
+        self.end = file.seek(0, 2)
+        file.seek(place)
+
+    def read(self, size: int = -1) -> Any:
+        return self.file.read(size if size < 0 else min(size, max(0, self.end - self.file.tell())))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.file, name)
+
+
 def dicom_header(file: Any, reading: Reading, pixels: bool = False) -> Any:
     """What an open DICOM file says, with its pixels, still packed, or without them. Raises Unreadable."""
     try:
@@ -136,7 +152,7 @@ def dicom_header(file: Any, reading: Reading, pixels: bool = False) -> Any:
     if dicom_syntax(file) == DEFLATED:
         raise Unreadable("it is deflated as a whole, which is not read: save it uncompressed")
     file.seek(0)
-    found: Any = pydicom.dcmread(file, stop_before_pixels=not pixels)
+    found: Any = pydicom.dcmread(_Whole(file), stop_before_pixels=not pixels)
     kind = getattr(getattr(found, "SOPClassUID", None), "name", "unknown")
     if not isinstance(found.get("Rows"), int) or not isinstance(found.get("Columns"), int):
         raise Unreadable(f"it is a DICOM file without pixels (its kind is {kind})")

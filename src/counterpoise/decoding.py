@@ -362,4 +362,6 @@ def why(error: Exception) -> str:
         return UNKNOWN
     if isinstance(error, FileNotFoundError):
         return "the file does not exist"
+    if isinstance(error, AttributeError | LookupError | TypeError | UnicodeError):  # of the program, not of the file
+        return "it does not hold what it should"
     return (str(error).splitlines() or [""])[0].rstrip(".") or type(error).__name__

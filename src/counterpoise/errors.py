@@ -204,6 +204,19 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [""])[0].rstrip(". ") or type(error).__name__
 
 
+def damage(error: BaseException) -> str:
+    """What an error that a file led to says of the file, where it may say something of the program."""
+    if isinstance(error, UnicodeError):
+        return "it holds text that is no UTF-8"
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    if isinstance(error, MemoryError):
+        return "it asks for more memory than there is"
+    if isinstance(error, AssertionError | AttributeError | LookupError | NameError | TypeError | ZeroDivisionError):
+        return "it does not hold what it should"
+    return first_line(error)
+
+
 def nearest(given: str, choices: Iterable[str]) -> str:
     """`" Did you mean 'x'?"` for the choice nearest to what was given, or an empty string."""
     plain = {choice.lower(): choice for choice in sorted(choices, reverse=True)}

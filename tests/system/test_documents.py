@@ -15,7 +15,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from counterpoise.errors import DocumentError, RunError
+from counterpoise.errors import DocumentError, RunError, UnfitFileError
 from counterpoise.studies.fitting.costing import Ledger
 from counterpoise.system import documents
 from counterpoise.system.documents import parse_json, parse_yaml
@@ -43,7 +43,8 @@ def test_references_are_followed_where_they_are_few() -> None:
         ("a: *b", "b"),
         ("a: 2001-99-99", "month|date|day"),
         ("a: [1, 2", "expected"),
-        ("? [a]\n: 1", "unhashable|hash"),
+        ("? [a]\n: 1", "a list or a mapping as a key"),
+        ("a: 1\nb: {c: 1, c: 2}", "line 2: the key 'c' comes twice"),
     ],
 )
 def test_texts_that_are_no_yaml_in_reason_are_refused_in_a_sentence(text: str, why: str) -> None:
@@ -51,6 +52,51 @@ def test_texts_that_are_no_yaml_in_reason_are_refused_in_a_sentence(text: str, w
         parse_yaml(text)
     assert len(str(refused.value)) < 500
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ('{"a": 1, "b": {"c": 1, "c": 2}}', "the key 'c' comes twice"),
+        (b'{"a":\n "\xff"}', "no text in UTF-8: line 2 holds the byte 0xff"),
+        ('{"a": ' + "9" * 5000 + "}", "a number of thousands of digits"),
+    ],
+)
+def test_texts_that_are_no_json_in_reason_are_refused_in_a_sentence(text: str | bytes, why: str) -> None:
+    with pytest.raises(DocumentError, match=why):
+        parse_json(text)
+
+
+def test_files_that_are_no_text_are_refused_by_their_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"a: 1\nb: \xe9\n")
+    with pytest.raises(UnfitFileError, match="no text in UTF-8: line 2 holds the byte 0xe9"):
+        documents.read_yaml(tmp_path / "file")
+
+
+def test_rows_of_a_csv_are_by_column(tmp_path: Path) -> None:
+    (tmp_path / "file.csv").write_text('a,b\n1,"2,\n3"\n4\n')
+    assert documents.read_csv(tmp_path / "file.csv") == [{"a": "1", "b": "2,\n3"}, {"a": "4", "b": ""}]
+    (tmp_path / "file.csv").write_text('a,b\n1,"2')
+    with pytest.raises(DocumentError, match="line 2: unexpected end of data"):
+        documents.read_csv(tmp_path / "file.csv")
+
+
+OWN = {
+    *("deploy/runner.py", "deploy/litert_worker.py", "deploy/measuring/worker.py"),  # run without the package
+    *("deploy/formats/litert.py", "deploy/measuring/timing.py"),  # hear what these answer
+    "system/files.py",  # puts in order what it has written
+}
+
+
+def test_json_and_tables_of_others_are_read_in_one_place() -> None:
+    root = Path(documents.__file__).parents[1]
+    plain = re.compile(r"json\.loads?\((?!json\.dumps)|csv\.DictReader|yaml\.(safe_)?load|pickle\.loads?\(")
+    found = {
+        file.relative_to(root).as_posix(): match[0]
+        for file in sorted(root.rglob("*.py"))
+        if (match := plain.search(file.read_text(encoding="utf-8"))) and file != Path(documents.__file__)
+    }
+    assert not found.keys() - OWN, found
 
 
 def test_json_that_is_nested_without_end_is_refused() -> None:

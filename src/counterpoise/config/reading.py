@@ -67,8 +67,8 @@ def _contents(path: Path, within: Path | None = None) -> dict[str, Any]:
         values = documents.read_yaml(path, within=within)
     except FileNotFoundError:
         raise ConfigError(f"Run file {path} does not exist.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"Run file {path} cannot be read: {error}.") from None
+    except OSError as error:
+        raise ConfigError(f"Run file {path} cannot be read: {documents.why_unread(error)}.") from None
     except DocumentError as error:
         raise ConfigError(f"Run file {path} is not YAML as it should be: {error}.") from None
     if values is None:

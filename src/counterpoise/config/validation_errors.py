@@ -61,6 +61,8 @@ def _message(place: tuple[str, ...], item: Any, root: type[BaseModel]) -> tuple[
     if item["type"] in {"value_error", "assertion_error"}:
         return str(item["ctx"]["error"]), ""
     message = item["msg"][:1].lower() + item["msg"][1:]
+    if item["type"] == "path_type":
+        message = "input should be the path of a file or folder"
     guess = ""
     if item["type"] == "literal_error":
         choices = item["ctx"]["expected"].replace("'", "").replace(" or ", ", ").split(", ")

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from counterpoise.data.sources.base import IGNORE
 from counterpoise.errors import ConfigError, DataError
-from counterpoise.system.documents import read_lines, why_no_text
+from counterpoise.system.documents import read_lines, why_unread
 
 VOID_NAMES = frozenset({"void", "ignore", "ignored", "unlabeled", "unlabelled"})
 
@@ -162,8 +162,8 @@ def of_numbers(numbers: Mapping[str, int], file: Path, ignore: int | None = None
 def _lines(file: Path) -> list[str]:
     try:
         return [line.strip() for line in read_lines(file)]
-    except (OSError, UnicodeDecodeError) as error:
-        reason = why_no_text(error)
+    except OSError as error:
+        reason = why_unread(error)
         raise DataError(
             f"Classes file {file} cannot be read: {reason}. Expected one class a line: its name, name and value "
             "(lesion 255), or name and color (road 128 64 128). Set data.options.classes to another file."

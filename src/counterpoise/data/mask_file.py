@@ -21,7 +21,7 @@ from counterpoise.data.images import AS_USUAL
 from counterpoise.data.label_map import UNKNOWN, LabelMap, pack
 from counterpoise.data.sources.base import IGNORE
 from counterpoise.decoding import Reading, Unreadable
-from counterpoise.errors import CorruptImage, DataError, UnfitFileError, UnfitMask, first_line
+from counterpoise.errors import CorruptImage, DataError, UnfitFileError, UnfitMask, damage
 from counterpoise.system.files import regular
 
 LOSSLESS = (".png", ".bmp", ".gif", ".tif", ".tiff")
@@ -155,7 +155,7 @@ def _opened(path: MaskPath, reading: Reading, further: tuple[str, ...] = ()) -> 
     except UnidentifiedImageError:
         raise CorruptImage(os.fspath(path), _no_mask(path)) from None
     except Exception as error:  # Pillow's decoders raise many kinds of errors for damaged files
-        raise CorruptImage(os.fspath(path), getattr(error, "strerror", None) or first_line(error)) from error
+        raise CorruptImage(os.fspath(path), getattr(error, "strerror", None) or damage(error)) from error
 
 
 def _file(path: MaskPath) -> Path | io.BytesIO:

@@ -21,7 +21,7 @@ from counterpoise.data.mask_file import read_mask
 from counterpoise.data.rasters import ALL, MaskParts, Raster
 from counterpoise.data.sources.base import IGNORE
 from counterpoise.decoding import Reading, Unreadable
-from counterpoise.errors import ConfigError, CorruptImage, DataError, MissingExtraError, first_line
+from counterpoise.errors import ConfigError, CorruptImage, DataError, MissingExtraError, damage
 from counterpoise.reading import bounded
 from counterpoise.system.files import regular
 
@@ -90,7 +90,7 @@ class Slide(Raster):
             raise
         except Exception as error:  # whatever OpenSlide finds wrong with a tile
             _open.cache_clear()  # a slide that has failed once fails from then on
-            raise CorruptImage(self.path, first_line(error)) from None
+            raise CorruptImage(self.path, damage(error)) from None
         if found.getextrema()[3][0] < 255:  # nothing was scanned there
             found = Image.alpha_composite(Image.new("RGBA", found.size, "white"), found)
         return torch.from_numpy(np.array(found.convert("RGB"))).permute(2, 0, 1).contiguous()
@@ -131,7 +131,7 @@ class SlideMask(MaskParts):
         except Unreadable as error:
             raise CorruptImage(str(path), str(error)) from None
         except Exception as error:  # damaged files raise many kinds of errors
-            raise CorruptImage(str(path), first_line(error)) from None
+            raise CorruptImage(str(path), damage(error)) from None
 
     def _page_of(self, pages: Any) -> Any:
         """The level of this size, among the pages and those below the first."""
@@ -160,7 +160,7 @@ class SlideMask(MaskParts):
         except MemoryError:
             raise
         except Exception as error:
-            raise CorruptImage(str(self.path), first_line(error)) from None
+            raise CorruptImage(str(self.path), damage(error)) from None
         classes = self.label_map.of_values[values]
         if (classes == UNKNOWN).any():
             strange = int(values[classes == UNKNOWN][0])
@@ -266,5 +266,5 @@ def _open(path: str, _process: int) -> Any:
         raise CorruptImage(path, "the file does not exist") from None
     except openslide.OpenSlideError as error:
         kind = isinstance(error, openslide.OpenSlideUnsupportedFormatError)
-        why = "it is no whole-slide image, nor a TIFF in tiles" if kind else first_line(error)
+        why = "it is no whole-slide image, nor a TIFF in tiles" if kind else damage(error)
         raise CorruptImage(path, why) from None

@@ -6,14 +6,14 @@ import codecs
 import csv
 import io
 import itertools
-import json
 import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from counterpoise.errors import ConfigError, DataError, MissingExtraError, UnfitFileError, first_line, nearest
+from counterpoise.errors import ConfigError, DataError, MissingExtraError, damage, nearest
+from counterpoise.system import documents
 from counterpoise.system.files import regular
 
 TABLE_BYTES = 2**31
@@ -157,7 +157,7 @@ def read_table(path: Path, columns: Sequence[str] | None = None, encoding: str =
         if ending in _TEXT:
             return _separated(path, columns, encoding)
     except OSError as error:
-        why = f"it {error.strerror}" if isinstance(error, UnfitFileError) else error.strerror or str(error)
+        why = documents.why_unread(error)
         raise DataError(f"Table {path} cannot be read: {why}.") from None
     raise DataError(f"{path} is no table that is known here: expected {', '.join(ENDINGS)}.")
 
@@ -189,7 +189,10 @@ def names_of(path: Path) -> list[str]:
         if (told := _TOLD.fullmatch(text)) is not None:
             text = _decoded(path, "utf-8", file.readline(_LINE)).rstrip("\r\n")
     separator = told[1] if told is not None else _separator(path, text)[0]
-    return [name.strip() for name in next(csv.reader([text], delimiter=separator), [])]
+    try:
+        return [name.strip() for name in next(csv.reader([text], delimiter=separator), [])]
+    except csv.Error as error:
+        raise DataError(f"{path}, line 1: {error}.") from None
 
 
 def _plain(value: Any) -> str:
@@ -301,13 +304,13 @@ def _json_lines(path: Path, content: bytes | None = None) -> Table:
         try:
             for number, line in enumerate(file, 1):
                 if line.strip():
-                    row = json.loads(line)
+                    row = documents.parse_json(line)
                     if not isinstance(row, dict):
                         raise DataError(f"{path}, line {number} is no object in braces, {{...}}, but {line[:40]!r}.")
                     rows.append(row)
-        except (ValueError, RecursionError) as error:
-            why = "it is nested too deeply" if isinstance(error, RecursionError) else first_line(error)
-            raise DataError(f"{path}, line {number + isinstance(error, UnicodeError)} is no JSON: {why}.") from None
+        except ValueError as error:
+            line_number = number + isinstance(error, UnicodeError)
+            raise DataError(f"{path}, line {line_number} is no JSON: {damage(error)}.") from None
     names = list(dict.fromkeys(name for row in rows for name in row))
     return _checked(Table(path, names, len(rows), lambda name: [row.get(name) for row in rows]))
 
@@ -321,7 +324,7 @@ def _parquet(path: Path) -> Table:
         file = pyarrow.parquet.ParquetFile(path)
         names, rows = list(file.schema_arrow.names), file.metadata.num_rows
     except Exception as error:  # damaged in any way
-        raise DataError(f"Table {path} cannot be read: {first_line(error)}.") from None
+        raise DataError(f"Table {path} cannot be read: {damage(error)}.") from None
     if rows > MOST_ROWS:
         raise DataError(f"Table {path} says that it has {rows:,} rows; up to {MOST_ROWS:,} are read.")
 
@@ -332,7 +335,7 @@ def _parquet(path: Path) -> Table:
             else:
                 found = next(file.iter_batches(count, columns=[name])).column(0).to_pylist()
         except Exception as error:  # as above
-            raise DataError(f"Column '{name}' of {path} cannot be read: {first_line(error)}.") from None
+            raise DataError(f"Column '{name}' of {path} cannot be read: {damage(error)}.") from None
         return found
 
     return _checked(Table(path, _distinct(path, names), rows, read, lambda name: read(name, _FIRST)))

@@ -139,7 +139,7 @@ def read(folder: Path) -> Description:
     try:
         values = documents.read_json(path, within=folder)
     except (OSError, ValueError) as error:
-        raise ModelError(f"{path} cannot be read: {error}.") from None
+        raise ModelError(f"{path} cannot be read: {documents.why_unread(error)}.") from None
     version = values.get("version") if isinstance(values, dict) else None
     if isinstance(version, int) and version > BY_WINDOW:
         raise ModelError(

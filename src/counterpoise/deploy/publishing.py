@@ -101,8 +101,8 @@ def _check_files(folders: Sequence[Path]) -> None:
 def _card(source: Path) -> str:
     try:
         return documents.read_text(source / student_folder.CARD, within=source)
-    except (OSError, UnicodeDecodeError) as error:
-        raise RunError(f"The card of {source} cannot be read: {error}.") from None
+    except OSError as error:
+        raise RunError(f"The card of {source} cannot be read: {documents.why_unread(error)}.") from None
 
 
 def _exports(student: Path, source: Path, weights: str) -> list[Path]:

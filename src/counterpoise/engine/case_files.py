@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping
 from pathlib import Path
 from statistics import fmean
@@ -10,7 +9,8 @@ from typing import Any
 
 from counterpoise.engine.run_folder import CASES
 from counterpoise.errors import ConfigError
-from counterpoise.system.files import expanded, regular, write_text
+from counterpoise.system.documents import read_csv
+from counterpoise.system.files import expanded, write_text
 from counterpoise.tasks.scores.metrics import metric as named
 from counterpoise.tasks.scores.table import as_csv
 
@@ -41,9 +41,8 @@ def of_cases(folder: Path, metric: str) -> dict[str, float]:
     """
     try:
         asked = named(metric)
-        with regular(folder / CASES, within=folder, limit=LARGEST).open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-    except (ConfigError, OSError, ValueError, csv.Error):
+        rows = read_csv(folder / CASES, within=folder, limit=LARGEST)
+    except (ConfigError, OSError, ValueError):
         return {}
     values: dict[str, list[float]] = {}
     for row in rows if asked.over_cases else ():

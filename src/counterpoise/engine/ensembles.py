@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -15,6 +14,7 @@ from counterpoise.models import several_views
 from counterpoise.models.classmap import map_teacher, partly
 from counterpoise.models.ensemble import Ensemble, require_shared
 from counterpoise.models.network import VisionModel
+from counterpoise.system.documents import parse_json
 from counterpoise.teachers import identity
 from counterpoise.teachers.live import LiveTeacher
 
@@ -142,7 +142,7 @@ def require_several(section: config.Teacher) -> None:
 def require_views(section: config.Teacher, recorded: Mapping[str, str]) -> None:
     """Raises ConfigError where means over views are asked for, of a store without its network that holds none."""
     try:
-        held = json.loads(recorded["arguments"]).get("views", 1)
+        held = parse_json(recorded["arguments"]).get("views", 1)
     except (LookupError, ValueError, AttributeError):  # nothing is known of who was recorded
         return
     if section.views not in (1, held):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +15,8 @@ from counterpoise.errors import ObjectiveError
 from counterpoise.objectives.composite import WeightedSum
 from counterpoise.objectives.dense import reduced
 from counterpoise.outputs import Outputs
+from counterpoise.system.documents import parse_json
+from counterpoise.system.files import regular
 
 KIND = "pull"
 """Of the lines of metrics.jsonl that tell of it."""
@@ -158,9 +159,9 @@ def read(path: Path) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl that tell of it, which are among its first; none where it cannot be read."""
     found: list[dict[str, Any]] = []
     try:
-        with path.open(encoding="utf-8") as lines:
+        with regular(path).open("rb") as lines:
             for text in lines:
-                line = json.loads(text)
+                line = parse_json(text)
                 if line.get("step", 0) > MOST:
                     break
                 found += [line] if line["kind"] == KIND else []

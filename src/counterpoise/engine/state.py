@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from counterpoise.data.walking import of_earlier
 from counterpoise.engine.identify import other_data
-from counterpoise.errors import DivergedError, RunError
+from counterpoise.errors import DivergedError, RunError, damage
 from counterpoise.system.documents import parse_json
 from counterpoise.system.files import CHECKSUM, make_folder, read_tensors, regular, write_tensors
 from counterpoise.teachers import identity
@@ -72,7 +73,7 @@ def load(path: Path, modules: dict[str, nn.Module], optimizer: torch.optim.Optim
     except KeyError:
         raise RunError(f"{path} is no checkpoint of counterpoise.") from None
     except Exception as error:  # whatever safetensors or json find wrong with a damaged file
-        raise RunError(f"Checkpoint {path} cannot be read: {error}.") from None
+        raise RunError(f"Checkpoint {path} cannot be read: {damage(error)}.") from None
     progress.checked = CHECKSUM in metadata
     try:
         for part, module in modules.items():
@@ -100,8 +101,14 @@ def _progress(text: str) -> Progress:
     every = [values["sums"], *values.get("sums_of", [])]
     if any(not isinstance(each, dict) or set(each) != set(every[0]) for each in every):
         raise ValueError("its header is damaged: sums differ in their terms")
-    if min(values["step"], values["metrics_bytes"]) < 0:
-        raise ValueError("its header is damaged: a count is below 0")
+    if min(values["step"], values["metrics_bytes"]) < 0 or max(values["step"], values["metrics_bytes"]) >= 2**53:
+        raise ValueError("its header is damaged: a count is below 0, or more than any run has")
+    clocks = [key for key, kind in usual.items() if isinstance(kind, float) and not 0 <= values.get(key, 0) < math.inf]
+    told = (*every, values["last"], values["best"], values["teacher"])
+    odd = [key for each in told for key, value in each.items() if type(value) not in (int, float)]
+    texts = (*values["corrupt"], *values.get("origin", {}).values())
+    if clocks or odd or not all(isinstance(text, str) for text in texts):
+        raise ValueError(f"its header is damaged: {(*clocks, *odd, 'a name')[0]} is not what it should be")
     return Progress(**values)
 
 
@@ -134,7 +141,7 @@ def origin_of(path: Path) -> dict[str, str]:
     """The origin that a checkpoint keeps; empty where there is no checkpoint, or it cannot be read."""
     try:
         with safe_open(regular(path), "pt") as file:
-            found = json.loads(file.metadata()["counterpoise"])["origin"]
+            found = parse_json(file.metadata()["counterpoise"])["origin"]
     except Exception:  # whatever safetensors or json find wrong with a damaged file
         return {}
     return {str(key): str(value) for key, value in found.items()} if isinstance(found, dict) else {}

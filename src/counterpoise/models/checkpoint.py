@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import json
 import pickle
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,9 +16,10 @@ from safetensors.torch import load as load_bytes
 from torch import Tensor, nn
 
 from counterpoise.decoding import Reading
-from counterpoise.errors import ModelError, nearest
+from counterpoise.errors import ModelError, damage, nearest
 from counterpoise.models import folder, several_files, wrapped
 from counterpoise.models.wrapped import Which
+from counterpoise.system.documents import parse_json
 from counterpoise.system.files import read_tensors, regular
 
 PICKLES = (".pt", ".pth", ".bin", ".tar", ".ckpt")
@@ -225,7 +226,7 @@ def _read_safetensors(path: Path, which: Which) -> Weights:
     try:
         state, metadata = read_tensors(path)
     except (SafetensorError, OSError, ValueError) as error:
-        raise ModelError(f"Checkpoint {path} is damaged, or no safetensors file: {error}.") from None
+        raise ModelError(f"Checkpoint {path} is damaged, or no safetensors file: {damage(error)}.") from None
     size = metadata.get("input_size", "")
     held = _held_by_run(state) if RUN in metadata else wrapped.unwrap(state)
     if held is None or (held.live is None and held.averaged is None):
@@ -269,7 +270,7 @@ def _channels(metadata: Mapping[str, str], key: str, path: Path) -> tuple[float,
 
 def _names(text: str) -> tuple[str, ...] | None:
     try:
-        values = json.loads(text)
+        values = parse_json(text)
     except ValueError:
         return None
     return tuple(map(str, values)) if isinstance(values, list) else None
@@ -282,14 +283,15 @@ def _unpickle(path: Path) -> Any:
             return torch.load(regular(path), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if "weights_only" not in str(error).lower():
-            raise ModelError(f"Checkpoint {path} is damaged, or no PyTorch file: {error}.") from None
-        reason = str(error).partition("WeightsUnpickler error:")[2].strip().splitlines()[:1]
+            raise ModelError(f"Checkpoint {path} is damaged, or no PyTorch file: {damage(error)}.") from None
+        said = re.sub(r"<class '([^']*)'>", r"\1", str(error))
+        reason = said.partition("WeightsUnpickler error:")[2].strip().splitlines()[:1]
         raise ModelError(
             f"Checkpoint {path} is refused: it holds more than tensors, and reading that would run code from the file"
             f"{f' ({reason[0]})' if reason else ''}. Save the state_dict alone, best as .safetensors."
         ) from None
     except Exception as error:  # zip, unicode, index errors: whatever a damaged file leads to
-        raise ModelError(f"Checkpoint {path} is damaged, or no PyTorch file: {error}.") from None
+        raise ModelError(f"Checkpoint {path} is damaged, or no PyTorch file: {damage(error)}.") from None
 
 
 def _plain(held: Any, path: Path, which: Which) -> Weights:

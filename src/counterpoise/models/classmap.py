@@ -199,8 +199,8 @@ def _read(path: Path) -> dict[str, Any]:
         values = documents.read_yaml(path, limit=documents.JSON_BYTES)
     except FileNotFoundError:
         raise ModelError(f"teacher.classes: {path} does not exist.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ModelError(f"teacher.classes: {path} cannot be read: {error}.") from None
+    except OSError as error:
+        raise ModelError(f"teacher.classes: {path} cannot be read: {documents.why_unread(error)}.") from None
     except DocumentError as error:
         raise ModelError(f"teacher.classes: {path} is not YAML: {error}") from None
     if not isinstance(values, dict) or not values:

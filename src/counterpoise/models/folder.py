@@ -167,7 +167,7 @@ def describe(path: Path) -> Description:
     try:
         values = documents.read_json(path, within=path.parent)
     except (OSError, ValueError) as error:
-        raise ModelError(f"{path} cannot be read: {error}.") from None
+        raise ModelError(f"{path} cannot be read: {documents.why_unread(error)}.") from None
     version = values.get("format") if isinstance(values, dict) else None
     if isinstance(version, int) and version > WITH_INTENSITY:
         raise ModelError(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from counterpoise.errors import MissingExtraError, ModelError
+from counterpoise.errors import shown as given
 from counterpoise.models import checkpoint, published, several_files
 from counterpoise.models.imagenet import MEAN, STD
 from counterpoise.system import documents, torchvision_guard
@@ -122,8 +123,9 @@ def shown(folder: Path) -> Shown:
     if not path.is_file():
         return Shown()
     held = _json(path)
-    if held.get("do_rescale", True) and abs(float(held.get("rescale_factor", 1 / 255)) * 255 - 1) > 1e-6:
-        raise ModelError(f"{path}: rescale_factor is {held['rescale_factor']}, expected 1/255.")
+    factor = held.get("rescale_factor", 1 / 255)
+    if held.get("do_rescale", True) and not (isinstance(factor, int | float) and abs(factor * 255 - 1) <= 1e-6):
+        raise ModelError(f"{path}: rescale_factor is {given(factor)}, expected 1/255.")
     mean, std = held.get("image_mean", MEAN), held.get("image_std", STD)
     for key, values in (("image_mean", mean), ("image_std", std)):
         if not isinstance(values, Sequence) or not all(isinstance(value, int | float) for value in values):
@@ -159,7 +161,7 @@ def _json(path: Path) -> dict[str, Any]:
     try:
         values = documents.read_json(path)
     except (OSError, ValueError) as error:
-        raise ModelError(f"{path} cannot be read: {error}.") from None
+        raise ModelError(f"{path} cannot be read: {documents.why_unread(error)}.") from None
     if not isinstance(values, dict):
         raise ModelError(f"{path} holds a {type(values).__name__}, expected a mapping.")
     return values

@@ -18,7 +18,7 @@ from typing import Any
 
 from counterpoise import config
 from counterpoise.config.keys import asked, flatten
-from counterpoise.errors import ConfigError, RunError
+from counterpoise.errors import ConfigError, RunError, shown
 from counterpoise.objectives.base import needs_teacher
 from counterpoise.statistics import Unit
 from counterpoise.studies import provenance, standing
@@ -183,16 +183,32 @@ def read_csv(path: Path) -> list[Row]:
     """The rows of an older results.csv; none where there is no file. Raises ConfigError where it is something else."""
     if not path.is_file():
         return []
-    rows = read_table(path)
+    try:
+        rows = documents.read_csv(path)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} cannot be read: {documents.why_unread(error)}. Give another --out.") from None
     if rows and not {"pair", "method", "seed", "last", "origin", "plan_sha256"} <= rows[0].keys():
         raise ConfigError(f"{path} is no table of counterpoise compare: give another --out.")
-    return [{column: row.get(column) or "" for column in COLUMNS} for row in rows]
+    found = [{column: row.get(column) or "" for column in COLUMNS} for row in rows]
+    for number, row in enumerate(found, 1):
+        if (column := _odd(row)) is not None:
+            given = shown(row[column])
+            raise ConfigError(f"{path} is damaged: {column} of row {number} is {given}, expected a number.")
+    return found
 
 
-def read_table(path: Path) -> list[Row]:
-    """The rows of any CSV."""
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+def _odd(row: Row) -> str | None:
+    """The column of a row that holds no number where one is expected."""
+    for column, kind in (("seed", int), ("last", float), ("best", float), ("fold", _fold)):
+        try:
+            kind(row[column] or 0)
+        except ValueError:
+            return column
+    return None
+
+
+def _fold(text: str) -> tuple[int, ...]:
+    return tuple(map(int, str(text).split("/")))
 
 
 def write_rows(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:

@@ -72,6 +72,16 @@ def expanded(path: Path) -> Path:
         raise UnfitFileError(path, "begins with the home of somebody who has none here") from None
 
 
+def is_file(path: Path) -> bool:
+    """Whether a file is there; under a name that no file can have, such as a page of text, there is none."""
+    return os.path.isfile(path)  # noqa: PTH113 - pathlib raises for some of these names
+
+
+def is_folder(path: Path) -> bool:
+    """The same of a folder."""
+    return os.path.isdir(path)  # noqa: PTH112
+
+
 def named(folder: Path, name: str, *, limit: int | None = None) -> Path:
     """The regular file that a list in `folder` calls `name`, at most `limit` bytes large.
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from counterpoise.data.images import extensions, header_size
 from counterpoise.data.packs import format as layout
 from counterpoise.data.packs.places import Place, is_pack, read_pack
-from counterpoise.data.packs.rows import Rows, merge, read_done, rows_of, tidy
+from counterpoise.data.packs.rows import Rows, merge, read_done, rows_of, texts_of, tidy
 from counterpoise.data.packs.tars import Member, members
 from counterpoise.data.sources.base import UNLABELED
 from counterpoise.data.walking import is_number, ordered
@@ -82,7 +82,7 @@ def index(place: Place, tars: Iterable[Tar], folder: Path, of: Layout, where: st
     if not parts:
         raise DataError(f"The tars of {where} hold no samples.")
     every = [shard.name for shards in parts.values() for shard in shards]
-    masked = {"masks" in rows_of(folder, name) for name in every}
+    masked = {rows_of(folder, name, "masks") is not None for name in every}
     if len(masked) > 1:
         raise DataError(f"Some tars of {where} have masks and others have none; read them as sets of their own.")
     classes, numbered = _classes(folder, every)
@@ -91,7 +91,7 @@ def index(place: Place, tars: Iterable[Tar], folder: Path, of: Layout, where: st
     def relabeled(shard: str, labels: NDArray[np.int64]) -> NDArray[np.int64]:
         if masked == {True}:  # the classes of scenes are in their masks
             return np.zeros_like(labels)
-        own = [numbers[name] for name in json.loads(rows_of(folder, shard)["texts"].tobytes())]
+        own = [numbers[name] for name in texts_of(folder, shard)]
         return np.array([*own, UNLABELED], dtype=np.int64)[labels]
 
     pack = layout.Pack(
@@ -208,7 +208,7 @@ def _label(files: dict[str, Member], sample: str, of: Layout) -> str | None:
 
 def _classes(folder: Path, shards: Iterable[str]) -> tuple[list[str], bool]:
     """All labels of the tars in order, and whether they are numbers, of which none is left out."""
-    names = {name for shard in shards for name in json.loads(rows_of(folder, shard)["texts"].tobytes())}
+    names = {name for shard in shards for name in texts_of(folder, shard)}
     if names and all(is_number(name) and int(name) >= 0 for name in names):
         most = max(map(int, names))
         if most >= MOST_CLASSES:

@@ -13,7 +13,7 @@ from counterpoise.data.packs.reading import PackSet
 from counterpoise.data.packs.samples import kept_meaning
 from counterpoise.data.sources.base import UNLABELED
 from counterpoise.errors import ConfigError, DataError, nearest
-from counterpoise.system.documents import read_lines, why_no_text
+from counterpoise.system.documents import read_lines, why_unread
 from counterpoise.system.files import expanded
 
 
@@ -32,9 +32,9 @@ def read_classes(file: Path) -> list[str]:
     path = expanded(file)
     try:
         names = [line.strip() for line in read_lines(path)]
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise DataError(
-            f"Classes file {path} cannot be read: {why_no_text(error)}. Expected a name a line, the first for label 0."
+            f"Classes file {path} cannot be read: {why_unread(error)}. Expected a name a line, the first for label 0."
         ) from None
     twice = next((name for number, name in enumerate(names) if not name or name in names[:number]), None)
     if twice is not None:

@@ -18,7 +18,7 @@ from counterpoise.data.packs import cache as kept
 from counterpoise.data.packs.cache import Cache
 from counterpoise.data.packs.format import INDEX, Shard
 from counterpoise.data.packs.remote import Ranges
-from counterpoise.errors import CounterpoiseError, DataError, first_line
+from counterpoise.errors import CounterpoiseError, DataError, damage
 from counterpoise.system.addresses import Files
 
 _PIECE = 2**23
@@ -189,4 +189,4 @@ def footer_path(folder: Path, name: str) -> Path:
 
 def unreadable(files: Files, name: str, error: Exception) -> DataError:
     """What is said of a file that is no parquet, or damaged."""
-    return DataError(f"{files.address}/{name} cannot be read as parquet: {first_line(error)}.")
+    return DataError(f"{files.address}/{name} cannot be read as parquet: {damage(error)}.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from counterpoise.data.packs import format as layout
+from counterpoise.errors import DataError, damage
+from counterpoise.system.documents import parse_json
 from counterpoise.system.files import make_folder, replacing
 
 
@@ -54,17 +56,36 @@ class Rows:
             np.savez(file, **arrays)
 
 
-def rows_of(folder: Path, shard: str) -> Mapping[str, Any]:
-    """What was written for a shard, by name."""
-    found: Mapping[str, Any] = np.load(_path(folder, shard), allow_pickle=False)
+def rows_of(folder: Path, shard: str, name: str) -> Any:
+    """The array that was written for a shard under a name; None where there is none. Raises DataError."""
+    path = _path(folder, shard)
+    try:
+        with np.load(path, allow_pickle=False) as found:
+            return found.get(name)
+    except Exception as error:  # whatever zip files and arrays may be damaged by
+        raise DataError(f"{path} is damaged: {damage(error)}. Remove it: it is made anew.") from None
+
+
+def texts_of(folder: Path, shard: str) -> list[str]:
+    """The labels of a shard in words, by their numbers. Raises DataError."""
+    try:
+        held = rows_of(folder, shard, "texts")
+        found = None if held is None else parse_json(held.tobytes())
+    except ValueError:
+        found = None
+    if not isinstance(found, list) or not all(isinstance(text, str) for text in found):
+        raise DataError(f"{_path(folder, shard)} is damaged: it holds no labels. Remove it: it is made anew.")
     return found
 
 
 def read_done(folder: Path, shard: str) -> layout.Shard | None:
     """A shard whose rows are there, whole."""
+    if not _path(folder, shard).exists():
+        return None
     try:
-        return layout.Shard.model_validate_json(rows_of(folder, shard)["shard"].tobytes())
-    except (OSError, ValueError, KeyError):  # not there, or not whole
+        held = rows_of(folder, shard, "shard")
+        return None if held is None else layout.Shard.model_validate_json(held.tobytes())
+    except (DataError, ValueError):  # not whole
         return None
 
 
@@ -90,7 +111,9 @@ def merge(
         with replacing(index / name) as temporary, temporary.open("wb") as written:
             end = 0
             for number, shard in enumerate(shards):
-                piece = rows_of(folder, shard.name)[key]
+                piece = rows_of(folder, shard.name, key)
+                if piece is None:
+                    raise DataError(f"{_path(folder, shard.name)} holds no {key}. Remove it: it is made anew.")
                 if name.endswith(".npy") and number == 0:
                     header = {"descr": np.lib.format.dtype_to_descr(piece.dtype), "fortran_order": False}
                     np.lib.format.write_array_header_1_0(written, {**header, "shape": (count,)})

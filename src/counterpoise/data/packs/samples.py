@@ -29,7 +29,8 @@ from counterpoise.data.sources.masks_files import MaskFiles
 from counterpoise.data.sources.outlines import DrawnScenes
 from counterpoise.data.sources.volumes import VolumeScenes
 from counterpoise.decoding import Reading
-from counterpoise.errors import CorruptImage, DataError, UnfitFileError
+from counterpoise.errors import CorruptImage, DataError
+from counterpoise.system.documents import why_unread
 from counterpoise.system.files import regular
 
 _AHEAD = 32
@@ -180,8 +181,7 @@ def read_whole(path: Path) -> bytes:
     try:
         return regular(path).read_bytes()
     except OSError as error:
-        why = f"it {error.strerror}" if isinstance(error, UnfitFileError) else error.strerror or str(error)
-        raise DataError(f"{path} cannot be packed: {why}.") from None
+        raise DataError(f"{path} cannot be packed: {why_unread(error)}.") from None
 
 
 def _name(images: ImageSet, index: int, content: bytes) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import sys
@@ -19,13 +20,16 @@ from counterpoise.data.packs.cache import Cache
 from counterpoise.data.packs.foreign import extent_of
 from counterpoise.data.packs.places import is_pack, read_pack
 from counterpoise.data.packs.row_groups import Remote, RowGroups, footer_path, unreadable
-from counterpoise.data.packs.rows import Rows, merge, read_done, rows_of, tidy
+from counterpoise.data.packs.rows import Rows, merge, read_done, texts_of, tidy
 from counterpoise.data.sources.base import UNLABELED
 from counterpoise.errors import ConfigError, DataError
 from counterpoise.system.addresses import Files, cache_folder
+from counterpoise.system.documents import read_json
 from counterpoise.system.files import replacing, write_text
 
 _AT_ONCE = 16
+COLUMN_BYTES = 2**31
+"""Of what is kept of a column at most."""
 Text = Callable[[Any], str | None]
 """The class that the value of a label stands for, in words; None where it is withheld."""
 
@@ -145,8 +149,9 @@ def column(split: Split, name: str) -> list[Any]:
 
     kept = split.folder / f"column-{hashlib.sha256(name.encode()).hexdigest()[:16]}.json"
     if kept.is_file():
-        found: list[Any] = json.loads(kept.read_bytes())
-        return found
+        with contextlib.suppress(OSError, ValueError):  # damaged, it is read anew
+            known: list[Any] = read_json(kept, limit=COLUMN_BYTES)
+            return known
     with ThreadPoolExecutor(_AT_ONCE) as threads:
         found = [value for values in threads.map(read, split.sizes) for value in values]
     write_text(kept, json.dumps(found))
@@ -232,7 +237,7 @@ def _together(split: Split, shards: list[layout.Shard], wanted: Wanted) -> layou
     """The index of all row groups."""
     if not sum(shard.bytes for shard in shards):
         raise DataError(f"Split '{split.name}' of {split.files.address} holds no pictures.")
-    met = {shard.name: _texts(split.folder, shard.name) for shard in shards}
+    met = {shard.name: texts_of(split.folder, shard.name) for shard in shards}
     classes = wanted.classes({text for texts in met.values() for text in texts})
     numbers = {name: number for number, name in enumerate(classes)}
 
@@ -247,8 +252,3 @@ def _together(split: Split, shards: list[layout.Shard], wanted: Wanted) -> layou
     layout.write(pack, split.folder)
     tidy(split.folder)
     return pack
-
-
-def _texts(folder: Path, shard: str) -> list[str]:
-    found: list[str] = json.loads(rows_of(folder, shard)["texts"].tobytes())
-    return found

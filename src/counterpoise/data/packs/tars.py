@@ -9,7 +9,7 @@ from typing import IO, BinaryIO, NamedTuple
 
 from counterpoise.data.packs.format import MOST
 from counterpoise.data.walking import is_leftover
-from counterpoise.errors import DataError, first_line
+from counterpoise.errors import DataError, damage
 
 TAR_BLOCK = 512
 _END = bytes(2 * TAR_BLOCK)
@@ -90,4 +90,4 @@ def members(file: IO[bytes], where: str) -> Iterator[Member]:
         if file.read(TAR_BLOCK) != bytes(TAR_BLOCK):
             raise DataError(f"{where} was cut short: it has no end.")
     except (tarfile.TarError, EOFError, ValueError) as error:
-        raise DataError(f"{where} is no plain tar, or is damaged: {first_line(error)}.") from None
+        raise DataError(f"{where} is no plain tar, or is damaged: {damage(error)}.") from None

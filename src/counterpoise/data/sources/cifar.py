@@ -16,7 +16,7 @@ from counterpoise import config
 from counterpoise.data.sources.arrays import ArraySet
 from counterpoise.data.sources.base import Splits
 from counterpoise.data.sources.registry import register
-from counterpoise.errors import ConfigError, DataError, first_line
+from counterpoise.errors import ConfigError, DataError, damage, shown
 from counterpoise.system.files import expanded
 
 
@@ -116,7 +116,7 @@ def _read_part(path: Path, key: str, classes: Sequence[str]) -> tuple[NDArray[np
     record = _read(path)
     pixels, labels = record.get("data"), record.get(key)
     if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.ndim != 2 or pixels.shape[1] != 3072:
-        given = f"{pixels.dtype} {list(pixels.shape)}" if isinstance(pixels, np.ndarray) else type(pixels).__name__
+        given = f"{pixels.dtype} {list(pixels.shape)}" if isinstance(pixels, np.ndarray) else shown(pixels)
         raise DataError(f"{path}: 'data' must be uint8 [N, 3072] (3 channels of 32x32), got {given}.")
     if isinstance(labels, np.ndarray):
         labels = labels.tolist()
@@ -137,10 +137,8 @@ def _read(path: Path) -> dict[str, Any]:
             record = _DataUnpickler(file, path).load()
     except DataError:
         raise
-    except MemoryError:
-        raise DataError(f"{path} is not a CIFAR file: it asks for more memory than there is.") from None
     except Exception as error:  # a damaged pickle can raise anything
-        raise DataError(f"{path} is not a whole pickle: {first_line(error)}.") from error
+        raise DataError(f"{path} is not a whole pickle: {damage(error)}.") from error
     if not isinstance(record, dict):
         raise DataError(f"{path} must hold a dictionary, got {type(record).__name__}.")
     return {_text(key): value for key, value in record.items()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,8 +15,8 @@ from counterpoise.data.sources.base import IGNORE
 from counterpoise.data.sources.outlines import Objects, OutlinedScenes, Ring, Runs, position, with_background
 from counterpoise.data.sources.runs import letters
 from counterpoise.decoding import Reading
-from counterpoise.errors import DataError, UnfitFileError
-from counterpoise.system.files import regular
+from counterpoise.errors import DataError
+from counterpoise.system import documents
 
 COCO_BYTES = 2**32
 Without = Literal["stop", "void", "background"]
@@ -79,15 +78,15 @@ def read(file: Path, without: Without) -> Part:
     """A JSON of COCO's. Raises DataError where it is none, or holds what cannot be drawn."""
     values = _json(file)
     categories = sorted(_entries(values, "categories", file), key=lambda each: _number(each, "id", file, "category"))
-    names = [str(_get(each, "name", file, "category")) for each in categories]
+    names = [_word(each, "name", file, "category") for each in categories]
     part = Part(file)
     part.classes, labels = with_background(names, str(file))
     label_of = {each["id"]: label for each, label in zip(categories, labels, strict=True)}
     if len(label_of) < len(categories):
         raise DataError(f"{file} has two categories of one id.")
-    images = sorted(_entries(values, "images", file), key=lambda each: str(_get(each, "file_name", file, "image")))
+    images = sorted(_entries(values, "images", file), key=lambda each: _word(each, "file_name", file, "image"))
     by_image: dict[Any, list[Mapping[str, Any]]] = {_number(each, "id", file, "image"): [] for each in images}
-    if len(by_image) < len(images) or len({image["file_name"] for image in images}) < len(images):
+    if len(by_image) < len(images) or len({str(image["file_name"]) for image in images}) < len(images):
         raise DataError(f"{file} has two images of one id, or of one file_name.")
     for each in _entries(values, "annotations", file):
         of = _number(each, "image_id", file, "annotation")
@@ -180,12 +179,11 @@ def _runs(file: Path, each: Mapping[str, Any], outline: Mapping[str, Any], size:
 
 def _json(file: Path) -> Mapping[str, Any]:
     try:
-        values = json.loads(regular(file, limit=COCO_BYTES).read_bytes())
+        values = documents.read_json(file, limit=COCO_BYTES)
     except OSError as error:
-        why = f"it {error.strerror}" if isinstance(error, UnfitFileError) else error.strerror or str(error)
-        raise DataError(f"{file} cannot be read: {why}.") from None
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{file} is no JSON: {str(error) or 'it is nested too deeply'}.") from None
+        raise DataError(f"{file} cannot be read: {documents.why_unread(error)}.") from None
+    except ValueError as error:
+        raise DataError(f"{file} is no JSON: {error}.") from None
     if not isinstance(values, dict) or not {"images", "annotations", "categories"} <= values.keys():
         other = " It is of LabelMe's: give its folder." if isinstance(values, dict) and "shapes" in values else ""
         raise DataError(f"{file} is no file of COCO's: expected images, annotations and categories in it.{other}")
@@ -203,6 +201,13 @@ def _get(each: Mapping[str, Any], key: str, file: Path, what: str) -> Any:
     if key not in each:
         raise DataError(f"{file}: {what} {each.get('id', '?')} has no '{key}'.")
     return each[key]
+
+
+def _word(each: Mapping[str, Any], key: str, file: Path, what: str) -> str:
+    value = _get(each, key, file, what)
+    if not isinstance(value, str | int) or isinstance(value, bool):
+        raise DataError(f"{file}: '{key}' of {what} {each.get('id', '?')} is {value!r:.40}; expected a name.")
+    return str(value)
 
 
 def _number(each: Mapping[str, Any], key: str, file: Path, what: str) -> int:

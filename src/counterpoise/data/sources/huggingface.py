@@ -17,7 +17,7 @@ from counterpoise.data.sources import huggingface_remote, parquet_files
 from counterpoise.data.sources.base import UNLABELED, ImageSet, Splits
 from counterpoise.data.sources.registry import register
 from counterpoise.data.walking import image_files
-from counterpoise.errors import ConfigError, CorruptImage, DataError, MissingExtraError, first_line
+from counterpoise.errors import ConfigError, CorruptImage, DataError, MissingExtraError, damage
 from counterpoise.system.addresses import TIMEOUT, address_of
 from counterpoise.system.files import expanded
 
@@ -133,7 +133,7 @@ def load(
     except (DataError, ConfigError):
         raise
     except Exception as error:  # damaged JSON, missing tables and more
-        raise DataError(f"{path} cannot be read as a Hugging Face data set: {first_line(error)}.") from error
+        raise DataError(f"{path} cannot be read as a Hugging Face data set: {damage(error)}.") from error
     splits = dict(whole) if isinstance(whole, Mapping) else {"train": whole}
     halves = of.find_halves(splits, str(path), train_split or tables.train, val_split or tables.val)
     train_name = halves.train

@@ -16,7 +16,7 @@ from counterpoise.data.sources import columns as of
 from counterpoise.data.sources import parquet_files
 from counterpoise.data.sources.base import UNLABELED, ImageSet, Splits
 from counterpoise.data.sources.columns import Columns
-from counterpoise.errors import DataError, first_line
+from counterpoise.errors import DataError, damage
 from counterpoise.system.addresses import Files
 from counterpoise.system.files import held
 
@@ -119,7 +119,7 @@ def _features(split: tables.Split, file: str) -> Any:
     try:
         return datasets.Features.from_arrow_schema(split.footers[file].schema.to_arrow_schema())
     except Exception as error:  # whatever others wrote there
-        raise DataError(f"{split.files.address}/{file} cannot be read as parquet: {first_line(error)}.") from None
+        raise DataError(f"{split.files.address}/{file} cannot be read as parquet: {damage(error)}.") from None
 
 
 def _short(feature: Any) -> str:

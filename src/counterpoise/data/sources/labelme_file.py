@@ -17,8 +17,9 @@ from PIL import Image
 
 from counterpoise.data.sources import runs
 from counterpoise.data.sources.outlines import Runs, position
-from counterpoise.errors import DataError, UnfitFileError
+from counterpoise.errors import DataError
 from counterpoise.system import documents
+from counterpoise.system.files import is_file
 
 BYTES = 2**28
 """Of a JSON at most: pictures may be embedded."""
@@ -119,8 +120,7 @@ def read(file: Path) -> Drawn:
     try:
         values = documents.read_json(file, limit=BYTES)
     except (OSError, ValueError) as error:
-        why = f"it {error.strerror}" if isinstance(error, UnfitFileError) else str(error)
-        raise DataError(f"{file} cannot be read: {why}.") from None
+        raise DataError(f"{file} cannot be read: {documents.why_unread(error)}.") from None
     shapes = values.get("shapes") if isinstance(values, dict) else None
     if not isinstance(shapes, list) or not all(isinstance(each, dict) for each in shapes):
         raise DataError(f"{file} is no file of LabelMe's: expected shapes and imagePath in it.")
@@ -151,7 +151,7 @@ def picture_of(drawn: Drawn, root: Path, there: Sequence[str]) -> Path | None:
     beside = drawn.file.parent
     if drawn.picture:
         named = beside / drawn.picture
-        if named.is_file() and named.resolve().is_relative_to(root.resolve()):
+        if is_file(named) and named.resolve().is_relative_to(root.resolve()):
             return named
         if (name := PurePosixPath(drawn.picture).name) in there:
             return beside / name

@@ -10,7 +10,7 @@ from pathlib import Path
 from counterpoise.data.mask_file import LOSSLESS, SAVED_WITH_LOSS
 from counterpoise.data.problems import Problem, fault, warning
 from counterpoise.data.walking import image_files
-from counterpoise.system.documents import read_lines, why_no_text
+from counterpoise.system.documents import read_lines, why_unread
 
 SHOWN = 3
 
@@ -102,8 +102,8 @@ def listed(images: Side, masks: Side, file: Path, problems: list[Problem]) -> li
     """Keys of those images with a mask that a list file names, a path or stem a line, with or without what ends it."""
     try:
         lines = [line.strip() for line in read_lines(file) if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        problems.append(fault(f"List {file} cannot be read: {why_no_text(error)}."))
+    except OSError as error:
+        problems.append(fault(f"List {file} cannot be read: {why_unread(error)}."))
         return []
     if not lines:
         problems.append(fault(f"List {file} is empty."))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from counterpoise.data.sources.outlines import Ring, Runs, centers_inside
+from counterpoise.system.documents import parse_json
 
 _LENGTHS = "lengths"
 _WIDEST = 40  # bits of a length in COCO's letters
@@ -113,8 +113,8 @@ def _parsed(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     try:
-        return json.loads(value)
-    except (ValueError, RecursionError):
+        return parse_json(value)
+    except ValueError:
         raise ValueError('it is no JSON; expected {"size": [HEIGHT, WIDTH], "counts": ...}') from None
 
 

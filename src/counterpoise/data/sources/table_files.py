@@ -11,7 +11,7 @@ from pathlib import Path
 
 from counterpoise.data.images import extensions
 from counterpoise.data.problems import Problem, of_corrupt
-from counterpoise.system.files import expanded
+from counterpoise.system.files import expanded, is_file
 
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
@@ -52,7 +52,7 @@ def find(table: Path, names: Sequence[str], root: Path | None, suffix: str) -> F
         folder = beside / root
     found = Files(folder, [])
     paths = [_path(name, suffix) for name in names] if suffix else list(names)
-    turned = next((path for path in paths if "\\" in path and not (folder / path).exists()), None)
+    turned = next((path for path in paths if "\\" in path and not is_file(folder / path)), None)
     if turned is not None:
         paths = [path.replace("\\", "/") for path in paths]
         found.said.append(f"backslashes in paths, such as {turned}, are read as slashes")
@@ -85,7 +85,7 @@ def _why(files: Files, name: str, path: str) -> str:
     if _DRIVE.match(name):
         return "These are paths of another machine: name files relative to a folder, --data.options.root FOLDER."
     endings = sorted(extensions())
-    if found := next((ending for ending in endings if (files.root / f"{path}{ending}").is_file()), None):
+    if found := next((ending for ending in endings if is_file(files.root / f"{path}{ending}")), None):
         return f"With an ending they are: --data.options.suffix {found}."
     return f"Paths are relative to {files.root}; another folder: --data.options.root FOLDER."
 

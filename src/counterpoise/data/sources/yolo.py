@@ -23,9 +23,9 @@ from counterpoise.data.sources.registry import register
 from counterpoise.data.split_names import find as find_halves
 from counterpoise.data.split_names import is_split_name
 from counterpoise.data.walking import image_files
-from counterpoise.errors import DataError, UnfitFileError
+from counterpoise.errors import DataError
 from counterpoise.system import documents
-from counterpoise.system.files import expanded
+from counterpoise.system.files import expanded, is_folder
 
 _BESIDE = 0.02  # how far outside its picture a corner may lie, as a share: rounding of other programs
 _YAML = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
@@ -113,8 +113,8 @@ class _Survey:
             inner = inner[3:]
         tried = [self.base / plain, self.file.parent / plain, self.file.parent / inner]
         for folder in dict.fromkeys(tried):
-            if folder.is_dir():
-                return folder / "images" if (folder / "images").is_dir() else folder
+            if is_folder(folder):
+                return folder / "images" if is_folder(folder / "images") else folder
         listed = ", ".join(map(str, dict.fromkeys(tried)))
         more = " Lists of images are not read: give a folder." if plain.endswith(".txt") else ""
         raise DataError(f"{name} of {self.file} is '{said}', and there is no such folder: {listed}.{more}")
@@ -152,8 +152,7 @@ def _values(file: Path) -> Mapping[str, Any]:
     try:
         values = documents.read_yaml(file)
     except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) else error
-        raise DataError(f"{file} cannot be read: {why}.") from None
+        raise DataError(f"{file} cannot be read: {documents.why_unread(error)}.") from None
     if not isinstance(values, dict) or "names" not in values:
         raise DataError(f"{file} names no classes: expected 'names', and 'train' and 'val' with folders of images.")
     return {str(key): value for key, value in values.items()}
@@ -192,8 +191,7 @@ def _lines(text: Path) -> list[str]:
     try:
         lines = [line for line in documents.read_text(text).splitlines() if line.strip()]
     except (OSError, ValueError) as error:
-        why = f"it {error.strerror}" if isinstance(error, UnfitFileError) else str(error)
-        raise DataError(f"{text} cannot be read: {why}.") from None
+        raise DataError(f"{text} cannot be read: {documents.why_unread(error)}.") from None
     if len(lines) > _LINES:
         raise DataError(f"{text} has {len(lines):,} objects; up to {_LINES:,} are read.")
     return lines

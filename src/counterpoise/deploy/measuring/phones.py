@@ -41,17 +41,17 @@ COMMANDS = {
 TOOLS = {"executorch": "executor_runner", "litert": "benchmark_model"}
 """Each beside the script, built for the phone."""
 
-_HEAD = re.compile(r"^== (?P<file>\S+) threads=(?P<threads>\d+)")
+_HEAD = re.compile(r"^== (?P<file>\S+) threads=(?P<threads>\d{1,9})\b")
 _DEVICE = re.compile(r"^== device (?P<device>.+)")
 _LOADED = re.compile(r"Loaded model (?P<litert>\S+)$|Model file (?P<executorch>\S+) is loaded")
-_THREADS = re.compile(r"Num threads: \[(\d+)\]|num threads = (\d+)")
-_NUMBER = r"([\d.]+(?:e[+-]?\d+)?)"
-_COUNTS = re.compile(rf"\bcount=(\d+) .*?\bavg={_NUMBER}")
+_THREADS = re.compile(r"Num threads: \[(\d{1,9})\]|num threads = (\d{1,9})\b")
+_NUMBER = r"(\d+(?:\.\d*)?(?:e[+-]?\d{1,3})?)"
+_COUNTS = re.compile(rf"\bcount=(\d{{1,9}}) .*?\bavg={_NUMBER}")
 _MEDIAN = re.compile(rf"\bmedian={_NUMBER}(?:.*?\bp95={_NUMBER})?")
 _LITERT = re.compile(r"Inference timings in us: ")
 _MEMORY = re.compile(rf"[Mm]emory footprint[^()]* \(MB\): init=\S+ overall={_NUMBER}")
 _ITERATION = re.compile(rf"Iteration (\d+) of \d+: {_NUMBER} ms")
-_EXECUTORCH = re.compile(rf"Model executed successfully (\d+) time\(s\) in {_NUMBER} ms")
+_EXECUTORCH = re.compile(rf"Model executed successfully (\d{{1,9}}) time\(s\) in {_NUMBER} ms")
 
 
 def write_bundle(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import inspect
-import json
 import warnings
 from functools import partial
 from typing import Any
@@ -12,13 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from counterpoise.errors import ModelError, nearest, unknown
+from counterpoise.errors import ModelError, damage, nearest, unknown
 from counterpoise.models import checkpoint, published
 from counterpoise.models.families import timm
 from counterpoise.models.families.base import BUILDING, Built, Request, cannot_build, each_channel, register
 from counterpoise.models.imagenet import MEAN, STD
 from counterpoise.models.padding import Padded
-from counterpoise.system import torchvision_guard
+from counterpoise.system import documents, torchvision_guard
 
 TIMM = "tu-"  # how the library marks encoders that timm builds
 HEAD = "segmentation_head."
@@ -89,10 +88,13 @@ def publish(name: str, request: Request, pretrained: bool | str) -> checkpoint.W
         raise ModelError(unknown(f"Tag of the encoder {encoder}", tag, list(kinds)))
     source = (kinds[tag]["revision"], f"the encoder of smp/{name}")
     path = published.from_hub(kinds[tag]["repo_id"], ["model.safetensors"], *source)
-    settings = json.loads(published.from_hub(kinds[tag]["repo_id"], ["config.json"], *source).read_text())
-    return checkpoint.Weights(
-        str(path), checkpoint.read(path).state, mean=tuple(settings["mean"]), std=tuple(settings["std"])
-    )
+    described = published.from_hub(kinds[tag]["repo_id"], ["config.json"], *source)
+    try:
+        settings = documents.read_json(described)
+        mean, std = tuple(settings["mean"]), tuple(settings["std"])
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise ModelError(f"{described} does not say how pictures are normalized: {damage(error)}.") from None
+    return checkpoint.Weights(str(path), checkpoint.read(path).state, mean=mean, std=std)
 
 
 def convert(name: str, request: Request, state: dict[str, Tensor]) -> dict[str, Tensor] | None:

@@ -57,8 +57,8 @@ def read(path: Path) -> Prompts:
         values = documents.read_yaml(path, limit=documents.JSON_BYTES)
     except FileNotFoundError:
         raise ModelError(f"{where} does not exist.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ModelError(f"{where} cannot be read: {error}.") from None
+    except OSError as error:
+        raise ModelError(f"{where} cannot be read: {documents.why_unread(error)}.") from None
     except DocumentError as error:
         raise ModelError(f"{where} is not YAML: {error}") from None
     return parse(values, where)

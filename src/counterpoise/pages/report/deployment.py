@@ -9,7 +9,7 @@ from typing import Any
 
 from counterpoise.pages.report import charts
 from counterpoise.pages.report.charts import Chart
-from counterpoise.pages.report.reading import LARGEST, below, finite, mapping, spelled
+from counterpoise.pages.report.reading import LARGEST, below, finite, mapping, numbers, spelled
 from counterpoise.pages.report.reading import table as read_table
 from counterpoise.pages.report.words import metric as in_words
 from counterpoise.pages.report.words import plain
@@ -140,8 +140,9 @@ def _measured(file: Path, missing: list[str]) -> tuple[list[dict[str, Any]], str
     processor = machine.get("processor") or machine.get("name") or machine.get("device") or ""
     rows = []
     for entry in map(mapping, values["measured"]):
-        cases = [case for case in map(mapping, entry.get("cases") or []) if finite(case.get("median_ms")) is not None]
-        case = min(cases, key=lambda one: (one.get("batch", 1), one.get("threads", 1)), default={})
+        told = entry.get("cases")
+        cases = [case for case in map(mapping, told if isinstance(told, list) else []) if "median_ms" in numbers(case)]
+        case = min(cases, key=lambda one: [numbers(one).get(key, 1.0) for key in ("batch", "threads")], default={})
         rows.append(
             {
                 "name": f"{entry.get('runtime', '')} {_precision(entry.get('precision'))}".strip()

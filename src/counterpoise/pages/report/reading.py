@@ -5,8 +5,7 @@ Nothing here fails: what cannot be read is named in `missing`, and the rest is t
 
 from __future__ import annotations
 
-import csv
-import itertools
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -184,7 +183,7 @@ def mapping(value: Any) -> Mapping[str, Any]:
 
 def finite(value: Any) -> float | None:
     """A number, where it is one and finite."""
-    fits = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < float("inf")
+    fits = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
     return float(value) if fits else None
 
 
@@ -205,11 +204,9 @@ def spelled(text: str | None) -> float | None:
 def table(file: Path, missing: list[str], rows: int = 500) -> list[dict[str, str]]:
     """The first rows of a CSV file; none, and in `missing` why, where it cannot be read."""
     try:
-        with regular(file).open(newline="", encoding="utf-8", errors="replace") as lines:
-            found = itertools.islice(csv.DictReader(lines), rows)
-            return [{key: value or "" for key, value in row.items() if key} for row in found]
-    except (OSError, csv.Error) as error:
-        missing.append(f"{file.name} cannot be read: {error}.")
+        return documents.read_csv(file, rows=rows)
+    except (OSError, ValueError) as error:
+        missing.append(f"{file.name} cannot be read: {documents.why_unread(error)}.")
         return []
 
 

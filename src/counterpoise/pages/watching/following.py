@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from counterpoise import config
 from counterpoise.engine.progress import duration
 from counterpoise.engine.run_folder import LOCK, METRICS, RUN_FILE, SUMMARY
 from counterpoise.errors import CounterpoiseError, RunError, nearest
+from counterpoise.system import documents
 from counterpoise.system.files import regular
 
 _QUIET = 120.0
@@ -163,12 +163,12 @@ class Follower:
 
     def _take(self, line: bytes) -> None:
         try:
-            values = json.loads(line)
+            values = documents.parse_json(line)
             if values["kind"] == "step":
                 self._take_step(values)
             elif values["kind"] == "epoch":
                 self._take_epoch(values)
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError):
             self.state.damaged += 1
 
     def _take_step(self, values: dict[str, Any]) -> None:

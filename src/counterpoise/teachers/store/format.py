@@ -25,8 +25,8 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 from counterpoise.data.walking import of_earlier
-from counterpoise.errors import CounterpoiseError, StoreError
-from counterpoise.system.documents import parse_json, read_text
+from counterpoise.errors import CounterpoiseError, StoreError, damage
+from counterpoise.system.documents import parse_json, read_text, why_unread
 from counterpoise.teachers import identity
 from counterpoise.teachers.store.codecs import FORMAT, Codec, find
 
@@ -282,7 +282,9 @@ def parse(text: str, where: object, *, finished: bool = True) -> Index:
     except CounterpoiseError:
         raise
     except Exception as error:  # whatever json, or the header, find wrong with a damaged file
-        raise StoreError(f"{where} is damaged: {error!r}. Restore it from a copy, or record the store again.") from None
+        raise StoreError(
+            f"{where} is damaged: {damage(error)}. Restore it from a copy, or record the store again."
+        ) from None
     return Index(header, checksums)
 
 
@@ -293,8 +295,8 @@ def load(path: Path) -> Index:
         return parse(read_text(path / INDEX, within=path, limit=INDEX_BYTES), path / INDEX)
     except (FileNotFoundError, NotADirectoryError):
         pass
-    except (OSError, UnicodeDecodeError) as error:
-        raise StoreError(f"{path / INDEX} cannot be read: {error}.") from None
+    except OSError as error:
+        raise StoreError(f"{path / INDEX} cannot be read: {why_unread(error)}.") from None
     if not (path / RECORDING).exists():
         raise StoreError(f"{path} holds no store: there is no {INDEX}.")
     header = load_recording(path)
@@ -325,8 +327,8 @@ def load_recording(path: Path) -> Header | None:
         return parse(text, path / RECORDING, finished=False).header
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, UnicodeDecodeError) as error:
-        raise StoreError(f"{path / RECORDING} cannot be read: {error}.") from None
+    except OSError as error:
+        raise StoreError(f"{path / RECORDING} cannot be read: {why_unread(error)}.") from None
 
 
 def unfinished(path: Path, old: Header | None) -> Header | None:

@@ -263,7 +263,7 @@ def checksums(path: Path, header: Header, finished: Mapping[str, str]) -> dict[s
         beside = Path(chunk.name).with_suffix(".sha256").name
         value = finished.get(chunk.name, "")
         if beside in sizes:
-            with contextlib.suppress(OSError, UnicodeDecodeError):
+            with contextlib.suppress(OSError):
                 value = read_text(path / CHUNKS / beside, limit=1000).strip()
         if re.fullmatch("[0-9a-f]{64}", value):
             found[chunk.name] = value

@@ -1,0 +1,10 @@
+"""Every kind of file that is fuzzed."""
+
+from campaign import Format
+from of_documents import DOCUMENTS
+from of_pictures import PICTURES
+from of_results import RESULTS
+from of_sets import SETS
+from of_weights import WEIGHTS
+
+FORMATS: tuple[Format, ...] = (*DOCUMENTS, *WEIGHTS, *RESULTS, *PICTURES, *SETS)

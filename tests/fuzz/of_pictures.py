@@ -1,0 +1,147 @@
+"""Pictures, by themselves."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import mutators
+import numpy as np
+import torch
+from campaign import Format
+from making import file, pixels, saved
+
+from counterpoise.decoding import Reading
+from counterpoise.reading import Intensity
+
+WINDOW = Intensity("window", -160, 240)
+
+
+def _picture(name: str, **reading: Any) -> Callable[[Path], Any]:
+    def read(folder: Path) -> Any:
+        from counterpoise.data import images
+        from counterpoise.errors import CorruptImage
+
+        size = None
+        with suppress(CorruptImage):
+            size = images.header_size(folder / name, None, Reading(**reading))
+        pixels = images.pixels_of(folder / name, None, Reading(**reading))
+        images.spacing(folder / name, name)
+        return tuple(pixels.shape[1:]), size, pixels.dtype
+
+    return read
+
+
+def _picture_is_whole(found: Any, _: Any) -> bool:
+    size, told, dtype = found
+    return dtype == torch.uint8 and min(size) >= 1 and told in (None, size)
+
+
+def _dicom() -> bytes:
+    from pydicom.dataset import Dataset, FileMetaDataset
+    from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+
+    made = Dataset()
+    made.file_meta = FileMetaDataset()
+    made.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    made.SOPClassUID, made.SOPInstanceUID = CTImageStorage, "1.2.3"
+    made.Rows, made.Columns, made.SamplesPerPixel, made.PhotometricInterpretation = 9, 7, 1, "MONOCHROME2"
+    made.BitsAllocated, made.BitsStored, made.HighBit, made.PixelRepresentation = 16, 16, 15, 0
+    made.RescaleSlope, made.RescaleIntercept, made.PixelSpacing = "0.5", "-1024", [0.7, 0.5]
+    made.PixelData = pixels(1, (9, 14)).tobytes()
+    file = io.BytesIO()
+    made.save_as(file, enforce_file_format=True)
+    return file.getvalue()
+
+
+def _tiff16() -> bytes:
+    import tifffile
+
+    file = io.BytesIO()
+    tifffile.imwrite(file, pixels(1, (9, 7)).astype(np.uint16) * 16, photometric="minisblack")
+    return file.getvalue()
+
+
+def _npy() -> bytes:
+    file = io.BytesIO()
+    np.save(file, pixels(1, (9, 7)).astype(np.int16))
+    return file.getvalue()
+
+
+PICTURES: tuple[Format, ...] = (
+    Format(
+        "PNG",
+        file("a.png", lambda: saved("PNG", pixels(1, (9, 7, 3)))),
+        "a.png",
+        mutators.of_bytes,
+        _picture("a.png"),
+        sound=_picture_is_whole,
+    ),
+    Format(
+        "JPEG",
+        file("a.jpg", lambda: saved("JPEG", pixels(1, (19, 17, 3)))),
+        "a.jpg",
+        mutators.of_bytes,
+        _picture("a.jpg"),
+        sound=_picture_is_whole,
+    ),
+    Format(
+        "GIF",
+        file("a.gif", lambda: saved("GIF", pixels(1, (9, 7)))),
+        "a.gif",
+        mutators.of_bytes,
+        _picture("a.gif"),
+        sound=_picture_is_whole,
+    ),
+    Format(
+        "BMP",
+        file("a.bmp", lambda: saved("BMP", pixels(1, (9, 7, 3)))),
+        "a.bmp",
+        mutators.of_bytes,
+        _picture("a.bmp"),
+        sound=_picture_is_whole,
+    ),
+    Format(
+        "WebP",
+        file("a.webp", lambda: saved("WEBP", pixels(1, (19, 17, 3)))),
+        "a.webp",
+        mutators.of_bytes,
+        _picture("a.webp"),
+        sound=_picture_is_whole,
+    ),
+    Format(
+        "TIFF",
+        file("a.tif", lambda: saved("TIFF", pixels(1, (9, 7, 3)))),
+        "a.tif",
+        mutators.of_bytes,
+        _picture("a.tif"),
+        sound=_picture_is_whole,
+    ),
+    Format(
+        "TIFF of 16 bits",
+        file("a.tif", _tiff16),
+        "a.tif",
+        mutators.of_bytes,
+        _picture("a.tif", channels=1, intensity=WINDOW),
+        sound=_picture_is_whole,
+    ),
+    Format(
+        "array",
+        file("a.npy", _npy),
+        "a.npy",
+        mutators.of_bytes,
+        _picture("a.npy", channels=1, intensity=WINDOW),
+        sound=_picture_is_whole,
+    ),
+    Format(
+        "DICOM",
+        file("a.dcm", _dicom),
+        "a.dcm",
+        mutators.of_bytes,
+        _picture("a.dcm", channels=1, intensity=WINDOW),
+        sound=_picture_is_whole,
+    ),
+)

@@ -1,0 +1,86 @@
+"""Whatever a file holds, it is read or refused in a sentence, in bounded time and memory, and nothing in it is run."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from campaign import Format, campaign, mutant, prepared
+from formats import FORMATS
+
+from counterpoise.errors import CounterpoiseError
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="bounds memory as Linux does")
+MANY = int(os.environ.get("COUNTERPOISE_MUTANTS", "10000"))
+"""Mutants of each format in the slow test; those of the suite are the first of them."""
+BY_NAME = pytest.mark.parametrize("form", FORMATS, ids=lambda form: form.name.replace(" ", "-"))
+
+
+@BY_NAME
+def test_changed_files_are_read_or_refused(form: Format, tmp_path: Path) -> None:
+    report = campaign(form, tmp_path / "good", range(form.quick))
+    assert not report.wrong, report
+
+
+@pytest.mark.slow
+@BY_NAME
+def test_ten_thousand_changed_files_are_read_or_refused(form: Format, tmp_path: Path) -> None:
+    report = campaign(form, tmp_path / "good", range(form.quick, MANY))
+    assert not report.wrong, report
+
+
+def _format(read: object, **options: object) -> Format:
+    def make(folder: Path) -> None:
+        folder.mkdir()
+        (folder / "file").write_text("as it should be")
+
+    return Format("made up", make, "file", lambda content, random: random.randbytes(9), read, **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        ("raise ValueError('it')", "ValueError at"),
+        ("raise CounterpoiseError(f'{None!r:.3}Type is not subscriptable')", "Python's words"),
+        ("open('/etc/hostname').close()", "opened /etc/hostname"),
+        ("open('../outside.txt').close()", "opened .*outside.txt"),
+        ("import subprocess; subprocess.run(['true'])", "subprocess.Popen"),
+        ("import canary", "imported canary|code of the folder"),
+        ("import sys; bytearray(2**31)", "MemoryError"),
+        ("raise SystemExit(2)", "SystemExit"),
+    ],
+)
+def test_the_watch_sees_what_should_not_be(what: str, said: str, tmp_path: Path) -> None:
+    def read(folder: Path) -> None:
+        if (folder / "file").read_bytes() != b"as it should be":
+            exec(what, {"CounterpoiseError": CounterpoiseError})
+
+    report = campaign(_format(read), tmp_path / "good", range(1))
+    assert len(report.wrong) == 1
+    with pytest.raises(AssertionError, match=said):
+        assert not report.wrong, str(report)
+
+
+def test_what_takes_too_long_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import campaign as module
+
+    monkeypatch.setattr(module, "SECONDS", 0.05)
+
+    def read(folder: Path) -> None:
+        while (folder / "file").read_bytes() != b"as it should be":
+            with contextlib.suppress(Exception):  # which must not take the alarm for an error of the file
+                sum(range(1000))
+
+    assert "not done after" in campaign(_format(read), tmp_path / "good", range(1)).wrong[0][1]
+
+
+def test_mutants_are_the_same_for_ever_and_mostly_other_files(tmp_path: Path) -> None:
+    for number, form in enumerate(FORMATS):
+        if form.name in ("run file", "PNG", "store index"):
+            good, _ = prepared(form, tmp_path / str(number) / "good")
+            made = [mutant(form, good, each) for each in range(20)]
+            assert made == [mutant(form, good, each) for each in range(20)]
+            assert len({*made} - {good}) >= 15
