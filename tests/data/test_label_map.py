@@ -184,7 +184,7 @@ def test_malformed_classes_file_is_explained(tmp_path: Path, text: str, message:
 
 def test_no_text_is_no_classes_file(tmp_path: Path) -> None:
     (tmp_path / "classes.txt").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(DataError, match="it is not text"):
+    with pytest.raises(DataError, match="it is no text in UTF-8: line 1"):
         read_label_map(tmp_path / "classes.txt")
 
 

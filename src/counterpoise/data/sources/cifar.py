@@ -16,7 +16,7 @@ from counterpoise import config
 from counterpoise.data.sources.arrays import ArraySet
 from counterpoise.data.sources.base import Splits
 from counterpoise.data.sources.registry import register
-from counterpoise.errors import ConfigError, DataError, damage, shown
+from counterpoise.errors import ConfigError, DataError, damage
 from counterpoise.system.files import expanded
 
 
@@ -116,7 +116,8 @@ def _read_part(path: Path, key: str, classes: Sequence[str]) -> tuple[NDArray[np
     record = _read(path)
     pixels, labels = record.get("data"), record.get(key)
     if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.ndim != 2 or pixels.shape[1] != 3072:
-        given = f"{pixels.dtype} {list(pixels.shape)}" if isinstance(pixels, np.ndarray) else shown(pixels)
+        kind = "nothing" if pixels is None else type(pixels).__name__
+        given = f"{pixels.dtype} {list(pixels.shape)}" if isinstance(pixels, np.ndarray) else kind
         raise DataError(f"{path}: 'data' must be uint8 [N, 3072] (3 channels of 32x32), got {given}.")
     if isinstance(labels, np.ndarray):
         labels = labels.tolist()
