@@ -369,9 +369,9 @@ class Run(Section):
         views = [(edge, edge) for edge in edges if edge]
         for height, width in (*views, *filter(None, (data.views.size, data.scenes.size))):
             if batch * data.channels * height * width > BATCH_BYTES:
-                gigabytes = batch * data.channels * height * width / 1e9
+                gigabytes = batch * data.channels * height * width // 10**9
                 raise ValueError(
                     f"{batch} pictures of {height} x {width} (train.batch_size, data.size or input_size) take "
-                    f"{gigabytes:,.0f} GB a step; up to {BATCH_BYTES / 1e9:,.0f} GB are taken"
+                    f"{gigabytes:,} GB a step; up to {BATCH_BYTES / 1e9:,.0f} GB are taken"
                 )
         return self

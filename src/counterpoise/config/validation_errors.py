@@ -11,6 +11,8 @@ from pydantic import BaseModel, ValidationError
 from counterpoise.errors import ConfigError, hint, nearest, shown
 
 Kind = TypeVar("Kind", bound=BaseModel)
+MOST_TOLD = 20
+"""Mistakes that a message tells."""
 
 
 def validated(kind: type[Kind], values: Mapping[str, Any], origin: str) -> Kind:
@@ -50,7 +52,8 @@ def explain(error: ValidationError, origin: str, root: type[BaseModel], section:
         lines.append(f"{name}: {', or '.join([first, *(m.removeprefix('input should be ') for m in others)])}")
         lines[-1] += given[name]
     head = f"The {origin} has {len(lines)} mistake{'s' if len(lines) > 1 else ''}:"
-    return "\n".join([head, *(f"  {line}" for line in lines)])
+    more = [f"and {len(lines) - MOST_TOLD} more"] if len(lines) > MOST_TOLD else []
+    return "\n".join([head, *(f"  {line}" for line in [*lines[:MOST_TOLD], *more])])
 
 
 def _message(place: tuple[str, ...], item: Any, root: type[BaseModel]) -> tuple[str, str]:
