@@ -234,7 +234,7 @@ def _odd(old: Any, random: Random) -> Any:
     if isinstance(old, bool) or old is None:
         return random.choice(VALUES)
     if isinstance(old, int | float) and random.random() < 0.6:
-        return random.choice((*NUMBERS, old + 1, old - 1, -old, float(old), str(old), [old]))
+        return random.choice((*NUMBERS, old + 1, old - 1, -old, float(str(old)), str(old), [old]))
     if isinstance(old, str) and random.random() < 0.6:
         return random.choice((*TEXTS, old * 2, old[:-1], f"../{old}", f"/{old}", old.upper(), [old], old + "\0"))
     if isinstance(old, list) and random.random() < 0.5:

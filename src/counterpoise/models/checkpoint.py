@@ -180,12 +180,20 @@ def load(net: nn.Module, weights: Weights, name: str, but: Collection[str] = ())
         raise ModelError(f"{weights.origin} does not fit {name}:\n  " + "\n  ".join(wrong) + holds)
     learned = [key for key, _ in net.named_parameters() if key in state]  # buffers may hold -inf, as masks do
     broken = [key for key in learned if not bool(state[key].float().isfinite().all())]
+    broken += [key for key, value in both.items() if key not in learned and _is_broken(key, value[0])]
     if broken:
         raise ModelError(
             f"{weights.origin} is damaged, or its training diverged: not all numbers of {', '.join(broken[:SHOWN])} "
             "are finite."
         )
     net.load_state_dict({**own, **state})
+
+
+def _is_broken(name: str, value: Tensor) -> bool:
+    """Whether what is not learned would make every answer NaN."""
+    if not value.is_floating_point() or not value.numel():
+        return False
+    return bool(value.isnan().any()) or (name.endswith("running_var") and not 0 <= float(value.min()) < float("inf"))
 
 
 def _some(kind: str, found: list[str]) -> list[str]:

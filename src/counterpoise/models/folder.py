@@ -91,7 +91,9 @@ class Description(BaseModel):
     """Of several labels: the probability from which on each is answered, of the student of each epoch: last, best."""
 
     @model_validator(mode="after")
-    def _normalizes_every_channel(self) -> Description:
+    def _fits_together(self) -> Description:
+        if len(set(self.classes)) < len(self.classes):
+            raise ValueError("two classes have one name")
         given = len(self.normalization.mean), len(self.normalization.std)
         if given != (self.input.channels, self.input.channels):
             raise ValueError(

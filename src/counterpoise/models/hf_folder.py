@@ -83,7 +83,7 @@ def description(folder: Path) -> dict[str, Any]:
 def classes(config: Mapping[str, Any]) -> tuple[str, ...]:
     """The names that a description gives its classes, LABEL_0 and so on where nobody gave names."""
     labels = config.get("id2label") or {"0": "LABEL_0", "1": "LABEL_1"}  # transformers writes none where they are these
-    if not isinstance(labels, Mapping) or not all(str(key).isdecimal() for key in labels):
+    if not isinstance(labels, Mapping) or not all(re.fullmatch("[0-9]{1,9}", str(key)) for key in labels):
         raise ModelError(f"id2label gives no name for each number of a class: {labels!s:.80}.")
     return tuple(str(labels[key]) for key in sorted(labels, key=int))
 
