@@ -27,8 +27,8 @@ def _picture(name: str, **reading: Any) -> Callable[[Path], Any]:
 
         size = None
         with suppress(CorruptImage):
-            size = images.header_size(folder / name, None, Reading(**reading))
-        pixels = images.pixels_of(folder / name, None, Reading(**reading))
+            size = images.header_size(folder / name, None, Reading(max_megapixels=1.0, **reading))
+        pixels = images.pixels_of(folder / name, None, Reading(max_megapixels=1.0, **reading))
         images.spacing(folder / name, name)
         return tuple(pixels.shape[1:]), size, pixels.dtype
 

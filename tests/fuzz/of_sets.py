@@ -41,7 +41,7 @@ def _set(**data: Any) -> Callable[[Path], Any]:
     """Read the folder as data, and look at some of it."""
 
     def read(folder: Path) -> Any:
-        given = {"path": str(folder / data.get("path", ".")), "val_fraction": 0.34}
+        given = {"path": str(folder / data.get("path", ".")), "val_fraction": 0.34, "max_megapixels": 1}
         splits = sources.load(
             config.Data.model_validate({**given, **{key: value for key, value in data.items() if key != "path"}})
         )

@@ -18,8 +18,8 @@ from counterpoise.system.documents import read_lines, why_unread
 
 VOID_NAMES = frozenset({"void", "ignore", "ignored", "unlabeled", "unlabelled"})
 
-_NAME_AND_COLOR = re.compile(r"(.*\S)" + r"[\s,;]+(\d+)" * 3)
-_NAME_AND_VALUE = re.compile(r"(.*\S)[\s,;]+(\d+)")
+_NAME_AND_COLOR = re.compile(r"(.*\S)" + r"[\s,;]+(\d{1,9})" * 3)
+_NAME_AND_VALUE = re.compile(r"(.*\S)[\s,;]+(\d{1,9})")
 UNKNOWN = 254
 """In tables of classes what is none and not void; at most 254 classes leave it free."""
 _NEAREST = 20  # grays that classes must lie apart where a value stands for the nearest one

@@ -72,6 +72,11 @@ def expanded(path: Path) -> Path:
         raise UnfitFileError(path, "begins with the home of somebody who has none here") from None
 
 
+def is_below(folder: Path, name: str) -> bool:
+    """Whether a name, as a list has it, is of something in a folder, which may be a link to elsewhere."""
+    return Path(os.path.normpath(folder / name)).is_relative_to(os.path.normpath(folder))
+
+
 def is_file(path: Path) -> bool:
     """Whether a file is there; under a name that no file can have, such as a page of text, there is none."""
     return os.path.isfile(path)  # noqa: PTH113 - pathlib raises for some of these names

@@ -17,8 +17,8 @@ from counterpoise.data.sources.outlines import OutlinedScenes, finish, look_at_s
 from counterpoise.data.sources.registry import register
 from counterpoise.data.split_names import Halves, word_in
 from counterpoise.data.split_names import find as find_halves
-from counterpoise.errors import ConfigError, DataError, MissingExtraError
-from counterpoise.system.files import expanded, is_file
+from counterpoise.errors import ConfigError, DataError, MissingExtraError, shown
+from counterpoise.system.files import expanded, is_below, is_file
 
 _LOOKED_AT = 500
 _NAMES = (
@@ -74,7 +74,7 @@ def _folder(root: Path, file: Path, names: Sequence[str], images: Path | None) -
         word = word_in(stem)
         tried += [place / name / word for place in places for name in ("", "images") if word]
     for folder in tried:
-        if any(is_file(folder / name) for name in names[:20]):
+        if any(is_below(folder, name) and is_file(folder / name) for name in names[:20]):
             return folder
     looked = ", ".join(dict.fromkeys(map(str, tried)))
     raise DataError(
@@ -123,6 +123,9 @@ class _Survey:
             self.problems.append(fault(f"{file} names no images."))
             return
         folder = _folder(root, file, part.names, self.images)
+        if (outside := next((each for each in part.names if not is_below(folder, each)), None)) is not None:
+            self.problems.append(fault(f"{file} names the picture {shown(outside)}, which leads out of {folder}."))
+            return
         missing = [each for each in part.names if not is_file(folder / each)]
         if missing:
             what = f"{len(missing):,} of {len(part.names):,} pictures that {file} names are not in {folder}."
