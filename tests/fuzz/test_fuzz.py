@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import os
 import sys
 from pathlib import Path
@@ -84,3 +85,17 @@ def test_mutants_are_the_same_for_ever_and_mostly_other_files(tmp_path: Path) ->
             made = [mutant(form, good, each) for each in range(20)]
             assert made == [mutant(form, good, each) for each in range(20)]
             assert len({*made} - {good}) >= 15
+
+
+def test_the_page_tells_the_counts_that_are_kept() -> None:
+    root = Path(__file__).parents[2]
+    with (root / "benchmarks" / "results" / "fuzz.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["format"] for row in rows] == [form.name for form in FORMATS]
+    mutants, read, refused, failures = (
+        sum(int(row[column]) for row in rows) for column in ("mutants", "read", "refused", "failures")
+    )
+    said = (
+        f"of {mutants:,} changed files of {len(rows)} kinds {read:,} were read, {refused:,} refused, and {failures} did"
+    )
+    assert said in (root / "docs" / "reliability.md").read_text(encoding="utf-8")

@@ -131,7 +131,7 @@ def contents(path: MaskPath) -> dict[tuple[int, ...], int]:
 
 def read_on(path: MaskPath, reading: Reading = AS_USUAL) -> NDArray[np.bool_]:
     """Where a mask of one object is not 0: bool [H, W]. Transparency says nothing. Raises CorruptImage."""
-    with _opened(path, reading) as image:
+    with _opened(_in_memory(path), reading) as image:
         image.load()
         values = np.asarray(image.convert("RGB") if image.mode in ("P", "PA") else image)
         if image.mode in ("LA", "RGBA"):
@@ -162,6 +162,16 @@ def _file(path: MaskPath) -> Path | io.BytesIO:
     return io.BytesIO(path.content) if isinstance(path, MaskBytes) else regular(path)
 
 
+def _in_memory(path: MaskPath) -> MaskPath:
+    """The mask with its bytes: of a file, Pillow asks for as much as a damaged one says, and memory is set aside."""
+    if isinstance(path, MaskBytes):
+        return path
+    try:
+        return MaskBytes(regular(path).read_bytes(), os.fspath(path))
+    except OSError:  # which is told where it is opened
+        return path
+
+
 def _no_mask(path: MaskPath) -> str:
     """Why Pillow finds none of the formats of masks."""
     try:
@@ -184,7 +194,7 @@ def _pixels(path: MaskPath, label_map: LabelMap, reading: Reading) -> NDArray[np
     A palette mask holds indices, unless all colors that it shows are among those of the classes: programs that
     shrink files turn colors into palettes of any order.
     """
-    with _opened(path, reading, ("JPEG",) if label_map.lossy else ()) as image:
+    with _opened(_in_memory(path), reading, ("JPEG",) if label_map.lossy else ()) as image:
         raw = decoding.raw_mode(image)
         image.load()
         values: NDArray[np.uint8] = np.asarray(image)

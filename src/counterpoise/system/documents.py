@@ -86,7 +86,7 @@ def read_csv(path: Path, *, within: Path | None = None, limit: int = JSON_BYTES,
         reader = csv.DictReader(io.StringIO(read_text(path, within=within, limit=limit), newline=""), strict=True)
         found = list(itertools.islice(reader, rows))
     except csv.Error as error:
-        raise DocumentError(f"line {reader.line_num}: {error}") from None
+        raise DocumentError(f"line {reader.reader.line_num}: {error}") from None
     return [{name: value or "" for name, value in row.items() if name} for row in found]
 
 

@@ -89,5 +89,5 @@ def members(file: IO[bytes], where: str) -> Iterator[Member]:
         file.seek(end)
         if file.read(TAR_BLOCK) != bytes(TAR_BLOCK):
             raise DataError(f"{where} was cut short: it has no end.")
-    except (tarfile.TarError, EOFError, ValueError) as error:
+    except (tarfile.TarError, EOFError, OverflowError, ValueError) as error:
         raise DataError(f"{where} is no plain tar, or is damaged: {damage(error)}.") from None

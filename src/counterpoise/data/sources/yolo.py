@@ -23,7 +23,7 @@ from counterpoise.data.sources.registry import register
 from counterpoise.data.split_names import find as find_halves
 from counterpoise.data.split_names import is_split_name
 from counterpoise.data.walking import image_files
-from counterpoise.errors import DataError
+from counterpoise.errors import DataError, UnfitFileError
 from counterpoise.system import documents
 from counterpoise.system.files import expanded, is_folder
 
@@ -172,7 +172,10 @@ def _names(values: Mapping[str, Any], file: Path) -> list[str]:
 
 def _base(values: Mapping[str, Any], file: Path) -> Path:
     said = values.get("path")
-    return file.parent if not isinstance(said, str) else file.parent / expanded(Path(said))
+    try:
+        return file.parent if not isinstance(said, str) else file.parent / expanded(Path(said))
+    except UnfitFileError as error:
+        raise DataError(f"path of {file}: {error}.") from None
 
 
 def _beside(folder: Path) -> Path:
