@@ -275,7 +275,10 @@ class Results(Operation):
     """results.csv of a comparison with a row more."""
 
     def _write(self, folder: Path, seeds: int) -> None:
-        rows = [dict.fromkeys(results.COLUMNS, f"value {seed}") for seed in range(seeds)]
+        rows = [
+            {**dict.fromkeys(results.COLUMNS, f"value {seed}"), "seed": seed, "last": 50.0, "best": 50.0, "fold": ""}
+            for seed in range(seeds)
+        ]
         results.write_rows(folder / "results.csv", results.COLUMNS, rows)
 
     def before(self, folder: Path) -> None:

@@ -34,7 +34,7 @@ def test_a_file_is_names_within_templates_or_sentences_as_they_are(
     [
         ("{cat: a photo, dog: a photo}", "'cat' and 'dog' have one prompt, 'a photo'"),
         ("[cat, dog, cat]", "class 'cat' is named twice"),
-        ("{cat: a, 7: b, '7': c}", "two classes have one name"),
+        ("{cat: a, 7: b, '7': c}", "the key '7' comes twice"),
         ("[cat, no]", "got False; put it between quotes"),
         ("[cat]", "names 1 classes; a classifier needs at least 2"),
         ("{cat: [], dog: x}", "cat: the list is empty"),
