@@ -20,6 +20,7 @@ from counterpoise.system import own_code
 from counterpoise.system.files import expanded
 
 ONLY_PAIR = "all"
+SHARE_HELD_OUT = 0.1
 Values = dict[str, Any] | str
 """Values of a run file, or the path of one, beside the file that names it."""
 
@@ -223,6 +224,20 @@ def shortened(values: Mapping[str, Any], epochs: int) -> dict[str, Any]:
     if epochs != whole and any(milestone >= 1 for milestone in milestones):
         train["schedule"] = {"milestones": [milestone / whole for milestone in milestones]}
     return config.merge(values, {"train": train})
+
+
+def held_out(run: config.Run, val_images: int | None) -> int:
+    """How many training images are held out to choose by: as many as asked for, else a tenth.
+
+    Raises ConfigError unless some are held out and some are left.
+    """
+    from counterpoise.data import sources
+
+    images = len(sources.load(run.data).train)
+    found = val_images if val_images is not None else max(1, round(SHARE_HELD_OUT * images))
+    if not 1 <= found < images:
+        raise ConfigError(f"val_images must be 1 or more, and fewer than the {images} training images, got {found}.")
+    return found
 
 
 def placed(run: config.Run, folder: Path, seed: int) -> config.Run:

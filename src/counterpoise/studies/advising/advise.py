@@ -20,7 +20,6 @@ import yaml
 
 from counterpoise import config
 from counterpoise.config.options import keywords
-from counterpoise.data import sources
 from counterpoise.data.checking import overview
 from counterpoise.errors import ConfigError, RunError
 from counterpoise.statistics import Unit, paired
@@ -36,7 +35,6 @@ from counterpoise.studies.standing import Present
 from counterpoise.system.files import write_text
 from counterpoise.system.grid import Grid, names, numbers, texts
 
-SHARE_HELD_OUT = 0.1
 GO_ON = 2
 """How many are trained anew beside the run file's own."""
 ADVICE = "advice.yaml"
@@ -163,10 +161,7 @@ def _plan(path: Path, asked: AdviseOptions) -> _Plan:
     if not distils:
         raise ConfigError(f"The {origin} has no term that listens to a teacher, so there is nothing to advise on.")
     metric = plan.metric_of(run, None, origin, largest=True)
-    images = len(sources.load(run.data).train)
-    held_out = asked.val_images if asked.val_images is not None else max(1, round(SHARE_HELD_OUT * images))
-    if not 1 <= held_out < images:
-        raise ConfigError(f"val_images must be 1 or more, and fewer than the {images} training images, got {held_out}.")
+    held_out = plan.held_out(run, asked.val_images)
     whole = run.train.epochs
     rungs = tuple(asked.rungs or sorted({max(1, whole // part) for part in (16, 8, 4)}))
     return _Plan(asked, values, run, Path(out), held_out, rungs, metric)

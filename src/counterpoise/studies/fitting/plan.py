@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from counterpoise import config
-from counterpoise.data import sources
 from counterpoise.deploy import base
 from counterpoise.deploy.base import Format
 from counterpoise.deploy.measuring import timing
@@ -19,9 +18,6 @@ from counterpoise.studies.fitting.budget import Budget, parse
 from counterpoise.studies.fitting.candidates import Candidate, Candidates
 from counterpoise.studies.fitting.options import FitOptions
 from counterpoise.studies.plan import TrainingJob
-
-SHARE_HELD_OUT = 0.1
-"""Of the training images, to choose by, unless told otherwise."""
 
 
 @dataclass(frozen=True)
@@ -101,9 +97,6 @@ def resolve(run_file: str | Path, asked: FitOptions) -> FitPlan:
             raise ConfigError(f"{asked.runtime}: {unknown('Precision', precision, runtime.precisions)}")
     timing.Settings(threads=(asked.threads,), rounds=asked.rounds, seconds=asked.seconds)
     run, _ = plan.complete(with_student(values, candidates[0]), f"run file {path}")
-    images = len(sources.load(run.data).train)
-    held_out = asked.val_images if asked.val_images is not None else max(1, round(SHARE_HELD_OUT * images))
-    if not 1 <= held_out < images:
-        raise ConfigError(f"val_images must be 1 or more, and fewer than the {images} training images, got {held_out}.")
+    held_out = plan.held_out(run, asked.val_images)
     metric = plan.metric_of(run, None, f"run file {path}")
     return FitPlan(asked, values, run, Path(out), budget, candidates, runtime, held_out, metric)
