@@ -5,7 +5,10 @@ from __future__ import annotations
 import contextlib
 import http.client
 import resource
+import signal
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from counterpoise.errors import ConfigError
-from counterpoise.system.server import COMPUTING, HOST, Answer, Server, from_folder
+from counterpoise.system.server import COMPUTING, HOST, IDLE_SECONDS, Answer, Server, from_folder
 
 
 @pytest.fixture
@@ -158,7 +161,7 @@ def test_those_that_never_take_what_they_asked_for_hold_no_one_up(
         file.truncate(200_000_000)
     before = memory()
     request = f"GET /large.bin HTTP/1.1\r\nHost: {HOST}:{server.port}\r\n\r\n".encode()
-    slow = [socket.create_connection((HOST, server.port), timeout=10) for _ in range(300)]
+    slow = [socket.create_connection((HOST, server.port), timeout=10) for _ in range(200)]
     for connection in slow:
         with contextlib.suppress(ConnectionError):  # closed, since others came after it
             connection.sendall(request)
@@ -201,3 +204,22 @@ def test_an_answer_that_fails_is_told_and_the_server_goes_on(capfd: pytest.Captu
         assert ask(found, "/bad")[0] == 500
         assert ask(found, "/")[::2] == (200, b"good")
     assert "the reason" in capfd.readouterr().err
+
+
+def test_ctrl_c_ends_it_at_once_while_connections_are_open(folder: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from counterpoise.system.server import Server, from_folder\n"
+        "with Server(from_folder(Path(sys.argv[1]))) as server:\n"
+        "    print(server.port, flush=True)\n"
+        "    server.until_interrupted('Stopped.')"
+    )
+    for _ in range(5):
+        command = [sys.executable, "-c", code, str(folder)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            connection = http.client.HTTPConnection(HOST, int(process.stdout.readline()), timeout=10)
+            connection.request("GET", "/")
+            assert connection.getresponse().status == 200
+            process.send_signal(signal.SIGINT)
+            assert process.wait(IDLE_SECONDS / 2) == 0
+            assert process.stdout.read() == "Stopped.\n"

@@ -175,11 +175,13 @@ class Server:
 
         tasks: set[asyncio.Task[None]] = set()
         server = await asyncio.start_server(accepted, sock=self._socket.dup(), limit=MOST_HEADER)
-        async with server:
-            while not self._stopping.is_set():
-                await asyncio.sleep(0.02)
-        for connection in list(connections):
-            connection.cut_off()
+        try:
+            async with server:
+                while not self._stopping.is_set():
+                    await asyncio.sleep(0.02)
+        finally:  # Ctrl-C, too: nobody is waited for
+            for connection in list(connections):
+                connection.cut_off()
 
 
 class _Connection:
@@ -219,8 +221,10 @@ class _Connection:
     async def _one(self) -> bool:
         """Read a request and answer it. Returns whether there may be another."""
         try:
-            first = await asyncio.wait_for(self.reader.readexactly(1), IDLE_SECONDS)
-            rest = await asyncio.wait_for(self.reader.readuntil(b"\r\n\r\n"), HEADER_SECONDS)
+            async with asyncio.timeout(IDLE_SECONDS):
+                first = await self.reader.readexactly(1)
+            async with asyncio.timeout(HEADER_SECONDS):
+                rest = await self.reader.readuntil(b"\r\n\r\n")
         except asyncio.LimitOverrunError:
             return await self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "This request is too long.")
         line, _, header = (first + rest).decode("latin-1").partition("\r\n")
@@ -283,12 +287,17 @@ class _Connection:
                     raise ConnectionAbortedError("the file was cut off while it was sent")
                 left -= len(piece)
                 self.writer.write(piece)
-                await asyncio.wait_for(self.writer.drain(), IDLE_SECONDS)
+                await self._taken()
                 self._gone_on()
-        await asyncio.wait_for(self.writer.drain(), IDLE_SECONDS)
+        await self._taken()
         if not stays:
             self.writer.write_eof()
             with contextlib.suppress(TimeoutError):  # else what is still coming would take the answer back
                 async with asyncio.timeout(PARTING_SECONDS):
                     while await self.reader.read(PIECE):
                         pass
+
+    async def _taken(self) -> None:
+        """Wait until most of what was written has been taken."""
+        async with asyncio.timeout(IDLE_SECONDS):
+            await self.writer.drain()
