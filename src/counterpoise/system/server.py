@@ -108,7 +108,7 @@ class Server:
 
     def __init__(self, answers: Answers, port: int = 0) -> None:
         self.answers = answers
-        self._stopping = threading.Event()
+        self._stopping, self._listening = threading.Event(), threading.Event()
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         try:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -141,6 +141,7 @@ class Server:
         """Answer from another thread, until `shutdown`."""
         thread = threading.Thread(target=self.serve_forever, daemon=True)
         thread.start()
+        self._listening.wait()
         return thread
 
     def shutdown(self) -> None:
@@ -175,6 +176,7 @@ class Server:
 
         tasks: set[asyncio.Task[None]] = set()
         server = await asyncio.start_server(accepted, sock=self._socket.dup(), limit=MOST_HEADER)
+        self._listening.set()
         try:
             async with server:
                 while not self._stopping.is_set():
