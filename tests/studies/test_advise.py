@@ -101,7 +101,9 @@ def test_no_order_is_told_where_all_score_alike(asked: Values, write: Write, run
     still = {**asked, "train": {**asked["train"], "optimizer": {"learning_rate": 1e-12}}}
     code, _, error = run("advise", str(write(still)), *QUICK)
     assert code == 2
-    assert "tells them apart" in error
+    assert "After 2 epochs all candidates score" in error
+    assert "all go on to the next rung" in error
+    assert "Error: After 4 epochs all candidates score" in error
     assert not Path("taught-advice/advice.yaml").exists()
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
@@ -120,16 +120,19 @@ def advise(run_file: str | Path, asked: AdviseOptions) -> Advice:
         def train(jobs: Sequence[TrainingJob]) -> tuple[list[TrainingJob], dict[str, str]]:
             return run_all(jobs, backend, until, say, present)
 
-        race = halving.race(
-            {"": tried},
-            found.rungs,
-            asked.keep,
-            jobs_of=lambda _, one, epochs: [found.job(one, epochs, found.run.seed)],
-            score=lambda _, one, jobs: results.score(jobs[0], found.metric),
-            train=train,
-            tell=say,
-            decided=_told_apart,
-        )
+        def race_of(rungs: Sequence[int]) -> Race[Candidate]:
+            return halving.race(
+                {"": tried},
+                rungs,
+                asked.keep,
+                jobs_of=lambda _, one, epochs: [found.job(one, epochs, found.run.seed)],
+                score=lambda _, one, jobs: results.score(jobs[0], found.metric),
+                train=train,
+                tell=say,
+                decided=_told_apart,
+            )
+
+        race = _first_that_tells(race_of, found.rungs, say)
         rows = [
             {"candidate": one.name, **{f"{epochs} epochs": score for epochs, score in reached.items()}}
             for one, reached in race.scores[""].items()
@@ -184,15 +187,34 @@ def _folder(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9.]+", "-", name)
 
 
+class _AllAlikeError(Exception):
+    """After the first rung all candidates score the same, so that no order would mean anything."""
+
+
 def _told_apart(race: Race[Candidate]) -> None:
-    """Raises RunError where all score the same after the first rung: then no order would mean anything."""
+    """Raises _AllAlikeError."""
     epochs = min(next(iter(race.scores[""].values())))
     scores = {reached[epochs] for reached in race.scores[""].values()}
     if len(scores) == 1:
-        raise RunError(
-            f"After {epochs} epochs all candidates score {scores.pop():.2f}: runs as short as these learn nothing that "
-            "tells them apart. Give them more epochs (--rungs 4 8 16, in another --out), or a larger learning rate."
-        )
+        raise _AllAlikeError(f"After {epochs} epochs all candidates score {scores.pop():.2f}")
+
+
+def _first_that_tells(
+    race_of: Callable[[Sequence[int]], Race[Candidate]], rungs: Sequence[int], say: Callable[[str], None]
+) -> Race[Candidate]:
+    """The race from the first rung on whose runs tell candidates apart. Raises RunError where none does."""
+    why = ""
+    for begun in range(len(rungs)):
+        try:
+            return race_of(rungs[begun:])
+        except _AllAlikeError as alike:
+            why = str(alike)
+            if begun + 1 < len(rungs):
+                say(f"{why}: all go on to the next rung")
+    raise RunError(
+        f"{why}: runs as short as these learn nothing that tells them apart. Give them more epochs (--rungs 4 8 16, in "
+        "another --out), or a larger learning rate."
+    )
 
 
 def _known(score: float) -> float:
