@@ -7,6 +7,8 @@ import re
 from pathlib import Path
 from statistics import fmean, stdev
 
+from tables_of_docs import page, results, shown
+
 from counterpoise import statistics
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -86,24 +88,21 @@ def test_what_100_megapixels_take_is_that_of_its_csv() -> None:
 
 
 def test_the_table_of_few_masks_and_what_is_said_of_it_are_those_of_the_csv() -> None:
-    with (ROOT / "benchmarks" / "results" / "few_masks.csv").open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    page = (ROOT / "docs" / "segmentation.md").read_text(encoding="utf-8")
-    found = re.search(r"^\| network \| mIoU \| Dice of vessels .*\n\|[-|]+\n((?:\|.*\n)+)", page, re.MULTILINE)
-    assert found
-    shown = [[cell.strip() for cell in line[1:-1].split("|")] for line in found[1].splitlines()]
-    assert {row[0] for row in shown} == {row["network"] for row in rows}
+    rows = results("few_masks.csv")
+    text = page("segmentation.md")
+    table = shown(text, "| network | mIoU | Dice of vessels ")
+    assert {row[0] for row in table} == {row["network"] for row in rows}
     top: dict[str, dict[statistics.Unit, float]] = {}
-    for network, *scores, seconds in shown:
+    for network, *scores, seconds in table:
         own = [row for row in rows if row["network"] == network]
         assert scores == [spread(own, column, 2) for column in ("miou", "dice", "precision", "recall")]
         assert seconds == f"{fmean(float(row['processor_seconds']) for row in own):.0f}"
         top[network] = {(int(row["fold"]), int(row["seed"])): float(row["miou"]) for row in own}
         assert len(own) == (3 if network == "teacher" else 9)
     same_steps = statistics.paired(top["balance"], top["alone"], folds=3)
-    assert f"Balance is {same_steps.mean:.2f} points" in page
-    assert f"({same_steps.low:.2f} to {same_steps.high:.2f}; KD" in page
+    assert f"Balance is {same_steps.mean:.2f} points" in text
+    assert f"({same_steps.low:.2f} to {same_steps.high:.2f}; KD" in text
     same_seconds = statistics.paired(top["balance"], top["alone, as long"], folds=3)
     assert f"{-same_seconds.mean:.2f} behind ({same_seconds.low:.2f} to {same_seconds.high:.2f})" in " ".join(
-        page.split()
+        text.split()
     )

@@ -232,7 +232,7 @@ def dicom_unpackable(header: Any) -> None:
     tools: Any = pydicom.pixels
     try:
         able = tools.get_decoder(syntax).is_available
-    except NotImplementedError:  # what pydicom raises for a syntax that it knows no decoder of
+    except NotImplementedError:  # pydicom's answer for a syntax that it knows no decoder of
         raise Unreadable(f"it is packed as {syntax.name}, which is not read: save it uncompressed") from None
     if not able:
         raise Unreadable(

@@ -71,55 +71,25 @@ def _npy() -> bytes:
     return file.getvalue()
 
 
+USUAL: tuple[tuple[str, str, tuple[int, ...]], ...] = (
+    ("PNG", "png", (9, 7, 3)),
+    ("JPEG", "jpg", (19, 17, 3)),
+    ("GIF", "gif", (9, 7)),
+    ("BMP", "bmp", (9, 7, 3)),
+    ("WebP", "webp", (19, 17, 3)),
+    ("TIFF", "tif", (9, 7, 3)),
+)
+"""Of 8 bits, as Pillow saves them."""
+
+
+def _usual(name: str, ending: str, shape: tuple[int, ...]) -> Format:
+    path = f"a.{ending}"
+    made = file(path, lambda: saved(name.upper(), pixels(1, shape)))
+    return Format(name, made, path, mutators.of_bytes, _picture(path), sound=_picture_is_whole)
+
+
 PICTURES: tuple[Format, ...] = (
-    Format(
-        "PNG",
-        file("a.png", lambda: saved("PNG", pixels(1, (9, 7, 3)))),
-        "a.png",
-        mutators.of_bytes,
-        _picture("a.png"),
-        sound=_picture_is_whole,
-    ),
-    Format(
-        "JPEG",
-        file("a.jpg", lambda: saved("JPEG", pixels(1, (19, 17, 3)))),
-        "a.jpg",
-        mutators.of_bytes,
-        _picture("a.jpg"),
-        sound=_picture_is_whole,
-    ),
-    Format(
-        "GIF",
-        file("a.gif", lambda: saved("GIF", pixels(1, (9, 7)))),
-        "a.gif",
-        mutators.of_bytes,
-        _picture("a.gif"),
-        sound=_picture_is_whole,
-    ),
-    Format(
-        "BMP",
-        file("a.bmp", lambda: saved("BMP", pixels(1, (9, 7, 3)))),
-        "a.bmp",
-        mutators.of_bytes,
-        _picture("a.bmp"),
-        sound=_picture_is_whole,
-    ),
-    Format(
-        "WebP",
-        file("a.webp", lambda: saved("WEBP", pixels(1, (19, 17, 3)))),
-        "a.webp",
-        mutators.of_bytes,
-        _picture("a.webp"),
-        sound=_picture_is_whole,
-    ),
-    Format(
-        "TIFF",
-        file("a.tif", lambda: saved("TIFF", pixels(1, (9, 7, 3)))),
-        "a.tif",
-        mutators.of_bytes,
-        _picture("a.tif"),
-        sound=_picture_is_whole,
-    ),
+    *(_usual(*each) for each in USUAL),
     Format(
         "TIFF of 16 bits",
         file("a.tif", _tiff16),

@@ -65,13 +65,29 @@ def test_advice_tries_what_pulls_alike_and_compares_the_best_over_fresh_seeds(
 def test_the_gradient_of_each_candidate_is_as_long_as_asked(asked: Values) -> None:
     values = {key: value for key, value in asked.items() if key != "out"}
     run, _ = plan.complete(values, "run")
-    found = {one.name: one for one in trying.candidates(values, run, [1.0, 4.0])}
+    found = {one.name: one for one in trying.candidates(values, run, [1.0, 4.0]).candidates}
     for name in ("reverse, T 1, strength 1", "both sides, T 4, strength 4", "dist, strength 4"):
         one = found[name]
         norms = [gradient_norms({**values, "seed": seed, "objective": dict(one.objective)}) for seed in range(3)]
         teacher, labels = (sum(each[term] for each in norms) for term in ("teacher", "cross_entropy"))
         assert teacher / labels == pytest.approx(one.strength, rel=1e-3)
     assert found[GIVEN].objective["forward_kl"]["weight"] == 3.6
+
+
+def test_what_is_not_tried_and_what_strengths_are_measured_by_are_said(asked: Values) -> None:
+    heard = {key: value for key, value in asked.items() if key != "out"}
+    run, _ = plan.complete({**heard, "objective": {"forward_kl": {"weight": 3.6, "temperature": 2.0}}}, "run")
+    tried = trying.candidates(heard | {"objective": {"forward_kl": {"weight": 3.6, "temperature": 2.0}}}, run, [1.0])
+    assert ALONE not in {one.name for one in tried.candidates}
+    assert "as long as that of the terms of the run file" in " ".join(tried.lines())
+    left = trying.Tried(tried.candidates, tried.beside, {"cwd": "it is for scenes"})
+    assert "cwd is left out: it is for scenes" in list(left.lines())
+
+
+def test_a_part_that_the_run_file_holds_out_itself_is_said_to_be_another(asked: Values, write: Write, run: Run) -> None:
+    own = {**asked, "data": {**asked["data"], "held_out": 30}}
+    _, _, told = run("advise", str(write(own)), "--minutes", "0.0001", *QUICK)
+    assert "data.held_out of the run file is 30: to choose by, 20 training images are held out instead" in told
 
 
 def test_advice_that_was_stopped_goes_on_to_the_same(asked: Values, write: Write, run: Run) -> None:

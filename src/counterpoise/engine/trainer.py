@@ -136,9 +136,9 @@ class Trainer:
                     break
                 self.train_epoch(epoch, interrupt, display)
                 evaluated = (epoch + 1) % self.run.train.evaluate_every == 0 or epoch + 1 == epochs
-                said = [self._evaluate(epoch, display)] if evaluated else []
+                line = self._evaluate(epoch, display) if evaluated else None
                 self._save()
-                for line in said:  # what is said to be done is on disk
+                if line is not None:  # now that it is on disk
                     display.line(line)
                 if epoch + 1 < epochs and self.processes.any(interrupt.requested):
                     raise self._interrupted()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -238,6 +238,15 @@ def held_out(run: config.Run, val_images: int | None) -> int:
     if not 1 <= found < images:
         raise ConfigError(f"val_images must be 1 or more, and fewer than the {images} training images, got {found}.")
     return found
+
+
+def held_out_instead(run: config.Run, count: int) -> Iterator[str]:
+    """What is said where the run file holds out training images itself, which `count` others take the place of."""
+    if run.data.held_out not in (0, count):
+        yield (
+            f"data.held_out of the run file is {run.data.held_out}: to choose by, {count} training images are held out "
+            "instead, and those of the run file may be among them or be trained on."
+        )
 
 
 def placed(run: config.Run, folder: Path, seed: int) -> config.Run:

@@ -21,6 +21,7 @@ from typing import Any
 
 import yaml
 
+from counterpoise import config
 from counterpoise.errors import MissingExtraError, RunError
 from counterpoise.studies import halving, plan, results, search_plan
 from counterpoise.studies.compare import CompareResult, run_comparison
@@ -80,6 +81,9 @@ def search(
     say = fanout.console().print
     with alone_in(found.plan.out):
         present = Present(say)
+        base = config.resolve(found.common, f"run of the {found.origin}")
+        for line in plan.held_out_instead(base, found.plan.val_images):
+            say(line)
         trials: Trials = halving.race(
             {method: range(found.plan.trials) for method in found.plan.methods},
             found.rungs,

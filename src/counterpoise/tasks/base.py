@@ -147,6 +147,7 @@ class Report(ABC):
 
     def update_pieces(self, scene: InPieces) -> None:
         """Count one scene, where the task answers in pieces."""
+        # Not abstract: tasks whose in_pieces_from is None, and packages that bring such ones, are never asked.
         raise NotImplementedError
 
     @abstractmethod
@@ -246,6 +247,7 @@ class Task(ABC):
 
     def in_pieces(self, model: VisionModel, large: Large) -> InPieces:
         """The answer to such a picture."""
+        # Not abstract: where in_pieces_from says None, as it does unless it is overridden, this is never asked.
         raise NotImplementedError
 
     def crop_share(self, model: VisionModel, size: tuple[int, int]) -> float | None:

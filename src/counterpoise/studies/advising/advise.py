@@ -112,8 +112,10 @@ def advise(run_file: str | Path, asked: AdviseOptions) -> Advice:
         if fanout.show:
             for line in overview([found.run.data.model_copy(update={"held_out": found.held_out})]):
                 say(line)
+        for line in plan.held_out_instead(found.run, found.held_out):
+            say(line)
         tried = trying.candidates(_held_out(found), found.run, asked.strengths)
-        for line in trying.told(tried):
+        for line in tried.lines():
             say(line)
         present = Present(say)
 
@@ -122,7 +124,7 @@ def advise(run_file: str | Path, asked: AdviseOptions) -> Advice:
 
         def race_of(rungs: Sequence[int]) -> Race[Candidate]:
             return halving.race(
-                {"": tried},
+                {"": tried.candidates},
                 rungs,
                 asked.keep,
                 jobs_of=lambda _, one, epochs: [found.job(one, epochs, found.run.seed)],

@@ -10,7 +10,7 @@ from typing import Any
 
 from counterpoise import config, tasks
 from counterpoise.engine.matching import gradient_norms
-from counterpoise.errors import ConfigError
+from counterpoise.errors import ConfigError, CounterpoiseError
 from counterpoise.objectives.base import needs_teacher
 
 GIVEN, ALONE = "as given", "labels alone"
@@ -34,6 +34,35 @@ class Candidate:
 
     def __hash__(self) -> int:
         return hash(self.name)
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What is tried.
+
+    Attributes:
+        candidates: the run's own objective first.
+        beside: what the strengths are measured by: the labels, or where none are heard the terms of the run file.
+        left_out: why, by the name of each term that is not tried.
+    """
+
+    candidates: Sequence[Candidate]
+    beside: str
+    left_out: Mapping[str, str]
+
+    def lines(self) -> Iterator[str]:
+        """What is about to be tried, and what is not."""
+        names = [candidate.name for candidate in self.candidates]
+        strengths = sorted({one.strength for one in self.candidates if one.strength is not None})
+        matched = sum(candidate.strength is not None for candidate in self.candidates)
+        yield (
+            f"{len(names)} candidates: yours{', labels alone' if ALONE in names else ''}, and "
+            f"{matched // max(1, len(strengths))} terms of the teacher with gradients "
+            f"{' and '.join(f'{strength:g}' for strength in strengths)} times as long as that of {self.beside}, at the "
+            "first step"
+        )
+        for name, why in self.left_out.items():
+            yield f"{name} is left out: {why}"
 
 
 def shapes(task: str) -> dict[str, dict[str, Any]]:
@@ -68,8 +97,8 @@ def whole(run: config.Run) -> dict[str, Any]:
     return {name: term.model_dump(mode="json", exclude_none=True) for name, term in run.objective.items()}
 
 
-def candidates(values: Mapping[str, Any], run: config.Run, strengths: Sequence[float]) -> list[Candidate]:
-    """All that is tried, the run's own objective first.
+def candidates(values: Mapping[str, Any], run: config.Run, strengths: Sequence[float]) -> Tried:
+    """All that is tried, with weights from the gradients of the first step.
 
     Raises:
         ConfigError: no gradient to match.
@@ -79,49 +108,40 @@ def candidates(values: Mapping[str, Any], run: config.Run, strengths: Sequence[f
     found = [Candidate(GIVEN, own)]
     if heard and run.data.unlabeled is None:
         found.append(Candidate(ALONE, heard))
-    terms = {f"tried_{number}": term for number, term in enumerate(shapes(run.task).values())}
-    names = dict(zip(terms, shapes(run.task), strict=True))
-    allowed = {key: term for key, term in terms.items() if _fits(run, term)}
-    asked = {**values, "objective": {**(heard or own), **allowed}}
-    norms = [gradient_norms(with_seed(asked, run.seed + number)) for number in range(FIRST_WEIGHTS)]
-    mean = {name: fmean(one[name] for one in norms) for name in norms[0]}
-    reference = sum(mean[name] for name in (heard or own))
+    terms, left_out = {}, {}
+    for name, term in shapes(run.task).items():
+        if (why := _unfit(run, term)) is None:
+            terms[name] = term
+        else:
+            left_out[name] = why
+    keys = {name: f"tried_{number}" for number, name in enumerate(terms)}
+    asked = {**values, "objective": {**(heard or own), **{keys[name]: term for name, term in terms.items()}}}
+    norms = [gradient_norms({**asked, "seed": run.seed + number}) for number in range(FIRST_WEIGHTS)]
+    mean = {key: fmean(one[key] for one in norms) for key in norms[0]}
+    beside = "the labels" if heard else "the terms of the run file"
+    reference = sum(mean[key] for key in (heard or own))
     if not reference > 0:
         raise ConfigError(
-            f"{'The labels' if heard else 'The terms of the run file'} give no gradient at the first step, so that "
-            "there is nothing to match the teacher's with: look at their weights, and at the labels of the data."
+            f"There is no gradient of {beside} at the first step, so that nothing is there to match the teacher's "
+            "with: look at their weights, and at the labels of the data."
         )
-    for key, term in allowed.items():
-        if mean[key] > 0:
-            for strength in strengths:
-                weight = float(f"{strength * reference / mean[key]:.4g}")
-                objective = {**copy.deepcopy(heard), "teacher": {**term, "weight": weight}}
-                found.append(Candidate(f"{names[key]}, strength {strength:g}", objective, strength))
-    return found
+    for name, term in terms.items():
+        norm = mean[keys[name]]
+        if not norm > 0:
+            left_out[name] = "it has no gradient at the first step"
+            continue
+        for strength in strengths:
+            weight = float(f"{strength * reference / norm:.4g}")
+            objective = {**copy.deepcopy(heard), "teacher": {**term, "weight": weight}}
+            found.append(Candidate(f"{name}, strength {strength:g}", objective, strength))
+    return Tried(found, beside, left_out)
 
 
-def with_seed(values: Mapping[str, Any], seed: int) -> dict[str, Any]:
-    """Values of the same run with another seed."""
-    return {**values, "seed": seed}
-
-
-def _fits(run: config.Run, term: Mapping[str, Any]) -> bool:
-    """Whether the task and the network take such a term."""
+def _unfit(run: config.Run, term: Mapping[str, Any]) -> str | None:
+    """Why the task or the network takes no such term."""
     part = config.Term.model_validate(term)
     try:
         tasks.get(run.task).objective(run.model_copy(update={"objective": {"tried": part}}), None)
-    except ConfigError:
-        return False
-    return True
-
-
-def told(candidates: Sequence[Candidate]) -> Iterator[str]:
-    """What is about to be tried, in a line or two."""
-    matched = [candidate for candidate in candidates if candidate.strength is not None]
-    strengths = sorted({candidate.strength for candidate in matched if candidate.strength is not None})
-    yield (
-        f"{len(candidates)} candidates: yours{', labels alone' if len(candidates) - len(matched) > 1 else ''}, and "
-        f"{len(matched) // max(1, len(strengths))} terms of the teacher with gradients "
-        f"{' and '.join(f'{strength:g}' for strength in strengths)} times as long as that of the labels, at the first "
-        "step"
-    )
+    except CounterpoiseError as error:
+        return str(error)
+    return None

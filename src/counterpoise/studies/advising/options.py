@@ -24,7 +24,8 @@ class AdviseOptions(Section):
 
     out: Place | None = Field(None, description="folder of runs and tables; default: OUT-advice beside the run file's")
     strengths: Annotated[Sequence[float], AfterValidator(_positive)] = Field(
-        (1.0, 4.0), description="how strongly the teacher pulls at the first step, beside the labels"
+        (1.0, 4.0),
+        description="length of the teacher's gradient at the first step over that of the labels",
     )
     rungs: Rungs | None = Field(
         None, description="epochs of each rung; default: a 16th, an 8th and a quarter of train.epochs"

@@ -20,6 +20,7 @@ from counterpoise.deploy.export import export
 from counterpoise.deploy.measuring import measure as measuring
 from counterpoise.errors import ConfigError, NothingFits
 from counterpoise.models import folder as student_folder
+from counterpoise.studies import plan as studies_plan
 from counterpoise.studies import results
 from counterpoise.studies.fanout import Fanout
 from counterpoise.studies.fitting import costing, frontier, phone, scoring
@@ -96,6 +97,8 @@ def fit(run_file: str | Path, asked: FitOptions) -> FitResult:
         if fanout.show:
             for line in overview([plan.run.data.model_copy(update={"held_out": plan.held_out})]):
                 say(line)
+        for line in studies_plan.held_out_instead(plan.run, plan.held_out):
+            say(line)
         return _fit(plan, [Path(file) for file in asked.measured or ()], backend, until, say)
 
 
