@@ -11,6 +11,7 @@ from counterpoise import errors
 
 PRIVATE = {
     ("reading.py", "Unreadable"): "stands in the run.py beside an export, too, which imports nothing of ours",
+    ("studies/advising/advise.py", "_AllAlikeError"): "is raised and caught within one race of candidates",
     ("system/addresses.py", "_Refused"): "is raised and caught within one class",
     ("teachers/store/writer.py", "_TeacherFailed"): "is raised and caught within one function",
 }

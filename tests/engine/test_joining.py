@@ -5,8 +5,12 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import shutil
 import socket
+import subprocess
+import sys
 from pathlib import Path
+from subprocess import PIPE
 from typing import Any
 
 import pytest
@@ -58,6 +62,62 @@ def test_processes_that_others_have_joined_are_left_joined(tmp_path: Path) -> No
         assert child.exitcode == 0
 
 
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
+
+
+LATE = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <pthread.h>
+#include <string.h>
+#include <unistd.h>
+int pthread_mutex_lock(pthread_mutex_t *mutex) {
+    static int (*real)(pthread_mutex_t *);
+    char name[16] = "";
+    if (!real) real = dlsym(RTLD_NEXT, "pthread_mutex_lock");
+    pthread_getname_np(pthread_self(), name, sizeof name);
+    if (!strcmp(name, "pt_gloo_runloop")) usleep(50000);
+    return real(mutex);
+}
+"""
+"""Lets gloo's threads drop what they have sent 50 ms late, as on a busy machine."""
+
+LEAVES = """
+import torch.distributed.nn  # imported later, its functions would hold the group, too
+from torch.nn.parallel import DistributedDataParallel
+from counterpoise.engine.processes import join
+
+def run():
+    with join("cpu") as processes:
+        network = DistributedDataParallel(torch.nn.Linear(3, 3))
+        network(torch.ones(2, 3)).sum().backward()
+        torch.distributed.all_reduce(torch.ones(1000))
+
+run()
+print("ended")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux" or shutil.which("cc") is None, reason="needs Linux and a C compiler")
+def test_a_run_ends_while_threads_of_gloo_still_hold_what_they_have_sent(tmp_path: Path) -> None:
+    (tmp_path / "late.c").write_text(LATE)
+    late = tmp_path / "late.so"
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", late, tmp_path / "late.c", "-ldl"], check=True)
+    shared = {"LD_PRELOAD": str(late), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
+    both = [
+        subprocess.Popen([sys.executable, "-c", LEAVES], env=os.environ | shared | {"RANK": rank}, stdout=PIPE)
+        for rank in "01"
+    ]
+    try:
+        assert [process.communicate(timeout=120)[0] for process in both] == [b"ended\n"] * 2
+    finally:
+        for process in both:
+            process.kill()
+
+
 def _ships_its_best(rank: int, port: int, folder: Path) -> None:
     os.environ |= {"WORLD_SIZE": "2", "RANK": str(rank), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     (folder / str(rank)).mkdir()
@@ -74,8 +134,7 @@ def _ships_its_best(rank: int, port: int, folder: Path) -> None:
 @pytest.mark.slow
 def test_the_best_weights_are_read_where_they_were_written(tmp_path: Path) -> None:
     """By the first process: the other one, on another machine, may have no such folder."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = _free_port()
     fork = multiprocessing.get_context("fork")
     children = [fork.Process(target=_ships_its_best, args=(rank, port, tmp_path)) for rank in range(2)]
     for child in children:

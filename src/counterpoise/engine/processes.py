@@ -110,6 +110,21 @@ class Processes:
         return bool(self.add(torch.tensor(int(flag))).item()) if self.world > 1 else flag
 
 
+_LEFT: list[Any] = []
+"""The group that was left last: see `_leave`."""
+
+
+def _leave() -> None:
+    """Leave the group of all processes.
+
+    It is kept until the next one is left. Otherwise the last to hold it is the network that DDP wrapped, which drops it
+    with the interpreter locked and waits for the group's threads, of which one may be waiting for the interpreter to
+    drop a tensor (https://github.com/pytorch/pytorch/issues/56297): a run that has done everything, and never ends.
+    """
+    _LEFT[:] = [dist.group.WORLD]
+    dist.destroy_process_group()
+
+
 @contextmanager
 def join(device: str) -> Iterator[Processes]:
     """This process, joined with the others when torchrun started it (gloo on CPU, nccl on CUDA).
@@ -139,7 +154,7 @@ def join(device: str) -> Iterator[Processes]:
     try:
         yield Processes(rank, world, chosen)
     finally:
-        dist.destroy_process_group()
+        _leave()
 
 
 def choose_device(name: str) -> torch.device:
