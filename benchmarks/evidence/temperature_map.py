@@ -30,7 +30,7 @@ import itertools
 import json
 import statistics
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -180,32 +180,42 @@ def runs(given: argparse.Namespace) -> None:
 
 def table(given: argparse.Namespace) -> None:
     """From the rows of all runs, means, and reverse minus forward."""
-    rows: list[dict[str, Any]] = list(KeptRows(RUNS, COMMAND).rows())
-    missing = len(list(cells())) - len(rows)
-    if missing:
-        raise SystemExit(f"{missing} runs are not finished: --part runs goes on with them.")
+    rows = list(KeptRows(RUNS, COMMAND).rows())
+    tell("temperature_map", rows, len(list(cells())), ("temperature",), Judge.NAMES)
+
+
+def tell(stem: str, rows: list[dict[str, Any]], wanted: int, case: tuple[str, ...], told: Sequence[str]) -> None:
+    """Means of divergences, and their differences from forward KL, of which Holm corrects those of reverse KL.
+
+    Args:
+        stem: the CSVs in benchmarks/results are stem_table.csv and stem_differences.csv.
+        rows: of the runs, with divergence, seed, top1 and all that is told.
+        wanted: how many there must be.
+        case: columns within whose values divergences are compared.
+    """
+    if len(rows) < wanted:
+        raise SystemExit(f"{wanted - len(rows)} runs are not finished: --part runs goes on with them.")
     means: list[dict[str, Any]] = []
     differences: list[dict[str, Any]] = []
-    for temperature in TEMPERATURES:
-        here = [row for row in rows if row["temperature"] == temperature]
-        for name in terms(temperature):
+    for values_of_case in dict.fromkeys(tuple(row[key] for key in case) for row in rows):
+        known = dict(zip(case, values_of_case, strict=True))
+        here = [row for row in rows if all(row[key] == value for key, value in known.items())]
+        top1: dict[str, dict[int, float]] = {}
+        for name in dict.fromkeys(row["divergence"] for row in here):
             own = [row for row in here if row["divergence"] == name]
-            spread = {key: statistics.fmean(row[key] for row in own) for key in Judge.NAMES}
-            spread["top1_std"] = statistics.stdev(row["top1"] for row in own)
-            means.append({"temperature": f"{temperature:g}", "divergence": name, "seeds": len(own), **rounded(spread)})
-        top1 = {
-            name: {row["seed"]: row["top1"] for row in here if row["divergence"] == name} for name in terms(temperature)
-        }
-        for name in ("reverse", "both", "jsd", "variance"):
+            top1[name] = {row["seed"]: row["top1"] for row in own}
+            spread = {key: statistics.fmean(row[key] for row in own) for key in told}
+            spread["top1_std"] = statistics.stdev(top1[name].values())
+            means.append({**known, "divergence": name, "seeds": len(own), **rounded(spread)})
+        for name in [name for name in top1 if name != "forward"]:
             compared = paired(top1[name], top1["forward"])
             interval = {"low": compared.low, "high": compared.high, "p": compared.p}
-            case = {"temperature": f"{temperature:g}", "minus_forward": name}
-            differences.append({**case, "top1": compared.mean, **interval})
+            differences.append({**known, "minus_forward": name, "top1": compared.mean, **interval, "p_holm": ""})
     named = [row for row in differences if row["minus_forward"] == "reverse"]
     for row, p in zip(named, holm([row["p"] for row in named]), strict=True):
         row["p_holm"] = p
-    write("temperature_map_table.csv", means)
-    write("temperature_map_differences.csv", [{"p_holm": "", **rounded(row)} for row in differences])
+    write(f"{stem}_table.csv", means)
+    write(f"{stem}_differences.csv", [rounded(row) for row in differences])
 
 
 def rounded(row: Mapping[str, Any]) -> dict[str, Any]:

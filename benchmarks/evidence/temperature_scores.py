@@ -48,7 +48,7 @@ class Judge:
     )
 
     def __init__(self, images: Path, teacher: Path, far: Path, held_out: int) -> None:
-        self.held, self.test = (_set(images, number) for number in (held_out, 0))
+        self.held, self.test = (validation(images, number) for number in (held_out, 0))
         files = sorted(path for path in far.rglob("*.png"))
         step = max(1, len(files) // FAR)
         self.far = torch.stack([_picture(path) for path in files[::step][:FAR]])
@@ -106,7 +106,8 @@ def _picture(path: Path) -> Tensor:
         return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).contiguous()
 
 
-def _set(images: Path, held_out: int) -> ArraySet:
+def validation(images: Path, held_out: int) -> ArraySet:
+    """Of CIFAR-100, so many of the training images; 0 is the test images."""
     data = config.Data(path=images, source="cifar", held_out=held_out)
     val = sources.in_memory(sources.load(data).val, 10**9)
     assert isinstance(val, ArraySet)
