@@ -7,7 +7,7 @@ READY := .venv/.ready
 # Tests start many processes; without bytecode on disk each of them compiles the whole package again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-slow check bench clean
+.PHONY: demo test test-slow soak check bench clean
 
 demo: $(READY)
 	$(BIN)/counterpoise demo --overwrite
@@ -18,6 +18,11 @@ test: $(READY) check
 
 test-slow: $(READY)
 	OMP_NUM_THREADS=$$(getconf _NPROCESSORS_ONLN) $(BIN)/python -m pytest -m slow
+
+HOURS ?= 1
+
+soak: $(READY)
+	$(BIN)/python benchmarks/soak.py --hours $(HOURS)
 
 check: $(READY)
 	$(BIN)/ruff check .

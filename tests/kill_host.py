@@ -15,10 +15,12 @@ import importlib
 import json
 import os
 import pkgutil
+import resource
 import select
 import signal
 import socket
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,7 @@ import counterpoise
 from counterpoise.commands import app
 from counterpoise.system import torchvision_guard
 
+STOPS = (signal.SIGINT, signal.SIGTERM)
 # What any of the children imports is imported once: all modules of ours, and what these import when it is needed.
 LIBRARIES = [
     *("sklearn.datasets", "timm", "segmentation_models_pytorch", "torchmetrics.classification", "jinja2", "optuna"),
@@ -56,14 +59,26 @@ def import_all() -> None:
 
 
 def work(request: dict[str, Any]) -> None:
-    """A child's life."""
+    """A child's life: `where` it works, with files of at most `largest_file` bytes, where these are given."""
     torch.set_num_threads(1)
+    os.chdir(request.get("where") or ".")
+    if request.get("largest_file"):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (request["largest_file"],) * 2)
     for number, name in ((1, "stdout.txt"), (2, "stderr.txt")):
         os.dup2(os.open(Path(request["folder"]) / name, os.O_WRONLY | os.O_APPEND | os.O_CREAT), number)
     command_host.end_if_it_hangs()
-    code = app.run(request["arguments"])
-    sys.stdout.flush()
-    os._exit(code)
+    code = 1
+    try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
+        code = app.run(request["arguments"])
+    except KeyboardInterrupt:  # just before it, or just after
+        code = 130
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 def start(request: dict[str, Any]) -> list[int]:
@@ -74,12 +89,14 @@ def start(request: dict[str, Any]) -> list[int]:
             port = free.getsockname()[1]
         together = {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     children = []
+    held = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)  # until a child has its handlers
     for rank in range(world):
         children.append(os.fork())
         if children[-1] == 0:
             if together:
                 os.environ |= together | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
             work(request)
+    signal.pthread_sigmask(signal.SIG_SETMASK, held)
     return children
 
 
