@@ -34,6 +34,9 @@ def written(folder: Path, seconds: float = 1.0, step: int = 3, weight: float = 0
     save_file({"w": np.float32([weight])}, folder / "last.safetensors", header)
     (folder / "metrics.jsonl").write_text(json.dumps({"step": step, "stages": {"student": seconds}}) + "\n")
     (folder / "results.csv").write_text(f"seed,seconds\n{step},{seconds}\n")
+    (folder / "table.md").write_text(
+        f"Both:\n\n| seed | seconds a run |\n|---|---|\n| {step} | {seconds} |\n\nNo more.\n"
+    )
     (folder / ".lock").write_text(f"{seconds}")
     return folder
 
@@ -42,7 +45,7 @@ def test_what_a_clock_says_makes_no_difference_and_all_else_does(tmp_path: Path)
     whole = trees.contents(written(tmp_path / "whole"))
     assert not trees.differences(trees.contents(written(tmp_path / "later", seconds=2.0)), whole)
     found = trees.differences(trees.contents(written(tmp_path / "step", step=4)), whole)
-    assert [line.split()[0] for line in found] == ["last.safetensors", "metrics.jsonl", "results.csv"]
+    assert [line.split()[0] for line in found] == ["last.safetensors", "metrics.jsonl", "results.csv", "table.md"]
     assert "step: 4 and 3" in found[0]
     found = trees.differences(trees.contents(written(tmp_path / "weight", weight=0.25)), whole)
     assert [line.split()[0] for line in found] == ["last.safetensors", "student/model.safetensors"]

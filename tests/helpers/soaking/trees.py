@@ -96,6 +96,18 @@ def _table(path: Path) -> Any:
         return [_still(row) for row in csv.DictReader(file)]
 
 
+def _page(path: Path) -> Any:
+    """A page of text, its tables without the columns of a clock."""
+    lines, table = [], False
+    for line in path.read_text(encoding="utf-8").splitlines():
+        cells = line.split("|")
+        if not table:
+            timed = {place for place, cell in enumerate(cells) if cell.strip() in ("seconds", "seconds a run")}
+        table = len(cells) > 1
+        lines.append([cell for place, cell in enumerate(cells) if not table or place not in timed])
+    return lines
+
+
 def _tensors(path: Path) -> Any:
     """A checkpoint keeps times in its header."""
     with safe_open(path, "np") as file:
@@ -111,5 +123,6 @@ _READERS: dict[str, Callable[[Path], Any]] = {
     ".json": _json,
     ".jsonl": _lines,
     ".csv": _table,
+    ".md": _page,
     ".safetensors": _tensors,
 }
