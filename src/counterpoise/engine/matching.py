@@ -34,7 +34,7 @@ def gradient_norms(run: RunLike, *, data: Splits | None = None) -> dict[str, flo
         data: `Splits(train, val)` instead of `data.path`.
 
     Returns:
-        The norm, by the term's name; 0 where a term has no gradient.
+        The norm, by the term's name; 0 where a term has no gradient, as one that rises from zero (`warmup`).
 
     Raises:
         ConfigError: several processes.
