@@ -6,6 +6,7 @@ Below decoding.py; the run.py beside an export holds the text of this file, too.
 from __future__ import annotations
 
 import io
+import logging
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ NUMPY, TIFFS = b"\x93NUMPY", (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # how fil
 PACKED = (1, 5, 8, 32946, 32773, 50000)  # of channels in TIFF: not at all, LZW, DEFLATE twice, PackBits, ZSTD
 TURNS = {2: (0, True), 3: (2, False), 4: (2, True), 5: (1, True), 6: (3, False), 7: (3, True), 8: (1, False)}
 DEFLATED = "1.2.840.10008.1.2.1.99"  # a syntax of DICOM, which is unpacked as a whole before anything is known of it
+_QUIET = logging.NullHandler()  # a damaged file has a library say on stderr what is wrong with each of its tags
 FRAMES_OF_JPEG = (*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0), 0xF7)
 
 
@@ -55,7 +57,7 @@ def tiff_page(file: Any, reading: Reading) -> Any:
 
 
 def tiff_pages(file: Any) -> Any:
-    """The pages of a TIFF, by tifffile. Raises Unreadable where that is not installed."""
+    """The pages of a TIFF, by tifffile. Raises Unreadable where that is not installed, or they have no end."""
     try:  # the second keeps what is unpacked to the size of a tile, which the decoders within the first do not
         import imagecodecs  # noqa: F401
         import tifffile
@@ -63,13 +65,37 @@ def tiff_pages(file: Any) -> Any:
         raise Unreadable(
             "a TIFF of such channels is read by the packages tifffile and imagecodecs, which are not installed"
         ) from None
-    pages: Any = tifffile.TiffFile(file).pages
-    return pages
+    logging.getLogger("tifffile").addHandler(_QUIET)
+    # These kinds are of several files, which one of them may name wherever they lie.
+    found: Any = tifffile.TiffFile(file, is_ome=False, is_ndtiff=False, is_mmstack=False)
+    _follow(found.filehandle)
+    return found.pages
+
+
+def _follow(file: Any) -> None:
+    """Raises Unreadable where the directories of an open TIFF lead to one another without end, or overlap."""
+    size = file.size
+    file.seek(0)
+    start = file.read(16)
+    order: Any = "little" if start[:2] == b"II" else "big"
+    first, width, counts, entry = (8, 8, 8, 20) if start[:4] in TIFFS[2:] else (4, 4, 2, 12)
+    place, seen, held = int.from_bytes(start[first : first + width], order), set[int](), 0
+    while 0 < place < size:
+        file.seek(place)
+        end = place + counts + entry * int.from_bytes(file.read(counts), order)
+        held += end - place
+        if place in seen or (held > size and end <= size):
+            raise Unreadable("its pages lead back to one another")
+        seen.add(place)
+        file.seek(min(end, size))
+        place = int.from_bytes(file.read(width), order)
 
 
 def check_page(page: Any, reading: Reading) -> None:
     """Raises Unreadable where a page is not for us."""
     height, width = page.imagelength, page.imagewidth
+    if not isinstance(height, int) or not isinstance(width, int):
+        raise Unreadable("its header is damaged: its size is no number")
     if page.imagedepth != 1:
         raise Unreadable(f"a page is {page.imagedepth} pictures deep")
     bounded(height, width, reading)

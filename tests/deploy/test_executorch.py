@@ -50,6 +50,10 @@ def test_any_number_of_pictures_is_answered_as_by_the_student(tmp_path: Path) ->
     alone: dict[str, Any] = {}  # as run.py and the process that measures have it
     exec(compile(source_of(type(chosen).load), "load", "exec", __future__.annotations.compiler_flag), alone)
     assert alone["load"](str(tmp_path / "model.pte"), 1)(pixels(2, 8, 8).numpy()).shape == (2, 10)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "model.pte").write_bytes(b"\xff" * 300)  # for which the runtime would end the process
+    with pytest.raises(ExportError, match="it is no ExecuTorch program"):
+        chosen.open(tmp_path / "other")
     with pytest.raises(ExportError, match="cannot run what it makes of this network at 64 x 64 in float32"):
         base.find("executorch")._try(Request("float32", (64, 64)), tmp_path)
     # taken: two each of convolution, batch normalization and ReLU; the pixels' normalization, the classifier

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import csv
 import gc
+import importlib.util
 import os
 import re
 import resource
@@ -77,6 +78,9 @@ class Format:
         sound: whether what was read makes sense, beside what the good file gives; None: whatever was read does.
         quick: mutants in the suite.
         anywhere: whether a file of this kind may name others by any path, since the user wrote it.
+        needs: packages that read it; where one is missing, it is not tried.
+        apart: whether it is read in a process of its own, since a native library may take the process with it.
+        dies: whether that is known, and said in docs/reliability.md.
     """
 
     name: str
@@ -88,6 +92,14 @@ class Format:
     sound: Callable[[Any, Any], bool] | None = None
     quick: int = 60
     anywhere: bool = False
+    needs: tuple[str, ...] = ()
+    apart: bool = False
+    dies: bool = False
+
+    @property
+    def missing(self) -> str:
+        """The first package of those that it needs that is not here; empty where all are."""
+        return next((name for name in self.needs if importlib.util.find_spec(name) is None), "")
 
 
 @dataclass
@@ -200,8 +212,17 @@ def mutant(form: Format, good: bytes, number: int) -> bytes:
     return form.mutate(good, Random(f"{form.name} {number}"))
 
 
-def campaign(form: Format, folder: Path, numbers: Sequence[int] | range, verbose: bool = False) -> Report:
-    """Read the mutants of these numbers. Nothing of what goes wrong is raised; it is in the report."""
+def campaign(
+    form: Format,
+    folder: Path,
+    numbers: Sequence[int] | range,
+    verbose: bool = False,
+    after: Callable[[Report], None] | None = None,
+) -> Report:
+    """Read the mutants of these numbers. Nothing of what goes wrong is raised; it is in the report.
+
+    after: is given the report after each of them.
+    """
     started = time.process_time()
     good, usual = prepared(form, folder)
     report, path = Report(form.name), folder / form.file
@@ -221,6 +242,8 @@ def campaign(form: Format, folder: Path, numbers: Sequence[int] | range, verbose
                 wrong = _one(form, folder, usual, report, verbose)
                 if wrong is not None:
                     report.wrong.append((number, wrong))
+                if after is not None:
+                    after(report)
     finally:
         os.chdir(here)
     report.seconds = time.process_time() - started
@@ -269,6 +292,7 @@ def _one(form: Format, folder: Path, usual: Any, report: Report, verbose: bool) 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Count, print and write; 1 where something was wrong."""
+    from apart import Apart
     from formats import FORMATS
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
@@ -277,20 +301,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--first", type=int, default=0, help="number of the first")
     parser.add_argument("--only", type=int, help="number of one mutant, shown with its traceback")
     parser.add_argument("--out", type=Path, help="CSV with a line a format")
-    parser.add_argument(
-        "--seconds", type=float, default=float("inf"), help="of a format at most, a hundred mutants more or less"
-    )
     asked = parser.parse_args(arguments)
-    reports = []
+    reports, apart = [], Apart()
     for form in FORMATS:
         if asked.formats and form.name not in asked.formats:
+            continue
+        if form.missing:
+            print(f"{form.name}: needs {form.missing}, which is not installed")
             continue
         with tempfile.TemporaryDirectory() as root:
             if asked.only is not None:
                 report = campaign(form, Path(root) / "good", [asked.only], verbose=True)
                 print((Path(root) / "good" / form.file).read_bytes()[:3000])
             else:
-                report = campaign(form, Path(root) / "good", range(asked.first, asked.first + asked.mutants))
+                how = apart.campaign if form.apart else campaign
+                report = how(form, Path(root) / "good", range(asked.first, asked.first + asked.mutants))
         gc.collect()
         print(report, flush=True)
         reports.append(report)

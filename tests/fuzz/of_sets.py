@@ -8,7 +8,8 @@ import json
 import pickle
 import shutil
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ def _look(images: Any) -> Any:
     return images.classes, images.labels
 
 
-def _set(**data: Any) -> Callable[[Path], Any]:
+def read_as(**data: Any) -> Callable[[Path], Any]:
     """Read the folder as data, and look at some of it."""
 
     def read(folder: Path) -> Any:
@@ -50,7 +51,7 @@ def _set(**data: Any) -> Callable[[Path], Any]:
     return read
 
 
-def _sets(found: Any, _: Any) -> bool:
+def sets_fit(found: Any, _: Any) -> bool:
     """Labels are of the classes, whose names differ, and masks are as large as their pictures."""
     return all(
         part is not None and len(set(part[0])) == len(part[0]) and int(part[1].max()) < max(1, len(part[0]))
@@ -197,6 +198,64 @@ def _pack(folder: Path) -> None:
     counterpoise.pack(folder.parent / "photos", out=folder, shards=1)
 
 
+def _scene_pack(folder: Path) -> None:
+    import counterpoise
+
+    _masks(folder.parent / "scenes")
+    counterpoise.pack(folder.parent / "scenes", out=folder, shards=1)
+
+
+def _hub(folder: Path) -> None:
+    """What `save_to_disk` writes: two splits of pictures with their classes."""
+    import datasets
+
+    def split(count: int) -> Any:
+        rows = {"image": [{"bytes": saved("PNG", pixels(number)), "path": None} for number in range(count)]}
+        features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=list(NAMES))})
+        return datasets.Dataset.from_dict({**rows, "label": [at % 2 for at in range(count)]}, features=features)
+
+    with _quietly():
+        datasets.DatasetDict({"train": split(4), "validation": split(2)}).save_to_disk(str(folder))
+
+
+def _hub_files(folder: Path) -> None:
+    """The same as Parquet, as the Hub has it."""
+    import pyarrow
+    from pyarrow import parquet
+
+    (folder / "data").mkdir(parents=True)
+    for name, count in (("train", 4), ("validation", 2)):
+        image = [{"bytes": saved("PNG", pixels(number)), "path": f"{number}.png"} for number in range(count)]
+        table = pyarrow.table({"image": image, "label": [NAMES[at % 2] for at in range(count)]})
+        parquet.write_table(table, folder / "data" / f"{name}-00000-of-00001.parquet")
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Without bars of progress."""
+    import datasets
+
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        datasets.enable_progress_bars()
+
+
+def _of_hub(folder: Path) -> Any:
+    """As the source does, with the library's cache within the folder."""
+    import datasets
+
+    usual = datasets.config.HF_DATASETS_CACHE
+    datasets.config.HF_DATASETS_CACHE = folder / "cache"
+    try:
+        with _quietly():
+            return read_as(source="huggingface")(folder)
+    finally:
+        datasets.config.HF_DATASETS_CACHE = usual
+        shutil.rmtree(folder / "cache", ignore_errors=True)
+
+
 def _tars(folder: Path) -> None:
     """What webdataset reads: JPEG, class and JSON beside one another."""
     folder.mkdir()
@@ -222,59 +281,87 @@ def _no_index(folder: Path) -> None:
 
 
 SETS: tuple[Format, ...] = (
-    Format("mask", _masks, "masks/train/0.png", mutators.of_bytes, _set(), sound=_sets),
-    Format("classes file of masks", _masks, "classes.txt", mutators.of_text, _set(), sound=_sets),
-    Format("label table, CSV", _table("csv"), "labels.csv", mutators.of_csv, _set(path="labels.csv"), sound=_sets),
+    Format("mask", _masks, "masks/train/0.png", mutators.of_bytes, read_as(), sound=sets_fit),
+    Format("classes file of masks", _masks, "classes.txt", mutators.of_text, read_as(), sound=sets_fit),
+    Format(
+        "label table, CSV", _table("csv"), "labels.csv", mutators.of_csv, read_as(path="labels.csv"), sound=sets_fit
+    ),
     Format(
         "label table, JSON lines",
         _table("jsonl"),
         "labels.jsonl",
         mutators.of_json_lines,
-        _set(path="labels.jsonl"),
-        sound=_sets,
+        read_as(path="labels.jsonl"),
+        sound=sets_fit,
     ),
     Format(
         "label table, Parquet",
         _table("parquet"),
         "labels.parquet",
         mutators.of_bytes,
-        _set(path="labels.parquet"),
-        sound=_sets,
+        read_as(path="labels.parquet"),
+        sound=sets_fit,
     ),
     Format(
         "COCO",
         _coco,
         "annotations/instances_train.json",
         mutators.of_json,
-        _set(source="coco", options={"images": "images"}),
-        sound=_sets,
+        read_as(source="coco", options={"images": "images"}),
+        sound=sets_fit,
     ),
-    Format("LabelMe", _labelme, "1.json", mutators.of_json, _set(source="labelme"), sound=_sets),
-    Format("YOLO data.yaml", _yolo, "data.yaml", mutators.of_yaml, _set(source="yolo"), sound=_sets),
-    Format("YOLO labels", _yolo, "labels/train/0.txt", mutators.of_text, _set(source="yolo"), sound=_sets),
+    Format("LabelMe", _labelme, "1.json", mutators.of_json, read_as(source="labelme"), sound=sets_fit),
+    Format("YOLO data.yaml", _yolo, "data.yaml", mutators.of_yaml, read_as(source="yolo"), sound=sets_fit),
+    Format("YOLO labels", _yolo, "labels/train/0.txt", mutators.of_text, read_as(source="yolo"), sound=sets_fit),
     Format(
         "NIfTI",
         _nifti,
         "images/p1.nii",
         mutators.of_bytes,
-        _set(
+        read_as(
             source="nifti", channels=1, intensity={"window": [0, 255]}, options={"images": "images", "labels": "labels"}
         ),
-        sound=_sets,
+        sound=sets_fit,
         quick=20,
     ),
-    Format("CIFAR pickle", _cifar, "cifar-100-python/train", containers.of_pickle, _set(source="cifar"), sound=_sets),
-    Format("pack.json", _pack, "pack.json", mutators.of_json, _set(), sound=_sets),
-    Format("shard of a pack", _pack, "train-000000.tar", containers.of_tar(_inner), _set(), sound=_sets),
-    Format("index of a pack", _pack, "index/train.images.npy", mutators.of_bytes, _set(), sound=_sets),
-    Format("names of a pack", _pack, "index/train.images.names", mutators.of_text, _set(), sound=_sets),
+    Format(
+        "CIFAR pickle", _cifar, "cifar-100-python/train", containers.of_pickle, read_as(source="cifar"), sound=sets_fit
+    ),
+    Format("pack.json", _pack, "pack.json", mutators.of_json, read_as(), sound=sets_fit),
+    Format("shard of a pack", _pack, "train-000000.tar", containers.of_tar(_inner), read_as(), sound=sets_fit),
+    Format("index of a pack", _pack, "index/train.images.npy", mutators.of_bytes, read_as(), sound=sets_fit),
+    Format("names of a pack", _pack, "index/train.images.names", mutators.of_text, read_as(), sound=sets_fit),
+    Format("pack.json of scenes", _scene_pack, "pack.json", mutators.of_json, read_as(), sound=sets_fit, quick=20),
+    Format(
+        "shard of a pack of scenes",
+        _scene_pack,
+        "train-000000.tar",
+        containers.of_tar(_inner),
+        read_as(),
+        sound=sets_fit,
+        quick=20,
+    ),
+    Format("masks of a pack", _scene_pack, "index/train.masks.npy", mutators.of_bytes, read_as(), sound=sets_fit),
+    Format("Hub set", _hub, "train/dataset_info.json", mutators.of_json, _of_hub, sound=sets_fit, quick=10),
+    Format("splits of a Hub set", _hub, "dataset_dict.json", mutators.of_json, _of_hub, sound=sets_fit, quick=10),
+    Format("state of a Hub set", _hub, "train/state.json", mutators.of_json, _of_hub, sound=sets_fit, quick=10),
+    Format("table of a Hub set", _hub, "train/data-00000-of-00001.arrow", mutators.of_bytes, _of_hub, sound=sets_fit),
+    Format(
+        "Parquet of the Hub",
+        _hub_files,
+        "data/train-00000-of-00001.parquet",
+        mutators.of_bytes,
+        _of_hub,
+        sound=sets_fit,
+        quick=5,
+    ),
     Format(
         "tar of others",
         _tars,
         "train-000000.tar",
         containers.of_tar(_inner),
-        _set(source="shards"),
+        read_as(source="shards"),
         seal=_no_index,
-        sound=_sets,
+        sound=sets_fit,
     ),
 )

@@ -16,6 +16,8 @@ from making import GOLDEN, copied
 
 from counterpoise.engine.state import Progress
 
+INDEX = "model.safetensors.index.json"
+
 
 def _network() -> tuple[dict[str, torch.nn.Module], torch.optim.Optimizer]:
     from counterpoise.models import catalog
@@ -94,6 +96,20 @@ def _make_weights(folder: Path) -> None:
     state = _network()[0]["student"].state_dict()
     torch.save({"state_dict": state, "epoch": 3, "arch": "cnn"}, folder / "weights.pth")
     torch.save({"state_dict": state, "epoch": 3}, folder / "old.pth", _use_new_zipfile_serialization=False)
+
+
+def _several(folder: Path) -> None:
+    """Weights in two files, with the index that says which tensor lies where."""
+    from safetensors.torch import save_file
+
+    folder.mkdir()
+    state = _network()[0]["student"].state_dict()
+    names, files = list(state), ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
+    places = {name: files[at % 2] for at, name in enumerate(names)}
+    for file in files:
+        save_file({name: state[name] for name in names if places[name] == file}, folder / file)
+    told = {"metadata": {"total_size": 2000}, "weight_map": places}
+    (folder / INDEX).write_text(json.dumps(told))
 
 
 def _finite(found: Any, _: Any) -> bool:
@@ -200,6 +216,16 @@ WEIGHTS: tuple[Format, ...] = (
         sound=_finite,
     ),
     Format("weights as pickle", _make_weights, "old.pth", containers.of_pickle, _weights("old.pth"), sound=_finite),
+    Format("index of weights", _several, INDEX, mutators.of_json, _weights(INDEX), sound=_finite),
+    Format(
+        "weights of an index",
+        _several,
+        "model-00001-of-00002.safetensors",
+        containers.of_safetensors,
+        _weights(INDEX),
+        sound=_finite,
+        quick=20,
+    ),
     Format(
         "student.json",
         copied("run", "student/student.json", "student/model.safetensors"),

@@ -6,9 +6,11 @@ import contextlib
 import csv
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from apart import DIED, Apart
 from campaign import Format, campaign, mutant, prepared
 from formats import FORMATS
 
@@ -17,20 +19,36 @@ from counterpoise.errors import CounterpoiseError
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="bounds memory as Linux does")
 MANY = int(os.environ.get("COUNTERPOISE_MUTANTS", "10000"))
 """Mutants of each format in the slow test; those of the suite are the first of them."""
+DEADLY = 189
+"""The mutant of a program at which ExecuTorch 1.5 ends its process."""
 BY_NAME = pytest.mark.parametrize("form", FORMATS, ids=lambda form: form.name.replace(" ", "-"))
 
 
+@pytest.fixture(scope="session")
+def apart() -> Iterator[Apart]:
+    made = Apart()
+    yield made
+    made.close()
+
+
 @BY_NAME
-def test_changed_files_are_read_or_refused(form: Format, tmp_path: Path) -> None:
-    report = campaign(form, tmp_path / "good", range(form.quick))
-    assert not report.wrong, report
+def test_changed_files_are_read_or_refused(form: Format, tmp_path: Path, apart: Apart) -> None:
+    assert not _wrong(form, tmp_path, range(form.quick), apart)
 
 
 @pytest.mark.slow
 @BY_NAME
-def test_ten_thousand_changed_files_are_read_or_refused(form: Format, tmp_path: Path) -> None:
-    report = campaign(form, tmp_path / "good", range(form.quick, MANY))
-    assert not report.wrong, report
+def test_ten_thousand_changed_files_are_read_or_refused(form: Format, tmp_path: Path, apart: Apart) -> None:
+    assert not _wrong(form, tmp_path, range(form.quick, MANY), apart)
+
+
+def _wrong(form: Format, folder: Path, numbers: range, apart: Apart) -> str:
+    """What is wrong, in words; skips where what reads it is not installed."""
+    if form.missing:
+        pytest.skip(f"needs {form.missing}, which is not installed")
+    report = (apart.campaign if form.apart else campaign)(form, folder / "good", numbers)
+    wrong = [what for _, what in report.wrong if not (form.dies and what.startswith(DIED))]
+    return str(report) if wrong else ""
 
 
 def _format(read: object, **options: object) -> Format:
@@ -76,6 +94,17 @@ def test_what_takes_too_long_is_stopped(tmp_path: Path, monkeypatch: pytest.Monk
                 sum(range(1000))
 
     assert "not done after" in campaign(_format(read), tmp_path / "good", range(1)).wrong[0][1]
+
+
+def test_a_process_that_dies_is_told_and_the_rest_is_tried(tmp_path: Path, apart: Apart) -> None:
+    from of_exports import EXPORTS
+
+    form = next(form for form in EXPORTS if form.dies)
+    if form.missing:
+        pytest.skip(f"needs {form.missing}, which is not installed")
+    report = apart.campaign(form, tmp_path / "good", [0, DEADLY, 1])
+    assert (report.mutants, report.read + report.refused) == (3, 2)
+    assert report.wrong == [(DEADLY, "the process died of signal 6")]
 
 
 def test_mutants_are_the_same_for_ever_and_mostly_other_files(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import pickle
 from collections import OrderedDict
 from functools import partial
@@ -96,6 +97,16 @@ def test_missing_file_names_the_nearest(tmp_path: Path) -> None:
     (tmp_path / "teacher.safetensors").touch()
     with pytest.raises(ModelError, match=r"does not exist\. Did you mean 'teacher\.safetensors'\?"):
         checkpoint.read(tmp_path / "teachr.safetensors")
+
+
+def test_a_name_that_no_file_can_have_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="does not exist"):
+        checkpoint.read(tmp_path / f"{'a' * 300}.safetensors")
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"w": "a" * 300}}))
+    with pytest.raises(ModelError, match="expected files of weights beside it") as error:
+        checkpoint.read(index)
+    assert len(str(error.value)) < 400
 
 
 def test_unknown_kind_of_file_is_refused(tmp_path: Path) -> None:

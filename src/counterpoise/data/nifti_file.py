@@ -7,6 +7,7 @@ it was found to need.
 from __future__ import annotations
 
 import gzip
+import logging
 import math
 import threading
 import zlib
@@ -29,6 +30,8 @@ KEPT = 2**30
 """Bytes of volumes that a process keeps beside the last one."""
 ALL = slice(None)
 _HEADERS = {348: 348, 540: 540}  # what the first number of a file says, and the bytes of its header
+_QUIET = logging.getLogger(f"{__name__}.headers")
+_QUIET.addHandler(logging.NullHandler())
 _MILLIMETERS = {"meter": 1000.0, "mm": 1.0, "micron": 0.001, "unknown": 1.0}
 
 
@@ -131,7 +134,9 @@ def header_of(path: Path) -> Any:
         raise CorruptImage(name, "it is no NIfTI file")
     library: Any = nibabel
     try:
-        return (library.Nifti1Header if size == 348 else library.Nifti2Header)(block[:size])
+        found = (library.Nifti1Header if size == 348 else library.Nifti2Header)(block[:size], check=False)
+        found.check_fix(_QUIET)  # by itself it would say on stderr what it mends
+        return found
     except Exception as error:
         raise CorruptImage(name, f"its header is damaged: {error}") from None
 

@@ -135,7 +135,9 @@ class SlideMask(MaskParts):
 
     def _page_of(self, pages: Any) -> Any:
         """The level of this size, among the pages and those below the first."""
-        every = [*pages, *(pages[0].pages or ())]
+        every = [
+            page for page in (*pages, *(pages[0].pages or ())) if type(page.imagelength) is type(page.imagewidth) is int
+        ]
         of_size = [page for page in every if (page.imagelength, page.imagewidth) == self.shape]
         if not of_size:
             raise self._unfit([(page.imagelength, page.imagewidth) for page in every])
@@ -160,7 +162,7 @@ class SlideMask(MaskParts):
         except MemoryError:
             raise
         except Exception as error:
-            raise CorruptImage(str(self.path), damage(error)) from None
+            raise CorruptImage(str(self.path), str(error) if isinstance(error, Unreadable) else damage(error)) from None
         classes = self.label_map.of_values[values]
         if (classes == UNKNOWN).any():
             strange = int(values[classes == UNKNOWN][0])
@@ -195,6 +197,8 @@ def _region(page: Any, rows: tuple[int, int], columns: tuple[int, int]) -> NDArr
             offset, count = page.dataoffsets[index], page.databytecounts[index]
             if not count:  # a tile that is left out is 0
                 continue
+            if offset + count > file.size:
+                raise Unreadable("a part of it lies beyond its end: it is cut off, or damaged")
             file.seek(offset)
             segment = page.decode(file.read(count), index)[0]
             tile = segment.reshape(segment.shape[-3], segment.shape[-2])

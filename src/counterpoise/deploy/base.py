@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from counterpoise.errors import ConfigError, ExportError, MissingExtraError, first_line
+from counterpoise.errors import ConfigError, ExportError, MissingExtraError, damage, first_line
 from counterpoise.system.registry import Registry
 
 PRECISIONS = ("float32", "float16", "int8")
@@ -93,7 +93,8 @@ class Calibration:
 
 def kind_and_line(error: Exception) -> str:
     """What a runtime says, without the lines of its own insides."""
-    return f"{type(error).__name__}: {first_line(error)[:300]}"
+    said = damage(error)
+    return said if said != first_line(error) else f"{type(error).__name__}: {said[:300]}"
 
 
 class Runtime(Protocol):

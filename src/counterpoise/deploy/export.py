@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 
 from counterpoise import tasks
 from counterpoise.config.options import keywords
@@ -18,6 +17,7 @@ from counterpoise.deploy.measuring import counting
 from counterpoise.deploy.options import Export
 from counterpoise.engine.export_student import versions
 from counterpoise.errors import ConfigError, DisagreementError
+from counterpoise.system.files import write_tensors
 
 _REFERENCES = 2
 _ROOM = 4_000_000  # bytes beside the weights
@@ -90,7 +90,7 @@ def write(
             answered = agreement.answer(runtime, references.numpy(), job.request.batch)
             remembered["export"] = torch.from_numpy(answered).float().contiguous()
             found = compared(job, job.opened(new), new)
-        save_file(remembered, new / folder.REFERENCE)
+        write_tensors(new / folder.REFERENCE, remembered)
         answered_by = runner.answer_of(expected.ndim > 2, tasks.get(job.student.task).sigmoid)
         (new / folder.RUNNER).write_text(runner.source(job.format, answered_by), encoding="utf-8")
         described = None

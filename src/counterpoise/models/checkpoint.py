@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import pickle
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -20,7 +21,7 @@ from counterpoise.errors import ModelError, damage, nearest
 from counterpoise.models import folder, several_files, wrapped
 from counterpoise.models.wrapped import Which
 from counterpoise.system.documents import parse_json
-from counterpoise.system.files import read_tensors, regular
+from counterpoise.system.files import is_folder, read_tensors, regular
 
 PICKLES = (".pt", ".pth", ".bin", ".tar", ".ckpt")
 PREFIXES = ("module.", "_orig_mod.")  # of DataParallel and torch.compile
@@ -69,9 +70,9 @@ def read(path: Path, which: Which = "auto") -> Weights:
 
     Raises ModelError where it is missing, damaged or of another kind.
     """
-    if path.is_dir():
+    if is_folder(path):
         return _read_folder(folder.find(path))
-    if not path.exists():
+    if not os.path.exists(path):  # noqa: PTH110 - pathlib raises for names that no file can have
         beside = [child.name for child in path.parent.iterdir()] if path.parent.is_dir() else []
         raise ModelError(f"Checkpoint {path} does not exist.{nearest(path.name, beside)}")
     if path.name.endswith(several_files.ENDING):

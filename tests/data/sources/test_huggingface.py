@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
 import pickle
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -209,6 +211,31 @@ def test_a_set_goes_to_workers_and_back(one_split: Path) -> None:
 def test_damaged_folder_is_described(one_split: Path) -> None:
     (one_split / "state.json").write_text("{")
     with pytest.raises(DataError, match="cannot be read as a Hugging Face data set"):
+        load(one_split)
+
+
+@pytest.mark.parametrize("elsewhere", ["../two/data-00000-of-00001.arrow", "nowhere.arrow"])
+def test_tables_are_in_the_folder(elsewhere: str, one_split: Path, tmp_path: Path) -> None:
+    shutil.copytree(one_split, tmp_path / "two")
+    state = json.loads((one_split / "state.json").read_text())
+    state["_data_files"] = [{"filename": elsewhere}]
+    (one_split / "state.json").write_text(json.dumps(state))
+    with pytest.raises(DataError, match=r"leads out of it|No such file"):
+        load(one_split)
+
+
+def test_splits_are_in_the_folder(one_split: Path, tmp_path: Path) -> None:
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    (whole / "dataset_dict.json").write_text(json.dumps({"splits": ["../one"]}))
+    with pytest.raises(DataError, match="leads out of it"):
+        load(whole)
+
+
+def test_names_of_classes_are_texts(one_split: Path) -> None:
+    file = one_split / "dataset_info.json"
+    file.write_text(file.read_text().replace('"square"', "7"))
+    with pytest.raises(DataError, match="names a class 7: names of classes are texts"):
         load(one_split)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -143,3 +144,43 @@ def test_what_is_wrong_with_stacks_is_said_and_may_be_left_out(tmp_path: Path, s
         load(tmp_path)
     train, val = load(tmp_path, on_corrupt="skip")
     assert len(train) + len(val) == 8
+
+
+def test_pages_that_lead_back_to_one_another_end(tmp_path: Path) -> None:
+    root = folder(tmp_path / "root", "tiff")
+    file = root / "labels" / "b.tif"
+    content = bytearray(file.read_bytes())
+    first = int.from_bytes(content[4:8], "little")
+    after = first + 2 + 12 * int.from_bytes(content[first : first + 2], "little")
+    content[after : after + 4] = first.to_bytes(4, "little")
+    file.write_bytes(content)
+    with pytest.raises(DataError, match="its pages lead back to one another"):
+        load(root)
+
+
+def test_files_that_a_stack_names_are_not_opened(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """OME files may be of several, by names that lead anywhere."""
+    root = folder(tmp_path / "root", "tiff")
+    pages = tifffile.imread(root / "labels" / "b.tif")
+    write(tmp_path / "outside.tif", pages + 1)
+    size = f'SizeX="{pages.shape[2]}" SizeY="{pages.shape[1]}" SizeZ="{2 * len(pages)}" SizeC="1" SizeT="1"'
+    ours, theirs = ("urn:uuid:a", "b.tif"), ("urn:uuid:b", "../../outside.tif")
+    planes = "".join(
+        f'<TiffData FirstZ="{place}" PlaneCount="1" IFD="{place % len(pages)}">'
+        f'<UUID FileName="{name}">{number}</UUID></TiffData>'
+        for place in range(2 * len(pages))
+        for number, name in [ours if place < len(pages) else theirs]
+    )
+    said = (
+        '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" UUID="urn:uuid:a"><Image ID="Image:0"><Pixels '
+        f'ID="Pixels:0" DimensionOrder="XYZCT" Type="uint8" {size}>{planes}</Pixels></Image></OME>'
+    )
+    with tifffile.TiffWriter(root / "labels" / "b.tif") as file:
+        for number, page in enumerate(pages):
+            file.write(page, description=said if number == 0 else None, metadata=None, photometric="minisblack")
+    assert tifffile.TiffFile(root / "labels" / "b.tif").series[0].shape[0] == 2 * len(pages)  # it would be followed
+    opened: list[str] = []
+    sys.addaudithook(lambda event, given: opened.append(str(given[0])) if event == "open" else None)
+    load(root)
+    assert not any("outside" in path for path in opened)
+    assert capfd.readouterr().err == ""

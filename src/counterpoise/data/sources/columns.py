@@ -36,6 +36,17 @@ def choose(features: Mapping[str, Any], image: str | None, label: str | None) ->
     return Columns(image_column, _column("label", label, list(features), scalars, named or usual[:1] or scalars))
 
 
+class Asked(NamedTuple):
+    """Splits and columns as the sources' options name them."""
+
+    image: str | None
+    label: str | None
+    train_split: str | None
+    val_split: str | None
+    group: str | None
+    shared: bool
+
+
 class Grouped(NamedTuple):
     """What belongs together, by a column.
 
@@ -70,9 +81,13 @@ def require(columns: Iterable[str], features: Iterable[str], name: str, where: s
 
 
 def names_of(feature: Any) -> list[str] | None:
-    """The names of a ClassLabel, in its order; None of a plain column."""
+    """The names of a ClassLabel, in its order; None of a plain column. Raises DataError where one is no text."""
     names = getattr(feature, "names", None)
-    return None if names is None else list(names)
+    if names is None:
+        return None
+    if odd := [name for name in names if not isinstance(name, str)]:
+        raise DataError(f"The data set names a class {odd[0]!r:.80}: names of classes are texts.")
+    return list(names)
 
 
 def text_of(value: Any, names: Sequence[str] | None) -> str | None:

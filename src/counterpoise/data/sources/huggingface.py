@@ -17,9 +17,10 @@ from counterpoise.data.sources import huggingface_remote, parquet_files
 from counterpoise.data.sources.base import UNLABELED, ImageSet, Splits
 from counterpoise.data.sources.registry import register
 from counterpoise.data.walking import image_files
-from counterpoise.errors import ConfigError, CorruptImage, DataError, MissingExtraError, damage
+from counterpoise.errors import CorruptImage, CounterpoiseError, DataError, MissingExtraError, damage
+from counterpoise.system import documents
 from counterpoise.system.addresses import TIMEOUT, address_of
-from counterpoise.system.files import expanded
+from counterpoise.system.files import LONGEST, expanded, named
 
 
 class HuggingFaceSet(ImageSet):
@@ -75,6 +76,19 @@ def _saved(path: Path) -> bool:
     return any((path / name).is_file() for name in _SAVED)
 
 
+def _check_names(path: Path) -> None:
+    """Raises OSError or ValueError where what `save_to_disk` wrote names folders or tables that lie elsewhere."""
+    splits = [path]
+    if (path / _SAVED[0]).is_file():
+        names = documents.read_json(path / _SAVED[0], within=path)["splits"]
+        if not all(isinstance(name, str) and len(name) <= LONGEST for name in names):
+            raise ValueError("it names splits that are no folders")
+        splits = [named(path, f"{name}/{_SAVED[2]}").parent for name in names]
+    for split in splits:
+        for table in documents.read_json(split / _SAVED[2], within=path)["_data_files"]:
+            named(split, str(table["filename"])[: LONGEST + 1])
+
+
 @register(
     "huggingface",
     summary="a Hugging Face data set: parquet files in a folder or at an address that fsspec knows (extra: remote), or "
@@ -114,7 +128,7 @@ def load(
         shared: let groups be on both sides of the data's own division.
     """
     try:
-        import datasets
+        import datasets  # noqa: F401
     except ImportError:
         raise MissingExtraError("Reading a Hugging Face data set", "hf") from None
     address = data.path and address_of(data.path)
@@ -122,22 +136,32 @@ def load(
         reach = huggingface_remote.Reach(address, train, val, cache and expanded(cache), cache_gb, timeout)
         return huggingface_remote.load(data, reach, image, label, train_split, val_split, group, shared)
     path = expanded(data.path) if data.path else Path()
-    tables = parquet_files.Tables({}, None, None)
     try:
-        if _saved(path):
-            whole = datasets.load_from_disk(str(path))
-        else:  # the library's own reader: no code of the folder's runs
-            tables = parquet_files.in_splits(parquet_files.below(path), train, val, str(path))
-            files = {split: [str(path / name) for name in names] for split, names in tables.splits.items()}
-            whole = datasets.load_dataset("parquet", data_files=files)
-    except (DataError, ConfigError):
+        return _on_disk(data, path, of.Asked(image, label, train_split, val_split, group, shared), train, val)
+    except (CounterpoiseError, MemoryError):
         raise
     except Exception as error:  # damaged JSON, missing tables and more
         raise DataError(f"{path} cannot be read as a Hugging Face data set: {damage(error)}.") from error
+
+
+def _on_disk(data: config.Data, path: Path, asked: of.Asked, train: str | None, val: str | None) -> Splits:
+    """As `load`. Raises what the libraries do, too, where the files are damaged."""
+    import datasets
+
+    tables = parquet_files.Tables({}, None, None)
+    if _saved(path):
+        _check_names(path)
+        whole = datasets.load_from_disk(str(path))
+    else:  # by the reader itself: no code of the folder's runs, and load_dataset would count the use at a server
+        tables = parquet_files.in_splits(parquet_files.below(path), train, val, str(path))
+        files = {split: [str(path / name) for name in names] for split, names in tables.splits.items()}
+        whole = datasets.DatasetDict.from_parquet(files)
     splits = dict(whole) if isinstance(whole, Mapping) else {"train": whole}
-    halves = of.find_halves(splits, str(path), train_split or tables.train, val_split or tables.val)
+    for rows in splits.values():
+        rows.data.validate(full=True)  # of a mapped table, offsets may lead anywhere
+    halves = of.find_halves(splits, str(path), asked.train_split or tables.train, asked.val_split or tables.val)
     train_name = halves.train
-    columns = of.choose(splits[train_name].features, image, label)
+    columns = of.choose(splits[train_name].features, asked.image, asked.label)
 
     def build(name: str, classes: Sequence[str]) -> HuggingFaceSet:
         rows = splits[name]
@@ -150,14 +174,14 @@ def load(
     classes = _classes(splits[train_name], columns.label)
     train_set = build(train_name, classes)
     grouped = None
-    if group is not None:
-        column = of.group_column(splits[train_name].features, group)
+    if asked.group is not None:
+        column = of.group_column(splits[train_name].features, asked.group)
 
         def groups(name: str) -> list[str]:
             of.require((column,), splits[name].column_names, f"Split '{name}'", str(path), f"split '{train_name}'")
             return of.group_names(splits[name][column][:], splits[name].features[column])
 
-        grouped = of.Grouped(column, shared, groups)
+        grouped = of.Grouped(column, asked.shared, groups)
     return of.in_halves(data, halves, train_set, lambda name: build(name, classes), str(path), grouped)
 
 

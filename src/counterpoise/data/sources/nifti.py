@@ -110,7 +110,7 @@ def kind(data: config.Data, axis: int) -> Kind:
         lambda folder: {stem(file): file for file in _files(folder)},
         volume,
         volume,
-        "Labels are called as their volumes, without what numbers channels (_0000): CASE.nii.gz.",
+        "Labels are called as their volumes, without what numbers channels (_0000), CASE.nii.gz",
     )
 
 

@@ -59,7 +59,7 @@ def kind(data: config.Data, spacing: tuple[float, float] | None) -> Kind:
         _tiffs,
         image,
         lambda path: tiff_stack(path, data.max_megapixels),
-        "Labels are called as their stacks: CASE.tif.",
+        "Labels are called as their stacks, CASE.tif",
     )
 
 

@@ -35,7 +35,7 @@ class Kind:
         layouts: names of folders of volumes and of labels, the first that are there being taken.
         cases, labels: the files of each case in a folder of volumes, and of each in one of labels, by the case's name.
         open_image, open_label: a volume at a path. They raise CorruptImage.
-        called: how labels are called, a sentence.
+        called: how labels are called: a sentence without its end.
     """
 
     endings: str
@@ -178,10 +178,7 @@ class Survey:
             sides = (f"{len(missing)} volumes of {images} have no labels", f"{len(alone)} labels have no volume")
             what = " and ".join(side for side, names in zip(sides, (missing, alone), strict=True) if names)
             shown = ", ".join([*missing, *alone][:SHOWN])
-            way_out = (
-                f"Labels are called as their volumes, without what numbers channels (_0000): {labels}/CASE.nii.gz."
-            )
-            self.problems.append(fault(f"{what}: {shown}.", way_out, [*missing, *alone]))
+            self.problems.append(fault(f"{what}: {shown}.", f"{self.kind.called} in {labels}.", [*missing, *alone]))
 
         def case(name: str) -> Case:
             seen = _images(self.kind, images, of_images[name])

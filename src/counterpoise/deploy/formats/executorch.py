@@ -54,6 +54,15 @@ class ExecuTorch(Format):
     methods = ("minmax", "mse")
     load: ClassVar[Callable[[str, int | None], Runtime]] = staticmethod(load)
 
+    def open(self, folder: Path, threads: int | None = None) -> Runtime:
+        """As all formats. The runtime itself ends the process where a file is something else."""
+        path = folder / self.files[0]
+        with path.open("rb") as file:
+            start = file.read(8)
+        if not (start[4:6] == b"ET" and start[6:].isdigit() and len(start) == 8):
+            raise ExportError(f"{path} cannot be opened by {self.name}: it is no ExecuTorch program.")
+        return super().open(folder, threads)
+
     def convert(self, network: nn.Module, request: Request, metadata: Mapping[str, str], out: Path) -> dict[str, Any]:
         with quiet():
             return self._write(_program(network, request), request, metadata, out)
