@@ -17,6 +17,7 @@ from .engine.answers import gauge as gauge
 from .engine.answers import predict as predict
 from .engine.packing import pack as pack
 from .engine.probing import probe as probe
+from .engine.promises import promise as promise
 from .engine.recording import record as record
 from .engine.runs import distill as distill
 from .engine.runs import train as train

@@ -22,6 +22,7 @@ from counterpoise.commands import (
     pack,
     pages,
     probe,
+    promise,
     store,
     train,
 )
@@ -41,7 +42,7 @@ app.command(store.app)
 for verb in (
     compare.compare, compare.search, deploy.export, deploy.finetune, deploy.verify, deploy.push, deploy.measure,
     advise.advise, fit.fit, demo.demo, pack.pack, train.train, train.distill, probe.probe, store.record,
-    answers.evaluate, answers.check, answers.gauge, answers.predict, pages.report, pages.watch,
+    answers.evaluate, answers.check, answers.gauge, answers.predict, promise.promise, pages.report, pages.watch,
 ):  # fmt: skip
     app.command(verb)
 app.command(pages.try_, name="try")

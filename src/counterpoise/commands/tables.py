@@ -153,7 +153,8 @@ def prediction_table(answers: Sequence[dict[str, Any]]) -> Iterator[Any]:
     for answer, entries in zip(answers, ranked, strict=True):
         others = ", ".join(f"{other['class']} {other[measure]:.2f}" for other in entries[1:4])
         truth = [str(answer.get("truth", ""))] if known else []
-        grid.add(answer["image"], entries[0]["class"], f"{entries[0][measure]:.3f}", others, *truth)
+        said = entries[0]["class"] if answer.get("sure", True) else f"not sure: {', '.join(answer['set'])}?"
+        grid.add(answer["image"], said, f"{entries[0][measure]:.3f}", others, *truth)
     yield grid
     painted = {str(Path(answer["overlay"]).parent) for answer in answers if "overlay" in answer}
     volumes = [str(path) for answer in answers if "slices" in answer for path in _masks_of(answer)]

@@ -10,7 +10,7 @@ import torch
 
 from counterpoise import tasks
 from counterpoise.config.options import keywords
-from counterpoise.deploy import agreement, base, folder, pictures, runner, sensitivity
+from counterpoise.deploy import agreement, base, folder, pictures, promised, runner, sensitivity
 from counterpoise.deploy.base import Calibration
 from counterpoise.deploy.job import ExportJob, calibrated, check_choices, compared, make, prepare, settled, taken
 from counterpoise.deploy.measuring import counting
@@ -84,12 +84,13 @@ def write(
         references = pictures.generated(_REFERENCES, job.request.size, job.request.channels)
         expected = agreement.student_answer(job.graph, references)
         remembered = {"student": expected.contiguous()}
-        found = None
+        found = runtime = None
         if not job.format.unavailable():
             runtime = job.format.open(new)
             answered = agreement.answer(runtime, references.numpy(), job.request.batch)
             remembered["export"] = torch.from_numpy(answered).float().contiguous()
             found = compared(job, job.opened(new), new)
+        promise, about_promise = promised.of_export(job, runtime)
         write_tensors(new / folder.REFERENCE, remembered)
         answered_by = runner.answer_of(expected.ndim > 2, tasks.get(job.student.task).sigmoid)
         (new / folder.RUNNER).write_text(runner.source(job.format, answered_by), encoding="utf-8")
@@ -111,6 +112,7 @@ def write(
             classes=job.student.classes or (),
             input=taken(job),
             outputs="probabilities" if job.student.answers_probabilities(job.request.size) else "logits",
+            promise=promise,
             thresholds=job.student.thresholds,
             normalization=dict(job.student.normalization),
             student_sha256=job.student.weights_hash(),
@@ -120,7 +122,7 @@ def write(
             calibration=described,
             agreement=None if found is None else found.values(),
             verified=not job.format.unavailable(),
-            notes={"multiply_adds": counting.multiply_adds(job.graph, *shape), **job.notes, **notes},
+            notes={"multiply_adds": counting.multiply_adds(job.graph, *shape), **job.notes, **notes, **about_promise},
         )
         folder.describe(new, description)
     return description

@@ -97,10 +97,11 @@ def predict(images: Sequence[Any], options: Predict) -> list[dict[str, Any]]:
 
     Returns:
         One answer a picture, in order: its name as "image" and, for classification, {"class", "probability", "top":
-        [five of them]}, for multilabel {"labels": [{"class", "probability"}, ...], "top"} and the "truth" where data
-        tells, for segmentation {"height", "width", "classes": [{"class", "share"}, ...]} and the names of the files
-        written, and of a volume (NIfTI; TIFF stacks and series of DICOM where `volumes` says so) how many "slices" it
-        has. A picture that cannot be read has an "error" instead.
+        [five of them]}, with "sure" and "set" where the student has made a promise, for multilabel {"labels":
+        [{"class", "probability"}, ...], "top"} and the "truth" where data tells, for segmentation {"height", "width",
+        "classes": [{"class", "share"}, ...]} and the names of the files written, and of a volume (NIfTI; TIFF stacks
+        and series of DICOM where `volumes` says so) how many "slices" it has. A picture that cannot be read has an
+        "error" instead.
 
     Raises:
         CorruptImage: none of the pictures can be read.

@@ -92,6 +92,24 @@ class Evaluate(Window):
     show: Show = False
 
 
+Share = Annotated[float, Field(gt=0.0, lt=1.0)]
+
+
+class Promised(Section):
+    """What a student promises, and on which pictures that is tried."""
+
+    risk: Share = Field(0.02, description="at most this share of its answers is wrong")
+    confidence: Share = Field(0.95, description="how sure that is, over the choice of the pictures")
+    coverage: Share = Field(0.9, description="share of pictures whose true class is in the set of classes it names")
+    data: DataPath = None
+    split: str | None = Field(None, description="which split of it, where there are several, such as test")
+    model: Model = None
+    batch_size: int | None = Field(None, description="images at once; default: as in the run, else 250")
+    device: Device = "auto"
+    data_set: DataSet = None
+    show: Show = False
+
+
 def _as_section(teacher: Any, validated: ValidatorFunctionWrapHandler) -> Any:
     """Values of the section are looked through; folders and modules are taken as they are."""
     return validated(teacher) if isinstance(teacher, Mapping) else teacher

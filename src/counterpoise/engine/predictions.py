@@ -178,6 +178,7 @@ def as_rows(found: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     rows = []
     for answer in found:
         row = {key: value for key, value in answer.items() if not isinstance(value, list)}
+        row |= {"set": "; ".join(answer["set"])} if "set" in answer else {}
         if "labels" in answer:
             told = answer["labels"]
             row["labels"] = "; ".join(label["class"] for label in told)

@@ -34,7 +34,8 @@ class Student(VisionModel):
     def predict(self, images: Sequence[Any]) -> list[dict[str, Any]]:
         """What the student says of pictures: paths, PIL images or uint8 arrays [H, W, 3].
 
-        Returns one answer a picture; for classification {"class", "probability", "top": [five of them]}.
+        Returns one answer a picture; for classification {"class", "probability", "top": [five of them]}, and "sure"
+        and "set" of a student that has made a promise, see `counterpoise.promise`.
         """
         return tasks.get(self.task).predict(self, images)
 
@@ -78,6 +79,8 @@ def load_student(
     built.task, built.thresholds = description.task, description.own_thresholds
     if epoch is not None:
         checkpoint.load(built.net, checkpoint.Weights(f"{source}, {epoch} epoch", load_bytes(content)), built.name)
+    if epoch in (None, folder.shipped_epoch(description.provenance)):  # the promise is of the weights that ship
+        built.promise = description.promise
     return Student(built, description).eval()
 
 

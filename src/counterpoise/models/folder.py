@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from counterpoise.config import LARGEST_EDGE, MOST_CHANNELS, MOST_REDUCED, Intensity
 from counterpoise.decoding import Reading
 from counterpoise.errors import ModelError, nearest
+from counterpoise.models.promise import Promise
 from counterpoise.system import documents
 from counterpoise.system.files import regular, standing
 
@@ -89,6 +90,8 @@ class Description(BaseModel):
     weights_sha256: str
     thresholds: dict[str, tuple[Annotated[float, Field(ge=0.0, le=1.0)], ...]] | None = None
     """Of several labels: the probability from which on each is answered, of the student of each epoch: last, best."""
+    promise: Promise | None = None
+    """When it answers, and when it is not sure."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> Description:
@@ -115,7 +118,8 @@ class Description(BaseModel):
         for name, usual in (("overlap", None), ("blend", "mean")):
             if values["input"][name] == usual:
                 values["input"].pop(name)
-        return values if self.thresholds is not None else {k: v for k, v in values.items() if k != "thresholds"}
+        unused = {name for name in ("thresholds", "promise") if values[name] is None}
+        return {name: value for name, value in values.items() if name not in unused}
 
 
 def shipped_epoch(provenance: Mapping[str, Any]) -> str:

@@ -18,6 +18,7 @@ from counterpoise.config import LARGEST_EDGE
 from counterpoise.decoding import Reading, placing
 from counterpoise.errors import ModelError, nearest
 from counterpoise.models.padding import Padded
+from counterpoise.models.promise import Promise
 from counterpoise.outputs import Outputs
 
 Answers = Literal["auto", "logits", "probabilities"]
@@ -70,6 +71,7 @@ class VisionModel(nn.Module):
         outputs: what `net` returns: logits, or probabilities, of which the logarithm is taken; auto: logits, where
             nobody has said so.
         thresholds: of several labels, the probability from which on each is answered, where that was chosen.
+        promise: when it answers, and when it is not sure, where that was chosen.
 
     Attributes:
         memory_format: of the normalized images; `torch.channels_last` converts them.
@@ -109,6 +111,7 @@ class VisionModel(nn.Module):
         selection: nn.Module | None = None,
         outputs: Answers = "auto",
         thresholds: Sequence[float] | None = None,
+        promise: Promise | None = None,
         channels: int = 3,
     ) -> None:
         super().__init__()
@@ -137,6 +140,7 @@ class VisionModel(nn.Module):
         self.outputs = outputs
         self.channels = channels
         self.thresholds = None if thresholds is None else tuple(thresholds)
+        self.promise = promise
         self.notes: tuple[str, ...] = ()
         self.trained_for: str | None = None
         self.memory_format = torch.preserve_format

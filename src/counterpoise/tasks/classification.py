@@ -25,6 +25,7 @@ from counterpoise.tasks.base import ALL, TASKS, Report, Score, Share, Task
 if TYPE_CHECKING:
     from counterpoise.data.epochs import Epochs
     from counterpoise.models.network import VisionModel
+    from counterpoise.models.promise import Promise
 
 CALIBRATION_BINS = 15
 SMALL_AT_ONCE = 250
@@ -72,10 +73,11 @@ class ClassificationReport(Report):
     """The quick score, balanced accuracy, macro F1 (percent), calibration error (ECE of 15 bins), and a table by class.
 
     Balanced accuracy is the mean recall of the classes that the images hold; macro F1 the mean of those that images or
-    answers hold.
+    answers hold. Of a student with a promise also the share of images that it answers, the share of these
+    answers that is wrong, and the share of images whose class is in the set that it names.
     """
 
-    def __init__(self, classes: Sequence[str]) -> None:
+    def __init__(self, classes: Sequence[str], promise: Promise | None = None) -> None:
         from counterpoise.system import torchvision_guard
 
         torchvision_guard.ready()  # torchmetrics imports torchvision
@@ -101,6 +103,8 @@ class ClassificationReport(Report):
             "counts": MulticlassStatScores(count, average="none"),
         }
         self.count = 0
+        self.promise = promise
+        self.promised = torch.zeros(3, dtype=torch.int64)
 
     def update(self, logits: Tensor, target: Tensor) -> None:
         self.score.update(logits, target)
@@ -109,6 +113,12 @@ class ClassificationReport(Report):
         if not len(target):
             return
         self.count += len(target)
+        if self.promise is not None:
+            shares = (logits.cpu().float()[labeled] / self.promise.temperature).softmax(1)
+            (top, first), own = shares.max(1), shares.gather(1, target[:, None])[:, 0]
+            sure, right = top >= self.promise.threshold, first == target
+            found = sure, sure & ~right, right | (own >= self.promise.least)
+            self.promised += torch.stack([kind.sum() for kind in found])
         for metric in (*self.metrics.values(), *self.by_class.values()):
             metric.update(probabilities, target)
 
@@ -121,6 +131,11 @@ class ClassificationReport(Report):
         columns = {name: metric.compute() for name, metric in self.by_class.items()}
         held = columns["counts"][:, 4] > 0
         values["balanced_accuracy"] = 100 * columns["recall"][held].mean().item()
+        if self.promise is not None:
+            answered, wrong, covered = self.promised.tolist()
+            values["answered"] = 100 * answered / self.count
+            values["wrong_of_answered"] = 100 * wrong / answered if answered else 0.0
+            values["in_set"] = 100 * covered / self.count
         values["images"] = self.count
         values["per_class"] = [
             {
@@ -222,6 +237,9 @@ class Classification(Task):
     def report(self, classes: Sequence[str]) -> Report:
         return ClassificationReport(classes)
 
+    def report_of(self, model: VisionModel, classes: Sequence[str]) -> Report:
+        return ClassificationReport(classes, model.promise)
+
     def pseudo_target(self, teacher_logits: Tensor) -> Tensor:
         return teacher_logits.argmax(1)
 
@@ -244,6 +262,8 @@ class Classification(Task):
     def predict(self, model: VisionModel, images: Sequence[Any]) -> list[dict[str, Any]]:
         answers: list[dict[str, Any]] = []
         for logits, soft in self.answered(model, images):
+            if model.promise is not None:
+                logits, soft = (logits.log() if soft else logits) / model.promise.temperature, False
             probabilities = logits if soft else logits.softmax(0)
             best = probabilities.topk(min(5, len(probabilities)))
             names = model.classes or tuple(str(index) for index in range(len(probabilities)))
@@ -251,8 +271,17 @@ class Classification(Task):
                 {"class": names[index], "probability": share}
                 for index, share in zip(best.indices.tolist(), best.values.tolist(), strict=True)
             ]
-            answers.append({**top[0], "top": top})
+            answers.append({**top[0], "top": top, **_promised(model.promise, probabilities, names)})
         return answers
+
+
+def _promised(promise: Promise | None, probabilities: Tensor, names: Sequence[str]) -> dict[str, Any]:
+    """Whether a student that has made a promise answers, and the classes one of which it is."""
+    if promise is None:
+        return {}
+    order = probabilities.argsort(descending=True, stable=True).tolist()
+    named = [names[index] for index in order if probabilities[index] >= promise.least]
+    return {"sure": bool(probabilities.max() >= promise.threshold), "set": named or [names[order[0]]]}
 
 
 def as_trained(model: VisionModel, plan: ViewPlan) -> None:

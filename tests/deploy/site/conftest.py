@@ -84,7 +84,7 @@ def network(path: Path, classes: int, *, dense: bool, noise: float = 0.0) -> Pat
 
 @pytest.fixture(scope="session")
 def make_site(tmp_path_factory: pytest.TempPathFactory) -> Sites:
-    """make_site(name="lamp", classes=(...), task="classification", exports=2, thresholds=None) -> folder of a site."""
+    """make_site(name="lamp", classes=(...), task="classification", exports=2, ...) -> folder of a site."""
 
     def make(
         name: str = "lamp",
@@ -92,6 +92,7 @@ def make_site(tmp_path_factory: pytest.TempPathFactory) -> Sites:
         task: str = "classification",
         exports: int = 2,
         thresholds: tuple[float, ...] | None = None,
+        promises: dict[str, Any] | None = None,
     ) -> Path:
         root = tmp_path_factory.mktemp("site")
         files = {
@@ -121,7 +122,8 @@ def make_site(tmp_path_factory: pytest.TempPathFactory) -> Sites:
                 pytest.skip(str(error))
             raise
         out = root / "site"
-        site.write(out, student, tasks.get(task), name, (EDGE, EDGE), files, samples.drawn(3), "Drawn for tests.")
+        shown = student, tasks.get(task), name, (EDGE, EDGE), files, samples.drawn(3), "Drawn for tests."
+        site.write(out, *shown, promises=promises)
         return out
 
     return make

@@ -391,3 +391,24 @@ def test_questions_above_their_thresholds_are_painted_and_each_is_a_switch(chrom
             assert mask.evaluate(pixel)[3] == 0
             assert "agree on 100.0 % of the pixels" in page.locator("#agreement").inner_text()
         server.shutdown()
+
+
+def test_a_picture_that_the_student_has_promised_not_to_answer_is_said_to_be_unsure(
+    chromium: Browser, make_site: Any
+) -> None:
+    """Float answers what is as likely as that, 8 bits do not; each column by its own promise."""
+    lax = {"temperature": 1.0, "threshold": 0.1, "least": 0.1}
+    strict = {"temperature": 2.0, "threshold": 1.0, "least": 0.0}
+    place = make_site(promises={"float32": strict, "int8": lax})
+    with Server(from_folder(place, {"Content-Security-Policy": site.CONTENT_SECURITY_POLICY})) as server:
+        server.start()
+        for found in opened(chromium, server):
+            choose(found.page, png("#ff0000"))
+            found.page.wait_for_selector(".doubt:not([hidden])")
+            first, second = (found.page.locator(".column").nth(place) for place in (0, 1))
+            likeliest = first.locator(".rank .name").first.inner_text()
+            assert first.locator(".doubt").inner_text().startswith(f"Not sure: {likeliest}, ")
+            assert first.locator(".doubt").inner_text().endswith(" or 1 more?")  # of six classes five are named
+            assert second.locator(".doubt").is_hidden()
+            found.page.wait_for_function("document.getElementById('announcement').textContent.startsWith('Not sure')")
+        server.shutdown()

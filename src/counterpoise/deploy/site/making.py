@@ -60,6 +60,7 @@ def try_(student: str | Path, asked: Try) -> dict[str, Any]:
     notes: list[str] = []
     with tempfile.TemporaryDirectory(prefix="counterpoise-") as temporary:
         exports: dict[str, Path] = {}
+        promises: dict[str, Any] = {}
         size = asked.size
         any_size: bool | None = None
         around, outputs, sliding = None, "logits", None
@@ -72,13 +73,16 @@ def try_(student: str | Path, asked: Try) -> dict[str, Any]:
                 notes.append(f"The page shows no 8 bits: {error}")
                 continue
             exports[precision] = Path(temporary, precision, "model.onnx")
+            promises[precision] = taken["promise"]
+            if "promise" in taken["notes"]:
+                notes.append(taken["notes"]["promise"])
             given, outputs = taken["input"], taken["outputs"]
             size, around, sliding = (given["size"][0], given["size"][1]), given["around"], given.get("window")
             any_size = given["any_size"] if sliding is None else None
         assert size is not None
         task = tasks.get(description.task)
         shown = bool(any_size), around, outputs, sliding
-        site.write(target, description, task, name, size, exports, pictures, note, *shown)
+        site.write(target, description, task, name, size, exports, pictures, note, *shown, promises=promises)
         sizes = {precision: file.stat().st_size for precision, file in exports.items()}
     return {
         "site": str(target),

@@ -44,6 +44,7 @@ def write(
     around: tuple[int, int, int] | None = None,
     outputs: str = "logits",
     sliding: Mapping[str, Any] | None = None,
+    promises: Mapping[str, Any] | None = None,
 ) -> None:
     """Write the site, whole or not at all; an older one at `path` goes when the new one is on disk.
 
@@ -59,6 +60,7 @@ def write(
         any_size: whether the exports take any height and width; size is then one of them.
         around: color around scenes of another size than the exports take, see `decoding.letterbox`.
         outputs: whether exports answer logits or probabilities.
+        promises: of each export, when it answers and when it is not sure.
         sliding: where `size` is a window that slides over scenes of any size, its "stride" and "blend".
 
     Raises:
@@ -107,6 +109,7 @@ def write(
                     "title": _TITLES.get(precision, precision),
                     "file": f"{precision}.onnx",
                     "bytes": place.stat().st_size,
+                    "promise": (promises or {}).get(precision),
                 }
                 for precision, place in exports.items()
             ],

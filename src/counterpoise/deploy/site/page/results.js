@@ -60,8 +60,12 @@ export class Results {
       panel.append(column.image, column.mask);
       body.append(panel);
     } else {
+      column.doubt = element("p", "doubt");
+      column.doubt.hidden = true;
+      body.append(column.doubt);
       const list = element("ol", "ranks placeholder");
       for (let rank = 0; rank < Math.min(RANKS, this.site.classes.length); rank++) list.append(this.#row("–", null));
+      column.list = list;
       body.append(list);
     }
     return column;
@@ -83,8 +87,10 @@ export class Results {
   }
 
   #rank(answers, live) {
-    for (const [index, { probabilities }] of answers.entries()) {
-      const list = this.columns[index].body.firstChild;
+    for (const [index, { probabilities, unsure }] of answers.entries()) {
+      const { list, doubt } = this.columns[index];
+      doubt.hidden = !unsure;
+      doubt.textContent = unsure ? this.#unsure(unsure) : "";
       list.className = "ranks";
       list.replaceChildren(...this.#told(probabilities).map((at) => {
         const row = this.#row(this.site.classes[at], probabilities[at]);
@@ -92,11 +98,17 @@ export class Results {
         return row;
       }));
     }
-    const { probabilities } = answers[0];
+    const { probabilities, unsure } = answers[0];
     const [top] = best(probabilities);
     const named = this.site.sigmoid ? this.#told(probabilities).filter((at) => this.#there(probabilities, at)) : [top];
     const said = named.map((at) => `${this.site.classes[at].slice(0, 100)}, ${percent(probabilities[at])}`).join("; ");
-    if (!live) at("announcement").textContent = `Answer: ${said || "none of the labels"}`;
+    if (!live) at("announcement").textContent = unsure ? this.#unsure(unsure) : `Answer: ${said || "none of the labels"}`;
+  }
+
+  /** What is said of a picture that the student has promised not to answer. */
+  #unsure(classes) {
+    const named = classes.slice(0, RANKS).map((at) => this.site.classes[at].slice(0, 100)).join(", ");
+    return `Not sure: ${named}${classes.length > RANKS ? ` or ${classes.length - RANKS} more` : ""}?`;
   }
 
   /** Whether a label is answered, where each is a question of its own. */

@@ -50,7 +50,7 @@ async function open({ site: description, processor }) {
       graphOptimizationLevel: "all",
       logSeverityLevel: 3, // errors; that shapes are computed on the CPU is none
     });
-    students.push({ name: model.name, session, input: session.inputNames[0] });
+    students.push({ name: model.name, session, input: session.inputNames[0], promise: model.promise });
   }
   return { threads, faithful: isFaithful(), times: await measure({ budget: 400 }) };
 }
@@ -93,7 +93,10 @@ async function answerOf(student, seen, progress) {
   const started = performance.now();
   const { data } = await ask(student, planes(view));
   const milliseconds = performance.now() - started;
-  return { probabilities: site.sigmoid ? sigmoids(data) : shares(data, site.outputs), milliseconds };
+  if (site.sigmoid) return { probabilities: sigmoids(data), milliseconds };
+  const { promise } = student;
+  const probabilities = shares(data, site.outputs, promise?.temperature ?? 1);
+  return { probabilities, unsure: promise ? doubt(probabilities, promise) : null, milliseconds };
 }
 
 /** Tell ten times a second at most. */
@@ -138,8 +141,17 @@ async function measure({ budget }) {
 }
 
 /** Probabilities of what the network answers: logits, or already these. */
-export function shares(answer, outputs) {
-  return outputs === "probabilities" ? Float64Array.from(answer) : softmax(answer);
+export function shares(answer, outputs, temperature = 1) {
+  if (temperature === 1) return outputs === "probabilities" ? Float64Array.from(answer) : softmax(answer);
+  const logits = outputs === "probabilities" ? Float64Array.from(answer, (share) => Math.log(Math.max(share, 1e-38))) : answer;
+  return softmax(Float64Array.from(logits, (value) => value / temperature));
+}
+
+/** Of a picture that is not answered, the indices of the classes one of which it is; null where it is answered. */
+export function doubt(probabilities, { threshold, least }) {
+  const order = [...probabilities.keys()].sort((a, b) => probabilities[b] - probabilities[a]);
+  if (probabilities[order[0]] >= threshold) return null;
+  return order.filter((at, rank) => rank === 0 || probabilities[at] >= least);
 }
 
 /** Probabilities of labels that are questions of their own. */

@@ -1,0 +1,40 @@
+"""`counterpoise promise`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from counterpoise.commands import flags
+from counterpoise.commands.flags import EACH
+from counterpoise.engine.options import Promised
+
+
+def promise(student: Path, /, *, options: Annotated[Promised | None, EACH] = None, json: bool = False) -> None:
+    """Have a student say that it is not sure, where its answers would be wrong too often.
+
+    On labeled pictures that it has not seen a threshold is chosen, so that of the answers that it gives no larger share
+    than --risk is wrong, and sets of classes that hold the true one. Both are kept in the student folder, and shown by
+    predict, evaluate, exports and the page of try.
+
+    Args:
+        student: student folder, or a run's folder
+        json: print what was promised as JSON
+    """
+    from counterpoise.engine import promises
+
+    found = promises.promise(student, **flags.given(options), show=True)
+    flags.show(found, json, lambda: _lines(found))
+
+
+def _lines(found: dict[str, Any]) -> list[str]:
+    return [
+        f"It answers where its largest probability is at least {found['threshold']:.4f}, with logits divided by "
+        f"{found['temperature']:.3f}: {found['answered']:.1%} of {found['pictures']:,} pictures.",
+        f"Of these answers {found['wrong']:.2%} are wrong; of pictures like these at most {found['risk']:.2%} will be, "
+        f"at {found['confidence']:.1%} confidence (bound {found['bound']:.2%}).",
+        f"Of any picture it names {found['set_size']:.1f} classes on average, and the true one is among them in "
+        f"{found['coverage']:.1%} of the pictures.",
+        f"Kept in {found['folder']}. Exports that are there are as they were: export again.",
+        *found["notes"],
+    ]

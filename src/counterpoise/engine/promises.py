@@ -1,0 +1,95 @@
+"""A student that says when it is not sure: the promise is chosen on labeled pictures, and kept in its folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from counterpoise import tasks
+from counterpoise.config.options import Place, keywords_after
+from counterpoise.data.sources.base import UNLABELED
+from counterpoise.engine import inputs, promising
+from counterpoise.engine.evaluator import answers, has_labels, in_classes_of
+from counterpoise.engine.options import Promised
+from counterpoise.engine.processes import choose_device
+from counterpoise.engine.student import as_json, load_student
+from counterpoise.errors import ConfigError, DataError
+from counterpoise.models import folder
+from counterpoise.models.promise import Promise
+from counterpoise.system.files import write_text
+
+
+@keywords_after("data", Promised)
+def promise(student: Place, options: Promised) -> dict[str, Any]:
+    """Choose from which probability on a student answers, so that few answers are wrong; kept in its folder.
+
+    Of the answers that are given at most `risk` are wrong, as sure as `confidence`; a picture whose largest
+    probability is below the threshold is not answered. Probabilities are those of logits divided by a temperature that
+    is fitted, too. The set of classes that is named of a picture holds the true one in a share of `coverage`. All of it
+    holds for pictures that are drawn as those were on which it was chosen; `engine.promising` says how it is chosen.
+
+    Args:
+        student: student folder, or a run's folder. Its student.json is replaced: exports that are made from then on
+            carry the promise; those that are there do not.
+
+    Returns:
+        What student.json says of it, see `models.promise.Promise`; and `notes`.
+
+    Raises:
+        ConfigError: the student answers something else than one class a picture.
+        DataError: too few pictures, none with a label, or some that it was trained on; no threshold keeps the promise.
+    """
+    path = folder.find(Path(student))
+    network = load_student(path, model=options.model)
+    if network.task != "classification":
+        raise ConfigError(f"A promise is for one class a picture, and {student} answers {network.task}.")
+    images, section = inputs.evaluated(Path(student), options.data, options.split, options.data_set)
+    if not has_labels(images):
+        raise DataError("The pictures have no labels, so that nothing tells which answers are wrong (--data).")
+    seen = 0 if options.data_set is not None else inputs.trained_on(Path(student), images, section)
+    if seen:
+        raise DataError(
+            f"{seen:,} of {len(images):,} pictures are among those that the student was trained on, where it errs less "
+            "than elsewhere: give others (--data)."
+        )
+    images = in_classes_of(network, images)
+    at_once, device = inputs.batch_size(Path(student), options.batch_size), choose_device(options.device)
+    loader = tasks.get(network.task).eval_loader(images, network, section, batch_size=at_once)
+    told = ((logits, batch.target) for batch, logits in answers(network.to(device), loader, device))
+    found = chosen(told, images.fingerprint(), options.risk, options.confidence, options.coverage)
+    description = network.description.model_copy(update={"promise": found})
+    write_text(path / folder.DESCRIPTION, as_json(description.values()).decode())
+    return {"folder": str(path), **found.model_dump(), "notes": _notes(network.description, images.fingerprint())}
+
+
+def chosen(
+    answered: Iterable[tuple[Tensor, Tensor]], data: str, risk: float, confidence: float, coverage: float
+) -> Promise:
+    """From logits [N, C] and labels [N] in batches; data: the fingerprint of the pictures. Raises DataError."""
+    parts = [(logits.cpu(), target.cpu()) for logits, target in answered]
+    logits, labels = (torch.cat(side) for side in zip(*parts, strict=True))
+    known = labels != UNLABELED
+    values, classes = logits[known].double().numpy(), labels[known].numpy().astype(np.int64)
+    found = promising.choose(values, classes, risk, confidence, coverage)
+    return Promise(
+        risk=risk,
+        confidence=confidence,
+        coverage=coverage,
+        **found._asdict(),
+        pictures=int(known.sum()),
+        data=data,
+    )
+
+
+def _notes(description: folder.Description, data: str) -> list[str]:
+    """What is to be said of the pictures on which it was chosen."""
+    epoch = description.provenance.get("epoch")
+    by = epoch.get("by") if isinstance(epoch, dict) and epoch.get("ships") == "best" else None
+    if by is None or description.provenance.get("data_fingerprint") not in (None, data):
+        return []
+    return [f"These pictures may have chosen the student's epoch, by {by}: others would tell more honestly (--data)."]

@@ -1,0 +1,41 @@
+"""When a student answers and when it says that it is not sure, as it stands in student.json and export.json."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Inner = Annotated[float, Field(gt=0.0, lt=1.0)]
+
+
+class Promise(BaseModel):
+    """Of what a student answers, at most `risk` is wrong, as sure as `confidence`; see `counterpoise promise`."""
+
+    model_config = ConfigDict(frozen=True)
+
+    risk: Inner
+    """Share of wrong answers among those that are given."""
+    confidence: Inner
+    """Share of choices like this one that keep their word."""
+    temperature: float = Field(gt=0.0, allow_inf_nan=False)
+    """Logits are divided by it before the softmax."""
+    threshold: Share
+    """A picture is answered where the largest probability is as large as this."""
+    coverage: Inner
+    """Share of pictures whose true class is in the set of classes that is given."""
+    least: Share
+    """That set holds the classes whose probability is as large as this, and the likeliest one anyway."""
+    pictures: int = Field(ge=1)
+    """On which this was chosen."""
+    answered: Share
+    """Share of these that are answered."""
+    wrong: Share
+    """Share of the answers to these that are wrong."""
+    bound: Share
+    """Clopper-Pearson bound of the share of wrong answers, on the part of the pictures that chose nothing else."""
+    set_size: float = Field(ge=0.0)
+    """Mean number of classes in the set."""
+    data: str
+    """Fingerprint of the pictures."""

@@ -1,0 +1,131 @@
+"""A student that says when it is not sure: in its folder, where it answers, and in its exports."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import counterpoise
+from counterpoise.data import sources
+from counterpoise.engine import inputs, promises
+
+Run = Callable[..., tuple[int, str, str]]
+TRAIN: dict[str, Any] = {
+    "data": {"source": "digits", "val_fraction": 0.5, "workers": 0},
+    "student": {"model": "digits/cnn_16_32"},
+    "train": {
+        "epochs": 20,
+        "batch_size": 16,
+        "device": "cpu",
+        "precision": "fp32",
+        "optimizer": {"learning_rate": 0.2},
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose student has made a promise."""
+    folder = tmp_path_factory.mktemp("promises")
+    counterpoise.train({**TRAIN, "out": str(folder / "run")})
+    counterpoise.promise(folder / "run", risk=0.1)
+    return folder / "run"
+
+
+def held_out(run: Path) -> Any:
+    return inputs.evaluated(run, None, None, None)[0]
+
+
+@pytest.fixture
+def asked(trained: Path, tmp_path: Path) -> dict[bool, Path]:
+    """A picture that the student answers, and one that it does not."""
+    images, student = held_out(trained), counterpoise.load_student(trained)
+    found: dict[bool, Path] = {}
+    for index in range(len(images)):
+        pixels = images.read(index).permute(1, 2, 0).numpy()
+        answer = student.predict([pixels])[0]
+        if answer["sure"] not in found:
+            found[answer["sure"]] = tmp_path / f"{'sure' if answer['sure'] else 'unsure'}.png"
+            Image.fromarray(pixels).save(found[answer["sure"]])
+        if len(found) == 2:
+            return found
+    raise AssertionError(found)
+
+
+def test_what_is_promised_is_kept_in_the_folder_and_is_what_evaluate_finds(trained: Path) -> None:
+    said = json.loads((trained / "student" / "student.json").read_text())["promise"]
+    report = counterpoise.evaluate(trained)
+    assert report["answered"] == pytest.approx(100 * said["answered"])
+    assert report["wrong_of_answered"] == pytest.approx(100 * said["wrong"])
+    assert report["in_set"] == pytest.approx(90, abs=3)
+    assert 100 * said["wrong"] < 10 < 100 - report["top1"]
+    assert said["pictures"] == len(held_out(trained))
+
+
+def test_a_picture_below_the_threshold_is_answered_by_the_classes_it_may_be(
+    run: Run, trained: Path, asked: dict[bool, Path]
+) -> None:
+    code, out, _ = run("predict", str(asked[True]), str(asked[False]), "--student", str(trained))
+    assert code == 0
+    assert out.count("not sure: ") == 1
+    answer = counterpoise.load_student(trained).predict([asked[False]])[0]
+    assert answer["class"] == answer["set"][0]
+    averaged = counterpoise.predict([asked[False]], student=trained, views=2)[0]
+    assert "sure" not in averaged  # the promise is of one view
+
+
+def test_an_export_says_so_too_and_one_of_8_bits_by_its_own_answers(trained: Path, asked: dict[bool, Path]) -> None:
+    whole = counterpoise.export(trained, to="onnx", out=trained / "onnx")
+    own = json.loads((trained / "student" / "student.json").read_text())["promise"]
+    assert whole["promise"] == own
+    eight = counterpoise.export(trained, to="onnx", precision="int8", min_same=50, out=trained / "int8")
+    assert eight["promise"]["temperature"] != own["temperature"]
+    assert eight["promise"]["bound"] <= 0.1
+    command = [sys.executable, str(trained / "onnx" / "run.py"), str(asked[True]), str(asked[False])]
+    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert told.count("not sure: ") == 1
+    expected = counterpoise.load_student(trained).predict([asked[False]])[0]
+    assert f"{asked[False]}\nnot sure: {', '.join(expected['set'])}?\n" in told
+    assert f"{expected['probability']:8.4f}  {expected['class']}" in told
+
+
+def test_8_bits_that_are_compared_on_other_pictures_promise_nothing_and_say_so(trained: Path) -> None:
+    other = sources.load(inputs.data_section(trained, None))
+    other = other._replace(val=other.val.subset(torch.arange(0, 400)))
+    found = counterpoise.export(
+        trained, to="onnx", precision="int8", min_same=50, data_set=other, out=trained / "other"
+    )
+    assert found["promise"] is None
+    assert "was chosen on other pictures" in found["notes"]["promise"]
+
+
+def test_what_can_promise_nothing_is_refused_with_the_reason(run: Run, trained: Path, tmp_path: Path) -> None:
+    code, _, err = run("promise", str(trained), "--risk", "0.001")
+    assert code == 2
+    assert "are needed at least" in err
+    code, _, err = run("promise", str(trained), "--risk", "1.5")
+    assert code == 2
+    assert "risk" in err
+    assert "less than 1" in err
+    whole = tmp_path / "whole.yaml"
+    whole.write_text(json.dumps({"data": {**TRAIN["data"], "val_fraction": 0.9}}))
+    code, _, err = run("promise", str(trained), "--data", str(whole), "--risk", "0.1")
+    assert code == 2
+    assert "are among those that the student was trained on" in err
+
+
+def test_pictures_without_a_label_do_not_count() -> None:
+    logits = 9 * np.eye(3, dtype=np.float32)[np.arange(300) % 3]
+    labels = torch.arange(300) % 3
+    labels[::5] = -1
+    found = promises.chosen([(torch.from_numpy(logits), labels)], "", 0.1, 0.95, 0.9)
+    assert (found.pictures, found.wrong) == (240, 0)

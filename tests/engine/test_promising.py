@@ -1,0 +1,81 @@
+"""Thresholds that are chosen on some pictures keep their word on others."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.stats import binom, binomtest
+
+from counterpoise.engine import promising
+from counterpoise.errors import DataError
+
+Answers = tuple[promising.Floats, "np.ndarray[tuple[int, ...], np.dtype[np.int64]]"]
+SPLITS = 100
+
+
+def draw(count: int, seed: int, scale: float = 3.0) -> Answers:
+    """Logits of ten classes that are too sure, and labels."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 10, count)
+    logits = rng.normal(0, 1.5, (count, 10))
+    logits[np.arange(count), labels] += rng.gamma(3, 1.2, count)
+    return scale * logits, labels
+
+
+@pytest.fixture(scope="module")
+def everything() -> Answers:
+    """So many that shares among them are the truth."""
+    return draw(30_000, 12_345)
+
+
+@pytest.mark.parametrize(("count", "risk"), [(1_500, 0.1), (3_000, 0.02)])
+def test_of_a_hundred_choices_no_more_break_their_word_than_chance_allows(
+    everything: Answers, count: int, risk: float
+) -> None:
+    logits, labels = everything
+    right = logits.argmax(1) == labels
+    broken, answered, covered = 0, [], []
+    for seed in range(SPLITS):
+        try:
+            chosen = promising.choose(*draw(count, seed), risk, coverage=0.9, seed=seed)
+        except DataError:
+            continue  # who promises nothing breaks nothing
+        shares = promising.probabilities(logits, chosen.temperature)
+        sure = shares.max(1) >= chosen.threshold
+        broken += bool((~right[sure]).mean() > risk)
+        answered.append(sure.mean())
+        covered.append((shares[np.arange(len(labels)), labels] >= chosen.least).mean())
+    assert len(answered) > 0.8 * SPLITS
+    assert broken <= binom.ppf(0.999, SPLITS, 0.05)
+    assert np.mean(answered) > 0.2  # of 0.32 and 0.54 that could be answered, if the truth were known
+    assert np.mean(covered) == pytest.approx(0.9, abs=0.01)
+
+
+def test_the_bound_is_that_of_clopper_and_pearson() -> None:
+    for wrong, count in ((0, 149), (3, 500), (40, 41)):
+        exact = binomtest(wrong, count).proportion_ci(0.9, method="exact").high  # of two sides, so 95% of one
+        assert promising.upper(wrong, count, 0.95) == pytest.approx(exact)
+    assert promising.upper(5, 5, 0.95) == 1
+    assert promising.needed(0.02, 0.95) == 149
+
+
+def test_the_temperature_undoes_what_made_answers_too_sure() -> None:
+    first = promising.fitted_temperature(*draw(5_000, 3, scale=1.0))
+    assert promising.fitted_temperature(*draw(5_000, 3, scale=4.0)) == pytest.approx(4 * first, rel=1e-3)
+
+
+def test_too_few_pictures_are_told_how_many_are_needed() -> None:
+    logits, labels = draw(200, 4)
+    with pytest.raises(DataError, match=r"200 labeled pictures cannot promise.* 224 are needed at least") as refused:
+        promising.choose(logits, labels, 0.02)
+    assert "larger --risk" in str(refused.value)
+    right = np.eye(10)[labels] * 20.0  # who is always right may promise from there on
+    logits, labels = draw(224, 4)
+    right = np.eye(10)[labels] * 20.0
+    assert promising.choose(right, labels, 0.02).answered == 1
+
+
+def test_a_student_that_guesses_promises_nothing() -> None:
+    logits, labels = draw(2_000, 5)
+    with pytest.raises(DataError, match=r"No threshold keeps 2\.00% of wrong answers.* up to \d+\.\d+% may be wrong"):
+        promising.choose(logits, np.random.default_rng(0).permutation(labels), 0.02)
