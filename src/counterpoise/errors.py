@@ -41,6 +41,9 @@ LONGEST_WORD = 400
 """Letters in a row that a message shows; more than a path of any likely depth."""
 
 
+_MEMORY = re.compile(r"(can't|cannot) allocate memory|out of memory|not enough memory|bad_alloc", re.IGNORECASE)
+
+
 class CounterpoiseError(Exception):
     """Base of every error meant for the person at the keyboard; the command line prints it and exits with 2."""
 
@@ -215,6 +218,21 @@ def damage(error: BaseException) -> str:
     if isinstance(error, AssertionError | AttributeError | LookupError | NameError | TypeError | ZeroDivisionError):
         return "it does not hold what it should"
     return first_line(error)
+
+
+def of_memory(error: BaseException) -> str:
+    """What is said of an error of a system or a library that says that memory is used up; empty of any other."""
+    words = first_line(error)
+    if not isinstance(error, MemoryError) and not (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+        if not isinstance(error, RuntimeError) or not _MEMORY.search(words):
+            return ""
+        # torch on the CPU says first where in its own code it was
+        words = re.sub(r"^\[.*?\]\s*(\.\s*)?", "", words)
+    said = f": {words[:200].rstrip('. ')}" if words and words != type(error).__name__ else ""
+    return (
+        f"There is not enough memory{said}. Less at once needs less: smaller batches (train.batch_size), smaller "
+        "pictures, fewer workers (data.workers). What was written before is intact."
+    )
 
 
 def nearest(given: str, choices: Iterable[str]) -> str:

@@ -26,7 +26,7 @@ from counterpoise.commands import (
     store,
     train,
 )
-from counterpoise.errors import CounterpoiseError, RunFileError
+from counterpoise.errors import CounterpoiseError, RunFileError, of_memory
 
 # Flags are spelled as the run file spells its keys.
 app = App(
@@ -78,6 +78,10 @@ def run(arguments: list[str]) -> int:
         return flags.fail(str(stop) or "Stopped.", code=130)
     except BrokenPipeError:  # the reader, head for instance, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (MemoryError, RuntimeError) as error:
+        if not (said := of_memory(error)):
+            raise
+        return flags.fail(said)
     except OSError as error:  # a folder that may not be read or written, a name that is too long
         return flags.fail(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error))
     return code if isinstance(code, int) else 0

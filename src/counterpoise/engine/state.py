@@ -72,6 +72,8 @@ def load(path: Path, modules: dict[str, nn.Module], optimizer: torch.optim.Optim
         progress = _progress(metadata["counterpoise"])
     except KeyError:
         raise RunError(f"{path} is no checkpoint of counterpoise.") from None
+    except MemoryError:
+        raise
     except Exception as error:  # whatever safetensors or json find wrong with a damaged file
         raise RunError(f"Checkpoint {path} cannot be read: {damage(error)}.") from None
     progress.checked = CHECKSUM in metadata
@@ -143,6 +145,8 @@ def origin_of(path: Path) -> dict[str, str]:
     try:
         with safe_open(regular(path), "pt") as file:
             found = parse_json(file.metadata()["counterpoise"])["origin"]
+    except MemoryError:
+        raise
     except Exception:  # whatever safetensors or json find wrong with a damaged file
         return {}
     return {str(key): str(value) for key, value in found.items()} if isinstance(found, dict) else {}
@@ -177,6 +181,8 @@ def good(path: Path) -> str:
         return "No checkpoint had been written yet."
     try:
         step = _progress(read_tensors(path)[1]["counterpoise"]).step
+    except MemoryError:
+        return f"The checkpoint that is left, {path}, could not be looked at: there is not enough memory."
     except Exception:  # whatever safetensors or json find wrong with a damaged file
         return f"The checkpoint that is left, {path}, is damaged."
     return f"The last good checkpoint is {path}, step {step}."

@@ -114,10 +114,10 @@ def _after_crash(place: Place, state: State, folder: Path, again: bool) -> str:
         return f"it came back, and afterwards {value!r:.100} was found"
     if value not in (place.old, place.new):
         return f"neither old nor new: {value!r:.100}"
-    return _after_next_start(place, folder) if again else ""
+    return after_next_start(place, folder) if again else ""
 
 
-def _after_next_start(place: Place, folder: Path) -> str:
+def after_next_start(place: Place, folder: Path) -> str:
     try:
         place.operation.do(folder)
         value = place.operation.found(folder)
@@ -202,4 +202,4 @@ def _after_failure(place: Place, outcome: Outcome, folder: Path) -> str:
         return f"lost: {error!r:.300} (it said {outcome.text!r:.200})"
     if value not in ((place.old, place.new) if outcome.error else (place.new,)):
         return f"found {value!r:.200} after {outcome.text or 'success'!r:.200}"
-    return _after_next_start(place, folder)
+    return after_next_start(place, folder)

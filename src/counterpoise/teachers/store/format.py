@@ -281,6 +281,8 @@ def parse(text: str, where: object, *, finished: bool = True) -> Index:
             raise ValueError("its chunks are not those that its slots have")
     except CounterpoiseError:
         raise
+    except MemoryError:
+        raise
     except Exception as error:  # whatever json, or the header, find wrong with a damaged file
         raise StoreError(
             f"{where} is damaged: {damage(error)}. Restore it from a copy, or record the store again."

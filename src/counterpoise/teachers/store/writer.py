@@ -14,7 +14,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from torch import Tensor
 
-from counterpoise.errors import RunError, StoreError
+from counterpoise.errors import RunError, StoreError, UnfitFileError
 from counterpoise.system.documents import read_text
 from counterpoise.system.files import expanded, held, make_folder, reason, sweep, sync_folder, write_text
 from counterpoise.teachers.store.format import (
@@ -237,7 +237,10 @@ class StoreWriter:
             raise StoreError(f"{path} could not be written: {reason(error)}.{self._left()}") from None
 
     def _left(self) -> str:
-        done = len(self._checksums())
+        try:
+            done = len(self._checksums())
+        except StoreError:  # what went wrong first is what is said
+            return ""
         total = len(self.header.slots) * self.header.parts
         return f" {done} of {total} chunks are whole; make room and run the same command to go on."
 
@@ -254,7 +257,10 @@ def _apart(blocks: Iterable[bytes | memoryview]) -> Iterator[bytes | memoryview]
 
 
 def checksums(path: Path, header: Header, finished: Mapping[str, str]) -> dict[str, str]:
-    """The SHA-256 of each chunk of `header` that is there whole, by name; `finished` are those of the index."""
+    """The SHA-256 of each chunk of `header` that is there whole, by name; `finished` are those of the index.
+
+    Raises StoreError where one cannot be read, which says nothing of its chunk.
+    """
     sizes = present(path)
     found = {}
     for chunk in header.chunks():
@@ -263,8 +269,15 @@ def checksums(path: Path, header: Header, finished: Mapping[str, str]) -> dict[s
         beside = Path(chunk.name).with_suffix(".sha256").name
         value = finished.get(chunk.name, "")
         if beside in sizes:
-            with contextlib.suppress(OSError):
+            try:
                 value = read_text(path / CHUNKS / beside, limit=1000).strip()
+            except (UnfitFileError, FileNotFoundError):  # torn, so that its chunk is recorded again; or just merged
+                pass
+            except OSError as error:
+                raise StoreError(
+                    f"{path / CHUNKS / beside} cannot be read: {error.strerror}. Chunk {chunk.name} may be whole, and "
+                    "is not recorded again: make the file readable, or remove it to have the chunk recorded anew."
+                ) from None
         if re.fullmatch("[0-9a-f]{64}", value):
             found[chunk.name] = value
     return found
