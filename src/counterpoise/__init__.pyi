@@ -33,6 +33,7 @@ from .pages.report.writing import report as report
 from .pages.watching import watch as watch
 from .studies.advising.advise import advise as advise
 from .studies.compare import compare as compare
+from .studies.first_run import init as init
 from .studies.fitting.fit import fit as fit
 from .studies.search import search as search
 from .teachers.stored import StoredTeacher as StoredTeacher

@@ -18,6 +18,7 @@ from counterpoise.commands import (
     deploy,
     fit,
     flags,
+    init,
     listing,
     pack,
     pages,
@@ -41,7 +42,7 @@ app = App(
 app.command(store.app)
 for verb in (
     compare.compare, compare.search, deploy.export, deploy.finetune, deploy.verify, deploy.push, deploy.measure,
-    advise.advise, fit.fit, demo.demo, pack.pack, train.train, train.distill, probe.probe, store.record,
+    init.init, advise.advise, fit.fit, demo.demo, pack.pack, train.train, train.distill, probe.probe, store.record,
     answers.evaluate, answers.check, answers.gauge, answers.predict, promise.promise, pages.report, pages.watch,
 ):  # fmt: skip
     app.command(verb)
