@@ -1,4 +1,4 @@
-"""What is known before a first run file: the flags of `counterpoise init`, the keyword arguments of `counterpoise.init`."""
+"""What is known before a first run file: flags of `counterpoise init`, keyword arguments of `counterpoise.init`."""
 
 from __future__ import annotations
 
