@@ -3,7 +3,8 @@
 Each is compared with a twin that nobody disturbs: all files, to the byte, but for what a clock says; runs that one
 process begins and two end are compared to rounding. Lost is what differs, what was printed as done and done again, an
 exit status or a traceback that should not be, and a process left behind. One seed gives one sequence of commands and of
-what is done to them; `--only` does one of them. It takes Linux, and root for full disks that are file systems.
+what is done to them; `--only` does one of them. Ctrl-C ends it early. It takes Linux, and root for full disks that are
+file systems.
 """
 
 from __future__ import annotations
@@ -44,19 +45,19 @@ def main() -> int:
         ground = Path(name) / "ground"
         lay(ground)
         total, lost, number = Counter[str](), 0, asked.first if asked.only is None else asked.only
-        while asked.only in (None, number) and time.monotonic() < started + 3600 * asked.hours:
-            plan = plans.draw(asked.seed, number, ground)
-            scratch = Path(name) / str(number)
-            scratch.mkdir()
-            report = trying.attempt(plan, scratch, None if asked.keep is None else asked.keep / str(number))
-            total += report.done
-            total[plan.job.kind] += 1
-            lost += bool(report.lost)
-            print(f"{number} {plan.job.kind}: {', '.join(report.story)}{': LOST' if report.lost else ''}", flush=True)
-            for line in report.lost:
-                print(f"  {line}", flush=True)
-            shutil.rmtree(scratch)
-            number += 1
+        try:
+            while asked.only in (None, number) and time.monotonic() < started + 3600 * asked.hours:
+                plan = plans.draw(asked.seed, number, ground)
+                scratch = Path(name) / str(number)
+                scratch.mkdir()
+                report = trying.attempt(plan, scratch, None if asked.keep is None else asked.keep / str(number))
+                total += report.done
+                lost += bool(report.lost)
+                print(f"{number} {plan.job.kind}: {report}", flush=True)
+                shutil.rmtree(scratch)
+                number += 1
+        except KeyboardInterrupt:  # what was done until then counts
+            processes.left()
     case = {"case": f"seed {asked.seed}", "hours": (time.monotonic() - started) / 3600, "jobs": number - asked.first}
     case |= {key: total[key] for key in COUNTS} | {"lost": lost}
     command = f"python benchmarks/soak.py --hours {asked.hours:g} --seed {asked.seed}"

@@ -1,6 +1,7 @@
 import multiprocessing
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -320,6 +321,17 @@ class Deadly(ImageSet):
 def test_the_death_of_a_worker_is_told_in_plain_words():
     with pytest.raises(RunError, match=r"data\.workers"):
         list(train(Deadly(), batch_size=2, workers=1).epoch(0))
+
+
+def test_a_batch_that_cannot_be_handed_over_is_told_and_not_waited_for():
+    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+    loader = train(on_disk(array_set(40)), batch_size=40, workers=1)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, usual[1]))  # of shared memory, too: as where /dev/shm is full
+        with pytest.raises(RunError, match=r"cannot hand over a batch: .*--shm-size.*--data\.workers 0"):
+            list(loader.epoch(0))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
 
 
 def test_workers_end_with_their_loader():

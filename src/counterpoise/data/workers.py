@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from counterpoise.data import mixing
 from counterpoise.data.counting import numbered
@@ -69,7 +69,7 @@ class ReadBatch(NamedTuple):
     seconds: dict[str, float] = {}  # noqa: RUF012 - replaced, never written to
 
 
-class Reader(Dataset[ReadBatch | DataError], ABC):
+class Reader(Dataset[ReadBatch | DataError | RunError], ABC):
     """Makes batches. Errors are handed over as values: raised, they would arrive as the traceback of a worker.
 
     Attributes:
@@ -81,7 +81,7 @@ class Reader(Dataset[ReadBatch | DataError], ABC):
         self.on_corrupt = on_corrupt
         self.ahead: Ahead | None = None
 
-    def __getitem__(self, batch: BatchPlan) -> ReadBatch | DataError:
+    def __getitem__(self, batch: BatchPlan) -> ReadBatch | DataError | RunError:
         try:
             with READING.timed("views"):
                 with READING.timed("reading"):
@@ -91,7 +91,8 @@ class Reader(Dataset[ReadBatch | DataError], ABC):
                 made = self.make(batch)
         except DataError as error:
             return error
-        return made._replace(seconds=READING.drained())
+        made = made._replace(seconds=READING.drained())
+        return made if get_worker_info() is None else _shared(made)
 
     @abstractmethod
     def make(self, batch: BatchPlan) -> ReadBatch:
@@ -208,7 +209,7 @@ def worker_count(workers: Workers, batches: int) -> int:
 
 def data_loader(
     reader: Reader, plans: BatchPlans, workers: int, *, pin_memory: bool, persistent: bool
-) -> DataLoader[ReadBatch | DataError]:
+) -> DataLoader[ReadBatch | DataError | RunError]:
     """A DataLoader of the batches that are planned, whenever it is iterated."""
     several: dict[str, Any] = {}
     if workers:
@@ -227,12 +228,12 @@ def data_loader(
     )
 
 
-def read_batches(loader: DataLoader[ReadBatch | DataError], corrupt: list[str]) -> Iterator[ReadBatch]:
+def read_batches(loader: DataLoader[ReadBatch | DataError | RunError], corrupt: list[str]) -> Iterator[ReadBatch]:
     """The batches that workers make, in order; names of corrupt images are added to `corrupt`, each once.
 
     Raises:
         DataError: as the reader met it.
-        RunError: a worker process was ended from outside.
+        RunError: a worker process was ended from outside, or has no shared memory for a batch.
     """
     items = iter(loader)
     while True:
@@ -248,13 +249,31 @@ def read_batches(loader: DataLoader[ReadBatch | DataError], corrupt: list[str]) 
             ) from error
         if item is None:
             return
-        if isinstance(item, DataError):
+        if isinstance(item, DataError | RunError):
             try:
                 raise item
             finally:
                 del item  # a cycle through this frame would keep the workers until garbage is collected, out of order
         corrupt.extend(name for name in dict.fromkeys(item.corrupt) if name not in corrupt)
         yield item
+
+
+def _shared(made: ReadBatch) -> ReadBatch | RunError:
+    """A batch in the memory that the main process reads it from.
+
+    torch would move it there later, in a thread of its own: where that fails, it drops the batch, and whoever waits
+    for that waits for ever.
+    """
+    try:
+        for tensor in (made.images, made.target, made.indices):
+            tensor.share_memory_()  # type: ignore[no-untyped-call]
+    except RuntimeError as error:
+        return RunError(
+            f"A process that reads images cannot hand over a batch: {first_line(error)}. It does so in shared memory: "
+            "give a container more of that (docker run --shm-size 2g), or read without such processes "
+            "(--data.workers 0)."
+        )
+    return made
 
 
 def _unchanged(item: Any) -> Any:

@@ -39,6 +39,9 @@ class Report:
     lost: list[str] = field(default_factory=list)
     story: list[str] = field(default_factory=list)
 
+    def __str__(self) -> str:
+        return "\n  ".join([", ".join(self.story) + (": LOST" if self.lost else ""), *self.lost])
+
 
 class Disk:
     """A folder to work in, whose room can be changed: a file system of its own, where one may be mounted."""
