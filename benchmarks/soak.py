@@ -25,7 +25,7 @@ sys.path.extend(str(Path(__file__).resolve().parents[1] / name) for name in ("te
 
 from soaking import jobs, plans, processes, trying
 
-COUNTS = ("commands", "kills", "stops", "pauses", "full_disks", "resumes", "moves")
+COUNTS = ("jobs", "commands", "kills", "stops", "pauses", "full_disks", "resumes", "moves")
 
 
 def main() -> int:
@@ -52,13 +52,14 @@ def main() -> int:
                 scratch.mkdir()
                 report = trying.attempt(plan, scratch, None if asked.keep is None else asked.keep / str(number))
                 total += report.done
+                total["jobs"] += 1
                 lost += bool(report.lost)
                 print(f"{number} {plan.job.kind}: {report}", flush=True)
                 shutil.rmtree(scratch)
                 number += 1
         except KeyboardInterrupt:  # what was done until then counts
             processes.left()
-    case = {"case": f"seed {asked.seed}", "hours": (time.monotonic() - started) / 3600, "jobs": number - asked.first}
+    case = {"case": f"seed {asked.seed}", "hours": (time.monotonic() - started) / 3600}
     case |= {key: total[key] for key in COUNTS} | {"lost": lost}
     command = f"python benchmarks/soak.py --hours {asked.hours:g} --seed {asked.seed}"
     return harness.report("soak", [case], [{"name": "lost", "value": lost, "at_most": 0}], False, asked.out, command)
