@@ -5,10 +5,16 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import torch
+
+from counterpoise import config
+from counterpoise.data import sources
+from counterpoise.data.label_map import read_label_map
+from counterpoise.models import checkpoint
 
 GOLDEN = Path(__file__).parent / "golden"
 Run = Callable[..., tuple[int, str, str]]
@@ -41,9 +47,37 @@ def test_a_run_goes_on_from_its_checkpoint(run: Run, tmp_path: Path) -> None:
     assert (code, json.loads(out)["steps"]) == (0, 8)
 
 
-def test_an_export_verifies(run: Run) -> None:
-    pytest.importorskip("onnxruntime")
-    assert run("verify", GOLDEN / "onnx")[0] == 0
+@pytest.mark.parametrize(
+    ("folder", "runtime"), [("onnx", "onnxruntime"), ("openvino", "openvino"), ("executorch", "executorch")]
+)
+def test_an_export_verifies(folder: str, runtime: str, run: Run) -> None:
+    if find_spec(runtime) is None:
+        pytest.skip(f"needs {runtime}")
+    assert run("verify", GOLDEN / folder)[0] == 0
+
+
+def test_a_pack_of_scenes_is_whole_and_reads_as_it_did(run: Run) -> None:
+    assert run("verify", GOLDEN / "pack")[0] == 0
+    splits = sources.load(config.Data(path=GOLDEN / "pack"))
+    assert splits.train.classes == splits.val.classes == ("cell", "nerve")
+    found = [
+        [(part.read(index).sum().item(), part.read_mask(index).sum().item()) for index in range(len(part))]
+        for part in splits
+    ]
+    assert found == [[(24687, 5123), (24048, 6144), (23715, 6395)], [(22611, 5631)]]  # as that version read them
+
+
+def test_a_classes_file_means_what_it_did() -> None:
+    found = read_label_map(GOLDEN / "classes.txt", None)
+    assert found.classes == ("cell", "nerve")
+    assert found.of_values[:3].tolist() == [255, 0, 1]
+
+
+def test_a_checkpoint_and_metrics_hold_what_they_did() -> None:
+    weights = checkpoint.read(GOLDEN / "run" / "checkpoints" / "last.safetensors")
+    assert sum(value.numel() for value in weights.state.values()) == 536
+    lines = [json.loads(line) for line in (GOLDEN / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [(line["kind"], line["step"]) for line in lines] == [("epoch", 4), ("epoch", 8)]
 
 
 def test_results_of_a_comparison_are_rows() -> None:

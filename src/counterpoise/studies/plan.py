@@ -14,7 +14,7 @@ from counterpoise import config
 from counterpoise.config.keys import flatten
 from counterpoise.config.section import Folder
 from counterpoise.config.validation_errors import validated
-from counterpoise.errors import ConfigError, CounterpoiseError, nearest, unknown
+from counterpoise.errors import ConfigError, CounterpoiseError, UnfitFileError, nearest, unknown
 from counterpoise.objectives.base import needs_teacher
 from counterpoise.system import own_code
 from counterpoise.system.files import expanded
@@ -23,6 +23,9 @@ ONLY_PAIR = "all"
 SHARE_HELD_OUT = 0.1
 Values = dict[str, Any] | str
 """Values of a run file, or the path of one, beside the file that names it."""
+
+
+MOST_SEEDS = 10_000
 
 
 def check_seeds(seeds: list[int]) -> list[int]:
@@ -47,8 +50,12 @@ def _folders(named: dict[str, Any]) -> dict[str, Any]:
 
 
 def counted(seeds: Any) -> Any:
-    """5 as 0, 1, 2, 3, 4."""
-    return list(range(seeds)) if isinstance(seeds, int) and not isinstance(seeds, bool) else seeds
+    """5 as 0, 1, 2, 3, 4. Raises ValueError for more than anybody runs, which would fill the memory."""
+    if not isinstance(seeds, int) or isinstance(seeds, bool):
+        return seeds
+    if seeds > MOST_SEEDS:
+        raise ValueError(f"at most {MOST_SEEDS:,} seeds")
+    return list(range(seeds))
 
 
 Seeds = Annotated[list[int], BeforeValidator(counted), AfterValidator(check_seeds)]
@@ -189,7 +196,12 @@ def check_distinct(runs: Mapping[str, config.Run], origin: str) -> None:
 def given(values: Values, beside: Path) -> dict[str, Any]:
     """The values themselves, laid over their `base` where they name one, or those of the run file that is named."""
     if isinstance(values, str):
-        return config.read(beside / expanded(Path(values)))
+        if "\0" in values:
+            raise ConfigError(f"{values!r:.80} has a null character, which no name of a file can have.")
+        try:
+            return config.read(beside / expanded(Path(values)))
+        except UnfitFileError as error:
+            raise ConfigError(f"{error}.") from None
     return config.over_base(values, beside, "run, a pair or a method")
 
 

@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# Writes what is golden since commit b5595cf, into an empty folder: make.sh FOLDER.
+set -euo pipefail
+golden=$(cd "$(dirname "$0")" && pwd)
+mkdir "$1" && cd "$1"
+cp -r "$golden/run" run
+for format in openvino executorch; do
+    counterpoise export run --to $format --images 50 --out $format
+done
+python - <<'PYTHON'
+from pathlib import Path
+
+import numpy
+from PIL import Image
+
+chance = numpy.random.default_rng(0)
+for number in range(3):
+    for half in ("train", "val")[: 1 + (number == 0)]:
+        for kind, channels in (("images", (3,)), ("masks", ())):
+            folder = Path("scenes", kind, half)
+            folder.mkdir(parents=True, exist_ok=True)
+            pixels = chance.integers(0, 256 if channels else 3, (8, 8, *channels), dtype="uint8")
+            Image.fromarray(pixels).save(folder / f"{number}.png")
+Path("scenes", "classes.txt").write_text("void 0 0 0\ncell 200 0 0\nnerve 0 200 0\n")
+PYTHON
+counterpoise pack scenes --out pack --shards 1
