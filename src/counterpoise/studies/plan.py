@@ -26,6 +26,7 @@ Values = dict[str, Any] | str
 
 
 MOST_SEEDS = 10_000
+"""Of one comparison."""
 
 
 def check_seeds(seeds: list[int]) -> list[int]:
