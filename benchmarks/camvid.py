@@ -1,7 +1,8 @@
 """CamVid on two cores: a teacher, then students alone, with KD and with Balance, by recipes/camvid/small-cpu.
 
-    python ../shared/data/unpack.py camvid data/camvid    # or any folder of images/ and masks/ with train, val and test
     python benchmarks/camvid.py --data data/camvid --out runs/camvid-small --csv benchmarks/results/camvid_small_cpu.csv
+
+data/camvid is a folder of images/ and masks/, each with train, val and test.
 
 Runs that are finished in --out are kept, so the same command goes on where it was stopped. The test images are scored
 when all runs are done: mIoU, pixel accuracy, and of the thin and rare classes of streets how much of them is found
