@@ -36,7 +36,7 @@ def rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_advice_tries_what_pulls_alike_and_compares_the_best_over_fresh_seeds(
+def test_advice_compares_the_best_over_fresh_seeds_and_goes_on_where_it_was_stopped(
     asked: Values, write: Write, run: Run
 ) -> None:
     code, out, error = run("advise", str(write(asked)), *QUICK, "--json")
@@ -60,6 +60,12 @@ def test_advice_tries_what_pulls_alike_and_compares_the_best_over_fresh_seeds(
     seeds = {values["seed"] for values in files if values["train"]["epochs"] == 2}
     assert seeds == {0}
     assert {1, 2} <= {values["seed"] for values in files}
+    again = (*QUICK, "--out", "stopped")
+    assert run("advise", str(write(asked)), *again, "--minutes", "0.0001")[0] == 3
+    assert not Path("stopped/advice.yaml").exists()
+    assert run("advise", str(write(asked)), *again)[0] == 0
+    for name in ("tried.csv", "advice.csv", "advice.yaml"):
+        assert Path("stopped", name).read_bytes() == Path("taught-advice", name).read_bytes()
 
 
 def test_the_gradient_of_each_candidate_is_as_long_as_asked(asked: Values) -> None:
@@ -88,17 +94,6 @@ def test_a_part_that_the_run_file_holds_out_itself_is_said_to_be_another(asked: 
     own = {**asked, "data": {**asked["data"], "held_out": 30}}
     _, _, told = run("advise", str(write(own)), "--minutes", "0.0001", *QUICK)
     assert "data.held_out of the run file is 30: to choose by, 20 training images are held out instead" in told
-
-
-def test_advice_that_was_stopped_goes_on_to_the_same(asked: Values, write: Write, run: Run) -> None:
-    file = str(write(asked))
-    code, _, _ = run("advise", file, *QUICK, "--out", "stopped", "--minutes", "0.0001")
-    assert code == 3
-    assert not Path("stopped/advice.yaml").exists()
-    assert run("advise", file, *QUICK, "--out", "stopped")[0] == 0
-    assert run("advise", file, *QUICK, "--out", "whole")[0] == 0
-    for name in ("tried.csv", "advice.csv", "advice.yaml"):
-        assert Path("stopped", name).read_bytes() == Path("whole", name).read_bytes()
 
 
 def test_nothing_is_advised_where_no_teacher_is_heard(asked: Values, write: Write, run: Run) -> None:
