@@ -13,10 +13,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 import counterpoise
 from counterpoise.data import sources
 from counterpoise.engine import inputs, promises
+from counterpoise.engine.student import save_student
+from counterpoise.errors import ModelError
+from counterpoise.models import catalog
 
 Run = Callable[..., tuple[int, str, str]]
 TRAIN: dict[str, Any] = {
@@ -121,6 +125,17 @@ def test_what_can_promise_nothing_is_refused_with_the_reason(run: Run, trained: 
     code, _, err = run("promise", str(trained), "--data", str(whole), "--risk", "0.1")
     assert code == 2
     assert "are among those that the student was trained on" in err
+
+
+def probable(num_classes: int) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, num_classes), nn.Softmax(1))
+
+
+def test_a_network_that_answers_probabilities_promises_nothing(tmp_path: Path) -> None:
+    network = catalog.build(probable, num_classes=10, input_size=8)
+    save_student(network, tmp_path / "student", classes=[*map(str, range(10))], metrics={}, provenance={})
+    with pytest.raises(ModelError, match=r"Leave the softmax out of the network\. Then it can promise something"):
+        counterpoise.promise(tmp_path / "student", {"data": TRAIN["data"]}, model=probable, risk=0.1)
 
 
 def test_pictures_without_a_label_do_not_count() -> None:

@@ -42,8 +42,7 @@ def of_export(job: ExportJob, runtime: base.Runtime | None) -> tuple[Promise | N
 def _answers(job: ExportJob, runtime: base.Runtime) -> Iterator[tuple[Tensor, Tensor]]:
     """Logits and labels of all validation pictures."""
     assert job.data is not None
-    probabilities = job.student.answers_probabilities(job.request.size)
     for pair in pictures.pairs(job.data.val, job.student, job.section, job.request):
         pixels = pair.fed.contiguous().numpy()
-        found = torch.from_numpy(np.ascontiguousarray(agreement.answer(runtime, pixels, job.request.batch))).float()
-        yield found.log() if probabilities else found, pair.target
+        found = np.ascontiguousarray(agreement.answer(runtime, pixels, job.request.batch))
+        yield torch.from_numpy(found).float(), pair.target

@@ -119,10 +119,9 @@ def pixels_of(picture: Any, about: Any) -> Any:
 def top_five(logits: Any, about: Any, picture: Any, out: Any) -> Any:
     """The five likeliest classes with their probabilities, a line each; before them that it is not sure, where so."""
     shares, promise = logits, about.get("promise")
-    if promise is not None or about.get("outputs", "logits") == "logits":
-        scaled = logits if about.get("outputs", "logits") == "logits" else np.log(np.maximum(logits, 1e-38))
-        scaled = scaled / (1.0 if promise is None else promise["temperature"])
-        shares = np.exp(scaled - scaled.max())
+    if about.get("outputs", "logits") == "logits":
+        shares = (logits - logits.max()) / (1.0 if promise is None else promise["temperature"])
+        shares = np.exp(shares)
         shares = shares / shares.sum()
     best = np.argsort(-logits, kind="stable")
     lines = [f"{shares[index]:8.4f}  {about['classes'][index]}" for index in best[:5]]

@@ -14,11 +14,11 @@ from counterpoise import tasks
 from counterpoise.config.options import Place, keywords_after
 from counterpoise.data.sources.base import UNLABELED
 from counterpoise.engine import inputs, promising
-from counterpoise.engine.evaluator import answers, has_labels, in_classes_of
+from counterpoise.engine.evaluator import SOFT, answers, has_labels, in_classes_of
 from counterpoise.engine.options import Promised
 from counterpoise.engine.processes import choose_device
 from counterpoise.engine.student import as_json, load_student
-from counterpoise.errors import ConfigError, DataError
+from counterpoise.errors import ConfigError, DataError, ModelError
 from counterpoise.models import folder
 from counterpoise.models.promise import Promise
 from counterpoise.system.files import write_text
@@ -42,6 +42,7 @@ def promise(student: Place, options: Promised) -> dict[str, Any]:
 
     Raises:
         ConfigError: the student answers something else than one class a picture.
+        ModelError: the network answers probabilities, where logits are expected.
         DataError: too few pictures, none with a label, or some that it was trained on; no threshold keeps the promise.
     """
     path = folder.find(Path(student))
@@ -60,7 +61,11 @@ def promise(student: Place, options: Promised) -> dict[str, Any]:
     images = in_classes_of(network, images)
     at_once, device = inputs.batch_size(Path(student), options.batch_size), choose_device(options.device)
     loader = tasks.get(network.task).eval_loader(images, network, section, batch_size=at_once)
-    told = ((logits, batch.target) for batch, logits in answers(network.to(device), loader, device))
+    told = []
+    for batch, logits in answers(network.to(device), loader, device):
+        if not told and network.answers_probabilities(batch.shown):
+            raise ModelError(f"{student} {SOFT} Then it can promise something.")
+        told.append((logits, batch.target))
     found = chosen(told, images.fingerprint(), options.risk, options.confidence, options.coverage)
     description = network.description.model_copy(update={"promise": found})
     write_text(path / folder.DESCRIPTION, as_json(description.values()).decode())

@@ -263,7 +263,7 @@ class Classification(Task):
         answers: list[dict[str, Any]] = []
         for logits, soft in self.answered(model, images):
             if model.promise is not None:
-                logits, soft = (logits.log() if soft else logits) / model.promise.temperature, False
+                logits = logits / model.promise.temperature
             probabilities = logits if soft else logits.softmax(0)
             best = probabilities.topk(min(5, len(probabilities)))
             names = model.classes or tuple(str(index) for index in range(len(probabilities)))

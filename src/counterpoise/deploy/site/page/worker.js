@@ -142,9 +142,8 @@ async function measure({ budget }) {
 
 /** Probabilities of what the network answers: logits, or already these. */
 export function shares(answer, outputs, temperature = 1) {
-  if (temperature === 1) return outputs === "probabilities" ? Float64Array.from(answer) : softmax(answer);
-  const logits = outputs === "probabilities" ? Float64Array.from(answer, (share) => Math.log(Math.max(share, 1e-38))) : answer;
-  return softmax(Float64Array.from(logits, (value) => value / temperature));
+  if (outputs === "probabilities") return Float64Array.from(answer);
+  return softmax(Float64Array.from(answer, (value) => value / temperature));
 }
 
 /** Of a picture that is not answered, the indices of the classes one of which it is; null where it is answered. */
