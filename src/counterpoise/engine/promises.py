@@ -61,11 +61,11 @@ def promise(student: Place, options: Promised) -> dict[str, Any]:
     images = in_classes_of(network, images)
     at_once, device = inputs.batch_size(Path(student), options.batch_size), choose_device(options.device)
     loader = tasks.get(network.task).eval_loader(images, network, section, batch_size=at_once)
-    told = []
+    told: list[tuple[Tensor, Tensor]] = []
     for batch, logits in answers(network.to(device), loader, device):
         if not told and network.answers_probabilities(batch.shown):
             raise ModelError(f"{student} {SOFT} Then it can promise something.")
-        told.append((logits, batch.target))
+        told.append((logits.cpu(), batch.target.cpu()))
     found = chosen(told, images.fingerprint(), options.risk, options.confidence, options.coverage)
     description = network.description.model_copy(update={"promise": found})
     write_text(path / folder.DESCRIPTION, as_json(description.values()).decode())
@@ -76,8 +76,7 @@ def chosen(
     answered: Iterable[tuple[Tensor, Tensor]], data: str, risk: float, confidence: float, coverage: float
 ) -> Promise:
     """From logits [N, C] and labels [N] in batches; data: the fingerprint of the pictures. Raises DataError."""
-    parts = [(logits.cpu(), target.cpu()) for logits, target in answered]
-    logits, labels = (torch.cat(side) for side in zip(*parts, strict=True))
+    logits, labels = (torch.cat(side) for side in zip(*answered, strict=True))
     known = labels != UNLABELED
     values, classes = logits[known].double().numpy(), labels[known].numpy().astype(np.int64)
     found = promising.choose(values, classes, risk, confidence, coverage)
