@@ -57,9 +57,11 @@ def judged(
     was_training = model.training
     model.eval()
     try:
-        for batch in loader.with_large(task.in_pieces_from(model)):
+        pieces = task.in_pieces(model)
+        for batch in loader.with_large(None if pieces is None else pieces.above):
             if isinstance(batch, Large):
-                yield batch, task.in_pieces(model, batch)
+                assert pieces is not None
+                yield batch, pieces.answer(batch)
                 continue
             with torch.inference_mode():
                 logits = task.answer(model, batch.images.to(device, non_blocking=True))

@@ -6,7 +6,7 @@ Nothing outside this room asks which task it is.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
@@ -83,17 +83,20 @@ class Verdict(NamedTuple):
     soft: bool = False
 
 
-class Score(ABC):
-    """A quick score kept while training: `state` adds up over batches and processes.
+class Pieces(NamedTuple):
+    """How large pictures are answered piece by piece.
 
     Attributes:
-        joined: states are put one after the other instead, a row an image, so that nothing is lost of the answers.
-        against_teacher: whether the images have no labels, and what was counted is agreement with the teacher.
+        above: pictures of more pixels than that are.
+        answer: to one of them.
     """
 
-    state: Tensor
-    joined: ClassVar[bool] = False
-    against_teacher: bool = False
+    above: int
+    answer: Callable[[Large], InPieces]
+
+
+class Counter(ABC):
+    """Counts answers, batch by batch."""
 
     def coming(self, indices: Tensor) -> None:  # noqa: B027 - most count without
         """Told which images of the set (int64 [B]) the next batch holds."""
@@ -106,6 +109,19 @@ class Score(ABC):
         """Count one scene."""
         for piece in scene.pieces:
             self.update(piece.logits[None], scene.truth(piece.rows, piece.columns))
+
+
+class Score(Counter):
+    """A quick score kept while training: `state` adds up over batches and processes.
+
+    Attributes:
+        joined: states are put one after the other instead, a row an image, so that nothing is lost of the answers.
+        against_teacher: whether the images have no labels, and what was counted is agreement with the teacher.
+    """
+
+    state: Tensor
+    joined: ClassVar[bool] = False
+    against_teacher: bool = False
 
     @abstractmethod
     def values(self) -> dict[str, float]:
@@ -135,20 +151,8 @@ class Score(ABC):
         return states.sum(0) if times is None else times.to(states.dtype) @ states
 
 
-class Report(ABC):
+class Report(Counter):
     """The full set of metrics of an evaluation."""
-
-    def coming(self, indices: Tensor) -> None:  # noqa: B027 - most count without
-        """Told which images of the set (int64 [B]) the next batch holds."""
-
-    @abstractmethod
-    def update(self, logits: Tensor, target: Tensor) -> None:
-        """Count one batch."""
-
-    def update_pieces(self, scene: InPieces) -> None:
-        """Count one scene, where the task answers in pieces."""
-        # Not abstract: tasks whose in_pieces_from is None, and packages that bring such ones, are never asked.
-        raise NotImplementedError
 
     @abstractmethod
     def values(self) -> dict[str, Any]:
@@ -241,14 +245,9 @@ class Task(ABC):
         logits: Tensor = model(images)
         return logits
 
-    def in_pieces_from(self, model: VisionModel) -> int | None:
-        """From how many pixels on a picture is answered in pieces when it is evaluated; None: none is."""
+    def in_pieces(self, model: VisionModel) -> Pieces | None:
+        """How large pictures are answered piece by piece when they are evaluated; None: none is."""
         return None
-
-    def in_pieces(self, model: VisionModel, large: Large) -> InPieces:
-        """The answer to such a picture."""
-        # Not abstract: where in_pieces_from says None, as it does unless it is overridden, this is never asked.
-        raise NotImplementedError
 
     def crop_share(self, model: VisionModel, size: tuple[int, int]) -> float | None:
         """Part of the shorter side that the central crop keeps where pictures are brought to one size (height, width).

@@ -25,7 +25,7 @@ from counterpoise.models.network import SceneView
 from counterpoise.objectives.dense import DenseSum, reduced
 from counterpoise.objectives.views import resample
 from counterpoise.tasks import painting, slide_painting, volume_painting
-from counterpoise.tasks.base import ALL, TASKS, Picture, Probabilities, Report, Score, Share, Task
+from counterpoise.tasks.base import ALL, TASKS, Picture, Pieces, Probabilities, Report, Score, Share, Task
 from counterpoise.tasks.confusion import check_dense, confusion_matrix, upsample
 from counterpoise.tasks.mask_metrics import MaskScore, SegmentationReport
 from counterpoise.tasks.scores.metrics import CaseScore, metric
@@ -165,10 +165,12 @@ class Segmentation(Task):
         check_dense(logits)
         return logits
 
-    def in_pieces_from(self, model: VisionModel) -> int | None:
-        return None if model.scenes.window is None else WHOLE // model.num_classes
+    def in_pieces(self, model: VisionModel) -> Pieces | None:
+        if model.scenes.window is None:
+            return None
+        return Pieces(WHOLE // model.num_classes, partial(self._in_pieces, model))
 
-    def in_pieces(self, model: VisionModel, large: Large) -> InPieces:
+    def _in_pieces(self, model: VisionModel, large: Large) -> InPieces:
         classes, device = model.num_classes, model.mean.device
         given = slide_pieces(partial(_asked, model), large.picture, model.scenes, large.size, classes, device)
         return InPieces(large.size, classes, given, large.target)
