@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import re
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -56,6 +58,66 @@ def test_a_table_is_that_of_its_runs(name: str) -> None:
         assert interval == f"{found.low:+.2f} to {found.high:+.2f}"
         corrected = float(row["p_corrected"])
         assert (p, verdict) == ("<0.001" if corrected < 0.001 else f"{corrected:.3f}", row["verdict"])
+
+
+MAP = ("forward", "reverse", "both", "jsd", "variance")
+
+
+def below(heading: str) -> list[list[list[str]]]:
+    """The tables of a section."""
+    section = PAGE.partition(f"### {heading}\n")[2].partition("\n### ")[0]
+    return [cells(table) for table in re.findall(r"((?:^\|.*\n)+)", section, re.MULTILINE)]
+
+
+def map_rows(name: str) -> list[dict[str, str]]:
+    with (RESULTS / f"temperature_map_{name}.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_map_is_that_of_its_runs() -> None:
+    means, named, beside = below("The temperature map")
+    runs = map_rows("runs")
+    assert len(runs) == 75
+    top1 = {
+        (row["temperature"], row["divergence"]): {
+            int(one["seed"]): float(one["top1"])
+            for one in runs
+            if (one["temperature"], one["divergence"]) == (row["temperature"], row["divergence"])
+        }
+        for row in runs
+    }
+    for at, *shown in means:
+        for name, told in zip(MAP, shown, strict=True):
+            mean, std = results.spread(top1[f"{float(at):.1f}", name].values())
+            assert told == f"{mean:.2f} ± {std:.2f}"
+    holm = statistics.holm(
+        [
+            statistics.paired(top1[f"{float(row[0]):.1f}", "reverse"], top1[f"{float(row[0]):.1f}", "forward"]).p
+            for row in named
+        ]
+    )
+    for (at, *shown), corrected in zip(named, holm, strict=True):
+        for name, cells_of, p in (("reverse", shown[:3], corrected), ("both", shown[3:], None)):
+            found = statistics.paired(top1[f"{float(at):.1f}", name], top1[f"{float(at):.1f}", "forward"])
+            p = found.p if p is None else p
+            assert cells_of == [
+                f"{found.mean:+.2f}",
+                f"{found.low:+.2f} to {found.high:+.2f}",
+                "<0.001" if p < 0.001 else f"{p:.3f}",
+            ]
+    table = {(f"{float(row['temperature']):g}", row["divergence"]): row for row in map_rows("table")}
+    assert len(beside) == len(table) == 25
+    for what, *shown in beside:
+        row = table[tuple(what.split(" "))]  # type: ignore[index]
+        places = {"agreement": 2, "forward_kl": 3, "reverse_kl": 3, "calibration_error": 3}
+        places |= {"calibration_error_fitted": 3, "top1_at_80": 2, "auroc_far": 2}
+        assert shown == [f"{float(row[name]):.{count}f}" for name, count in places.items()]
+
+
+def test_the_map_is_drawn_from_its_table(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, ROOT / "docs" / "plot_map.py", tmp_path], check=True)
+    drawn = (tmp_path / "temperature-map.svg").read_text(encoding="utf-8")
+    assert drawn == (ROOT / "docs" / "images" / "temperature-map.svg").read_text(encoding="utf-8")
 
 
 def test_the_picture_shows_what_the_runs_say() -> None:
