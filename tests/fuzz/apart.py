@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import traceback
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -39,7 +40,10 @@ class Apart:
         return whole
 
     def _asked(self, asked: dict[str, object]) -> tuple[Report, bool]:
-        """What became of the mutants, and whether of all, or of those before the process died."""
+        """What became of the mutants, and whether of all, or of those before the process died.
+
+        Raises RuntimeError where the campaign is at fault.
+        """
         process = self._running()
         assert process.stdin is not None
         assert process.stdout is not None
@@ -48,6 +52,8 @@ class Apart:
         report, done = Report(""), False
         for line in process.stdout:
             values = json.loads(line)
+            if "failed" in values:
+                raise RuntimeError(f"The campaign is at fault, not what it tried:\n{values['failed']}")
             done = values.pop("done")
             report = Report(**{**values, "wrong": [tuple(wrong) for wrong in values["wrong"]]})
             if done:
@@ -92,7 +98,10 @@ def serve() -> None:
 
     for line in sys.stdin:
         asked = json.loads(line)
-        say(campaign(forms[asked["format"]], Path(asked["folder"]), asked["numbers"], after=say), done=True)
+        try:
+            say(campaign(forms[asked["format"]], Path(asked["folder"]), asked["numbers"], after=say), done=True)
+        except Exception:
+            print(json.dumps({"failed": traceback.format_exc()}), file=out, flush=True)
 
 
 if __name__ == "__main__":

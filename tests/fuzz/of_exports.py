@@ -13,7 +13,7 @@ import mutators
 from campaign import Format
 from making import copied
 
-BESIDE = ("export.json", "reference.safetensors", "run.py")
+BESIDE = ("export.json", "reference.safetensors")
 
 
 def _verified(folder: Path) -> Any:
@@ -46,7 +46,7 @@ def _measured(folder: Path) -> Any:
 
 
 def _export(name: str, file: str, kind: str, change: mutators.Mutator, *packages: str, quick: int = 20) -> Format:
-    files = {"OpenVINO": ("model.xml", "model.bin")}.get(kind, (file,))
+    files = {"OpenVINO": ("model.xml", "model.bin"), "ONNX": (file, "run.py")}.get(kind, (file,))
     return Format(
         name,
         copied(kind.lower(), *files, *BESIDE),
