@@ -9,6 +9,11 @@ Nothing here is evidence: whatever looks best goes on to seeds and scenes of its
 - Students alone for 10, 20 and 40 epochs, and from an encoder trained on CIFAR-100, too. Students that hear a teacher,
   beside the labels or instead of them, averaged over flips and sizes or not, with the encoder or from random weights.
 
+- Few masks: every eighth training scene has one, and the others have none. A student alone, with the recipe's views and
+  with stronger ones; a teacher of these masks alone, with stronger views and the encoder, and students of it that hear
+  its word alone on all training scenes; and students of the best teacher of all masks, by whose word the few are known.
+  As many steps as on all masks.
+
 A row a run that is finished: network, epochs, seconds of processor time, mIoU on the 101 val scenes.
 
     python benchmarks/evidence/scene_search.py data/camvid data/cifar100
@@ -18,6 +23,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 import time
 from collections.abc import Mapping
@@ -62,6 +68,45 @@ STUDENTS: dict[str, dict[str, Any]] = {
     "kd without labels, 20": {"epochs": 20, "hears": KD, "labels": False},
     "kd, stronger views, 20": {"epochs": 20, "hears": KD, "data": STRONGER},
 }
+FEW = 8
+"""One scene of so many has a mask."""
+FEW_ALONE: dict[str, dict[str, Any]] = {
+    "few masks: alone, 20": {"epochs": 20 * FEW},
+    "few masks: alone, stronger views, 20": {"epochs": 20 * FEW, "data": STRONGER},
+    "few masks: alone, stronger views, encoder, 20": {
+        "epochs": 20 * FEW,
+        "data": STRONGER,
+        "encoder": "timm/test_resnet",
+    },
+    "few masks: teacher": {"epochs": 40 * FEW, "data": STRONGER, "encoder": "timm/resnet10t"},
+}
+FEW_TAUGHT: dict[str, dict[str, Any]] = {
+    "few masks: kd of their teacher, 20": {"epochs": 20, "hears": KD, "labels": False, "data": STRONGER},
+    "few masks: kd of the best teacher, 20": {"epochs": 20, "hears": KD, "labels": False, "data": STRONGER},
+}
+
+
+def few(given: argparse.Namespace) -> Path:
+    """Scenes of which few have masks; the others are in unlabeled/."""
+    data: Path = given.out / "few"
+    if (data / "done").is_file():
+        return data
+    shutil.rmtree(data, ignore_errors=True)
+    for split in ("train", "val"):
+        for number, image in enumerate(sorted((given.scenes / "images" / split).iterdir())):
+            known = split == "val" or number % FEW == 0
+            place(image, data / "images" / split if known else data / "unlabeled")
+            if known:
+                place(given.scenes / "masks" / split / f"{image.stem}.png", data / "masks" / split)
+    shutil.copy(given.scenes / "classes.txt", data)
+    (data / "done").touch()
+    return data
+
+
+def place(file: Path, folder: Path) -> None:
+    """A copy of a file in a folder that is there or not."""
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copy(file, folder)
 
 
 def encoder(given: argparse.Namespace, model: str, kept: KeptRows) -> Path:
@@ -154,13 +199,33 @@ def main() -> int:
     for name, asked in STUDENTS.items():
         if given.only and name not in given.only:
             continue
-        run, voice = scenes(given, "alone", asked, kept), None
-        if "hears" in asked:
-            run["objective"] = {**(run["objective"] if asked.get("labels", True) else {}), **asked["hears"]}
-            voice = {"checkpoint": str(best), "views": asked.get("views", 1)}
-        spent = fit(given.out / name, run, voice)
-        note(kept, name, asked["epochs"], spent, given.out / name, "miou")
+        student(given, name, scenes(given, "alone", asked, kept), asked, best, kept)
+    shown = {"path": str(few(given))}
+    for name, asked in FEW_ALONE.items():
+        kind = "teacher" if name == "few masks: teacher" else "alone"
+        student(given, name, config.merge(scenes(given, kind, asked, kept), {"data": shown}), asked, None, kept)
+    shown["unlabeled"] = str(few(given) / "unlabeled")
+    for name, asked in FEW_TAUGHT.items():
+        teacher = best if "best" in name else given.out / "few masks: teacher"
+        student(given, name, config.merge(scenes(given, "alone", asked, kept), {"data": shown}), asked, teacher, kept)
     return 0
+
+
+def student(
+    given: argparse.Namespace,
+    name: str,
+    run: dict[str, Any],
+    asked: Mapping[str, Any],
+    teacher: Path | None,
+    kept: KeptRows,
+) -> None:
+    """Train what hears a teacher or none, and note it."""
+    voice = None
+    if "hears" in asked:
+        run["objective"] = {**(run["objective"] if asked.get("labels", True) else {}), **asked["hears"]}
+        voice = {"checkpoint": str(teacher), "views": asked.get("views", 1)}
+    spent = fit(given.out / name, run, voice)
+    note(kept, name, asked["epochs"], spent, given.out / name, "miou")
 
 
 if __name__ == "__main__":
