@@ -89,3 +89,38 @@ def test_results_of_a_comparison_are_rows() -> None:
         "balance": {0, 1},
     }
     assert results.value(rows[0]) == 10.017678255745434
+
+
+def test_a_search_trains_nothing_that_is_there(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(GOLDEN / "search", tmp_path / "search")
+    monkeypatch.chdir(tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("summary.json")}
+    code, out, _ = run("search", "search/search.yaml", "--no-final", "--quiet", "--json")
+    assert (code, len(before)) == (0, 2)
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert json.loads(out)["winners"]["alone"] == {
+        "trial": 0,
+        "score": 10.0,
+        "learning_rate": 0.07089,
+        "weight_decay": 0.001628,
+    }
+
+
+def test_measurements_of_a_fit_stand() -> None:
+    from counterpoise.studies.fitting.costing import Ledger
+
+    entries = Ledger(GOLDEN / "measurements.jsonl").entries
+    assert [(entry["name"], entry["cases"][0]["median_ms"]) for entry in entries.values()] == [
+        ("digits-cnn_4_8-float32", 0.006680000296910293),
+        ("final-digits-cnn_4_8-float32", 0.006649999704677612),
+    ]
+
+
+def test_a_student_keeps_what_it_promised(tmp_path: Path) -> None:
+    from counterpoise import load_student
+
+    shutil.copytree(GOLDEN / "run" / "student", tmp_path / "student")
+    shutil.copy(GOLDEN / "promised.json", tmp_path / "student" / "student.json")
+    promise = load_student(tmp_path / "student").promise
+    assert promise is not None
+    assert (promise.risk, promise.threshold, promise.least) == (0.95, 0.0, 0.09898269884595981)

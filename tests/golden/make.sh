@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Writes what is golden since commit b5595cf, into an empty folder: make.sh FOLDER.
+# Writes what is golden since commits b5595cf and 39e88b7, into an empty folder: make.sh FOLDER.
 set -euo pipefail
 golden=$(cd "$(dirname "$0")" && pwd)
 mkdir "$1" && cd "$1"
@@ -28,3 +28,13 @@ for number in range(3):
 Path("scenes", "classes.txt").write_text("void 0 0 0\ncell 200 0 0\nnerve 0 200 0\n")
 PYTHON
 counterpoise pack scenes --out pack --shards 1
+counterpoise promise run --risk 0.95 --device cpu
+cp "$golden/search/search.yaml" .
+counterpoise search search.yaml --no-final
+cat > fit.yaml <<'YAML'
+data: {source: digits, options: {train_size: 100}, views: {crop: none, flip: false}, workers: 0}
+objective: {cross_entropy: {weight: 1.0}}
+student: {model: digits/cnn_4_8}
+train: {epochs: 1, batch_size: 50, precision: fp32, device: cpu}
+YAML
+counterpoise fit fit.yaml --budget "latency<=50ms" --runtime onnx --students digits/cnn_4_8 --rounds 6 --seconds 0.01 --out fit
