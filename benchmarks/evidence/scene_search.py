@@ -121,21 +121,21 @@ def encoder(given: argparse.Namespace, model: str, kept: KeptRows) -> Path:
                 "source": "cifar",
                 "held_out": 5_000,
                 "workers": 0,
-                "views": {"size": 64, "scale": [0.4, 1.0], "flip": True},
+                "views": {"size": [64, 64], "scale": [0.4, 1.0], "flip": True},
             },
-            "student": {"model": model},
+            "student": {"model": model, "input_size": 64},
             "train": {
-                "epochs": 4,
+                "epochs": 2,
                 "batch_size": 64,
                 "device": "cpu",
                 "optimizer": {"learning_rate": 0.1, "weight_decay": 0.0005},
                 "schedule": {"name": "one_cycle"},
-                "evaluate_every": 4,
+                "evaluate_every": 2,
                 "channels_last": True,
             },
         },
     )
-    note(kept, f"encoder {model}", 4, spent, out, "top1")
+    note(kept, f"encoder {model}", 2, spent, out, "top1")
     return out
 
 
