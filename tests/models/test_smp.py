@@ -167,3 +167,15 @@ def test_published_encoder_is_taken_from_the_cache(tmp_path: Path, monkeypatch: 
     assert model.classes is None
     with pytest.raises(ModelError, match="no classifier"):
         catalog.build("smp/pspnet:mobilenet_v2", num_classes=3, pretrained=True)
+
+
+def test_an_encoder_from_a_classifier_shows_scenes_its_own_way(tmp_path: Path) -> None:
+    classifier = catalog.build("timm/test_resnet", num_classes=3)
+    file = tmp_path / "classifier.safetensors"
+    save_file(classifier.weights(), file, {"architecture": "timm/test_resnet", "input_size": "64"})
+    assert catalog.build("timm/test_resnet", num_classes=3, checkpoint=file).input_size == 64
+    model = catalog.build("smp/fpn:tu-test_resnet", num_classes=5, checkpoint=file, keep_head=False)
+    first = "layer1.0.conv1.weight"
+    assert torch.equal(model.weights()[f"encoder.model.{first}"], classifier.weights()[first])
+    assert model.input_size is None
+    assert "is timm/test_resnet: smp/fpn:tu-test_resnet starts from it where it can, all else anew." in model.notes[-1]

@@ -153,6 +153,11 @@ def build(
                 "starts anew, all else is from there."
             )
         notes[:0] = weights.notes
+        if built.task == "segmentation" and weights.architecture not in (None, name):
+            notes.append(
+                f"{weights.origin} is {weights.architecture}: {name} starts from it where it can, all else anew."
+            )
+            weights = weights.of_another()
     if held != wanted:
         built, note = first_layer.adapted(built, make, replace(request, channels=wanted), name)
         notes.append(note)

@@ -7,7 +7,7 @@ import os
 import pickle
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -57,6 +57,13 @@ class Weights:
     channels: int | None = None
     task: str | None = None
     notes: tuple[str, ...] = ()
+
+    def of_another(self) -> Weights:
+        """The same for a network of which they start a part, such as its encoder, and which sees pictures its own way.
+
+        The input size of a classifier would have scenes squashed to it.
+        """
+        return replace(self, input_size=None, crop_share=None, fit="crop", whole=False, scenes=None)
 
 
 def read(path: Path, which: Which = "auto") -> Weights:
