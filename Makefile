@@ -7,7 +7,7 @@ READY := .venv/.ready
 # Tests start many processes; without bytecode on disk each of them compiles the whole package again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-slow soak check bench clean
+.PHONY: demo test test-slow soak check docs bench clean
 
 demo: $(READY)
 	$(BIN)/counterpoise demo --overwrite
@@ -29,6 +29,10 @@ check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# The documentation as a site, build/docs/index.html. A warning is an error.
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
 bench: $(READY)
 	$(BIN)/python benchmarks/step.py --json
 
@@ -39,4 +43,4 @@ $(READY): pyproject.toml
 	touch $(READY)
 
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf build .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -36,6 +36,10 @@ LARGE, SMALL = "resnet50", "test_resnet"
 STAND_INS = {
     f"timm/{LARGE}": f"timm/{SMALL}",
     "smp/unet:resnet34": f"smp/unet:tu-{SMALL}",
+    "timm/resnet18 --student.input_size 96": f"timm/{SMALL} --student.input_size 32",
+    "--student.input_size 96": "--student.input_size 32",
+    "--train.epochs 10 --out runs/photos-teacher": "--train.epochs 1 --out runs/photos-teacher",
+    "--train.epochs 20 --out runs/photos-student": "--train.epochs 1 --out runs/photos-student",
     "--threads 1 --batch 1": "--threads 1 --batch 1 --seconds 0.01",  # of calls in a turn, for 0.2
     "--rounds 6 --out runs/fit": "--rounds 6 --seconds 0.01 --out runs/fit",
 }

@@ -10,6 +10,7 @@ import torch
 from counterpoise import config
 from counterpoise.data.sources.arrays import ArraySet
 from counterpoise.engine import remarks
+from counterpoise.models.network import VisionModel
 from counterpoise.objectives.composite import WeightedSum
 
 
@@ -38,3 +39,17 @@ def test_nothing_is_said_where_labels_are_many_or_light_or_there_is_no_teacher(
     labeled: int, weight: float, taught: bool
 ) -> None:
     assert not said(labeled, weight, **({"balance": {}} if taught else {}))
+
+
+@pytest.mark.parametrize(
+    ("size", "taken", "crop", "told"),
+    [(64, 224, "resized", True), (64, 64, "resized", False), (64, None, "resized", False), (64, 224, "pad", False)],
+)
+def test_views_that_are_smaller_than_what_the_student_takes_are_told_with_the_way_out(
+    size: int, taken: int | None, crop: str, told: bool
+) -> None:
+    run = config.resolve({"data": {"size": size, "views": {"crop": crop}}})
+    student = VisionModel(torch.nn.Identity(), name="n", num_classes=2, input_size=taken)
+    found = list(remarks.of_enlarged_views(run, student))
+    assert len(found) == told
+    assert not told or "--student.input_size 64 instead" in found[0]

@@ -99,3 +99,14 @@ def of_balance(run: config.Run) -> Iterator[str]:
                     f"data.balance shows rare classes more often, and objective.{name}.{key} goes by how many images "
                     "there are, not by how often they are shown: together they make up for it twice."
                 )
+
+
+def of_enlarged_views(run: config.Run, student: VisionModel) -> Iterator[str]:
+    """What is to be said where the edge that is asked for is smaller than what the student takes in."""
+    edge, taken = run.data.size, student.input_size
+    if edge is not None and taken is not None and edge < taken and run.data.views.crop == "resized":
+        yield (
+            f"data.size {edge}: training views are made {edge} x {edge} and enlarged to {taken} x {taken}, which the "
+            f"student takes, while evaluation shows pictures at {taken} x {taken}. For a network that sees {edge} x "
+            f"{edge} pixels, and computes as little: --student.input_size {edge} instead."
+        )

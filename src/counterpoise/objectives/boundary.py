@@ -31,7 +31,8 @@ class Boundary(RegionObjective):
     Distances are between positions that are known to be of the class and known not to be; void is neither.
 
     Args:
-        sigmoid, ignore_index: as for `dice`, and so are target and weight; truths between 0 and 1 are rounded.
+        sigmoid: as for `dice`.
+        ignore_index: as for `dice`, and so are target and weight; truths between 0 and 1 are rounded.
             Logits must have positions, [N, C, ...].
 
     Kervadec, Bouchtiba, Desrosiers, Granger, Dolz, Ben Ayed 2019 (MIDL). Distances by scipy, on the CPU.

@@ -32,7 +32,8 @@ class Focal(RegionObjective):
         gamma: how little what is easy counts; the paper's 2.
         alpha: with `sigmoid`, the part of yes against no, 0 to 1; the paper's 0.25, beside gamma 2. None: each counts
             once.
-        sigmoid, ignore_index: as for `dice`, and so are target and weight.
+        sigmoid: as for `dice`.
+        ignore_index: as for `dice`, and so are target and weight.
 
     Lin et al. 2017, by sigmoids; by a softmax as has become usual.
     """

@@ -29,7 +29,9 @@ class FocalTversky(RegionObjective):
         alpha: what a position counts that is marked wrongly; the paper's 0.3 (its beta).
         beta: what one counts that is missed; the paper's 0.7 (its alpha).
         gamma: at least 1; the paper's 4/3, of 1 to 3 that it takes.
-        smooth, sigmoid, ignore_index: as for `tversky`.
+        smooth: as for `tversky`.
+        sigmoid: as for `tversky`.
+        ignore_index: as for `tversky`.
 
     Abraham and Khan 2019 (ISBI).
     """

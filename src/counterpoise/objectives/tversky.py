@@ -34,7 +34,8 @@ class Tversky(RegionObjective):
         alpha: what a position counts that is marked wrongly.
         beta: what one counts that is missed; above alpha it favors recall. The paper's best are 0.3 and 0.7.
         smooth: epsilon.
-        sigmoid, ignore_index: as for `dice`, and so are target and weight.
+        sigmoid: as for `dice`.
+        ignore_index: as for `dice`, and so are target and weight.
 
     Salehi et al. 2017, for two classes; averaged over classes as for `dice`.
     """
