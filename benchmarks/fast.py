@@ -49,7 +49,7 @@ def make_trainer(data: Splits, folder: Path, student: str, store: Path | None, s
     values: dict[str, Any] = {
         "seed": seed,
         "student": {"model": f"cifar/{student}"},
-        "train": {"epochs": EPOCHS, "batch_size": BATCH, "precision": "bf16", **train},
+        "train": {"epochs": EPOCHS, "batch_size": BATCH, "precision": "bf16", "clip_gradient": None, **train},
     }
     if store is None:
         values["objective"] = {"cross_entropy": {"weight": 1.0}}

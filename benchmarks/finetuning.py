@@ -72,6 +72,7 @@ def separable(num_classes: int) -> nn.Module:
 def train(out: Path, code: str, seed: int) -> Path:
     """A depthwise student of the digits."""
     train = {
+        "clip_gradient": None,
         "epochs": 15,
         "evaluate_every": 15,
         "batch_size": 32,
@@ -95,7 +96,10 @@ def cases(student: Path | None, seeds: int, epochs: int, work: Path) -> Iterator
         assert first is not None
         job = prepare(first, base.find("onnx"), Export(to="onnx", precision="int8", model=code, images=10**6))
         original = rounding.agreement.Remembered(job.network)
-        options = {"seed": seed, "train": {"device": "cpu", "batch_size": 32, "evaluate_every": epochs}}
+        options = {
+            "seed": seed,
+            "train": {"clip_gradient": None, "device": "cpu", "batch_size": 32, "evaluate_every": epochs},
+        }
         yield case(first, seed, "as it is", job, None, original)
         yield case(first, seed, "kept", job, 0.5, original)
         for name, objective in OBJECTIVES.items():

@@ -56,7 +56,7 @@ def make_trainer(pack: Path, folder: Path, store: Path | None) -> Trainer:
     values: dict[str, Any] = {
         "data": {"path": str(pack), "workers": 1},
         "student": {"model": STUDENT},
-        "train": {"epochs": EPOCHS, "batch_size": BATCH, "precision": "fp32", "drop_last": True},
+        "train": {"epochs": EPOCHS, "batch_size": BATCH, "precision": "fp32", "drop_last": True, "clip_gradient": None},
     }
     values |= {"objective": {"cross_entropy": {}}} if store is None else {"teacher": {"store": str(store)}}
     run = config.resolve(values)

@@ -52,7 +52,13 @@ def make_trainer(teacher: nn.Module, student: nn.Module, steps: int, folder: Pat
             "teacher": {"model": "handed/in"},
             "student": {"model": "handed/in"},
             "objective": {"cross_entropy": {"weight": 1.0}, "balance": {"weight": 1.0}},
-            "train": {"epochs": 1000, "batch_size": BATCH, "precision": "bf16", "channels_last": True},
+            "train": {
+                "epochs": 1000,
+                "batch_size": BATCH,
+                "precision": "bf16",
+                "channels_last": True,
+                "clip_gradient": None,
+            },
         }
     )
     with join("auto") as processes:

@@ -52,6 +52,7 @@ EPOCHS = 16
 def values(out: Path, name: str) -> dict[str, Any]:
     """Of a run file, without a teacher."""
     train = {"epochs": EPOCHS, "batch_size": 32, "precision": "fp32", "device": "cpu", "evaluate_every": EPOCHS}
+    train = {**train, "clip_gradient": None}
     common = {"train": {**train, "optimizer": {"learning_rate": 0.1}}, "student": {"model": "digits/unet_16_16_16"}}
     run = {**common, **SETS[name]["run"]}
     return {**run, "data": {**run["data"], "path": str(out / "signs")}} if name == "signs" else run

@@ -51,7 +51,8 @@ def run(out: Path, seed: int, **sections: Any) -> Path:
     if (out / "summary.json").is_file():
         return out
     train = {
-        "batch_size": 64, "device": "cpu", "schedule": {"name": "one_cycle"}, "log_every": 100, "evaluate_every": 100,
+        "clip_gradient": None, "batch_size": 64, "device": "cpu",
+        "schedule": {"name": "one_cycle"}, "log_every": 100, "evaluate_every": 100,
         **sections.pop("train"),
     }  # fmt: skip
     values = {"seed": seed, "train": train, "out": str(out), **sections}

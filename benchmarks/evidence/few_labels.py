@@ -85,6 +85,7 @@ def run(out: Path, seed: int, steps: int, images: int, **sections: Any) -> Path:
         return out
     epochs = max(1, round(steps * BATCH / images))
     train = {
+        "clip_gradient": None,
         "epochs": epochs,
         "batch_size": BATCH,
         "device": "cpu",

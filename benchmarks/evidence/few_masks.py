@@ -97,6 +97,7 @@ def values(data: Path, fold: int, model: str, seed: int, steps: int, rate: float
         },
         "student": {"model": model},
         "train": {
+            "clip_gradient": None,
             "epochs": epochs,
             "batch_size": BATCH,
             "precision": "fp32",

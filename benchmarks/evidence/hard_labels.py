@@ -105,6 +105,7 @@ def values(given: argparse.Namespace, kind: str, seed: int, objective: dict[str,
         "student": {"model": "cifar/resnet20" if objective is None else "cifar/resnet8"},
         **({} if objective is None else {"objective": objective}),
         "train": {
+            "clip_gradient": None,
             "epochs": epochs,
             "batch_size": 64,
             "device": "cpu",

@@ -125,6 +125,7 @@ def encoder(given: argparse.Namespace, model: str, kept: KeptRows) -> Path:
             },
             "student": {"model": model, "input_size": 64},
             "train": {
+                "clip_gradient": None,
                 "epochs": 2,
                 "batch_size": 64,
                 "device": "cpu",
@@ -173,7 +174,7 @@ def scenes(given: argparse.Namespace, kind: str, asked: Mapping[str, Any], kept:
     more: dict[str, Any] = {
         "seed": SEED,
         "data": {"path": str(given.scenes), **asked.get("data", {})},
-        "train": {"epochs": epochs, "evaluate_every": epochs, "device": "cpu"},
+        "train": {"clip_gradient": None, "epochs": epochs, "evaluate_every": epochs, "device": "cpu"},
         "student": {"checkpoint": str(encoder(given, asked["encoder"], kept))} if "encoder" in asked else {},
     }
     return config.merge(run, more)

@@ -90,6 +90,7 @@ def values(given: argparse.Namespace, seed: int, objective: Mapping[str, Any], *
         "student": {"model": "cifar/resnet8"},
         "objective": objective,
         "train": {
+            "clip_gradient": None,
             "epochs": EPOCHS,
             "batch_size": 64,
             "device": "cpu",

@@ -241,7 +241,9 @@ class Train(Section):
     schedule: LearningRateSchedule = Field(
         default_factory=LearningRateSchedule, description="how the learning rate moves"
     )
-    clip_gradient: Positive | None = Field(None, description="largest gradient norm")
+    clip_gradient: Positive | None = Field(
+        5.0, description="largest norm of the gradient, over all parameters; a longer one is scaled to it; null: any"
+    )
     ema: float | None = Field(
         None, gt=0.0, lt=1.0, description="decay of a moving average of weights, which is then the student"
     )

@@ -79,6 +79,7 @@ def training(epochs: int, batch_size: int, optimizer: Mapping[str, Any], **other
         "device": "cpu",
         "optimizer": optimizer,
         "schedule": {"name": "one_cycle"},
+        "clip_gradient": None,
         **others,
     }
 
