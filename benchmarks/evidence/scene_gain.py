@@ -14,9 +14,9 @@ What is compared, decided before it was run; the teacher and the views are those
   temperature 1, as published. No weight is searched for here.
 - Three seeds. Scored after the last step on the 233 test scenes, which nothing was chosen on.
 
-Named beforehand, by mIoU, corrected by Holm: kd minus alone, balance minus alone, and both minus alone, as long. The aim
-is 2 points. Told beside them: precision and recall, means over pole, sign, fence, pedestrian and bicyclist, of which it
-is said that reverse KL raises the one and lowers the other (balance minus kd).
+Named beforehand, by mIoU, corrected by Holm: kd minus alone, balance minus alone, and both minus alone, as long. The
+aim is 2 points. Told beside them: precision and recall, means over pole, sign, fence, pedestrian and bicyclist, of
+which it is said that reverse KL raises the one and lowers the other (balance minus kd).
 
     python benchmarks/evidence/scene_gain.py data/camvid data/cifar100      # --part cost, runs (--lane 1/2), table
 

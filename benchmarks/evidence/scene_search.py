@@ -9,8 +9,8 @@ Nothing here is evidence: whatever looks best goes on to seeds and scenes of its
 - Students alone for 10, 20 and 40 epochs, and from an encoder trained on CIFAR-100, too. Students that hear a teacher,
   beside the labels or instead of them, averaged over flips and sizes or not, with the encoder or from random weights.
 
-- Few masks: one training scene in 8, or in 32, has one, and the others have none. Students alone, and students that hear
-  the best teacher of all masks on all training scenes. About as many steps as on all masks.
+- Few masks: one training scene in 8, or in 32, has one, and the others have none. Students alone, and students that
+  hear the best teacher of all masks on all training scenes. About as many steps as on all masks.
 
 A row a run that is finished: network, epochs, seconds of processor time, mIoU on the 101 val scenes.
 
