@@ -81,6 +81,8 @@ FEW: dict[str, dict[str, Any]] = {
         "data": STRONGER,
         "encoder": "timm/test_resnet",
     },
+    "one mask in 32: kd, encoder, 30": {"share": 32, "epochs": 30, "hears": KD, "encoder": "timm/test_resnet"},
+    "one mask in 32: alone, encoder, 30": {"share": 32, "epochs": 1350, "encoder": "timm/test_resnet"},
 }
 """Of training scenes one in `share` has a mask."""
 
