@@ -105,6 +105,7 @@ def check_lines(checked: Mapping[str, Any]) -> Iterator[Any]:
         if problem["count"] > len(problem["where"]):
             yield (f"  - and {problem['count'] - len(problem['where']):,} more")
     yield Text("" if checked["problems"] else f"Nothing is wrong with it, as data of source {checked['source']}.")
+    yield from (Text(line) for line in (checked["rehearsal"] or {"said": []})["said"])
 
 
 def _cell(value: Any) -> str:

@@ -21,12 +21,14 @@ from counterpoise.engine.options import Evaluate, Predict
 from counterpoise.engine.options import Gauge as Gauging
 from counterpoise.engine.processes import choose_device
 from counterpoise.engine.progress import say, tell
+from counterpoise.engine.rehearsing import rehearse
 from counterpoise.engine.student import load_student
 from counterpoise.errors import ConfigError, DataError
 from counterpoise.models import several_views
 from counterpoise.models.network import VisionModel
 from counterpoise.objectives.composite import answers_by_sigmoid
 from counterpoise.objectives.gauge import Gauge
+from counterpoise.system.files import expanded
 
 
 @keywords_after("data", Evaluate)
@@ -211,23 +213,32 @@ def gauge(student: Place, options: Gauging) -> dict[str, Any]:
     return {**result, "trained_on": seen} if seen else result
 
 
-def check(data: RunLike) -> dict[str, Any]:
-    """Look a data set through for whatever is wrong with it; nothing is trained.
+def check(data: RunLike, *, sheet: str | Path | None = None) -> dict[str, Any]:
+    """Look a data set through for whatever is wrong with it, and try a batch of a run; nothing is kept.
 
     Args:
-        data: a data folder, or a run whose `data` section is used.
+        data: a data folder, or a run. Where the run names a student, and nothing is wrong with its data, one batch is
+            looked at, learned by heart and timed as well.
+        sheet: PNG to write, with the views of that batch, their labels and what the teacher says of them.
 
     Returns:
-        {"source", "found", "errors", "problems": [{"severity", "what", "way_out", "where", "count"}, ...]}; errors is
-        how many of the problems stop training, and found what `said` lines and values tell of the data, or None.
+        {"source", "found", "errors", "problems": [{"severity", "what", "way_out", "where", "count"}, ...],
+        "rehearsal"}; errors is how many of the problems stop training, found what `said` lines and values tell of the
+        data, or None, and rehearsal what `said` lines and values tell of the batch, or None.
 
     Raises:
-        CounterpoiseError: there is no such folder, source or option.
+        CounterpoiseError: there is no such folder, source or option; or whatever is wrong with the run.
     """
     source, found, problems = checking.check(inputs.named_data(data), inputs.named_task(data))
+    errors = sum(problem.severity == "error" for problem in problems)
+    run = None if errors else inputs.named_run(data)
+    if sheet is not None and run is None and not errors:
+        raise ConfigError(f"{sheet} would show a batch of a run, and no run with a student is given: a run file is.")
+    tried = None if run is None else rehearse(run, None if sheet is None else expanded(Path(sheet)))
     return {
         "source": source,
         "found": None if found is None else {"said": found.text(), **found.values},
-        "errors": sum(problem.severity == "error" for problem in problems),
+        "errors": errors,
         "problems": [problem.values() for problem in problems],
+        "rehearsal": None if tried is None else {"said": tried.said(), **tried.values()},
     }

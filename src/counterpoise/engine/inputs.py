@@ -75,6 +75,12 @@ def named_task(data: RunLike) -> Callable[[ImageSet], None] | None:
     return None if run is None or "task" not in run.model_fields_set else tasks.get(run.task).check
 
 
+def named_run(data: RunLike) -> config.Run | None:
+    """The run that was meant, where one is that names a student."""
+    run = _resolve(data) if _is_run(data) else None
+    return None if run is None or (run.student.model is None and run.student.checkpoint is None) else run
+
+
 def _is_run(data: RunLike | None) -> bool:
     """Whether what was given says how data are divided, as a folder does not."""
     return isinstance(data, config.Run | Mapping) or (data is not None and Path(data).suffix in {".yaml", ".yml"})

@@ -48,13 +48,18 @@ def train(
 
     Args: as for `distill`.
     """
-    resolved = inputs.resolve(run)
-    if resolved.teacher is not None or "objective" not in resolved.model_fields_set:
-        name = next(iter(config.usual_terms(resolved.task)))
-        labels = resolved.objective.get(name, config.Term())
-        alone = {name: labels.model_copy(update={"weight": 1.0})}
-        resolved = resolved.model_copy(update={"teacher": None, "objective": alone})
+    resolved = labels_alone(inputs.resolve(run))
     return _train_student(resolved, resume, overwrite, student, None, data, show, deadline, extend)
+
+
+def labels_alone(run: config.Run) -> config.Run:
+    """A run as `train` takes it: without its teacher, and labels alone where it has one or names no objective."""
+    if run.teacher is None and "objective" in run.model_fields_set:
+        return run
+    name = next(iter(config.usual_terms(run.task)))
+    labels = run.objective.get(name, config.Term())
+    alone = {name: labels.model_copy(update={"weight": 1.0})}
+    return run.model_copy(update={"teacher": None, "objective": alone})
 
 
 def distill(

@@ -185,7 +185,7 @@ class Trainer:
     def _steps(self, epoch: int, first: int) -> Iterator[tuple[list[str], Tensor, int]]:
         """The steps of an epoch from `first` on: names and values of the terms, and the size of the batch."""
         if self.fast is None:
-            for batch, recorded in self._batches(epoch, first):
+            for batch, recorded in self.batches(epoch, first):
                 yield *self.step(batch, recorded), batch.total
         else:  # the same steps on what lies in device memory, on CUDA as one graph
             yield from self.clock.waiting("step", self.fast.epoch(epoch, first))
@@ -219,14 +219,14 @@ class Trainer:
         """The named terms of a batch, or of one of its parts, and the gradient of their total."""
         self.parts.objective.set_batch(batch.indices)
         with self.clock.working("teacher"), chosen_by(self.parts.teacher, batch.target):
-            teacher = self._teacher(batch.images, recorded)
+            teacher = self.ask_teacher(batch.images, recorded)
         with self.clock.working("student"):
             total, terms = self.optimization.loss(batch.images, teacher, batch.target, whole)
             self.optimization.backward(total)
         named: dict[str, Tensor] = terms
         return named
 
-    def _teacher(self, images: Tensor, recorded: Read | None) -> Outputs | None:
+    def ask_teacher(self, images: Tensor, recorded: Read | None) -> Outputs | None:
         """What the teacher says of a batch: as recorded, or live; None where there is none."""
         if self.parts.stored is not None and recorded is not None:
             return self.parts.stored.answer(images, recorded)
@@ -234,7 +234,8 @@ class Trainer:
             return self.parts.teacher(images, self.parts.objective.teacher_features)
         return None
 
-    def _batches(self, epoch: int, first: int) -> Iterator[tuple[Batch, Read | None]]:
+    def batches(self, epoch: int, first: int) -> Iterator[tuple[Batch, Read | None]]:
+        """Those of an epoch from `first` on, each with what a store has of it."""
         self.parts.train.copying = partial(self.clock.working, "copy")
         batches = self.clock.waiting("pictures", self.parts.train.epoch(epoch, first))
         if self.parts.stored is None:

@@ -1,0 +1,191 @@
+"""Everything but training: one batch of a run is looked at, learned by heart and timed, and nothing is kept of it."""
+
+from __future__ import annotations
+
+import resource
+import statistics
+import sys
+import tempfile
+import time
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from counterpoise import config
+from counterpoise.data.epochs import Batch
+from counterpoise.engine import optimization
+from counterpoise.engine.assemble import assemble, resolve_auto
+from counterpoise.engine.processes import join
+from counterpoise.engine.run_folder import RunFolder
+from counterpoise.engine.runs import labels_alone
+from counterpoise.engine.trainer import Trainer
+from counterpoise.outputs import Outputs
+from counterpoise.tasks import sheets
+
+STEPS, SECONDS = 60, 30.0
+"""One batch is learned in so many steps at most, and for so long."""
+LEARNED = 0.8
+"""A loss that falls below this share of what it was can fall."""
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """What a batch of a run told.
+
+    Attributes:
+        batch: shape of its views, [N, C, H, W].
+        parameters: of the student, those that are frozen too.
+        steps: in which the batch was learned by heart, at the largest learning rate of the run.
+        first, last: the loss before them and after.
+        problem: what is wrong with that loss; "" where it falls.
+        seconds_a_step: a median, with pictures at hand, teacher and all.
+        seconds_a_batch: until the next batch of pictures was there, while nothing else was done; None where there is
+            one batch only.
+        steps_in_all, seconds_in_all: of the run, without its evaluations.
+        peak_mb: memory of the process, or of the device, at its most.
+        sheet: the picture of the batch, where one was asked for.
+    """
+
+    batch: tuple[int, ...]
+    parameters: int
+    steps: int
+    first: float
+    last: float
+    problem: str
+    seconds_a_step: float
+    seconds_a_batch: float | None
+    steps_in_all: int
+    seconds_in_all: float
+    peak_mb: float
+    sheet: Path | None = None
+
+    def values(self) -> dict[str, Any]:
+        """As JSON has them."""
+        return {**asdict(self), "sheet": None if self.sheet is None else str(self.sheet)}
+
+    def said(self) -> list[str]:
+        """In words, a line each."""
+        count, *_, height, width = self.batch
+        falls = f"of one batch falls from {self.first:.3f} to {self.last:.3f} in {self.steps} steps: it can be learned"
+        lines = [
+            f"batch    {count} views of {height} x {width}",
+            f"student  {self.parameters:,} parameters, {self.peak_mb:,.0f} MB of memory at most",
+            f"loss     {self.problem or falls}",
+            f"time     {_time(self.seconds_a_step)} a step{self._pictures()}; {self.steps_in_all:,} steps, about "
+            f"{_time(self.seconds_in_all)} in all without evaluations",
+        ]
+        return lines if self.sheet is None else [*lines, f"sheet    {self.sheet}"]
+
+    def _pictures(self) -> str:
+        return "" if self.seconds_a_batch is None else f", {_time(self.seconds_a_batch)} for the next pictures"
+
+
+def rehearse(run: config.Run, sheet: Path | None = None) -> Rehearsal:
+    """Build all that a run names, and try a batch of it. A run without a teacher is one of labels alone.
+
+    Args:
+        sheet: PNG to write, with the views of the batch, their labels and what the teacher says of them.
+
+    Raises CounterpoiseError for whatever is wrong with the run.
+    """
+    with join(run.train.device) as processes, ExitStack() as ending, tempfile.TemporaryDirectory() as place:
+        run = resolve_auto(labels_alone(run) if run.teacher is None else run, processes.device)
+        parts = assemble(run, processes)
+        ending.callback(parts.train.close)
+        trainer = Trainer(parts.run, RunFolder(Path(place) / "run"), parts, processes, show=False)
+        batches = trainer.batches(0, 0)
+        batch, recorded = next(batches)
+        pictures = _seconds_of_next(batches)
+        batch = batch.on(processes.device)
+        teacher = trainer.ask_teacher(batch.images, recorded)
+        if sheet is not None:
+            logits = None if teacher is None else teacher.logits
+            sheets.write(sheet, batch.images, batch.target, logits, parts.classes)
+        losses, seconds = _by_heart(trainer, batch, teacher)
+        step = statistics.median(seconds[min(2, len(seconds) - 1) :])
+        if trainer.parts.teacher is not None:
+            started = time.perf_counter()
+            trainer.ask_teacher(batch.images, recorded)
+            step += time.perf_counter() - started
+        # Reading processes work beside the steps; without them pictures and steps follow one another.
+        beside = parts.run.data.workers not in (0, "auto")
+        whole = step if pictures is None else max(step, pictures) if beside else step + pictures
+        return Rehearsal(
+            batch=tuple(batch.images.shape),
+            parameters=sum(weight.numel() for weight in parts.student.parameters()),
+            steps=len(losses) - 1,
+            first=losses[0],
+            last=losses[-1],
+            problem=_problem(losses),
+            seconds_a_step=step,
+            seconds_a_batch=pictures,
+            steps_in_all=trainer.total_steps,
+            seconds_in_all=whole * trainer.total_steps,
+            peak_mb=_peak(processes.device),
+            sheet=sheet,
+        )
+
+
+def _by_heart(trainer: Trainer, batch: Batch, teacher: Outputs | None) -> tuple[list[float], list[float]]:
+    """The loss of a batch before each step on it and after the last, and how long each step took."""
+    learning, run = trainer.optimization, trainer.run
+    schedule = (trainer.steps_per_epoch, run.train.epochs, run.train.optimizer.learning_rate, run.train.schedule)
+    peak = max(range(trainer.total_steps), key=lambda step: optimization.learning_rate(step, *schedule))
+    trainer.parts.student.train()
+    losses: list[float] = []
+    seconds: list[float] = []
+    until = time.perf_counter() + SECONDS
+    while len(losses) <= STEPS and time.perf_counter() < until:
+        started = time.perf_counter()
+        learning.begin(peak)
+        trainer.parts.objective.set_batch(batch.indices)
+        total, _ = learning.loss(batch.images, teacher, batch.target, None)
+        losses.append(float(total.detach()))
+        if not abs(losses[-1]) < float("inf"):
+            break
+        learning.backward(total)
+        learning.update()
+        seconds.append(time.perf_counter() - started)
+    return losses, seconds
+
+
+def _problem(losses: list[float]) -> str:
+    """What is wrong with a loss; "" where it falls."""
+    first, last = losses[0], losses[-1]
+    if not abs(last) < float("inf"):
+        return (
+            f"of one batch is {last} at step {len(losses)}: a smaller --train.optimizer.learning_rate or "
+            "--train.clip_gradient may help."
+        )
+    if last > LEARNED * first:
+        return (
+            f"of one batch falls only from {first:.3f} to {last:.3f} in {len(losses) - 1} steps: not even these "
+            "pictures are learned by heart. A learning rate that is too small or too large, frozen parts, or labels "
+            "that say otherwise than the teacher."
+        )
+    return ""
+
+
+def _seconds_of_next(batches: Any) -> float | None:
+    """How long the second batch takes, once reading has begun."""
+    started = time.perf_counter()
+    return time.perf_counter() - started if next(batches, None) is not None else None
+
+
+def _peak(device: torch.device) -> float:
+    """Megabytes at the most: of a CUDA device what was allocated there, else of the process."""
+    if device.type == "cuda":
+        return float(torch.cuda.max_memory_allocated(device)) / 1e6
+    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return kilobytes / (1e6 if sys.platform == "darwin" else 1e3)
+
+
+def _time(seconds: float) -> str:
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
