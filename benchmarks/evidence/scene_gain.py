@@ -32,8 +32,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import torch
 import scene_search
+import torch
 from kept_rows import KeptRows, Value
 from scene_search import CLASS_WEIGHT, KD, STRONGER, few, fit, scenes, term
 

@@ -15,6 +15,7 @@ from .engine.answers import check as check
 from .engine.answers import evaluate as evaluate
 from .engine.answers import gauge as gauge
 from .engine.answers import predict as predict
+from .engine.cascades import cascade as cascade
 from .engine.packing import pack as pack
 from .engine.probing import probe as probe
 from .engine.promises import promise as promise

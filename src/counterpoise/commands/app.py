@@ -13,6 +13,7 @@ from cyclopts import App, CycloptsError, Parameter
 from counterpoise.commands import (
     advise,
     answers,
+    cascade,
     compare,
     demo,
     deploy,
@@ -43,7 +44,8 @@ app.command(store.app)
 for verb in (
     compare.compare, compare.search, deploy.export, deploy.finetune, deploy.verify, deploy.push, deploy.measure,
     init.init, advise.advise, fit.fit, demo.demo, pack.pack, train.train, train.distill, probe.probe, store.record,
-    answers.evaluate, answers.check, answers.gauge, answers.predict, promise.promise, pages.report, pages.watch,
+    answers.evaluate, answers.check, answers.gauge, answers.predict, promise.promise,
+    cascade.cascade, pages.report, pages.watch,
 ):  # fmt: skip
     app.command(verb)
 app.command(pages.try_, name="try")

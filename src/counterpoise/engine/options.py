@@ -110,6 +110,20 @@ class Promised(Section):
     show: Show = False
 
 
+class Cascaded(Section):
+    """On which pictures a student and its teacher answer together, and how much they may lose."""
+
+    teacher: Annotated[Place | None, NO_FLAG] = Field(None, description="student folder, or run, of the teacher")
+    give: float = Field(
+        0.0, ge=0.0, le=100.0, description="points of top-1 that both together may be behind the teacher alone"
+    )
+    data: DataPath = None
+    split: str | None = Field(None, description="which split of it, where there are several, such as test")
+    batch_size: int | None = Field(None, description="images at once; default: as in the run, else 250")
+    device: Device = "auto"
+    data_set: DataSet = None
+
+
 def _as_section(teacher: Any, validated: ValidatorFunctionWrapHandler) -> Any:
     """Values of the section are looked through; folders and modules are taken as they are."""
     return validated(teacher) if isinstance(teacher, Mapping) else teacher
