@@ -1,0 +1,142 @@
+"""A student that answers what it is sure of, and hands the other pictures on to its teacher."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy.stats import t
+
+from counterpoise import tasks
+from counterpoise.config.options import Place, keywords_after
+from counterpoise.data.sources.base import UNLABELED
+from counterpoise.engine import inputs, promising
+from counterpoise.engine.evaluator import answers, has_labels, in_classes_of
+from counterpoise.engine.options import Cascaded
+from counterpoise.engine.processes import choose_device
+from counterpoise.engine.student import load_student
+from counterpoise.errors import ConfigError, DataError
+
+SHARES = (1.0, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.25, 0.0)
+"""Of pictures that the student answers, as the table has them."""
+FEWEST = 40
+LEVEL = 0.95
+Right = npt.NDArray[np.bool_]
+
+
+class Answered(NamedTuple):
+    """What became of pictures of which the student answers those that it is surer of than `threshold`.
+
+    Attributes:
+        share: of pictures that it answers.
+        top1: of both together, in percent.
+        difference: to the teacher alone, in points, with its 95% interval over pictures (Student's t, paired).
+    """
+
+    threshold: float
+    share: float
+    top1: float
+    difference: float
+    low: float
+    high: float
+
+
+@keywords_after("teacher", Cascaded)
+def cascade(student: Place, options: Cascaded) -> dict[str, Any]:
+    """How many pictures a student may answer by itself, so that with its teacher for the others nothing is lost.
+
+    Pictures are divided at random. On one half the student's temperature is fitted, and the threshold is chosen: the
+    lowest at which both together are right as often as the teacher alone, less `give`. The other half tells what that
+    is worth, and has a table of other shares.
+
+    Args:
+        student: student folder, or a run's folder; and so is the teacher.
+
+    Returns:
+        {"pictures", "student_top1", "teacher_top1", "temperature", "chosen", "table"}; chosen and the rows of the table
+        as `Answered` has them, chosen None where no threshold will do.
+
+    Raises:
+        ConfigError: one of them answers something else than one class a picture.
+        DataError: too few labeled pictures, or other classes.
+    """
+    if options.teacher is None:
+        raise ConfigError(
+            "cascade needs a teacher, which answers what the student hands on: a student folder or a run."
+        )
+    both = (student, options.teacher)
+    networks = [load_student(Path(path)) for path in both]
+    for network, path in zip(networks, both, strict=True):
+        if network.task != "classification":
+            raise ConfigError(f"A cascade is of one class a picture, and {path} answers {network.task}.")
+    images, section = inputs.evaluated(Path(student), options.data, options.split, options.data_set)
+    if not has_labels(images):
+        raise DataError("The pictures have no labels, so that nothing tells which answers are right (--data).")
+    device = choose_device(options.device)
+    told_by = []
+    for network in networks:
+        shown = in_classes_of(network, images)
+        at_once = inputs.batch_size(Path(student), options.batch_size)
+        loader = tasks.get(network.task).eval_loader(shown, network, section, batch_size=at_once)
+        told = [(found.cpu(), batch.target.cpu()) for batch, found in answers(network.to(device), loader, device)]
+        values, labels = (torch.cat(side) for side in zip(*told, strict=True))
+        known = labels != UNLABELED
+        told_by.append((values[known].double().numpy(), labels[known].numpy().astype(np.int64)))
+    (logits, classes), (of_teacher, of_its) = told_by
+    found = chosen(logits, classes, logits.argmax(1) == classes, of_teacher.argmax(1) == of_its, options.give)
+    return {**found, "student": str(student), "teacher": str(options.teacher)}
+
+
+def chosen(
+    logits: promising.Floats, labels: npt.NDArray[np.int64], student: Right, teacher: Right, give: float
+) -> dict[str, Any]:
+    """From the student's logits [N, C], labels [N], and which answers are right. Raises DataError where N is small."""
+    count = len(labels)
+    if count < FEWEST:
+        raise DataError(f"{count} labeled pictures tell too little: a cascade needs {FEWEST} at least (--data).")
+    order = np.random.default_rng(0).permutation(count)
+    first, second = order[: count // 2], order[count // 2 :]
+    temperature = promising.fitted_temperature(logits[first], labels[first])
+    sure = promising.probabilities(logits, temperature).max(1)
+    threshold = _lowest(sure[first], student[first], teacher[first], give)
+    found = None if threshold is None else answered(threshold, sure[second], student[second], teacher[second])
+    rows = [
+        answered(
+            float(np.quantile(sure[second], 1 - share)) if share else np.inf,
+            sure[second],
+            student[second],
+            teacher[second],
+        )
+        for share in SHARES
+    ]
+    return {
+        "pictures": count,
+        "student_top1": 100 * float(student[second].mean()),
+        "teacher_top1": 100 * float(teacher[second].mean()),
+        "give": give,
+        "temperature": temperature,
+        "chosen": None if found is None else found._asdict(),
+        "table": [row._asdict() for row in rows],
+    }
+
+
+def _lowest(sure: promising.Floats, student: Right, teacher: Right, give: float) -> float | None:
+    """The lowest threshold at which both together are at most `give` points behind the teacher alone."""
+    order = np.argsort(-sure, kind="stable")
+    gained = 100 * np.cumsum(student[order].astype(np.int64) - teacher[order]) / len(sure)
+    last_of_its_like = np.append(sure[order][1:] < sure[order][:-1], True)
+    good = np.flatnonzero((gained >= -give) & last_of_its_like)
+    return None if len(good) == 0 else 0.0 if good[-1] == len(sure) - 1 else float(sure[order][good[-1]])
+
+
+def answered(threshold: float, sure: promising.Floats, student: Right, teacher: Right) -> Answered:
+    """What becomes of these pictures."""
+    own = sure >= threshold
+    both = np.where(own, student, teacher)
+    difference = 100 * (both.astype(np.float64) - teacher)
+    half = float(t.ppf((1 + LEVEL) / 2, len(sure) - 1) * difference.std(ddof=1) / len(sure) ** 0.5)
+    mean = float(difference.mean())
+    return Answered(threshold, float(own.mean()), 100 * float(both.mean()), mean, mean - half, mean + half)

@@ -1,0 +1,82 @@
+"""A student answers what it is sure of, and its teacher the rest: how much that is, and what it costs in accuracy."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import counterpoise
+from counterpoise.engine.cascades import chosen
+from counterpoise.errors import ConfigError, DataError
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+def drawn(count: int, seed: int) -> tuple[Any, ...]:
+    """A student that is right as often as it says, and a teacher that is right in 95 of 100."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 10, count)
+    logits = rng.normal(0, 1, (count, 10))
+    logits[np.arange(count), labels] += rng.choice([0.5, 9.0], count, p=[0.4, 0.6])
+    return logits, labels, logits.argmax(1) == labels, rng.random(count) < 0.95
+
+
+def test_what_is_chosen_on_one_half_is_kept_on_the_other() -> None:
+    behind = []
+    for seed in range(40):
+        found = chosen(*drawn(4000, seed), give=0.0)
+        assert found["student_top1"] < found["teacher_top1"] - 10
+        assert found["chosen"]["share"] > 0.5
+        behind.append(found["chosen"]["difference"])
+        assert [row["share"] for row in found["table"]] == sorted(
+            (row["share"] for row in found["table"]), reverse=True
+        )
+        assert found["table"][-1]["difference"] == 0.0
+        assert found["table"][0]["top1"] == found["student_top1"]
+    assert np.mean(behind) == pytest.approx(0.0, abs=0.3)
+
+
+def test_more_is_answered_where_more_is_given_away() -> None:
+    shares = [chosen(*drawn(2000, 1), give=give)["chosen"]["share"] for give in (0.0, 1.0, 5.0, 100.0)]
+    assert shares == sorted(shares)
+    assert shares[-1] == 1.0
+
+
+def test_few_pictures_tell_too_little() -> None:
+    with pytest.raises(DataError, match="39 labeled pictures tell too little: a cascade needs 40"):
+        chosen(*drawn(39, 0), give=0.0)
+
+
+@pytest.fixture(scope="module")
+def networks(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A small run and a large one, of digits."""
+    place = tmp_path_factory.mktemp("cascade")
+    for name, model, epochs in (("large", "digits/cnn_16_32", 8), ("small", "digits/cnn_4_8", 2)):
+        data = {"source": "digits", "options": {"train_size": 600}, "workers": 0}
+        train = {"epochs": epochs, "batch_size": 32, "device": "cpu", "precision": "fp32"}
+        train["optimizer"] = {"learning_rate": 0.1}
+        counterpoise.train({"data": data, "student": {"model": model}, "train": train, "out": place / name})
+    return place / "small", place / "large"
+
+
+def test_a_cascade_of_two_runs_is_told(networks: tuple[Path, Path], run: Run) -> None:
+    code, out, _ = run("cascade", *networks, "--give", "2", "--measure", "false")
+    assert code == 0
+    assert "answered by the student   top-1   minus teacher" in out
+    found = json.loads(run("cascade", *networks, "--json", "--measure", "false")[1])
+    assert found["pictures"] == 1197
+    assert found["chosen"] is None or 0 <= found["chosen"]["share"] <= 1
+    with pytest.raises(ConfigError, match="cascade needs a teacher"):
+        counterpoise.cascade(networks[0])
+
+
+@pytest.mark.slow
+def test_a_cascade_tells_what_a_picture_takes(networks: tuple[Path, Path], run: Run) -> None:
+    code, out, _ = run("cascade", *networks, "--give", "50", "--seconds", "0.01")
+    assert code == 0
+    assert "A picture takes " in out
