@@ -120,6 +120,23 @@ def test_the_map_is_drawn_from_its_table(tmp_path: Path) -> None:
     assert drawn == (ROOT / "docs" / "images" / "temperature-map.svg").read_text(encoding="utf-8")
 
 
+def test_the_table_of_defaults_is_that_of_its_runs() -> None:
+    with (RESULTS / "defaults.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+
+    def told(way: str, name: str, number: str = "2") -> str:
+        own = [row for row in rows if (row["round"], row["set"], row["way"]) == (number, name, way)]
+        stopped = sum(row["stopped"] == "1" for row in own)
+        mean, std = results.spread([float(row["score"]) for row in own])
+        return f"{stopped} of {len(own)} stopped" if stopped else f"{mean:.2f} ± {std:.2f}"
+
+    (table,) = below("What distill does by itself")
+    assert [row[0] for row in table] == list(dict.fromkeys(row["way"] for row in rows))
+    assert all(shown == [told(way, "photos"), told(way, "signs")] for way, *shown in table)
+    first = " ".join(PAGE.split())
+    assert f"({told('today, clipped', 'signs', '1')} instead of {told('today', 'signs', '1')})" in first
+
+
 def test_the_picture_shows_what_the_runs_say() -> None:
     plot = runpy.run_path(str(ROOT / "docs" / "plot_evidence.py"))
     picture = (ROOT / "docs" / "images" / "evidence.svg").read_text(encoding="utf-8")
