@@ -40,7 +40,7 @@ STAND_INS = {
     "--student.input_size 96": "--student.input_size 32",
     "--train.epochs 10 --out runs/photos-teacher": "--train.epochs 1 --out runs/photos-teacher",
     "--train.epochs 20 --out runs/photos-student": "--train.epochs 1 --out runs/photos-student",
-    "--threads 1 --batch 1": "--threads 1 --batch 1 --seconds 0.01",  # of calls in a turn, for 0.2
+    "--threads 1 --batch 1": "--threads 1 --batch 1 --rounds 6 --seconds 0.01",  # of calls in a turn, for 0.2
     "--rounds 6 --out runs/fit": "--rounds 6 --seconds 0.01 --out runs/fit",
 }
 """What the pages say, and what is run for it: the same commands, of less."""
