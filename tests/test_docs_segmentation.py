@@ -106,3 +106,35 @@ def test_the_table_of_few_masks_and_what_is_said_of_it_are_those_of_the_csv() ->
     assert f"{-same_seconds.mean:.2f} behind ({same_seconds.low:.2f} to {same_seconds.high:.2f})" in " ".join(
         text.split()
     )
+
+
+def test_the_gain_on_scenes_is_that_of_its_runs() -> None:
+    rows = results("scene_gain.csv")
+    text = page("segmentation.md")
+    top: dict[str, dict[statistics.Unit, float]] = {}
+    for way, steps, *told in shown(text, "| way | steps | test mIoU "):
+        own = [row for row in rows if row["way"] == way]
+        assert {f"{int(row['steps']):,}" for row in own} == {steps}
+        assert told == [spread(own, column, 2) for column in ("miou", "rare_precision", "rare_recall", "val_miou")]
+        assert len(own) == 3
+        top[way] = {int(row["seed"]): float(row["miou"]) for row in own}
+    assert top.keys() == {row["way"] for row in rows}
+    named = shown(text, "| minus | difference ")
+    pairs = [tuple(row[0].split(" - ")) for row in named]
+    assert pairs == [(way, alone) for alone in ("alone", "alone, as long") for way in ("kd", "balance")]
+    found = [statistics.paired(top[way], top[alone]) for way, alone in pairs]
+    corrected = statistics.holm([one.p for one in found])
+    for (_, *told), one, p in zip(named, found, corrected, strict=True):
+        assert told == [
+            f"{one.mean:+.2f}",
+            f"{one.low:+.2f} to {one.high:+.2f}",
+            "<0.001" if p < 0.001 else f"{p:.3f}",
+        ]
+
+
+def test_the_search_for_a_recipe_is_that_of_its_csv() -> None:
+    rows = results("scene_search.csv")
+    table = shown(page("segmentation.md"), "| network | epochs | val mIoU ")
+    assert table == [
+        [row["network"], row["epochs"], f"{float(row['val']):.2f}"] for row in rows if row["score"] == "miou"
+    ]

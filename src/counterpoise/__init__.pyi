@@ -9,6 +9,7 @@ from .deploy.export import export as export
 from .deploy.finetune import finetune as finetune
 from .deploy.measuring.measure import measure as measure
 from .deploy.publishing import push as push
+from .deploy.receipts import receipt as receipt
 from .deploy.site.making import try_ as try_
 from .deploy.verify import verify as verify
 from .engine.answers import check as check

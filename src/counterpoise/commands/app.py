@@ -42,9 +42,9 @@ app = App(
 
 app.command(store.app)
 for verb in (
-    compare.compare, compare.search, deploy.export, deploy.finetune, deploy.verify, deploy.push, deploy.measure,
-    init.init, advise.advise, fit.fit, demo.demo, pack.pack, train.train, train.distill, probe.probe, store.record,
-    answers.evaluate, answers.check, answers.gauge, answers.predict, promise.promise,
+    compare.compare, compare.search, deploy.export, deploy.finetune, deploy.verify, deploy.receipt, deploy.push,
+    deploy.measure, init.init, advise.advise, fit.fit, demo.demo, pack.pack, train.train, train.distill, probe.probe,
+    store.record, answers.evaluate, answers.check, answers.gauge, answers.predict, promise.promise,
     cascade.cascade, pages.report, pages.watch,
 ):  # fmt: skip
     app.command(verb)

@@ -31,17 +31,33 @@ def export(student: Path, /, *, options: Annotated[Export, EACH], json: bool = F
 
 
 def verify(what: Path, /, *, options: Annotated[Verify | None, EACH] = None, json: bool = False) -> None:
-    """Check an export, a student or a pack again, such as on the machine that received it: hashes and answers.
+    """Check an export, a student, a pack or a receipt again, such as on the machine that received it.
 
     Args:
-        what: export folder, student folder, a run's folder, or a pack
+        what: export folder, student folder, a run's folder, a pack, or a receipt
         json: print what was found as JSON
     """
     from counterpoise.commands.tables import facts_table, verify_table
     from counterpoise.deploy.verify import verify as run
 
     result = run(what, **flags.given(options), show=True)
+    if "receipt" in result:
+        flags.show(result, json, lambda: [f"{row['state']:9} {row['what']}" for row in result["items"]])
+        return
     flags.show(result, json, lambda: facts_table(result) if "pack" in result else verify_table(result))
+
+
+def receipt(run: Path, /, *, json: bool = False) -> None:
+    """Write what a run was made of and what came of it, with hashes: receipt.json, which `verify` checks.
+
+    Args:
+        run: folder of a finished run
+        json: print the receipt as JSON
+    """
+    from counterpoise.deploy import receipts
+
+    found = receipts.receipt(run)
+    flags.show(found, json, lambda: [found["paragraph"], f"Written to {run / receipts.RECEIPT}"])
 
 
 def finetune(student: Path, /, *, options: Annotated[Finetune, EACH], json: bool = False, quiet: bool = False) -> None:

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from counterpoise.config.options import keywords
 from counterpoise.data.packs.places import is_pack
 from counterpoise.data.packs.verifying import verify as verify_pack
-from counterpoise.deploy import agreement, base, folder, pictures
+from counterpoise.deploy import agreement, base, folder, pictures, receipts
 from counterpoise.deploy.job import compared, prepare
 from counterpoise.deploy.options import Export, Verify
 from counterpoise.engine import inputs
@@ -34,11 +34,11 @@ def verify(what: str | Path, asked: Verify) -> dict[str, Any]:
     where there is data.
 
     Args:
-        what: an export folder, a student folder, a run's folder, or a pack, also at an address.
+        what: an export folder, a student folder, a run's folder, a pack, also at an address, or a run's receipt.
 
     Returns:
         What was found: `files` and their hashes, `reference` and `agreement` of an export, `report` of a student;
-        what a pack holds.
+        what a pack holds; of a receipt `receipt` and what it states, `items`.
 
     Raises:
         DataError: a pack is damaged.
@@ -46,6 +46,10 @@ def verify(what: str | Path, asked: Verify) -> dict[str, Any]:
         ExportError: the answers are not those that they were.
     """
     directory = Path(what)
+    if receipts.is_receipt(directory):
+        if asked.model_fields_set - {"show"}:
+            raise ConfigError(f"{directory} is a receipt: it is compared with what it names, and with nothing else.")
+        return {"receipt": str(directory), "items": receipts.check(directory)}
     if address_of(directory) is not None or is_pack(directory):
         if asked.model_fields_set - {"show"}:
             raise ConfigError(f"{directory} is a pack: it is compared with nothing but its own checksums.")
