@@ -43,13 +43,19 @@ def test_nothing_is_said_where_labels_are_many_or_light_or_there_is_no_teacher(
 
 @pytest.mark.parametrize(
     ("size", "taken", "crop", "told"),
-    [(64, 224, "resized", True), (64, 64, "resized", False), (64, None, "resized", False), (64, 224, "pad", False)],
+    [
+        (64, 224, "resized", "enlarged to 224 x 224"),
+        (224, 64, "resized", "reduced to 64 x 64"),
+        (64, 64, "resized", ""),
+        (64, None, "resized", ""),
+        (64, 224, "pad", ""),
+    ],
 )
-def test_views_that_are_smaller_than_what_the_student_takes_are_told_with_the_way_out(
-    size: int, taken: int | None, crop: str, told: bool
+def test_views_of_another_size_than_the_student_takes_are_told_with_the_way_out(
+    size: int, taken: int | None, crop: str, told: str
 ) -> None:
     run = config.resolve({"data": {"size": size, "views": {"crop": crop}}})
     student = VisionModel(torch.nn.Identity(), name="n", num_classes=2, input_size=taken)
-    found = list(remarks.of_enlarged_views(run, student))
-    assert len(found) == told
-    assert not told or "--student.input_size 64 instead" in found[0]
+    found = list(remarks.of_resized_views(run, student))
+    assert len(found) == bool(told)
+    assert all(told in line and f"--student.input_size {size} instead" in line for line in found)

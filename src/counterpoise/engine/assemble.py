@@ -98,7 +98,7 @@ def assemble(
         *remarks.of_networks(splits, networks, teacher_fit),
         *noticing.of_order(loader.images, loader.order, run.data),
         *remarks.of_balance(run),
-        *remarks.of_enlarged_views(run, models.student),
+        *remarks.of_resized_views(run, models.student),
         *remarks.of_photos_without_labels(run, run.teacher is not None or models.teacher is not None),
         *remarks.of_few_labels(run, loader.images, objective),
     ]:

@@ -101,12 +101,15 @@ def of_balance(run: config.Run) -> Iterator[str]:
                 )
 
 
-def of_enlarged_views(run: config.Run, student: VisionModel) -> Iterator[str]:
-    """What is to be said where the edge that is asked for is smaller than what the student takes in."""
+def of_resized_views(run: config.Run, student: VisionModel) -> Iterator[str]:
+    """What is to be said where the edge that is asked for is another one than the student takes in."""
     edge, taken = run.data.size, student.input_size
-    if edge is not None and taken is not None and edge < taken and run.data.views.crop == "resized":
-        yield (
-            f"data.size {edge}: training views are made {edge} x {edge} and enlarged to {taken} x {taken}, which the "
-            f"student takes, while evaluation shows pictures at {taken} x {taken}. For a network that sees {edge} x "
-            f"{edge} pixels, and computes as little: --student.input_size {edge} instead."
-        )
+    if edge is None or taken is None or edge == taken or run.data.views.crop != "resized":
+        return
+    way = "enlarged" if edge < taken else "reduced"
+    cost = ", and computes as little" if edge < taken else ""
+    yield (
+        f"data.size {edge}: training views are made {edge} x {edge} and {way} to {taken} x {taken}, which the student "
+        f"takes, while evaluation shows pictures at {taken} x {taken}. For a network that sees {edge} x {edge} "
+        f"pixels{cost}: --student.input_size {edge} instead."
+    )
