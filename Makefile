@@ -1,5 +1,4 @@
-# Each target sets up all it needs, from nothing but Python and pip. torch is bounded in pyproject.toml: an unbounded one
-# would replace a CPU build by gigabytes of CUDA packages.
+# Each target sets up all it needs, from nothing but Python and pip, within what has been tested.
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
@@ -36,10 +35,10 @@ docs: $(READY)
 bench: $(READY)
 	$(BIN)/python benchmarks/step.py --json
 
-$(READY): pyproject.toml
+$(READY): pyproject.toml constraints/tested.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet --editable '.[dev]'
+	$(BIN)/pip install --quiet --constraint constraints/tested.txt --editable '.[dev]'
 	touch $(READY)
 
 clean:
