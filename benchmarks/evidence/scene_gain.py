@@ -172,7 +172,7 @@ def main() -> int:
     lane, lanes = map(int, given.lane.split("/"))
     named = [(seed, way) for way in ("kd", "balance", "alone, as long", "alone") for seed in SEEDS]  # these first
     beside = [(seed, way) for seed in SEEDS for way in WAYS if (seed, way) not in named]
-    for number, (seed, way) in enumerate(one for one in (*named, *beside) if not kept.rows(seed=one[0], way=one[1])):
+    for number, (seed, way) in enumerate((*named, *beside)):
         if given.part == "runs" and number % lanes == lane - 1:
             one(given, way, seed, kept)
     return 0
