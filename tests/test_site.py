@@ -87,6 +87,7 @@ def test_pages_are_read_from_disk_by_everybody_and_searched(site: Path, chromium
                 continue
             page.goto(path.as_uri())
             page.wait_for_selector("article h1")
+            page.wait_for_timeout(150)  # the theme's script names its dialogs
             assert page.evaluate("document.documentElement.scrollWidth") <= 390, path
             found = Axe().run(page).response["violations"]
             bad = {one["id"]: one["nodes"][0]["html"] for one in found if one["impact"] in ("serious", "critical")}
