@@ -252,15 +252,13 @@ def dicom_unpackable(header: Any) -> None:
     syntax = header.file_meta.TransferSyntaxUID
     if not syntax.is_compressed:
         return
-    import pydicom.pixels
     from pydicom.encaps import get_frame
+    from pydicom.pixels import decoders
 
-    tools: Any = pydicom.pixels
-    try:
-        able = tools.get_decoder(syntax).is_available
-    except NotImplementedError:  # pydicom's answer for a syntax that it knows no decoder of
-        raise Unreadable(f"it is packed as {syntax.name}, which is not read: save it uncompressed") from None
-    if not able:
+    known = {one.UID: one for name, one in vars(decoders).items() if name.endswith("Decoder")}
+    if syntax not in known:
+        raise Unreadable(f"it is packed as {syntax.name}, which is not read: save it uncompressed")
+    if not known[syntax].is_available:
         raise Unreadable(
             f"it is packed as {syntax.name}, and nothing installed unpacks that: pip install pylibjpeg "
             "pylibjpeg-libjpeg pylibjpeg-openjpeg, or save it uncompressed"

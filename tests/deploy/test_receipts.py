@@ -74,8 +74,17 @@ def test_a_receipt_that_moved_or_is_none_is_refused(copy: Path, tmp_path: Path) 
     shutil.copy(copy / "receipt.json", alone)
     with pytest.raises(RunError, match=r"does not lie in its run's folder, which has run\.yaml: put it back there"):
         counterpoise.verify(alone)
-    alone.write_text("{}")
-    with pytest.raises(RunError, match="is no receipt: counterpoise receipt RUN writes one"):
+    for content in ("{}", "[]", "{", '{"receipt": 1}'):
+        alone.write_text(content)
+        with pytest.raises(RunError, match="is no receipt, or is damaged: counterpoise receipt RUN writes one"):
+            counterpoise.verify(alone)
+    alone.write_text('{"receipt": 2}')
+    with pytest.raises(RunError, match="is a receipt of version 2, and this program knows 1"):
         counterpoise.verify(alone)
+    stated = json.loads((copy / "receipt.json").read_text())
+    stated["files"]["../elsewhere"] = "0"
+    (copy / "receipt.json").write_text(json.dumps(stated))
+    with pytest.raises(RunError, match=r"names '\.\./elsewhere', which does not lie in its folder"):
+        counterpoise.verify(copy / "receipt.json")
     with pytest.raises(RunError, match="holds no finished run"):
         counterpoise.receipt(tmp_path)

@@ -73,6 +73,9 @@ def test_a_cascade_of_two_runs_is_told(networks: tuple[Path, Path], run: Run) ->
     assert found["chosen"] is None or 0 <= found["chosen"]["share"] <= 1
     with pytest.raises(ConfigError, match="cascade needs a teacher"):
         counterpoise.cascade(networks[0])
+    other = {"data": {"source": "digits", "options": {"train_size": 100}}}
+    with pytest.raises(DataError, match=r"500 of 1,697 pictures are among those that .*small was trained on"):
+        counterpoise.cascade(*networks, data=other)
 
 
 @pytest.mark.slow

@@ -41,6 +41,25 @@ def test_a_run_file_is_rehearsed_and_nothing_is_kept(digits: Values, run: Run) -
     assert "it can be learned" in " ".join(tried["said"])
     assert Image.open("batch.png").size == (6 * 168 + 8, 4 * (160 + 48 + 8) + 8)
     assert sorted(Path().iterdir()) == [Path("batch.png"), *there]
+    with pytest.raises(ConfigError, match="give --overwrite, or another --sheet"):
+        counterpoise.check(values, sheet="batch.png")
+
+
+def test_a_batch_that_is_taken_in_parts_is_rehearsed_in_parts(digits: Values) -> None:
+    whole = counterpoise.check(digits)["rehearsal"]
+    digits["train"]["accumulate"] = 4
+    parts = counterpoise.check(digits)["rehearsal"]
+    # Batch norm sees a part at a time.
+    assert (parts["first"], parts["problem"]) == (pytest.approx(whole["first"], rel=0.02), "")
+
+
+def test_several_labels_are_shown_by_questions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    data: Values = {"source": "digit_pairs", "options": {"train_size": 40}, "workers": 0}
+    values: Values = {"task": "multilabel", "data": data, "student": {"model": "digits/cnn_4_8"}, "train": TRAIN}
+    found = counterpoise.check(values, sheet="batch.png")["rehearsal"]
+    assert found["batch"][0] == 20
+    assert Path("batch.png").is_file()
 
 
 @pytest.mark.parametrize(

@@ -179,3 +179,11 @@ def test_an_encoder_from_a_classifier_shows_scenes_its_own_way(tmp_path: Path) -
     assert torch.equal(model.weights()[f"encoder.model.{first}"], classifier.weights()[first])
     assert model.input_size is None
     assert "is timm/test_resnet: smp/fpn:tu-test_resnet starts from it where it can, all else anew." in model.notes[-1]
+
+
+def test_whole_weights_of_scenes_keep_how_scenes_are_shown(tmp_path: Path) -> None:
+    whole = catalog.build("smp/fpn:tu-test_resnet", num_classes=5)
+    file = tmp_path / "whole.safetensors"
+    save_file(whole.weights(), file, {"architecture": "smp/fpn:tu-test_resnet.r160_in1k", "input_size": "96"})
+    model = catalog.build("smp/fpn:tu-test_resnet", num_classes=5, checkpoint=file)
+    assert (model.input_size, model.notes) == (96, ())

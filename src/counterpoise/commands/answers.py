@@ -28,7 +28,9 @@ def evaluate(student: Path, /, *, options: Annotated[Evaluate | None, EACH] = No
     flags.show(report, json, lambda: report_tables(report))
 
 
-def check(data: Path, /, *, options: Options = None, sheet: Path | None = None, json: bool = False) -> int:
+def check(
+    data: Path, /, *, options: Options = None, sheet: Path | None = None, overwrite: bool = False, json: bool = False
+) -> int:
     """Look a data set through before training: all that is wrong with it, and the way out of each.
 
     Of a run file with a student a batch is tried, too: learned by heart and timed, with nothing kept of it. The exit
@@ -37,12 +39,13 @@ def check(data: Path, /, *, options: Options = None, sheet: Path | None = None, 
     Args:
         data: data folder or run file; flags of the data section override it
         sheet: PNG to write of that batch: its views, their labels and what the teacher says of them
+        overwrite: replace that file
         json: print what was found as JSON
     """
     from counterpoise.commands.tables import check_lines
     from counterpoise.engine import answers
 
-    checked = answers.check(flags.data_of(data, options), sheet=sheet)
+    checked = answers.check(flags.data_of(data, options), sheet=sheet, overwrite=overwrite)
     flags.show(checked, json, lambda: check_lines(checked))
     return 2 if checked["errors"] else 0
 

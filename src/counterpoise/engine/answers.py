@@ -213,13 +213,14 @@ def gauge(student: Place, options: Gauging) -> dict[str, Any]:
     return {**result, "trained_on": seen} if seen else result
 
 
-def check(data: RunLike, *, sheet: str | Path | None = None) -> dict[str, Any]:
+def check(data: RunLike, *, sheet: str | Path | None = None, overwrite: bool = False) -> dict[str, Any]:
     """Look a data set through for whatever is wrong with it, and try a batch of a run; nothing is kept.
 
     Args:
         data: a data folder, or a run. Where the run names a student, and nothing is wrong with its data, one batch is
             looked at, learned by heart and timed as well.
         sheet: PNG to write, with the views of that batch, their labels and what the teacher says of them.
+        overwrite: replace that file.
 
     Returns:
         {"source", "found", "errors", "problems": [{"severity", "what", "way_out", "where", "count"}, ...],
@@ -229,12 +230,15 @@ def check(data: RunLike, *, sheet: str | Path | None = None) -> dict[str, Any]:
     Raises:
         CounterpoiseError: there is no such folder, source or option; or whatever is wrong with the run.
     """
+    sheet = None if sheet is None else expanded(Path(sheet))
+    if sheet is not None and sheet.exists() and not overwrite:
+        raise ConfigError(f"{sheet} is there already: give --overwrite, or another --sheet.")
     source, found, problems = checking.check(inputs.named_data(data), inputs.named_task(data))
     errors = sum(problem.severity == "error" for problem in problems)
     run = None if errors else inputs.named_run(data)
     if sheet is not None and run is None and not errors:
         raise ConfigError(f"{sheet} would show a batch of a run, and no run with a student is given: a run file is.")
-    tried = None if run is None else rehearse(run, None if sheet is None else expanded(Path(sheet)))
+    tried = None if run is None else rehearse(run, sheet)
     return {
         "source": source,
         "found": None if found is None else {"said": found.text(), **found.values},

@@ -10,13 +10,13 @@ import numpy.typing as npt
 import torch
 from scipy.stats import t
 
-from counterpoise import tasks
 from counterpoise.config.options import Place, keywords_after
 from counterpoise.data.sources.base import UNLABELED
 from counterpoise.engine import inputs, promising
-from counterpoise.engine.evaluator import answers, has_labels, in_classes_of
 from counterpoise.engine.options import Cascaded
 from counterpoise.engine.processes import choose_device
+from counterpoise.engine.promises import answered as answered_by
+from counterpoise.engine.promises import unseen
 from counterpoise.engine.student import load_student
 from counterpoise.errors import ConfigError, DataError
 
@@ -61,7 +61,8 @@ def cascade(student: Place, options: Cascaded) -> dict[str, Any]:
 
     Raises:
         ConfigError: one of them answers something else than one class a picture.
-        DataError: too few labeled pictures, or other classes.
+        ModelError: one of them answers probabilities.
+        DataError: too few labeled pictures, other classes, or pictures that one of them was trained on.
     """
     if options.teacher is None:
         raise ConfigError(
@@ -73,15 +74,11 @@ def cascade(student: Place, options: Cascaded) -> dict[str, Any]:
         if network.task != "classification":
             raise ConfigError(f"A cascade is of one class a picture, and {path} answers {network.task}.")
     images, section = inputs.evaluated(Path(student), options.data, options.split, options.data_set)
-    if not has_labels(images):
-        raise DataError("The pictures have no labels, so that nothing tells which answers are right (--data).")
-    device = choose_device(options.device)
+    device, at_once = choose_device(options.device), inputs.batch_size(Path(student), options.batch_size)
     told_by = []
-    for network in networks:
-        shown = in_classes_of(network, images)
-        at_once = inputs.batch_size(Path(student), options.batch_size)
-        loader = tasks.get(network.task).eval_loader(shown, network, section, batch_size=at_once)
-        told = [(found.cpu(), batch.target.cpu()) for batch, found in answers(network.to(device), loader, device)]
+    for network, path in zip(networks, both, strict=True):
+        unseen(path, images, section, options.data_set)
+        told = answered_by(path, network, images, section, at_once, device)
         values, labels = (torch.cat(side) for side in zip(*told, strict=True))
         known = labels != UNLABELED
         told_by.append((values[known].double().numpy(), labels[known].numpy().astype(np.int64)))

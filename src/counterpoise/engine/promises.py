@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from counterpoise import tasks
+from counterpoise import config, tasks
 from counterpoise.config.options import Place, keywords_after
-from counterpoise.data.sources.base import UNLABELED
+from counterpoise.data.sources.base import UNLABELED, ImageSet, Splits
 from counterpoise.engine import inputs, promising
 from counterpoise.engine.evaluator import SOFT, answers, has_labels, in_classes_of
 from counterpoise.engine.options import Promised
@@ -20,6 +20,7 @@ from counterpoise.engine.processes import choose_device
 from counterpoise.engine.student import as_json, load_student
 from counterpoise.errors import ConfigError, DataError, ModelError
 from counterpoise.models import folder
+from counterpoise.models.network import VisionModel
 from counterpoise.models.promise import Promise
 from counterpoise.system.files import write_text
 
@@ -50,26 +51,40 @@ def promise(student: Place, options: Promised) -> dict[str, Any]:
     if network.task != "classification":
         raise ConfigError(f"A promise is for one class a picture, and {student} answers {network.task}.")
     images, section = inputs.evaluated(Path(student), options.data, options.split, options.data_set)
-    if not has_labels(images):
-        raise DataError("The pictures have no labels, so that nothing tells which answers are wrong (--data).")
-    seen = 0 if options.data_set is not None else inputs.trained_on(Path(student), images, section)
-    if seen:
-        raise DataError(
-            f"{seen:,} of {len(images):,} pictures are among those that the student was trained on, where it errs less "
-            "than elsewhere: give others (--data)."
-        )
-    images = in_classes_of(network, images)
+    unseen(student, images, section, options.data_set)
     at_once, device = inputs.batch_size(Path(student), options.batch_size), choose_device(options.device)
-    loader = tasks.get(network.task).eval_loader(images, network, section, batch_size=at_once)
-    told: list[tuple[Tensor, Tensor]] = []
-    for batch, logits in answers(network.to(device), loader, device):
-        if not told and network.answers_probabilities(batch.shown):
-            raise ModelError(f"{student} {SOFT} Then it can promise something.")
-        told.append((logits.cpu(), batch.target.cpu()))
+    told = list(answered(student, network, images, section, at_once, device))
     found = chosen(told, images.fingerprint(), options.risk, options.confidence, options.coverage)
     description = network.description.model_copy(update={"promise": found})
     write_text(path / folder.DESCRIPTION, as_json(description.values()).decode())
     return {"folder": str(path), **found.model_dump(), "notes": _notes(network.description, images.fingerprint())}
+
+
+def unseen(network: Place, images: ImageSet, section: config.Data, data_set: Splits | None) -> None:
+    """Raises DataError unless pictures have labels, and none was trained on by the run that a network lies in."""
+    if not has_labels(images):
+        raise DataError("The pictures have no labels, so that nothing tells which answers are wrong (--data).")
+    seen = 0 if data_set is not None else inputs.trained_on(Path(network), images, section)
+    if seen:
+        raise DataError(
+            f"{seen:,} of {len(images):,} pictures are among those that {network} was trained on, where it errs less "
+            "than elsewhere: give others (--data)."
+        )
+
+
+def answered(
+    place: Place, network: VisionModel, images: ImageSet, section: config.Data, at_once: int, device: torch.device
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Logits and labels, in batches, the labels by the classes of the network that lies at `place`.
+
+    Raises ModelError where it answers probabilities, which no temperature divides.
+    """
+    shown = in_classes_of(network, images)
+    loader = tasks.get(network.task).eval_loader(shown, network, section, batch_size=at_once)
+    for number, (batch, logits) in enumerate(answers(network.to(device), loader, device)):
+        if number == 0 and network.answers_probabilities(batch.shown):
+            raise ModelError(f"{place} {SOFT} Then its answers tell how sure it is.")
+        yield logits.cpu(), batch.target.cpu()
 
 
 def chosen(

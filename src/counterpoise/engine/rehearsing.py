@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import resource
 import statistics
-import sys
 import tempfile
 import time
 from contextlib import ExitStack
@@ -22,8 +20,9 @@ from counterpoise.engine.processes import join
 from counterpoise.engine.run_folder import RunFolder
 from counterpoise.engine.runs import labels_alone
 from counterpoise.engine.trainer import Trainer
-from counterpoise.outputs import Outputs
+from counterpoise.system.machine import peak_memory
 from counterpoise.tasks import sheets
+from counterpoise.teachers.stored import Read
 
 STEPS, SECONDS = 60, 30.0
 """One batch is learned in so many steps at most, and for so long."""
@@ -45,7 +44,7 @@ class Rehearsal:
         seconds_a_batch: until the next batch of pictures was there, while nothing else was done; None where there is
             one batch only.
         steps_in_all, seconds_in_all: of the run, without its evaluations.
-        peak_mb: memory of the process, or of the device, at its most.
+        peak_mb: memory of the process, or of a CUDA device, at its most; None where the system does not say.
         sheet: the picture of the batch, where one was asked for.
     """
 
@@ -59,7 +58,7 @@ class Rehearsal:
     seconds_a_batch: float | None
     steps_in_all: int
     seconds_in_all: float
-    peak_mb: float
+    peak_mb: float | None
     sheet: Path | None = None
 
     def values(self) -> dict[str, Any]:
@@ -69,10 +68,11 @@ class Rehearsal:
     def said(self) -> list[str]:
         """In words, a line each."""
         count, *_, height, width = self.batch
+        memory = "" if self.peak_mb is None else f", {self.peak_mb:,.0f} MB of memory at most"
         falls = f"of one batch falls from {self.first:.3f} to {self.last:.3f} in {self.steps} steps: it can be learned"
         lines = [
             f"batch    {count} views of {height} x {width}",
-            f"student  {self.parameters:,} parameters, {self.peak_mb:,.0f} MB of memory at most",
+            f"student  {self.parameters:,} parameters{memory}",
             f"loss     {self.problem or falls}",
             f"time     {_time(self.seconds_a_step)} a step{self._pictures()}; {self.steps_in_all:,} steps, about "
             f"{_time(self.seconds_in_all)} in all without evaluations",
@@ -99,17 +99,10 @@ def rehearse(run: config.Run, sheet: Path | None = None) -> Rehearsal:
         batches = trainer.batches(0, 0)
         batch, recorded = next(batches)
         pictures = _seconds_of_next(batches)
-        batch = batch.on(processes.device)
-        teacher = trainer.ask_teacher(batch.images, recorded)
         if sheet is not None:
-            logits = None if teacher is None else teacher.logits
-            sheets.write(sheet, batch.images, batch.target, logits, parts.classes)
-        losses, seconds = _by_heart(trainer, batch, teacher)
+            _show(sheet, trainer, batch, recorded)
+        losses, seconds = _by_heart(trainer, batch, recorded)
         step = statistics.median(seconds[min(2, len(seconds) - 1) :])
-        if trainer.parts.teacher is not None:
-            started = time.perf_counter()
-            trainer.ask_teacher(batch.images, recorded)
-            step += time.perf_counter() - started
         # Reading processes work beside the steps; without them pictures and steps follow one another.
         beside = parts.run.data.workers not in (0, "auto")
         whole = step if pictures is None else max(step, pictures) if beside else step + pictures
@@ -129,26 +122,33 @@ def rehearse(run: config.Run, sheet: Path | None = None) -> Rehearsal:
         )
 
 
-def _by_heart(trainer: Trainer, batch: Batch, teacher: Outputs | None) -> tuple[list[float], list[float]]:
-    """The loss of a batch before each step on it and after the last, and how long each step took."""
-    learning, run = trainer.optimization, trainer.run
-    schedule = (trainer.steps_per_epoch, run.train.epochs, run.train.optimizer.learning_rate, run.train.schedule)
-    peak = max(range(trainer.total_steps), key=lambda step: optimization.learning_rate(step, *schedule))
+def _show(sheet: Path, trainer: Trainer, batch: Batch, recorded: Read | None) -> None:
+    """Write the views of a batch, with what the teacher says where it answers in the classes of the data."""
+    parts = trainer.parts
+    on_device = batch.on(trainer.processes.device)
+    heard = None if parts.objective.of_features_alone else trainer.ask_teacher(on_device.images, recorded)
+    logits = None if heard is None else heard.logits.cpu()
+    sheets.write(sheet, batch.images, batch.target, logits, parts.classes, several=parts.task.sigmoid)
+
+
+def _by_heart(trainer: Trainer, batch: Batch, recorded: Read | None) -> tuple[list[float], list[float]]:
+    """The loss of a batch in steps of training on it, each at the run's largest rate, and how long each took."""
+    run = trainer.run.train
+    schedule = (trainer.steps_per_epoch, run.epochs, run.optimizer.learning_rate, run.schedule)
+    trainer.progress.step = max(
+        range(trainer.total_steps), key=lambda step: optimization.learning_rate(step, *schedule)
+    )
     trainer.parts.student.train()
     losses: list[float] = []
     seconds: list[float] = []
     until = time.perf_counter() + SECONDS
     while len(losses) <= STEPS and time.perf_counter() < until:
         started = time.perf_counter()
-        learning.begin(peak)
-        trainer.parts.objective.set_batch(batch.indices)
-        total, _ = learning.loss(batch.images, teacher, batch.target, None)
-        losses.append(float(total.detach()))
+        _, values = trainer.step(batch, recorded)
+        losses.append(float(values.sum()))
+        seconds.append(time.perf_counter() - started)
         if not abs(losses[-1]) < float("inf"):
             break
-        learning.backward(total)
-        learning.update()
-        seconds.append(time.perf_counter() - started)
     return losses, seconds
 
 
@@ -175,12 +175,10 @@ def _seconds_of_next(batches: Any) -> float | None:
     return time.perf_counter() - started if next(batches, None) is not None else None
 
 
-def _peak(device: torch.device) -> float:
+def _peak(device: torch.device) -> float | None:
     """Megabytes at the most: of a CUDA device what was allocated there, else of the process."""
-    if device.type == "cuda":
-        return float(torch.cuda.max_memory_allocated(device)) / 1e6
-    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return kilobytes / (1e6 if sys.platform == "darwin" else 1e3)
+    peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak_memory()
+    return None if peak is None else peak / 1e6
 
 
 def _time(seconds: float) -> str:

@@ -153,7 +153,7 @@ def build(
                 "starts anew, all else is from there."
             )
         notes[:0] = weights.notes
-        if built.task == "segmentation" and weights.architecture not in (None, name):
+        if built.task == "segmentation" and weights.is_classifier_beside(name):
             notes.append(
                 f"{weights.origin} is {weights.architecture}: {name} starts from it where it can, all else anew."
             )

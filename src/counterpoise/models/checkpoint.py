@@ -58,6 +58,14 @@ class Weights:
     task: str | None = None
     notes: tuple[str, ...] = ()
 
+    def is_classifier_beside(self, name: str) -> bool:
+        """Whether these are a classifier's, of which a network of scenes of this name takes its encoder."""
+        if self.architecture in (None, name):
+            return False
+        if self.task is not None:
+            return "segmentation" not in self.task
+        return self.architecture.partition("/")[0] != name.partition("/")[0]
+
     def of_another(self) -> Weights:
         """The same for a network of which they start a part, such as its encoder, and which sees pictures its own way.
 

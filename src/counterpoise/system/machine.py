@@ -49,6 +49,14 @@ def cores() -> int:
     return int(joblib.cpu_count())
 
 
+def peak_memory() -> float | None:
+    """Bytes that this process has held at most so far; None where the system does not say."""
+    with suppress(OSError, StopIteration):  # not ru_maxrss, which a child inherits from what started it
+        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+        return next(int(line.split()[1]) * 1024.0 for line in lines if line.startswith("VmHWM:"))
+    return None
+
+
 def memory() -> float:
     """Bytes that this process may take: of its container and the groups that it is in, not of the host."""
     limits = [float("inf")]

@@ -18,13 +18,16 @@ MOST, COLUMNS, EDGE = 36, 6, 160
 SCENES = 4
 
 
-def write(path: Path, images: Tensor, target: Tensor, teacher: Tensor | None, classes: Sequence[str]) -> None:
+def write(
+    path: Path, images: Tensor, target: Tensor, teacher: Tensor | None, classes: Sequence[str], several: bool
+) -> None:
     """Write a batch as one PNG.
 
     Args:
         images: uint8 [N, C, H, W].
         target: as in `Batch`.
         teacher: its logits, [N, classes] or [N, classes, H', W'].
+        several: whether each class is a question of its own.
     """
     if target.ndim >= 3:
         _scenes(path, images[:SCENES], target[:SCENES], None if teacher is None else teacher[:SCENES], classes)
@@ -44,7 +47,7 @@ def write(path: Path, images: Tensor, target: Tensor, teacher: Tensor | None, cl
         sheet.paste(picture, (x, y))
         said = [f"label: {_labels(target[number], classes)}"]
         if teacher is not None:
-            said.append(f"teacher: {_answer(teacher[number], target, classes)}")
+            said.append(f"teacher: {_answer(teacher[number], several, classes)}")
         for row, text in enumerate(said):
             pen.text((x, y + EDGE + row * line), _cut(text, font), fill="black", font=font)
     with replacing(path) as temporary:
@@ -72,9 +75,8 @@ def _labels(target: Tensor, classes: Sequence[str]) -> str:
     return ", ".join(there) or "none"
 
 
-def _answer(logits: Tensor, target: Tensor, classes: Sequence[str]) -> str:
+def _answer(logits: Tensor, several: bool, classes: Sequence[str]) -> str:
     """The likeliest class and how likely it is to the teacher; of several labels those that are likelier than not."""
-    several = target.ndim == 2 and not target.is_floating_point()
     if several:
         return ", ".join(classes[index] for index in (logits > 0).nonzero().flatten()) or "none"
     probability, index = logits.float().softmax(-1).max(-1)
