@@ -52,8 +52,11 @@ def test_every_method_gets_the_same(searched: Values, write: Write, run: Run) ->
     from optuna.storages.journal import JournalFileBackend
 
     file = write(searched)
+    Path("out").mkdir()
+    Path("out/.optuna.journal.partial.lock").symlink_to("out/.optuna.journal.partial")  # of a search that was killed
     code, out, _ = run("search", file, "--no-final")
     assert code == 0
+    assert not list(Path("out").glob(".optuna*"))
     assert not Path("out/final").exists()
     assert "what each method got" in out
     budget = search.spent(search_plan.read(file))

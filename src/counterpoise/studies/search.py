@@ -128,7 +128,8 @@ def hand_over(found: Search, trials: Trials) -> None:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     # Anew each time, from what is in: a journal that was being written when the power went could not be read.
     path = found.plan.out / f".{STUDIES}.partial"
-    path.unlink(missing_ok=True)
+    for left in (path, path.with_name(f"{path.name}.lock")):  # Optuna would wait for ever for a lock that a kill left
+        left.unlink(missing_ok=True)
     storage = JournalStorage(JournalFileBackend(str(path)))
     states = optuna.trial.TrialState
     for method, scores in trials.scores.items():

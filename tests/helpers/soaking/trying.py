@@ -115,7 +115,7 @@ def attempt(plan: Plan, scratch: Path, keep: Path | None = None) -> Report:
         if number := left():
             report.lost.append(f"{number} processes did not end with their command")
         if report.lost and keep is not None:
-            shutil.copytree(scratch, keep)
+            shutil.copytree(scratch, keep, symlinks=True)
     finally:
         disk.remove()
     return report
