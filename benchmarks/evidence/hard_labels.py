@@ -17,6 +17,7 @@ temperatures 1 and 4, by the tail's accuracy of the long tail and by that of all
 corrected by Holm. All else is told beside it and decides nothing.
 
     python benchmarks/evidence/hard_labels.py data/cifar100-folder      # --kind tail or wrong, one process each
+                                        # or two that share one kind by --lane 1/2 and 2/2, once --part teacher is done
 
 where cifar100-folder is {train,test}/CLASS/NAME.png. Then --part table.
 """
@@ -169,7 +170,7 @@ def scores(given: argparse.Namespace, kind: str, run: Path) -> dict[str, float]:
     return {"top1": found["top1"], **{part: statistics.fmean(recalls) for part, recalls in parts.items()}}
 
 
-def cells(kind: str) -> Iterator[tuple[str, int]]:
+def cells() -> Iterator[tuple[str, int]]:
     """All students, whole seeds first."""
     yield from ((way, seed) for seed, way in itertools.product(SEEDS, WAYS))
 
@@ -177,11 +178,12 @@ def cells(kind: str) -> Iterator[tuple[str, int]]:
 def runs(given: argparse.Namespace, kind: str) -> None:
     """Train and score all that have no row yet."""
     kept, weight = KeptRows(RUNS, COMMAND), weights(given, kind)
-    if not kept.rows(kind=kind, way="teacher"):
+    lane, lanes = (int(part) for part in given.lane.split("/"))
+    if lane == 1 and not kept.rows(kind=kind, way="teacher"):
         found = scores(given, kind, given.out / f"teacher-{kind}")
         kept.add(row_of(kind, "teacher", TEACHER_SEED, 0.0, found))
-    for way, seed in cells(kind):
-        if kept.rows(kind=kind, way=way, seed=seed):
+    for number, (way, seed) in enumerate(cells()):
+        if number % lanes != lane - 1 or kept.rows(kind=kind, way=way, seed=seed):
             continue
         out = given.out / "runs" / kind / way.replace(" ", "-") / f"seed-{seed}"
         objective: dict[str, Any] = {"cross_entropy": {}}
@@ -233,7 +235,8 @@ def main() -> int:
     parser.add_argument("images", type=Path)
     parser.add_argument("--out", type=Path, default=Path("runs/evidence/hard-labels"))
     parser.add_argument("--kind", choices=("tail", "wrong"), help="one of them; without it both")
-    parser.add_argument("--part", choices=("runs", "table"), default="runs")
+    parser.add_argument("--part", choices=("teacher", "runs", "table"), default="runs")
+    parser.add_argument("--lane", default="1/1", help="which share of the students: 1/2 and 2/2 for two processes")
     given = parser.parse_args()
     torch.set_num_threads(1)
     given.out.mkdir(parents=True, exist_ok=True)
@@ -241,7 +244,10 @@ def main() -> int:
         tables()
         return 0
     for kind in SCORES if given.kind is None else (given.kind,):
-        runs(given, kind)
+        if given.part == "teacher":
+            weights(given, kind)
+        else:
+            runs(given, kind)
     return 0
 
 
