@@ -6,7 +6,7 @@ READY := .venv/.ready
 # Tests start many processes; without bytecode on disk each of them compiles the whole package again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-slow soak check docs bench clean
+.PHONY: demo test test-slow test-lowest soak check docs dist bench clean
 
 demo: $(READY)
 	$(BIN)/counterpoise demo --overwrite
@@ -17,6 +17,12 @@ test: $(READY) check
 
 test-slow: $(READY)
 	OMP_NUM_THREADS=$$(getconf _NPROCESSORS_ONLN) $(BIN)/python -m pytest -m slow
+
+# With the lowest of every package that is asked for, and with no extra. torch comes with CUDA then: some gigabytes.
+test-lowest:
+	$(PYTHON) -m venv build/lowest
+	build/lowest/bin/pip install --quiet --constraint constraints/lowest.txt --editable . hypothesis pytest pytest-xdist
+	build/lowest/bin/python -m pytest -n 3 --dist worksteal -m "not slow"
 
 HOURS ?= 1
 
@@ -31,6 +37,15 @@ check: $(READY)
 # The documentation as a site, build/docs/index.html. A warning is an error.
 docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
+# Wheel and source, as they go to PyPI.
+dist:
+	$(PYTHON) -m venv build/tools
+	build/tools/bin/pip install --quiet build check-wheel-contents twine
+	rm -rf dist
+	build/tools/bin/python -m build --outdir dist
+	build/tools/bin/twine check --strict dist/*
+	build/tools/bin/check-wheel-contents dist/*.whl
 
 bench: $(READY)
 	$(BIN)/python benchmarks/step.py --json

@@ -15,13 +15,15 @@ from torch import Tensor
 
 from counterpoise import config, tasks
 from counterpoise.data.sources.arrays import ArraySet
-from counterpoise.data.sources.base import Splits
+from counterpoise.data.sources.base import UNLABELED, Splits
 from counterpoise.engine.assemble import assemble, evaluation_loader
 from counterpoise.engine.parts import Parts
 from counterpoise.engine.processes import join
 from counterpoise.errors import ConfigError
 from counterpoise.models import catalog
 from counterpoise.models.network import VisionModel
+from counterpoise.system import torchvision_guard
+from counterpoise.tasks.classification import ClassificationReport
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -158,3 +160,29 @@ def test_what_is_no_task_is_refused_with_those_that_are(name: str) -> None:
         match=f"Task '{name}' is unknown.*classification, multilabel, multilabel_segmentation, segmentation",
     ):
         tasks.get(name)
+
+
+def test_the_report_is_that_of_torchmetrics_with_classes_that_nobody_has_or_answers() -> None:
+    torchvision_guard.ready()  # torchmetrics imports torchvision
+    from torchmetrics.functional import classification as other
+
+    draw = torch.Generator().manual_seed(0)
+    logits, target = torch.randn(200, 7, generator=draw), torch.randint(5, (200,), generator=draw)
+    logits[:, 6] = -20.0  # class 5 is answered and never there, class 6 neither
+    target[:3] = UNLABELED
+    report = ClassificationReport([f"class {number}" for number in range(7)])
+    for part in (slice(0, 2), slice(2, 90), slice(90, 200)):  # the first has no label
+        report.update(logits[part], target[part])
+    values, known, truth = report.values(), logits[3:].softmax(1), target[3:]
+    assert values["images"] == 197
+    assert values["macro_f1"] == pytest.approx(100 * other.multiclass_f1_score(known, truth, 7).item())
+    assert values["calibration_error"] == pytest.approx(
+        other.multiclass_calibration_error(known, truth, 7, n_bins=15).item(), abs=1e-6
+    )
+    for name in ("precision", "recall", "f1_score"):
+        expected = getattr(other, f"multiclass_{name}")(known, truth, 7, average="none")
+        found = [row[name.removesuffix("_score")] for row in values["per_class"]]
+        assert found == pytest.approx((100 * expected).tolist())
+    assert [row["images"] for row in values["per_class"]] == truth.bincount(minlength=7).tolist()
+    recalls = [row["recall"] for row in values["per_class"] if row["images"]]
+    assert values["balanced_accuracy"] == pytest.approx(sum(recalls) / len(recalls))

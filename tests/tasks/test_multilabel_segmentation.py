@@ -205,7 +205,6 @@ def test_an_export_keeps_thresholds_and_its_runner_paints_what_predict_does(
 
 
 def test_the_report_shows_questions_with_pictures(student: Result, run: Run) -> None:
-    pytest.importorskip("jinja2")
     code, _, error = run("report", student.folder, "--overwrite")
     page = (student.folder / "report.html").read_text(encoding="utf-8")
     assert code == 0, error

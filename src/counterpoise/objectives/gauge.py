@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from counterpoise.errors import ObjectiveError
+from counterpoise.objectives.calibration import CALIBRATION_BINS, calibration_bins, calibration_error
 from counterpoise.system.machine import sum_dtype
 
 EDGES = (1, 5, 20, 100, 500, 2000, 10_000)
 """Last rank of each band of classes, ranked by the teacher's probability; the last band takes the rest."""
-CALIBRATION_BINS = 15
 BLOCK = 2**22
 """Numbers ranked at once, to keep memory small."""
 _COUNTS = ("positions", "forward_kl", "reverse_kl", "missed", "excess", "top1", "top5", "labeled")
@@ -135,10 +135,12 @@ class Gauge:
         else:
             places = (order == labels[:, None]).int().argmax(1)[labeled]
             bins = [
-                _calibration(probabilities[labeled], answers[labeled], places)
+                calibration_bins(probabilities[labeled], answers[labeled], places)
                 for probabilities, answers in ((q, ranks[:, 0]), (p, torch.zeros_like(labels)))
             ]
-        added = torch.cat([torch.stack([c.cpu().double() for c in counts]), rows.cpu().double().flatten(), *bins])
+        added = torch.cat(
+            [torch.stack([c.cpu().double() for c in counts]), rows.cpu().double().flatten(), *map(torch.flatten, bins)]
+        )
         self.state += added
 
     def _divergences(self, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -202,7 +204,7 @@ class Gauge:
             result["calibration"] = {
                 name: {
                     "labels" if self.by_label else "top1": 100 * float(seen[2].sum()) / totals["labeled"],
-                    "calibration_error": float((seen[1] - seen[2]).abs().sum()) / totals["labeled"],
+                    "calibration_error": calibration_error(seen),
                 }
                 for name, seen in zip(("student", "teacher"), bins, strict=True)
             }
@@ -243,20 +245,10 @@ def _bands(classes: int) -> list[tuple[int, int]]:
     return list(zip([1, *(end + 1 for end in ends[:-1])], ends, strict=True))
 
 
-def _calibration(probabilities: Tensor, answers: Tensor, labels: Tensor) -> Tensor:
-    """Count, sum of confidence and sum of hits of each bin of confidence, [3 * bins] in float64 on the CPU."""
-    confidence = probabilities.gather(1, answers[:, None])[:, 0].cpu().double()
-    hits = (answers == labels).cpu().double()
-    # Bins are open below: (0, 1/15], (1/15, 2/15], ...
-    place = (confidence * CALIBRATION_BINS).ceil().long().clamp(1, CALIBRATION_BINS) - 1
-    empty = torch.zeros(CALIBRATION_BINS, dtype=torch.float64)
-    return torch.cat([empty.index_add(0, place, values) for values in (torch.ones_like(hits), confidence, hits)])
-
-
 def _of_coins(probabilities: Tensor, labels: Tensor) -> Tensor:
-    """As `_calibration`, of answers yes or no with the probability of yes, and labels 1 and 0: [M] each."""
+    """As `calibration_bins`, of answers yes or no with the probability of yes, and labels 1 and 0: [M] each."""
     both = torch.stack([1 - probabilities, probabilities], 1)
-    return _calibration(both, (probabilities > 0.5).long(), labels.long())
+    return calibration_bins(both, (probabilities > 0.5).long(), labels.long())
 
 
 def _times(probability: Tensor, ratio: Tensor) -> Tensor:

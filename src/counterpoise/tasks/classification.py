@@ -17,17 +17,18 @@ from counterpoise.data.sources.base import UNLABELED, ImageSet
 from counterpoise.data.views import SMALL, ViewPlan, decided
 from counterpoise.errors import ConfigError
 from counterpoise.objectives import confident
+from counterpoise.objectives.calibration import CALIBRATION_BINS, calibration_bins, calibration_error
 from counterpoise.objectives.composite import WeightedSum
 from counterpoise.objectives.mixed import check_mixed
 from counterpoise.system.machine import as_double
 from counterpoise.tasks.base import ALL, TASKS, Report, Score, Share, Task
+from counterpoise.tasks.confusion import shares
 
 if TYPE_CHECKING:
     from counterpoise.data.epochs import Epochs
     from counterpoise.models.network import VisionModel
     from counterpoise.models.promise import Promise
 
-CALIBRATION_BINS = 15
 SMALL_AT_ONCE = 250
 """Small images at once in evaluation, whatever the batch of training."""
 
@@ -35,7 +36,8 @@ SMALL_AT_ONCE = 250
 class TopScore(Score):
     """Top-1 and top-5 accuracy in percent, and mean cross-entropy. Of five classes or fewer, top-5 says nothing.
 
-    Not by torchmetrics, which takes seconds to import and has three states where one tensor is summed over processes.
+    Not by torchmetrics, which takes seconds to import and has three states where one tensor is summed over processes;
+    tested against it.
     """
 
     def __init__(self, num_classes: int) -> None:
@@ -78,31 +80,10 @@ class ClassificationReport(Report):
     """
 
     def __init__(self, classes: Sequence[str], promise: Promise | None = None) -> None:
-        from counterpoise.system import torchvision_guard
-
-        torchvision_guard.ready()  # torchmetrics imports torchvision
-        from torchmetrics.classification import (
-            MulticlassCalibrationError,
-            MulticlassF1Score,
-            MulticlassPrecision,
-            MulticlassRecall,
-            MulticlassStatScores,
-        )
-
         self.classes = list(classes)
-        count = len(classes)
-        self.score = TopScore(count)
-        self.metrics = {
-            "macro_f1": MulticlassF1Score(count, average="macro"),
-            "calibration_error": MulticlassCalibrationError(count, n_bins=CALIBRATION_BINS),
-        }
-        self.by_class = {
-            "precision": MulticlassPrecision(count, average="none"),
-            "recall": MulticlassRecall(count, average="none"),
-            "f1": MulticlassF1Score(count, average="none"),
-            "counts": MulticlassStatScores(count, average="none"),
-        }
-        self.count = 0
+        self.score = TopScore(len(classes))
+        self.counts = torch.zeros(3, len(classes), dtype=torch.float64)  # by class: right, there, answered
+        self.bins = torch.zeros(3, CALIBRATION_BINS, dtype=torch.float64)
         self.promise = promise
         self.promised = torch.zeros(3, dtype=torch.int64)
 
@@ -112,40 +93,47 @@ class ClassificationReport(Report):
         probabilities, target = logits.cpu().float().softmax(1)[labeled], target.cpu()[labeled]
         if not len(target):
             return
-        self.count += len(target)
+        answers = probabilities.argmax(1)
+        for row, seen in zip(self.counts, (target[answers == target], target, answers), strict=True):
+            row += torch.bincount(seen, minlength=len(self.classes))
+        self.bins += calibration_bins(probabilities, answers, target)
         if self.promise is not None:
-            shares = (logits.cpu().float()[labeled] / self.promise.temperature).softmax(1)
-            (top, first), own = shares.max(1), shares.gather(1, target[:, None])[:, 0]
+            softened = (logits.cpu().float()[labeled] / self.promise.temperature).softmax(1)
+            (top, first), own = softened.max(1), softened.gather(1, target[:, None])[:, 0]
             sure, right = top >= self.promise.threshold, first == target
             found = sure, sure & ~right, right | (own >= self.promise.least)
             self.promised += torch.stack([kind.sum() for kind in found])
-        for metric in (*self.metrics.values(), *self.by_class.values()):
-            metric.update(probabilities, target)
 
     def values(self) -> dict[str, Any]:
-        if not self.count:
+        right, there, answers = self.counts
+        count = int(there.sum())
+        if not count:
             return {"images": 0}
         values: dict[str, Any] = self.score.values()
-        values["macro_f1"] = 100 * self.metrics["macro_f1"].compute().item()
-        values["calibration_error"] = self.metrics["calibration_error"].compute().item()
-        columns = {name: metric.compute() for name, metric in self.by_class.items()}
-        held = columns["counts"][:, 4] > 0
-        values["balanced_accuracy"] = 100 * columns["recall"][held].mean().item()
+        of_class = {name: 100 * share for name, share in shares(right, there, answers).items()}
+        values["macro_f1"] = of_class["dice"].nanmean().item()  # Dice and F1 are one
+        values["calibration_error"] = calibration_error(self.bins)
+        values["balanced_accuracy"] = of_class["recall"].nanmean().item()
         if self.promise is not None:
             answered, wrong, covered = self.promised.tolist()
-            values["answered"] = 100 * answered / self.count
+            values["answered"] = 100 * answered / count
             values["wrong_of_answered"] = 100 * wrong / answered if answered else 0.0
-            values["in_set"] = 100 * covered / self.count
-        values["images"] = self.count
+            values["in_set"] = 100 * covered / count
+        values["images"] = count
         values["per_class"] = [
             {
                 "class": name,
-                "precision": 100 * columns["precision"][index].item(),
-                "recall": 100 * columns["recall"][index].item(),
-                "f1": 100 * columns["f1"][index].item(),
-                "images": int(columns["counts"][index, 4]),
+                "precision": precision,
+                "recall": recall,
+                "f1": f1,
+                "images": int(images),
             }
-            for index, name in enumerate(self.classes)
+            for name, precision, recall, f1, images in zip(
+                self.classes,
+                *(of_class[kind].nan_to_num().tolist() for kind in ("precision", "recall", "dice")),
+                there.tolist(),
+                strict=True,
+            )
         ]
         return values
 

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from sklearn.utils import Bunch
 
 from counterpoise import config
 from counterpoise.data import sources
 from counterpoise.data.sources.arrays import ArraySet
-from counterpoise.errors import ConfigError, MissingExtraError
-
-Bunch = pytest.importorskip("sklearn.utils", reason="needs the extra demo").Bunch
+from counterpoise.errors import ConfigError
 
 
 def load(seed: int = 0, **options: Any) -> tuple[ArraySet, ArraySet]:
@@ -96,9 +94,3 @@ def test_fingerprint_sees_the_mask() -> None:
 def test_impossible_options_are_refused(option: str, value: int) -> None:
     with pytest.raises(ConfigError, match=rf"data\.options\.{option} must be .* got {value}"):
         load(**{option: value})
-
-
-def test_without_scikit_learn_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
-    with pytest.raises(MissingExtraError, match=r"counterpoise\[demo\]"):
-        load()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import pytest
@@ -10,9 +9,7 @@ import torch
 
 from counterpoise import config
 from counterpoise.data import sources
-from counterpoise.errors import ConfigError, MissingExtraError
-
-pytest.importorskip("sklearn", reason="needs the extra demo")
+from counterpoise.errors import ConfigError
 
 
 def load(**values: Any) -> sources.Splits:
@@ -43,9 +40,3 @@ def test_train_size_is_exact_and_in_proportion() -> None:
 def test_impossible_train_size_is_refused(size: int) -> None:
     with pytest.raises(ConfigError, match=f"train_size must be 10 to 1787, got {size}"):
         load(options={"train_size": size})
-
-
-def test_without_scikit_learn_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
-    with pytest.raises(MissingExtraError, match=r"counterpoise\[demo\]"):
-        load()

@@ -25,7 +25,7 @@ _WORDS = 7
 
 @register(
     "digit_pairs",
-    summary="two handwritten digits on each canvas, 20x20, made of scikit-learn's; for task multilabel (extra: demo)",
+    summary="two handwritten digits on each canvas, 20x20, made of scikit-learn's; for task multilabel",
     needs_path=False,
 )
 def load(data: config.Data, *, train_size: int = 1000, val_size: int = 500, unknown: float = 0.0) -> Splits:

@@ -33,7 +33,7 @@ _SCENE_WORDS, _DIGIT_WORDS = 6, 7
 
 @register(
     "digit_scenes",
-    summary="handwritten digits on photographs with a mask for each, made of scikit-learn's (extra: demo)",
+    summary="handwritten digits on photographs with a mask for each, made of scikit-learn's",
     needs_path=False,
 )
 def load(data: config.Data, *, train_size: int = 600, val_size: int = 200, edge: int = 64) -> Splits:

@@ -9,20 +9,18 @@ from counterpoise.data.sources.arrays import ArraySet
 from counterpoise.data.sources.base import Splits
 from counterpoise.data.sources.division import split, split_by_fraction
 from counterpoise.data.sources.registry import register
-from counterpoise.errors import ConfigError, MissingExtraError
+from counterpoise.errors import ConfigError
 
 
-@register("digits", summary="1,797 handwritten digits, 8x8, embedded in scikit-learn (extra: demo)", needs_path=False)
+@register("digits", summary="1,797 handwritten digits, 8x8, embedded in scikit-learn", needs_path=False)
 def load(data: config.Data, *, train_size: int | None = None) -> Splits:
     """The digits, split by `data.split_seed` in proportion from every class.
 
     Args:
         train_size: images for training, the rest is val; default: by `data.val_fraction`.
     """
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError:
-        raise MissingExtraError("The digits data set", "demo") from None
+    from sklearn.datasets import load_digits  # slow to import
+
     digits = load_digits()
     grey = torch.from_numpy(digits.images).mul(255 / 16).round().to(torch.uint8)  # they come as 0 to 16
     images = grey.unsqueeze(1).repeat(1, 3, 1, 1)

@@ -15,7 +15,7 @@ from typing import Any
 from counterpoise import tasks
 from counterpoise.engine.export_student import versions
 from counterpoise.engine.student_epochs import Epoch
-from counterpoise.errors import CounterpoiseError, MissingExtraError
+from counterpoise.errors import CounterpoiseError
 from counterpoise.pages.report import answer, comparison, curves, deployment, provenance, words
 from counterpoise.pages.report.charts import Chart, by_class, reliability
 from counterpoise.pages.report.charts import cases as by_case
@@ -82,9 +82,6 @@ def render(
         updates: an address that the page asks every two seconds, from where it was loaded, and the text that is there
             now; the page loads itself anew when it has changed. For a server that watches a run.
         epoch: whose students it is about: "last" or "best"; default: those that ship.
-
-    Raises:
-        MissingExtraError: Jinja2 is not installed.
     """
     claimed = comparison.claim(compared)
     methods, chosen, reading, metric = subject([Path(folder) for folder in run_folders], claimed, epoch)
@@ -200,11 +197,9 @@ def _finite(values: Any) -> Any:
 
 @cache
 def _environment() -> Any:
-    try:
-        from jinja2 import Environment, PackageLoader, StrictUndefined
-        from jinja2.utils import htmlsafe_json_dumps
-    except ModuleNotFoundError:
-        raise MissingExtraError("counterpoise report", "report") from None
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from jinja2.utils import htmlsafe_json_dumps
+
     environment = Environment(
         loader=PackageLoader("counterpoise.pages.report"),
         autoescape=True,

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import threading
 import webbrowser
-from importlib.util import find_spec
 
-from counterpoise.errors import CounterpoiseError, MissingExtraError
+from counterpoise.errors import CounterpoiseError
 from counterpoise.pages.watching.following import Follower
 from counterpoise.pages.watching.terminal import has_browser
 from counterpoise.system.server import Answer, Answers, Server
@@ -25,9 +24,7 @@ def show(follower: Follower, port: int = 0) -> None:
 
 
 def answers(follower: Follower) -> Answers:
-    """The page, and a text that changes whenever the page would. Raises MissingExtraError without the extra report."""
-    if find_spec("jinja2") is None:  # said now, not in the browser
-        raise MissingExtraError("The page of counterpoise watch (--terminal needs none)", "report")
+    """The page, and a text that changes whenever the page would."""
     from counterpoise.pages.report.page import render
 
     pages: dict[str, bytes] = {}
