@@ -26,6 +26,7 @@ from .engine.runs import train as train
 from .engine.student import load_student as load_student
 from .errors import CounterpoiseError as CounterpoiseError
 from .errors import Interrupted as Interrupted
+from .integrations.distillation import Distillation as Distillation
 from .objectives.balance import BalanceDivergence as BalanceDivergence
 from .objectives.balance import balance_divergence as balance_divergence
 from .objectives.composite import WeightedSum as WeightedSum

@@ -23,6 +23,7 @@ from counterpoise.engine.evaluator import has_labels, scored, values_of
 from counterpoise.engine.gauging import said
 from counterpoise.engine.imitation import headline, scores
 from counterpoise.engine.mixing_heads import choose
+from counterpoise.engine.parts import Parts
 from counterpoise.engine.patience import stopped_early
 from counterpoise.engine.run_folder import RunFolder, run_hash
 from counterpoise.engine.student import save_student
@@ -68,17 +69,10 @@ def export_student(trainer: Trainer) -> Result:
     corrupt = trainer.processes.union({*parts.train.corrupt, *parts.val.corrupt})
     if trainer.processes.first:
         provenance = {
-            "teacher": _teacher(trainer),
-            "data_fingerprint": parts.identity["data"],
-            "objective": {
-                name: term.model_dump(mode="json", exclude_unset=True) for name, term in run.objective.items()
-            },
+            **origins(parts, progress.teacher),
             "epoch": _epoch(trainer, last, best),
             **({"classifier": folder_of_student.UNTRAINED} if parts.objective.of_features_alone else {}),
             **({"heads": heads} if (heads := {k: mix._asdict() for k, mix in mixes.items() if mix}) else {}),
-            "run_sha256": run_hash(run),
-            "versions": versions(),
-            "commit": commit(),
         }
         metrics = {"last": last, "best": best, "teacher": progress.teacher}
         save_student(
@@ -242,18 +236,31 @@ def result_of(folder: RunFolder, run: config.Run) -> Result | None:
     return Result(folder=folder.path, note=note, **values)
 
 
-def _teacher(trainer: Trainer) -> dict[str, Any] | None:
+def origins(parts: Parts, teacher: Mapping[str, float]) -> dict[str, Any]:
+    """Where the student of a run comes from; `teacher`: the metrics of that."""
+    return {
+        "teacher": _teacher(parts, teacher),
+        "data_fingerprint": parts.identity["data"],
+        "objective": {
+            name: term.model_dump(mode="json", exclude_unset=True) for name, term in parts.run.objective.items()
+        },
+        "run_sha256": run_hash(parts.run),
+        "versions": versions(),
+        "commit": commit(),
+    }
+
+
+def _teacher(parts: Parts, metrics: Mapping[str, float]) -> dict[str, Any] | None:
     """Who the teacher is, and the store that its answers were read from."""
-    live, stored = trainer.parts.teacher, trainer.parts.stored
+    live, stored = parts.teacher, parts.stored
     store = {} if stored is None else {"store": stored.store.name}
     if live is not None:
-        known = {part: value for part, value in trainer.parts.teacher_identity.items() if part != WEIGHTS}
-        sha256 = trainer.parts.teacher_identity[WEIGHTS]
+        known = {part: value for part, value in parts.teacher_identity.items() if part != WEIGHTS}
         return {
             **known,
             "architecture": live.model.name,
-            "sha256": sha256,
-            "metrics": trainer.progress.teacher,
+            "sha256": parts.teacher_identity[WEIGHTS],
+            "metrics": metrics,
             **store,
         }
     if stored is None:

@@ -7,7 +7,9 @@ from torch import Tensor
 
 from counterpoise.data.epochs import InOrder
 from counterpoise.engine.evaluator import Said, answers, by_image
+from counterpoise.engine.parts import Parts
 from counterpoise.engine.processes import Processes, errors_explained
+from counterpoise.objectives.composite import answers_by_sigmoid
 from counterpoise.objectives.gauge import Gauge
 from counterpoise.tasks import Task
 from counterpoise.teachers.live import LiveTeacher
@@ -68,6 +70,12 @@ class EvaluationGauge:
         self.gauge.state = torch.zeros_like(self.gauge.state)
         self.seen = 0
         return values
+
+
+def gauge_of(parts: Parts, processes: Processes) -> EvaluationGauge:
+    """The gauge of a run's student and teacher on its val images."""
+    sigmoid = parts.task.sigmoid or answers_by_sigmoid(parts.run.objective)
+    return EvaluationGauge(len(parts.val.images), len(parts.classes), parts.task, processes, sigmoid)
 
 
 def said(gauge: EvaluationGauge | None) -> Said | None:

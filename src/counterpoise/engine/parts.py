@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from counterpoise import config, tasks
-from counterpoise.data.epochs import Epochs, InOrder
+from counterpoise.data.epochs import Batch, Epochs, InOrder
 from counterpoise.data.summary import Found
+from counterpoise.engine.ensembles import chosen_by
 from counterpoise.models.network import VisionModel
 from counterpoise.objectives.composite import WeightedSum
+from counterpoise.outputs import Outputs
 from counterpoise.teachers.live import LiveTeacher
-from counterpoise.teachers.stored import LoaderTeacher
+from counterpoise.teachers.stored import LoaderTeacher, Read
 
 
 @dataclass
@@ -51,3 +53,12 @@ class Parts:
         """The teacher whose answers are scored, and score a student of images without labels: None where nothing of
         the run looks at its answers, which may be those of no trained classifier."""
         return None if self.objective.of_teacher_features_alone else self.teacher or self.beside
+
+    def ask_teacher(self, batch: Batch, recorded: Read | None) -> Outputs | None:
+        """What the teacher says of a batch: as recorded, or live; None where there is none."""
+        with chosen_by(self.teacher, batch.target):
+            if self.stored is not None and recorded is not None:
+                return self.stored.answer(batch.images, recorded)
+            if self.teacher is not None:
+                return self.teacher(batch.images, self.objective.teacher_features)
+        return None

@@ -126,7 +126,7 @@ def _show(sheet: Path, trainer: Trainer, batch: Batch, recorded: Read | None) ->
     """Write the views of a batch, with what the teacher says where it answers in the classes of the data."""
     parts = trainer.parts
     on_device = batch.on(trainer.processes.device)
-    heard = None if parts.objective.of_features_alone else trainer.ask_teacher(on_device.images, recorded)
+    heard = None if parts.objective.of_features_alone else parts.ask_teacher(on_device, recorded)
     logits = None if heard is None else heard.logits.cpu()
     sheets.write(sheet, batch.images, batch.target, logits, parts.classes, several=parts.task.sigmoid)
 

@@ -99,8 +99,7 @@ class Optimization:
     def begin(self, step: int) -> None:
         """Set what a step, counted from 0, has of its own: chance, schedules and the learning rate."""
         train = self.run.train
-        # Dropout and the like, whatever came before.
-        _seed(self.processes.device, _mix(self.run.seed, step, self.processes.rank))
+        seed_step(self.run.seed, step, self.processes)
         self.objective.set_progress(step / max(self.steps_per_epoch * train.epochs - 1, 1))
         self.rate = optimization.learning_rate(
             step, self.steps_per_epoch, train.epochs, train.optimizer.learning_rate, train.schedule
@@ -196,6 +195,11 @@ def require_reached(loss: DistributedDataParallel) -> None:
 def _bf16_by_gloo(_, bucket):  # type: ignore[no-untyped-def]  # as text, annotations are refused
     """The hook itself: under its own name DistributedDataParallel takes it with NCCL alone."""
     return bf16_compress_hook(None, bucket)  # type: ignore[arg-type]
+
+
+def seed_step(seed: int, step: int, processes: Processes) -> None:
+    """Seed dropout and the like of a step, counted from 0, whatever came before."""
+    _seed(processes.device, _mix(seed, step, processes.rank))
 
 
 def _mix(seed: int, step: int, rank: int) -> int:

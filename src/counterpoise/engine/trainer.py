@@ -17,10 +17,9 @@ from counterpoise.data.epochs import Batch
 from counterpoise.engine import patience, state
 from counterpoise.engine.allocation import keep_freed_memory
 from counterpoise.engine.assemble import evaluation_loader
-from counterpoise.engine.ensembles import chosen_by
 from counterpoise.engine.evaluator import score_teacher
 from counterpoise.engine.fast.steps import FastSteps
-from counterpoise.engine.gauging import EvaluationGauge
+from counterpoise.engine.gauging import EvaluationGauge, gauge_of
 from counterpoise.engine.imitation import better, headline, scores
 from counterpoise.engine.interrupt import Interrupt
 from counterpoise.engine.mixing_heads import settle
@@ -33,10 +32,8 @@ from counterpoise.engine.step import Optimization, parts_of
 from counterpoise.engine.trackers import Trackers
 from counterpoise.engine.waiting import StepClock, Times, advice
 from counterpoise.errors import DivergedError, Interrupted
-from counterpoise.objectives.composite import answers_by_sigmoid
 from counterpoise.objectives.kernels.compiling import Compiler
 from counterpoise.objectives.views import InParts
-from counterpoise.outputs import Outputs
 from counterpoise.system import machine, own_code
 from counterpoise.system.files import write_tensors
 from counterpoise.teachers.stored import Read
@@ -218,21 +215,13 @@ class Trainer:
     def _part(self, batch: Batch, recorded: Read | None, whole: InParts | None) -> dict[str, Tensor]:
         """The named terms of a batch, or of one of its parts, and the gradient of their total."""
         self.parts.objective.set_batch(batch.indices)
-        with self.clock.working("teacher"), chosen_by(self.parts.teacher, batch.target):
-            teacher = self.ask_teacher(batch.images, recorded)
+        with self.clock.working("teacher"):
+            teacher = self.parts.ask_teacher(batch, recorded)
         with self.clock.working("student"):
             total, terms = self.optimization.loss(batch.images, teacher, batch.target, whole)
             self.optimization.backward(total)
         named: dict[str, Tensor] = terms
         return named
-
-    def ask_teacher(self, images: Tensor, recorded: Read | None) -> Outputs | None:
-        """What the teacher says of a batch: as recorded, or live; None where there is none."""
-        if self.parts.stored is not None and recorded is not None:
-            return self.parts.stored.answer(images, recorded)
-        if self.parts.teacher is not None:
-            return self.parts.teacher(images, self.parts.objective.teacher_features)
-        return None
 
     def batches(self, epoch: int, first: int) -> Iterator[tuple[Batch, Read | None]]:
         """Those of an epoch from `first` on, each with what a store has of it."""
@@ -376,8 +365,7 @@ class Trainer:
         if teacher is None or self.gauge is not None:
             return
         loader = evaluation_loader(parts.val.images, teacher.model, self.run, self.processes)
-        sigmoid = parts.task.sigmoid or answers_by_sigmoid(self.run.objective)
-        self.gauge = EvaluationGauge(len(loader.images), len(parts.classes), parts.task, self.processes, sigmoid)
+        self.gauge = gauge_of(parts, self.processes)
         if self.progress.teacher or not parts.labeled:
             self.gauge.ask(teacher, loader)
             return

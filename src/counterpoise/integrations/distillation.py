@@ -1,0 +1,344 @@
+"""What a run file says, for a training loop that is not ours: student, batches, what the teacher says of them, loss."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from counterpoise.data.sources.base import ImageSet, Splits
+from counterpoise.engine import inputs, learning
+from counterpoise.engine.assemble import assemble, evaluation_loader, resolve_auto
+from counterpoise.engine.evaluator import score_teacher, scored, values_of
+from counterpoise.engine.export_student import origins
+from counterpoise.engine.gauging import EvaluationGauge, gauge_of, said
+from counterpoise.engine.inputs import RunLike
+from counterpoise.engine.parts import Parts
+from counterpoise.engine.processes import Processes, join
+from counterpoise.engine.progress import say
+from counterpoise.engine.step import seed_step
+from counterpoise.engine.student import save_student
+from counterpoise.errors import ConfigError, ModelError, RunError
+from counterpoise.models.folder import DESCRIPTION
+from counterpoise.models.network import VisionModel, logits_of
+from counterpoise.objectives.base import Terms
+from counterpoise.outputs import Outputs
+
+
+class TaughtBatch:
+    """What is to be learned of a batch. It takes the place that labels have in a training script.
+
+    Attributes:
+        labels: int64 [B], -1 where unlabeled; with mixup or cutmix float32 [B, C].
+        indices: int64 [B] on the CPU, sample numbers within the training set; None of images that are not the run's.
+        teacher: what the teacher says of these very views; None where the objective listens to none.
+        step: number of the batch in training, from 0.
+    """
+
+    def __init__(self, labels: Tensor, indices: Tensor | None, teacher: Outputs | None, step: int) -> None:
+        self.labels = labels
+        self.indices = indices
+        self.teacher = teacher
+        self.step = step
+
+    def to(self, *_: Any, **__: Any) -> TaughtBatch:
+        """Itself: it lies where the student is already."""
+        return self
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+class Batches:
+    """The batches of a run, an epoch at a time: (pixels float32 [B, channels, H, W] as the student's network takes
+    them, what is to be learned of them).
+
+    Their order and their views are those of `counterpoise.distill`. A pass to the end is followed by that of the next
+    epoch, unless `set_epoch` says otherwise.
+
+    Attributes:
+        dataset: the images.
+        epoch: which one comes next, from 0.
+        sampler, batch_sampler: whom training scripts tell the epoch.
+    """
+
+    batch_sampler = None
+
+    def __init__(self, parts: Parts, processes: Processes) -> None:
+        self.dataset: ImageSet = parts.train.images
+        self.epoch = 0
+        self.sampler = self
+        self._parts = parts
+        self._processes = processes
+
+    def __len__(self) -> int:
+        return self._parts.train.steps_per_epoch
+
+    def set_epoch(self, epoch: int) -> None:
+        """The next pass is that of this epoch, counted from 0."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[tuple[Tensor, TaughtBatch]]:
+        """Raises ConfigError where the run has no such epoch."""
+        parts, epoch = self._parts, self.epoch
+        epochs = parts.run.train.epochs
+        if epoch >= epochs:
+            raise ConfigError(
+                f"Epoch {epoch + 1} is asked for, and the run has {epochs} (train.epochs): its schedules end there, "
+                "and so may its store. Give it as many as the script trains."
+            )
+        batches = parts.train.epoch(epoch)
+        plain = ((batch, None) for batch in batches)
+        followed = plain if parts.stored is None else parts.stored.follow(epoch, batches)
+        for step, (batch, recorded) in enumerate(followed, epoch * len(self)):
+            batch = batch.on(self._processes.device)
+            seed_step(parts.run.seed, step, self._processes)
+            teacher = parts.ask_teacher(batch, recorded)
+            yield parts.student.normalize(batch.images), TaughtBatch(batch.target, batch.indices, teacher, step)
+        self.epoch = epoch + 1
+
+
+class Distillation:
+    """A run for a training loop of one's own, or of another tool.
+
+        for pixels, batch in distillation.loader:
+            loss = distillation.loss(network(pixels), batch)
+
+    The same seed gives the same batches, views and losses as `counterpoise.distill`. Of the run file data, teacher,
+    student, objective, seed, train.epochs, train.batch_size and train.drop_last count; optimizer, learning rate,
+    precision, averages and checkpoints are those of the loop.
+
+    Args:
+        run: a run file's path, its values, or a resolved `Run`.
+        student: the network to train. Where the run names one (student.model), it must be that one, and is shipped as
+            such; its weights are taken as they are. Default: what the run names.
+        teacher: a module to imitate instead of `teacher.model`, with its weights.
+        data: `Splits(train, val)` instead of `data.path`.
+        device: where the student is; default: train.device.
+        show: what was found in the data, on stderr.
+
+    Attributes:
+        loader: the batches, see `Batches`.
+        network: what is trained: it takes the loader's pixels, and returns logits or what holds them.
+        student: the network with its normalization, as it will ship.
+
+    Raises:
+        CounterpoiseError: whatever is wrong with the run, the data, the models or the store.
+        ConfigError: the objective has weights of its own or looks into the network: `counterpoise.distill` trains it.
+    """
+
+    def __init__(
+        self,
+        run: RunLike,
+        *,
+        student: nn.Module | None = None,
+        teacher: nn.Module | None = None,
+        data: Splits | None = None,
+        device: torch.device | str | None = None,
+        show: bool = False,
+    ) -> None:
+        resolved = inputs.resolve(run)
+        if not dist.is_initialized() and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise ConfigError("Several processes were started, and have not met: init_process_group comes first.")
+        with join(resolved.train.device if device is None else str(device)) as processes:
+            self.processes = processes
+        resolved = resolve_auto(resolved, processes.device)
+        named = resolved.student.model is not None
+        parts = assemble(resolved, processes, student=None if named else student, teacher=teacher, data=data)
+        if named and student is not None:
+            _take(parts, student, processes)
+        _require_plain(parts)
+        say(parts.found, show and processes.first)
+        self.parts = parts
+        self.student: VisionModel = parts.student
+        self.network: nn.Module = parts.student.net
+        self.loader = Batches(parts, processes)
+        self._total = len(self.loader) * parts.run.train.epochs
+        self._given = 0
+        self._gauge: EvaluationGauge | None = None
+        self._teacher: dict[str, float] = {}
+
+    def terms(self, output: Any, batch: TaughtBatch) -> Terms:
+        """The loss, and the named terms that it is made of.
+
+        Args:
+            output: what the network returned: logits [B, C], or what holds them as `logits`.
+            batch: from the loader, or from `teach`.
+
+        Raises:
+            ConfigError: something else stands in the place of the batch.
+        """
+        if not isinstance(batch, TaughtBatch):
+            raise ConfigError(
+                f"The loss is given a {type(batch).__name__} where a batch of distillation.loader goes. Go through "
+                "that loader, or let the teacher look at other images: distillation.teach(pixels, labels)."
+            )
+        objective = self.parts.objective
+        objective.set_progress(min(batch.step / max(self._total - 1, 1), 1.0))
+        if batch.indices is not None:
+            objective.set_batch(batch.indices)
+        together = self.processes.add if self.processes.world > 1 else None
+        logits = Outputs(logits_of(output, self.student.name))
+        terms: Terms = objective(logits, batch.teacher, batch.labels, together=together)
+        return terms
+
+    def loss(self, output: Any, batch: TaughtBatch) -> Tensor:
+        """The loss alone, a scalar; see `terms`."""
+        return self.terms(output, batch).total
+
+    def teach(self, pixels: Tensor, labels: Tensor) -> TaughtBatch:
+        """What the teacher itself says of images that are not the run's views, such as a tool's own augmentations.
+
+        Schedules move on by a step a call.
+
+        Args:
+            pixels: float [B, channels, H, W], normalized as for the student.
+            labels: int64 [B], or probabilities float [B, C].
+
+        Raises:
+            ConfigError: the teacher is a store, which knows the run's own views alone.
+        """
+        teacher = self.parts.teacher
+        if teacher is None and "teacher" in self.parts.objective.needs:
+            raise ConfigError(
+                "These images are not the run's own views, and a store knows no others: go through "
+                "distillation.loader, or give the teacher itself (teacher.checkpoint or teacher.pretrained)."
+            )
+        said = None
+        if teacher is not None:
+            # A teacher has a normalization of its own, and takes pixels in [0, 1].
+            said = teacher(torch.addcmul(self.student.mean, pixels.float(), self.student.std))
+        self._given += 1
+        return TaughtBatch(labels, None, said, self._given - 1)
+
+    def evaluate(self, network: nn.Module | None = None) -> dict[str, float]:
+        """Scores on the val images, as `counterpoise.distill` has them after an epoch; and where there is a teacher
+        that answers, the gauge of both, as `gauge/forward_kl` and so on.
+
+        Args:
+            network: with the weights to score, such as their moving average; default: the one that is trained.
+
+        Raises:
+            ModelError: the teacher answers as chance would.
+        """
+        parts, gauge = self.parts, self._asked()
+        student = self._shipped(network)
+        score = scored(
+            student,
+            parts.val,
+            parts.task,
+            self.processes,
+            said(gauge),
+            watch=None if gauge is None else gauge.compare,
+            further=parts.run.train.scores,
+        )
+        told = {} if gauge is None else {f"gauge/{name}": value for name, value in gauge.values().items()}
+        return {**values_of(score), **told}
+
+    def save(self, path: str | Path, network: nn.Module | None = None, by: str = "a loop of its own") -> Path:
+        """Write the student folder, with its scores; an older student folder there is replaced.
+
+        Args:
+            path: the folder.
+            network: as for `evaluate`.
+            by: who trained it, for the student's card.
+
+        Returns:
+            The folder. Of several processes the first writes it.
+
+        Raises:
+            RunError: something else is there.
+        """
+        path, parts = Path(path), self.parts
+        if path.exists() and not (path / DESCRIPTION).is_file() and (not path.is_dir() or any(path.iterdir())):
+            raise RunError(f"{path} is there, and is no student folder: give another place.")
+        student, gauge = self._shipped(network), self._asked()
+        score = scored(student, parts.val, parts.task, self.processes, said(gauge), further=parts.run.train.scores)
+        chosen = score.thresholds()
+        epoch = {"ships": "last", "number": self.loader.epoch, "of": parts.run.train.epochs}
+        if self.processes.first:
+            save_student(
+                student,
+                path,
+                classes=parts.classes,
+                metrics={"last": {**values_of(score), "epoch": self.loader.epoch}, "teacher": self._teacher},
+                provenance={**origins(parts, self._teacher), "epoch": epoch, "trained_by": by},
+                thresholds=None if chosen is None else {"last": chosen},
+            )
+        self.processes.barrier()
+        return path
+
+    def close(self) -> None:
+        """End the processes that read images, where there are some."""
+        self.parts.train.close()
+
+    def _shipped(self, network: nn.Module | None) -> VisionModel:
+        """The student with the weights of `network`, or its own, in the form in which it is loaded again."""
+        net = self.network if network is None else _bare(network)
+        student = VisionModel(**{**self.student.settings(), "net": net}).to(self.processes.device)
+        if network is not None:
+            _require_same(self.student, net)
+        return student
+
+    def _asked(self) -> EvaluationGauge | None:
+        """The gauge, with the teacher's answers on the val images, which is scored when it is first asked."""
+        parts, teacher = self.parts, self.parts.judge
+        if teacher is None or self._gauge is not None:
+            return self._gauge
+        loader = evaluation_loader(parts.val.images, teacher.model, parts.run, self.processes)
+        self._gauge = gauge_of(parts, self.processes)
+        if parts.labeled and parts.teacher is not None:
+            self._teacher, _ = score_teacher(parts, loader, self.processes, self._gauge.remember)
+        else:
+            self._gauge.ask(teacher, loader)
+        return self._gauge
+
+
+def _take(parts: Parts, network: nn.Module, processes: Processes) -> None:
+    """Put a network that a script has made in the place of the one that the run names."""
+    student, section = parts.student, parts.run.student
+    if section.two_heads:
+        raise ConfigError("student.two_heads is of a network that is built by name, and a module was handed in.")
+    network = _bare(network).to(processes.device)
+    _require_same(student, network)
+    student.net = network.to(memory_format=student.memory_format)  # type: ignore[call-overload]
+    student.resting.clear()
+    learning.freeze(student, section.freeze)
+
+
+def _bare(network: nn.Module) -> nn.Module:
+    """A network without what DistributedDataParallel, torch.compile and moving averages wrap around it."""
+    children = dict(network.named_children())
+    if len(children) == 1 and (inner := children.get("module", children.get("_orig_mod"))) is not None:
+        return _bare(inner)
+    return network
+
+
+def _require_same(student: VisionModel, network: nn.Module) -> None:
+    """Raises ModelError unless a network has the weights of a student's, in number and shape."""
+    ours, theirs = ({n: tuple(v.shape) for n, v in net.state_dict().items()} for net in (student.net, network))
+    if ours != theirs:
+        name = next(name for name in [*ours, *theirs] if ours.get(name) != theirs.get(name))
+        raise ModelError(
+            f"The run's student is {student.name} of {student.num_classes} classes, and the network that is trained "
+            f"is another: of '{name}' it has {theirs.get(name, 'nothing')}, expected {ours.get(name, 'nothing')}. Name "
+            "the same in student.model as in the script, with its student.arguments, or leave student.model out."
+        )
+
+
+def _require_plain(parts: Parts) -> None:
+    """Raises ConfigError where the objective needs more than logits, or weights that only our own loop trains."""
+    objective = parts.objective
+    own = sum(parameter.requires_grad for parameter in objective.parameters())
+    if not (objective.student_features or own or parts.student.companions):
+        return
+    terms = [name for name in objective.terms if objective.objective(name).student_features]
+    raise ConfigError(
+        f"{', '.join(terms) or 'The objective'} looks at features of the student or has weights of its own, which a "
+        "loop of another tool does not train: use counterpoise.distill, or an objective of logits."
+    )

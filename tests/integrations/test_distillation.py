@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+import counterpoise
+from counterpoise.errors import ConfigError, ModelError, RunError, StoreError
+from counterpoise.models.digits import DigitsNetwork
+
+STUDENT = {"model": "digits/cnn_4_8"}
+
+
+def descend(distillation: counterpoise.Distillation, epochs: int = 2) -> list[float]:
+    """A loop of one's own, which knows nothing of epochs."""
+    optimizer = torch.optim.SGD(distillation.network.parameters(), 0.05, momentum=0.9, weight_decay=1e-4)
+    losses = []
+    for _ in range(epochs):
+        distillation.network.train()
+        for pixels, batch in distillation.loader:
+            loss = distillation.loss(distillation.network(pixels), batch)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+    return losses
+
+
+@pytest.mark.parametrize("kind", ["live", "stored"])
+def test_a_loop_of_ones_own_has_the_losses_and_scores_of_distill(
+    taught: Any, ours: Callable[..., Any], equal: Callable[..., None], kind: str, tmp_path: Path
+) -> None:
+    run = {**getattr(taught, kind), "student": STUDENT}
+    distillation = counterpoise.Distillation(run)
+    save_file(distillation.student.weights(), tmp_path / "start.safetensors")
+    theirs = descend(distillation)
+    expected = ours(run, tmp_path / "start.safetensors")
+    equal(expected.losses, theirs)
+    found = distillation.evaluate()
+    assert found["top1"] == expected.last["top1"]
+    assert ("gauge/forward_kl" in found) == (kind == "live")
+
+
+def test_the_student_folder_answers_without_its_teacher(taught: Any, tmp_path: Path) -> None:
+    distillation = counterpoise.Distillation({**taught.live, "student": STUDENT})
+    descend(distillation)
+    folder = distillation.save(tmp_path / "student", by="a test")
+    student = counterpoise.load_student(folder)
+    assert student.description.provenance["trained_by"] == "a test"
+    assert student.description.provenance["teacher"]["metrics"]["top1"] > 10
+    assert counterpoise.evaluate(folder, data=taught.live)["top1"] == distillation.evaluate()["top1"]
+    assert distillation.save(folder) == folder  # over an older one
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "mine.txt").write_text("mine")
+    with pytest.raises(RunError, match="no student folder"):
+        distillation.save(tmp_path / "other")
+
+
+def test_a_store_of_other_views_is_refused(taught: Any) -> None:
+    other = {**taught.stored["data"], "views": {"crop": "pad", "padding": 2}}
+    with pytest.raises(StoreError, match="padding"):
+        counterpoise.Distillation({**taught.stored, "student": STUDENT, "data": other})
+
+
+def test_images_that_are_not_the_runs_need_the_teacher_itself(taught: Any) -> None:
+    pixels, labels = torch.zeros(2, 3, 8, 8), torch.tensor([0, 1])
+    stored = counterpoise.Distillation({**taught.stored, "student": STUDENT})
+    with pytest.raises(ConfigError, match="a store knows no others"):
+        stored.teach(pixels, labels)
+    with pytest.raises(ConfigError, match=r"a Tensor where a batch of distillation\.loader goes"):
+        stored.loss(stored.network(pixels), labels)  # type: ignore[arg-type]
+
+
+def test_the_teacher_sees_other_images_as_the_student_does(taught: Any) -> None:
+    live = counterpoise.Distillation({**taught.live, "student": STUDENT})
+    pixels, batch = next(iter(live.loader))
+    other = live.teach(pixels, batch.labels)
+    assert other.teacher is not None
+    assert batch.teacher is not None
+    torch.testing.assert_close(other.teacher.logits, batch.teacher.logits, rtol=1e-4, atol=1e-4)
+    assert (other.step, live.teach(pixels, batch.labels).step) == (0, 1)
+
+
+def test_more_epochs_than_the_run_has_are_refused(taught: Any) -> None:
+    distillation = counterpoise.Distillation({**taught.stored, "student": STUDENT})
+    distillation.loader.set_epoch(2)
+    with pytest.raises(ConfigError, match="Epoch 3 is asked for, and the run has 2"):
+        next(iter(distillation.loader))
+
+
+def test_another_network_than_the_run_names_is_refused(taught: Any) -> None:
+    with pytest.raises(ModelError, match=r"The run's student is digits/cnn_4_8 of 10 classes"):
+        counterpoise.Distillation({**taught.live, "student": STUDENT}, student=DigitsNetwork((16, 32)))
+
+
+def test_a_network_without_a_name_needs_its_code_to_be_loaded(taught: Any, tmp_path: Path) -> None:
+    net = nn.Sequential(nn.Flatten(), nn.Linear(192, 10))
+    distillation = counterpoise.Distillation(taught.live, student=net)
+    assert distillation.network is net
+    folder = distillation.save(tmp_path / "student")
+    with pytest.raises(ModelError, match="code that a student folder does not bring"):
+        counterpoise.load_student(folder)
+    fresh = nn.Sequential(nn.Flatten(), nn.Linear(192, 10))
+    loaded = counterpoise.load_student(folder, model=fresh)
+    assert torch.equal(loaded.net[1].weight, net[1].weight)  # type: ignore[index]
+
+
+def test_an_objective_with_weights_of_its_own_is_refused(taught: Any) -> None:
+    with pytest.raises(ConfigError, match=r"fitnet looks at features of the student"):
+        counterpoise.Distillation({**taught.live, "student": STUDENT, "objective": {"fitnet": {}}})
