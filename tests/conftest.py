@@ -17,6 +17,7 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,6 +29,7 @@ from hypothesis import settings
 from PIL import Image, ImageDraw
 
 if TYPE_CHECKING:
+    from hub_server import Hub
     from playwright.sync_api import Browser, BrowserContext, Page
 
 # Small tensors are faster on one thread, and waiting threads slow down whatever else the machine does. Before torch.
@@ -450,3 +452,17 @@ def torchrun() -> Callable[..., str]:
         return done.stderr if fails else done.stdout
 
     return call
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A server in the place of the Hugging Face Hub, where somebody is logged in."""
+    from hub_server import Hub
+
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    server = Hub()
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", server.url)  # as HF_ENDPOINT does before it is imported
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()

@@ -1,0 +1,152 @@
+"""A Trainer of Hugging Face transformers that distils: the objective of a run, from a store or a teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from counterpoise.deploy.publishing import push
+from counterpoise.engine.inputs import RunLike
+from counterpoise.errors import ConfigError, MissingExtraError
+from counterpoise.integrations.distillation import Batches, Distillation, TaughtBatch
+from counterpoise.system import torchvision_guard
+
+torchvision_guard.ready()
+try:
+    import transformers
+    from transformers import Trainer, TrainingArguments
+except ImportError as missing:  # accelerate, too, without which there is no Trainer
+    raise MissingExtraError("The Trainer of Hugging Face", "hf") from missing
+
+STUDENT = "student"
+
+
+class _WholeEpochs:
+    """Where `Trainer` looks for samplers to skip batches."""
+
+    def __iter__(self) -> Iterator[Any]:
+        raise ConfigError(
+            "The checkpoint is of the middle of an epoch, and training goes on at the beginning of one: save at the "
+            "end of epochs (save_strategy='epoch')."
+        )
+
+
+class _Inputs:
+    """The batches of a run as `Trainer` takes them."""
+
+    batch_sampler = _WholeEpochs()
+    num_workers, prefetch_factor = 0, None
+
+    def __init__(self, batches: Batches) -> None:
+        self.batches = batches
+        self.dataset = batches.dataset
+        self.sampler = None
+        self.set_epoch = batches.set_epoch
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[dict[str, Tensor | TaughtBatch]]:
+        for pixels, batch in self.batches:
+            yield {"pixel_values": pixels, "taught": batch}
+
+
+class DistillationTrainer(Trainer):
+    """A `Trainer` of the student of a run.
+
+    It goes through the run's own views, so that what a store says belongs to them; images a step are the run's
+    train.batch_size. Without an `eval_dataset`, `evaluate` scores the run's val images and gauges student and teacher.
+
+    Args:
+        run: a run file's path, its values, or a resolved `Run`; see `Distillation`.
+        model: the student, the network that the run's student.model names; default: what that is.
+        args: num_train_epochs is the run's train.epochs.
+        teacher, data: as for `Distillation`.
+        kwargs: as for `Trainer`, but train_dataset.
+
+    Attributes:
+        distillation: the run.
+
+    Raises:
+        CounterpoiseError: whatever is wrong with the run, the data, the models or the store.
+    """
+
+    def __init__(
+        self,
+        run: RunLike,
+        model: nn.Module | None = None,
+        args: TrainingArguments | None = None,
+        *,
+        teacher: nn.Module | None = None,
+        data: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        args = TrainingArguments() if args is None else args
+        # args.device lets processes meet.
+        self.distillation = Distillation(run, student=model, teacher=teacher, data=data, device=args.device)
+        self._own_val = kwargs.get("eval_dataset") is None
+        parts = self.distillation.parts
+        images = {"train_dataset": parts.train.images, "eval_dataset": parts.val.images}
+        super().__init__(model=self.distillation.network, args=args, **{**images, **kwargs})
+        self.model_accepts_loss_kwargs = False  # each loss is a mean over its own batch
+
+    def get_train_dataloader(self) -> Any:
+        """The run's batches."""
+        return _Inputs(self.distillation.loader)
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """The objective of the run on its own batches; on others, such as an eval_dataset, the model's own loss."""
+        if "taught" not in inputs:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        outputs = model(inputs["pixel_values"])
+        loss = self.distillation.loss(outputs, inputs["taught"])
+        return (loss, outputs) if return_outputs else loss
+
+    def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> Any:
+        """Of the run's val images the scores and the gauge; of another set as `Trainer` does."""
+        if eval_dataset is not None or not self._own_val:
+            return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
+        found = {f"{metric_key_prefix}_{name}": value for name, value in self.distillation.evaluate(self.model).items()}
+        self.log(found)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, found)
+        return found
+
+    def save_student(self, path: str | Path | None = None) -> Path:
+        """Write the student folder; default: `student` in args.output_dir."""
+        folder = Path(self.args.output_dir or ".", STUDENT) if path is None else Path(path)
+        return self.distillation.save(folder, self.model, by=f"transformers {transformers.__version__}")
+
+    def push_to_hub(  # type: ignore[override]  # an address, as counterpoise.push has it
+        self,
+        commit_message: str | None = None,
+        blocking: bool = True,
+        token: str | None = None,
+        revision: str | None = None,
+        private: bool | None = None,
+        **kwargs: Any,
+    ) -> str:
+        """Put the student folder with its card onto the Hub, as `counterpoise.push` does; the first process returns its
+        address. Of the arguments `private` counts, by default args.hub_private_repo.
+
+        Raises:
+            ConfigError: args.hub_model_id is missing.
+            PushError: the Hub did not take it.
+        """
+        to = self.args.hub_model_id
+        if to is None:
+            raise ConfigError("Where to push: give hub_model_id='org/name' to TrainingArguments.")
+        folder = self.save_student()
+        if not self.is_world_process_zero():
+            return ""
+        private = bool(self.args.hub_private_repo) if private is None else private
+        url: str = push(folder, to=to, private=private)["url"]
+        return url

@@ -1,0 +1,135 @@
+"""The Trainer of Hugging Face on a small ViT with dropout. Slow, for importing it takes seconds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+
+import counterpoise
+from counterpoise.errors import ConfigError
+from counterpoise.system import torchvision_guard
+
+if TYPE_CHECKING:
+    from hub_server import Hub
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def vit(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as transformers saves it: a ViT for pictures of 8 x 8, of ten classes."""
+    torchvision_guard.ready()
+    from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
+
+    torch.manual_seed(4)
+    config = ViTConfig(
+        image_size=8,
+        patch_size=4,
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        hidden_dropout_prob=0.1,
+        num_labels=10,
+    )
+    folder = tmp_path_factory.mktemp("hf") / "vit"
+    ViTForImageClassification(config).save_pretrained(folder)
+    ViTImageProcessor(size={"height": 8, "width": 8}).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def trainer(vit: Path, tmp_path: Path) -> Callable[..., Any]:
+    """Make a trainer for a run, whose optimizer is that of our own loop."""
+
+    def call(run: dict[str, Any], **arguments: Any) -> Any:
+        from transformers import TrainingArguments
+
+        from counterpoise.integrations.huggingface import DistillationTrainer
+
+        options: dict[str, Any] = {
+            "output_dir": str(tmp_path / "hf"),
+            "num_train_epochs": 2,
+            "optim": "sgd",
+            "optim_args": "momentum=0.9",
+            "learning_rate": 0.05,
+            "lr_scheduler_type": "constant",
+            "max_grad_norm": 0.0,
+            "logging_steps": 1,
+            "save_strategy": "no",
+            "report_to": "none",
+            "use_cpu": True,
+            "disable_tqdm": True,
+        }
+        return DistillationTrainer(run, args=TrainingArguments(**{**options, **arguments}))
+
+    return call
+
+
+def with_student(run: dict[str, Any], vit: Path) -> dict[str, Any]:
+    optimizer = {"name": "sgd", "learning_rate": 0.05, "momentum": 0.9, "weight_decay": 0.0}
+    return {
+        **run,
+        "student": {"model": f"hf/{vit}", "pretrained": True},
+        "train": {**run["train"], "optimizer": optimizer},
+    }
+
+
+@pytest.mark.parametrize("kind", ["live", "stored"])
+def test_losses_and_scores_are_those_of_distill(
+    taught: Any, ours: Callable[..., Any], equal: Callable[..., None], trainer: Callable[..., Any], vit: Path, kind: str
+) -> None:
+    run = with_student(getattr(taught, kind), vit)
+    expected = ours(run)
+    made = trainer(run, eval_strategy="epoch")
+    losses: list[float] = []
+    compute = made.compute_loss
+
+    def recorded(*given: Any, **named: Any) -> Any:  # the log has them in four decimals
+        found = compute(*given, **named)
+        losses.append(found.item())
+        return found
+
+    made.compute_loss = recorded
+    made.train()
+    equal(expected.losses, losses)
+    evaluations = [line for line in made.state.log_history if "eval_top1" in line]
+    assert [line["eval_top1"] for line in evaluations][1:] == [expected.last["top1"]]
+    assert ("eval_gauge/forward_kl" in evaluations[0]) == (kind == "live")
+    logged = [line["loss"] for line in made.state.log_history if "loss" in line]
+    torch.testing.assert_close(torch.tensor(logged), torch.tensor(losses), rtol=1e-3, atol=1e-3)
+
+
+def test_the_student_is_pushed_with_its_card(
+    taught: Any, trainer: Callable[..., Any], vit: Path, tmp_path: Path, hub: Hub
+) -> None:
+    made = trainer(with_student(taught.stored, vit), hub_model_id="acme/ducks")
+    made.train()
+    assert made.push_to_hub() == f"{hub.url}/acme/ducks"
+    assert sorted(hub.files) == ["README.md", "model.safetensors", "student.json"]
+    told = json.loads(hub.files["student.json"])
+    assert told["provenance"]["trained_by"].startswith("transformers ")
+    student = counterpoise.load_student(tmp_path / "hf" / "student")
+    assert torch.equal(student.net.state_dict()["classifier.weight"], made.model.state_dict()["classifier.weight"])
+    with pytest.raises(ConfigError, match="hub_model_id"):
+        trainer(with_student(taught.stored, vit)).push_to_hub()
+
+
+def test_training_goes_on_after_an_epoch_and_not_in_the_middle_of_one(
+    taught: Any, ours: Callable[..., Any], trainer: Callable[..., Any], vit: Path, tmp_path: Path
+) -> None:
+    run = with_student(taught.stored, vit)
+    expected = ours(run)
+    saving = {"save_strategy": "steps", "save_steps": 5}
+    trainer(run, **saving).train()
+    again = trainer(run, **saving)
+    again.train(resume_from_checkpoint=str(tmp_path / "hf" / "checkpoint-10"))
+    assert again.state.global_step == 20
+    assert again.distillation.evaluate()["top1"] == expected.last["top1"]
+    with pytest.raises(ConfigError, match="middle of an epoch"):
+        trainer(run, **saving).train(resume_from_checkpoint=str(tmp_path / "hf" / "checkpoint-15"))
