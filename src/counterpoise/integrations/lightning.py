@@ -1,0 +1,89 @@
+"""Lightning: a module that learns by a run, and a callback that gauges it and writes its student folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from counterpoise.engine.inputs import RunLike
+from counterpoise.errors import MissingExtraError
+from counterpoise.integrations.distillation import Batches, Distillation, TaughtBatch
+from counterpoise.system import torchvision_guard
+
+torchvision_guard.ready()
+try:
+    import lightning
+    from lightning.pytorch import Callback
+except ImportError as missing:
+    raise MissingExtraError("Lightning", "lightning") from missing
+
+
+class DistillationMixin:
+    """The training of a LightningModule: `class Student(DistillationMixin, LightningModule)`.
+
+    Give `run`, and `configure_optimizers` over `self.network`. Data, views, teacher and objective come with the run.
+
+    Attributes:
+        run: a run file's path, its values, or a resolved `Run`; see `Distillation`.
+        network: what is trained; where it is set before, it is what the run's student.model names. In checkpoints it
+            is all there is: the teacher is not among the module's parameters.
+        arguments: further ones of `Distillation`: `teacher`, `data`, `show`.
+        distillation: the run, from `setup` on.
+    """
+
+    run: RunLike
+    arguments: dict[str, Any] = {}  # noqa: RUF012 - it is replaced and never changed
+    network: nn.Module
+    distillation: Distillation
+
+    def setup(self, stage: str) -> None:
+        """Put the run together, once processes have met. Raises CounterpoiseError for whatever is wrong with it."""
+        if "distillation" not in vars(self):
+            device = self.trainer.strategy.root_device  # type: ignore[attr-defined]
+            given = getattr(self, "network", None)
+            self.distillation = Distillation(self.run, student=given, device=device, **self.arguments)
+            self.network = self.distillation.network
+
+    def forward(self, pixels: Tensor) -> Any:
+        """What the network answers to pixels normalized for it."""
+        return self.network(pixels)
+
+    def train_dataloader(self) -> Batches:
+        """The run's batches."""
+        return self.distillation.loader
+
+    def training_step(self, batch: tuple[Tensor, TaughtBatch], batch_idx: int) -> Tensor:
+        """The loss of a batch; it is logged with each term by its name."""
+        pixels, taught = batch
+        total, terms = self.distillation.terms(self(pixels), taught)  # type: ignore[operator]
+        self.log_dict({"loss": total.detach(), **terms}, batch_size=len(taught))  # type: ignore[attr-defined]
+        return total
+
+
+class StudentCallback(Callback):
+    """Logs scores and gauge of a `DistillationMixin`, and writes its student folder at the end.
+
+    Args:
+        out: the student folder; None writes none.
+        every: epochs between evaluations; the last is always evaluated.
+    """
+
+    def __init__(self, out: str | Path | None = None, every: int = 1) -> None:
+        self.out = out
+        self.every = every
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        """Log `val/top1` and so on, and `gauge/forward_kl` and so on."""
+        done = trainer.current_epoch + 1
+        if done % self.every and done != trainer.max_epochs:
+            return
+        found = pl_module.distillation.evaluate(pl_module.network)
+        named = {name if name.startswith("gauge/") else f"val/{name}": value for name, value in found.items()}
+        pl_module.log_dict(named)
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        """Write the student folder."""
+        if self.out is not None:
+            pl_module.distillation.save(self.out, pl_module.network, by=f"Lightning {lightning.__version__}")
