@@ -25,6 +25,7 @@ TRAIN = {
     "precision": "fp32",
     "device": "cpu",
     "log_every": 1,
+    "evaluate_every": 2,
     "clip_gradient": None,
     "optimizer": OPTIMIZER,
     "schedule": {"name": "constant"},
@@ -55,7 +56,7 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> Taught:
     """Runs without a student."""
     folder = tmp_path_factory.mktemp("taught")
     base = {"data": DATA, "train": TRAIN, "seed": 3}
-    longer = {**base, "train": {**TRAIN, "epochs": 15, "evaluate_every": 15}}
+    longer = {**base, "train": {**TRAIN, "epochs": 15}}
     train({**longer, "student": {"model": "digits/cnn_16_32"}, "out": str(folder / "teacher")})
     live = {**base, "teacher": {"checkpoint": str(folder / "teacher")}, "objective": OBJECTIVE}
     record({**live, "student": {"model": "digits/cnn_4_8"}}, out=folder / "store", precision="float32")
@@ -64,11 +65,11 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> Taught:
 
 @pytest.fixture
 def ours(tmp_path: Path) -> Callable[..., Ours]:
-    """Train a run in our own loop; `start`: a file of the student's weights to start from."""
+    """Train a run in our own loop; `start`: a file of the student's weights to start from; `modules` as for distill."""
 
-    def call(run: dict[str, Any], start: Path | None = None) -> Ours:
+    def call(run: dict[str, Any], start: Path | None = None, **modules: Any) -> Ours:
         begun = {} if start is None else {"checkpoint": str(start)}
-        result = distill({**run, "student": {**run["student"], **begun}, "out": str(tmp_path / "ours")})
+        result = distill({**run, "student": {**run["student"], **begun}, "out": str(tmp_path / "ours")}, **modules)
         lines = [json.loads(line) for line in (tmp_path / "ours" / "metrics.jsonl").read_text().splitlines()]
         return Ours([line["loss"] for line in lines if line["kind"] == "step"], result.last)
 
