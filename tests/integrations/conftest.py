@@ -105,7 +105,7 @@ def patched(tmp_path: Path) -> Callable[[Path, str], Path]:
 
 @pytest.fixture(scope="session")
 def digit_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """train/CLASS/NN.png and val/CLASS/NN.png: four of each digit."""
+    """train/CLASS/NN.png and val/CLASS/NN.png: four of each digit, 16 x 16, for Ultralytics refuses fewer than 10."""
     from counterpoise import config
     from counterpoise.data import sources
 
@@ -115,5 +115,5 @@ def digit_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             (folder / half / name).mkdir(parents=True)
             for number in (images.labels == label).nonzero().flatten()[:4].tolist():
                 picture = Image.fromarray(images.images[number].permute(1, 2, 0).numpy())
-                picture.save(folder / half / name / f"{number}.png")
+                picture.resize((16, 16)).save(folder / half / name / f"{number}.png")
     return folder

@@ -63,6 +63,7 @@ class Batches:
 
     Attributes:
         dataset: the images.
+        batch_size: images a step, over all processes together.
         epoch: which one comes next, from 0.
         sampler, batch_sampler: whom training scripts tell the epoch.
     """
@@ -71,6 +72,7 @@ class Batches:
 
     def __init__(self, parts: Parts, processes: Processes) -> None:
         self.dataset: ImageSet = parts.train.images
+        self.batch_size = parts.train.batch_size
         self.epoch = 0
         self.sampler = self
         self._parts = parts
@@ -147,7 +149,11 @@ class Distillation:
             raise ConfigError("Several processes were started, and have not met: init_process_group comes first.")
         with join(resolved.train.device if device is None else str(device)) as processes:
             self.processes = processes
+        order = resolved.train.channels_last
         resolved = resolve_auto(resolved, processes.device)
+        if order == "auto":  # as tools expect weights that they save
+            train = resolved.train.model_copy(update={"channels_last": False})
+            resolved = resolved.model_copy(update={"train": train})
         named = resolved.student.model is not None
         parts = assemble(resolved, processes, student=None if named else student, teacher=teacher, data=data)
         if named and student is not None:
