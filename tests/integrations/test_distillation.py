@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -120,3 +123,55 @@ def test_weights_lie_as_tools_save_them(taught: Any) -> None:
     run = {**taught.stored, "student": STUDENT, "train": {**taught.stored["train"], "precision": "bf16"}}
     network = counterpoise.Distillation(run).network
     assert all(value.is_contiguous() for value in network.state_dict().values())
+
+
+TOGETHER = """
+import json, sys
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from counterpoise import Distillation
+run = json.loads(sys.argv[1])
+torch.manual_seed(0)
+net = nn.Sequential(nn.Flatten(), nn.Linear(192, 10))
+together = sys.argv[2] == "2"
+if together:
+    torch.distributed.init_process_group("gloo")
+distillation = Distillation(run, student=net)
+model = DistributedDataParallel(net) if together else net
+optimizer = torch.optim.SGD(model.parameters(), 0.05, momentum=0.9)
+losses = []
+for epoch in range(2):
+    distillation.loader.set_epoch(epoch)
+    for pixels, batch in distillation.loader:
+        loss = distillation.loss(model(pixels), batch)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(distillation.processes.add(loss.detach()).item() / distillation.processes.world)
+top1 = distillation.evaluate(model)["top1"]
+distillation.save(sys.argv[3], model)
+if distillation.processes.first:
+    print(json.dumps([losses, top1]))
+if together:
+    torch.distributed.destroy_process_group()
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_have_the_losses_of_one(taught: Any, equal: Callable[..., None], tmp_path: Path) -> None:
+    (tmp_path / "loop.py").write_text(TOGETHER)
+    found = []
+    for count, launch in (("1", []), ("2", ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"])):
+        command = [sys.executable, *launch, tmp_path / "loop.py", json.dumps(taught.stored), count, tmp_path / count]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        found.append(json.loads(done.stdout.splitlines()[-1]))
+    equal(found[0][0], found[1][0])
+    assert found[0][1] == pytest.approx(found[1][1], abs=0.1)
+
+
+def test_processes_that_have_not_met_are_told_to(taught: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match="have not met"):
+        counterpoise.Distillation({**taught.stored, "student": STUDENT})
