@@ -38,12 +38,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import drawn_fruits
 import drawn_signs
 import torch
 from kept_rows import KeptRows, Value
 
 import counterpoise
+from counterpoise.demos import drawn_fruits
 from counterpoise.errors import DivergedError
 
 ROUNDS = {1: ((201, 202, 203), 41, 1.0), 2: ((211, 212, 213), 51, 5.0)}
