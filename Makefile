@@ -6,7 +6,7 @@ READY := .venv/.ready
 # Tests start many processes; without bytecode on disk each of them compiles the whole package again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-slow test-lowest soak check docs dist bench clean
+.PHONY: demo test test-slow test-lowest soak check docs notebooks dist bench clean
 
 demo: $(READY)
 	$(BIN)/counterpoise demo --overwrite
@@ -38,6 +38,9 @@ check: $(READY)
 docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
+# Run the notebooks from top to bottom, and keep what they answer.
+notebooks: $(READY)
+	$(BIN)/python tools/notebooks.py
 # Wheel and source, as they go to PyPI.
 dist:
 	$(PYTHON) -m venv build/tools
