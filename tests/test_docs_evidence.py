@@ -126,15 +126,32 @@ def test_the_table_of_defaults_is_that_of_its_runs() -> None:
 
     def told(way: str, name: str, number: str = "2") -> str:
         own = [row for row in rows if (row["round"], row["set"], row["way"]) == (number, name, way)]
+        if len(own) < 3:
+            return " ".join(f"{row['score']} (one run)" for row in own)
         stopped = sum(row["stopped"] == "1" for row in own)
         mean, std = results.spread([float(row["score"]) for row in own])
         return f"{stopped} of {len(own)} stopped" if stopped else f"{mean:.2f} ± {std:.2f}"
 
     (table,) = below("What distill does by itself")
     assert [row[0] for row in table] == list(dict.fromkeys(row["way"] for row in rows))
-    assert all(shown == [told(way, "photos"), told(way, "signs")] for way, *shown in table)
+    sets = ("photos", "signs", "cifar-100")
+    assert all(shown == [told(way, name) for name in sets] for way, *shown in table)
     first = " ".join(PAGE.split())
     assert f"({told('today, clipped', 'signs', '1')} instead of {told('today', 'signs', '1')})" in first
+
+
+def test_the_usual_table_stands_beside_that_at_equal_weight() -> None:
+    rows = lines("protocol_results")
+
+    def told(method: str, other: str) -> str:
+        found = statistics.paired(*(results.by_seed(rows, "all", name) for name in (method, other)))
+        return f"{found.mean:+.2f} ({found.low:+.2f} to {found.high:+.2f}), p {found.p:.3f}"
+
+    _, table = below("What the usual table shows")
+    assert table == [
+        ["weight 9", told("balance-9", "kd"), told("balance-9", "kd-9")],
+        ["weight 0.9", "", told("balance", "kd")],
+    ]
 
 
 def test_the_picture_shows_what_the_runs_say() -> None:
