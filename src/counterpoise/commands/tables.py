@@ -147,11 +147,16 @@ def prediction_table(answers: Sequence[dict[str, Any]]) -> Iterator[Any]:
         yield _labels_table(answers)
         return
     ranked = [answer.get("top") or answer.get("classes") or [] for answer in answers]
-    measure = next((key for entries in ranked for key in entries[0] if key != "class"), "")  # probability, or share
+    measure = next(
+        (key for entries in ranked for key in (entries or [{}])[0] if key != "class"), ""
+    )  # probability, or share
     known = any("truth" in answer for answer in answers)
     further = texts("then", *(["truth"] if known else []))
     grid = Grid("", [*names("image"), *texts("class"), *numbers(measure), *further])
     for answer, entries in zip(answers, ranked, strict=True):
+        if not entries:
+            grid.add(answer["image"], "not sure", "", "", *([str(answer.get("truth", ""))] if known else []))
+            continue
         others = ", ".join(f"{other['class']} {other[measure]:.2f}" for other in entries[1:4])
         truth = [str(answer.get("truth", ""))] if known else []
         said = entries[0]["class"] if answer.get("sure", True) else f"not sure: {', '.join(answer['set'])}?"

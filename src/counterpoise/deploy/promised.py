@@ -24,6 +24,8 @@ def of_export(job: ExportJob, runtime: base.Runtime | None) -> tuple[Promise | N
     Args:
         runtime: of the export; None where it does not run here.
     """
+    if job.student.scene_promise is not None:
+        return None, {"promise": "The student's promise is not kept: an export of scenes answers every pixel."}
     own = job.student.promise
     if own is None or job.request.precision in KEPT:
         return own, {}

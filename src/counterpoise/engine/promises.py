@@ -13,7 +13,7 @@ from torch import Tensor
 from counterpoise import config, tasks
 from counterpoise.config.options import Place, keywords_after
 from counterpoise.data.sources.base import UNLABELED, ImageSet, Splits
-from counterpoise.engine import inputs, promising
+from counterpoise.engine import inputs, promising, scene_promises
 from counterpoise.engine.evaluator import SOFT, answers, has_labels, in_classes_of
 from counterpoise.engine.options import Promised
 from counterpoise.engine.processes import choose_device
@@ -21,7 +21,7 @@ from counterpoise.engine.student import as_json, load_student
 from counterpoise.errors import ConfigError, DataError, ModelError
 from counterpoise.models import folder
 from counterpoise.models.network import VisionModel
-from counterpoise.models.promise import Promise
+from counterpoise.models.promise import Promise, ScenePromise
 from counterpoise.system.files import write_text
 
 
@@ -31,31 +31,40 @@ def promise(student: Place, options: Promised) -> dict[str, Any]:
 
     Of the answers that are given at most `risk` are wrong, as sure as `confidence`; a picture whose largest
     probability is below the threshold is not answered. Probabilities are those of logits divided by a temperature that
-    is fitted, too. The set of classes that is named of a picture holds the true one in a share of `coverage`. All of it
-    holds for pictures that are drawn as those were on which it was chosen; `engine.promising` says how it is chosen.
+    is fitted, too. The set of classes that is named of a picture holds the true one in a share of `coverage`. Of
+    scenes, each pixel is answered or not, and of those that are at most `risk` is wrong, as a mean over scenes. All of
+    it holds for pictures that are drawn as those were on which it was chosen; `engine.promising` and
+    `engine.promising_scenes` say how it is chosen.
 
     Args:
         student: student folder, or a run's folder. Its student.json is replaced: exports that are made from then on
             carry the promise; those that are there do not.
 
     Returns:
-        What student.json says of it, see `models.promise.Promise`; and `notes`.
+        What student.json says of it, see `models.promise.Promise` and `ScenePromise`; and `notes`.
 
     Raises:
-        ConfigError: the student answers something else than one class a picture.
+        ConfigError: the student answers something else than one class a picture or a pixel.
         ModelError: the network answers probabilities, where logits are expected.
         DataError: too few pictures, none with a label, or some that it was trained on; no threshold keeps the promise.
     """
     path = folder.find(Path(student))
     network = load_student(path, model=options.model)
-    if network.task != "classification":
-        raise ConfigError(f"A promise is for one class a picture, and {student} answers {network.task}.")
+    if network.task not in ("classification", "segmentation"):
+        raise ConfigError(f"A promise is for one class a picture or a pixel, and {student} answers {network.task}.")
     images, section = inputs.evaluated(Path(student), options.data, options.split, options.data_set)
     unseen(student, images, section, options.data_set)
     at_once, device = inputs.batch_size(Path(student), options.batch_size), choose_device(options.device)
-    told = list(answered(student, network, images, section, at_once, device))
-    found = chosen(told, images.fingerprint(), options.risk, options.confidence, options.coverage)
-    description = network.description.model_copy(update={"promise": found})
+    if network.task == "segmentation":
+        if "coverage" in options.model_fields_set:
+            raise ConfigError("coverage is of sets of classes for a picture, and pixels have none: leave it out.")
+        asked = (options.risk, options.confidence)
+        found: Promise | ScenePromise = scene_promises.chosen(network, images, section, at_once, device, *asked)
+        description = network.description.model_copy(update={"scene_promise": found})
+    else:
+        told = list(answered(student, network, images, section, at_once, device))
+        found = chosen(told, images.fingerprint(), options.risk, options.confidence, options.coverage)
+        description = network.description.model_copy(update={"promise": found})
     write_text(path / folder.DESCRIPTION, as_json(description.values()).decode())
     return {"folder": str(path), **found.model_dump(), "notes": _notes(network.description, images.fingerprint())}
 

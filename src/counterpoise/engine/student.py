@@ -80,7 +80,7 @@ def load_student(
     if epoch is not None:
         checkpoint.load(built.net, checkpoint.Weights(f"{source}, {epoch} epoch", load_bytes(content)), built.name)
     if epoch in (None, folder.shipped_epoch(description.provenance)):  # the promise is of the weights that ship
-        built.promise = description.promise
+        built.promise, built.scene_promise = description.promise, description.scene_promise
     return Student(built, description).eval()
 
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from counterpoise.config import LARGEST_EDGE, MOST_CHANNELS, MOST_REDUCED, Intensity
 from counterpoise.decoding import Reading
 from counterpoise.errors import ModelError, nearest
-from counterpoise.models.promise import Promise
+from counterpoise.models.promise import Promise, ScenePromise
 from counterpoise.system import documents
 from counterpoise.system.files import regular, standing
 
@@ -92,6 +92,8 @@ class Description(BaseModel):
     """Of several labels: the probability from which on each is answered, of the student of each epoch: last, best."""
     promise: Promise | None = None
     """When it answers, and when it is not sure."""
+    scene_promise: ScenePromise | None = None
+    """Of scenes: which pixels it answers."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> Description:
@@ -118,7 +120,7 @@ class Description(BaseModel):
         for name, usual in (("overlap", None), ("blend", "mean")):
             if values["input"][name] == usual:
                 values["input"].pop(name)
-        unused = {name for name in ("thresholds", "promise") if values[name] is None}
+        unused = {name for name in ("thresholds", "promise", "scene_promise") if values[name] is None}
         return {name: value for name, value in values.items() if name not in unused}
 
 

@@ -18,7 +18,7 @@ from counterpoise.config import LARGEST_EDGE
 from counterpoise.decoding import Reading, placing
 from counterpoise.errors import ModelError, nearest
 from counterpoise.models.padding import Padded
-from counterpoise.models.promise import Promise
+from counterpoise.models.promise import Promise, ScenePromise
 from counterpoise.outputs import Outputs
 
 Answers = Literal["auto", "logits", "probabilities"]
@@ -72,6 +72,7 @@ class VisionModel(nn.Module):
             nobody has said so.
         thresholds: of several labels, the probability from which on each is answered, where that was chosen.
         promise: when it answers, and when it is not sure, where that was chosen.
+        scene_promise: of scenes, which pixels it answers, where that was chosen.
 
     Attributes:
         memory_format: of the normalized images; `torch.channels_last` converts them.
@@ -112,6 +113,7 @@ class VisionModel(nn.Module):
         outputs: Answers = "auto",
         thresholds: Sequence[float] | None = None,
         promise: Promise | None = None,
+        scene_promise: ScenePromise | None = None,
         channels: int = 3,
     ) -> None:
         super().__init__()
@@ -141,6 +143,7 @@ class VisionModel(nn.Module):
         self.channels = channels
         self.thresholds = None if thresholds is None else tuple(thresholds)
         self.promise = promise
+        self.scene_promise = scene_promise
         self.notes: tuple[str, ...] = ()
         self.trained_for: str | None = None
         self.memory_format = torch.preserve_format

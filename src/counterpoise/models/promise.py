@@ -39,3 +39,30 @@ class Promise(BaseModel):
     """Mean number of classes in the set."""
     data: str
     """Fingerprint of the pictures."""
+
+
+class ScenePromise(BaseModel):
+    """Of the pixels of a scene that a student answers, at most `risk` is wrong on average over scenes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    risk: Inner
+    """Mean over scenes of the share of wrong pixels among those that are answered."""
+    confidence: Inner
+    """Share of choices like this one that keep their word."""
+    temperature: float = Field(gt=0.0, allow_inf_nan=False)
+    """Logits are divided by it before the softmax."""
+    threshold: Share
+    """A pixel is answered where the largest probability is as large as this."""
+    pictures: int = Field(ge=1)
+    """Scenes on which this was chosen."""
+    answered: Share
+    """Share of their pixels that are answered."""
+    wrong: Share
+    """Mean over them of the share of wrong pixels among those that are answered."""
+    bound: Share
+    """Upper bound of that mean, on the part of the scenes that chose nothing else."""
+    unsure: dict[str, Share]
+    """By class, the share of its pixels that is left unanswered; classes that the masks hold."""
+    data: str
+    """Fingerprint of the scenes."""

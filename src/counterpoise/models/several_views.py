@@ -139,7 +139,9 @@ def averaged(model: VisionModel, views: int, sigmoid: bool, whole: bool) -> Visi
         return model
     require(views, whole)
     net = SeveralViews(model.net, views, sigmoid, model.outputs == "probabilities")
-    wrapped = VisionModel(**{**model.settings(), "net": net, "promise": None})  # that is of one view
+    wrapped = VisionModel(
+        **{**model.settings(), "net": net, "promise": None, "scene_promise": None}
+    )  # that is of one view
     wrapped.arguments = {**model.arguments, "views": views}
     wrapped.notes = model.notes
     wrapped.by_position, wrapped.trained_for = model.by_position, model.trained_for

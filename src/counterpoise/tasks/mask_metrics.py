@@ -11,13 +11,15 @@ from torch import Tensor
 from counterpoise.data.sources.base import IGNORE
 from counterpoise.errors import DataError
 from counterpoise.tasks.base import Report, Score
-from counterpoise.tasks.confusion import by_class, confusion_matrix
+from counterpoise.tasks.confusion import by_class, confusion_matrix, upsample
 from counterpoise.tasks.scores.base import Seen
 from counterpoise.tasks.scores.cases import Counts
 from counterpoise.tasks.scores.chosen import kinds_of
+from counterpoise.tasks.surety import SurePixels
 
 if TYPE_CHECKING:
     from counterpoise.data.sources.base import ImageSet
+    from counterpoise.models.promise import ScenePromise
     from counterpoise.tasks.sliding import InPieces
 
 
@@ -57,18 +59,28 @@ class SegmentationReport(Report):
     All follow from one matrix of counts over all pixels of all images. A class that is neither in the masks nor in the
     answers counts in no mean, and has None in its row; `absent` names the classes that are not in the masks.
 
-    `by_case` and `cases` are the scores by case, see tasks/scores.
+    `by_case` and `cases` are the scores by case, see tasks/scores. Of a student with a promise also the share of pixels
+    that it answers, the mean over scenes of the share of these that is wrong, and in the table how much of each class
+    is left unanswered; all other scores are of what it would answer.
 
     Args:
         images: the set that is evaluated, for which pictures are of one case.
         scores: names of those beyond overlap.
+        promise: the student's.
     """
 
-    def __init__(self, classes: Sequence[str], images: ImageSet | None = None, scores: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        classes: Sequence[str],
+        images: ImageSet | None = None,
+        scores: Sequence[str] = (),
+        promise: ScenePromise | None = None,
+    ) -> None:
         self.classes = list(classes)
         self.score = MaskScore(len(classes))
         self.counts = Counts(kinds_of(scores, len(classes)), classes, images)
         self.images = 0
+        self.sure = None if promise is None else SurePixels(promise, len(classes))
 
     def coming(self, indices: Tensor) -> None:
         self.counts.coming(indices)
@@ -76,13 +88,22 @@ class SegmentationReport(Report):
     def update(self, logits: Tensor, target: Tensor) -> None:
         self.score.state = self.score.state + self.counts.update(logits, target).flatten()
         self.images += int(((target != IGNORE) & (target >= 0)).flatten(1).any(1).sum())
+        if self.sure is not None:
+            for own, truth in zip(logits, target, strict=True):
+                self.sure.begin()
+                self.sure.add(upsample(own[None], (truth.shape[0], truth.shape[1]))[0], truth)
 
     def update_pieces(self, scene: InPieces) -> None:
         matrix, known = torch.zeros(len(self.classes), len(self.classes), dtype=torch.float64), False
 
+        if self.sure is not None:
+            self.sure.begin()
+
         def add(seen: Seen) -> None:
             nonlocal known
             matrix.add_(seen.matrix)
+            if self.sure is not None:
+                self.sure.add(seen.full, seen.truth)
             known = known or bool(seen.known.any())
 
         self.counts.count_pieces(scene, add)
@@ -105,12 +126,14 @@ class SegmentationReport(Report):
         return {
             **self.score.values(),
             "mean_class_accuracy": _mean_percent(columns["recall"]),
+            **({} if self.sure is None else self.sure.values()),
             "images": self.images,
             "absent": absent,
             "per_class": [
                 {
                     "class": name,
                     **{key: _percent(column[index]) for key, column in columns.items()},
+                    **({} if self.sure is None else {"unsure": self.sure.unsure(index)}),
                     "pixels": int(matrix[index].sum()),
                 }
                 for index, name in enumerate(self.classes)

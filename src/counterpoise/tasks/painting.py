@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from counterpoise.data.sources.base import IGNORE
 from counterpoise.errors import ModelError, RunError
 from counterpoise.system.files import replacing
 from counterpoise.tasks.base import Picture, Probabilities
@@ -102,6 +103,20 @@ def _check_alike(models: Mapping[str, VisionModel], student: VisionModel) -> Non
 def names_of(model: VisionModel) -> tuple[str, ...]:
     """Of its classes; their numbers where nobody has named them."""
     return tuple(model.classes or (str(index) for index in range(model.num_classes)))
+
+
+def shares_of(model: VisionModel, counts: Tensor, pixels: int) -> dict[str, Any]:
+    """`classes` by their share of all pixels, largest first; of a student with a promise `unsure`, the share left out.
+
+    Args:
+        counts: pixels by class, int64; of one class a pixel [256], by the values of a mask, where 255 is not answered.
+    """
+    names = names_of(model)
+    own = counts[: len(names)]
+    order = own.argsort(descending=True, stable=True)[: int((own > 0).sum())]
+    found = [{"class": names[index], "share": int(own[index]) / pixels} for index in order.tolist()]
+    left = {} if model.scene_promise is None else {"unsure": int(counts[IGNORE]) / pixels}
+    return {"classes": found, **left}
 
 
 def parts(model: VisionModel) -> list[str]:

@@ -30,6 +30,7 @@ from counterpoise.tasks.confusion import check_dense, confusion_matrix, upsample
 from counterpoise.tasks.mask_metrics import MaskScore, SegmentationReport
 from counterpoise.tasks.scores.metrics import CaseScore, metric
 from counterpoise.tasks.sliding import WHOLE, InPieces, pieces, slide, slide_pieces, stride_of
+from counterpoise.tasks.surety import unsure
 
 if TYPE_CHECKING:
     from counterpoise.data.epochs import Large
@@ -98,6 +99,8 @@ class Segmentation(Task):
         own = model.scenes
         if window is None and own.window is None and (overlap is not None or blend is not None):
             raise ConfigError("overlap and blend are of a window that slides over scenes: give window, too.")
+        if (window, overlap, blend) != (None, None, None):
+            model.scene_promise = None  # it is of the answers that the student gives by itself
         model.scenes = SceneView(
             own.reduction, window or own.window, own.overlap if overlap is None else overlap, blend or own.blend
         )
@@ -211,14 +214,14 @@ class Segmentation(Task):
         return SegmentationReport(classes)
 
     def report_on(self, model: VisionModel, images: ImageSet, scores: Sequence[str] = ()) -> Report:
-        return SegmentationReport(images.classes, images, scores)
+        return SegmentationReport(images.classes, images, scores, model.scene_promise)
 
     def pseudo_target(self, teacher_logits: Tensor) -> Tensor:
         return teacher_logits.argmax(1)
 
     def predict(self, model: VisionModel, images: Sequence[Any]) -> list[dict[str, Any]]:
         """The classes found on each picture, by their share of its pixels, largest first:
-        {"height", "width", "classes": [{"class", "share"}, ...]}."""
+        {"height", "width", "classes": [{"class", "share"}, ...]}, with "unsure" of a student with a promise."""
         decoded = (raster_of(image, model.reading) for image in images)
         return [self.described(model, self.answer_of(model, image)[0]) for image in decoded]
 
@@ -272,20 +275,21 @@ class Segmentation(Task):
         return mask, shares
 
     def mask_of(self, model: VisionModel, logits: Tensor) -> Tensor:
-        """The class of every pixel, uint8 [H, W] on the CPU."""
-        return logits.argmax(0).to(torch.uint8).cpu()
+        """The class of every pixel, uint8 [H, W] on the CPU; 255 where a student with a promise is not sure."""
+        found = logits.argmax(0).to(torch.uint8)
+        if model.scene_promise is not None:
+            found[unsure(logits, model.scene_promise)] = IGNORE
+        return found.cpu()
 
     def probabilities_of(self, model: VisionModel, logits: Tensor) -> Tensor:
         """Of each class at every pixel, float32 [C, H, W] on the CPU."""
         return logits.softmax(0).cpu()
 
     def described(self, model: VisionModel, mask: Tensor) -> dict[str, Any]:
-        """The size of a mask, and its classes by their share of the pixels, largest first."""
-        names = painting.names_of(model)
-        counts = torch.bincount(mask.flatten(), minlength=len(names))
-        order = counts.argsort(descending=True, stable=True)[: int((counts > 0).sum())]
-        found = [{"class": names[index], "share": int(counts[index]) / mask.numel()} for index in order.tolist()]
-        return {"height": mask.shape[0], "width": mask.shape[1], "classes": found}
+        """The size of a mask, and its classes by their share of the pixels, largest first; of a student with a promise
+        also the share of which it is not sure."""
+        counts = torch.bincount(mask.flatten(), minlength=IGNORE + 1)
+        return {"height": mask.shape[0], "width": mask.shape[1], **painting.shares_of(model, counts, mask.numel())}
 
     def mask_files(self, model: VisionModel) -> list[str]:
         """What the files of a mask are called behind a picture's name."""

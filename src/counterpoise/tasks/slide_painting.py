@@ -13,9 +13,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from counterpoise.data.sources.base import IGNORE
 from counterpoise.errors import ConfigError, MissingExtraError, RunError
 from counterpoise.system.files import replacing
-from counterpoise.tasks.painting import names_of
+from counterpoise.tasks.painting import names_of, shares_of
 from counterpoise.tasks.sliding import pieces
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def draw(
     count = len(names_of(model)) if task.sigmoid else 1
     with tempfile.TemporaryDirectory(dir=out, prefix=".slide-") as folder:
         layers = [Scratch(Path(folder) / str(number), slide.size) for number in range(count if files else 0)]
-        counts = torch.zeros(len(names_of(model)), dtype=torch.int64)
+        counts = torch.zeros(len(names_of(model)) if task.sigmoid else IGNORE + 1, dtype=torch.int64)
         with torch.inference_mode():
             ask = partial(_asked, model)
             for piece in pieces(ask, slide, model.scenes, model.num_classes, model.mean.device):
@@ -71,10 +72,8 @@ def draw(
             with replacing(file) as temporary:
                 write(temporary, layer, slide.mpp)
             layer.close()
-    order = counts.argsort(descending=True, stable=True)[: int((counts > 0).sum())].tolist()
-    names, pixels = names_of(model), slide.size[0] * slide.size[1]
-    found = [{"class": names[index], "share": int(counts[index]) / pixels} for index in order]
-    told: dict[str, Any] = {"height": slide.size[0], "width": slide.size[1], "level": slide.level, "classes": found}
+    told: dict[str, Any] = {"height": slide.size[0], "width": slide.size[1], "level": slide.level}
+    told |= shares_of(model, counts, slide.size[0] * slide.size[1])
     if files:
         told |= {"masks": list(map(str, files))} if task.sigmoid else {"mask": str(files[0])}
     return told

@@ -1,0 +1,132 @@
+"""A student of scenes that leaves pixels unanswered: its promise holds on other scenes, and shows in its answers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from scipy.stats import binom
+
+import counterpoise
+from counterpoise.engine import inputs, promising_scenes
+from counterpoise.engine.promising_scenes import Marked
+from counterpoise.errors import ConfigError, DataError
+from counterpoise.tasks.surety import EDGES, marks, surety
+
+Run = Callable[..., tuple[int, str, str]]
+CHOICES = 100
+LADDER = EDGES.double().numpy()
+
+
+def draw(count: int, seed: int) -> Marked:
+    """Scenes of 200 pixels, some far harder than others, whose student is surer than it should be."""
+    rng = np.random.default_rng(seed)
+    hardness = rng.normal(0, 0.8, (count, 1))
+    distance = np.abs(rng.normal(2.5 - hardness, 2.0, (count, 200)))
+    right = rng.random((count, 200)) < 1 / (1 + np.exp(-0.9 * distance - 0.3 + hardness))
+    place = np.searchsorted(EDGES.numpy(), (1 / (1 + np.exp(-distance))).astype(np.float32), side="right") - 1
+    rows = np.arange(count)[:, None] * len(EDGES) + place
+    counts = [np.bincount(rows[kind], minlength=count * len(EDGES)).reshape(count, -1) for kind in (right, ~right)]
+    return Marked(*counts, sum(counts).sum(0, keepdims=True))
+
+
+def shares(scenes: Marked) -> tuple[promising_scenes.Floats, promising_scenes.Floats]:
+    """By edge: the share of pixels that is answered, and the mean over scenes of what is wrong of it."""
+    answered, wrong = (side[:, ::-1].cumsum(1)[:, ::-1] for side in (scenes.right + scenes.wrong, scenes.wrong))
+    return answered.sum(0) / answered[:, 0].sum(), (wrong / np.maximum(answered, 1)).mean(0)
+
+
+@pytest.mark.parametrize(("count", "risk"), [(120, 0.1), pytest.param(300, 0.05, marks=pytest.mark.slow)])
+def test_of_a_hundred_choices_no_more_break_their_word_than_chance_allows(count: int, risk: float) -> None:
+    possible, truth = shares(draw(3_000, 12_345))
+    broken, answered = 0, []
+    for seed in range(CHOICES):
+        try:
+            found = promising_scenes.choose(draw(count, seed), LADDER, risk, seed=seed)
+        except DataError:
+            continue  # who promises nothing breaks nothing
+        edge = int(np.searchsorted(LADDER, found.threshold))
+        broken += bool(truth[edge] > risk)
+        answered.append(found.answered)
+        assert found.bound <= risk + 1e-4
+    assert len(answered) > 0.8 * CHOICES
+    assert broken <= binom.ppf(0.999, CHOICES, 0.05)
+    best = possible[np.flatnonzero(truth <= risk).min()]
+    assert 0.5 * best < np.mean(answered) < best
+
+
+def test_marks_are_those_of_the_probabilities_themselves() -> None:
+    logits, labels = 3 * torch.randn(4, 500), torch.randint(4, (500,))
+    found, sure = marks(logits, labels, 1.7), surety(logits, 1.7)
+    right = logits.argmax(0) == labels
+    for edge in (0, 17, 200):
+        there = sure >= EDGES[edge]
+        assert found.right[edge:].sum() == (there & right).sum()
+        assert found.wrong[edge:].sum() == (there & ~right).sum()
+        assert found.by_class[:, edge:].sum(1).tolist() == labels[there].bincount(minlength=4).tolist()
+
+
+def test_too_few_scenes_and_a_bad_student_promise_nothing() -> None:
+    with pytest.raises(DataError, match=r"20 scenes cannot promise .* 44 are needed at least"):
+        promising_scenes.choose(draw(20, 0), LADDER, 0.1)
+    bad = draw(200, 0)
+    with pytest.raises(DataError, match=r"No threshold keeps 10\.00% of wrong pixels .* on these 200 scenes"):
+        promising_scenes.choose(Marked(bad.wrong, bad.right, bad.by_class), LADDER, 0.1)
+
+
+@pytest.fixture(scope="module")
+def promised(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on drawn scenes whose student has made a promise."""
+    folder = tmp_path_factory.mktemp("scene-promises")
+    run = {
+        "task": "segmentation",
+        "data": {"source": "digit_scenes", "options": {"train_size": 80, "val_size": 150}, "workers": 0},
+        "student": {"model": "digits/unet_16_16_16"},
+        "train": {"epochs": 4, "batch_size": 8, "device": "cpu", "precision": "fp32", "evaluate_every": 4},
+        "out": str(folder / "run"),
+    }
+    counterpoise.train(run)
+    counterpoise.promise(folder / "run", risk=0.1)
+    return folder / "run"
+
+
+def test_what_is_promised_is_what_evaluate_finds_and_prediction_leaves_out(
+    promised: Path, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    said = json.loads((promised / "student" / "student.json").read_text())["scene_promise"]
+    report = counterpoise.evaluate(promised)
+    assert report["answered"] == pytest.approx(100 * said["answered"])
+    assert report["wrong_of_answered"] == pytest.approx(100 * said["wrong"])
+    assert 100 * said["wrong"] < 10
+    table = {row["class"]: row["unsure"] for row in report["per_class"]}
+    assert {name: 100 * share for name, share in said["unsure"].items()} == pytest.approx(table)
+    assert max(table.values()) > min(table.values())
+
+    images = inputs.evaluated(promised, None, None, None)[0]
+    Image.fromarray(images.read(0).permute(1, 2, 0).numpy()).save("scene.png")
+    code, _, told = run("predict", "scene.png", "--student", promised, "--out", "masks")
+    assert code == 0, told
+    answer = counterpoise.predict(["scene.png"], student=promised)[0]
+    mask = np.asarray(Image.open("masks/scene-mask.png"))
+    assert answer["unsure"] == pytest.approx((mask == 255).mean())
+    assert 0 < answer["unsure"] < 1
+    assert sum(row["share"] for row in answer["classes"]) == pytest.approx(1 - answer["unsure"])
+    assert "unsure" not in counterpoise.predict(["scene.png"], student=promised, window=(32, 32), overlap=0.5)[0]
+
+
+@pytest.mark.slow
+def test_an_export_says_that_it_answers_all(promised: Path, tmp_path: Path) -> None:
+    pytest.importorskip("onnx")
+    made = counterpoise.export(promised, to="onnx", out=tmp_path / "export", images=4)
+    assert made["notes"]["promise"] == "The student's promise is not kept: an export of scenes answers every pixel."
+
+
+def test_sets_of_classes_are_refused_of_pixels(promised: Path) -> None:
+    with pytest.raises(ConfigError, match="coverage is of sets of classes for a picture"):
+        counterpoise.promise(promised, coverage=0.8)
