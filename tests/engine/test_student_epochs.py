@@ -110,6 +110,17 @@ def test_push_puts_the_best_student_with_a_card_of_its_own(run: Run, run_folder:
     assert json.loads(out)["top1"] == best["top1"]
 
 
+def test_a_promise_is_of_the_weights_that_chose_it(run_folder: Path, tmp_path: Path) -> None:
+    place = Path(shutil.copytree(run_folder, tmp_path / "run"))
+    shares = dict.fromkeys(("risk", "confidence", "threshold", "coverage", "least", "answered", "wrong", "bound"), 0.5)
+    chosen = {**shares, "temperature": 1.0, "pictures": 100, "set_size": 2.0, "data": "0"}
+    described = json.loads((place / "student" / "student.json").read_text())
+    (place / "student" / "student.json").write_text(json.dumps({**described, "promise": chosen}))
+    assert counterpoise.load_student(place).promise is not None
+    assert counterpoise.load_student(place, epoch="last").promise is not None
+    assert counterpoise.load_student(place, epoch="best").promise is None
+
+
 def test_report_is_about_the_best_student(run: Run, run_folder: Path) -> None:
     code, _, error = run("report", run_folder, "--epoch", "best", "--out", "page.html")
     assert code == 0, error
