@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -72,6 +74,37 @@ def test_student_and_exports_are_committed_to_the_hub(digits_run: Path, exported
     for file in exported.iterdir():
         assert hub.files[f"exports/onnx-float32/{file.name}"] == file.read_bytes()
     assert b"## Exports" in hub.files["README.md"]
+
+
+def test_the_receipt_of_a_run_goes_with_its_student(digits_run: Path, run: Run, tmp_path: Path) -> None:
+    own = Path(shutil.copytree(digits_run, tmp_path / "run"))
+    stated = counterpoise.receipt(own)
+    code, out, _ = run("push", own, "--out", tmp_path / "hub")
+    assert (code, "receipt.json" in out) == (0, True)
+    content = (tmp_path / "hub" / "receipt.json").read_bytes()
+    assert content == (own / "receipt.json").read_bytes()
+    card = (tmp_path / "hub" / "README.md").read_text()
+    section = card.partition("## Receipt\n\n")[2].partition("\n\n## ")[0]
+    assert section.startswith(f"{stated['paragraph']}\n\n")
+    assert f"`{hashlib.sha256(content).hexdigest()}`" in section
+    found = hashlib.sha256((tmp_path / "hub" / "model.safetensors").read_bytes()).hexdigest()
+    assert stated["files"]["student/model.safetensors"] == found
+
+    assert run("push", tmp_path / "hub", "--out", tmp_path / "again")[0] == 0
+    assert (tmp_path / "again" / "receipt.json").read_bytes() == content
+    assert (tmp_path / "again" / "README.md").read_text().count("## Receipt") == 1
+    assert run("push", own, "--out", tmp_path / "best", "--epoch", "best")[0] == 0
+    assert not (tmp_path / "best" / "receipt.json").exists()  # which is of other weights
+    assert "## Receipt" not in (tmp_path / "best" / "README.md").read_text()
+
+    with (own / "student" / "student.json").open("a") as file:
+        file.write("\n")
+    code, _, err = run("push", own, "--out", tmp_path / "changed")
+    assert code == 2
+    assert "states another student.json than that of" in " ".join(err.split())
+    (own / "receipt.json").write_text("{")
+    code, _, err = run("push", own, "--out", tmp_path / "damaged")
+    assert (code, "is no receipt, or is damaged" in " ".join(err.split())) == (2, True)
 
 
 def test_what_cannot_be_pushed_is_told(

@@ -55,9 +55,10 @@ def receipt(run: Path, /, *, json: bool = False) -> None:
         json: print the receipt as JSON
     """
     from counterpoise.deploy import receipts
+    from counterpoise.engine.receipts import RECEIPT
 
     found = receipts.receipt(run)
-    flags.show(found, json, lambda: [found["paragraph"], f"Written to {run / receipts.RECEIPT}"])
+    flags.show(found, json, lambda: [found["paragraph"], f"Written to {run / RECEIPT}"])
 
 
 def finetune(student: Path, /, *, options: Annotated[Finetune, EACH], json: bool = False, quiet: bool = False) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from counterpoise.deploy.folder import Description
 from counterpoise.engine.card import table
+from counterpoise.engine.receipts import RECEIPT
 
 START, END = "<!-- counterpoise: exports -->", "<!-- counterpoise: end of exports -->"
 _MAKERS = {
@@ -28,6 +29,7 @@ def with_exports(
     measured: Sequence[Mapping[str, Any]],
     parts: Mapping[str, str],
     license_id: str | None = None,
+    receipt: tuple[str, str] | None = None,
 ) -> str:
     """A student's card with its exports; what an earlier call wrote there is replaced.
 
@@ -37,11 +39,14 @@ def with_exports(
         measured: what `measure` found, a file each.
         parts: whose work is in it and under which license.
         license_id: of the whole, as the Hub knows it, such as apache-2.0.
+        receipt: the paragraph of that which lies beside the card, and its SHA-256.
     """
     before, _, rest = card.partition(START)
     _, _, after = rest.partition(END)
     body = "\n\n".join(
-        section for section in (_table_of(exports), _latency(exports, measured), _parts(parts)) if section
+        section
+        for section in (_table_of(exports), _latency(exports, measured), _receipt(receipt), _parts(parts))
+        if section
     )
     text = f"{before.rstrip()}\n\n{START}\n\n{body}\n\n{END}\n{after.lstrip()}"
     if license_id is not None:
@@ -132,6 +137,16 @@ def _latency(exports: Mapping[str, Description], measured: Sequence[Mapping[str,
         return ""
     head = ("runtime", "threads", "batch", "median ms (95%)", "p95 ms", "machine")
     return "## Latency\n\nOf a whole batch, as `counterpoise measure` found it.\n\n" + table(head, rows)
+
+
+def _receipt(receipt: tuple[str, str] | None) -> str:
+    if receipt is None:
+        return ""
+    paragraph, sha256 = receipt
+    return (
+        f"## Receipt\n\n{' '.join(paragraph.split())}\n\n"
+        f"`{RECEIPT}` beside this card has all hashes; its own SHA-256 is `{sha256}`."
+    )
 
 
 def _parts(parts: Mapping[str, str]) -> str:

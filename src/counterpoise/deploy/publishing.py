@@ -12,10 +12,12 @@ from typing import Any
 from counterpoise.config.options import keywords
 from counterpoise.deploy import card, folder
 from counterpoise.deploy.options import Push
+from counterpoise.engine import receipts
 from counterpoise.engine.card import for_epoch
+from counterpoise.engine.run_folder import RUN_FILE
 from counterpoise.engine.student import as_json
 from counterpoise.engine.student_epochs import read_epoch
-from counterpoise.errors import ConfigError, PushError, RunError, first_line
+from counterpoise.errors import ConfigError, ModelError, PushError, RunError, first_line
 from counterpoise.models import folder as student_folder
 from counterpoise.system import documents
 from counterpoise.system.files import reason, regular
@@ -37,7 +39,8 @@ def push(student: str | Path, asked: Push) -> dict[str, Any]:
         The `files` that it consists of, and the `folder` or the `url`.
 
     Raises:
-        ModelError: a file is missing, damaged or changed; an export was made from another student.
+        ModelError: a file is missing, damaged or changed; an export was made from another student; the run's receipt
+            states another one.
         PushError: the Hub did not take it.
     """
     if asked.out is not None and asked.to is None:
@@ -71,16 +74,24 @@ def _gather(student: Path, out: Path, asked: Push) -> list[str]:
     measurements = _measurements(student, source) if asked.measured is None else asked.measured
     measured = [_json(Path(file)) for file in measurements]
     _check_files((source, *chosen))
+    receipt = _receipt(source) if described == shipped else None  # which is of the student that ships
     text = for_epoch(_card(source), shipped, described)
     parts = card.parts_of(described.architecture, described.provenance)
     try:
-        shutil.copytree(source, out, ignore=shutil.ignore_patterns(EXPORTS), dirs_exist_ok=True)
+        shutil.copytree(source, out, ignore=shutil.ignore_patterns(EXPORTS, receipts.RECEIPT), dirs_exist_ok=True)
         for directory, name in zip(chosen, found, strict=True):
             shutil.copytree(directory, out / name)
         if described != shipped:
             (out / student_folder.WEIGHTS).write_bytes(weights)
             (out / student_folder.DESCRIPTION).write_bytes(as_json(described.values()))
-        text = card.with_exports(text, found, measured, parts, asked.license_id)
+        told = None
+        if receipt is not None:
+            shutil.copy(receipt, out / receipts.RECEIPT)
+            told = (
+                receipts.read(out / receipts.RECEIPT).paragraph,
+                receipts.hashes(out, [receipts.RECEIPT])[receipts.RECEIPT],
+            )
+        text = card.with_exports(text, found, measured, parts, asked.license_id, told)
         (out / student_folder.CARD).write_text(text, encoding="utf-8")
     except (OSError, shutil.Error) as error:
         raise RunError(f"{out} could not be written: {reason(error)}.") from error
@@ -96,6 +107,25 @@ def _check_files(folders: Sequence[Path]) -> None:
                     regular(entry, within=folder_)
             except OSError as error:
                 raise RunError(f"{folder_} is not published: {error}.") from None
+
+
+def _receipt(source: Path) -> Path | None:
+    """The receipt of the run that a student lies in, or beside a student that was published before; None without one.
+
+    Raises RunError where it is damaged, ModelError where it is of another student.
+    """
+    within_run = source.name == student_folder.STUDENT and (source.parent / RUN_FILE).is_file()
+    path = (source.parent if within_run else source) / receipts.RECEIPT
+    if not path.exists():
+        return None
+    stated = receipts.read(path).files
+    names = (student_folder.WEIGHTS, student_folder.DESCRIPTION)
+    for name, found in receipts.hashes(source, names).items():
+        if stated.get(f"{student_folder.STUDENT}/{name}") != found:
+            raise ModelError(
+                f"{path} states another {name} than that of {source}: counterpoise receipt RUN writes it anew."
+            )
+    return path
 
 
 def _card(source: Path) -> str:

@@ -8,13 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
-
 from counterpoise import config
 from counterpoise.config.options import Place
 from counterpoise.data import sources
 from counterpoise.deploy import folder as exports
 from counterpoise.engine.networks import build_teacher
+from counterpoise.engine.receipts import RECEIPT, VERSION, Receipt, hashes, read
 from counterpoise.engine.run_folder import IDENTITY, RUN_FILE, STUDENT, SUMMARY
 from counterpoise.errors import CounterpoiseError, ModelError, RunError
 from counterpoise.models import folder as students
@@ -22,33 +21,7 @@ from counterpoise.system import documents
 from counterpoise.system.files import write_text
 from counterpoise.teachers.store.format import INDEX
 
-RECEIPT, VERSION = "receipt.json", 1
 SAME, CHANGED, MISSING = "same", "changed", "not here"
-
-
-class Receipt(BaseModel):
-    """What a receipt states.
-
-    Attributes:
-        receipt: its version.
-        files: SHA-256 of run file, student and exports, by place in the run's folder.
-        made_of: fingerprints of the data, and who the teacher is, as `identity.json` has them.
-        store: SHA-256 of the index of the teacher store that the run file names; None where it names none.
-        architecture: of the student.
-        last: scores after the last epoch.
-        again: the command that makes the run again, in its folder.
-        paragraph: all of it in words.
-    """
-
-    receipt: int
-    files: dict[str, str]
-    made_of: dict[str, str]
-    store: str | None
-    architecture: str
-    steps: int
-    last: dict[str, float]
-    again: str
-    paragraph: str = ""
 
 
 def receipt(run: Place) -> dict[str, Any]:
@@ -80,7 +53,7 @@ def check(path: Path) -> list[dict[str, str]]:
         RunError: no receipt, one of a newer version, or its run is not beside it.
         ModelError: something is there and is another one than was stated.
     """
-    stated, home = _read(path), path.parent
+    stated, home = read(path), path.parent
     if not (home / RUN_FILE).is_file():
         raise RunError(f"{path} does not lie in its run's folder, which has {RUN_FILE}: put it back there.")
     rows = [_row(what, said, found) for what, said, found in _compared(stated, home)]
@@ -89,22 +62,6 @@ def check(path: Path) -> list[dict[str, str]]:
         told = "".join(f"\n  {row['what']}: stated {row['stated'][:16]}, found {row['found'][:16]}" for row in changed)
         raise ModelError(f"{path} states other things than there are:{told}")
     return rows
-
-
-def _read(path: Path) -> Receipt:
-    try:
-        values = documents.read_json(path)
-        version = values.get("receipt") if isinstance(values, dict) else None
-        if isinstance(version, int) and version > VERSION:
-            raise RunError(f"{path} is a receipt of version {version}, and this program knows {VERSION}: update it.")
-        stated = Receipt.model_validate(values)
-    except (OSError, ValidationError, ValueError):
-        raise RunError(f"{path} is no receipt, or is damaged: counterpoise receipt RUN writes one.") from None
-    home = path.parent.resolve()
-    for name in stated.files:
-        if not (home / name).resolve().is_relative_to(home):
-            raise RunError(f"{path} names {name!r:.80}, which does not lie in its folder.")
-    return stated
 
 
 def _row(what: str, said: str, found: str | None) -> dict[str, str]:
@@ -122,9 +79,12 @@ def _of(path: Path) -> Receipt:
     places = _exports(path)
     for place in places:
         names += [f"{place}/{name}" for name in sorted(exports.read(path / place).files)]
+    files = hashes(path, names)
+    if missing := [name for name in names if name not in files]:
+        raise RunError(f"{path} lacks {', '.join(missing)}, or it is a link to elsewhere: a receipt is of a whole run.")
     found = Receipt(
         receipt=VERSION,
-        files=_hashes(path, names),
+        files=files,
         made_of=documents.read_json(path / IDENTITY, within=path),
         store=_store(run),
         architecture=students.describe(path / STUDENT / students.DESCRIPTION).architecture,
@@ -141,22 +101,17 @@ def _exports(path: Path) -> list[str]:
     return sorted(place.relative_to(path).as_posix() for place in found)
 
 
-def _hashes(folder: Path, names: list[str]) -> dict[str, str]:
-    """SHA-256 of those files of a folder that are there."""
-    return {name: file.sha256 for name, file in exports.measured(folder, tuple(names)).items()}
-
-
 def _store(run: config.Run) -> str | None:
     """SHA-256 of the index of the store that a run names; None where there is none on this machine."""
     if run.teacher is None or run.teacher.store is None:
         return None
-    return _hashes(Path(run.teacher.store), [INDEX]).get(INDEX)
+    return hashes(Path(run.teacher.store), [INDEX]).get(INDEX)
 
 
 def _compared(stated: Receipt, home: Path) -> Iterator[tuple[str, str, str | None]]:
     """What a receipt states, and what there is: name, stated hash, found hash or None."""
     run = config.kept(home / RUN_FILE)
-    there = _hashes(home, list(stated.files))
+    there = hashes(home, stated.files)
     for name, said in stated.files.items():
         yield name, said, there.get(name)
     if stated.store is not None:
