@@ -19,6 +19,7 @@ import counterpoise
 import harness
 from counterpoise.data.epochs import Batch
 from counterpoise.data.sources.base import ImageSet
+from counterpoise.models import catalog
 from counterpoise.objectives.gauge import Gauge
 from counterpoise.pages.report.findings.base import STUDENT, TEACHER
 from counterpoise.pages.report.findings.classification import Classification
@@ -77,7 +78,8 @@ def findings() -> dict[str, Any]:
     names = [f"class number {index} of a long list" for index in range(CLASSES)]
     generator = torch.Generator().manual_seed(0)
     labels = torch.randint(0, CLASSES, (IMAGES,), generator=generator)
-    models: dict[str, Any] = {STUDENT: None, TEACHER: None}
+    network = catalog.build("digits/cnn_4_8", num_classes=CLASSES)  # it is not asked
+    models = {STUDENT: network, TEACHER: network}
     gathering, gauge = Classification(names, models, Noise(labels, names)), Gauge(CLASSES)
     for start in range(0, IMAGES, PART):
         target = labels[start : start + PART]

@@ -14,6 +14,7 @@ import torch
 
 from counterpoise.data.epochs import Batch
 from counterpoise.data.sources.arrays import ArraySet
+from counterpoise.models import catalog
 
 Visit = Callable[..., Any]
 Shown = Callable[[Path], Any]
@@ -160,7 +161,8 @@ def test_hostile_classes_and_files_do_nothing(visit: Visit, digit_runs: Path, tm
     labels = torch.arange(count) % len(NAMES)
     pixels = torch.randint(0, 256, (count, 3, 8, 8), dtype=torch.uint8)
     images = ArraySet(pixels, labels, NAMES, [NAMES[index % len(NAMES)] for index in range(count)])
-    models: dict[str, Any] = {"student": None, "teacher": None}
+    network = catalog.build("digits/cnn_4_8", num_classes=len(NAMES))
+    models = {"student": network, "teacher": network}
     gathering = Classification(NAMES, models, images)
     order = torch.arange(count)
     logits = {

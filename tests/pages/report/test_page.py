@@ -17,6 +17,7 @@ from torch import Tensor
 from counterpoise.data.epochs import Batch
 from counterpoise.data.sources.arrays import ArraySet
 from counterpoise.data.sources.base import ImageSet
+from counterpoise.models import catalog
 from counterpoise.objectives.gauge import Gauge
 from counterpoise.pages.report.charts import POINTS, thinned
 from counterpoise.pages.report.findings import gather
@@ -71,6 +72,7 @@ def test_a_page_holds_every_part_of_several_runs(digit_page: Path) -> None:
         "split",
         "classes",
         "reliability",
+        "risk",
         "intervals",
         "latency",
         "size",
@@ -331,7 +333,8 @@ def test_a_page_of_a_thousand_classes_and_fifty_thousand_images_stays_small(copi
     generator = torch.Generator().manual_seed(0)
     labels = torch.randint(0, classes, (count,), generator=generator)
     images = Drawn(labels, names)
-    models: dict[str, Any] = {STUDENT: None, TEACHER: None}
+    network = catalog.build("digits/cnn_4_8", num_classes=classes)
+    models = {STUDENT: network, TEACHER: network}
     gathering = Classification(names, models, images)
     gauge = Gauge(classes)
     for start in range(0, count, part):

@@ -146,8 +146,12 @@ def split(gauges: Sequence[tuple[str, str, Mapping[str, Any]]]) -> Chart:
     )
 
 
-def reliability(sides: Sequence[tuple[str, str, Sequence[Mapping[str, float]]]]) -> Chart:
-    """How often answers of some confidence are right; sides are (name, color, bins)."""
+def reliability(sides: Sequence[tuple[str, str, Sequence[Mapping[str, float]]]], promised: bool = False) -> Chart:
+    """How often answers of some confidence are right; sides are (name, color, bins).
+
+    Args:
+        promised: whether a promise has a temperature by which confidence is divided after this.
+    """
     rows = [
         {"who": name, "color": color, **{key: bin_[key] for key in ("confidence", "accuracy", "count")}}
         for name, color, bins in sides
@@ -159,7 +163,7 @@ def reliability(sides: Sequence[tuple[str, str, Sequence[Mapping[str, float]]]])
         "reliability",
         "Can its confidence be trusted?",
         "Dots below the dashed line: answers that are surer than right. The larger a dot, the more of them. "
-        f"Calibration error (ECE): {errors}.",
+        f"Calibration error (ECE): {errors}.{' Before the temperature of its promise.' if promised else ''}",
         {"rows": rows},
         ("model", "confidence %", "right %", "answers"),
         [
@@ -167,6 +171,42 @@ def reliability(sides: Sequence[tuple[str, str, Sequence[Mapping[str, float]]]])
             for name, _, bins in sides
             for bin_ in bins
         ],
+        [(color, name) for name, color, _ in sides],
+    )
+
+
+def risk(sides: Sequence[tuple[str, str, Mapping[str, Any]]], promised_on: bool) -> Chart:
+    """How many answers are wrong where only the surest are given.
+
+    Args:
+        sides: (name, color, found) of each model, the student first, as `findings.risk` has them: "points", "aurc" and
+            "promise".
+        promised_on: whether the same images chose the student's promise.
+    """
+    areas = "; ".join(f"{name} {number(found['aurc'])}" for name, _, found in sides)
+    says = f"The surest answers are given first. Lower is better. Mean over all shares (AURC): {areas}."
+    promise = sides[0][2]["promise"]
+    if promise is not None:
+        most, bound, sure = (number(promise[key]) for key in ("risk", "bound", "confidence"))
+        says += (
+            f" Dashed: the promise, at most {most}% wrong; its bound, where the bar ends, is {bound}% ({sure}% sure)."
+        )
+        where = "these pictures, which chose it," if promised_on else "these pictures"
+        here = "" if promise["wrong"] is None else f", {number(promise['wrong'])}% of them wrong"
+        says += f" Dot: at its threshold {number(promise['answered'])}% of {where} are answered{here}."
+    every = max(1, len(sides[0][2]["points"]) // 10)
+    rows = zip(*(found["points"][::-1][::every][::-1] for _, _, found in sides), strict=True)  # of one coverage each
+    return Chart(
+        "risk",
+        "risk",
+        "Risk against coverage",
+        says,
+        {
+            "series": [{"name": name, "color": color, "points": found["points"]} for name, color, found in sides],
+            "promise": promise,
+        },
+        ("answered %", *(f"{name}, wrong %" for name, _, _ in sides)),
+        [(number(row[0][0]), *(number(wrong) for _, wrong in row)) for row in rows],
         [(color, name) for name, color, _ in sides],
     )
 

@@ -17,7 +17,7 @@ from counterpoise.engine.export_student import versions
 from counterpoise.engine.student_epochs import Epoch
 from counterpoise.errors import CounterpoiseError
 from counterpoise.pages.report import answer, comparison, curves, deployment, provenance, words
-from counterpoise.pages.report.charts import Chart, by_class, reliability
+from counterpoise.pages.report.charts import Chart, by_class, reliability, risk
 from counterpoise.pages.report.charts import cases as by_case
 from counterpoise.pages.report.methods import Claim, Method, group, main
 from counterpoise.pages.report.reading import Reading, read
@@ -87,6 +87,7 @@ def render(
     methods, chosen, reading, metric = subject([Path(folder) for folder in run_folders], claimed, epoch)
     found = dict(findings or {})
     lead = answer.answer(methods, chosen, reading, metric, found, claimed)
+    origin = provenance.provenance(reading)
     notes = [*reading.missing, *found.get("missing", []), *reading.remarks]
     for method in methods:
         for run in method.runs:
@@ -115,7 +116,7 @@ def render(
         "details": _details(found, chosen, methods, reading.task),
         "comparison": comparison.comparison(methods, lead["differences"], compared),
         "deployment": shown,
-        "provenance": provenance.provenance(reading),
+        "provenance": origin,
         "command": command,
         "made": time.strftime("%Y-%m-%d %H:%M"),
         "version": versions().get("counterpoise", ""),
@@ -159,8 +160,11 @@ def _details(
     shown = {"student": (own, "student"), "teacher": ("Teacher", "teacher")}
     charts: dict[str, Chart] = {}
     sides = [(*shown[name], bins) for name, bins in findings.get("reliability", {}).items() if name in shown]
+    risks = [(*shown[name], found) for name, found in findings.get("risk", {}).items() if name in shown]
     if sides:
-        charts["reliability"] = reliability(sides)
+        charts["reliability"] = reliability(sides, any(found["promise"] for *_, found in risks))
+    if risks:
+        charts["risk"] = risk(risks, findings.get("promised_on", False))
     rows = findings.get("per_class") or []
     key = next((key for key in _BY_CLASS if rows and isinstance(rows[0].get(key), Mapping)), "iou")
     known = [

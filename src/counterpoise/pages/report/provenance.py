@@ -6,6 +6,9 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+from counterpoise.engine import receipts
+from counterpoise.engine.receipts import RECEIPT
+from counterpoise.errors import RunError
 from counterpoise.pages.report.reading import Reading, inside, mapping, numbers
 from counterpoise.pages.report.words import number
 
@@ -35,15 +38,39 @@ def provenance(reading: Reading) -> dict[str, Any]:
         ("Training data", str(origin.get("data_fingerprint") or "")),
         ("Run file", str(origin.get("run_sha256") or "")),
     ]
+    told = _receipt(reading)
+    if told is not None:
+        hashes.append(("Receipt", told[1]))
     text = inside(reading, "run.yaml") or ""
     return {
         "facts": [(name, value) for name, value in facts if value],
         "hashes": [(name, value) for name, value in hashes if value],
         "versions": sorted(mapping(origin.get("versions")).items()),
         "command": _command(reading),
+        "receipt": told and told[0],
         "run_file": text[:LONGEST],
         "cut": len(text) > LONGEST,
     }
+
+
+def _receipt(reading: Reading) -> tuple[str, str] | None:
+    """The paragraph of the run's receipt and its SHA-256; None without one, and in `missing` why one is not shown."""
+    path = reading.folder / RECEIPT
+    if not path.exists():
+        return None
+    try:
+        stated = receipts.read(path)
+    except RunError as error:
+        reading.missing.append(str(error))
+        return None
+    others = receipts.changed(stated, reading.folder)
+    if others:
+        reading.missing.append(
+            f"{RECEIPT} is left out: it states another {', '.join(others)} than there is. "
+            "counterpoise receipt RUN writes it anew."
+        )
+        return None
+    return stated.paragraph, receipts.hashes(reading.folder, [RECEIPT])[RECEIPT]
 
 
 def _command(reading: Reading) -> str:

@@ -110,6 +110,31 @@
       });
     },
 
+    risk({ series, promise }, width) {
+      const points = series.flatMap(({ name, color, points }) => points.map(([x, y]) => ({ x, y, name, color })));
+      const promised = promise ? [promise] : [];
+      const kept = promised.filter((one) => one.wrong !== null);
+      const own = color(series[0].color);
+      const top = Math.max(1, ...points.map((point) => point.y), ...promised.map((one) => one.risk * 1.15));
+      return common(width, Math.min(340, width * 0.82), {
+        marginLeft: 46, marginRight: 14, marginBottom: 36, marginTop: 20,
+        x: { label: "answered, %", labelAnchor: "right", labelArrow: "none", domain: [0, 100], ticks: 5, tickSize: 0 },
+        y: { label: "wrong, %", labelArrow: "none", domain: [0, top], nice: true, ticks: 5, tickSize: 0, tickFormat: short },
+        marks: [
+          Plot.gridX({ stroke: "var(--line)", strokeOpacity: 1, ticks: 5 }), Plot.gridY({ stroke: "var(--line)", strokeOpacity: 1, ticks: 5 }),
+          Plot.ruleY(promised, { y: "risk", stroke: "var(--soft)", strokeDasharray: "5 4", strokeWidth: 1.5 }),
+          Plot.lineY(points, { x: "x", y: "y", z: "name", stroke: (point) => color(point.color), strokeWidth: 1.8, strokeLinejoin: "round" }),
+          Plot.link(kept, { x1: "answered", x2: "answered", y1: "wrong", y2: "bound", stroke: own, strokeWidth: 2 }),
+          Plot.link(kept, { x1: (one) => Math.max(0, one.answered - 1.5), x2: (one) => Math.min(100, one.answered + 1.5), y1: "bound", y2: "bound", stroke: own, strokeWidth: 2 }),
+          Plot.dot(kept, { x: "answered", y: "wrong", r: 6, fill: own, stroke: "var(--surface)", strokeWidth: 1.5 }),
+          Plot.text(promised, { x: 100, y: "risk", dx: -2, dy: -8, textAnchor: "end", fill: "var(--ink)", stroke: "var(--surface)", strokeWidth: 4,
+            text: (one) => `promised: at most ${short(one.risk)}%` }),
+          Plot.tip(points, Plot.pointer({ x: "x", y: "y", fill: "var(--surface)", stroke: "var(--line)", textPadding: 7,
+            title: (point) => `${point.name}\n${short(point.x)}% answered: ${short(point.y)}% wrong` })),
+        ],
+      });
+    },
+
     classes({ rows, classes }, width) {
       const of = (name) => rows.filter((row) => row.class === name).map((row) => row.value);
       const order = [...new Set(classes)];

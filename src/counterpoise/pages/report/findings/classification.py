@@ -14,6 +14,7 @@ from torch import Tensor
 
 from counterpoise.data.epochs import Batch
 from counterpoise.errors import CounterpoiseError
+from counterpoise.pages.report.findings import risk
 from counterpoise.pages.report.findings.base import STUDENT, TEACHER, Gathering
 from counterpoise.pages.report.pictures import photo
 
@@ -25,7 +26,7 @@ Answers = NDArray[np.int64]
 
 
 class Classification(Gathering):
-    """Keeps each image's label, and each model's answer and its probability."""
+    """Keeps each image's label, and each model's answer and its probability, as `predict` gives it."""
 
     def __init__(self, *given: Any) -> None:
         super().__init__(*given)
@@ -34,7 +35,9 @@ class Classification(Gathering):
     def update(self, batch: Batch, logits: Mapping[str, Tensor]) -> None:
         found = {"index": batch.indices, "label": batch.target.cpu()}
         for name, values in logits.items():
-            found[f"{name} confidence"], found[f"{name} answer"] = values.softmax(1).max(1)
+            promise = self.models[name].promise
+            softened = values if promise is None else values / promise.temperature
+            found[f"{name} confidence"], found[f"{name} answer"] = softened.softmax(1).max(1)
         for name, values in found.items():
             self.parts[name].append(values)
 
@@ -50,6 +53,7 @@ class Classification(Gathering):
             "confusions": self._confusions(),
             "per_class": self._per_class(),
             "squares": self._squares() if TEACHER in self.models else [],
+            "risk": {name: self._risk(name) for name in (STUDENT, TEACHER) if name in self.models},
         }
 
     def _answers(self, name: str) -> Answers:
@@ -58,6 +62,12 @@ class Classification(Gathering):
     def _right(self, name: str) -> NDArray[np.bool_]:
         right: NDArray[np.bool_] = self._answers(name) == self.columns["label"]
         return right
+
+    def _risk(self, name: str) -> dict[str, Any]:
+        """The curve of risk against coverage, and what has become of a promise."""
+        sure, right, promise = self.columns[f"{name} confidence"], self._right(name), self.models[name].promise
+        promised = None if promise is None else risk.kept(sure, right, promise)
+        return {**risk.curve(sure, right), "promise": promised}
 
     def _confusions(self) -> list[dict[str, Any]]:
         """The commonest mistakes (truth, answer), each with the pictures about which the student was surest."""

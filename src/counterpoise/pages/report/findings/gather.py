@@ -60,7 +60,8 @@ def gather(
 
     Returns:
         {"missing": sentences} and, where the student and the data are there, what the task's gathering gives, "gauges"
-        by student (see `Gauge.compute`), "reliability" by model, "latency" and "images".
+        by student (see `Gauge.compute`), "reliability" by model, "latency", "images" and "promised_on": whether
+        these images chose the student's promise.
     """
     from counterpoise.engine.processes import choose_device
 
@@ -71,6 +72,7 @@ def gather(
     try:
         student: VisionModel = load_student(reading.folder, model=model, epoch=reading.epoch)
         found = sources.load(run.data).val
+        promised_on = student.promise is not None and student.promise.data == found.fingerprint()
         found = sources.in_memory(found, run.data.memory_limit_gb * 1e9, run.data.on_corrupt)
         if found.classes:
             found = in_classes_of(student, found)
@@ -103,7 +105,7 @@ def gather(
         missing.append("The evaluation images have no labels: scores say how often the teacher is followed.")
     if len(chosen) < len(found):
         missing.append(f"{len(chosen):,} of {len(found):,} evaluation images were asked about, as was wished.")
-    return {**values, "images": len(chosen), "missing": missing}
+    return {**values, "images": len(chosen), "promised_on": promised_on, "missing": missing}
 
 
 def _teacher(run: config.Run, classes: tuple[str, ...]) -> VisionModel:
