@@ -40,6 +40,7 @@ def read_epoch(path: Path, epoch: str | None) -> tuple[folder.Description, bytes
         "weights_sha256": hashlib.sha256(content).hexdigest(),
         "provenance": {**description.provenance, "epoch": _epoch_provenance(description, epoch)},
         "promise": None,  # which holds for the weights that chose it
+        "scene_promise": None,
     }
     return description.model_copy(update=update), content
 
