@@ -12,6 +12,7 @@ from counterpoise.system import torchvision_guard
 torchvision_guard.ready()
 from torchvision.transforms import v2  # noqa: E402
 from torchvision.transforms.v2 import functional  # noqa: E402
+from torchvision.transforms.v2.functional import InterpolationMode  # noqa: E402
 
 EXACT = [name for name in OPERATIONS if name not in randaugment.BLEND]
 
@@ -39,7 +40,9 @@ def torchvision_one(image, name, negative, magnitude):
     if name == "solarize":
         strength = (30 - magnitude) / 30  # theirs is rounded to float32 and may move the threshold by a level
     signed_strength = -strength if signed and negative else strength
-    return theirs._apply_image_or_video_transform(image, title, signed_strength, "nearest", theirs._fill)
+    return theirs._apply_image_or_video_transform(
+        image, title, signed_strength, InterpolationMode.NEAREST, theirs._fill
+    )
 
 
 def test_operations_are_those_of_torchvision():
