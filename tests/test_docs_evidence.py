@@ -140,6 +140,24 @@ def test_the_table_of_defaults_is_that_of_its_runs() -> None:
     assert f"({told('today, clipped', 'signs', '1')} instead of {told('today', 'signs', '1')})" in first
 
 
+def test_the_table_of_wrong_labels_is_that_of_its_runs() -> None:
+    with (RESULTS / "hard_labels_runs.csv").open(newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["kind"] == "wrong"]
+    top1 = {
+        way: {row["seed"]: float(row["top1"]) for row in rows if row["way"] == way} for way in {r["way"] for r in rows}
+    }
+    means, named = below("Wrong labels")
+    assert {row[0] for row in means} == set(top1)
+    for way, shown, seeds in means:
+        mean, std = results.spread(list(top1[way].values()))
+        assert (shown, seeds) == (f"{mean:.2f}" + (f" ± {std:.2f}" if way != "teacher" else ""), str(len(top1[way])))
+    for at, *told in named:
+        found = statistics.paired(top1[f"reverse at {at}"], top1[f"forward at {at}"])
+        assert told == [f"{found.mean:+.2f}", f"{found.low:+.2f} to {found.high:+.2f}", f"{found.p:.3f}"]
+    gain = statistics.paired(top1["forward at 1"], top1["alone"])
+    assert f"{gain.mean:.1f} points to its student ({gain.low:.1f} to {gain.high:.1f}" in PAGE
+
+
 def test_the_usual_table_stands_beside_that_at_equal_weight() -> None:
     rows = lines("protocol_results")
 
