@@ -23,6 +23,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+# Before torch is there: on some processors MKL rounds otherwise where a teacher is asked about more pictures at once,
+# and tests compare bits.
+os.environ.setdefault("MKL_CBWR", "COMPATIBLE")
+
 import numpy as np
 import pytest
 from hypothesis import settings

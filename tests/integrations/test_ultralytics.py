@@ -4,17 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import deepcopy
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 import counterpoise
 from counterpoise.errors import ConfigError
 
-pytestmark = pytest.mark.slow
-pytest.importorskip("ultralytics", reason="needs ultralytics, which is no dependency: its licence is AGPL-3.0")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        find_spec("ultralytics") is None, reason="needs ultralytics, which is no dependency: its licence is AGPL-3.0"
+    ),
+]
+
+
+@pytest.fixture(autouse=True)
+def pillow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ultralytics puts a function of its own in the place of Pillow's, for all who come after."""
+    monkeypatch.setattr(Image, "open", Image.open)
 
 
 @pytest.fixture

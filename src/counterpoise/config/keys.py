@@ -171,6 +171,7 @@ TELLING = (
     "demos",
     "deploy",
     "errors.py",
+    "integrations",
     "pages",
     "statistics.py",
     "store.py",
