@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 # Before torch is there: on some processors MKL rounds otherwise where a teacher is asked about more pictures at once,
 # and tests compare bits.
-os.environ.setdefault("MKL_CBWR", "COMPATIBLE")
+os.environ.setdefault("MKL_CBWR", "AVX2,STRICT")
 
 import numpy as np
 import pytest
