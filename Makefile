@@ -18,10 +18,11 @@ test: $(READY) check
 test-slow: $(READY)
 	OMP_NUM_THREADS=$$(getconf _NPROCESSORS_ONLN) $(BIN)/python -m pytest -m slow
 
-# With the lowest of every package that is asked for, and with no extra. torch comes with CUDA then: some gigabytes.
+# With the lowest of every package that is asked for. torch comes with CUDA then: some gigabytes.
 test-lowest:
 	$(PYTHON) -m venv build/lowest
-	build/lowest/bin/pip install --quiet --constraint constraints/lowest.txt --editable . hypothesis pytest pytest-xdist
+	build/lowest/bin/pip install --quiet --constraint constraints/lowest.txt --editable '.[coco,docs,hf,medical,mlflow,onnx,plots,search,slides,slurm,tensorboard]' \
+		axe-playwright-python "fsspec[http]" hypothesis import-linter nbformat playwright pytest pytest-xdist torchmetrics webdataset
 	build/lowest/bin/python -m pytest -n 3 --dist worksteal -m "not slow"
 
 HOURS ?= 1

@@ -35,7 +35,7 @@ from counterpoise.system import torchvision_guard
 STOPS = (signal.SIGINT, signal.SIGTERM)
 # What any of the children imports is imported once: all modules of ours, and what these import when it is needed.
 LIBRARIES = [
-    *("sklearn.datasets", "timm", "segmentation_models_pytorch", "torchmetrics.classification", "jinja2", "optuna"),
+    *("sklearn.datasets", "timm", "segmentation_models_pytorch", "jinja2", "optuna"),
     *("onnxruntime", "onnx.checker", "onnxscript.optimizer", "torch.onnx", "torch.export", "torch._dynamo", "networkx"),
     *(
         "onnxscript.function_libs.torch_lib.ops",
@@ -51,7 +51,8 @@ LIBRARIES = [
 def import_all() -> None:
     torchvision_guard.ready()
     for module in pkgutil.walk_packages(counterpoise.__path__, "counterpoise."):
-        if not module.name.endswith("__main__"):
+        # Other tools' packages may be missing, take seconds, and one of them changes Pillow: commands need none.
+        if not module.name.endswith("__main__") and not module.name.startswith("counterpoise.integrations."):
             importlib.import_module(module.name)
     for library in LIBRARIES:
         importlib.import_module(library)

@@ -16,7 +16,8 @@ import counterpoise
 from counterpoise.engine import inputs, promising_scenes
 from counterpoise.engine.promising_scenes import Marked
 from counterpoise.errors import ConfigError, DataError
-from counterpoise.tasks.surety import EDGES, marks, surety
+from counterpoise.models.promise import ScenePromise
+from counterpoise.tasks.surety import EDGES, SurePixels, marks, surety
 
 Run = Callable[..., tuple[int, str, str]]
 CHOICES = 100
@@ -77,6 +78,40 @@ def test_too_few_scenes_and_a_bad_student_promise_nothing() -> None:
     bad = draw(200, 0)
     with pytest.raises(DataError, match=r"No threshold keeps 10\.00% of wrong pixels .* on these 200 scenes"):
         promising_scenes.choose(Marked(bad.wrong, bad.right, bad.by_class), LADDER, 0.1)
+
+
+def test_scenes_of_which_nothing_is_known_change_nothing() -> None:
+    known, nothing = draw(150, 1), np.zeros((1, len(EDGES)), dtype=np.int64)
+    there = np.random.default_rng(2).permutation(np.arange(180)) < 150
+    right, wrong = (np.repeat(nothing, 180, 0) for _ in range(2))
+    right[there], wrong[there] = known.right, known.wrong
+    found = promising_scenes.choose(Marked(right, wrong, known.by_class), LADDER, 0.1)
+    answered, mean = shares(known)
+    edge = int(np.searchsorted(LADDER, found.threshold))
+    assert (found.answered, found.wrong) == pytest.approx((answered[edge], mean[edge]))
+
+
+def test_what_evaluate_means_is_what_is_promised_where_nothing_is_answered() -> None:
+    logits = torch.tensor([[4.0, 0.1], [0.0, 0.0]])  # the second pixel is hardly sure
+    promise = ScenePromise(
+        risk=0.1,
+        confidence=0.95,
+        temperature=1.0,
+        threshold=0.9,
+        pictures=50,
+        answered=0.5,
+        wrong=0.05,
+        bound=0.1,
+        unsure={},
+        data="",
+    )
+    sure = SurePixels(promise, 2)
+    for kept, truth in ((slice(0, 2), [1, 0]), (slice(1, 2), [0]), (slice(1, 2), [255])):
+        sure.begin()
+        sure.add(logits[:, None, kept], torch.tensor([truth], dtype=torch.uint8))
+    # The first scene answers one pixel, wrongly; the second none; of the third nothing is known.
+    assert sure.values() == pytest.approx({"answered": 100 / 3, "wrong_of_answered": 50.0})
+    assert [sure.unsure(0), sure.unsure(1)] == [100.0, 0.0]
 
 
 @pytest.fixture(scope="module")

@@ -32,7 +32,8 @@ class Marked(NamedTuple):
     """Pixels of scenes whose class is known, by their largest probability.
 
     Attributes:
-        right, wrong: int64 [scenes, edges], pixels whose probability lies between an edge and the next one.
+        right, wrong: int64 [scenes, edges], pixels whose probability lies between an edge and the next one. A scene
+            whose mask knows no pixel has none, and is left out.
         by_class: int64 [classes, edges], of all scenes together, by the true class.
     """
 
@@ -67,8 +68,9 @@ def choose(marked: Marked, edges: Floats, risk: float, confidence: float = 0.95,
     Raises:
         DataError: too few scenes to promise anything, or no threshold keeps it; with what could be promised.
     """
-    scenes = len(marked.right)
-    first, second = divided(scenes, seed)
+    there: npt.NDArray[np.bool_] = (marked.right + marked.wrong).sum(1) > 0
+    first, second = (part[there[part]] for part in divided(len(there), seed))  # as those that fitted the temperature
+    scenes = int(there.sum())
     enough = needed(risk, confidence)
     if len(second) < enough:
         raise DataError(
@@ -91,13 +93,13 @@ def choose(marked: Marked, edges: Floats, risk: float, confidence: float = 0.95,
             f"where the student looked safest, up to {best:.2%} may be wrong. Give a larger --risk, more scenes "
             "(--data), or a better student."
         )
-    there = _from(marked.by_class)
+    of_class = _from(marked.by_class)
     with np.errstate(invalid="ignore"):
-        unsure = 1 - there[:, kept] / there[:, 0]
+        unsure = 1 - of_class[:, kept] / of_class[:, 0]
     return Chosen(
         float(edges[kept]),
         float(answered[:, kept].sum() / answered[:, 0].sum()),
-        float(shares[:, kept].mean()),
+        float(shares[there, kept].mean()),
         upper(shares[second, kept], confidence),
         unsure,
     )

@@ -14,8 +14,8 @@ from counterpoise import config, tasks
 from counterpoise.data.epochs import Batch
 from counterpoise.data.sources.base import ImageSet
 from counterpoise.engine import promising, promising_scenes
-from counterpoise.engine.evaluator import in_classes_of, judged
-from counterpoise.errors import DataError
+from counterpoise.engine.evaluator import SOFT, in_classes_of, judged
+from counterpoise.errors import DataError, ModelError
 from counterpoise.models.network import VisionModel
 from counterpoise.models.promise import ScenePromise
 from counterpoise.tasks.confusion import upsample
@@ -37,6 +37,7 @@ def chosen(
     """Choose it on scenes with masks.
 
     Raises:
+        ModelError: the network answers probabilities, which no temperature divides.
         DataError: too few scenes, none with a mask, or no threshold keeps it.
     """
     shown = in_classes_of(network, images)
@@ -54,8 +55,7 @@ def chosen(
         for scene in _scenes(shown, *asked)
     ]
     right, wrong, by_class = (torch.stack(side).numpy() for side in zip(*rows, strict=True))
-    there = (right + wrong).sum(1) > 0
-    marked = promising_scenes.Marked(right[there], wrong[there], by_class.sum(0))
+    marked = promising_scenes.Marked(right, wrong, by_class.sum(0))
     found = promising_scenes.choose(marked, EDGES.double().numpy(), risk, confidence)
     unsure = {
         name: float(share) for name, share in zip(shown.classes, found.unsure, strict=True) if not math.isnan(share)
@@ -64,7 +64,7 @@ def chosen(
         risk=risk,
         confidence=confidence,
         temperature=temperature,
-        pictures=len(marked.right),
+        pictures=int((right + wrong).any(1).sum()),
         unsure=unsure,
         data=images.fingerprint(),
         **{name: value for name, value in found._asdict().items() if name != "unsure"},
@@ -76,7 +76,9 @@ def _scenes(
 ) -> Iterator[Iterator[tuple[Tensor, Tensor]]]:
     """Of one scene after the other, in pieces, logits [C, M] and classes [M] of the pixels that the mask knows."""
     loader = tasks.get(network.task).eval_loader(images, network, section, batch_size=at_once)
-    for batch, logits in judged(network, loader, device):
+    for number, (batch, logits) in enumerate(judged(network, loader, device)):
+        if number == 0 and network.answers_probabilities(batch.shown):
+            raise ModelError(f"{network.name} {SOFT} Then its answers tell how sure it is.")
         if isinstance(logits, Tensor):
             assert isinstance(batch, Batch)
             for own, truth in zip(logits, batch.target, strict=True):

@@ -47,7 +47,7 @@ class ScenePromise(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     risk: Inner
-    """Mean over scenes of the share of wrong pixels among those that are answered."""
+    """Mean over scenes of the share of wrong pixels among those that are answered, 0 where none is."""
     confidence: Inner
     """Share of choices like this one that keep their word."""
     temperature: float = Field(gt=0.0, allow_inf_nan=False)

@@ -59,11 +59,11 @@ class SurePixels:
     def __init__(self, promise: ScenePromise, classes: int) -> None:
         self.promise = promise
         self.left = torch.zeros(classes, 2, dtype=torch.int64)  # by true class: pixels, and those left unanswered
-        self.scenes: list[tuple[int, int]] = []  # pixels that are answered, and wrong of these
+        self.scenes: list[tuple[int, int, int]] = []  # pixels that are known, answered of these, and wrong of those
 
     def begin(self) -> None:
         """The next piece is of another scene."""
-        self.scenes.append((0, 0))
+        self.scenes.append((0, 0, 0))
 
     def add(self, logits: Tensor, truth: Tensor) -> None:
         """Count a piece of a scene: logits [C, h, w] and a mask [h, w] of the same size."""
@@ -72,15 +72,14 @@ class SurePixels:
         wrong = int(((values.argmax(0) != labels) & ~away).sum())
         for column, kept in enumerate((labels, labels[away])):
             self.left[:, column] += torch.bincount(kept, minlength=len(self.left)).cpu()
-        answered, before = self.scenes[-1]
-        self.scenes[-1] = answered + int((~away).sum()), before + wrong
+        before = self.scenes[-1]
+        self.scenes[-1] = before[0] + len(labels), before[1] + int((~away).sum()), before[2] + wrong
 
     def values(self) -> dict[str, float]:
-        """In percent: of all pixels `answered`; `wrong_of_answered`, a mean over the scenes that have such pixels."""
+        """In percent: of all pixels `answered`; `wrong_of_answered`, a mean over scenes as the promise has it."""
         pixels, left = self.left.sum(0).tolist()
-        shares = [wrong / answered for answered, wrong in self.scenes if answered]
-        mean = sum(shares) / len(shares) if shares else 0.0
-        return {"answered": 100 * (pixels - left) / pixels, "wrong_of_answered": 100 * mean}
+        shares = [wrong / max(answered, 1) for known, answered, wrong in self.scenes if known]
+        return {"answered": 100 * (pixels - left) / pixels, "wrong_of_answered": 100 * sum(shares) / len(shares)}
 
     def unsure(self, index: int) -> float | None:
         """Of a class, the share of its pixels that is left unanswered, in percent; None where there is none."""
