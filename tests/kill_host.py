@@ -29,7 +29,7 @@ import torch
 from PIL import Image
 
 import counterpoise
-from counterpoise.commands import app
+from counterpoise.__main__ import ended
 from counterpoise.system import torchvision_guard
 
 STOPS = (signal.SIGINT, signal.SIGTERM)
@@ -71,7 +71,7 @@ def work(request: dict[str, Any]) -> None:
     code = 1
     try:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
-        code = app.run(request["arguments"])
+        code = ended(request["arguments"])
     except KeyboardInterrupt:  # just before it, or just after
         code = 130
     except BaseException:

@@ -6,7 +6,6 @@ import json as json_format
 import os
 import re
 import sys
-from typing import NoReturn
 
 from cyclopts import App, CycloptsError, Parameter
 
@@ -50,11 +49,6 @@ for verb in (
     app.command(verb)
 app.command(pages.try_, name="try")
 app.command(listing.list_, name="list")
-
-
-def main() -> NoReturn:
-    """Entry point. Exit codes: 0 done, 2 something to mend, 3 time is up and work is left, 130 interrupted."""
-    sys.exit(run(sys.argv[1:]))
 
 
 def run(arguments: list[str]) -> int:

@@ -58,6 +58,7 @@ class Job:
         worlds: how many processes may do a part of it.
         near: whether its end depends on their number by rounding; else it is the same to the bit.
         copied: what it changes: `out` begins as a copy of that.
+        measured: a file in `out` with what a clock said, by which it goes on.
     """
 
     kind: str
@@ -67,6 +68,7 @@ class Job:
     worlds: tuple[int, ...] = (1,)
     near: bool = False
     copied: Path | None = None
+    measured: str | None = None
 
     def line(self, begun: bool) -> list[str]:
         """What is called; `begun`: where `out` is there."""
@@ -301,7 +303,8 @@ def fit(random: Random, ground: Path) -> Job:
     students = ("--students", "digits/cnn_4_8", "digits/cnn_16_32", "digits/cnn_32_64")
     budget = ("--budget", "multiply_adds<=0.3M", "--runtime", "onnx")
     quick = ("--rounds", "6", "--seconds", "0.001", "--val_images", "30")
-    return Job("fit", ("fit", "asked.yaml", *budget, *students, *quick, "--out", "out"), values)
+    line = ("fit", "asked.yaml", *budget, *students, *quick, "--out", "out")
+    return Job("fit", line, values, measured="measurements.jsonl")
 
 
 def advise(random: Random, ground: Path) -> Job:
