@@ -63,8 +63,10 @@ def test_overwriting_clears_the_run_and_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     folder.log({"step": 1})
     folder.student.mkdir()
+    (tmp_path / "receipt.json").write_text("{}")
     started(tmp_path)
     assert not folder.metrics.exists()
+    assert not (tmp_path / "receipt.json").exists()
     assert not folder.student.exists()
     assert (tmp_path / "notes.txt").read_text() == "mine"
 

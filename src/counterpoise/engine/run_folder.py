@@ -17,6 +17,7 @@ from counterpoise.config import keys
 from counterpoise.data.sources.base import ImageSet
 from counterpoise.data.summary import Found
 from counterpoise.engine import state
+from counterpoise.engine.receipts import RECEIPT
 from counterpoise.errors import CounterpoiseError, RunError
 from counterpoise.system import documents
 from counterpoise.system.files import held, make_folder, reason, sweep, sync_folder, write_text
@@ -42,6 +43,7 @@ OURS = (
     SUMMARY,
     CASES,
     REPORT,
+    RECEIPT,
     "tensorboard",
     "wandb",
     "trackers.json",

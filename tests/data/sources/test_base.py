@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -219,6 +220,11 @@ def test_arrays_of_the_wrong_kind_are_refused() -> None:
         ArraySet(torch.zeros(2, 3, 4, 4), torch.tensor([0, 1]), ["a", "b"])
     with pytest.raises(DataError, match="with 3 labels"):
         ArraySet(torch.zeros(2, 3, 4, 4, dtype=torch.uint8), torch.tensor([0, 1, 1]), ["a", "b"])
+
+
+def test_class_names_of_numpy_are_plain_text() -> None:
+    found = ArraySet(torch.zeros(2, 3, 4, 4, dtype=torch.uint8), torch.tensor([0, 1]), np.array(["cat", "dog"]))
+    assert [type(name) for name in found.classes] == [str, str]
 
 
 def test_spacing_stays_with_its_image_in_parts_in_memory_and_one_after_the_other(files: FileSet) -> None:

@@ -62,7 +62,7 @@ class ImageSet(ABC):
     times = 1
 
     def __init__(self, labels: Tensor, classes: Sequence[str], corrupt: Sequence[str] = ()) -> None:
-        self.classes = tuple(classes)
+        self.classes = tuple(str(name) for name in classes)  # a name may come as NumPy has it
         self.labels = as_labels(labels, len(self.classes))
         self.corrupt = list(corrupt)
         self.questions: Tensor | None = None
