@@ -36,17 +36,18 @@ class Display:
             TimeRemainingColumn(),
             TextColumn("{task.fields[terms]}"),
             console=self.console,
-            disable=not self.live,
             transient=True,
         )
         self.task = self.bar.add_task("steps", total=total, completed=done, epoch="", speed=0.0, terms="")
 
     def __enter__(self) -> Display:
-        self.bar.start()
+        if self.live:
+            self.bar.start()
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.bar.stop()
+        if self.live:
+            self.bar.stop()  # of a bar that never was, some versions of Rich print an empty line
 
     def step(self, done: int, epoch: str, speed: float, terms: dict[str, float]) -> None:
         """Move the bar to `done` steps."""
