@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -155,11 +157,35 @@ def test_what_is_promised_is_what_evaluate_finds_and_prediction_leaves_out(
     assert "unsure" not in counterpoise.predict(["scene.png"], student=promised, window=(32, 32), overlap=0.5)[0]
 
 
-@pytest.mark.slow
-def test_an_export_says_that_it_answers_all(promised: Path, tmp_path: Path) -> None:
-    pytest.importorskip("onnx")
+def test_an_export_keeps_the_promise_by_answers_of_its_own(promised: Path, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
     made = counterpoise.export(promised, to="onnx", out=tmp_path / "export", images=4)
-    assert made["notes"]["promise"] == "The student's promise is not kept: an export of scenes answers every pixel."
+    own, whole = made["scene_promise"], json.loads((promised / "student" / "student.json").read_text())["scene_promise"]
+    assert own["unsure"] == pytest.approx(whole["unsure"], abs=1e-3)
+    assert own["data"] == whole["data"]
+    for name in own.keys() - {"unsure", "data"}:
+        assert own[name] == pytest.approx(whole[name], rel=1e-3), name
+    images = inputs.evaluated(promised, None, None, None)[0]
+    Image.fromarray(images.read(0).permute(1, 2, 0).numpy()).save(tmp_path / "scene.png")
+    command = [sys.executable, str(tmp_path / "export" / "run.py"), "scene.png"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    mask = np.asarray(Image.open(tmp_path / "mask.png"))
+    answer = counterpoise.predict([tmp_path / "scene.png"], student=promised)[0]
+    assert (mask == 255).mean() == pytest.approx(answer["unsure"], abs=2e-3) != 0
+    assert done.stdout.splitlines()[-1] == f"{(mask == 255).mean():8.4f}  not sure"
+
+
+@pytest.mark.slow
+def test_eight_bits_choose_anew_and_others_scenes_choose_nothing(promised: Path, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    made = counterpoise.export(promised, to="onnx", precision="int8", out=tmp_path / "int8", images=20)
+    whole = json.loads((promised / "student" / "student.json").read_text())["scene_promise"]
+    assert made["scene_promise"]["risk"] == whole["risk"]
+    assert made["scene_promise"]["temperature"] != whole["temperature"]
+    other = {"source": "digit_scenes", "options": {"train_size": 80, "val_size": 20}}
+    made = counterpoise.export(promised, to="onnx", out=tmp_path / "other", data={"data": other})
+    assert made["scene_promise"] is None
+    assert "so run.py answers every pixel." in made["notes"]["promise"]
 
 
 def test_sets_of_classes_are_refused_of_pixels(promised: Path) -> None:

@@ -84,13 +84,14 @@ def write(
         references = pictures.generated(_REFERENCES, job.request.size, job.request.channels)
         expected = agreement.student_answer(job.graph, references)
         remembered = {"student": expected.contiguous()}
-        found = runtime = None
+        found = opened = None
         if not job.format.unavailable():
             runtime = job.format.open(new)
             answered = agreement.answer(runtime, references.numpy(), job.request.batch)
             remembered["export"] = torch.from_numpy(answered).float().contiguous()
-            found = compared(job, job.opened(new), new)
-        promise, about_promise = promised.of_export(job, runtime)
+            opened = job.opened(new)
+            found = compared(job, opened, new)
+        promise, scene_promise, about_promise = promised.of_export(job, opened)
         write_tensors(new / folder.REFERENCE, remembered)
         answered_by = runner.answer_of(expected.ndim > 2, tasks.get(job.student.task).sigmoid)
         (new / folder.RUNNER).write_text(runner.source(job.format, answered_by), encoding="utf-8")
@@ -113,6 +114,7 @@ def write(
             input=taken(job),
             outputs="probabilities" if job.student.answers_probabilities(job.request.size) else "logits",
             promise=promise,
+            scene_promise=scene_promise,
             thresholds=job.student.thresholds,
             normalization=dict(job.student.normalization),
             student_sha256=job.student.weights_hash(),

@@ -22,7 +22,7 @@ from pydantic import (
 from counterpoise.config import MOST_CHANNELS, Intensity
 from counterpoise.deploy.base import find
 from counterpoise.errors import ExportError, ModelError, RunError
-from counterpoise.models.promise import Promise
+from counterpoise.models.promise import Promise, ScenePromise
 from counterpoise.system import documents
 from counterpoise.system.files import named, reason, replacing_folder, standing
 
@@ -109,6 +109,8 @@ class Description(BaseModel):
     """What it answers: of logits, the softmax are probabilities; of several labels, the sigmoid of each."""
     promise: Promise | None = None
     """When it answers, and when it is not sure: of this file's own answers."""
+    scene_promise: ScenePromise | None = None
+    """Which pixels of a scene it answers: of this file's own answers."""
     thresholds: tuple[float, ...] | None = None
     """Of several labels, or questions: the probability from which on each is there."""
     normalization: dict[str, tuple[float, ...]]

@@ -6,45 +6,63 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from torch import Tensor
 
+from counterpoise.data.sources.base import ImageSet
 from counterpoise.deploy import agreement, base, pictures
 from counterpoise.deploy.job import ExportJob
+from counterpoise.engine import scene_promises
+from counterpoise.engine.evaluator import in_classes_of
 from counterpoise.engine.promises import chosen
 from counterpoise.errors import DataError
-from counterpoise.models.promise import Promise
+from counterpoise.models.promise import Promise, ScenePromise
 
 KEPT = ("float32",)
-"""Precisions in which answers are the student's but for the last digits."""
+"""Precisions in which answers for a picture are the student's but for the last digits."""
 
 
-def of_export(job: ExportJob, runtime: base.Runtime | None) -> tuple[Promise | None, dict[str, str]]:
-    """The promise of an export, and a note where it has none though its student has.
+def of_export(
+    job: ExportJob, runtime: base.Runtime | None
+) -> tuple[Promise | None, ScenePromise | None, dict[str, str]]:
+    """The promise of an export, for pictures or for scenes, and a note where it has none though its student has.
+
+    A promise for scenes is chosen anew in each precision: a file takes scenes of one size, and its student of any.
 
     Args:
-        runtime: of the export; None where it does not run here.
+        runtime: of the export, as run.py asks it; None where it does not run here.
     """
-    if job.student.scene_promise is not None:
-        return None, {"promise": "The student's promise is not kept: an export of scenes answers every pixel."}
-    own = job.student.promise
-    if own is None or job.request.precision in KEPT:
-        return own, {}
-    again = "so run.py answers every picture. With these pictures (--data) the export chooses a promise of its own."
+    own = job.student.scene_promise or job.student.promise
+    if own is None:
+        return None, None, {}
+    if isinstance(own, Promise) and job.request.precision in KEPT:
+        return own, None, {}
+    told = "The student's promise is not kept"
+    every = "picture" if isinstance(own, Promise) else "pixel"
+    again = f"so run.py answers every {every}. With these pictures (--data) the export chooses a promise of its own."
     if runtime is None:
-        return None, {"promise": f"The student's promise is not kept: this file does not run here, {again}"}
+        return None, None, {"promise": f"{told}: this file does not run here, {again}"}
     if job.data is None or job.data.val.fingerprint() != own.data:
         what = "it was chosen on other pictures than those that this file was compared on"
-        return None, {"promise": f"The student's promise is not kept: {what}, {again}"}
+        return None, None, {"promise": f"{told}: {what}, {again}"}
+    images, asked = job.data.val, (own.data, own.risk, own.confidence)
     try:
-        return chosen(_answers(job, runtime), own.data, own.risk, own.confidence, own.coverage), {}
+        if isinstance(own, Promise):
+            answers = ((torch.from_numpy(found), pair.target) for found, pair in _answers(job, runtime, images))
+            return chosen(answers, *asked, own.coverage), None, {}
+        shown = in_classes_of(job.student, images)
+        return None, scene_promises.by_answers(shown, lambda some: _scenes(job, runtime, some), *asked), {}
     except DataError as error:
-        return None, {"promise": f"The student's promise is not kept by this file. {error}"}
+        return None, None, {"promise": f"{told} by this file. {error}"}
 
 
-def _answers(job: ExportJob, runtime: base.Runtime) -> Iterator[tuple[Tensor, Tensor]]:
-    """Logits and labels of all validation pictures."""
-    assert job.data is not None
-    for pair in pictures.pairs(job.data.val, job.student, job.section, job.request):
-        pixels = pair.fed.contiguous().numpy()
-        found = np.ascontiguousarray(agreement.answer(runtime, pixels, job.request.batch))
-        yield torch.from_numpy(found).float(), pair.target
+def _answers(job: ExportJob, runtime: base.Runtime, images: ImageSet) -> Iterator[tuple[base.Logits, pictures.Pair]]:
+    """Logits float32 of pictures, in batches."""
+    for pair in pictures.pairs(images, job.student, job.section, job.request):
+        found = agreement.answer(runtime, pair.fed.contiguous().numpy(), job.request.batch)
+        yield np.ascontiguousarray(found, np.float32), pair
+
+
+def _scenes(job: ExportJob, runtime: base.Runtime, images: ImageSet) -> Iterator[scene_promises.Scene]:
+    """What an export answers of one scene after the other."""
+    for found, pair in _answers(job, runtime, images):
+        for logits, truth in zip(pair.answers(torch.from_numpy(found)), pair.target, strict=True):
+            yield scene_promises.whole(logits, truth)

@@ -161,13 +161,23 @@ def write_mask(logits: Any, about: Any, picture: Any, out: Any) -> Any:
     size = extent_of(picture)[::-1]
     mask, shares = np.empty(size[::-1], np.uint8), []
     for first, end, layers in enlarged(logits, size):
-        mask[first:end] = np.argmax(layers, axis=0)
+        mask[first:end] = decided(layers, about)
         if soft:
             some = np.exp(np.stack(layers) - np.max(layers, axis=0))
             shares.append(some / some.sum(0))
     if soft:
         write_soft(soft, np.concatenate(shares, 1))
     return write_classes(mask, about, file)
+
+
+def decided(layers: Any, about: Any) -> Any:
+    """The class of every pixel by its logits [C, ...]; 255 where a student with a promise is not sure."""
+    found, promise = np.argmax(layers, axis=0).astype(np.uint8), about.get("scene_promise")
+    if promise is not None:
+        largest = np.max(layers, axis=0)
+        surest = 1 / sum(np.exp((layer - largest) / promise["temperature"]) for layer in layers)
+        found[surest < promise["threshold"]] = 255
+    return found
 
 
 def enlarged(logits: Any, size: Any, most: int = 2**25) -> Any:
@@ -185,13 +195,14 @@ def enlarged(logits: Any, size: Any, most: int = 2**25) -> Any:
 
 
 def write_classes(mask: Any, about: Any, out: Any) -> Any:
-    """Write a mask as the values of a PNG; the share of each class, a line each."""
+    """Write a mask as the values of a PNG; the share of each class, a line each, and of what is not sure."""
     out.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(mask).save(out, format="PNG")
     rows = max(1, 2**22 // mask.shape[1])
     parts = (mask[first : first + rows].ravel() for first in range(0, len(mask), rows))
     counts = sum((np.bincount(part, minlength=256) for part in parts), np.zeros(256, np.int64))
-    return [f"{counts[index] / mask.size:8.4f}  {about['classes'][index]}" for index in np.flatnonzero(counts)]
+    names = dict(enumerate(about["classes"])) | {255: "not sure"}
+    return [f"{counts[index] / mask.size:8.4f}  {names[index]}" for index in np.flatnonzero(counts).tolist()]
 
 
 def write_by_window(picture: Any, about: Any, run: Any, answer: Any, out: Any) -> Any:
@@ -205,7 +216,7 @@ def write_by_window(picture: Any, about: Any, run: Any, answer: Any, out: Any) -
     if own == size and answer is write_mask and not out[1]:
         mask = np.empty(size, np.uint8)
         for top, left, part in slid(picture, about["input"], run):
-            mask[top : top + part.shape[1], left : left + part.shape[2]] = np.argmax(part, axis=0)
+            mask[top : top + part.shape[1], left : left + part.shape[2]] = decided(part, about)
         return write_classes(mask, about, out[0][0])
     logits = np.empty((len(about["classes"]), *own), np.float32)
     for top, left, part in slid(picture if own == size else show(picture, own, None), about["input"], run):
@@ -282,7 +293,7 @@ def answer_of(dense: bool, sigmoid: bool) -> Callable[..., Any]:
 def source(chosen: Format, answer: Callable[..., Any]) -> str:
     """The text of run.py."""
     needed: list[Callable[..., Any]] = [type(chosen).load, asked, pictures_in, loaded, pixels_of]
-    needed += [files_of, write_soft, enlarged, write_classes, write_mask, *_SLIDING, write_by_window]
+    needed += [files_of, write_soft, decided, enlarged, write_classes, write_mask, *_SLIDING, write_by_window]
     functions = [*needed, *([] if answer is write_mask else [answer]), main]
     texts = [inspect.getsource(module).partition("from __future__ import annotations\n")[2] for module in MODULES]
     text = re.sub(_OURS, "", "\n".join(text.strip() for text in texts), flags=re.MULTILINE)

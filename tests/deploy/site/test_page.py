@@ -412,3 +412,18 @@ def test_a_picture_that_the_student_has_promised_not_to_answer_is_said_to_be_uns
             assert second.locator(".doubt").is_hidden()
             found.page.wait_for_function("document.getElementById('announcement').textContent.startsWith('Not sure')")
         server.shutdown()
+
+
+def test_pixels_that_the_student_has_promised_not_to_answer_have_no_color(chromium: Browser, make_site: Any) -> None:
+    nothing = {"temperature": 1.0, "threshold": 1.0}
+    place = make_site(task="segmentation", exports=1, promises={"float32": nothing})
+    with Server(from_folder(place, {"Content-Security-Policy": site.CONTENT_SECURITY_POLICY})) as server:
+        server.start()
+        for found in opened(chromium, server):
+            choose(found.page, png("#ff0000"))
+            found.page.wait_for_selector("#legend .unsure")
+            assert found.page.locator("#legend li").all_inner_texts() == ["not sure\n100.0 %"]
+            found.page.wait_for_function(
+                "document.getElementById('announcement').textContent.endsWith('none of the classes')"
+            )
+        server.shutdown()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 Pixels = NDArray[np.uint8]
 
-CALL = """async ({bytes, width, height, input, weights, stride, least}) => {
+CALL = """async ({bytes, width, height, input, weights, stride, least, promise}) => {
     const { segment, slide } = await import("./scenes.js");
     const data = Uint8ClampedArray.from(atob(bytes), (letter) => letter.charCodeAt(0));
     let asked = 0;
@@ -38,10 +38,10 @@ CALL = """async ({bytes, width, height, input, weights, stride, least}) => {
         });
         return {data: logits, dims: [1, weights.length, h, w]};
     };
-    const told = [];
+    const told = [], tell = (share) => told.push(share);
     const found = input.sliding
-        ? await slide({width, height, data}, input, answer, least, (share) => told.push(share), input.sliding.held)
-        : await segment({width, height, data}, input, answer, least);
+        ? await slide({width, height, data}, input, answer, least, promise, tell, input.sliding.held)
+        : await segment({width, height, data}, input, answer, least, promise);
     if (told.some((share, at) => !(share > (told[at - 1] ?? 0) && share <= 1))) throw new Error(`progress ${told}`);
     let text = "";
     for (const value of found.classes) text += String.fromCharCode(value);
@@ -60,6 +60,7 @@ def in_browser(
     around: tuple[int, int, int] | None = None,
     least: list[float] | None = None,
     sliding: dict[str, object] | None = None,
+    promise: dict[str, float] | None = None,
 ) -> tuple[Pixels, int, bool]:
     """The mask, how often the network was asked, and whether the picture was shown as `predict` shows it."""
     height, width = picture.shape[:2]
@@ -67,17 +68,19 @@ def in_browser(
     given = {"bytes": base64.b64encode(opaque.tobytes()).decode(), "width": width, "height": height, "stride": stride}
     shown = {"size": list(size), "reduction": reduction, "any_size": any_size, "around": around, "sliding": sliding}
     tall, wide, text, asked, exact = page.evaluate(
-        CALL, {**given, "input": shown, "weights": WEIGHTS.tolist(), "least": least}
+        CALL, {**given, "input": shown, "weights": WEIGHTS.tolist(), "least": least, "promise": promise}
     )
     return np.frombuffer(base64.b64decode(text), np.uint8).reshape(tall, wide), asked, exact
 
 
-def expected(picture: Pixels, shown: tuple[int, int], stride: int = 1) -> Pixels:
+def expected(
+    picture: Pixels, shown: tuple[int, int], stride: int = 1, promise: dict[str, float] | None = None
+) -> Pixels:
     """The mask of the same network, to whom the whole picture is shown at a size."""
     resized = Image.fromarray(picture).resize((shown[1], shown[0]), Image.Resampling.BILINEAR)
     pixels = torch.from_numpy(np.array(resized)).double()[::stride, ::stride]
     logits = torch.einsum("kc,hwc->khw", torch.from_numpy(WEIGHTS), pixels)[None].float()
-    mask: Pixels = upsample(logits, picture.shape[:2]).argmax(1)[0].byte().numpy()
+    mask: Pixels = runner.decided(upsample(logits, picture.shape[:2])[0].numpy(), {"scene_promise": promise})
     return mask
 
 
@@ -106,6 +109,10 @@ def test_a_scene_of_the_export_s_size_is_painted_as_in_python(
     assert (asked, exact) == (1, True)
     assert (mask == expected(picture, shown, stride)).mean() > 0.999  # ties may fall either way
     assert len(np.unique(mask)) > 2
+    promise = {"temperature": 40.0, "threshold": 0.6}
+    mask = in_browser(modules, picture, shown, reduction, stride, promise=promise)[0]
+    assert (mask == expected(picture, shown, stride, promise)).mean() > 0.999
+    assert 0.1 < (mask == 255).mean() < 0.9
 
 
 @pytest.mark.parametrize(
@@ -168,7 +175,7 @@ def test_a_window_slides_as_run_py_slides_it(
 
     seen: list[int] = []
     out = tmp_path / "mask.png"
-    about = {"classes": list("abcdefg"), "input": taken}
+    about: dict[str, Any] = {"classes": list("abcdefg"), "input": taken}
     runner.write_by_window(Image.fromarray(picture), about, run, runner.write_mask, ([out], []))
     wanted = np.asarray(Image.open(out))
     assert exact
@@ -176,6 +183,12 @@ def test_a_window_slides_as_run_py_slides_it(
     assert mask.shape == wanted.shape == size
     assert (mask == wanted).mean() > 0.995  # ties may fall either way, and Pillow rounds edges otherwise
     assert len(np.unique(mask)) > 2
+    about["scene_promise"] = {"temperature": 40.0, "threshold": 0.6}
+    sliding, promise = {**window, **held}, about["scene_promise"]
+    mask, *_ = in_browser(modules, picture, (20, 28), reduction, stride, around=color, sliding=sliding, promise=promise)
+    runner.write_by_window(Image.fromarray(picture), about, run, runner.write_mask, ([out], []))
+    assert (mask == np.asarray(Image.open(out))).mean() > 0.99
+    assert 0.1 < (mask == 255).mean() < 0.9
 
 
 def test_questions_are_answered_each_at_its_own_threshold(modules: Page) -> None:

@@ -73,7 +73,7 @@ def try_(student: str | Path, asked: Try) -> dict[str, Any]:
                 notes.append(f"The page shows no 8 bits: {error}")
                 continue
             exports[precision] = Path(temporary, precision, "model.onnx")
-            promises[precision] = taken["promise"]
+            promises[precision] = taken["promise"] or taken["scene_promise"]
             if "promise" in taken["notes"]:
                 notes.append(taken["notes"]["promise"])
             given, outputs = taken["input"], taken["outputs"]

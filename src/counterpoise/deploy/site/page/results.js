@@ -1,5 +1,7 @@
 // What the student says, for people: ranked classes or painted masks, one column an export, and how far they agree.
 
+import { UNSURE } from "./scenes.js";
+
 const RANKS = 5;
 const at = (id) => document.getElementById(id);
 
@@ -175,7 +177,8 @@ export class Results {
 
   /** The classes that a value of a mask stands for: one, or of questions those that are answered by yes. */
   #meant(value) {
-    return this.site.sigmoid ? [...this.site.classes.keys()].filter((at) => (value >>> at) & 1) : [value];
+    if (this.site.sigmoid) return [...this.site.classes.keys()].filter((at) => (value >>> at) & 1);
+    return value < this.site.classes.length ? [value] : []; // else the student is not sure
   }
 
   #shares({ classes }) {
@@ -207,6 +210,13 @@ export class Results {
       row.append(button);
       return row;
     });
+    if (this.site.models[0].promise) {
+      const { classes } = answers[0];
+      const unsure = classes.reduce((sum, value) => sum + (value === UNSURE), 0) / classes.length;
+      const row = element("li", "unsure");
+      row.append(element("span", "swatch"), element("span", "name", "not sure"), element("span", "share", percent(unsure)));
+      rows.push(row);
+    }
     at("legend").replaceChildren(...rows);
   }
 

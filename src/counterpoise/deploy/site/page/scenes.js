@@ -3,6 +3,8 @@
 
 import { planes, resize, round } from "./resampling.js";
 
+export const UNSURE = 255; // in a mask: a pixel that a student with a promise does not answer
+
 const MOST_MASK_PIXELS = 4e6; // of a mask on screen
 const MOST_HELD = 2 ** 24; // logits under a row of windows
 const MOST_SEEN_PIXELS = 2e6; // by an export of any size, which would take gigabytes for the photos of a phone
@@ -38,10 +40,11 @@ export function plan(picture, input) {
  * @param {(pixels: Uint8Array, size: [number, number]) => Promise<{data: Float32Array, dims: number[]}>} answer logits
  *   [1, C, h, w] of pixels of this height and width
  * @param {?number[]} least the logit from which on each class is there, where each is a question of its own
+ * @param {?{temperature: number, threshold: number}} promise from which probability on a pixel is answered
  * @returns {Promise<{width, height, classes: Uint8Array|Uint32Array, milliseconds: number, exact: boolean,
  *   seen: [number, number]}>} seen: height and width of what the export is given
  */
-export async function segment(picture, input, answer, least = null) {
+export async function segment(picture, input, answer, least = null, promise = null) {
   const view = plan(picture, input);
   const { rows, columns } = view;
   const all = { left: 0, top: 0, width: picture.width, height: picture.height };
@@ -54,7 +57,7 @@ export async function segment(picture, input, answer, least = null) {
   const shrink = Math.min(1, Math.sqrt(MOST_MASK_PIXELS / (all.width * all.height)));
   const width = Math.max(1, Math.round(all.width * shrink));
   const height = Math.max(1, Math.round(all.height * shrink));
-  const mask = least ? answered(logits, height, width, least) : argmax(logits, height, width);
+  const mask = least ? answered(logits, height, width, least) : argmax(logits, height, width, promise);
   return { width, height, classes: mask, milliseconds, exact: view.exact, seen: [rows, columns] };
 }
 
@@ -65,7 +68,7 @@ export async function segment(picture, input, answer, least = null) {
  * @param {(share: number) => void} progress told how much is done, 0 to 1
  * @param {number} most logits held for a row of windows; windows between two parts of it are asked about in both
  */
-export async function slide(picture, input, answer, least = null, progress = () => {}, most = MOST_HELD) {
+export async function slide(picture, input, answer, least = null, promise = null, progress = () => {}, most = MOST_HELD) {
   const [rows, columns] = [picture.height, picture.width].map((side) => Math.max(1, round(side / input.reduction)));
   const all = { left: 0, top: 0, width: picture.width, height: picture.height };
   const shown = rows === picture.height && columns === picture.width ? picture : resize(picture, all, columns, rows);
@@ -110,7 +113,7 @@ export async function slide(picture, input, answer, least = null, progress = () 
       for (; given < height && down.far[given] < stop; given++) {
         const row = rowOf({ total, seen, held, line, count }, given, down, across, base, begin, from, to);
         if (least) yeses(row, least, classes.subarray(given * width + from, given * width + to));
-        else largest(row, count, classes.subarray(given * width + from, given * width + to));
+        else largest(row, count, classes.subarray(given * width + from, given * width + to), promise);
       }
       if (given < height) {
         const move = down.near[given] - base;
@@ -198,11 +201,17 @@ function rowOf({ total, seen, held, line, count }, y, down, across, base, begin,
   return result;
 }
 
-function largest(row, count, to) {
+/** The largest of each pixel's logits; UNSURE where its probability is below the threshold of a promise. */
+function largest(row, count, to, promise) {
   for (let x = 0; x < to.length; x++) {
     let best = 0;
     for (let c = 1; c < count; c++) if (row[c * to.length + x] > row[best * to.length + x]) best = c;
     to[x] = best;
+    if (promise) {
+      let sum = 0;
+      for (let c = 0; c < count; c++) sum += Math.exp((row[c * to.length + x] - row[best * to.length + x]) / promise.temperature);
+      if (1 / sum < promise.threshold) to[x] = UNSURE;
+    }
   }
 }
 
@@ -262,9 +271,9 @@ function between(from, to) {
   return { near, far, share };
 }
 
-function argmax(logits, height, width) {
+function argmax(logits, height, width, promise) {
   const mask = new Uint8Array(height * width);
-  eachRow(logits, height, width, (y, row) => largest(row, logits.classes, mask.subarray(y * width, (y + 1) * width)));
+  eachRow(logits, height, width, (y, row) => largest(row, logits.classes, mask.subarray(y * width, (y + 1) * width), promise));
   return mask;
 }
 

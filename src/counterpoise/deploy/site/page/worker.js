@@ -86,8 +86,8 @@ async function answerOf(student, seen, progress) {
   if (site.dense) {
     const least = site.sigmoid ? site.classes.map((_, at) => logit(site.thresholds?.[at] ?? 0.5)) : null;
     const answer = (pixels, size) => ask(student, pixels, size);
-    if (site.input.sliding) return slide(seen, site.input, answer, least, sparsely(progress));
-    return segment(seen, site.input, answer, least);
+    if (site.input.sliding) return slide(seen, site.input, answer, least, student.promise, sparsely(progress));
+    return segment(seen, site.input, answer, least, student.promise);
   }
   const view = prepare(seen, site.input.size[0], site.input.crop_share, site.input.fit);
   const started = performance.now();
