@@ -39,3 +39,21 @@ def test_workflows_try_every_python_that_the_package_names() -> None:
     tests = yaml.safe_load((ROOT / ".github" / "workflows" / "tests.yml").read_text(encoding="utf-8"))
     assert tests["jobs"]["suite"]["strategy"]["matrix"]["python"] == named
     assert PROJECT["requires-python"] == f">={named[0]}"
+
+
+def test_pages_and_messages_install_extras_that_exist() -> None:
+    places = [
+        ROOT / "README.md",
+        ROOT / "Dockerfile",
+        *(ROOT / "docs").glob("*.md"),
+        *(ROOT / "notebooks").glob("*.ipynb"),
+    ]
+    places += [ROOT / "pyproject.toml", *(ROOT / "src").rglob("*.py"), *(ROOT / ".github").rglob("*.yml")]
+    named = {
+        (extra.strip(), place.name)
+        for place in places
+        for extras in re.findall(r"counterpoise\[([a-z_0-9, ]+)\]", place.read_text(encoding="utf-8"))
+        for extra in extras.split(",")
+    }
+    assert len(named) > 20
+    assert not [(extra, place) for extra, place in named if extra not in PROJECT["optional-dependencies"]]
