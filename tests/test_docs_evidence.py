@@ -140,21 +140,42 @@ def test_the_table_of_defaults_is_that_of_its_runs() -> None:
     assert f"({told('today, clipped', 'signs', '1')} instead of {told('today', 'signs', '1')})" in first
 
 
-def test_the_table_of_wrong_labels_is_that_of_its_runs() -> None:
+def test_the_tables_of_bad_labels_are_those_of_their_runs() -> None:
     with (RESULTS / "hard_labels_runs.csv").open(newline="", encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if row["kind"] == "wrong"]
-    top1 = {
-        way: {row["seed"]: float(row["top1"]) for row in rows if row["way"] == way} for way in {r["way"] for r in rows}
-    }
-    means, named = below("Wrong labels")
-    assert {row[0] for row in means} == set(top1)
-    for way, shown, seeds in means:
-        mean, std = results.spread(list(top1[way].values()))
-        assert (shown, seeds) == (f"{mean:.2f}" + (f" ± {std:.2f}" if way != "teacher" else ""), str(len(top1[way])))
-    for at, *told in named:
-        found = statistics.paired(top1[f"reverse at {at}"], top1[f"forward at {at}"])
-        assert told == [f"{found.mean:+.2f}", f"{found.low:+.2f} to {found.high:+.2f}", f"{found.p:.3f}"]
-    gain = statistics.paired(top1["forward at 1"], top1["alone"])
+        rows = list(csv.DictReader(file))
+
+    def found(kind: str, way: str, score: str) -> dict[str, float]:
+        return {row["seed"]: float(row[score]) for row in rows if (row["kind"], row["way"]) == (kind, way)}
+
+    *means, named = below("A long tail, and wrong labels")
+    for kind, scores, table in zip(
+        ("tail", "wrong"), (("top1", "head", "middle", "tail"), ("top1",)), means, strict=True
+    ):
+        assert {row[0] for row in table} == {row["way"] for row in rows}
+        for way, *shown in table:
+            for score, cell in zip(scores, shown, strict=True):
+                values = list(found(kind, way, score).values())
+                assert len(values) == (1 if way == "teacher" else 3)
+                mean, std = results.spread(values)
+                assert cell == f"{mean:.2f}" + ("" if way == "teacher" else f" ± {std:.2f}")
+    told = {"tail": "tail", "all": "top1"}
+    sides = [
+        statistics.paired(*(found(kind, f"{side} at {at}", told[by]) for side in ("reverse", "forward")))
+        for kind, at, by, *_ in named
+    ]
+    for (*_, mean, interval, p, corrected), own, holm in zip(
+        named, sides, statistics.holm([side.p for side in sides]), strict=True
+    ):
+        assert (mean, interval) == (f"{own.mean:+.2f}", f"{own.low:+.2f} to {own.high:+.2f}")
+        assert (p, corrected) == (f"{own.p:.3f}", f"{holm:.3f}")
+    rld = [
+        statistics.paired(found("tail", "rld", by), found("tail", "forward at 4", by)).mean for by in ("top1", "tail")
+    ]
+    assert (
+        f"It is {rld[0]:.1f} points ahead of forward KL at its temperature in all classes and {rld[1]:.1f} in the tail"
+        in PAGE
+    )
+    gain = statistics.paired(found("wrong", "forward at 1", "top1"), found("wrong", "alone", "top1"))
     assert f"{gain.mean:.1f} points to its student ({gain.low:.1f} to {gain.high:.1f}" in PAGE
 
 
