@@ -193,8 +193,9 @@ def test_gradient_follows_what_comes_after_even_twice(dtype: torch.dtype) -> Non
     loss = 4096 * result[0]
     first = torch.autograd.grad(loss, student, retain_graph=True)[0]
     second = torch.autograd.grad(loss, student)[0]
+    size = TOLERANCE[dtype] * float(expected.abs().max())  # small ones are differences of large ones
     for gradient in (first, second):
-        torch.testing.assert_close(gradient, expected, rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype])
+        torch.testing.assert_close(gradient, expected, rtol=TOLERANCE[dtype], atol=size)
 
 
 def test_half_precision_does_not_lose_small_gradients_before_the_loss_scale() -> None:
