@@ -145,7 +145,10 @@ export class Results {
   /** What is different here from `counterpoise predict`, which shows pictures at their own size. */
   #resized([rows, columns]) {
     const { any_size, window } = this.site.input;
-    if (any_size) return `Resized for the student, which sees ${columns} × ${rows} pixels at once. `;
+    if (any_size) {
+      const promised = this.site.models[0].promise ? " What it promises is not of such." : "";
+      return `Resized for the student, which sees ${columns} × ${rows} pixels at once.${promised} `;
+    }
     const there = window ? `slides a window of ${window[1]} × ${window[0]} over it` : "shows it at its own size";
     return `Fitted into the ${columns} × ${rows} pixels that this file takes; counterpoise predict ${there}. `;
   }
