@@ -22,7 +22,7 @@ from counterpoise.models import catalog
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def teacher_file(shared_data: Path) -> Path:
     return shared_data / "teachers" / "cifar100-wrn_16_2.safetensors"
 

@@ -47,7 +47,7 @@ STAND_INS = {
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def workspace(
     tmp_path_factory: pytest.TempPathFactory,
     make_picture: Callable[..., Image.Image],
@@ -102,7 +102,7 @@ def workspace(
     return folder
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def commands(tmp_path_factory: pytest.TempPathFactory, program: list[str]) -> Path:
     """A folder for PATH whose `counterpoise` is the real one, but imported before."""
     folder = tmp_path_factory.mktemp("bin")

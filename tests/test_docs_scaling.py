@@ -27,7 +27,7 @@ BLOCKS = re.findall(r"^```bash\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), r
 CLOCK = ("images_per_second", "stages", "readers", "advice")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def work(host: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with run.yaml and its teacher, and with what one process makes of it in runs/alone."""
     folder = tmp_path_factory.mktemp("work")
@@ -57,7 +57,7 @@ def make(num_classes):
 """
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def whole(host: Any, work: Path) -> dict[str, bytes]:
     """What two processes make of the run when nobody disturbs them."""
     host.together(["distill", str(work / "run.yaml"), "--out", str(work / "runs" / "whole"), "--quiet"])

@@ -21,7 +21,7 @@ TIME = re.compile(r"\d ?(ms|s|seconds|minutes)\b")
 each = pytest.mark.parametrize("path", BOOKS, ids=lambda path: path.stem)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def tool() -> SimpleNamespace:
     return SimpleNamespace(**runpy.run_path(str(ROOT / "tools" / "notebooks.py")))
 

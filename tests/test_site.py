@@ -28,7 +28,7 @@ class Loader(yaml.SafeLoader):
 Loader.add_multi_constructor("tag:yaml.org,2002:python/", lambda loader, suffix, node: suffix)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def reference() -> dict[str, str]:
     """The generated pages, by name."""
     made: dict[str, str] = runpy.run_path(str(ROOT / "tools" / "site" / "reference.py"))["pages"]()
@@ -61,7 +61,7 @@ def test_every_page_is_in_the_navigation_once(reference: dict[str, str]) -> None
     assert sorted(pages(given["nav"])) == sorted([*there, *(f"reference/{name}.md" for name in reference)])
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The site, built with warnings as errors."""
     out = tmp_path_factory.mktemp("site") / "docs"

@@ -24,7 +24,7 @@ DIGITS = ["--data.source", "digits", "--data.options.train_size", "100"]
 FAST = ["--train.epochs", "2", "--train.precision", "fp32", "--train.device", "cpu", "--quiet"]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that trained a small teacher of digits."""
     out = tmp_path_factory.mktemp("teacher") / "run"

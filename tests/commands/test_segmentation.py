@@ -41,7 +41,7 @@ def write(root: Path) -> Path:
     return root
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """scenes/ and the run teacher/ on it."""
     root = tmp_path_factory.mktemp("trained")

@@ -17,7 +17,7 @@ FAST = ["--train.precision", "fp32", "--train.device", "cpu", "--quiet"]
 DIGITS = ["--data.source", "digits", "--data.options.train_size", "100"]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def run_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of two epochs with a teacher of digits and 18 views an image."""
     folder = tmp_path_factory.mktemp("runs")
@@ -34,7 +34,7 @@ def run_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def recorded(run_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("stores") / "whole"
     assert app.run(["record", str(run_file), "--out", str(out), "--quiet"]) == 0

@@ -10,7 +10,7 @@ from counterpoise.data.scene_intensities import AS_IT_IS, Tone, noisy, toned
 from counterpoise.system import torchvision_guard
 
 
-@pytest.fixture(scope="module", params=[1, 3, 5])
+@pytest.fixture(scope="session", params=[1, 3, 5])
 def image(request: pytest.FixtureRequest) -> Tensor:
     """Of some channels."""
     generator = torch.Generator().manual_seed(1)

@@ -27,14 +27,14 @@ from counterpoise.errors import ConfigError, ExportError, RunError
 Run = Callable[..., tuple[int, str, str]]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def digits(digits_run: Path) -> Path:
     """An export of the digits' student, any number at once."""
     counterpoise.export(digits_run, to="onnx")
     return digits_run / "exports" / "onnx-float32"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def scenes(scenes_run: Path) -> Path:
     """An export of the scenes' student, two at once."""
     counterpoise.export(scenes_run, to="onnx", batch=2)

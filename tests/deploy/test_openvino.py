@@ -29,7 +29,7 @@ class Deep(torch.nn.Module):
         return values
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def digits(digits_run: Path) -> Path:
     counterpoise.export(digits_run, to="openvino")
     return digits_run / "exports" / "openvino-float32"

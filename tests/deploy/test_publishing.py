@@ -17,7 +17,7 @@ import counterpoise
 Run = Callable[..., tuple[int, str, str]]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def exported(digits_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An ONNX export of the digits' student, and what was measured of both, in a folder beside the run."""
     out = tmp_path_factory.mktemp("published") / "onnx-float32"

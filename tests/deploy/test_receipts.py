@@ -17,7 +17,7 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 Run = Callable[..., tuple[int, str, str]]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of digits with a teacher, and an export of it."""
     place = tmp_path_factory.mktemp("receipts")

@@ -53,7 +53,7 @@ def save(kind: str, picture: Image.Image, path: Path) -> None:
         picture.save(path, save_all=True, append_images=[picture.rotate(90)])
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def alone() -> dict[str, Any]:
     """What the text of a run.py holds, by itself."""
     text = runner.source(base.find("onnx"), runner.answer_of(dense=False, sigmoid=False))

@@ -27,13 +27,13 @@ from counterpoise.models.padding import Padded
 from counterpoise.tasks.segmentation import segment
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def whole_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of a student that is shown scenes whole."""
     return trained(tmp_path_factory, None)
 
 
-@pytest.fixture(scope="module", params=[None, pytest.param((40, 40), marks=pytest.mark.slow)], ids=["whole", "window"])
+@pytest.fixture(scope="session", params=[None, pytest.param((40, 40), marks=pytest.mark.slow)], ids=["whole", "window"])
 def mixed_run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same, and of one that looks through a window."""
     if request.param is None:

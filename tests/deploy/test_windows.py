@@ -30,7 +30,7 @@ def picture(height: int, width: int, seed: int = 0) -> Tensor:
     return (nn.functional.interpolate(coarse, (height, width), mode="bilinear")[0] * 255).to(torch.uint8)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def student(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     model = catalog.build("digits/unet_4_8", num_classes=3, classes=CLASSES)

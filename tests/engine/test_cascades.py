@@ -52,7 +52,7 @@ def test_few_pictures_tell_too_little() -> None:
         chosen(*drawn(39, 0), give=0.0)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def networks(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A small run and a large one, of digits."""
     place = tmp_path_factory.mktemp("cascade")

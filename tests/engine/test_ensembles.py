@@ -91,7 +91,7 @@ def test_means_of_sure_answers_of_several_labels_are_finite() -> None:
     assert found[0, 1] < -80
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def teachers(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     folder = tmp_path_factory.mktemp("teachers")
     for seed in range(2):

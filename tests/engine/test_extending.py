@@ -30,7 +30,7 @@ def values(out: Path | None, epochs: int, **train: Any) -> dict[str, Any]:
     }
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def shorter(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("shorter") / "run"
     counterpoise.train(values(out, 2))

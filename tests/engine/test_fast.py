@@ -40,7 +40,7 @@ def splits(count: int = COUNT) -> Splits:
     return Splits(ArraySet(images[:count], labels[:count], CLASSES), ArraySet(images[count:], labels[count:], CLASSES))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A student folder of random weights."""
     from counterpoise.engine.student import save_student
@@ -52,7 +52,7 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def store(teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A complete store of its logits."""
     out = tmp_path_factory.mktemp("stores") / "complete"

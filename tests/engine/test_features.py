@@ -30,7 +30,7 @@ TERMS: dict[str, dict[str, object]] = {
 }
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def teacher(host: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("teacher") / "run"
     host.run(["train", *DATA, "--student.model", "digits/cnn_4_8_16", "--train.epochs", "1", "--out", str(out)])

@@ -23,7 +23,7 @@ DATA: dict[str, Any] = {"source": "digits", "options": {"train_size": 400}}
 TRAIN: dict[str, Any] = {"epochs": 4, "batch_size": 50, "device": "cpu", "precision": "fp32"}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The weights of a network that learned digits, without its classifier."""
     out = tmp_path_factory.mktemp("backbone")

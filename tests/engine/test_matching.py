@@ -24,7 +24,7 @@ def values(objective: dict[str, Any], rate: float = 0.1, **others: Any) -> dict[
     return {"data": data, "student": student, "objective": objective, "train": train, "seed": 3, **others}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def store(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("teacher")
     counterpoise.train({**values({"cross_entropy": {"weight": 1.0}}), "out": str(folder / "run")})

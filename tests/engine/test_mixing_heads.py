@@ -23,7 +23,7 @@ DATA: dict[str, Any] = {"source": "digits", "options": {"train_size": 150}}
 TRAIN: dict[str, Any] = {"epochs": 3, "batch_size": 50, "device": "cpu", "optimizer": {"learning_rate": 0.6}}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("teacher") / "run"
     train = {**TRAIN, "epochs": 6}

@@ -19,7 +19,7 @@ Run = Callable[..., tuple[int, str, str]]
 Draw = Callable[..., Any]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def student(tmp_path_factory: pytest.TempPathFactory, make_picture: Draw) -> Path:
     """A run on photos of circles and squares, in shapes/ beside it."""
     root = tmp_path_factory.mktemp("predicting")

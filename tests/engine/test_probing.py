@@ -18,7 +18,7 @@ from counterpoise.models import probing
 DATA: dict[str, Any] = {"source": "digits", "options": {"train_size": 400}}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run that learned digits, with the weights of its network without its classifier beside it."""
     out = tmp_path_factory.mktemp("trained") / "run"

@@ -253,12 +253,12 @@ def together(world: int, folder: Path) -> list[dict[str, Step]]:
     return [{name: Step(*one) for name, one in steps.items()} for steps in found]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def two(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Step]]:
     return together(2, tmp_path_factory.mktemp("two"))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def four(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Step]]:
     return together(4, tmp_path_factory.mktemp("four"))
 

@@ -36,7 +36,7 @@ TRAIN: dict[str, Any] = {
 }
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run whose student has made a promise."""
     folder = tmp_path_factory.mktemp("promises")

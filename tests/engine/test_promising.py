@@ -22,7 +22,7 @@ def draw(count: int, seed: int, scale: float = 3.0) -> Answers:
     return scale * logits, labels
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def everything() -> Answers:
     """So many that shares among them are the truth."""
     return draw(30_000, 12_345)

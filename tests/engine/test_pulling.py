@@ -132,7 +132,7 @@ def test_they_pull_apart_where_chance_would_hardly_have_it(cosines: list[float],
     assert alone is None or ("1 of the classes" in alone and "a, cosine" in alone)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("teacher") / "run"
     train = {**TRAIN, "epochs": 6, "optimizer": {"learning_rate": 0.1}}

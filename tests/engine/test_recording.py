@@ -32,7 +32,7 @@ DATA = ["--data.source", "digits", "--data.options.train_size", "120", "--data.v
 FAST = ["--train.device", "cpu", "--train.precision", "fp32", "--train.batch_size", "20", "--quiet"]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("teacher") / "run"
     arguments = ["train", *DATA, *FAST, "--train.epochs", "1", "--student.model", "digits/cnn_8_16", "--out", str(out)]

@@ -18,7 +18,7 @@ DATA = ["--data.source", "digits", "--data.options.train_size", "600", "--data.v
 COMMON = ["--train.device", "cpu", "--train.precision", "fp32", "--quiet"]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def distill(host: Any, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """A distillation of some seconds: mixing, EMA, clipping, a moving weight, and checkpoints within epochs."""
     folder = tmp_path_factory.mktemp("distill")
@@ -33,7 +33,7 @@ def distill(host: Any, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return ["distill", str(run_file), *DATA, *COMMON, *models]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def whole(host: Any, distill: list[str], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
     """Its folder, and the seconds it took."""
     folder = tmp_path_factory.mktemp("whole") / "run"

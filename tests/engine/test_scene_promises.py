@@ -116,7 +116,7 @@ def test_what_evaluate_means_is_what_is_promised_where_nothing_is_answered() -> 
     assert [sure.unsure(0), sure.unsure(1)] == [100.0, 0.0]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def promised(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run on drawn scenes whose student has made a promise."""
     folder = tmp_path_factory.mktemp("scene-promises")

@@ -68,21 +68,21 @@ def scenes() -> Splits:
     return sources.load(config.Data(source="digit_scenes", options=SMALL))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("own") / "networks.py"
     path.write_text(OWN)
     return path
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def taught(own: Path, tmp_path_factory: pytest.TempPathFactory) -> Result:
     """A teacher whose logits have another stride than the student's."""
     out = tmp_path_factory.mktemp("teacher") / "run"
     return counterpoise.train(values(out, student={"model": f"{own}:Coarse"}, train={"epochs": 4}))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def teacher(own: Path, taught: Result) -> dict[str, Any]:
     return {"model": f"{own}:Coarse", "checkpoint": taught.folder, "accept_chance": True}
 

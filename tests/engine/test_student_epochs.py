@@ -34,7 +34,7 @@ def trained(out: Path, ship: str) -> Path:
     return out
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run, which ships its last student."""
     return trained(tmp_path_factory.mktemp("epochs") / "run", "last")

@@ -26,7 +26,7 @@ TRAIN: dict[str, Any] = {"epochs": 2, "batch_size": 50, "precision": "fp32", "de
 WEAK = {"teacher": {"accept_chance": True}}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run that trained a teacher of digits."""
     out = tmp_path_factory.mktemp("teacher") / "run"

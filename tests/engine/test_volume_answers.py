@@ -30,7 +30,7 @@ def volume(number: int) -> np.ndarray:
     return values
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def organs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three cases of NIfTI, and in run/ a student of their slices along the second axis."""
     root = tmp_path_factory.mktemp("organs")

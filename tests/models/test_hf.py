@@ -27,7 +27,7 @@ def image(height: int, width: int) -> torch.Tensor:
     return torch.randint(0, 256, (2, 3, height, width), dtype=torch.uint8)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def theirs() -> Any:
     config = transformers.SegformerConfig(
         **TINY, num_attention_heads=[1, 2, 2, 4], id2label={0: "road", 1: "sky", 2: "tree"}

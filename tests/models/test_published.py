@@ -67,7 +67,7 @@ def put_in_hub_cache(cache: Path, repository: str, content: bytes) -> None:
     (folder / "snapshots" / COMMIT / "model.safetensors").symlink_to(Path("..", "..", "blobs", name))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def offline(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
     root = tmp_path_factory.mktemp("caches")
     torch.manual_seed(0)

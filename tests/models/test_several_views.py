@@ -13,13 +13,13 @@ from counterpoise.models.network import VisionModel
 from counterpoise.models.several_views import OF_PICTURES, OF_SCENES, SeveralViews, averaged, mean_logit, told
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def pixels() -> Tensor:
     """Of a size that the stride of a network does not divide."""
     return torch.rand(2, 3, 22, 30, generator=torch.Generator().manual_seed(1))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def dense() -> nn.Module:
     torch.manual_seed(2)
     net = catalog.build("digits/unet_4_8", num_classes=5).eval()

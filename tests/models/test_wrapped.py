@@ -26,13 +26,13 @@ Command = Callable[..., tuple[int, str, str]]
 State = dict[str, Tensor]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def live() -> State:
     torch.manual_seed(0)
     return catalog.build("digits/cnn_4_8", num_classes=3).weights()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def moving(live: State) -> State:
     return {key: value + 1 if value.is_floating_point() else value for key, value in live.items()}
 

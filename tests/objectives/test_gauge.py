@@ -263,7 +263,7 @@ def test_answers_that_are_too_many_to_keep_leave_the_gauge_out(monkeypatch: pyte
     assert large.values() == {}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A teacher's run and a student's, teacher/ and student/."""
     folder = tmp_path_factory.mktemp("runs")

@@ -39,7 +39,7 @@ class Distance(LogitObjective):
 """
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("trained") / "run"
     assert app.run(["train", *DIGITS, *FAST, "--student.model", "digits/cnn_4_8", "--out", str(out)]) == 0

@@ -50,12 +50,12 @@ def table(rows: list[list[int]], classes: str = "abc") -> ArraySet:
     return ArraySet(images, torch.tensor(rows, dtype=torch.int8), tuple(classes))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def taught(tmp_path_factory: pytest.TempPathFactory) -> Result:
     return counterpoise.train(values(tmp_path_factory.mktemp("taught") / "run", data={"options": {"unknown": 0.2}}))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def student(taught: Result, tmp_path_factory: pytest.TempPathFactory) -> Result:
     teacher = {"checkpoint": str(taught.folder), "accept_chance": True}
     return counterpoise.distill(values(tmp_path_factory.mktemp("student") / "run", teacher=teacher))

@@ -44,13 +44,13 @@ def values(out: Path, **changed: Any) -> dict[str, Any]:
     return config.merge(common, changed)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def taught(tmp_path_factory: pytest.TempPathFactory) -> Result:
     scores = ["case_dice", "auroc:round", "iou"]
     return counterpoise.train(values(tmp_path_factory.mktemp("taught") / "run", train={"scores": scores}))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def student(taught: Result, tmp_path_factory: pytest.TempPathFactory) -> Result:
     teacher = {"checkpoint": str(taught.folder), "accept_chance": True}
     terms = ("binary_cross_entropy", "binary_balance", "dice", "lovasz_hinge", "cwd")
@@ -60,7 +60,7 @@ def student(taught: Result, tmp_path_factory: pytest.TempPathFactory) -> Result:
     )
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The first scene of val."""
     path = tmp_path_factory.mktemp("picture") / "scene.png"

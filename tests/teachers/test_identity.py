@@ -31,7 +31,7 @@ def make(num_classes):
 """
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("teacher") / "run"
     counterpoise.train({"data": DATA, "train": TRAIN, "student": {"model": "digits/cnn_8_16"}, "out": out})

@@ -166,7 +166,7 @@ def values(folder: Path, checkpoint: Path, **changed: Any) -> dict[str, Any]:
     return config.merge(common, changed)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def work(host: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Networks, and a teacher of digits."""
     folder = tmp_path_factory.mktemp("work")
@@ -176,7 +176,7 @@ def work(host: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def more(host: Any, work: Path, make_picture: Callable[..., Any]) -> Path:
     """Beside them a teacher of scenes, and photos without labels."""
     scenes = ["--task", "segmentation", "--data.source", "digit_scenes", "--student.model", "digits/unet_4_8"]

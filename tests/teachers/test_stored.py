@@ -41,7 +41,7 @@ def splits(seed: int = 0, count: int = COUNT, classes: tuple[str, ...] = CLASSES
     return Splits(ArraySet(images[:count], labels[:count], classes), ArraySet(images[count:], labels[count:], classes))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A student folder of random weights that say something."""
     from counterpoise.engine.student import save_student
@@ -85,13 +85,13 @@ def assert_near(one: dict[str, Tensor], other: dict[str, Tensor], **tolerance: f
         torch.testing.assert_close(value, other[name], **tolerance)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def live(teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tensor]:
     """The weights of the student of `values` with the teacher itself."""
     return weights(values(teacher), tmp_path_factory.mktemp("live") / "run")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def recorded(teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A complete store for `values` in float32."""
     out = tmp_path_factory.mktemp("stores") / "complete"

@@ -50,7 +50,7 @@ def rows(split: str, make_picture: Callable[..., Image.Image]) -> Any:
     return datasets.Dataset.from_dict(values, features=datasets.Features(columns))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def whole(make_picture: Callable[..., Image.Image]) -> dict[str, Any]:
     return {split: rows(split, make_picture) for split in ROWS}
 

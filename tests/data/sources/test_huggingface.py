@@ -24,7 +24,7 @@ datasets = pytest.importorskip("datasets", reason="needs the extra hf")
 CLASSES = ["square", "circle"]  # not in alphabetical order
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def pictures(make_picture: Callable[..., Image.Image]) -> list[dict[str, Any]]:
     """Ten encoded pictures of one size, squares and circles in turn."""
     encoded = []

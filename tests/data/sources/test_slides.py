@@ -48,7 +48,7 @@ def levels(pixels: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
     return [pixels, pixels[::4, ::4].copy()]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two slides for training and one to evaluate, their masks as pyramids, one of them as a PNG of level 0."""
     root, chance = tmp_path_factory.mktemp("slides"), np.random.default_rng(3)

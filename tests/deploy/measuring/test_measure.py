@@ -21,7 +21,7 @@ Run = Callable[..., tuple[int, str, str]]
 QUICK = ("--rounds", "6", "--seconds", "0.001", "--threads", "1", "--quiet")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def student(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run on digits."""
     out = tmp_path_factory.mktemp("runs") / "digits"

@@ -32,7 +32,7 @@ FAST = [
 ]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run on digits."""
     out = tmp_path_factory.mktemp("run") / "small"

@@ -26,7 +26,7 @@ CONFIG: dict[str, Any] = {
 SENTENCES = {"cat": "a photo of a cat.", "dog": "a photo of a small dog."}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("open_clip")
     torch.manual_seed(0)

@@ -38,7 +38,7 @@ def sentences(template: str) -> dict[str, str]:
     return {label: template.format(label) for label in LABELS}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def picture() -> Image.Image:
     return Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8))
 

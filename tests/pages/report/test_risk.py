@@ -47,7 +47,7 @@ def test_pictures_that_are_equally_sure_count_alike_in_any_order() -> None:
     assert curve(sure[::-1], right[::-1]) == found
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def careful(digit_runs: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A run whose student keeps a promise, and its page."""
     import shutil

@@ -32,7 +32,7 @@ def lines(out: Path = Path("fit")) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (out / "measurements.jsonl").read_text().splitlines()]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def done(teacher: Path, write_run: Callable[[Path], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with run.yaml and the fit of it."""
     folder = tmp_path_factory.mktemp("fitted")
