@@ -6,7 +6,7 @@ What is compared, decided before it was run:
   many squares cut out of the driving scenes of CamVid at random, of 32 to 128 pixels, made 32 wide. It sees no picture
   of CIFAR-100 and no label; 2 epochs, mirrored, three seeds. Scored on the 10,000 test images of CIFAR-100.
 - forward KL, reverse KL, half of each, Jensen-Shannon and half the variance of the difference of logits (see
-  temperature_map.py), at temperatures 1 and 4.
+  temperature_map.py), at temperatures 1 and 4. The last of these has no temperature: one run is in both rows.
 - Each has the weight with which its gradient at the first step, by all parameters, is as long as that of cross-entropy
   on pictures and labels of CIFAR-100 is there (means over the first batches of three other students). The learning rate
   of each temperature is the one chosen in temperature_map.py.
@@ -152,6 +152,11 @@ def runs(given: argparse.Namespace) -> None:
         if number % lanes != lane - 1 or kept.rows(**cell):
             continue
         own = weight[kind][f"{name}_at_{t:g}"]
+        if name == "variance" and (
+            same := kept.rows(**{**cell, "temperature": TEMPERATURES[0], "weight": round(own, 4)})
+        ):
+            kept.add({**{key: same[0][key] for key in same[0] if key not in kept.origin}, "temperature": t})
+            continue
         run = values(given, kind, seed, {"divergence": {**terms(t)[name], "weight": own}}, chosen[t])
         scores = judge.scores(fit(given.out / "runs" / kind / f"{t:g}" / name / f"seed-{seed}", run))
         known = {"weight": round(own, 4), "learning_rate": chosen[t]}
