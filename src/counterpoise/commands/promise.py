@@ -15,7 +15,7 @@ def promise(student: Path, /, *, options: Annotated[Promised | None, EACH] = Non
 
     On labeled pictures that it has not seen a threshold is chosen, so that of the answers that it gives no larger share
     than --risk is wrong, and sets of classes that hold the true one. Both are kept in the student folder, and shown by
-    predict, evaluate, exports and the page of try. Of scenes, pixels are answered or not; predict and evaluate show it.
+    predict, evaluate, exports and the page of try. Of scenes, each pixel is answered or not, and there are no sets.
 
     Args:
         student: student folder, or a run's folder
@@ -32,6 +32,7 @@ def _lines(found: dict[str, Any]) -> list[str]:
         f"It answers where its largest probability is at least {found['threshold']:.4f}, with logits divided by "
         f"{found['temperature']:.3f}: "
     )
+    kept = f"Kept in {found['folder']}. Exports that are there are as they were: export again."
     if "unsure" in found:
         left = sorted(found["unsure"].items(), key=lambda item: -item[1])
         return [
@@ -39,7 +40,7 @@ def _lines(found: dict[str, Any]) -> list[str]:
             f"Of these pixels {found['wrong']:.2%} are wrong, as a mean over scenes; of scenes like these at most "
             f"{found['risk']:.2%} will be, at {found['confidence']:.1%} confidence (bound {found['bound']:.2%}).",
             f"Not answered, by class: {', '.join(f'{name} {share:.0%}' for name, share in left)}.",
-            f"Kept in {found['folder']}. Exports and pages answer every pixel all the same.",
+            kept,
             *found["notes"],
         ]
     return [
@@ -48,6 +49,6 @@ def _lines(found: dict[str, Any]) -> list[str]:
         f"at {found['confidence']:.1%} confidence (bound {found['bound']:.2%}).",
         f"Of any picture it names {found['set_size']:.1f} classes on average, and the true one is among them in "
         f"{found['coverage']:.1%} of the pictures.",
-        f"Kept in {found['folder']}. Exports that are there are as they were: export again.",
+        kept,
         *found["notes"],
     ]
