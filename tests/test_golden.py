@@ -48,7 +48,13 @@ def test_a_run_goes_on_from_its_checkpoint(run: Run, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("folder", "runtime"), [("onnx", "onnxruntime"), ("openvino", "openvino"), ("executorch", "executorch")]
+    ("folder", "runtime"),
+    [
+        ("onnx", "onnxruntime"),
+        ("openvino", "openvino"),
+        ("executorch", "executorch"),
+        ("litert", "ai_edge_litert"),
+    ],
 )
 def test_an_export_verifies(folder: str, runtime: str, run: Run) -> None:
     if find_spec(runtime) is None:

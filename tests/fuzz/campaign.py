@@ -26,6 +26,7 @@ from typing import Any
 
 from mutators import Mutator
 
+from counterpoise.deploy.environments import Environment
 from counterpoise.errors import CounterpoiseError
 
 SECONDS = 5.0
@@ -52,6 +53,7 @@ _SYSTEM = tuple(
         "/sys",
         "/lib",
         "/dev/null",
+        Environment("litert", ()).folder,  # whether it is there
     )
 )
 _RUNS = (
@@ -81,6 +83,7 @@ class Format:
         needs: packages that read it; where one is missing, it is not tried.
         apart: whether it is read in a process of its own, since a native library may take the process with it.
         dies: whether that is known, and said in docs/reliability.md.
+        starts: the script of ours that it may start, in a process of its own.
     """
 
     name: str
@@ -95,6 +98,7 @@ class Format:
     needs: tuple[str, ...] = ()
     apart: bool = False
     dies: bool = False
+    starts: str = ""
 
     @property
     def missing(self) -> str:
@@ -136,6 +140,7 @@ class _Watch:
     def __init__(self) -> None:
         self.folder: str | None = None
         self.free = False
+        self.starts = ""
         self.seen: list[str] = []
         sys.addaudithook(self._hook)
 
@@ -144,10 +149,13 @@ class _Watch:
             return
         if event == "open":
             self._opened(arguments[0])
-        elif event in _RUNS:
+        elif event in _RUNS and not self._may_start(event, arguments):
             self.seen.append(f"{event}{str(arguments)[:80]}")
         elif event == "import" and str(arguments[0]).partition(".")[0] in ("canary", "antigravity"):
             self.seen.append(f"imported {arguments[0]}")
+
+    def _may_start(self, event: str, arguments: tuple[Any, ...]) -> bool:
+        return event == "subprocess.Popen" and bool(self.starts) and str(arguments[1][1]).endswith(self.starts)
 
     def _opened(self, path: Any) -> None:
         if not isinstance(path, str | bytes):
@@ -156,6 +164,8 @@ class _Watch:
         if name.startswith(self.folder or "") or name.startswith(_SYSTEM):
             if name.endswith("canary.py"):
                 self.seen.append("opened canary.py")
+        elif self.starts and name == os.path.realpath(tempfile.gettempdir()):
+            pass  # a file without a name, for what the other process says
         elif not self.free or name.startswith("/dev"):
             self.seen.append(f"opened {name[:200]}")
 
@@ -164,7 +174,7 @@ _watch: _Watch | None = None
 
 
 @contextmanager
-def _bounded(folder: Path, free: bool) -> Iterator[list[str]]:
+def _bounded(folder: Path, form: Format) -> Iterator[list[str]]:
     """Within it, what is read may take `SECONDS` and `MEMORY`; yields what was opened or run that should not be."""
     global _watch
     _watch = _watch or _Watch()
@@ -173,7 +183,7 @@ def _bounded(folder: Path, free: bool) -> Iterator[list[str]]:
         raise _Late
 
     before = [signal.signal(number, late) for number in (signal.SIGALRM, signal.SIGPROF)]
-    _watch.seen, _watch.free, _watch.folder = [], free, os.path.realpath(folder)
+    _watch.seen, _watch.free, _watch.starts, _watch.folder = [], form.anywhere, form.starts, os.path.realpath(folder)
     try:
         signal.setitimer(signal.ITIMER_PROF, SECONDS)
         signal.setitimer(signal.ITIMER_REAL, WAITING)
@@ -255,7 +265,7 @@ def _one(form: Format, folder: Path, usual: Any, report: Report, verbose: bool) 
     started = time.process_time()
     wrong = None
     try:
-        with _bounded(folder, form.anywhere) as seen:
+        with _bounded(folder, form) as seen:
             found = form.read(folder)
         if form.sound is not None and not form.sound(found, usual):
             wrong = f"accepted, and makes no sense: {found!r:.300}"

@@ -58,6 +58,7 @@ def _export(name: str, file: str, kind: str, change: mutators.Mutator, *packages
         needs=packages,
         apart=True,
         dies=kind == "ExecuTorch",
+        starts="litert_worker.py" if kind == "LiteRT" else "",
         quick=quick,
     )
 
@@ -67,5 +68,6 @@ EXPORTS: tuple[Format, ...] = (
     _export("model of OpenVINO", "model.xml", "OpenVINO", binaries.of_xml, "openvino"),
     _export("weights of OpenVINO", "model.bin", "OpenVINO", mutators.of_bytes, "openvino"),
     _export("program of ExecuTorch", "model.pte", "ExecuTorch", mutators.of_bytes, "executorch"),
+    _export("model of LiteRT", "model.tflite", "LiteRT", mutators.of_bytes, "ai_edge_litert", quick=6),
     Format("ONNX of others", copied("onnx", "model.onnx"), "model.onnx", binaries.of_onnx, _measured, needs=("onnx",)),
 )

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Writes what is golden since commits b5595cf and 39e88b7, into an empty folder: make.sh FOLDER.
+# Writes what is golden since commits b5595cf, 39e88b7 and ea5baa1, into an empty folder: make.sh FOLDER.
 set -euo pipefail
 golden=$(cd "$(dirname "$0")" && pwd)
 mkdir "$1" && cd "$1"
 cp -r "$golden/run" run
-for format in openvino executorch; do
+for format in openvino executorch litert; do
     counterpoise export run --to $format --images 50 --out $format
     # The runner is in onnx/, and longer than all the rest.
     python -c 'import json, pathlib; p = pathlib.Path("'$format'/export.json"); e = json.loads(p.read_text())

@@ -130,10 +130,14 @@ class Format(ABC):
     within itself and nothing else: its source goes into run.py beside an export. Without threads it chooses."""
 
     def check(self) -> None:
-        """Raises MissingExtraError where a package is missing."""
+        """Raises MissingExtraError where a package is missing that opens exports."""
         for package in self.packages:
             if importlib.util.find_spec(package) is None:
                 raise MissingExtraError(f"--to {self.name}", self.name)
+
+    def check_conversion(self) -> None:
+        """The same of what makes them."""
+        self.check()
 
     @property
     def python(self) -> Path:
@@ -205,8 +209,20 @@ def largest_weight() -> int:
     return min(known.largest_weight for known in FORMATS.entries().values())
 
 
-def find(name: str, *, make_environment: bool = False) -> Format:
-    """The format called `name`, whose packages are here.
+def find(name: str) -> Format:
+    """The format called `name`, whose exports can be opened here.
+
+    Raises:
+        ConfigError: there is no such format.
+        MissingExtraError: its packages are missing.
+    """
+    found = FORMATS.get(name)
+    found.check()
+    return found
+
+
+def converter(name: str, *, make_environment: bool = False) -> Format:
+    """The format called `name`, into which students can be converted here.
 
     Args:
         name: as in `--to`.
@@ -219,5 +235,5 @@ def find(name: str, *, make_environment: bool = False) -> Format:
     found = FORMATS.get(name)
     if make_environment:
         found.make_environment()
-    found.check()
+    found.check_conversion()
     return found

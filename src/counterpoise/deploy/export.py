@@ -41,7 +41,7 @@ def export(student: str | Path, asked: Export) -> dict[str, Any]:
         MissingExtraError: the format's packages are not installed.
         RunError: the disk has no room.
     """
-    chosen = base.find(asked.to, make_environment=asked.make_environment)
+    chosen = base.converter(asked.to, make_environment=asked.make_environment)
     check_choices(chosen, asked)
     directory = Path(asked.out or default_out(Path(student), asked.to, asked.precision, asked.epoch))
     folder.check_free(directory, asked.overwrite)

@@ -7,12 +7,13 @@ python litert_worker.py serve MODEL.tflite THREADS      pixels in, logits out
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
 import sys
 from collections.abc import Callable
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -93,9 +94,12 @@ def receive(stream: Any) -> Any:
 
 
 def versions() -> None:
-    """Print the packages that make and run exports."""
-    found = ("litert-torch", "ai-edge-litert", "ai-edge-quantizer", "torch")
-    print(json.dumps({package: version(package) for package in found}))
+    """Print the packages that make and run exports, those of them that are here."""
+    found = {}
+    for package in ("litert-torch", "ai-edge-litert", "ai-edge-quantizer", "torch"):
+        with contextlib.suppress(PackageNotFoundError):
+            found[package] = version(package)
+    print(json.dumps(found))
 
 
 def _describe(model: str, metadata: str, out: str) -> None:

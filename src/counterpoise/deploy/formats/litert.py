@@ -20,14 +20,15 @@ from counterpoise.deploy import litert_worker
 from counterpoise.deploy.base import Calibration, Format, Logits, Pixels, Request, Runtime, register
 from counterpoise.deploy.environments import Environment, outside
 from counterpoise.deploy.tracing import trace
-from counterpoise.errors import CounterpoiseError, ExportError, RunError
+from counterpoise.errors import CounterpoiseError, ExportError, MissingExtraError, RunError
 
 
 @register
 class LiteRT(Format):
     """Converted by litert-torch, in 8 bits by ai-edge-quantizer, run by ai-edge-litert.
 
-    They pin other packages than the rest, so they live in an environment of their own, unless they are installed here.
+    The first two pin other packages than the rest, so they live in an environment of their own, unless they are
+    installed here. An export that is there takes the third alone, which pins nothing.
     """
 
     name = "litert"
@@ -44,14 +45,17 @@ class LiteRT(Format):
 
     @property
     def python(self) -> Path:
-        return super().python if importlib.util.find_spec("litert_torch") else self.environment.python
-
-    @property
-    def _is_here(self) -> bool:
-        return self.python == super().python
+        if _is_here("litert_torch") or (_is_here("ai_edge_litert") and not self.environment.ready):
+            return super().python
+        return self.environment.python
 
     def check(self) -> None:
-        if self._is_here or self.environment.ready:
+        if _is_here("ai_edge_litert") or self.environment.ready:
+            return
+        raise MissingExtraError(f"An export for {self.name}", self.name)
+
+    def check_conversion(self) -> None:
+        if _is_here("litert_torch") or self.environment.ready:
             return
         raise CounterpoiseError(
             f"--to {self.name} runs in an environment of its own, since its packages pin others than these. "
@@ -59,7 +63,7 @@ class LiteRT(Format):
         )
 
     def make_environment(self) -> None:
-        if not self._is_here:
+        if not _is_here("litert_torch"):
             self.environment.make()
 
     def convert(self, network: nn.Module, request: Request, metadata: Mapping[str, str], out: Path) -> dict[str, Any]:
@@ -90,8 +94,6 @@ class LiteRT(Format):
         return {}
 
     def open(self, folder: Path, threads: int | None = None) -> Runtime:
-        if self._is_here:
-            return super().open(folder, threads)
         return _Served(self.python, folder / self.files[0], threads)
 
     def versions(self) -> dict[str, str]:
@@ -107,7 +109,7 @@ class LiteRT(Format):
 
 
 class _Served:
-    """A model that another interpreter answers for, over a pipe."""
+    """A model that another process answers for, over a pipe: what it dies of, it dies of alone."""
 
     def __init__(self, python: Path, model: Path, threads: int | None) -> None:
         command = [str(python), litert_worker.__file__, "serve", str(model), str(threads or 0)]
@@ -132,6 +134,10 @@ class _Served:
         self._process.kill()
         self._process.communicate()
         self._words.close()
+
+
+def _is_here(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
 
 
 def _described(folder: str, metadata: Mapping[str, str]) -> Path:

@@ -91,7 +91,7 @@ def resolve(run_file: str | Path, asked: FitOptions) -> FitPlan:
         }
     )
     candidates = tuple(choosing.expand(named))
-    runtime = base.find(asked.runtime)
+    runtime = base.converter(asked.runtime)
     for precision in dict.fromkeys(candidate.precision for candidate in candidates):
         if precision not in runtime.precisions:
             raise ConfigError(f"{asked.runtime}: {unknown('Precision', precision, runtime.precisions)}")
