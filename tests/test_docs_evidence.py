@@ -179,6 +179,37 @@ def test_the_tables_of_bad_labels_are_those_of_their_runs() -> None:
     assert f"{gain.mean:.1f} points to its student ({gain.low:.1f} to {gain.high:.1f}" in PAGE
 
 
+def test_the_tables_of_far_pictures_are_those_of_their_runs() -> None:
+    with (RESULTS / "far_pictures_runs.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+
+    def found(kind: str, at: str, divergence: str, score: str) -> dict[str, float]:
+        asked = (kind, float("1" if at == "any" else at), divergence)
+        own = [row for row in rows if (row["pictures"], float(row["temperature"]), row["divergence"]) == asked]
+        return {row["seed"]: float(row[score]) for row in own}
+
+    means, named = below("Pictures of no class")
+    assert len(means) == 18
+    for kind, at, divergence, first, *others in means:
+        values = list(found(kind, at, divergence, "top1").values())
+        mean, std = results.spread(values)
+        assert (len(values), first) == (3, f"{mean:.2f} ± {std:.2f}")
+        places = {"agreement": 2, "forward_kl": 3, "reverse_kl": 3, "calibration_error": 3}
+        assert others == [
+            f"{results.spread(list(found(kind, at, divergence, score).values()))[0]:.{count}f}"
+            for score, count in places.items()
+        ]
+    assert len(named) == 4
+    sides = [
+        statistics.paired(*(found(kind, at, each, "top1") for each in ("reverse", "forward"))) for kind, at, *_ in named
+    ]
+    for (*_, mean, interval, p, corrected), own, holm in zip(
+        named, sides, statistics.holm([side.p for side in sides]), strict=True
+    ):
+        assert (mean, interval) == (f"{own.mean:+.2f}", f"{own.low:+.2f} to {own.high:+.2f}")
+        assert (p, corrected) == (f"{own.p:.3f}", f"{holm:.3f}")
+
+
 def test_the_usual_table_stands_beside_that_at_equal_weight() -> None:
     rows = lines("protocol_results")
 

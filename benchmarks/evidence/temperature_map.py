@@ -198,8 +198,11 @@ def tell(stem: str, rows: list[dict[str, Any]], wanted: int, case: tuple[str, ..
         wanted: how many there must be.
         case: columns within whose values divergences are compared.
     """
-    if len(rows) < wanted:
-        raise SystemExit(f"{wanted - len(rows)} runs are not finished: --part runs goes on with them.")
+    runs = {(row["divergence"], row["seed"], *(row[key] for key in case)) for row in rows}
+    if len(runs) < wanted:
+        raise SystemExit(f"{wanted - len(runs)} runs are not finished: --part runs goes on with them.")
+    if len(rows) > len(runs):
+        raise SystemExit(f"{len(rows) - len(runs)} rows are of a run that has a row already: remove them.")
     means: list[dict[str, Any]] = []
     differences: list[dict[str, Any]] = []
     for values_of_case in dict.fromkeys(tuple(row[key] for key in case) for row in rows):
