@@ -13,16 +13,25 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from counterpoise.errors import RunError, UnfitFileError
+from counterpoise.errors import RunError, RuntimeMissingError, UnfitFileError
 from counterpoise.system import files
 from counterpoise.system.files import (
     exchange,
+    expanded,
+    held,
+    is_below,
+    is_file,
+    is_folder,
+    make_folder,
     named,
     read_tensors,
     reason,
     regular,
+    replacing,
     replacing_folder,
     standing,
+    sweep,
+    sync_folder,
     write_tensors,
     write_text,
 )
@@ -79,6 +88,10 @@ def test_what_has_changed_since_it_was_written_is_refused(tmp_path: Path) -> Non
         path.write_bytes(whole.replace(old, new))
         with pytest.raises(ValueError, match="checksum is another one"):
             read_tensors(path)
+    one_off = whole.replace(files.CHECKSUM.encode(), b"x" + files.CHECKSUM[1:].encode())
+    path.write_bytes(one_off)  # a bit of the checksum's own name
+    with pytest.raises(ValueError, match="checksum is another one"):
+        read_tensors(path)
     path.write_bytes(whole.replace(files.CHECKSUM.encode(), b"x" * len(files.CHECKSUM)))
     assert read_tensors(path)[0].keys() == tensors.keys()  # as other programs write it
 
@@ -216,3 +229,108 @@ def test_the_cache_of_the_hub_is_one_folder(tmp_path: Path) -> None:
     link = tmp_path / "snapshots" / "main" / "model.safetensors"
     link.symlink_to(Path("..", "..", "blobs", "abc"))
     assert regular(link, within=link.parent) == link
+
+
+def test_a_name_of_a_list_is_below_its_folder_or_not(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(Path("/"))
+    for name, below in (("a", True), ("a/../b", True), ("link/etc", True), ("../else", False), ("/etc", False)):
+        assert is_below(tmp_path, name) == below, name
+    assert not is_below(tmp_path / "folder", f"../{tmp_path.name}/folder-b/c")
+
+
+def test_under_a_name_that_no_file_can_have_there_is_none(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert (is_file(tmp_path / "file"), is_folder(tmp_path / "file")) == (True, False)
+    assert (is_file(tmp_path), is_folder(tmp_path)) == (False, True)
+    for name in ("a\0b", "page " * 1000):
+        assert not is_file(tmp_path / name)
+        assert not is_folder(tmp_path / name)
+
+
+def test_a_home_that_nobody_has_is_said() -> None:
+    assert expanded(Path("~", "pictures")) == Path.home() / "pictures"
+    with pytest.raises(UnfitFileError, match="somebody who has none"):
+        expanded(Path("~no-such-user-here/pictures"))
+
+
+def test_folders_are_made_with_those_above_and_may_be_there(tmp_path: Path) -> None:
+    for _ in range(2):
+        make_folder(tmp_path / "a" / "b" / "c")
+    assert (tmp_path / "a" / "b" / "c").is_dir()
+    (tmp_path / "file").touch()
+    with pytest.raises(RunError, match=r"file cannot be made: File exists\."):
+        make_folder(tmp_path / "file")
+
+
+def test_what_a_crash_has_left_is_swept_and_nothing_else(tmp_path: Path) -> None:
+    for name in ("site", ".site.partial", "..weights.partial.partial"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").touch()
+    for name in ("weights", ".weights.partial", ".other.partial"):
+        (tmp_path / name).touch()
+    sweep(*(tmp_path / name for name in ("site", "weights", "absent")))
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == [".other.partial", "site", "weights"]
+    assert (tmp_path / "site" / "file").exists()
+
+
+def test_what_is_there_and_not_confirmed_is_not_called_unwritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(path: Path) -> None:
+        raise OSError(errno.EIO, "the disk fails")
+
+    monkeypatch.setattr(files, "sync_folder", fails)
+    with pytest.raises(RunError, match=r"is written, but the disk has not confirmed it: .*the disk fails"):
+        write_text(tmp_path / "file", "new")
+    assert (tmp_path / "file").read_text() == "new"
+    with pytest.raises(RunError, match=r"Folder .*there cannot be made: the disk fails"):
+        make_folder(tmp_path / "there")
+    assert [entry.name for entry in tmp_path.iterdir() if entry.is_file()] == ["file"]
+
+
+def test_systems_that_put_no_names_on_disk_are_let_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    handles = []
+    for number, passes in ((errno.EINVAL, True), (errno.EBADF, True), (errno.EIO, False), (errno.ENOSPC, False)):
+
+        def fails(handle: int, number: int = number) -> None:
+            handles.append(handle)
+            raise OSError(number, os.strerror(number))
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", fails)
+            if passes:
+                sync_folder(tmp_path)
+            else:
+                with pytest.raises(OSError, match=os.strerror(number)):
+                    sync_folder(tmp_path)
+    assert len(handles) == 4
+    for handle in handles:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(handle)
+
+
+def test_a_lock_is_held_by_one_and_let_go(tmp_path: Path) -> None:
+    lock = tmp_path / ".lock"
+    for _ in range(2):
+        with (
+            held(lock),
+            pytest.raises(RuntimeMissingError, match="Somebody is there"),
+            held(lock, 0, busy="Somebody is there.", raises=RuntimeMissingError),
+        ):
+            pass
+    (tmp_path / "file").touch()
+    with pytest.raises(RunError, match="could not be locked"), held(tmp_path / "file" / "lock"):
+        pass
+
+
+def test_a_file_that_could_not_be_written_leaves_no_part(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), replacing(tmp_path / "file") as temporary:
+        temporary.write_text(str(1 / 0))
+
+    def fills(path: Path) -> None:
+        path.write_text("part")
+        raise OSError(errno.ENOSPC, "No space left")
+
+    with pytest.raises(RunError, match="the disk is full"), replacing(tmp_path / "file") as temporary:
+        fills(temporary)
+    assert list(tmp_path.iterdir()) == []
