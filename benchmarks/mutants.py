@@ -45,7 +45,7 @@ TARGETS: dict[str, tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]] = {
         (
             ("tests/system/test_files.py",),
             ("tests/engine/test_state.py", "tests/engine/test_run_folder.py", "tests/engine/test_student.py"),
-            ("tests/power", "-k", "student or results or first"),
+            ("tests/power", "-k", "student or results or made"),
         ),
     ),
     "checkpoints": (

@@ -67,6 +67,17 @@ def test_a_name_is_on_disk_with_its_folder_and_not_with_its_file(tmp_path: Path)
     assert {"below": None} not in ended
 
 
+def test_folders_that_are_made_are_there_with_those_above(tmp_path: Path) -> None:
+    def task(folder: Path) -> None:
+        files.make_folder(folder / "a" / "b")
+        (folder / "a" / "b" / "file").write_bytes(NEW)
+        sync(folder / "a" / "b" / "file")
+        sync(folder / "a" / "b")
+
+    states = after(tmp_path, task)
+    assert [state.entries["a/b/file"] for state in states if state.ended] == [NEW]
+
+
 def test_changes_of_names_are_lost_one_by_one_and_a_rename_is_whole(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(OLD)
     (tmp_path / "b").write_bytes(NEW)
