@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import errno
+import json
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from torch import nn
 
 from counterpoise import config
-from counterpoise.engine.run_folder import RunFolder, run_hash
+from counterpoise.data.sources import ArraySet
+from counterpoise.engine import state
+from counterpoise.engine.run_folder import RunFolder, default_path, run_hash
 from counterpoise.errors import RunError
 
 RUN = config.resolve({"student": {"model": "digits/cnn_4_8"}, "data": {"source": "digits"}})
@@ -95,3 +103,159 @@ def test_hash_of_a_run_does_not_depend_on_where_it_is_written() -> None:
     moved = RUN.model_copy(update={"out": Path("elsewhere")})
     other = RUN.model_copy(update={"seed": 1})
     assert run_hash(RUN) == run_hash(moved) != run_hash(other)
+
+
+def test_a_folder_of_a_run_that_could_not_start_goes_again(tmp_path: Path) -> None:
+    place = tmp_path / "runs" / "first"
+    with pytest.raises(ZeroDivisionError), RunFolder(place).locked():
+        _ = 1 / 0
+    assert list(tmp_path.iterdir()) == []
+    with RunFolder(place).locked():
+        (place / "file").touch()
+    (place / "file").unlink()  # what was written has stayed, and so does what was there before
+    with RunFolder(place).locked():
+        pass
+    assert place.is_dir()
+
+
+def test_what_a_killed_run_has_left_is_swept_where_another_begins(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    for name in (".run.yaml.partial", "checkpoints/.last.safetensors.partial", ".report.html.partial", "notes"):
+        (tmp_path / name).touch()
+    (tmp_path / ".student.partial").mkdir()
+    with RunFolder(tmp_path).locked():
+        left = {str(file.relative_to(tmp_path)) for file in tmp_path.rglob("*")}
+    assert left == {"checkpoints", ".report.html.partial", "notes", ".lock"}, "a report is written without the lock"
+
+
+def test_a_run_that_was_killed_while_it_started_is_none(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.check_free(overwrite=False)
+    with pytest.raises(RunError, match="holds no run to resume: start it without --resume"):
+        folder.started()
+    (folder.path / "checkpoints").mkdir(parents=True)
+    for name in (".lock", "metrics.jsonl", ".run.yaml.partial"):
+        (folder.path / name).touch()
+    folder.check_free(overwrite=False)
+    assert not folder.started()
+    with pytest.raises(RunError, match="holds no run to resume"):
+        folder.read()
+    started(folder.path)
+    assert folder.started()
+    assert folder.read() == RUN
+
+
+def test_an_older_run_goes_with_its_run_file_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, unlink = started(tmp_path), Path.unlink
+    (tmp_path / "summary.json").touch()
+
+    def refused(path: Path, **options: bool) -> None:
+        if path.name == "summary.json":
+            raise PermissionError(errno.EACCES, "refused")
+        unlink(path, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", refused)
+        with pytest.raises(RunError, match=r"could not be removed: .*refused"):
+            folder.start(RUN)
+    folder.check_free(overwrite=True)
+    assert folder.read() == RUN
+    there = []
+    folder.start(RUN, lambda: there.append((folder.checkpoint.parent.is_dir(), folder.run_file.exists())))
+    assert there == [(True, False)], "what it begins with is there before its run file is"
+
+
+def parts() -> tuple[dict[str, nn.Module], torch.optim.Optimizer]:
+    module = nn.Linear(2, 2)
+    return {"student": module}, torch.optim.SGD(module.parameters(), 0.1)
+
+
+def test_what_a_run_is_trained_on_is_noted_or_found_in_what_it_made(tmp_path: Path) -> None:
+    folder = started(tmp_path)
+    assert folder.identity() == {}
+    folder.check_identity({"data": "other"}, ())  # nothing is known
+    folder.student.mkdir()
+    for provenance, known in (
+        ({"data_fingerprint": "a", "teacher": None}, {"data": "a"}),
+        ({"data_fingerprint": "a", "teacher": {"sha256": "b"}}, {"data": "a", "teacher": "b"}),
+        ({"data_fingerprint": "a", "teacher": "b"}, {}),
+        ({"teacher": None}, {}),
+        ([], {}),
+    ):
+        (folder.student / "student.json").write_text(json.dumps({"provenance": provenance}))
+        assert folder.identity() == known
+    state.save(folder.checkpoint, state.Progress(origin={"data": "of the checkpoint"}), *parts())
+    assert folder.identity() == {"data": "of the checkpoint"}
+    folder.note_identity({"data": "noted"})
+    assert folder.identity() == {"data": "noted"}
+    folder.check_identity({"data": "noted"}, ())
+    with pytest.raises(RunError, match="another data than it would go on with"):
+        folder.check_identity({"data": "other"}, ())
+    for damaged in ("[1]", "{"):
+        (tmp_path / "identity.json").write_text(damaged)
+        assert folder.identity() == ({} if damaged == "[1]" else {"data": "of the checkpoint"})
+
+
+def test_whose_weights_are_shipped_is_all_that_changes(tmp_path: Path) -> None:
+    folder = started(tmp_path)
+    before = folder.run_file.stat()
+    folder.ship("last")
+    assert folder.run_file.stat().st_ino == before.st_ino, "nothing is written where nothing changes"
+    folder.ship("best")
+    expected = RUN.model_dump()
+    expected["train"]["ship"] = "best"
+    assert folder.read().model_dump() == expected
+
+
+def of(**data: Any) -> config.Run:
+    return config.resolve(config.merge(RUN.model_dump(), {"data": data}))
+
+
+def test_a_fourth_band_is_read_as_when_the_run_was_started(tmp_path: Path) -> None:
+    for there, now, read in (
+        ("auto", "auto", "white"),
+        ("ignore", "auto", "ignore"),
+        ("ignore", "white", "white"),
+    ):
+        folder = started(tmp_path, of(alpha=there))
+        assert folder.read_as_started(of(alpha=now)).data.alpha == read
+
+
+def test_data_that_decide_otherwise_than_before_are_refused(tmp_path: Path) -> None:
+    pictures = ArraySet(torch.zeros(3, 3, 8, 8, dtype=torch.uint8), torch.zeros(3), ["a"])
+    decided = of(alpha="white", views={"crop": "pad"})
+    folder = started(tmp_path, decided)
+    folder.check_decided(decided, pictures, in_arrays=False)
+    with pytest.raises(RunError, match=r"data.views.crop: 'pad' there, 'resized' now\nGive the data back"):
+        folder.check_decided(of(alpha="white", views={"crop": "resized"}), pictures, in_arrays=True)
+
+
+def test_small_pictures_are_not_padded_where_an_earlier_version_did_not(tmp_path: Path) -> None:
+    pictures = ArraySet(torch.zeros(3, 3, 8, 8, dtype=torch.uint8), torch.zeros(3), ["a"])
+    padded = of(views={"crop": "pad"})  # 576 bytes of pictures
+    for limit, in_arrays, refused in ((5.7e-7, False, True), (5.7e-7, True, False), (5.8e-7, False, False)):
+        folder = started(tmp_path, of(memory_limit_gb=limit))
+        if not refused:
+            folder.check_decided(padded, pictures, in_arrays)
+            continue
+        with pytest.raises(RunError, match=r"an earlier version.*take 5\.76e-07 GB and .* was 5\.7e-07"):
+            folder.check_decided(padded, pictures, in_arrays)
+
+
+def test_metrics_are_counted_where_there_are_some_and_a_full_disk_is_said(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    assert folder.metrics_size() == 0
+    folder.cut_metrics(0)
+    with pytest.raises(RunError, match=r"could not be written: .*The checkpoint is intact: --resume goes on"):
+        folder.log({"step": 1})
+    folder.path.mkdir()
+    folder.log({"step": 1})
+    assert folder.metrics_size() == folder.metrics.stat().st_size > 0
+    folder.cut_metrics(10**6)
+    assert folder.metrics_size() == folder.metrics.stat().st_size == len('{"step": 1}\n')
+
+
+def test_a_run_without_a_folder_is_called_by_its_student_and_the_time() -> None:
+    path = default_path("timm/resnet18.a1_in1k: x")
+    assert path.parent == Path("runs")
+    assert re.fullmatch(r"resnet18\.a1_in1k--x-\d{8}-\d{6}", path.name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import time
 from pathlib import Path
@@ -12,11 +13,11 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 import counterpoise
 from counterpoise.engine import state
-from counterpoise.errors import ModelError, RunError
+from counterpoise.errors import DivergedError, ModelError, RunError
 from counterpoise.models import checkpoint
 from counterpoise.system.files import CHECKSUM, read_tensors, write_tensors
 
@@ -87,7 +88,21 @@ def test_a_header_without_a_key_is_refused(written: Path, key: str) -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"step": "7"}, {"step": -1}, {"step": True}, {"sums": []}, {"corrupt": 3}, {"new": 1}, {"seconds": None}],
+    [
+        *({"step": value} for value in ("7", -1, True, 2**53)),
+        *({"metrics_bytes": value} for value in (-1, 2**53)),
+        *({"seconds": value} for value in (None, -0.5, math.inf, math.nan)),
+        *({"sums": value} for value in ([], {"a": math.nan}, {"a": "1"})),
+        {"sums_of": [{"a": 1.0}]},
+        {"last": {"top1": True}},
+        {"best": {"top1": "50"}},
+        {"corrupt": 3},
+        {"corrupt": [3]},
+        {"origin": {"data": 3}},
+        {"new": 1},
+        {"checked": True},
+    ],
+    ids=str,
 )
 def test_a_header_with_other_values_is_refused(written: Path, changes: dict[str, Any]) -> None:
     rewrite(written, {**header(written), **changes})
@@ -97,6 +112,96 @@ def test_a_header_with_other_values_is_refused(written: Path, changes: dict[str,
     rewrite(written, [1])
     with pytest.raises(RunError, match="another version"):
         state.load(written, *parts())
+
+
+def test_a_header_at_its_bounds_is_read(written: Path) -> None:
+    changes = {"step": 2**53 - 1, "seconds": 0, "sums": {"a": 1}, "sums_of": [{"a": 2.0}], "last": {"top1": math.nan}}
+    rewrite(written, {**header(written), **changes, "metrics_bytes": 0})
+    progress = state.load(written, *parts())
+    assert (progress.step, progress.metrics_bytes, progress.sums_of) == (2**53 - 1, 0, [{"a": 2.0}])
+
+
+def test_sums_are_a_process_own_or_the_mean_of_all() -> None:
+    progress = state.Progress(sums={"loss": 4.0}, sums_of=[{"loss": 1.0}, {"loss": 4.0}, {"loss": 7.0}])
+    assert [progress.sums_for(rank, 3)["loss"] for rank in range(3)] == [1, 4, 7]
+    assert [progress.sums_for(rank, 2)["loss"] for rank in range(2)] == [4, 4]
+    assert state.Progress(sums={"loss": 5.0}).sums_for(1, 2) == {"loss": 5.0}
+
+
+def test_weights_that_are_not_finite_are_never_kept(written: Path, tmp_path: Path) -> None:
+    before = written.read_bytes()
+    modules, optimizer = parts()
+    modules["student"].get_parameter("bias").data[1] = math.inf
+    with pytest.raises(DivergedError, match=r"after step 9 \(student.bias\)\. .*last.safetensors, step 7"):
+        state.save(written, state.Progress(step=9), modules, optimizer)
+    with pytest.raises(DivergedError, match="No checkpoint had been written yet"):
+        state.save(tmp_path / "other.safetensors", state.Progress(step=9), modules, optimizer)
+    assert written.read_bytes() == before
+    modules, optimizer = parts()
+    modules["student"].register_buffer("count", torch.tensor(3))
+    state.save(written, state.Progress(step=9), modules, optimizer)
+    assert "step 9" in state.good(written)
+
+
+def test_buffers_of_an_optimizer_come_back_in_the_order_of_their_weights_in_memory(tmp_path: Path) -> None:
+    def made(pictures: Tensor | None) -> tuple[nn.Module, torch.optim.Optimizer]:
+        torch.manual_seed(0)
+        module = nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
+        optimizer = torch.optim.AdamW(module.parameters(), 0.1)
+        if pictures is not None:
+            module(pictures).sum().backward()
+            optimizer.step()
+        return module, optimizer
+
+    module, optimizer = made(torch.ones(1, 3, 5, 5))
+    state.save(tmp_path / "last", state.Progress(step=1), {"student": module}, optimizer)
+    again, loaded = made(None)
+    state.load(tmp_path / "last", {"student": again}, loaded)
+    for was, now in zip(optimizer.state.values(), loaded.state.values(), strict=True):
+        assert was.keys() == now.keys() == {"step", "exp_avg", "exp_avg_sq"}
+        for name, value in was.items():
+            assert torch.equal(value, now[name])
+            assert value.stride() == now[name].stride(), name
+
+
+def test_what_is_no_checkpoint_is_told_from_one_that_is_damaged(tmp_path: Path) -> None:
+    write_tensors(tmp_path / "weights", {"student.weight": torch.ones(2)})
+    with pytest.raises(RunError, match="is no checkpoint of counterpoise"):
+        state.load(tmp_path / "weights", *parts())
+    with pytest.raises(RunError, match="cannot be read"):
+        state.load(tmp_path / "absent", *parts())
+    assert state.origin_of(tmp_path / "weights") == state.origin_of(tmp_path / "absent") == {}
+
+
+ORIGIN = {"data": "a" * 64, "val": "b" * 64, "teacher": "c" * 64, "teacher.architecture": "timm/resnet50"}
+
+
+def without_teacher(origin: dict[str, str]) -> dict[str, str]:
+    return {key: value for key, value in origin.items() if not key.startswith("teacher")}
+
+
+def test_what_a_run_began_with_is_kept(tmp_path: Path) -> None:
+    state.save(tmp_path / "last", state.Progress(origin=ORIGIN), *parts())
+    assert state.origin_of(tmp_path / "last") == state.load(tmp_path / "last", *parts()).origin == ORIGIN
+    assert state.teacher_of(ORIGIN) == {"weights": "c" * 64, "architecture": "timm/resnet50"}
+    assert state.teacher_of(without_teacher(ORIGIN)) == {}
+
+
+@pytest.mark.parametrize(
+    ("there", "here", "said"),
+    [
+        (ORIGIN, {**ORIGIN, "data": "d" * 64}, r"another data than .*aaaaaaaaaaaa.* there, dddddddddddd.* given"),
+        (ORIGIN, {**ORIGIN, "val": "d" * 64}, "another validation data than"),
+        (ORIGIN, without_teacher(ORIGIN), "was started with a teacher"),
+        (without_teacher(ORIGIN), ORIGIN, "was started without a teacher"),
+        (ORIGIN, {**ORIGIN, "teacher": "d" * 64}, r"another teacher .*\n  weights: .*\n.*teacher\.checkpoint"),
+        (ORIGIN, {**ORIGIN, "teacher.architecture": "x"}, r"architecture: timm/resnet50 there.*\n.*\(teacher\.model\)"),
+    ],
+)
+def test_a_run_goes_on_with_what_it_began_with(there: dict[str, str], here: dict[str, str], said: str) -> None:
+    state.check_origin(Path("last"), there, there)
+    with pytest.raises(RunError, match=said):
+        state.check_origin(Path("last"), there, here)
 
 
 def test_tensors_of_another_optimizer_are_refused(written: Path) -> None:

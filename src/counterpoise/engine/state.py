@@ -108,7 +108,7 @@ def _progress(text: str) -> Progress:
     clocks = [key for key, kind in usual.items() if isinstance(kind, float) and not 0 <= values.get(key, 0) < math.inf]
     told = (*every, values["last"], values["best"], values["teacher"])
     odd = [key for each in told for key, value in each.items() if type(value) not in (int, float)]
-    odd += [key for each in every for key, value in each.items() if not math.isfinite(value)]
+    odd = odd or [key for each in every for key, value in each.items() if not math.isfinite(value)]
     texts = (*values["corrupt"], *values.get("origin", {}).values())
     if clocks or odd or not all(isinstance(text, str) for text in texts):
         raise ValueError(f"its header is damaged: {(*clocks, *odd, 'a name')[0]} is not what it should be")
