@@ -21,7 +21,8 @@ test-slow: $(READY)
 # With the lowest of every package that is asked for. torch comes with CUDA then: some gigabytes.
 test-lowest:
 	$(PYTHON) -m venv build/lowest
-	build/lowest/bin/pip install --quiet --constraint constraints/lowest.txt --editable '.[coco,docs,hf,medical,mlflow,onnx,plots,search,slides,slurm,tensorboard]' \
+	build/lowest/bin/pip install --quiet --constraint constraints/lowest.txt --constraint constraints/beside-lowest.txt \
+		--editable '.[coco,docs,hf,medical,mlflow,onnx,plots,search,slides,slurm,tensorboard]' \
 		axe-playwright-python "fsspec[http]" hypothesis import-linter nbformat playwright pytest pytest-xdist torchmetrics webdataset
 	build/lowest/bin/python -m pytest -n 3 --dist worksteal -m "not slow"
 

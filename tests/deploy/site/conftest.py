@@ -47,8 +47,9 @@ def gpu(chromium: Browser) -> Iterator[Browser]:
     browser.close()
 
 
-def network(path: Path, classes: int, *, dense: bool, noise: float = 0.0) -> Path:
+def network(path: Path, classes: int, *, dense: bool, noise: float = 0.0, any_size: bool = False) -> Path:
     """An ONNX file: uint8 pixels [1, 3, 8, 8] to logits that depend on the mean color, or on that of each pixel."""
+    sides = ["height", "width"] if any_size else [EDGE, EDGE]
     from onnx import TensorProto, checker, helper, numpy_helper, save
 
     rng = np.random.default_rng(0)
@@ -68,12 +69,8 @@ def network(path: Path, classes: int, *, dense: bool, noise: float = 0.0) -> Pat
     graph = helper.make_graph(
         nodes,
         "test",
-        [helper.make_tensor_value_info("pixels", TensorProto.UINT8, [1, 3, EDGE, EDGE])],
-        [
-            helper.make_tensor_value_info(
-                "logits", TensorProto.FLOAT, [1, classes, EDGE, EDGE] if dense else [1, classes]
-            )
-        ],
+        [helper.make_tensor_value_info("pixels", TensorProto.UINT8, [1, 3, *sides])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, classes, *sides] if dense else [1, classes])],
         [numpy_helper.from_array(value, name) for name, value in constants.items() if name in used],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
@@ -93,11 +90,16 @@ def make_site(tmp_path_factory: pytest.TempPathFactory) -> Sites:
         exports: int = 2,
         thresholds: tuple[float, ...] | None = None,
         promises: dict[str, Any] | None = None,
+        any_size: bool = False,
     ) -> Path:
         root = tmp_path_factory.mktemp("site")
         files = {
             precision: network(
-                root / f"{precision}.onnx", len(classes), dense=task.endswith("segmentation"), noise=noise
+                root / f"{precision}.onnx",
+                len(classes),
+                dense=task.endswith("segmentation"),
+                noise=noise,
+                any_size=any_size,
             )
             for precision, noise in (("float32", 0.0), ("int8", 0.02))[:exports]
         }
@@ -123,7 +125,7 @@ def make_site(tmp_path_factory: pytest.TempPathFactory) -> Sites:
             raise
         out = root / "site"
         shown = student, tasks.get(task), name, (EDGE, EDGE), files, samples.drawn(3), "Drawn for tests."
-        site.write(out, *shown, promises=promises)
+        site.write(out, *shown, promises=promises, any_size=any_size)
         return out
 
     return make

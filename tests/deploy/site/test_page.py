@@ -427,3 +427,17 @@ def test_pixels_that_the_student_has_promised_not_to_answer_have_no_color(chromi
                 "document.getElementById('announcement').textContent.endsWith('none of the classes')"
             )
         server.shutdown()
+
+
+def test_a_scene_that_is_reduced_is_said_to_be_none_that_was_promised_of(chromium: Browser, make_site: Any) -> None:
+    lax = {"temperature": 1.0, "threshold": 0.01}
+    place = make_site(task="segmentation", exports=1, promises={"float32": lax}, any_size=True)
+    with Server(from_folder(place, {"Content-Security-Policy": site.CONTENT_SECURITY_POLICY})) as server:
+        server.start()
+        for found in opened(chromium, server):
+            choose(found.page, png("#ff0000", (1600, 1200)))
+            assert "Resized" not in found.page.locator("#agreement").inner_text()
+            choose(found.page, png("#ff0000", (1800, 1350)))
+            said = "Resized for the student, which sees 1632 × 1224 pixels at once. What it promises is not of such."  # noqa: RUF001
+            assert said in found.page.locator("#agreement").inner_text()
+        server.shutdown()
