@@ -5,6 +5,10 @@ What is compared, decided before it was run, on two sets of pictures on which no
 - signs: sixteen drawn traffic signs of 32 pixels; cifar/resnet20, trained here, teaches cifar/resnet8.
 - scenes: digits on photographs with masks; digits/unet_16_32_96, trained here, teaches digits/unet_16_16_16.
 - Each run file says no more than data, networks, epochs and learning rate. `advise` looks at training images alone.
+- Scenes were decided anew before any student of theirs was trained to its end. At first their labels were not weighted
+  (64 pixels, SGD at 0.1): the teacher answered the background alone, 8.3 mIoU, and `advise` refused, since after four
+  epochs all candidates scored the same. Now data, optimizer and labels are those of the demo of digit scenes, whose
+  classes are weighed, at 1,200 scenes; the teacher is trained on labels alone.
 - default: the run file as it is. advised: the same with the objective of advice.yaml. Five fresh seeds each, all
   training images, scored on val, which chose nothing, after the last epoch.
 
@@ -29,6 +33,8 @@ from drawn_signs import draw
 from kept_rows import KeptRows
 
 import counterpoise
+from counterpoise import config
+from counterpoise.demos.segmentation import LABELS
 from counterpoise.statistics import Unit, holm, paired
 
 SEEDS = (101, 102, 103, 104, 105)
@@ -42,8 +48,17 @@ SETS: dict[str, dict[str, Any]] = {
     },
     "scenes": {
         "metric": "miou",
-        "teacher": {"student": {"model": "digits/unet_16_32_96"}, "epochs": 20},
-        "run": {"task": "segmentation", "data": {"source": "digit_scenes"}},
+        "teacher": {"student": {"model": "digits/unet_16_32_96"}, "epochs": 20, "objective": dict(LABELS)},
+        "run": {
+            "task": "segmentation",
+            "data": {
+                "source": "digit_scenes",
+                "options": {"train_size": 1200, "val_size": 400, "edge": 48},
+                "scenes": {"scale": (1.0, 1.0), "flip": False, "resolution": "logits"},
+            },
+            "train": {"batch_size": 16, "optimizer": {"name": "adamw", "learning_rate": 0.01, "weight_decay": 0.01}},
+            "objective": {**LABELS, "balance": {}},
+        },
     },
 }
 EPOCHS = 16
@@ -54,7 +69,7 @@ def values(out: Path, name: str) -> dict[str, Any]:
     train = {"epochs": EPOCHS, "batch_size": 32, "precision": "fp32", "device": "cpu", "evaluate_every": EPOCHS}
     train = {**train, "clip_gradient": None}
     common = {"train": {**train, "optimizer": {"learning_rate": 0.1}}, "student": {"model": "digits/unet_16_16_16"}}
-    run = {**common, **SETS[name]["run"]}
+    run = config.merge(common, SETS[name]["run"])
     return {**run, "data": {**run["data"], "path": str(out / "signs")}} if name == "signs" else run
 
 
@@ -69,7 +84,8 @@ def one(out: Path, kept: KeptRows, name: str) -> None:
     teacher, asked = out / f"{name}-teacher", SETS[name]["teacher"]
     if not (teacher / "summary.json").is_file():
         train = {**run["train"], "epochs": asked["epochs"], "evaluate_every": asked["epochs"]}
-        counterpoise.train({**run, "student": asked["student"], "train": train, "out": str(teacher)}, overwrite=True)
+        own = {key: value for key, value in asked.items() if key != "epochs"}
+        counterpoise.train({**run, **own, "train": train, "out": str(teacher)}, overwrite=True)
     file = out / f"{name}.yaml"
     file.write_text(yaml.safe_dump({**run, "teacher": {"checkpoint": str(teacher)}}), encoding="utf-8")
     advice = counterpoise.advise(file, out=out / f"{name}-advice")
