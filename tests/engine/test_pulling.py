@@ -167,12 +167,13 @@ def test_a_teacher_of_other_classes_is_said_to_pull_and_to_be_worse_and_a_good_o
     mapping = tmp_path / "classes.yaml"
     mapping.write_text(yaml.safe_dump({str(digit): (digit + 1) % 10 for digit in range(10)}))
     wrong = student({"checkpoint": taught, "classes": mapping}, tmp_path / "wrong")
-    worse, pulls = read(wrong).remarks
+    nothing, worse, pulls = read(wrong).remarks
+    assert nothing.startswith("The student knows nothing of the validation data: it is right in ")
     assert worse.startswith("The teacher is worse than its student: top1 ")
     assert pulls.startswith("Over the first 10 steps the gradients pull apart, the teacher's terms (balance) against")
     assert "of 10 steps" in pulls
     summary = json.loads((wrong / "summary.json").read_text())
-    assert summary["remarks"] == [worse, pulls]
+    assert summary["remarks"] == [nothing, worse, pulls]
 
     monkeypatch.setattr(pulling, "OF", math.inf)  # not looked at
     blind = student({"checkpoint": taught}, tmp_path / "blind")

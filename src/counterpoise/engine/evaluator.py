@@ -113,20 +113,20 @@ def scored(
     processes: Processes,
     teacher: Said | None = None,
     watch: Callable[[Tensor], None] | None = None,
-    tally: Counting | None = None,
+    tallies: Sequence[Counting] = (),
     further: Sequence[str] = (),
 ) -> Score:
     """The task's quick score over all processes, with `further` metrics.
 
     A set without labels is scored against the teacher's answers.
 
-    `watch` is shown each batch's logits, in order; `tally` counts them.
+    `watch` is shown each batch's logits, in order; `tallies` count them.
     """
     score = task.score_on(model, loader.images, further)
     unlabeled = not has_labels(loader.images)
     with model.together(), nullcontext() if teacher is None else teacher.model.together():
         # What compares logits with others needs all of a scene.
-        whole = unlabeled or watch is not None or tally is not None
+        whole = unlabeled or watch is not None or bool(tallies)
         for batch, logits in (answers if whole else judged)(model, loader, processes.device):
             score.coming(batch.indices)
             if not isinstance(logits, Tensor):
@@ -140,10 +140,10 @@ def scored(
                 said = torch.stack(list(itertools.islice(teacher.logits, len(logits)))).to(logits.device)
                 target = task.pseudo_target(task.alike(logits, said)[1])
             score.update(logits, target)
-            if tally is not None:
+            for tally in tallies:
                 tally.update(logits, target)
     score.state = (processes.join if score.joined else processes.add)(score.state.cpu())
-    if tally is not None:
+    for tally in tallies:
         tally.gather(processes)
     score.against_teacher = unlabeled
     return score
@@ -187,10 +187,10 @@ def score_teacher(
     assert parts.teacher is not None
     model, section = parts.teacher.model, parts.run.teacher
     tally = Tally(len(parts.classes), parts.task)
-    score = scored(model, loader, parts.task, processes, watch=watch, tally=tally, further=parts.run.train.scores)
-    scores, own = score.values(), score.verdict()
-    verdict, doubt = tally.verdict() if own is None else own.kind, ""
-    nothing = f"answers that know nothing of the pictures, {100 * tally.chance():.1f}%" if tally.matrix.any() else ""
+    score = scored(model, loader, parts.task, processes, watch=watch, tallies=[tally], further=parts.run.train.scores)
+    scores, own, answered = score.values(), score.verdict(), tally.answered()
+    verdict, doubt = answered.verdict() if own is None else own.kind, ""
+    nothing = f"answers that know nothing of the pictures, {100 * answered.chance():.1f}%" if tally.matrix.any() else ""
     if own is not None and own.soft and model.outputs == "auto" and scores:
         raise ModelError(
             f"The teacher {model.name} answers numbers from 0 to 1 throughout, as a sigmoid gives, and they are taken "

@@ -19,7 +19,8 @@ from torch import Tensor
 from counterpoise import config
 from counterpoise.engine import pulling
 from counterpoise.engine.beside import Beside
-from counterpoise.engine.evaluator import has_labels, scored, values_of
+from counterpoise.engine.chance import Tally, of_student
+from counterpoise.engine.evaluator import Counting, has_labels, scored, values_of
 from counterpoise.engine.gauging import said
 from counterpoise.engine.imitation import headline, scores
 from counterpoise.engine.mixing_heads import choose
@@ -50,7 +51,7 @@ def export_student(trainer: Trainer) -> Result:
     mixes = {"last": choose(weights, parts.student, parts, trainer.processes)}
     ships_best = run.train.ship == "best" and progress.best.get("epoch") != progress.last["epoch"]
     beside = Beside(trainer.gauge if has_labels(parts.val.images) else None, parts.task, len(parts.classes))
-    found, chosen, by_case = _score(trainer, weights, None if ships_best else beside)
+    found, chosen, by_case, remarks = _score(trainer, weights, None if ships_best else beside)
     thresholds = {"last": chosen}
     last = {**found, "epoch": progress.last["epoch"]}
     best, best_weights = progress.best, None
@@ -60,7 +61,8 @@ def export_student(trainer: Trainer) -> Result:
         best_weights = _best_weights(trainer, weights)
     if best_weights is not None:
         mixes["best"] = choose(best_weights, parts.student, parts, trainer.processes)
-        found, chosen, _ = _score(trainer, best_weights, beside if ships_best else None)
+        found, chosen, _, of_best = _score(trainer, best_weights, beside if ships_best else None)
+        remarks = of_best if run.train.ship == "best" else remarks
         # The projector that features were explained with is that of the last epoch by now.
         best = {**progress.best, **({} if parts.objective.of_features_alone else found)}
         thresholds["best"] = chosen
@@ -102,7 +104,7 @@ def export_student(trainer: Trainer) -> Result:
         readers=told.get("readers", {}),
         advice=trainer.advice,
     )
-    remarks = _remarks(trainer, beside)
+    remarks += _remarks(trainer, beside)
     if trainer.processes.first:
         summary = {name: value for name, value in asdict(result).items() if name != "note"}
         machine = device_name(trainer.processes.device)
@@ -157,9 +159,10 @@ def _counts(trainer: Trainer) -> str:
 
 def _score(
     trainer: Trainer, weights: Mapping[str, Tensor], beside: Beside | None
-) -> tuple[dict[str, float], list[float] | None, str]:
+) -> tuple[dict[str, float], list[float] | None, str, list[str]]:
     """The quick score of the student with these weights, in the form in which it is loaded from its folder, the
-    thresholds of its labels, where it has some, and its scores by case as CSV, where they are asked for."""
+    thresholds of its labels, where it has some, its scores by case as CSV, where they are asked for, and what is to be
+    said of it."""
     parts = trainer.parts
     student = parts.student
     student.net.load_state_dict(weights)
@@ -167,11 +170,15 @@ def _score(
     plain = VisionModel(**student.settings()).to(trainer.processes.device)  # not compiled
     with student.shipping():
         if parts.objective.of_features_alone:
-            return scores(parts, plain, trainer.processes, None), None, ""
+            return scores(parts, plain, trainer.processes, None), None, "", []
         further = trainer.run.train.scores
         told = said(trainer.gauge)
-        score = scored(plain, parts.val, parts.task, trainer.processes, told, tally=beside, further=further)
-        return values_of(score), score.thresholds(), score.cases()
+        tally = Tally(len(parts.classes), parts.task)
+        # Of scenes the score counts what was taken for what, also of those that are answered in pieces.
+        tallies: list[Counting] = [*([tally] if parts.task.whole else []), *([] if beside is None else [beside])]
+        score = scored(plain, parts.val, parts.task, trainer.processes, told, tallies=tallies, further=further)
+        remark = of_student(score, tally, len(parts.val.images), parts.classes)
+        return values_of(score), score.thresholds(), score.cases(), [*filter(None, [remark])]
 
 
 def _best_weights(trainer: Trainer, like: Mapping[str, Tensor]) -> dict[str, Tensor] | None:

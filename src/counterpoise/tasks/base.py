@@ -127,6 +127,10 @@ class Score(Counter):
     def values(self) -> dict[str, float]:
         """The metrics by name, from `state`."""
 
+    def cells(self) -> Tensor | None:
+        """Of each class how often it was right, was there and was answered, float64 [C, 3], where that is counted."""
+        return None
+
     def cases(self) -> str:
         """The scores by case as CSV; empty where none are counted."""
         return ""

@@ -41,6 +41,10 @@ class MaskScore(Score):
         """The confusion matrix, float64 [C, C] on the CPU."""
         return self.state.view(self.num_classes, self.num_classes).cpu()
 
+    def cells(self) -> Tensor:
+        matrix = self.matrix()
+        return torch.stack([matrix.diagonal(), matrix.sum(1), matrix.sum(0)], 1)
+
     def values(self) -> dict[str, float]:
         matrix = self.matrix()
         if not matrix.any():

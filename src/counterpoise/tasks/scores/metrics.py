@@ -98,6 +98,9 @@ class CaseScore(Score):
     def cases(self) -> str:
         return as_csv(self.counts.listed())
 
+    def cells(self) -> Tensor:
+        return self.counts.counts(OVERLAP).sum(0)[..., :3]
+
     def values(self) -> dict[str, float]:
         hit, truth, answered, known = self.counts.counts(OVERLAP).sum(0).unbind(-1)
         if not known.any():
