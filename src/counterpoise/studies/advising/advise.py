@@ -134,7 +134,7 @@ def advise(run_file: str | Path, asked: AdviseOptions) -> Advice:
                 decided=_told_apart,
             )
 
-        race = _first_that_tells(race_of, found.rungs, say)
+        race = _first_that_tells(race_of, found, tried.candidates[0], say)
         rows = [
             {"candidate": one.name, **{f"{epochs} epochs": score for epochs, score in reached.items()}}
             for one, reached in race.scores[""].items()
@@ -202,10 +202,11 @@ def _told_apart(race: Race[Candidate]) -> None:
 
 
 def _first_that_tells(
-    race_of: Callable[[Sequence[int]], Race[Candidate]], rungs: Sequence[int], say: Callable[[str], None]
+    race_of: Callable[[Sequence[int]], Race[Candidate]], found: _Plan, one: Candidate, say: Callable[[str], None]
 ) -> Race[Candidate]:
-    """The race from the first rung on whose runs tell candidates apart. Raises RunError where none does."""
-    why = ""
+    """The race from the first rung on whose runs tell candidates apart. Raises RunError where none does; `one` of them
+    says there what the teacher scores."""
+    why, rungs = "", found.rungs
     for begun in range(len(rungs)):
         try:
             return race_of(rungs[begun:])
@@ -213,9 +214,11 @@ def _first_that_tells(
             why = str(alike)
             if begun + 1 < len(rungs):
                 say(f"{why}: all go on to the next rung")
+    row = results.row_of(found.job(one, rungs[-1], found.run.seed), found.metric) or {}
+    teacher = f", and their teacher {float(row['teacher_metric']):.2f}" if row.get("teacher_metric") else ""
     raise RunError(
-        f"{why}: runs as short as these learn nothing that tells them apart. Give them more epochs (--rungs 4 8 16, in "
-        "another --out), or a larger learning rate."
+        f"{why}{teacher}: runs as short as these learn nothing that tells them apart. Give them more epochs (--rungs 4 "
+        "8 16, in another --out), a larger learning rate, or a better teacher."
     )
 
 
