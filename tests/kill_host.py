@@ -55,7 +55,8 @@ def import_all() -> None:
         if not module.name.endswith("__main__") and not module.name.startswith("counterpoise.integrations."):
             importlib.import_module(module.name)
     for library in LIBRARIES:
-        importlib.import_module(library)
+        with contextlib.suppress(ModuleNotFoundError):  # an extra that is not installed
+            importlib.import_module(library)
     Image.init()
 
 
