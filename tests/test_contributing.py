@@ -21,8 +21,8 @@ def test_an_objective_is_one_file_its_test_and_a_line(tmp_path: Path, monkeypatc
     page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     method, test = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
     (tmp_path / "logit_distance.py").write_text(method)
-    monkeypatch.setattr(objectives, "__path__", [*objectives.__path__, str(tmp_path)])
     with base.OBJECTIVES.trial():
+        monkeypatch.setattr(objectives, "__path__", [*objectives.__path__, str(tmp_path)])
         assert base.entries()["logit_distance"].year == 2014
         space: dict[str, object] = {}
         exec(compile(test, "example", "exec"), space)

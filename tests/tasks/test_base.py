@@ -24,7 +24,6 @@ def test_a_task_of_another_package_is_trained_and_scored_as_ours_are(run: Run, t
         "    return nn.Sequential(nn.Conv2d(3, 8, 3, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), "
         "nn.Linear(32, num_classes))\n"
     )
-    TASKS.entries()
     with TASKS.trial():
         TASKS.add("plates", Plates(), __name__)
         code, out, error = run(

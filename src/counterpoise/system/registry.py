@@ -65,6 +65,7 @@ class Registry(Generic[Entry]):
     @contextmanager
     def trial(self) -> Iterator[None]:
         """Within it modules are looked for anew; what they register is forgotten afterwards."""
+        self.entries()  # what is imported for the first time within it registers never again
         before = self._entries, self._complete
         self._entries, self._complete = dict(self._entries), False
         try:

@@ -34,7 +34,6 @@ def own_source() -> Iterator[Callable[..., None]]:
             train = sources.ArraySet(images, tensor, classes)
             return sources.Splits(train, sources.ArraySet(images, tensor, val_classes or classes))
 
-    sources.names()
     with registry.SOURCES.trial():
         yield add
 
