@@ -1,12 +1,16 @@
+import contextlib
 import multiprocessing
 import os
 import re
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
 import time
+from multiprocessing import AuthenticationError, resource_sharer
+from multiprocessing.connection import Client
 
 import pytest
 import torch
@@ -413,6 +417,32 @@ def put_where_nobody_takes(items):
 def test_a_batch_that_nobody_takes_any_more_is_no_error_to_be_told(capfd):
     for items, told in (([1], False), ([1, lambda: None], True)):  # a function cannot be sent
         worker = multiprocessing.get_context("fork").Process(target=put_where_nobody_takes, args=(items,))
+        worker.start()
+        worker.join()
+        assert worker.exitcode == 0
+        assert ("Traceback" in capfd.readouterr().err) == told
+
+
+def hand_over_to_who_goes(key):
+    """A worker hands over a file, as it does with tensors, and who has asked for it is gone; or has another key."""
+    from counterpoise.data import workers
+
+    workers._start_worker(0)
+    resource_sharer.DupFd(0)
+    address = resource_sharer._resource_sharer._address
+    if key is None:
+        with socket.socket(socket.AF_UNIX) as main:
+            main.connect(address)
+    else:
+        with contextlib.suppress(AuthenticationError):
+            Client(address, authkey=key)
+    resource_sharer.stop(timeout=60)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_workers_of_a_process_that_was_killed_say_nothing(capfd):
+    for key, told in ((None, False), (b"another", True)):
+        worker = multiprocessing.get_context("fork").Process(target=hand_over_to_who_goes, args=(key,))
         worker.start()
         worker.join()
         assert worker.exitcode == 0

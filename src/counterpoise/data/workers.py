@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from multiprocessing.queues import Queue
+from types import TracebackType
 from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
 
 import torch
@@ -295,3 +297,10 @@ def _start_worker(worker: int) -> None:
             tell(error, item)
 
     Queue._on_queue_feeder_error = staticmethod(tell_others)  # type: ignore[attr-defined]
+    hook = sys.excepthook
+
+    def hook_of_others(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if not isinstance(error, EOFError | ConnectionError):  # the main process was killed while it took one
+            hook(kind, error, trace)
+
+    sys.excepthook = hook_of_others
