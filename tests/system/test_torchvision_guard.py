@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import safetensors
 
 from counterpoise.system import torchvision_guard
@@ -36,11 +37,13 @@ def test_torchvision_timm_and_smp_can_be_imported_after_the_guard() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_library_that_loads_is_told_from_one_that_does_not(tmp_path: Path) -> None:
-    library = tmp_path / f"_C{importlib.machinery.EXTENSION_SUFFIXES[-1]}"
-    assert not torchvision_guard._library_loads([tmp_path])
+@pytest.mark.parametrize("name", ["_C", "_C_stable"])
+def test_a_library_that_fails_is_told_from_one_that_loads_and_from_none(tmp_path: Path, name: str) -> None:
+    library = tmp_path / f"{name}{importlib.machinery.EXTENSION_SUFFIXES[-1]}"
+    (tmp_path / "_C.py").touch()
+    assert not torchvision_guard._library_fails([tmp_path]), "schemas must not be defined twice"
     library.write_bytes(b"no library")
-    assert not torchvision_guard._library_loads([tmp_path])
+    assert torchvision_guard._library_fails([tmp_path])
     library.unlink()
     library.write_bytes(Path(safetensors._safetensors_rust.__file__).read_bytes())  # stands for torchvision's own
-    assert torchvision_guard._library_loads([tmp_path])
+    assert not torchvision_guard._library_fails([tmp_path])

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 _SCHEMA = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+_SUFFIXES = {Path(suffix).suffix for suffix in importlib.machinery.EXTENSION_SUFFIXES}
 _OPERATORS = ("nms", "qnms")  # the only two for which torchvision registers a fake without asking whether they exist
 
 
@@ -27,7 +28,7 @@ def ready() -> None:
     Does nothing where it loads, or where torchvision is not installed. Cheap to call again.
     """
     spec = importlib.util.find_spec("torchvision")
-    if spec is None or _library_loads([Path(folder) for folder in spec.submodule_search_locations or ()]):
+    if spec is None or not _library_fails([Path(folder) for folder in spec.submodule_search_locations or ()]):
         return
     for operator in _OPERATORS:
         if not hasattr(torch.ops.torchvision, operator):
@@ -42,15 +43,19 @@ def functional() -> Any:
     return functional
 
 
-def _library_loads(folders: list[Path]) -> bool:
-    """Load the operators as torchvision itself is about to (loading a library a second time has no effect)."""
-    for folder in folders:
-        for suffix in importlib.machinery.EXTENSION_SUFFIXES:
-            library = folder / f"_C{suffix}"
-            if library.is_file():
-                try:
-                    torch.ops.load_library(str(library))  # type: ignore[no-untyped-call]
-                except (ImportError, OSError):
-                    return False
-                return True
-    return False
+def _library_fails(folders: list[Path]) -> bool:
+    """Load the operators as torchvision itself is about to (loading a library a second time has no effect).
+
+    Whatever it is called: `_C.so`, from 0.29 on `_C_stable.so`. Where none is found, torchvision may know better, and
+    schemas that its library then defines a second time would end the process.
+    """
+    found = [file for folder in folders for file in sorted(folder.glob("_C*")) if file.suffix in _SUFFIXES]
+    return bool(found) and not any(map(_loads, found))
+
+
+def _loads(library: Path) -> bool:
+    try:
+        torch.ops.load_library(str(library))  # type: ignore[no-untyped-call]
+    except (ImportError, OSError):
+        return False
+    return True
