@@ -140,6 +140,38 @@ def test_the_table_of_defaults_is_that_of_its_runs() -> None:
     assert f"({told('today, clipped', 'signs', '1')} instead of {told('today', 'signs', '1')})" in first
 
 
+def test_the_table_of_advice_is_that_of_its_runs() -> None:
+    with (RESULTS / "advised.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    (table,) = below("Does advice help?")
+    scores: dict[tuple[str, str], dict[statistics.Unit, float]] = {}
+    for row in rows:
+        scores.setdefault((row["set"], row["way"]), {})[int(row["seed"])] = float(row["score"])
+    assert {len(each) for each in scores.values()} == {5}
+    assert [line[0] for line in table] == [name for name, way in scores if way == "default"]
+    found = [statistics.paired(scores[line[0], "advised"], scores[line[0], "default"]) for line in table]
+    for line, gain, p in zip(table, found, statistics.holm([gain.p for gain in found]), strict=True):
+        spreads = [results.spread(scores[line[0], way].values()) for way in ("default", "advised")]
+        assert {line[2]} == {row["best"] for row in rows if row["set"] == line[0]}
+        assert line[3:] == [
+            *(f"{mean:.2f} ± {std:.2f}" for mean, std in spreads),
+            f"{gain.mean:+.2f}",
+            f"{gain.low:+.2f} to {gain.high:+.2f}",
+            "<0.001" if p < 0.001 else f"{p:.3f}",
+        ]
+    signs, scenes = found
+    assert f"On scenes advice is worth {scenes.mean:.1f} points, for each of five seeds" in PAGE
+    assert (
+        f"On signs it is {signs.mean:.1f} points ahead in the mean, for four of five seeds, and that is not shown"
+        in PAGE
+    )
+    ahead = [
+        sum(scores[name, "advised"][s] > scores[name, "default"][s] for s in scores[name, "default"])
+        for name in ("signs", "scenes")
+    ]
+    assert ahead == [4, 5]
+
+
 def test_the_tables_of_bad_labels_are_those_of_their_runs() -> None:
     with (RESULTS / "hard_labels_runs.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
