@@ -59,3 +59,26 @@ def test_views_of_another_size_than_the_student_takes_are_told_with_the_way_out(
     found = list(remarks.of_resized_views(run, student))
     assert len(found) == bool(told)
     assert all(told in line and f"--student.input_size {size} instead" in line for line in found)
+
+
+@pytest.mark.parametrize(
+    ("task", "term", "told"),
+    [
+        ("segmentation", {"objective": "balance"}, True),
+        ("segmentation", {"objective": "forward_kl"}, True),
+        ("segmentation", {"objective": "balance", "ignore_index": 0}, False),
+        ("segmentation", {"objective": "class_weighted", "of": "balance", "class_weight": [1.0, 4.0]}, False),
+        ("segmentation", {"objective": "cwd"}, False),
+        ("classification", {"objective": "balance"}, False),
+    ],
+)
+def test_a_teachers_word_that_is_not_weighed_as_labels_are_is_said(task: str, term: dict[str, Any], told: bool) -> None:
+    terms = {"cross_entropy": {"class_weight": [1.0, 4.0]}, "teacher": term}
+    run = config.resolve({"task": task, "objective": terms})
+    objective = WeightedSum(run.objective)
+    found = list(remarks.of_weighed_labels(run, objective))
+    assert len(found) == told
+    assert all(f"of: {term['objective']}, class_weight" in one for one in found)
+    alone = config.resolve({"task": task, "objective": {"cross_entropy": {}, "teacher": term}})
+    if term.get("class_weight") is None:
+        assert list(remarks.of_weighed_labels(alone, WeightedSum(alone.objective))) == []

@@ -101,6 +101,7 @@ def assemble(
         *remarks.of_resized_views(run, models.student),
         *remarks.of_photos_without_labels(run, run.teacher is not None or models.teacher is not None),
         *remarks.of_few_labels(run, loader.images, objective),
+        *remarks.of_weighed_labels(run, objective),
     ]:
         found.note(note)
     if frozen is not None:

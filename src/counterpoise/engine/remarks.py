@@ -10,7 +10,7 @@ from counterpoise.data.class_weights import PRIOR, WEIGHT
 from counterpoise.data.images import reading_specification
 from counterpoise.data.sources.base import IGNORE, ImageSet, Splits
 from counterpoise.models.network import VisionModel
-from counterpoise.objectives.base import needs_teacher
+from counterpoise.objectives.base import LogitObjective, needs_teacher
 from counterpoise.objectives.composite import WeightedSum
 
 FEW = 0.25
@@ -99,6 +99,22 @@ def of_balance(run: config.Run) -> Iterator[str]:
                     f"data.balance shows rare classes more often, and objective.{name}.{key} goes by how many images "
                     "there are, not by how often they are shown: together they make up for it twice."
                 )
+
+
+def of_weighed_labels(run: config.Run, objective: WeightedSum) -> Iterator[str]:
+    """What is to be said where the labels of pixels are weighed by class, and what the teacher says of them is not."""
+    weighed = [name for name, term in run.objective.items() if term.arguments.get(WEIGHT) is not None]
+    if tasks.get(run.task).whole or not weighed:
+        return
+    for name in objective.terms:
+        one, term = objective.objective(name), run.objective[name]
+        plain = isinstance(one, LogitObjective) and name not in weighed and "ignore_index" not in term.arguments
+        if plain and "teacher" in one.needs:
+            yield (
+                f"objective.{weighed[0]}.{WEIGHT} weighs classes, and {name} is a mean over all pixels, so that common "
+                f"classes count most in it: it takes back a part of that. To weigh it too: objective.{name}: "
+                f"{{objective: class_weighted, of: {term.objective or name}, class_weight: ...}}."
+            )
 
 
 def of_resized_views(run: config.Run, student: VisionModel) -> Iterator[str]:
