@@ -138,8 +138,9 @@ def test_weights_for_three_channels_start_a_student_and_are_no_teacher(
     with pytest.raises(ModelError, match=r"is for pictures of 4 channels, and these have 3"):
         counterpoise.train({**digits, "student": {"checkpoint": str(tmp_path / "four")}, "out": str(tmp_path / "x")})
     y, in_chans = tmp_path / "y", {"model": "timm/test_resnet", "arguments": {"in_chans": 3}}
+    with pytest.raises(CounterpoiseError, match=r"channels|needs the extra .openvino."):
+        counterpoise.export(tmp_path / "four", to="openvino")
     for call in (
-        lambda: counterpoise.export(tmp_path / "four", to="openvino"),
         lambda: counterpoise.try_(tmp_path / "four", out=tmp_path / "site"),
         lambda: counterpoise.pack(run(data, y, 4), out=tmp_path / "pack", shorter=8),
         lambda: counterpoise.train(run(data, y, 4, student=in_chans)),

@@ -56,8 +56,12 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def store(teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A complete store of its logits."""
     out = tmp_path_factory.mktemp("stores") / "complete"
-    counterpoise.record(values(teacher={"checkpoint": str(teacher)}), out=out, data=splits())
+    counterpoise.record(values(teacher=of_random_weights(teacher)), out=out, data=splits())
     return out
+
+
+def of_random_weights(teacher: Path) -> dict[str, Any]:
+    return {"checkpoint": str(teacher), "accept_chance": True}
 
 
 def values(**sections: Any) -> dict[str, Any]:
@@ -120,7 +124,7 @@ def test_the_fast_step_leaves_the_files_of_the_general_one(
     given = sections.pop("teacher", "store")
     run = values(**sections)
     if given is not None:
-        run["teacher"] = {"checkpoint": str(teacher)} if given == "live" else {"store": str(store)}
+        run["teacher"] = of_random_weights(teacher) if given == "live" else {"store": str(store)}
     call = counterpoise.train if given is None else counterpoise.distill
     for folder, fast in ((tmp_path / "general", False), (tmp_path / "fast", True)):
         call({**config.merge(run, {"train": {"fast": fast}}), "out": str(folder)}, data=splits())
@@ -236,7 +240,7 @@ def test_what_cannot_be_fast_is_refused_with_the_reason(name: str, teacher: Path
     sections = dict(sections)
     live = sections.pop("teacher", None) == "live" or name == "RandAugment"
     run = values(**sections, train={"fast": True})
-    run["teacher"] = {"checkpoint": str(teacher)} if live else {"store": str(store)}
+    run["teacher"] = of_random_weights(teacher) if live else {"store": str(store)}
     with pytest.raises(ConfigError, match=f"train.fast: .*{message}") as caught:
         parts_of(run)
     assert "auto" in str(caught.value)
@@ -257,7 +261,7 @@ def test_a_store_that_lacks_views_or_room_is_refused(
     from counterpoise.teachers import store as stores
 
     stores.prune(store, keep=[0, 2, 3], out=tmp_path / "some")
-    section = {"store": str(tmp_path / "some"), "missing": "live", "checkpoint": str(teacher)}
+    section = {"store": str(tmp_path / "some"), "missing": "live", **of_random_weights(teacher)}
     with pytest.raises(ConfigError, match="the store lacks views"):
         parts_of(values(teacher=section, train={"fast": True}))
     monkeypatch.setattr(resident, "SHARE", 0.0)
