@@ -1,6 +1,6 @@
 """Does advice help? What `counterpoise advise` says, against the objective that `distill` takes by itself.
 
-What is compared, decided before it was run, on two sets of pictures on which nothing else in this project was chosen:
+What is compared, decided before it was run, on two sets of pictures on which no default was chosen:
 
 - signs: sixteen drawn traffic signs of 32 pixels; cifar/resnet20, trained here, teaches cifar/resnet8.
 - scenes: digits on photographs with masks; digits/unet_16_32_96, trained here, teaches digits/unet_16_16_16.
@@ -8,7 +8,7 @@ What is compared, decided before it was run, on two sets of pictures on which no
 - Scenes were decided anew before any student of theirs was trained to its end. At first their labels were not weighted
   (64 pixels, SGD at 0.1): the teacher answered the background alone, 8.3 mIoU, and `advise` refused, since after four
   epochs all candidates scored the same. Now data, optimizer and labels are those of the demo of digit scenes, whose
-  classes are weighed, at 1,200 scenes; the teacher is trained on labels alone.
+  classes are weighed and which were chosen on such scenes, at 1,200 of them; the teacher is trained on labels alone.
 - default: the run file as it is. advised: the same with the objective of advice.yaml. Five fresh seeds each, all
   training images, scored on val, which chose nothing, after the last epoch.
 

@@ -67,6 +67,7 @@ def test_views_of_another_size_than_the_student_takes_are_told_with_the_way_out(
         ("segmentation", {"objective": "balance"}, True),
         ("segmentation", {"objective": "forward_kl"}, True),
         ("segmentation", {"objective": "balance", "ignore_index": 0}, False),
+        ("segmentation", {"objective": "balance", "ignore_index": 255}, True),
         ("segmentation", {"objective": "class_weighted", "of": "balance", "class_weight": [1.0, 4.0]}, False),
         ("segmentation", {"objective": "cwd"}, False),
         ("classification", {"objective": "balance"}, False),

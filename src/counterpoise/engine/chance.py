@@ -74,7 +74,7 @@ class Answered:
         return "chance" if tells and not above else "unsure"
 
     def knows_nothing(self) -> bool:
-        """Whether these are no better than chance, and there are images enough to tell: less than "chance" asks for."""
+        """Whether there are images enough to tell, and these answers hit no more than unrelated ones would by luck."""
         count = min(int(self.there.sum().item()), self.images * self.task.independent[1])
         return self.verdict() == "chance" and _at_least(round(count * self.share()), count, self.chance()) >= SURE
 

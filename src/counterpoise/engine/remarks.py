@@ -108,8 +108,8 @@ def of_weighed_labels(run: config.Run, objective: WeightedSum) -> Iterator[str]:
         return
     for name in objective.terms:
         one, term = objective.objective(name), run.objective[name]
-        plain = isinstance(one, LogitObjective) and name not in weighed and "ignore_index" not in term.arguments
-        if plain and "teacher" in one.needs:
+        everywhere = term.arguments.get("ignore_index", IGNORE) == IGNORE  # else the common class may be left out
+        if isinstance(one, LogitObjective) and "teacher" in one.needs and name not in weighed and everywhere:
             yield (
                 f"objective.{weighed[0]}.{WEIGHT} weighs classes, and {name} is a mean over all pixels, so that common "
                 f"classes count most in it: it takes back a part of that. To weigh it too: objective.{name}: "

@@ -49,9 +49,9 @@ def gpu(chromium: Browser) -> Iterator[Browser]:
 
 def network(path: Path, classes: int, *, dense: bool, noise: float = 0.0, any_size: bool = False) -> Path:
     """An ONNX file: uint8 pixels [1, 3, 8, 8] to logits that depend on the mean color, or on that of each pixel."""
-    sides = ["height", "width"] if any_size else [EDGE, EDGE]
     from onnx import TensorProto, checker, helper, numpy_helper, save
 
+    sides = ["height", "width"] if any_size else [EDGE, EDGE]
     rng = np.random.default_rng(0)
     weights = rng.normal(size=(classes, 3, 1, 1)) / 30
     weights += noise * np.random.default_rng(1).normal(size=weights.shape) / 30
