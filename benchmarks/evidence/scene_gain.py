@@ -131,26 +131,31 @@ def one(given: argparse.Namespace, way: str, seed: int, kept: KeptRows) -> None:
     kept.add({**known, "steps": told["steps"], **{key: round(value, 2) for key, value in figures.items()}})
 
 
-def table(given: argparse.Namespace, kept: KeptRows) -> None:
-    """Print means and differences."""
-    rows = kept.rows()
+def tell(
+    kept: KeptRows,
+    ways: tuple[str, ...],
+    named: tuple[tuple[str, str], ...],
+    of_rare: tuple[tuple[str, str], ...],
+) -> None:
+    """Print means, the differences that were named, and those of the rare classes."""
     top: dict[str, dict[str, dict[Unit, float]]] = {}
-    for row in rows:
+    for row in kept.rows():
         for key in ("miou", "rare_precision", "rare_recall"):
             top.setdefault(key, {}).setdefault(str(row["way"]), {})[int(row["seed"])] = float(row[key])
-    print(f"a step of Balance takes {cost(given):.2f} times one alone")
-    for way in WAYS:
+    for way in ways:
         told = [
             f"{statistics.fmean(v.values()):.2f} ± {statistics.stdev(v.values()):.2f}"
             for v in (t[way] for t in top.values())
         ]
         print(f"| {way} | {' | '.join(told)} |")
-    found = [paired(top["miou"][way], top["miou"][baseline]) for way, baseline in NAMED]
-    for (way, baseline), gain, p in zip(NAMED, found, holm([gain.p for gain in found]), strict=True):
+    found = [paired(top["miou"][way], top["miou"][baseline]) for way, baseline in named]
+    for (way, baseline), gain, p in zip(named, found, holm([gain.p for gain in found]), strict=True):
         print(f"| {way} - {baseline} | {gain.mean:+.2f} | {gain.low:+.2f} to {gain.high:+.2f} | {p:.3f} |")
-    for key in ("rare_precision", "rare_recall"):
-        gain = paired(top[key]["balance"], top[key]["kd"])
-        print(f"| {key}, balance - kd | {gain.mean:+.2f} | {gain.low:+.2f} to {gain.high:+.2f} | {gain.p:.3f} |")
+    for way, baseline in of_rare:
+        for key in ("rare_precision", "rare_recall"):
+            gain = paired(top[key][way], top[key][baseline])
+            spread = f"{gain.low:+.2f} to {gain.high:+.2f} | {gain.p:.3f}"
+            print(f"| {key}, {way} - {baseline} | {gain.mean:+.2f} | {spread} |")
 
 
 def main() -> int:
@@ -165,7 +170,8 @@ def main() -> int:
     torch.set_num_threads(1)
     kept = KeptRows(ROWS, COMMAND)
     if given.part == "table":
-        table(given, kept)
+        print(f"a step of Balance takes {cost(given):.2f} times one alone")
+        tell(kept, WAYS, NAMED, (("balance", "kd"),))
         return 0
     voice(given, "kd")
     cost(given)
