@@ -15,7 +15,7 @@ from counterpoise.errors import ConfigError, DataError, ModelError
 from counterpoise.models.network import SceneView, VisionModel
 from counterpoise.system import torchvision_guard
 from counterpoise.tasks import get
-from counterpoise.tasks.confusion import confusion_matrix, upsample
+from counterpoise.tasks.confusion import confusion_matrix, largest_class, upsample
 from counterpoise.tasks.segmentation import segment, slide
 
 CLASSES = ("road", "tree", "sky", "car")
@@ -142,6 +142,15 @@ def test_masks_are_judged_at_their_own_size() -> None:
     logits[0, 1, 0] = torch.tensor([-1.0, 1.0])  # class 1 from the middle on
     mask = (torch.arange(10) >= 5).long().expand(1, 7, 10)
     assert confusion_matrix(logits, mask).tolist() == [[35.0, 0.0], [0.0, 35.0]]
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_of_equal_logits_the_first_class_is_answered(layout: torch.memory_format) -> None:
+    generator = torch.Generator().manual_seed(0)
+    for classes in (2, 11, 150):
+        logits = torch.randint(0, 4, (3, classes, 17, 9), generator=generator).float().contiguous(memory_format=layout)
+        assert largest_class(logits).tolist() == logits.numpy().argmax(1).tolist()
+        assert largest_class(logits[0], 0).tolist() == logits[0].numpy().argmax(0).tolist()
 
 
 def test_many_large_images_are_counted_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,7 +26,7 @@ from counterpoise.objectives.dense import DenseSum, reduced
 from counterpoise.objectives.views import resample
 from counterpoise.tasks import painting, slide_painting, volume_painting
 from counterpoise.tasks.base import ALL, TASKS, Picture, Pieces, Probabilities, Report, Score, Share, Task
-from counterpoise.tasks.confusion import check_dense, confusion_matrix, upsample
+from counterpoise.tasks.confusion import check_dense, confusion_matrix, largest_class, upsample
 from counterpoise.tasks.mask_metrics import MaskScore, SegmentationReport
 from counterpoise.tasks.scores.metrics import CaseScore, metric
 from counterpoise.tasks.sliding import WHOLE, InPieces, pieces, slide, slide_pieces, stride_of
@@ -181,7 +181,7 @@ class Segmentation(Task):
     def agreeing(self, one: Tensor, other: Tensor, target: Tensor) -> tuple[int, int]:
         size = (target.shape[1], target.shape[2])
         same = sum(
-            int((upsample(a[None], size).argmax(1) == upsample(b[None], size).argmax(1)).sum())
+            int((largest_class(upsample(a[None], size)) == largest_class(upsample(b[None], size))).sum())
             for a, b in zip(one, other, strict=True)
         )
         return same, target.numel()
@@ -217,7 +217,7 @@ class Segmentation(Task):
         return SegmentationReport(images.classes, images, scores, model.scene_promise)
 
     def pseudo_target(self, teacher_logits: Tensor) -> Tensor:
-        return teacher_logits.argmax(1)
+        return largest_class(teacher_logits)
 
     def predict(self, model: VisionModel, images: Sequence[Any]) -> list[dict[str, Any]]:
         """The classes found on each picture, by their share of its pixels, largest first:
@@ -276,7 +276,7 @@ class Segmentation(Task):
 
     def mask_of(self, model: VisionModel, logits: Tensor) -> Tensor:
         """The class of every pixel, uint8 [H, W] on the CPU; 255 where a student with a promise is not sure."""
-        found = logits.argmax(0).to(torch.uint8)
+        found = largest_class(logits, 0).to(torch.uint8)
         if model.scene_promise is not None:
             found[unsure(logits, model.scene_promise)] = IGNORE
         return found.cpu()

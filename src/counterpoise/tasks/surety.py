@@ -9,6 +9,7 @@ from torch import Tensor
 
 from counterpoise.data.sources.base import IGNORE
 from counterpoise.models.promise import ScenePromise
+from counterpoise.tasks.confusion import largest_class
 
 EDGES = torch.cat([torch.zeros(1), 1 - torch.linspace(0.2, 11.5, 399, dtype=torch.float64).neg().exp()]).float()
 """Thresholds that are looked at, ever closer as they come near 1, where most pixels of a scene are."""
@@ -46,7 +47,7 @@ def marks(logits: Tensor, labels: Tensor, temperature: float) -> Marks:
     """Count pixels, of logits [C, M] and classes [M]."""
     edges = EDGES.to(logits.device)
     place = torch.bucketize(surety(logits, temperature), edges, right=True) - 1
-    right = logits.argmax(0) == labels
+    right = largest_class(logits, 0) == labels
     count = len(EDGES)
     by_class = torch.bincount(labels * count + place, minlength=len(logits) * count).view(len(logits), count)
     hit, missed = (torch.bincount(place[kind], minlength=count) for kind in (right, ~right))
@@ -69,7 +70,7 @@ class SurePixels:
         """Count a piece of a scene: logits [C, h, w] and a mask [h, w] of the same size."""
         values, labels = known(logits, truth)
         away = unsure(values, self.promise)
-        wrong = int(((values.argmax(0) != labels) & ~away).sum())
+        wrong = int(((largest_class(values, 0) != labels) & ~away).sum())
         for column, kept in enumerate((labels, labels[away])):
             self.left[:, column] += torch.bincount(kept, minlength=len(self.left)).cpu()
         before = self.scenes[-1]

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from counterpoise.data.sources.base import IGNORE
 from counterpoise.system.registry import Registry
-from counterpoise.tasks.confusion import confusion_matrix, upsample
+from counterpoise.tasks.confusion import confusion_matrix, largest_class, upsample
 
 BACKGROUND = ("background", "_background_", "bg")
 """Names, in small letters, of classes that are what is no object."""
@@ -64,7 +64,7 @@ class Seen:
     @cached_property
     def answer(self) -> NDArray[Any]:
         """The answered classes, [H, W]."""
-        found: NDArray[np.int64] = self.full.argmax(0).cpu().numpy()
+        found: NDArray[np.int64] = largest_class(self.full, 0).cpu().numpy()
         return found
 
     def masks(self, number: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
