@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -177,6 +180,7 @@ def test_what_a_kill_between_two_renames_leaves_comes_back(tmp_path: Path, monke
     monkeypatch.setattr(files, "exchange", lambda one, other: False)
     with replacing_folder(tmp_path / "student") as new:
         (new / "a").write_text("new")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["student"]
     rename = Path.rename
     monkeypatch.setattr(Path, "rename", lambda a, b: refused(a, b) if a.name.endswith("partial") else rename(a, b))
     with pytest.raises(RunError, match="refused"), replacing_folder(tmp_path / "student"):
@@ -253,13 +257,20 @@ def test_a_home_that_nobody_has_is_said() -> None:
         expanded(Path("~no-such-user-here/pictures"))
 
 
-def test_folders_are_made_with_those_above_and_may_be_there(tmp_path: Path) -> None:
+def test_folders_are_made_with_those_above_and_may_be_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for _ in range(2):
         make_folder(tmp_path / "a" / "b" / "c")
     assert (tmp_path / "a" / "b" / "c").is_dir()
     (tmp_path / "file").touch()
     with pytest.raises(RunError, match=r"file cannot be made: File exists\."):
         make_folder(tmp_path / "file")
+
+    def fills(path: Path, **_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left")
+
+    monkeypatch.setattr(Path, "mkdir", fills)
+    with pytest.raises(RunError, match=r"more cannot be made: the disk is full\."):
+        make_folder(tmp_path / "more")
 
 
 def test_what_a_crash_has_left_is_swept_and_nothing_else(tmp_path: Path) -> None:
@@ -286,6 +297,22 @@ def test_what_is_there_and_not_confirmed_is_not_called_unwritten(
     with pytest.raises(RunError, match=r"Folder .*there cannot be made: the disk fails"):
         make_folder(tmp_path / "there")
     assert [entry.name for entry in tmp_path.iterdir() if entry.is_file()] == ["file"]
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_folder_that_is_there_and_not_confirmed_is_not_called_unwritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: bool
+) -> None:
+    for text in ("old", "new"):
+        with monkeypatch.context() as patch:
+            if text == "new":
+                patch.setattr(files, "sync_folder", lambda path: refused(path, path) if path == tmp_path else None)
+            if not at_once:
+                patch.setattr(files, "exchange", lambda one, other: False)
+            said = pytest.raises(RunError, match=r"site is written, but the disk has not confirmed it: .*refused")
+            with said if text == "new" else contextlib.nullcontext(), replacing_folder(tmp_path / "site") as made:
+                (made / "file").write_text(text)
+    assert (tmp_path / "site" / "file").read_text() == "new"
 
 
 def test_systems_that_put_no_names_on_disk_are_let_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -321,6 +348,30 @@ def test_a_lock_is_held_by_one_and_let_go(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(RunError, match="could not be locked"), held(tmp_path / "file" / "lock"):
         pass
+
+
+def test_a_lock_is_waited_for_as_long_as_it_takes(tmp_path: Path) -> None:
+    order = []
+
+    def holds(taken: threading.Event) -> None:
+        with held(tmp_path / ".lock"):
+            taken.set()
+            time.sleep(1.2)
+            order.append("first")
+
+    taken = threading.Event()
+    thread = threading.Thread(target=holds, args=(taken,))
+    thread.start()
+    taken.wait()
+    with held(tmp_path / ".lock"):
+        order.append("second")
+    thread.join()
+    assert order == ["first", "second"]
+
+
+def test_files_are_handled_without_waiting_for_torch() -> None:
+    code = "import sys; import counterpoise.system.files; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_a_file_that_could_not_be_written_leaves_no_part(tmp_path: Path) -> None:
