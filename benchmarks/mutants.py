@@ -90,13 +90,17 @@ class Mutant:
         assert made, self
         return str(made)
 
-    def is_python(self) -> bool:
-        """cosmic-ray takes the star of keyword-only arguments for a product."""
+    def is_fault(self) -> bool:
+        """cosmic-ray takes the star of keyword-only arguments for a product: without one there are other arguments."""
         try:
-            ast.parse(self.code())
+            changed = ast.parse(self.code())
         except SyntaxError:
             return False
-        return True
+        operators = [
+            [type(node) for node in ast.walk(tree) if isinstance(node, ast.operator)]
+            for tree in (ast.parse((ROOT / self.path).read_text(encoding="utf-8")), changed)
+        ]
+        return "BinaryOperator" not in self.operator or operators[0] != operators[1]
 
 
 def mutants(path: str) -> Iterator[Mutant]:
@@ -145,7 +149,7 @@ def sample(target: str, count: int) -> list[Mutant]:
     """So many of a target, drawn by the seed."""
     whole = list(itertools.chain.from_iterable(mutants(path) for path in TARGETS[target][0]))
     random.Random(f"{SEED} {target}").shuffle(whole)
-    chosen = list(itertools.islice((mutant for mutant in whole if mutant.is_python()), count))
+    chosen = list(itertools.islice((mutant for mutant in whole if mutant.is_fault()), count))
     print(f"{target}: {len(chosen)} of about {len(whole)} mutants", flush=True)
     return chosen
 

@@ -217,8 +217,12 @@ def test_weights_in_several_files_are_one_network(vit: Path, tmp_path: Path, saf
     assert whole.weights_hash() == several.weights_hash()
     read = checkpoint.read(index).state
     assert all(read[name].equal(value) for name, value in state.items())
-    index.write_text(json.dumps({"weight_map": {"a": "../vit/model.safetensors"}}))
-    with pytest.raises(ModelError, match="expected files of weights beside it"):
+    for name in ("../vit/model.safetensors", "..", "", index.name):
+        index.write_text(json.dumps({"weight_map": {"a": name}}))
+        with pytest.raises(ModelError, match="expected files of weights beside it"):
+            checkpoint.read(index)
+    index.write_text(json.dumps({"weight_map": {"a": "long" * 100}}))
+    with pytest.raises(ModelError, match="does not exist"):
         checkpoint.read(index)
 
 

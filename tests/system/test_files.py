@@ -299,6 +299,29 @@ def test_what_is_there_and_not_confirmed_is_not_called_unwritten(
     assert [entry.name for entry in tmp_path.iterdir() if entry.is_file()] == ["file"]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="names of open files are in /proc")
+def test_all_that_lies_in_a_folder_is_on_disk_before_it_is_put_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: set[Path] = set()
+    before: list[set[Path]] = []
+    fsync, put = os.fsync, files._put
+
+    def notes(handle: int) -> None:
+        synced.add(Path(f"/proc/self/fd/{handle}").readlink())
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", notes)
+    monkeypatch.setattr(files, "_put", lambda new, path: before.append(synced.copy()) or put(new, path))
+    with replacing_folder(tmp_path / "site") as made:
+        (made / "pages" / "empty").mkdir(parents=True)
+        for name in ("index", "pages/one"):
+            (made / name).touch()
+        expected = {made, *made.rglob("*")}
+    assert before == [expected]
+    assert synced - expected == {tmp_path}
+
+
 @pytest.mark.parametrize("at_once", [True, False])
 def test_a_folder_that_is_there_and_not_confirmed_is_not_called_unwritten(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: bool

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from counterpoise.errors import ModelError
 from counterpoise.system import documents
-from counterpoise.system.files import LONGEST
 
 ENDING = ".index.json"
 
@@ -45,6 +44,6 @@ def _places(index: Path) -> dict[str, str]:
     if not isinstance(places, dict) or not places or not all(isinstance(file, str) for file in places.values()):
         raise ModelError(f"{index} does not say which tensor is in which file: expected 'weight_map'.")
     for file in places.values():
-        if Path(file).name != file or file.endswith(ENDING) or len(file) > LONGEST:
+        if file in ("", "..") or Path(file).name != file or file.endswith(ENDING):
             raise ModelError(f"{index} names {file!r:.80}, expected files of weights beside it.")
     return places

@@ -28,8 +28,6 @@ os.umask(_umask)
 
 CHECKSUM = "counterpoise_sha256"
 """Key of a safetensors file's metadata: SHA-256 of its tensors and of its other metadata."""
-LONGEST = 255
-"""Letters of a name that a file can have."""
 FULL = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the quota is used up",
