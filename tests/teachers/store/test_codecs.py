@@ -13,7 +13,7 @@ from counterpoise.errors import StoreError
 from counterpoise.objectives.divergence import forward_kl_values, reverse_kl_values
 from counterpoise.teachers.store import codecs
 
-PRECISIONS = (*codecs.PRECISIONS, "top3")
+PRECISIONS = (*codecs.PRECISIONS, "top1", "top2", "top3")
 quick = settings(max_examples=40)
 
 
@@ -101,11 +101,17 @@ def test_the_records_are_what_numpy_reads(precision: str, values: Tensor) -> Non
     elif precision == "int8" and "where" not in rows.dtype.names:
         read = rows["low"].astype("f4") + rows["codes"].astype("f4") * rows["scale"].astype("f4")
         torch.testing.assert_close(torch.from_numpy(read), codec.decode(codec.encode(values)), rtol=1e-5, atol=1e-3)
-    elif precision == "int8":
+    elif precision in ("int8", "int4") and "where" in rows.dtype.names:
         below = rows["top"] - rows["below"].astype("f4")
         high, middle, low = below[:, -3:-2], below[:, -2:-1], below[:, -1:]
-        codes = rows["codes"].astype("f4")
-        read = np.where(codes > 91, middle + (codes - 91) * (high - middle) / 164, low + codes * (middle - low) / 91)
+        median = np.sort(values.numpy(), axis=1)[:, [(values.shape[1] - 1) // 2]]
+        assert (np.abs(middle - median) <= 2**-10 * (rows["top"] - median) + 1e-4).all()
+        codes = rows["codes"]
+        if precision == "int4":
+            codes = np.concatenate([codes & 15, codes >> 4], axis=1)[:, : values.shape[1]]
+        codes, split, steps = codes.astype("f4"), *((91, 255) if precision == "int8" else (6, 15))
+        upper = middle + (codes - split) * (high - middle) / (steps - split)
+        read = np.where(codes > split, upper, low + codes * (middle - low) / split)
         np.put_along_axis(read, rows["where"].astype("i8"), np.concatenate([rows["top"], below[:, :-3]], axis=1), 1)
         torch.testing.assert_close(torch.from_numpy(read), codec.decode(codec.encode(values)), rtol=1e-5, atol=1e-3)
     else:
@@ -188,3 +194,13 @@ def test_sizes_are_as_documented() -> None:
     assert codecs.find("int8", (1000,)).row_bytes == 1040
     assert codecs.find("int8", (150, 8, 8)).row_bytes == 64 * (150 + 32)
     assert codecs.find("int8", (19, 8, 8)).row_bytes == 64 * (19 + 4)
+    assert [codecs.find(f"int{bits}", (100,), 1).row_bytes for bits in (8, 4)] == [122, 72]
+    places = {classes: codecs.find("top1", (classes,)).row_bytes - 8 for classes in (256, 257, 2**15, 2**15 + 1)}
+    assert places == {256: 1, 257: 2, 2**15: 2, 2**15 + 1: 4}
+
+
+def test_logits_have_a_class_and_a_place_at_least() -> None:
+    for shape in ((0,), (3, 0, 2), (), (2, 3), (2, 3, 4, 5)):
+        with pytest.raises(StoreError, match=r"must have shape \[C\] or \[C, h, w\]"):
+            codecs.find("float32", shape)
+    assert [codecs.find("float32", shape).row_bytes for shape in ((1,), (1, 1, 1))] == [4, 4]

@@ -72,6 +72,12 @@ def test_the_seed_matters_where_views_are_drawn(kit: Any, kind: str, matters: bo
     assert bool(one.difference(other)) == matters
 
 
+def test_of_other_classes_the_first_five_are_named(kit: Any) -> None:
+    one, other = (kit.header(classes=tuple(f"{kind}{number}" for number in range(40))) for kind in "ab")
+    assert one.difference(other) == ["classes: a0, a1, a2, a3, a4 in the store, b0, b1, b2, b3, b4 given"]
+    assert one.difference(kit.header()) == []
+
+
 def test_how_records_lie_counts_where_chunks_are_shared(kit: Any) -> None:
     found = kit.header().difference(kit.header(precision="int8", rows_per_chunk=9), layout=True)
     assert found == [
@@ -86,6 +92,8 @@ def test_how_records_lie_counts_where_chunks_are_shared(kit: Any) -> None:
         ({"kind": "some"}, "complete, epochs, plain; got 'some'"),
         ({"slots": (2, 1)}, "must ascend"),
         ({"slots": ()}, "must ascend"),
+        ({"slots": (-1, 2)}, "must ascend from 0 or later, got -1, 2"),
+        ({"slots": (1, 1)}, "must ascend"),
         ({"count": 0}, "needs samples"),
         ({"classes": ("a",)}, "1 class names were given for 40"),
     ],
@@ -139,6 +147,14 @@ def test_stores_of_the_first_format_are_read_extended_and_not_mixed(kit: Any, tm
     assert kit.record(new, kit.header(precision="int8"))
     with pytest.raises(StoreError, match="format of the records: 1 in the store, 2 given"):
         merge(old, new, out=tmp_path / "both")
+
+
+def test_chunks_that_cannot_be_listed_are_said(store_path: Path) -> None:
+    (store_path / "chunks").rename(store_path / "elsewhere")
+    assert format.present(store_path) == {}
+    (store_path / "chunks").touch()
+    with pytest.raises(StoreError, match="chunks cannot be read"):
+        format.present(store_path)
 
 
 def test_numbers_are_written_as_runs() -> None:

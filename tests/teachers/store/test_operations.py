@@ -36,6 +36,8 @@ def test_all_damage_is_told_and_mended(kit: Any, store_path: Path, flip: Callabl
     with files[3].open("rb+") as stream:
         stream.truncate(100)
     files[5].unlink()
+    with files[7].open("ab") as stream:
+        stream.write(files[7].read_bytes())
     with files[8].open("ab") as stream:
         stream.write(b"more")
     found = verify(store_path)
@@ -43,6 +45,7 @@ def test_all_damage_is_told_and_mended(kit: Any, store_path: Path, flip: Callabl
         (files[1].name, "has changed bytes"),
         (files[3].name, "is truncated: 100 of 3200 bytes"),
         (files[5].name, "is missing"),
+        (files[7].name, "has 3200 bytes more"),
         (files[8].name, "has 4 bytes more"),
     ]
     assert verify(store_path, discard=True) == found
@@ -64,6 +67,7 @@ def test_info_tells_what_is_there(kit: Any, tmp_path: Path) -> None:
     kit.record(tmp_path, header)
     told = info(tmp_path)
     expected = {"state": "finished", "views": "epochs, 0-2", "samples": 50, "bytes": 3 * 50 * 72, "logits": "40"}
+    expected |= {"bits a logit": 14.4, "bytes a view of a sample": 72, "chunks": 9}
     assert expected.items() <= told.items()
     assert told["teacher name"] == "cifar/wrn_16_2"
     kit.record(tmp_path, kit.header(precision="int8", slots=(5,)), limit=1)
@@ -85,6 +89,24 @@ def test_parts_of_several_machines_merge(kit: Any, tmp_path: Path) -> None:
     assert kit.contents(tmp_path / "merged") == kit.contents(tmp_path / "whole")
     merge(*parts, out=parts[0])
     assert kit.contents(parts[0]) == kit.contents(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    ("limit", "told"), [(4, r"000002-000002\.bin\. Record"), (3, r"000002-000001\.bin, \.\.\.\. Record")]
+)
+def test_of_chunks_that_are_missing_five_are_named(kit: Any, tmp_path: Path, limit: int, told: str) -> None:
+    kit.record(tmp_path / "part", kit.header(slots=(0, 1, 2)), limit=limit)
+    with pytest.raises(StoreError, match=rf"{9 - limit} chunks are in none .*{told}"):
+        merge(tmp_path / "part", out=tmp_path / "out")
+
+
+def test_a_chunk_that_cannot_be_removed_is_named(store_path: Path) -> None:
+    chunk = store_path / "chunks" / "000000-000001.bin"
+    chunk.unlink()
+    chunk.mkdir()
+    assert verify(store_path) == [(chunk.name, "is missing")]
+    with pytest.raises(StoreError, match=r"000000-000001\.bin could not be removed"):
+        verify(store_path, discard=True)
 
 
 def test_stores_of_different_epochs_merge(kit: Any, tmp_path: Path) -> None:

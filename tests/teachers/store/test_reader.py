@@ -20,6 +20,10 @@ def resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE
 
 
+def open_files() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
 @pytest.fixture(params=["mapped", "positional"])
 def store(request: pytest.FixtureRequest, store_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     if request.param == "positional":
@@ -43,6 +47,19 @@ def test_few_files_are_open_at_once(kit: Any, store: Store, monkeypatch: pytest.
     indices, slots = kit.every_view(store.header)
     assert torch.equal(store.logits(indices, slots), kit.answers(indices, slots))
     assert len(store._files) == 2
+    for sample in (0, 20, 0, 40):  # of three chunks; that which was not read for longest is closed
+        store.logits(torch.tensor([sample]), torch.tensor([0]))
+    assert list(store._files) == [0, 2]
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts open files in /proc")
+def test_no_file_stays_open_behind_it(kit: Any, store_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reader, "MAPPED_BYTES", 0)
+    before = open_files()
+    with Store.open(store_path) as store:
+        store.logits(*kit.every_view(store.header))
+        assert open_files() == before + 9
+    assert open_files() == before
 
 
 def test_it_travels_to_other_processes(kit: Any, store: Store) -> None:
@@ -80,8 +97,10 @@ def test_a_truncated_chunk_is_found_when_the_store_is_opened(store_path: Path) -
         Store.open(store_path)
     file.unlink()
     (store_path / "chunks" / "000002-000000.bin").unlink()
-    with pytest.raises(StoreError, match=r"Chunk 000001-000001\.bin .* is missing \(and 1 more\)"):
-        Store.open(store_path)
+    for name, more in (("000002-000001.bin", 2), ("000002-000002.bin", 3)):
+        (store_path / "chunks" / name).unlink()
+        with pytest.raises(StoreError, match=rf"Chunk 000001-000001\.bin .* is missing \(and {more} more\)"):
+            Store.open(store_path)
 
 
 def test_a_flipped_bit_is_found_before_it_is_trained_on(kit: Any, store_path: Path, flip: Callable[..., None]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import resource
@@ -78,6 +79,31 @@ def test_two_writers_of_one_part_are_refused(kit: Any, tmp_path: Path) -> None:
         pytest.raises(StoreError, match="Another process records part 2 of 2"),
     ):
         StoreWriter.create(tmp_path, kit.header(), (1, 2))
+
+
+def test_a_part_that_there_is_not_is_refused(kit: Any, tmp_path: Path) -> None:
+    for part, told in (((-1, 2), "no part 0 of 2"), ((2, 2), "no part 3 of 2"), ((3, 3), "no part 4 of 3")):
+        with pytest.raises(StoreError, match=told):
+            StoreWriter.create(tmp_path / "store", kit.header(), part)
+    assert not (tmp_path / "store").exists()
+
+
+def test_an_index_that_cannot_be_written_loses_nothing(
+    kit: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with StoreWriter.create(tmp_path / "store", kit.header()) as writer:
+        for chunk in writer.missing():
+            writer.write(chunk, kit.batches(chunk))
+        with monkeypatch.context() as patch:
+            patch.setattr("counterpoise.system.files.sync_folder", _full)
+            with pytest.raises(StoreError, match=r"index\.json .*the disk is full.* 9 of 9 chunks are whole"):
+                writer.finish()
+    assert kit.record(tmp_path / "store", kit.header())
+    assert verify(tmp_path / "store") == []
+
+
+def _full(path: Path) -> None:
+    raise OSError(errno.ENOSPC, "No space left")
 
 
 def test_processes_at_once_make_the_same_store(kit: Any, tmp_path: Path) -> None:
