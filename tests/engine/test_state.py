@@ -6,6 +6,7 @@ import json
 import math
 import re
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,16 @@ def test_a_checkpoint_comes_back_as_it_was(written: Path) -> None:
     assert (progress.step, progress.last, progress.checked) == (7, {"top1": 50.0}, True)
     torch.testing.assert_close(dict(modules["student"].state_dict()), expected, rtol=0, atol=0)
     assert "checked" not in header(written)
+    assert header(written)["format"] == 1
+
+
+def test_a_run_begins_with_nothing(tmp_path: Path) -> None:
+    values = asdict(state.Progress())
+    assert values.pop("checked") is True
+    assert not any(values.values())
+    assert state.Progress(checked=False) == state.Progress(), "how a checkpoint was read is no part of where a run is"
+    state.save(tmp_path / "folders" / "above" / "last", state.Progress(), *parts())
+    assert state.load(tmp_path / "folders" / "above" / "last", *parts()) == state.Progress()
 
 
 def test_a_flipped_bit_anywhere_is_found(written: Path) -> None:
@@ -114,6 +125,31 @@ def test_a_header_with_other_values_is_refused(written: Path, changes: dict[str,
         state.load(written, *parts())
 
 
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"seconds": -1.0, "last": {"top1": "50"}}, "seconds"),
+        ({"best": {"top1": "50"}}, "top1"),
+        ({"corrupt": [3]}, "a name"),
+    ],
+)
+def test_the_first_damage_of_a_header_is_named(written: Path, changes: dict[str, Any], named: str) -> None:
+    rewrite(written, {**header(written), **changes})
+    with pytest.raises(RunError, match=f"its header is damaged: {named} is not what it should be"):
+        state.load(written, *parts())
+
+
+def test_memory_that_runs_out_is_no_damage(written: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(state, "parse_json", fails)
+    for read in (lambda: state.load(written, *parts()), lambda: state.origin_of(written)):
+        with pytest.raises(MemoryError):
+            read()
+    assert "there is not enough memory" in state.good(written)
+
+
 def test_a_header_at_its_bounds_is_read(written: Path) -> None:
     changes = {"step": 2**53 - 1, "seconds": 0, "sums": {"a": 1}, "sums_of": [{"a": 2.0}], "last": {"top1": math.nan}}
     rewrite(written, {**header(written), **changes, "metrics_bytes": 0})
@@ -122,7 +158,7 @@ def test_a_header_at_its_bounds_is_read(written: Path) -> None:
 
 
 def test_sums_are_a_process_own_or_the_mean_of_all() -> None:
-    progress = state.Progress(sums={"loss": 4.0}, sums_of=[{"loss": 1.0}, {"loss": 4.0}, {"loss": 7.0}])
+    progress = state.Progress(sums={"loss": 9.0}, sums_of=[{"loss": 1.0}, {"loss": 4.0}, {"loss": 7.0}])
     assert [progress.sums_for(rank, 3)["loss"] for rank in range(3)] == [1, 4, 7]
     assert [progress.sums_for(rank, 2)["loss"] for rank in range(2)] == [4, 4]
     assert state.Progress(sums={"loss": 5.0}).sums_for(1, 2) == {"loss": 5.0}
@@ -190,7 +226,7 @@ def test_what_a_run_began_with_is_kept(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("there", "here", "said"),
     [
-        (ORIGIN, {**ORIGIN, "data": "d" * 64}, r"another data than .*aaaaaaaaaaaa.* there, dddddddddddd.* given"),
+        (ORIGIN, {**ORIGIN, "data": "d" * 64}, r"another data than .*\(sha256 a{12}\.\.\. there, d{12}\.\.\. given\)"),
         (ORIGIN, {**ORIGIN, "val": "d" * 64}, "another validation data than"),
         (ORIGIN, without_teacher(ORIGIN), "was started with a teacher"),
         (without_teacher(ORIGIN), ORIGIN, "was started without a teacher"),
@@ -202,6 +238,12 @@ def test_a_run_goes_on_with_what_it_began_with(there: dict[str, str], here: dict
     state.check_origin(Path("last"), there, there)
     with pytest.raises(RunError, match=said):
         state.check_origin(Path("last"), there, here)
+
+
+def test_a_network_of_another_shape_is_refused(written: Path) -> None:
+    module = nn.Linear(3, 5)
+    with pytest.raises(RunError, match=r"does not fit this run: (.*\n.*)size mismatch"):
+        state.load(written, {"student": module}, torch.optim.SGD(module.parameters(), 0.1))
 
 
 def test_tensors_of_another_optimizer_are_refused(written: Path) -> None:

@@ -20,7 +20,7 @@ from counterpoise.data.walking import image_files
 from counterpoise.errors import CorruptImage, CounterpoiseError, DataError, MissingExtraError, damage
 from counterpoise.system import documents
 from counterpoise.system.addresses import TIMEOUT, address_of
-from counterpoise.system.files import LONGEST, expanded, named
+from counterpoise.system.files import expanded, named
 
 
 class HuggingFaceSet(ImageSet):
@@ -81,12 +81,12 @@ def _check_names(path: Path) -> None:
     splits = [path]
     if (path / _SAVED[0]).is_file():
         names = documents.read_json(path / _SAVED[0], within=path)["splits"]
-        if not all(isinstance(name, str) and len(name) <= LONGEST for name in names):
+        if not all(isinstance(name, str) for name in names):
             raise ValueError("it names splits that are no folders")
         splits = [named(path, f"{name}/{_SAVED[2]}").parent for name in names]
     for split in splits:
         for table in documents.read_json(split / _SAVED[2], within=path)["_data_files"]:
-            named(split, str(table["filename"])[: LONGEST + 1])
+            named(split, str(table["filename"]))
 
 
 @register(
