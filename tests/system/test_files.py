@@ -77,13 +77,15 @@ def test_equal_tensors_give_equal_bytes(tmp_path: Path) -> None:
 def test_what_has_changed_since_it_was_written_is_refused(tmp_path: Path) -> None:
     path, numbers, mask = tmp_path / "weights", torch.arange(4.0), os.umask(0)
     os.umask(mask)
-    write_tensors(path, {"one": numbers, "of the same memory": numbers, "none": torch.zeros(0)}, {"note": "größer"})
+    same = {"one": numbers, "of the same memory": numbers, "once more": numbers[1:]}
+    write_tensors(path, {**same, "none": torch.zeros(0)}, {"note": "größer"})
     assert path.stat().st_mode & 0o777 == 0o666 & ~mask
     tensors, told = read_tensors(path)
     assert told["note"] == "größer"
     assert {name: value.tolist() for name, value in tensors.items()} == {
         "one": [0, 1, 2, 3],
         "of the same memory": [0, 1, 2, 3],
+        "once more": [1, 2, 3],
         "none": [],
     }
     whole = path.read_bytes()

@@ -122,7 +122,7 @@ def replacing(path: Path) -> Iterator[Path]:
         raise _unwritten(path, error, there) from error
     finally:
         with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+            temporary.unlink()
 
 
 @contextlib.contextmanager
@@ -181,7 +181,7 @@ def sweep(*paths: Path) -> None:
             shutil.rmtree(partial(path), ignore_errors=True)
         else:
             with contextlib.suppress(OSError):
-                partial(path).unlink(missing_ok=True)
+                partial(path).unlink()
 
 
 def make_folder(path: Path) -> None:

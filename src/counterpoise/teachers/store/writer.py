@@ -185,7 +185,7 @@ class StoreWriter:
                 sync_folder(path.parent)
         except BaseException:
             with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
+                temporary.unlink()
             raise
 
     def finish(self) -> bool:
