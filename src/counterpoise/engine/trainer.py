@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -215,7 +216,8 @@ class Trainer:
     def _part(self, batch: Batch, recorded: Read | None, whole: InParts | None) -> dict[str, Tensor]:
         """The named terms of a batch, or of one of its parts, and the gradient of their total."""
         self.parts.objective.set_batch(batch.indices)
-        with self.clock.working("teacher"):
+        taught = self.parts.teacher is not None or recorded is not None
+        with self.clock.working("teacher") if taught else nullcontext():
             teacher = self.parts.ask_teacher(batch, recorded)
         with self.clock.working("student"):
             total, terms = self.optimization.loss(batch.images, teacher, batch.target, whole)
