@@ -116,24 +116,55 @@ def test_the_gain_on_scenes_is_that_of_its_runs() -> None:
         own = [row for row in rows if row["way"] == way]
         assert {f"{int(row['steps']):,}" for row in own} == {steps}
         assert told == [spread(own, column, 2) for column in ("miou", "rare_precision", "rare_recall", "val_miou")]
-        assert len(own) == (1 if way in ("cwd", "dist") else 3)
+        assert len(own) == (1 if way in ("cwd", "dist") else 3)  # these two have a table of their own
         top[way] = {int(row["seed"]): float(row["miou"]) for row in own}
     assert top.keys() == {row["way"] for row in rows}
-    named = shown(text, "| minus | difference ")
-    pairs = [tuple(row[0].split(" - ")) for row in named]
-    assert pairs == [(way, alone) for alone in ("alone", "alone, as long") for way in ("kd", "balance")]
-    found = [statistics.paired(top[way], top[alone]) for way, alone in pairs]
-    corrected = statistics.holm([one.p for one in found])
-    for (_, *told), one, p in zip(named, found, corrected, strict=True):
+    pairs = [(way, alone) for alone in ("alone", "alone, as long") for way in ("kd", "balance")]
+    found = differences(text, "| minus | difference ", pairs, top)
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    kd, balance = found[:2]
+    assert f"KD is {kd.mean:.1f} points ahead of the same student alone ({kd.low:.1f} to {kd.high:.1f}" in readme
+    assert f"and Balance {balance.mean:.1f}; nearly as much" in readme
+
+
+def differences(
+    text: str, begins: str, pairs: list[tuple[str, str]], top: dict[str, dict[statistics.Unit, float]]
+) -> list[statistics.Difference]:
+    """Those that were named, which the page must show, corrected by Holm."""
+    named = shown(text, begins)
+    assert [row[0] for row in named] == [" - ".join(pair) for pair in pairs]
+    found = [statistics.paired(top[way], top[other]) for way, other in pairs]
+    for (_, *told), one, p in zip(named, found, statistics.holm([one.p for one in found]), strict=True):
         assert told == [
             f"{one.mean:+.2f}",
             f"{one.low:+.2f} to {one.high:+.2f}",
             "<0.001" if p < 0.001 else f"{p:.3f}",
         ]
-    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
-    kd, balance = found[:2]
-    assert f"KD is {kd.mean:.1f} points ahead of the same student alone ({kd.low:.1f} to {kd.high:.1f}" in readme
-    assert f"and Balance {balance.mean:.1f}; nearly as much" in readme
+    return found
+
+
+def test_cwd_and_dist_beside_kd_are_those_of_their_runs() -> None:
+    rows = results("scene_rivals.csv")
+    assert {row["precision"] for row in rows} == {"fp32"}
+    text = page("segmentation.md")
+    top: dict[str, dict[str, dict[statistics.Unit, float]]] = {}
+    for way, steps, *told in shown(text, "| way, float32 | steps "):
+        own = [row for row in rows if row["way"] == way]
+        assert {f"{int(row['steps']):,}" for row in own} == {steps}
+        assert told == [spread(own, column, 2) for column in ("miou", "rare_precision", "rare_recall", "val_miou")]
+        for column in ("miou", "rare_precision", "rare_recall"):
+            top.setdefault(column, {})[way] = {int(row["seed"]): float(row[column]) for row in own}
+    assert top["miou"].keys() == {row["way"] for row in rows}
+    assert all(len(seeds) == 3 for seeds in top["miou"].values())
+    _, dist = differences(text, "| minus, float32 | difference ", [("cwd", "kd"), ("dist", "kd")], top["miou"])
+    said = " ".join(text.split())
+    assert f"is {dist.mean:.1f} points ahead of KD" in said
+    for way in ("cwd", "dist"):
+        for column, score in (("rare_precision", "precision"), ("rare_recall", "recall")):
+            one = statistics.paired(top[column][way], top[column]["kd"])
+            spoken = f"{one.mean:+.2f}", f"{one.low:+.2f} to {one.high:+.2f}"
+            assert f"{spoken[0]} {score} ({spoken[1]}" in said or f"{score} {spoken[0]}, {spoken[1]}" in said
+    assert f"by {dist.mean:.1f} points of mIoU ({dist.low:.1f} to {dist.high:.1f}" in page("which-objective.md")
 
 
 def test_the_search_for_a_recipe_is_that_of_its_csv() -> None:
