@@ -165,6 +165,8 @@ def test_cwd_and_dist_beside_kd_are_those_of_their_runs() -> None:
             spoken = f"{one.mean:+.2f}", f"{one.low:+.2f} to {one.high:+.2f}"
             assert f"{spoken[0]} {score} ({spoken[1]}" in said or f"{score} {spoken[0]}, {spoken[1]}" in said
     assert f"by {dist.mean:.1f} points of mIoU ({dist.low:.1f} to {dist.high:.1f}" in page("which-objective.md")
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    assert f"is {dist.mean:.1f} ahead of KD ({dist.low:.1f} to {dist.high:.1f})" in readme
 
 
 def test_the_search_for_a_recipe_is_that_of_its_csv() -> None:
