@@ -235,6 +235,14 @@ def test_the_cache_of_the_hub_is_one_folder(tmp_path: Path) -> None:
     link = tmp_path / "snapshots" / "main" / "model.safetensors"
     link.symlink_to(Path("..", "..", "blobs", "abc"))
     assert regular(link, within=link.parent) == link
+    (tmp_path / "secret").touch()
+    (link.parent / "other").symlink_to(tmp_path / "secret")
+    with pytest.raises(UnfitFileError, match="leads out of its folder"):
+        regular(link.parent / "other", within=link.parent)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "model.safetensors").symlink_to(tmp_path / "blobs" / "abc")
+    with pytest.raises(UnfitFileError, match="leads out of its folder"):
+        regular(tmp_path / "folder" / "model.safetensors", within=tmp_path / "folder")
 
 
 def test_a_name_of_a_list_is_below_its_folder_or_not(tmp_path: Path) -> None:
