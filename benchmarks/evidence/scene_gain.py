@@ -77,12 +77,12 @@ def run_of(given: argparse.Namespace, way: str, epochs: float, seed: int) -> dic
     return run
 
 
-def voice(given: argparse.Namespace, way: str) -> dict[str, Any] | None:
+def voice(given: argparse.Namespace, way: str, precision: str = "auto") -> dict[str, Any] | None:
     """The teacher, trained where it is not there yet."""
     if way.startswith("alone"):
         return None
     out = given.out / "teacher"
-    fit(out, scenes(given, "teacher", TEACHER, SEARCH))
+    fit(out, config.merge(scenes(given, "teacher", TEACHER, SEARCH), {"train": {"precision": precision}}))
     return {"checkpoint": str(out)}
 
 
@@ -117,18 +117,20 @@ def scored(out: Path, data: Path) -> dict[str, float]:
     return {"miou": found["miou"], **{f"rare_{key}": value for key, value in means.items()}}
 
 
-def one(given: argparse.Namespace, way: str, seed: int, kept: KeptRows) -> None:
-    """One run, and its row."""
+def one(given: argparse.Namespace, way: str, seed: int, kept: KeptRows, **train: Any) -> None:
+    """One run, and its row, which has its precision and its teacher's where `train` says that."""
     known: dict[str, Value] = {"way": way, "seed": seed}
     if kept.rows(**known):
         return
     epochs = EPOCHS * (cost(given) if way == "alone, as long" else 1.0)
     out = given.out / way / f"seed-{seed}"
-    run = run_of(given, way, epochs, seed)
-    spent = fit(out, run, voice(given, way))
-    told = json.loads((out / "summary.json").read_text(encoding="utf-8"))
-    figures = {**scored(out, given.scenes), "val_miou": told["last"]["miou"], "processor_seconds": spent}
-    kept.add({**known, "steps": told["steps"], **{key: round(value, 2) for key, value in figures.items()}})
+    precision = {key: value for key, value in train.items() if key == "precision"}
+    run = config.merge(run_of(given, way, epochs, seed), {"train": train})
+    spent = fit(out, run, voice(given, way, **precision))
+    ended = json.loads((out / "summary.json").read_text(encoding="utf-8"))
+    figures = {**scored(out, given.scenes), "val_miou": ended["last"]["miou"], "processor_seconds": spent}
+    row = {**known, "steps": ended["steps"], **precision}
+    kept.add({**row, **{key: round(value, 2) for key, value in figures.items()}})
 
 
 def tell(

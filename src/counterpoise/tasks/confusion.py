@@ -23,7 +23,7 @@ def upsample(logits: Tensor, size: tuple[int, int]) -> Tensor:
 def largest_class(logits: Tensor, dim: int = 1) -> Tensor:
     """The class of each pixel, int64: of equal logits the first, as argmax says.
 
-    Not by argmax, which on processors takes up to six times as long where classes are not the last dimension.
+    Not by argmax, which takes up to six times as long on a processor where classes are not the last dimension.
     """
     return logits.max(dim).indices
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from counterpoise.data.images import to_picture, visible
 from counterpoise.system.files import replacing
+from counterpoise.tasks.confusion import largest_class, upsample
 from counterpoise.tasks.overlays import overlay
 
 MOST, COLUMNS, EDGE = 36, 6, 160
@@ -59,8 +60,8 @@ def _scenes(path: Path, images: Tensor, target: Tensor, teacher: Tensor | None, 
     size = images.shape[-2:]
     masks = {"truth": target.cpu()}
     if teacher is not None:
-        logits = torch.nn.functional.interpolate(teacher.float(), size=size, mode="bilinear", align_corners=False)
-        masks["teacher"] = (logits.argmax(1) if target.ndim == 3 else (logits > 0).to(torch.int8)).cpu()
+        logits = upsample(teacher, (size[0], size[1]))
+        masks["teacher"] = (largest_class(logits) if target.ndim == 3 else (logits > 0).to(torch.int8)).cpu()
     tall = torch.cat(list(images.cpu()), dim=-2)
     overlay(path, tall, {title: torch.cat(list(mask), dim=-2) for title, mask in masks.items()}, classes)
 
