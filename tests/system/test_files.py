@@ -177,6 +177,10 @@ def test_what_a_kill_between_two_renames_leaves_comes_back(tmp_path: Path, monke
     with monkeypatch.context() as patch:
         patch.setattr(Path, "rename", refused)  # it may only be read
         assert standing(tmp_path / "student") == tmp_path / ".student.old"
+    with pytest.raises(ZeroDivisionError), replacing_folder(tmp_path / "student") as new:
+        (new / "a").write_text(str(1 / 0))
+    assert (tmp_path / "student" / "a").read_text() == "old"
+    (tmp_path / "student").rename(tmp_path / ".student.old")
     assert (standing(tmp_path / "student") / "a").read_text() == "old"
     (tmp_path / "student").rename(tmp_path / ".student.old")
     monkeypatch.setattr(files, "exchange", lambda one, other: False)
@@ -198,6 +202,15 @@ def test_folders_change_names_at_once(tmp_path: Path, monkeypatch: pytest.Monkey
         (tmp_path / name / name).touch()
     assert exchange(tmp_path / "one", tmp_path / "other")
     assert (tmp_path / "one" / "other").exists()
+    with monkeypatch.context() as patch:
+        patch.chdir(tmp_path)
+        assert exchange(Path("one"), Path("other"))
+    assert (tmp_path / "one" / "one").exists()
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", refused)  # at no moment is there nothing
+        with replacing_folder(tmp_path / "one") as new:
+            (new / "new").touch()
+    assert [entry.name for entry in (tmp_path / "one").iterdir()] == ["new"]
     assert not exchange(tmp_path / "one", tmp_path / "absent")
     monkeypatch.delattr(files.ctypes, "CDLL")  # as a C library without that call
     assert not exchange(tmp_path / "one", tmp_path / "other")
@@ -224,6 +237,7 @@ def test_only_regular_files_inside_their_folder_are_read(tmp_path: Path) -> None
     ):
         with pytest.raises(UnfitFileError, match=why):
             regular(path, within=folder if path.is_relative_to(folder) else None)
+    assert regular(folder / "below" / "file", limit=5) == folder / "below" / "file"
     with pytest.raises(UnfitFileError, match="has 5 bytes, expected at most 4"):
         regular(folder / "below" / "file", limit=4)
 
@@ -292,6 +306,18 @@ def test_what_a_crash_has_left_is_swept_and_nothing_else(tmp_path: Path) -> None
     sweep(*(tmp_path / name for name in ("site", "weights", "absent")))
     assert sorted(entry.name for entry in tmp_path.iterdir()) == [".other.partial", "site", "weights"]
     assert (tmp_path / "site" / "file").exists()
+
+
+def test_what_cannot_be_swept_stops_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".site.partial").mkdir()
+
+    def stays(path: str, **_: object) -> None:
+        raise PermissionError(errno.EACCES, "refused", path)
+
+    monkeypatch.setattr(os, "rmdir", stays)
+    sweep(tmp_path / "site")
+    write_tensors(tmp_path / "weights", {"one": torch.ones(1)})
+    assert read_tensors(tmp_path / "weights")[0]["one"].item() == 1
 
 
 def test_what_is_there_and_not_confirmed_is_not_called_unwritten(

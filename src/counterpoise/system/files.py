@@ -28,7 +28,7 @@ os.umask(_umask)
 
 CHECKSUM = "counterpoise_sha256"
 """Key of a safetensors file's metadata: SHA-256 of its tensors and of its other metadata."""
-FULL = {
+FULL: dict[int | None, str] = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the quota is used up",
     errno.EFBIG: "the file size limit is reached",
@@ -192,7 +192,7 @@ def make_folder(path: Path) -> None:
         for folder in new:
             sync_folder(folder.parent)
     except OSError as error:
-        raise RunError(f"Folder {path} cannot be made: {FULL.get(error.errno or 0, error.strerror)}.") from error
+        raise RunError(f"Folder {path} cannot be made: {FULL.get(error.errno, error.strerror)}.") from error
 
 
 def standing(path: Path) -> Path:
