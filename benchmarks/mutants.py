@@ -6,7 +6,7 @@ whose answer nobody takes is left out, such as that of fsync. Type hints are lef
 A fault is found where a test fails, or takes ten times as long. What changes nothing that anybody could see counts as
 not found.
 
-    python benchmarks/mutants.py --copy /tmp/mutants --count 150 --out benchmarks/results/mutants.csv
+    python benchmarks/mutants.py --copy /tmp/mutants --count 100 --out benchmarks/results/mutants.csv
 
 Tests run in a copy of the last commit. Each finished mutant has its row in the CSV: the same command goes on with the
 others.
@@ -39,10 +39,13 @@ from kept_rows import KeptRows
 ROOT = Path(__file__).resolve().parents[1]
 SEED = 90
 STORE = "src/counterpoise/teachers/store"
+AT_ONCE = ("-k", "not (kill or fills or as_long)")
+"""Tests that start or wait for no other process, first."""
 TARGETS: dict[str, tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]] = {
     "files": (
         ("src/counterpoise/system/files.py",),
         (
+            ("tests/system/test_files.py", *AT_ONCE),
             ("tests/system/test_files.py",),
             ("tests/engine/test_state.py", "tests/engine/test_run_folder.py", "tests/engine/test_student.py"),
             ("tests/power", "-k", "student or results or made"),
@@ -51,6 +54,7 @@ TARGETS: dict[str, tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]] = {
     "checkpoints": (
         ("src/counterpoise/engine/state.py", "src/counterpoise/engine/run_folder.py"),
         (
+            ("tests/engine/test_state.py", "tests/engine/test_run_folder.py", *AT_ONCE),
             ("tests/engine/test_state.py", "tests/engine/test_run_folder.py"),
             ("tests/engine/test_resume.py", "tests/engine/test_extending.py", "tests/engine/test_student.py"),
             ("tests/engine/test_trainer.py", "tests/commands/test_app.py"),
@@ -60,6 +64,7 @@ TARGETS: dict[str, tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]] = {
     "store": (
         tuple(f"{STORE}/{name}.py" for name in ("codecs", "format", "operations", "reader", "remote", "writer")),
         (
+            ("tests/teachers/store", *AT_ONCE),
             ("tests/teachers/store",),
             ("tests/teachers", "tests/commands/test_store.py", "tests/engine/test_recording.py"),
             ("tests/power", "-k", "store"),
@@ -187,7 +192,7 @@ def main() -> int:
     """Try what is left, and say how many were found."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--copy", type=Path, required=True, help="for a copy of the last commit, one a process")
-    parser.add_argument("--count", type=int, default=150, help="of each target, drawn by a seed")
+    parser.add_argument("--count", type=int, default=100, help="of each target, drawn by a seed")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "mutants.csv")
     parser.add_argument("--lane", default="1/1", help="which share of them: 1/2 and 2/2 for two processes")
     parser.add_argument("targets", nargs="*", default=list(TARGETS))
