@@ -58,6 +58,11 @@ def record(run: RunLike, options: Record) -> dict[str, Any]:
         raise ConfigError("record needs a folder for the store: give --out.")
     if run.teacher is None and options.teacher is None:
         raise ConfigError("record needs a teacher: give teacher.model and teacher.checkpoint.")
+    if options.student is None and run.student.model is None and run.student.checkpoint is None:
+        raise ConfigError(
+            "record shows the teacher what a student will see, whose input size decides that: name one by "
+            "student.model, such as cifar/resnet20. Every student of that input size may learn from the store."
+        )
     if run.teacher is not None and run.teacher.combine == "right":
         raise ConfigError("teacher.combine: right goes by labels, which a store of answers knows nothing of.")
     if run.teacher is not None:
