@@ -67,7 +67,7 @@ TARGETS: dict[str, tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]] = {
             ("tests/teachers/store", *AT_ONCE),
             ("tests/teachers/store",),
             ("tests/teachers", "tests/commands/test_store.py", "tests/engine/test_recording.py"),
-            ("tests/power", "-k", "store"),
+            ("tests/power", "-k", "store or checksum"),
         ),
     ),
 }

@@ -31,7 +31,10 @@ DIGITS = {"data": {"source": "digits"}, "student": {"model": "digits/cnn_4_8"}}
         (["verify", GOLDEN / "pack", "--images", "3"], "is a pack: it is compared with nothing but its own checksums"),
         (["distill", "run.yaml"], "distill needs a teacher: give teacher.model and teacher.checkpoint, or use train"),
         (["train", "nobody.yaml"], "student.model is missing: the network to train, such as"),
-        (["record", "nobody.yaml", "--teacher.model", "a", "--out", "b"], "of that input size may learn from the store"),
+        (
+            ["record", "nobody.yaml", "--teacher.model", "a", "--out", "b"],
+            "of that input size may learn from the store",
+        ),
         (["train", "run.yaml", "--train.device", "gpu"], "'gpu' is no device; expected auto, cpu, cuda, cuda:1 or mps"),
         (["probe", "run.yaml", "--out", "probed"], "teacher.model is missing: the network to probe, such as"),
         (["train", "0.yaml"], "stands on more than 16 others, one on the other"),

@@ -212,6 +212,9 @@ def test_folders_change_names_at_once(tmp_path: Path, monkeypatch: pytest.Monkey
             (new / "new").touch()
     assert [entry.name for entry in (tmp_path / "one").iterdir()] == ["new"]
     assert not exchange(tmp_path / "one", tmp_path / "absent")
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "platform", "darwin")
+        assert not exchange(tmp_path / "one", tmp_path / "other")
     monkeypatch.delattr(files.ctypes, "CDLL")  # as a C library without that call
     assert not exchange(tmp_path / "one", tmp_path / "other")
 
@@ -306,6 +309,13 @@ def test_what_a_crash_has_left_is_swept_and_nothing_else(tmp_path: Path) -> None
     sweep(*(tmp_path / name for name in ("site", "weights", "absent")))
     assert sorted(entry.name for entry in tmp_path.iterdir()) == [".other.partial", "site", "weights"]
     assert (tmp_path / "site" / "file").exists()
+
+
+def test_tensors_are_written_where_a_crash_has_left_a_part(tmp_path: Path) -> None:
+    (tmp_path / "..weights.partial.partial").mkdir()
+    (tmp_path / "..weights.partial.partial" / "weights").touch()
+    write_tensors(tmp_path / "weights", {"one": torch.ones(1)})
+    assert [entry.name for entry in tmp_path.iterdir()] == ["weights"]
 
 
 def test_what_cannot_be_swept_stops_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

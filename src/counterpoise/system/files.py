@@ -233,7 +233,7 @@ def exchange(one: Path, other: Path) -> bool:
     if sys.platform != "linux":
         return False
     try:
-        call = ctypes.CDLL(None, use_errno=True).renameat2
+        call = ctypes.CDLL(None).renameat2
     except (OSError, AttributeError):  # an older C library
         return False
     here, both_ways = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
