@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from scipy.stats import binom, binomtest
 
 from counterpoise.engine import promising
@@ -79,3 +80,15 @@ def test_a_student_that_guesses_promises_nothing() -> None:
     logits, labels = draw(2_000, 5)
     with pytest.raises(DataError, match=r"No threshold keeps 2\.00% of wrong answers.* up to \d+\.\d+% may be wrong"):
         promising.choose(logits, np.random.default_rng(0).permutation(labels), 0.02)
+
+
+@pytest.mark.parametrize("scale", [16.0, 200.0])
+def test_what_is_promised_of_large_logits_is_kept_as_they_are_compared(scale: float) -> None:
+    """In float32 many probabilities are 1 there."""
+    chosen = promising.choose(*draw(3_000, 6, scale), 0.1)
+    assert chosen.threshold == np.float32(chosen.threshold)
+    logits, labels = draw(30_000, 7, scale)
+    shares = (torch.from_numpy(logits).float() / chosen.temperature).softmax(1)
+    sure = (shares.amax(1) >= chosen.threshold).numpy()
+    assert sure.mean() == pytest.approx(chosen.answered, abs=0.03)
+    assert (logits.argmax(1) != labels)[sure].mean() <= 0.1

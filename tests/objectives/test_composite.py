@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from counterpoise.errors import ConfigError
 from counterpoise.objectives.base import Objective, entries
 from counterpoise.objectives.composite import WeightedSum, described
 from counterpoise.objectives.targets import Sum
+from counterpoise.objectives.views import InParts
 from counterpoise.outputs import Outputs
 from counterpoise.system import own_code
 
@@ -163,3 +165,14 @@ def test_a_schedule_reaches_the_host_of_a_wrapper() -> None:
 def test_the_terms_of_a_run_are_told_on_one_line() -> None:
     terms = {"cross_entropy": Term(weight=0.5), "balance": Term(weight=2.0, forward_temperature=4.0)}
     assert described(terms) == "0.5 x cross_entropy + 2 x balance (forward_temperature 4.0)"
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_parts_of_half_precision_count_each_position(dtype: torch.dtype) -> None:
+    logits, masks = torch.zeros(2, 2, 300, 300, dtype=dtype), torch.zeros(2, 300, 300, dtype=torch.int64)
+    masks[:, 0] = 255
+    objective = WeightedSum({"cross_entropy": Term(ignore_index=255)})
+    plan = InParts([masks[1:]])
+    totals = [objective(Outputs(logits[i : i + 1]), None, masks[i : i + 1], batch=plan).total for i in range(2)]
+    assert plan.divisors["cross_entropy"][""] == 2 * 299 * 300  # half precision ends, or rounds, before that
+    assert float(totals[0] + totals[1]) == pytest.approx(math.log(2), rel=1e-3)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -159,3 +161,18 @@ def test_the_prior_is_not_kept_in_checkpoints_nor_does_it_leave_the_softmax_of_m
     mixed = torch.rand(6, 4, generator=torch.Generator().manual_seed(1)).softmax(1)
     expected = F.cross_entropy(logits + torch.tensor(PRIOR).log(), mixed)
     torch.testing.assert_close(loss(logits, None, mixed), expected)
+
+
+def test_labels_that_are_no_class_are_told() -> None:
+    logits = torch.zeros(2, 4)
+    for labels, options, said in (
+        ([0, 4], {}, "label 4 is beyond the 4 classes"),
+        ([0, -1], {"ignore_index": 255}, "label -1 is below 0"),
+        ([0, -100], {"ignore_index": None}, "label -100 is below 0"),
+        ([[0], [1]], {}, r"target must have shape \[2\], got \[2, 1\]"),
+    ):
+        with pytest.raises(ObjectiveError, match=said):
+            CrossEntropy(**options)(logits, None, torch.tensor(labels))  # type: ignore[arg-type]
+    narrow = torch.tensor([0, 255], dtype=torch.uint8)
+    assert CrossEntropy(ignore_index=255)(logits, None, narrow) == pytest.approx(math.log(4))
+    assert CrossEntropy()(logits, None, torch.tensor([0, 3], dtype=torch.int32)) == pytest.approx(math.log(4))

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from counterpoise.errors import ObjectiveError
+from counterpoise.objectives.base import entries
 from counterpoise.objectives.features import class_means
 from counterpoise.objectives.targets import UNLABELED, labels_at, one_hot
 
@@ -30,6 +31,20 @@ def test_labels_of_whole_images_hold_everywhere() -> None:
     assert labels_at(torch.tensor([1, -1]), (1, 2), 3, VOID, "x").tolist() == [[[1, 1]], [[UNLABELED, UNLABELED]]]
     mixed = torch.tensor([[0.2, 0.0, 0.8], [0.0, 0.0, 0.0]])
     assert labels_at(mixed, (1, 2), 3, VOID, "x").tolist() == [[[2, 2]], [[UNLABELED, UNLABELED]]]
+
+
+@pytest.mark.parametrize("name", ["cross_entropy", "binary_cross_entropy", "focal", "dice", "lovasz_hinge"])
+def test_what_weighs_nothing_may_cost_infinitely_much(name: str) -> None:
+    logits = torch.tensor([[0.0, -torch.inf, 1.0], [1.0, 0.0, 0.0]])
+    target, weight = torch.tensor([1, 0]), torch.tensor([0.0, 1.0])
+    logits.requires_grad_()
+    loss = entries()[name].kind()
+    found = loss(logits, None, target, weight)
+    found.backward()
+    torch.testing.assert_close(found, loss(logits[1:], None, target[1:]))
+    assert logits.grad is not None
+    assert (logits.grad[0] == 0).all()
+    assert (logits.grad[1] != 0).any()
 
 
 def test_means_are_by_class_and_image() -> None:

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 from scipy.stats import beta, binom
@@ -115,18 +116,21 @@ def upper(wrong: int, count: int, confidence: float) -> float:
 
 
 def probabilities(logits: Floats, temperature: float) -> Floats:
-    """Softmax of logits [N, C] that are divided by a temperature."""
-    found: Floats = np.exp(log_softmax(logits / temperature, axis=1))
+    """Softmax of logits [N, C] that are divided by a temperature, in float32: what answers is compared in.
+
+    Where logits are large, many of the largest probabilities are 1 there, and no threshold tells them apart.
+    """
+    found: Floats = (torch.from_numpy(logits).float() / temperature).softmax(1).double().numpy()
     return found
 
 
 def fitted_temperature(logits: Floats, labels: npt.NDArray[np.int64]) -> float:
-    """That of the least cross-entropy (Guo et al. 2017, arXiv 1706.04599), from 1/20 to 20."""
+    """That of the least cross-entropy (Guo et al. 2017, arXiv 1706.04599), from 1/1000 to 1000."""
 
     def cross_entropy(log: float) -> float:
         return -float(log_softmax(logits / math.exp(log), axis=1)[np.arange(len(labels)), labels].mean())
 
-    return math.exp(minimize_scalar(cross_entropy, bounds=(-3, 3), method="bounded").x)
+    return math.exp(minimize_scalar(cross_entropy, bounds=(-6.9, 6.9), method="bounded").x)
 
 
 def _divided(count: int, seed: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
@@ -138,7 +142,8 @@ def _ladder(sure: Floats, others: int, enough: int) -> Floats:
     """Thresholds from high to low, each of another share of pictures, down to that which answers all."""
     least = min(1.0, 1.2 * enough / others)
     shares = np.linspace(least, 1.0, RUNGS)
-    return np.unique(np.append(np.quantile(sure, 1 - shares[:-1]), 0.0))[::-1]
+    rungs = np.append(np.quantile(sure, 1 - shares[:-1]), 0.0).astype(np.float32)  # as it is compared
+    return np.unique(rungs.astype(np.float64))[::-1]
 
 
 def _safest(ladder: Floats, sure: Floats, right: npt.NDArray[np.bool_], others: int, risk: float) -> int:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from counterpoise.objectives.base import Objective
-from counterpoise.objectives.logits import check_logits, remaining, widen
+from counterpoise.objectives.logits import LEFT_OUT, check_logits, remaining, widen
 from counterpoise.objectives.targets import Mean, Target
 from counterpoise.outputs import Outputs
 
@@ -47,6 +47,17 @@ class BatchObjective(Objective):
                 ignored = (counted == 0).unsqueeze(1)
                 mine, other = mine.masked_fill(ignored, 0.0), other.masked_fill(ignored, 0.0)
             return {name: Mean(value, counted.sum()) for name, value in self.relations(mine, other, counted).items()}
+
+
+def compared(teacher: Tensor, weight: Tensor) -> Tensor:
+    """What each class [M, C] of each position counts, from the positions' weights [M]: 0 where it is left out."""
+    return weight.unsqueeze(1) * (teacher > LEFT_OUT)
+
+
+def classes_of(weights: Tensor) -> Tensor:
+    """1 for each class [C] that counts somewhere, else 0, from what `compared` says; all 1 where none does."""
+    some = (weights > 0).any(0)
+    return (some | ~some.any()).to(weights.dtype)
 
 
 def _rows(logits: Tensor) -> Tensor:

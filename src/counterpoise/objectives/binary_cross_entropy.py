@@ -17,7 +17,7 @@ from counterpoise.objectives.targets import (
     Reduction,
     Target,
     check_class_weight,
-    check_labels,
+    check_known,
     check_target,
     one_hot,
 )
@@ -108,9 +108,7 @@ class BinaryCrossEntropy(LogitObjective):
         if self.ignore_index is not None:
             counted = target != self.ignore_index
         labels = target.masked_fill(~counted, 0)
-        check_labels(labels, max(classes, 2))
-        if readable(labels) and labels.numel() and labels.min() < 0:
-            raise ObjectiveError(f"label {int(labels.min())} is below 0. Is it an ignore_index?")
+        check_known(labels, max(classes, 2), None)
         # Of a single logit, class 1 is the yes.
         return one_hot(labels, classes, int(classes == 1)).to(logits.dtype)
 

@@ -126,7 +126,7 @@ class ContrastiveDistillation(FeatureObjective):
     def counts(
         self, student: Outputs, teacher: Outputs | None, target: Tensor | None, weight: Tensor | None = None
     ) -> dict[str, Tensor | int | None]:
-        samples = Target(weight=weight).sum(student.logits.new_ones(len(student.logits))).count
+        samples = Target(weight=weight).sum(widen(student.logits[:0]).new_ones(len(student.logits))).count
         return {"student": samples, "teacher": samples}
 
     def _contrast(self, log_p: Tensor) -> Tensor:

@@ -18,7 +18,9 @@ from counterpoise.objectives.targets import (
     Target,
     check_class_prior,
     check_class_weight,
+    check_known,
     check_no_class,
+    check_target,
     weight_by_class,
 )
 
@@ -68,8 +70,10 @@ class CrossEntropy(LogitObjective):
         self.register_buffer("log_prior", prior, persistent=False)
 
     def values(self, student_logits: Tensor, teacher_logits: Tensor | None, target: Tensor | None) -> dict[str, Tensor]:
-        if target is None:
-            raise ObjectiveError("cross_entropy needs a target, got none.")
+        target = check_target("cross_entropy", target, student_logits)
+        if not target.is_floating_point():
+            target = target.long()
+            check_known(target, student_logits.shape[1], self.ignore_index)
         if self.log_prior is not None:
             student_logits = self._adjusted(student_logits, self.log_prior)
         ignore = -100 if self.ignore_index is None else self.ignore_index

@@ -119,5 +119,6 @@ def _loss(student: Tensor, teacher: Tensor, temperature: float, weight: Tensor |
         s, t = (x.masked_fill(~counted.unsqueeze(1), LEFT_OUT) for x in (s, t))
     log_q, log_p = F.log_softmax(s, dim=2), F.log_softmax(t, dim=2)
     divergence = log_p.exp() * (log_p - log_q)
-    values = temperature**2 * divergence.sum(2).mean(1)
+    there = t.amax(2) > LEFT_OUT / temperature  # a class that is left out is no map
+    values = temperature**2 * divergence.sum(2).sum(1) / there.sum(1).clamp(min=1)
     return Target(weight=Target(weight=weight).reduce(samples, "none")).sum(values)

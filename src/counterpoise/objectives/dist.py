@@ -7,7 +7,7 @@ from torch import Tensor
 
 from counterpoise.errors import ObjectiveError
 from counterpoise.objectives.base import register
-from counterpoise.objectives.batchwise import BatchObjective
+from counterpoise.objectives.batchwise import BatchObjective, classes_of, compared
 from counterpoise.objectives.divergence import check_temperature
 
 
@@ -67,8 +67,11 @@ class Dist(BatchObjective):
         q, p = (student / self.temperature).softmax(1), (teacher / self.temperature).softmax(1)
         count = weight.sum()
         share = weight / torch.where(count == 0, 1.0, count)
-        inter = (share * (1 - correlation(q, p, torch.ones_like(q), 1, self.epsilon))).sum()
-        intra = (1 - correlation(q, p, weight.unsqueeze(1), 0, self.epsilon)).mean() * (count > 0)
+        inter = (share * (1 - correlation(q, p, compared(teacher, torch.ones_like(weight)), 1, self.epsilon))).sum()
+        weights = compared(teacher, weight)
+        classes = classes_of(weights)
+        intra = classes * (1 - correlation(q, p, weights, 0, self.epsilon))
+        intra = intra.sum() / classes.sum() * (count > 0)
         scale = self.temperature**2
         return {"inter": self.inter_weight * scale * inter, "intra": self.intra_weight * scale * intra}
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from counterpoise.errors import ObjectiveError
 from counterpoise.objectives.base import register
-from counterpoise.objectives.batchwise import BatchObjective
+from counterpoise.objectives.batchwise import BatchObjective, classes_of, compared
 from counterpoise.objectives.divergence import check_temperature, forward_kl_values
 from counterpoise.objectives.targets import Target
 
@@ -66,13 +66,13 @@ class MultiLevelDistillation(BatchObjective):
     def relations(self, student: Tensor, teacher: Tensor, weight: Tensor) -> dict[str, Tensor]:
         count = weight.sum()
         count = torch.where(count == 0, 1.0, count)
-        root = weight.sqrt().unsqueeze(1)
+        root, some = weight.sqrt().unsqueeze(1), classes_of(compared(teacher, weight)).sum()
         instance = batch = classes = student.new_zeros(())
         for tau in self.temperatures:
             instance = instance + Target(weight=weight).reduce(forward_kl_values(student, teacher, tau))
             q, p = root * (student / tau).softmax(1), root * (teacher / tau).softmax(1)
             batch = batch + gram_distance(q, p) / count
-            classes = classes + gram_distance(q.T, p.T) / student.shape[1]
+            classes = classes + gram_distance(q.T, p.T) / some
         return {
             "instance": self.instance_weight * instance,
             "batch": self.batch_weight * batch,

@@ -99,10 +99,10 @@ class RegionObjective(Objective):
     def _regions(self, logits: Tensor, target: Tensor | None, weight: Tensor | None) -> Regions:
         """Raises ObjectiveError for a missing target, shapes that do not fit, a label too large."""
         truth, counted = self._truth(logits, check_target(self.named, target, logits))
-        # An ignored position may hold anything, and zero times that is not always zero.
-        logits = logits.masked_fill(~counted, 0.0)
         every = torch.ones_like(logits[:, 0])
-        return Regions(logits, truth, Target(weight=weight).reduce(every, "none").unsqueeze(1) * counted)
+        share = Target(weight=weight).reduce(every, "none").unsqueeze(1) * counted
+        # A position that does not count may hold anything, and zero times that is not always zero.
+        return Regions(logits.masked_fill(share == 0, 0.0), truth, share)
 
     def _truth(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """The truth of the logits' shape, and bool [N, 1, ...] or [N, C, ...], whether it counts."""

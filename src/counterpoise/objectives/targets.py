@@ -82,11 +82,10 @@ class Target(NamedTuple):
         if self.ignore_index is not None and self.asked is not None:
             ignored = _ignored(values, self.asked, self.ignore_index)
             counted = counted.masked_fill(ignored, 0.0)
-            # Not a product with zero alone: an ignored position may hold anything.
-            values = values.masked_fill(ignored, 0.0)
         elif self.weight is None:
             return values, values.numel()
-        return values * counted, counted.sum()
+        # Not a product with zero alone: a position that does not count may hold anything.
+        return values.masked_fill(counted == 0, 0.0) * counted, counted.sum()
 
     def sum(self, values: Tensor, reduction: Reduction = "mean") -> Sum:
         """The sum of `values` over the positions that count, and the sum of their weights; "none" is "mean"."""
@@ -160,6 +159,16 @@ def check_labels(labels: Tensor, classes: int) -> None:
             f"label {int(labels.max())} is beyond the {classes} classes of the logits (0 to {classes - 1}). Is it an "
             "ignore_index?"
         )
+
+
+def check_known(labels: Tensor, classes: int, ignore_index: int | None) -> None:
+    """Raise ObjectiveError for labels that are neither of the `classes` nor `ignore_index`; on a CPU alone."""
+    if not readable(labels):
+        return
+    known = labels if ignore_index is None else labels[labels != ignore_index]
+    check_labels(known, classes)
+    if known.numel() and int(known.min()) < 0:
+        raise ObjectiveError(f"label {int(known.min())} is below 0. Is it an ignore_index?")
 
 
 def labels_of(target: Tensor, ignore_index: int | None) -> Tensor:

@@ -16,6 +16,7 @@ from counterpoise.objectives.forward_kl import ForwardKL
 from counterpoise.objectives.kernels.compiling import Compiler
 from counterpoise.objectives.kernels.function import fused
 from counterpoise.objectives.kernels.mixture import Divergence, Inputs, Labels, Mixture
+from counterpoise.objectives.logits import widen
 from counterpoise.objectives.reverse_kl import ReverseKL
 from counterpoise.objectives.targets import Sum, Target
 
@@ -70,7 +71,7 @@ def fused_counts(
     `positions`: the shape [N, ...] of the target; `like` says dtype and device.
     """
     _, places = gather(terms, target)
-    ones = like.new_ones(tuple(positions)) if places else like
+    ones = widen(like[:0]).new_ones(tuple(positions)) if places else like
     return {
         name: {
             part: Target(
