@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 import counterpoise
 from counterpoise.errors import CounterpoiseError
 from counterpoise.models import probing
+from counterpoise.models.digits import create
 
 DATA: dict[str, Any] = {"source": "digits", "options": {"train_size": 400}}
 
@@ -103,3 +104,18 @@ def test_one_class_and_no_labels_are_no_probe(trained: Path, tmp_path: Path, mak
     plain = str(tmp_path / "photos" / "train" / "circle")
     with pytest.raises(CounterpoiseError, match="none has a label"):
         counterpoise.probe(asked(trained, data={"path": plain}), out=tmp_path / "out")
+
+
+def test_pictures_are_brought_to_the_square_as_the_data_section_says(
+    run: Callable[..., Any], tmp_path: Path, make_picture: Callable[..., Any]
+) -> None:
+    for number in range(8):
+        for shape in ("circle", "square"):
+            path = tmp_path / "wide" / ("train" if number < 5 else "val") / shape / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            make_picture(shape, number, (48, 16)).save(path)
+    save_file(create("cnn_4_8", 10).state_dict(), tmp_path / "weights.safetensors")
+    network = {"model": "digits/cnn_4_8", "checkpoint": str(tmp_path / "weights.safetensors")}
+    data = {"path": str(tmp_path / "wide"), "fit": "squash", "size": 16}
+    counterpoise.probe({"data": data, "teacher": network, "train": {"device": "cpu"}}, out=tmp_path / "probed")
+    assert json.loads((tmp_path / "probed" / "student.json").read_text())["input"]["fit"] == "squash"

@@ -222,3 +222,17 @@ def test_a_name_that_no_file_can_have_is_left_to_the_check_of_the_run_file() -> 
     own_code.name({"student": {"model": "a\0b.py:f"}})
     with pytest.raises(ConfigError, match=r"null character in student\.model"):
         config.resolve({"student": {"model": "a\0b.py:f"}})
+
+
+def test_files_of_two_folders_have_each_their_own_helpers(tmp_path: Path) -> None:
+    names = []
+    for folder, width in (("t", 16), ("s", 4)):
+        (tmp_path / folder / "parts").mkdir(parents=True)
+        (tmp_path / folder / "layers.py").write_text(f"WIDTH = {width}\n")
+        (tmp_path / folder / "parts" / "deep.py").write_text(f"DEPTH = {2 * width}\n")
+        (tmp_path / folder / "net.py").write_text("from layers import WIDTH\nfrom parts.deep import DEPTH\n")
+        names.append(f"{tmp_path / folder}/net.py:build")
+    own_code.name(names)
+    one, other, again = (own_code.load(each, ModelError) for each in (*names, names[0]))
+    assert [(each.WIDTH, each.DEPTH) for each in (one, other, again)] == [(16, 32), (4, 8), (16, 32)]
+    assert one.__name__ != other.__name__

@@ -10,7 +10,7 @@ from torch import nn
 
 from counterpoise import config, tasks
 from counterpoise.config.options import Place, keywords_after
-from counterpoise.data import checking, sources, summary
+from counterpoise.data import checking, summary
 from counterpoise.data.slide_file import At
 from counterpoise.engine import case_files, inputs, predictions
 from counterpoise.engine.answering import answer_for
@@ -179,13 +179,14 @@ def gauge(student: Place, options: Gauging) -> dict[str, Any]:
     network = load_student(Path(student), model=options.model, epoch=options.epoch)
     data_set, teacher = options.data_set, options.teacher
     if data_set is not None and options.data is None:
-        section = config.Data()
+        images, section = data_set.val, config.Data()
     else:
-        section = inputs.data_section(Path(student), options.data)
+        images, section = inputs.evaluated(Path(student), options.data, None, data_set)
+    if images.classes:  # before the teacher is built, which answers in their order
+        images = in_classes_of(network, images)
     module = teacher if isinstance(teacher, nn.Module) else None
     named = config.Teacher() if module is not None else inputs.teacher_section(Path(student), teacher)
-    run = config.Run(teacher=named, data=config.Data(channels=network.channels))
-    images = (data_set if data_set is not None else sources.load(section)).val
+    run = config.Run(task=network.task, teacher=named, data=config.Data(channels=network.channels))
     other = build_teacher(run, images.classes or network.description.classes, module).eval()
     tell(other.notes)
     other.shown_like(network)
@@ -193,8 +194,6 @@ def gauge(student: Place, options: Gauging) -> dict[str, Any]:
     seen = 0 if data_set is not None else inputs.trained_on(Path(student), images, section)
     at_once, where = inputs.positive("batch_size", options.batch_size), choose_device(options.device)
 
-    if images.classes:
-        images = in_classes_of(network, images)
     task = tasks.get(network.task)
     answer_for(task, other, imitated=True)
     sigmoid = task.sigmoid or (around is not None and answers_by_sigmoid(around.objective))

@@ -130,7 +130,7 @@ def assemble(
         )
         | own(run),
         teacher_identity=teacher_identity,
-        labeled=_labeled(splits),
+        labeled=has_labels(val),
         in_arrays=isinstance(splits.train, ArraySet),
         found=found,
         beside=None if has_labels(val) else live,

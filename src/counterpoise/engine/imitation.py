@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -30,13 +31,16 @@ def headline(parts: Parts, found: Mapping[str, Any]) -> str:
 
 
 def better(parts: Parts, found: Mapping[str, Any], best: Mapping[str, Any]) -> bool:
-    """Whether these scores are better than the best so far; where there are none, what is newer counts as such."""
-    if not found:
+    """Whether these scores are better than the best so far; where there are none, what is newer counts as such.
+
+    NaN is worse than any number.
+    """
+    name = headline(parts, found) if found else ""
+    if name not in best:
         return True
-    name = headline(parts, found)
-    if parts.task.less_is_better(name.removeprefix(AGREEMENT)) and name != EXPLAINED:
-        return name not in best or bool(found.get(name, float("inf")) < best[name])
-    return bool(found.get(name, 0.0) > best.get(name, float("-inf")))
+    sign = -1 if parts.task.less_is_better(name.removeprefix(AGREEMENT)) and name != EXPLAINED else 1
+    now, before = (sign * float(scores.get(name, math.nan)) for scores in (found, best))
+    return now > before or (math.isnan(before) and not math.isnan(now))
 
 
 def scores(

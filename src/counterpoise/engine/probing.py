@@ -60,7 +60,12 @@ def probe(run: RunLike, options: Probe) -> dict[str, Any]:
         if processes.world > 1:
             raise ConfigError("probe works in one process: start it without torchrun.")
         model = _network(resolved, labeled.classes, options.network).to(processes.device)
-        tasks.get(resolved.task).ready(model, resolved)
+        task, share = tasks.get(resolved.task), tasks.Share(processes.rank, processes.world)
+        task.ready(model, resolved)
+        shown = task.decide(resolved, labeled, [model])
+        classes, device = len(labeled.classes), processes.device
+        views = task.train_loader(labeled, shown, num_classes=classes, share=share, device=device)
+        task.fit([model], resolved.data, views)  # pictures are brought to the square as those of a run are
         model.reading = labeled.reading
         head, known, indices = _features(model, labeled, resolved, processes, options.show)
         penalty, chosen = _choose(labeled, known, indices)

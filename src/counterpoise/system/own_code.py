@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import importlib.util
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -79,22 +80,44 @@ def load(name: str, kind: type[CounterpoiseError]) -> ModuleType:
             f"{name} is code that a folder names, and a folder gets to run none. Where you trust it, name it yourself: "
             f"{', '.join(ways)} {name}, or in the run file that you give."
         )
-    module_name = f"_counterpoise_{path.stem}"
+    folder = path.parent.resolve()
+    module_name = f"_counterpoise_{path.stem}_{hashlib.sha256(os.fsencode(folder)).hexdigest()[:8]}"
     spec = importlib.util.spec_from_file_location(module_name, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[module_name] = module  # dataclasses look their module up there
-    folder = str(path.parent.resolve())
-    sys.path.insert(0, folder)  # as for a script: files beside it can be imported
+    others = _of_other_folders(folder)
+    for name_ in others:
+        del sys.modules[name_]
+    sys.path.insert(0, str(folder))  # as for a script: files beside it can be imported
+    importlib.invalidate_caches()
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:  # whatever the user's code raises
         del sys.modules[module_name]
         raise kind(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
     finally:
-        sys.path.remove(folder)
+        sys.path.remove(str(folder))
+        sys.modules.update(others)
     return module
+
+
+def _of_other_folders(folder: Path) -> dict[str, ModuleType]:
+    """Modules that are there already, of other files of the user's, by names that files beside have, too.
+
+    Those of Python and of what is installed are what is meant everywhere.
+    """
+    beside = {entry.stem for entry in folder.iterdir() if entry.suffix == ".py" or entry.is_dir()}
+    installed = [Path(place).resolve() for place in (sys.prefix, sys.base_prefix)]
+    found = {}
+    for name_, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None) or next(iter(getattr(module, "__path__", ())), None)
+        if name_.partition(".")[0] in beside and name_ != "__main__" and isinstance(file, str):
+            place = Path(file).resolve()
+            if not any(place.is_relative_to(known) for known in (folder, *installed)):
+                found[name_] = module
+    return found
 
 
 def imported(name: str) -> bytes:
