@@ -56,7 +56,8 @@ def test_gray_masks_hold_indices_even_where_classes_have_colors(tmp_path: Path, 
 
 def test_palette_masks_hold_indices(tmp_path: Path) -> None:
     grays = np.repeat(np.arange(4, dtype=np.uint8), 3).reshape(4, 3)
-    for colors in (COLORS, COLORS // 2 + 1, grays):
+    standard = np.array([[0, 0, 0], [128, 0, 0], [0, 128, 0], [128, 128, 0]], dtype=np.uint8)  # as VOC's, for the eye
+    for colors in (COLORS, COLORS // 2 + 1, grays, standard):
         path = save(tmp_path, palette_image(ROWS, colors))
         for text in (PLAIN, COLORED):
             assert torch.equal(read_mask(path, label_map(tmp_path, text)), EXPECTED)
@@ -65,6 +66,40 @@ def test_palette_masks_hold_indices(tmp_path: Path) -> None:
 def test_palette_in_another_order_is_read_by_its_colors(tmp_path: Path) -> None:
     path = save(tmp_path, palette_image(3 - ROWS, COLORS[::-1].copy()))
     assert torch.equal(read_mask(path, label_map(tmp_path, COLORED)), EXPECTED)
+
+
+def test_palette_color_of_another_class_says_that_colors_count(tmp_path: Path) -> None:
+    meaning, colors = label_map(tmp_path, COLORED), COLORS[::-1].copy()
+    colors[1] = 64, 0, 1  # beside the color of brick wall
+    path = save(tmp_path, palette_image(3 - ROWS, colors))
+    wanted = r"holds the color 64 0 1 \(3 pixels\), unknown to .*The nearest is 'brick wall', 64 0 0"
+    with pytest.raises(DataError, match=wanted + r".* 128 64 128, a color of .*, has the index 2, .* leave the colors"):
+        read_mask(path, meaning)
+    with pytest.raises(DataError, match=wanted):
+        read_mask(save(tmp_path, colors[3 - ROWS]), meaning)
+    lossy = read_label_map(tmp_path / "classes.txt", lossy=True)
+    assert torch.equal(read_mask(save(tmp_path, palette_image(3 - ROWS, colors)), lossy), EXPECTED)
+
+
+def test_border_of_a_standard_palette_is_void_beside_classes_in_its_order(tmp_path: Path) -> None:
+    colors = np.zeros((256, 3), dtype=np.uint8)
+    colors[:3], colors[255] = [[0, 0, 0], [128, 0, 0], [0, 128, 0]], [224, 224, 192]
+    path = save(tmp_path, palette_image(np.array([[0, 1, 2, 255]], dtype=np.uint8), colors))
+    for text in ("background 0 0 0\nplane 128 0 0\nbicycle 0 128 0\n", "background 0\nplane 1\nbicycle 2\n"):
+        assert read_mask(path, label_map(tmp_path, text, ignore=255)).tolist() == [[0, 1, 2, IGNORE]]
+
+
+@pytest.mark.parametrize("kind", ["L", "1"])
+def test_gray_mask_that_may_hold_colors_or_numbers_is_refused(tmp_path: Path, kind: str) -> None:
+    text = "road 128 64 128\nsky 0 0 0\nsnow 255 255 255\n"
+    path = save(tmp_path, Image.new(kind, (3, 2)))
+    with pytest.raises(DataError, match=r"its 0 is 'road' by the order of .*, and 'sky' by its color, 0 0 0. .* RGB;"):
+        read_mask(path, label_map(tmp_path, text))
+    assert not read_mask(path, label_map(tmp_path, "sky 0 0 0\nroad 128 64 128\n")).any()
+    path = save(tmp_path, np.array([[0, 1, 2]], dtype=np.uint8))
+    assert read_mask(path, label_map(tmp_path, text)).tolist() == [[0, 1, 2]]
+    path = save(tmp_path, np.array([[0, 255]], dtype=np.uint8))
+    assert read_mask(path, label_map(tmp_path, text)).tolist() == [[1, 2]]
 
 
 def test_color_masks_are_read_by_the_classes_file(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ import torch
 from PIL import Image, ImageDraw
 
 from counterpoise.data.label_map import LabelMap, read_label_map
-from counterpoise.data.mask_file import mask_size, read_mask, resized
+from counterpoise.data.mask_file import mask_size, read_mask, read_yes, resized
+from counterpoise.data.sources.base import IGNORE
 from counterpoise.decoding import Reading
 from counterpoise.errors import ConfigError, CorruptImage, DataError
 
@@ -99,6 +100,57 @@ def test_values_are_found_in_palettes_bits_and_grays_saved_as_rgb(tmp_path: Path
         assert mask_size(tmp_path / name) == (60, 80)
     gray = save(tmp_path, Image.fromarray(expected().numpy()).convert("RGB"))
     assert torch.equal(read_mask(gray, label_map(tmp_path, "background\nlesion\n")), expected())
+
+
+def palette(rows: list[int], grays: list[int]) -> Image.Image:
+    image = Image.frombytes("P", (len(rows), 1), bytes(rows))
+    image.putpalette([gray for gray in grays for _ in range(3)])
+    return image
+
+
+@pytest.mark.parametrize(
+    ("text", "rows", "grays", "expected"),
+    [
+        ("background 0\nlesion 255\n", [0, 0], [255], [1, 1]),
+        ("background 0\nlesion 255\n", [0, 1], [255, 0], [1, 0]),
+        ("a 0\nb 1\nc 2\n", [0, 1, 2], [2, 0, 1], [2, 0, 1]),
+        ("a 0\nb 1\nc 2\nvoid 255\n", [0, 1, 2], [0, 128, 255], [0, 1, 2]),  # grays for the eye
+        ("background 0\nlesion 1\n", [1, 1], [0, 255], [1, 1]),
+        ("a 0 0 0\nb 255 255 255\n", [0, 0], [255], [1, 1]),
+    ],
+)
+def test_values_are_the_grays_of_a_palette_before_its_indices(
+    tmp_path: Path, text: str, rows: list[int], grays: list[int], expected: list[int]
+) -> None:
+    path = save(tmp_path, palette(rows, grays))
+    assert read_mask(path, label_map(tmp_path, text)).tolist() == [expected]
+
+
+def test_palette_whose_index_is_a_class_and_whose_gray_is_void_is_refused(tmp_path: Path) -> None:
+    meaning = label_map(tmp_path, "background 0\nlesion 1\nvoid 255\n")
+    wanted = r"its index 1 is 'lesion', and the gray of that, 255, is 'void'. Save it in 8-bit gray"
+    for image in (palette([0, 1], [0, 255]), Image.fromarray(np.array([[0, 255]], dtype=np.uint8)).convert("1")):
+        with pytest.raises(DataError, match=wanted):
+            read_mask(save(tmp_path, image), meaning)
+    path = save(tmp_path, palette([0, 1, 2], [255, 0, 9]))
+    with pytest.raises(DataError, match=r"value 9 .* its grays: 0, a value of .*, has the index 1, .* in 8-bit gray"):
+        read_mask(path, meaning)
+
+
+@pytest.mark.parametrize(
+    ("rows", "grays", "expected"),
+    [
+        ([0, 0], [255], [1, 1]),
+        ([0, 1], [255, 0], [1, 0]),
+        ([0, 1], [0, 1], [0, 1]),
+        ([0, 0], [128], [IGNORE] * 2),
+        ([1, 1], [7, 90], [1, 1]),
+    ],
+)
+def test_palettes_of_a_question_are_read_by_their_grays(
+    tmp_path: Path, rows: list[int], grays: list[int], expected: list[int]
+) -> None:
+    assert read_yes(save(tmp_path, palette(rows, grays)), void=128).tolist() == [expected]
 
 
 @pytest.mark.parametrize("text", ["background\nlesion\n", "background 0\nlesion 255\n", "a 0 0 0\nb 255 255 255\n"])

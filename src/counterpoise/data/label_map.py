@@ -92,11 +92,25 @@ class LabelMap:
         return bool(self.given) or self.colored_gray
 
     @cached_property
-    def by_color(self) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
+    def _by_color(self) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
         """int32 [rows], the colors as one number each, ascending; uint8 [rows], the class of each."""
         packed = pack(np.array(self.colors, dtype=np.uint8))
         order = np.argsort(packed)
         return packed[order], self.targets[order]
+
+    def of_colors(self, colors: NDArray[np.uint8], nearest: bool = False) -> NDArray[np.uint8]:
+        """The class of each color [..., 3], of which there are some: UNKNOWN for one that is none, or the nearest."""
+        if nearest:
+            best, rows = np.full(colors.shape[:-1], 2**31 - 1), np.zeros(colors.shape[:-1], dtype=np.int64)
+            for row, color in enumerate(self.colors):
+                distance = ((colors.astype(np.int32) - np.array(color, dtype=np.int32)) ** 2).sum(-1)
+                rows[distance < best] = row
+                best = np.minimum(best, distance)
+            return self.targets[rows]
+        keys, targets = self._by_color
+        packed = pack(colors)
+        at = np.searchsorted(keys, packed).clip(max=len(keys) - 1)
+        return np.where(keys[at] == packed, targets[at], np.uint8(UNKNOWN))
 
 
 def read_label_map(file: Path, ignore: int | None = None, lossy: bool = False) -> LabelMap:

@@ -6,7 +6,7 @@ import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -19,6 +19,7 @@ from torch import Tensor
 from counterpoise import decoding
 from counterpoise.data.images import AS_USUAL
 from counterpoise.data.label_map import UNKNOWN, LabelMap, pack
+from counterpoise.data.mask_meaning import Meant, of_gray, of_palette
 from counterpoise.data.sources.base import IGNORE
 from counterpoise.decoding import Reading, Unreadable
 from counterpoise.errors import CorruptImage, DataError, UnfitFileError, UnfitMask, damage
@@ -53,13 +54,11 @@ def read_mask(path: MaskPath, label_map: LabelMap, reading: Reading = AS_USUAL) 
         CorruptImage: the file cannot be read, or is all void.
         DataError: it is no 8-bit mask, or holds a value or color that is no class.
     """
-    values = _pixels(path, label_map, reading)
-    if values.ndim == 2:
-        classes = classes_of(path, values, label_map)
-    else:
-        if not label_map.colors:
-            raise _no_colors(path, values, label_map)
-        classes = _nearest_color(values, label_map) if label_map.lossy else _by_color(path, values, label_map)
+    values, aside = _pixels(path, label_map, reading)
+    try:
+        classes = (classes_of if values.ndim == 2 else _classes_of_colors)(path, values, label_map)
+    except DataError as error:
+        raise DataError(f"{error} {aside}".rstrip()) from None
     if (classes == IGNORE).all():
         raise UnfitMask(os.fspath(path), "is all void: no pixel has a class. Leave the image out, or mend its mask.")
     return torch.from_numpy(classes)
@@ -82,7 +81,7 @@ def read_yes(path: MaskPath, void: int | None, reading: Reading = AS_USUAL) -> T
     Raises:
         CorruptImage: the file cannot be read. DataError: it holds other values, or colors.
     """
-    values = _pixels(path, _YES_OR_NO, reading)
+    values, _ = _pixels(path, replace(_YES_OR_NO, ignore=void), reading)
     if values.ndim == 3:
         raise DataError(f"Mask {path} holds colors, where one of a question is gray: 0 is no, 255 (or 1) is yes.")
     known = {0: 0, 1: 1, 255: 1} | ({} if void is None else {void: IGNORE})
@@ -98,8 +97,8 @@ def read_yes(path: MaskPath, void: int | None, reading: Reading = AS_USUAL) -> T
     return torch.from_numpy(table[values])
 
 
-_YES_OR_NO = LabelMap(("no", "yes"), (), frozenset(), None, "", (0, 255))
-"""What such a file holds; other values are told from it."""
+_YES_OR_NO = LabelMap(("no", "yes", "also yes"), (), frozenset(), None, "", (0, 255, 1))
+"""What such a file holds, from which its palette is understood."""
 
 
 def resized(mask: Tensor, size: tuple[int, int]) -> Tensor:
@@ -188,12 +187,8 @@ SAVED_WITH_LOSS = (
 """What to do about a mask that was saved as JPEG."""
 
 
-def _pixels(path: MaskPath, label_map: LabelMap, reading: Reading) -> NDArray[np.uint8]:
-    """What a mask file holds: uint8 [H, W], indices or values, or uint8 [H, W, 3], colors.
-
-    A palette mask holds indices, unless all colors that it shows are among those of the classes: programs that
-    shrink files turn colors into palettes of any order.
-    """
+def _pixels(path: MaskPath, label_map: LabelMap, reading: Reading) -> Meant:
+    """What a mask file holds. Raises CorruptImage, DataError."""
     with _opened(_in_memory(path), reading, ("JPEG",) if label_map.lossy else ()) as image:
         raw = decoding.raw_mode(image)
         image.load()
@@ -207,57 +202,28 @@ def _pixels(path: MaskPath, label_map: LabelMap, reading: Reading) -> NDArray[np
             raise DataError(f"Mask {path} has transparent pixels; a mask has a class or void in every one.")
         mode, values = mode[:-1], values[..., 0] if mode == "LA" else values[..., :3]
     if mode == "P":
-        return _of_palette(values, palette or [], label_map)
+        return of_palette(path, values, palette or [], label_map)
     if mode == "1":
-        return values.astype(np.uint8) * (255 if label_map.by_value and 255 in label_map.values else 1)
+        return of_gray(path, values.astype(np.uint8), 255, label_map)
     if mode == "L":
-        # Pillow spreads grays of 2 and 4 bits over 0 to 255.
-        spread = label_map.colored_gray or (label_map.given and _known(values, label_map))
-        return values if spread else values // {"L;2": 85, "L;4": 17}.get(raw, 1)
+        step = {"L;2": 85, "L;4": 17}.get(raw, 1)  # Pillow spreads grays of 2 and 4 bits over 0 to 255
+        return of_gray(path, values // step, step, label_map)
     if mode == "RGB":
         if not label_map.colors and label_map.lossy:
-            return np.asarray(np.rint(values.mean(2)), dtype=np.uint8)
+            return Meant(np.asarray(np.rint(values.mean(2)), dtype=np.uint8))
         gray = not label_map.colors and (values[..., :1] == values).all()
-        return values[..., 0] if gray else values
+        return Meant(values[..., 0] if gray else values)
     raise DataError(f"Mask {path} is of the mode {mode}; masks hold class indices (gray or palette PNG) or RGB colors.")
 
 
-def _of_palette(values: NDArray[np.uint8], palette: list[int], label_map: LabelMap) -> NDArray[np.uint8]:
-    table = np.zeros((256, 3), dtype=np.uint8)
-    table.flat[: len(palette)] = palette
-    shown = {tuple(color) for color in table[np.unique(values)].tolist()}
-    if label_map.colors and palette and shown <= set(label_map.colors):
-        return table[values]
-    gray = all(len(set(color)) == 1 for color in shown)
-    if label_map.given and palette and gray and not _known(values, label_map):
-        return table[values][..., 0]
-    return values
-
-
-def _known(values: NDArray[np.uint8], label_map: LabelMap) -> bool:
-    return bool(
-        np.isin(values, label_map.values if label_map.ignore is None else [*label_map.values, label_map.ignore]).all()
-    )
-
-
-def _by_color(path: MaskPath, values: NDArray[np.uint8], label_map: LabelMap) -> NDArray[np.uint8]:
-    keys, targets = label_map.by_color
-    packed = pack(values)
-    at = np.searchsorted(keys, packed).clip(max=len(keys) - 1)
-    if not (keys[at] == packed).all():
-        raise _unknown_color(path, values, keys[at] == packed, label_map)
-    found: NDArray[np.uint8] = targets[at]
-    return found
-
-
-def _nearest_color(values: NDArray[np.uint8], label_map: LabelMap) -> NDArray[np.uint8]:
-    best, rows = np.full(values.shape[:2], 2**31 - 1), np.zeros(values.shape[:2], dtype=np.int64)
-    for row, color in enumerate(label_map.colors):
-        distance = ((values.astype(np.int32) - np.array(color, dtype=np.int32)) ** 2).sum(2)
-        rows[distance < best] = row
-        best = np.minimum(best, distance)
-    found: NDArray[np.uint8] = label_map.targets[rows]
-    return found
+def _classes_of_colors(path: MaskPath, values: NDArray[np.uint8], label_map: LabelMap) -> NDArray[np.uint8]:
+    """As `classes_of`, of colors uint8 [H, W, 3]."""
+    if not label_map.colors:
+        raise _no_colors(path, values, label_map)
+    classes = label_map.of_colors(values, nearest=label_map.lossy)
+    if (classes == UNKNOWN).any():
+        raise _unknown_color(path, values, classes != UNKNOWN, label_map)
+    return classes
 
 
 def _scattered(values: NDArray[Any], strange: NDArray[np.bool_], label_map: LabelMap) -> bool:
