@@ -42,6 +42,7 @@ FORMATS = (
 LONGEST = 4  # sides; what lies farther out along a sliver cannot reach the central square
 FITS = ("crop", "squash", "pad")
 EXTRA_SAMPLES, TRANSPARENCY = 338, (1, 2)  # a tag of TIFF, and which of its values say that the last band is alpha
+PHOTOMETRIC, SAMPLE_FORMAT = 262, 339  # tags of TIFF: whether 0 is white (0), and whether values are signed (2)
 SCALED = ("PPM", "JPEG2000")  # formats that say what is white, and are opened as 16 bits of it
 LOCK = threading.Lock()
 UNKNOWN = "it is not a picture of a known format"
@@ -126,6 +127,24 @@ def is_transparent(image: Any) -> bool:
     return bool(image.has_transparency_data)
 
 
+def check_grays(image: Any) -> None:
+    """Raises Unreadable where Pillow gives the grays of an opened TIFF otherwise than they are meant.
+
+    It turns grays of 8 bits of which 0 is white, and not those of more; and signed ones of 8 bits lose their sign.
+    """
+    tags = getattr(image, "tag_v2", {})
+    if tags.get(PHOTOMETRIC) == 0 and (image.mode.startswith("I;16") or image.mode in ("I", "F")):
+        raise Unreadable("0 is white in it (MINISWHITE), of more than 8 bits: save it with 0 as black (MINISBLACK)")
+    kinds = tags.get(SAMPLE_FORMAT, ())
+    if 2 in (kinds if isinstance(kinds, tuple) else (kinds,)) and image.mode == "L":
+        least = int(np.asarray(image).view(np.int8).min())
+        if least < 0:
+            raise Unreadable(
+                f"its values are signed, from {least} on: save them without a sign, or say how they become gray with "
+                "data.intensity"
+            )
+
+
 def upright(image: Any) -> Any:
     """The picture turned as its EXIF data say."""
     try:
@@ -199,6 +218,7 @@ def shaped(pixels: Any, reading: Reading) -> Any:
 
 def taken(image: Any, reading: Reading) -> Any:
     """An opened picture as `read` gives it."""
+    check_grays(image)
     if reading.intensity is None:
         return as_usual(image, reading)
     raw, kind, decoder = raw_mode(image), image.format, image.tile[0][0] if getattr(image, "tile", None) else "raw"

@@ -8,15 +8,19 @@ import struct
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 import torch
+from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from counterpoise.data.images import decode, extensions, header_size, prepare, to_tensor
+from counterpoise.data.images import decode, extensions, header_size, pixels_of, prepare, to_tensor
 from counterpoise.decoding import Reading
 from counterpoise.errors import CorruptImage, DataError
+from counterpoise.reading import Intensity
 
 
 def upright() -> np.ndarray:
@@ -169,6 +173,34 @@ def test_tiff_of_12_bits_is_as_white_as_it_says() -> None:
     file = struct.pack("<2sHI", b"II", 42, 8) + struct.pack("<H", len(entries)) + body + bytes(4) + packed
     assert np.array_equal(np.asarray(Image.open(io.BytesIO(file))), values)
     assert np.asarray(decode(file))[0, :, 0].tolist() == [0, 128, 255, 255]
+
+
+def tiff(values: NDArray[Any], photometric: str = "miniswhite") -> bytes:
+    file = io.BytesIO()
+    tifffile.imwrite(file, values, photometric=photometric)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_tiff_in_which_0_is_white_is_turned_or_refused(channels: int) -> None:
+    values, reading = np.array([[0, 100, 255]], dtype=np.uint8), Reading(channels=channels)
+    assert pixels_of(tiff(values), reading=reading)[0].tolist() == [[255, 155, 0]]
+    for deep in (values.astype(np.uint16) * 257, values.astype(np.float32) / 255):
+        assert pixels_of(tiff(deep, "minisblack"), reading=reading)[0].tolist() == [[0, 100, 255]]
+        for given in (tiff(deep), Image.open(io.BytesIO(tiff(deep)))):
+            with pytest.raises(CorruptImage, match=r"0 is white in it \(MINISWHITE\), of more than 8 bits: save"):
+                pixels_of(given, reading=reading)
+
+
+def test_signed_tiff_of_8_bits_is_refused_where_values_are_below_0() -> None:
+    values = np.array([[0, 1, 127]], dtype=np.int8)
+    assert pixels_of(tiff(values, "minisblack"))[0].tolist() == [[0, 1, 127]]
+    content = tiff(values + np.int8(-128), "minisblack")
+    for given in (content, Image.open(io.BytesIO(content))):
+        with pytest.raises(CorruptImage, match=r"its values are signed, from -128 on: save .* data.intensity"):
+            pixels_of(given)
+    window = Reading(intensity=Intensity("window", -128, 127))
+    assert pixels_of(content, reading=window)[0].tolist() == [[0, 1, 127]]
 
 
 def test_white_level_is_refused_for_colors_of_16_bits() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 import yaml
 from PIL import Image
@@ -101,6 +102,10 @@ def test_12_bits_in_16_are_said_with_the_level_that_fits(tmp_path: Path) -> None
     assert (
         "above data.white_level 1023 is white" in sources.load(config.Data(path=root, white_level=1023)).train.notes[0]
     )
+    for path in root.rglob("*.png"):  # of which no level would fit
+        tifffile.imwrite(path.with_suffix(".tif"), np.asarray(Image.open(path)), photometric="miniswhite")
+        path.unlink()
+    assert sources.load(config.Data(path=root)).train.notes == []
 
 
 def png(path: Path, values: np.ndarray) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from collections.abc import Callable
@@ -124,7 +125,8 @@ def test_exports_of_before_crop_and_lie_over_white(alone: dict[str, Any], make_p
 def test_what_is_wrong_with_a_file_is_said_and_further_pages_are(
     alone: dict[str, Any], make_picture: Callable[..., Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name, content in (("empty.png", b""), ("text.jpg", b"no picture")):
+    tifffile.imwrite(white := io.BytesIO(), np.zeros((4, 4), np.uint16), photometric="miniswhite")
+    for name, content in (("empty.png", b""), ("text.jpg", b"no picture"), ("white.tif", white.getvalue())):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(alone["Unreadable"]) as caught:
             alone["loaded"](tmp_path / name, alone["Reading"]())

@@ -258,6 +258,7 @@ def _given(image: Image.Image, reading: Reading) -> Any:
     """A PIL image, which is left as it is."""
     try:
         raw, transparent = decoding.raw_mode(image), decoding.is_transparent(image)
+        decoding.check_grays(image)
         image.load()
         if reading.arrays:
             return decoding.taken(image.copy(), reading)

@@ -124,6 +124,7 @@ class Seen:
                 self.deep_bands, self.band_peak = self.deep_bands + 1, max(self.band_peak, int(np.asarray(image).max()))
 
     def _add(self, image: Any) -> None:
+        decoding.check_grays(image)
         self.count += 1
         pages = decoding.pages(image)
         self.paged += pages > 1
