@@ -164,8 +164,38 @@ def test_boxes_may_be_void_or_background(folder: Path, values: Values) -> None:
     expected = np.zeros((HEIGHT, WIDTH), dtype=bool)
     expected[10:15, 20:24] = True
     assert np.array_equal(train.read_mask(0).numpy() == 255, expected)
-    assert 255 not in load(folder, without_outline="background").train.read_mask(0)
+    assert "1 objects of instances_train2017.json have no outline: they are void in their boxes" in train.notes
+    plain = load(folder, without_outline="background").train
+    assert 255 not in plain.read_mask(0)
+    assert "1 objects of instances_train2017.json have no outline: they are background" in plain.notes
     assert any("1 outlines of fewer than 3 points" in note for note in train.notes)
+
+
+@pytest.mark.parametrize(
+    ("box", "said"),
+    [
+        (None, r"annotation 1 has no outline, and its 'bbox', which would be void, is None; expected \[x, y, width"),
+        ([20, 10, 4], "'bbox', which would be void, is .20, 10, 4."),
+        ([20, 10, 0, 5], "'bbox', which would be void, is .20, 10, 0, 5."),
+        ([20, 10, 4, -5], "'bbox', which would be void, is .20, 10, 4, -5."),
+        (["a", 1, 2, 3], "are no numbers"),
+        ([40, 3, 5, 5], "1 outlines of .* lie outside their picture, such as annotation 1"),
+    ],
+)
+def test_a_box_that_cannot_be_void_is_said(folder: Path, values: Values, box: Any, said: str) -> None:
+    values["annotations"][0].update(segmentation=[], bbox=box)
+    (folder / "annotations" / "instances_train2017.json").write_text(json.dumps(values))
+    with pytest.raises(DataError, match=said):
+        load(folder, without_outline="void")
+    assert 255 not in load(folder, without_outline="background").train.read_mask(0)
+
+
+def test_a_box_that_reaches_out_is_clipped_and_said(folder: Path, values: Values) -> None:
+    values["annotations"][0].update(segmentation=[], bbox=[-4, -4, 6, 7])
+    (folder / "annotations" / "instances_train2017.json").write_text(json.dumps(values))
+    train = load(folder, without_outline="void").train
+    assert np.argwhere(train.read_mask(0).numpy() == 255).max(0).tolist() == [2, 1]
+    assert any("1 outlines of instances_train2017.json reach out" in note for note in train.notes)
 
 
 def test_an_outline_that_reaches_out_is_clipped_and_masks_are_resized_where_told(folder: Path, values: Values) -> None:

@@ -40,12 +40,14 @@ class Part:
 
     Attributes:
         classes: background and those of the categories, in the order of their numbers.
-        boxed: objects with a box and no outline, in words.
+        without: what becomes of objects that have no outline.
+        boxed: these objects, in words.
         outside: objects whose outline lies outside their picture, in words.
         clipped: how many objects reach out of their pictures.
     """
 
     file: Path
+    without: Without
     classes: tuple[str, ...] = ()
     names: list[str] = field(default_factory=list)
     sizes: list[tuple[int, int]] = field(default_factory=list)
@@ -65,6 +67,9 @@ class Part:
         """How it was read, where that could be done otherwise."""
         yield f"classes of {self.file.name}: by category number, pixels of no object are '{self.classes[0]}'"
         yield "where objects overlap the smaller one is on top; crowds are of their class, below all others"
+        if self.boxed and self.without != "stop":
+            became = "void in their boxes" if self.without == "void" else "background"
+            yield f"{len(self.boxed):,} objects of {self.file.name} have no outline: they are {became}"
         if self.thin:
             yield f"{self.thin:,} outlines of fewer than 3 points in {self.file.name} are left out"
         if self.clipped:
@@ -79,7 +84,7 @@ def read(file: Path, without: Without) -> Part:
     values = _json(file)
     categories = sorted(_entries(values, "categories", file), key=lambda each: _number(each, "id", file, "category"))
     names = [_word(each, "name", file, "category") for each in categories]
-    part = Part(file)
+    part = Part(file, without)
     part.classes, labels = with_background(names, str(file))
     label_of = {each["id"]: label for each, label in zip(categories, labels, strict=True)}
     if len(label_of) < len(categories):
@@ -100,14 +105,12 @@ def read(file: Path, without: Without) -> Part:
         part.names.append(str(image["file_name"]).replace("\\", "/"))
         part.sizes.append((size[0], size[1]))
         for outlined in by_image[image["id"]]:
-            _add(part, outlined, label_of, (size[0], size[1]), without)
+            _add(part, outlined, label_of, (size[0], size[1]))
         part.objects.end_image()
     return part
 
 
-def _add(
-    part: Part, each: Mapping[str, Any], label_of: Mapping[Any, int], size: tuple[int, int], without: Without
-) -> None:
+def _add(part: Part, each: Mapping[str, Any], label_of: Mapping[Any, int], size: tuple[int, int]) -> None:
     category = _number(each, "category_id", part.file, "annotation")
     if category not in label_of:
         raise DataError(f"{part.file}: annotation {each.get('id')} is of category {category}, which is not there.")
@@ -123,18 +126,30 @@ def _add(
     rings = _rings(part.file, each, outline or [], size)
     part.thin += sum(len(ring) < 6 for ring in rings)
     kept = [ring for ring in rings if len(ring) >= 6]
+    if not rings:
+        part.boxed.append(f"annotation {each.get('id')}")
+        if part.without == "void":
+            label, kept, crowd = IGNORE, [_box(part.file, each, size)], True
     if kept:
         found = {position(ring, size) for ring in kept}
         part.clipped += "partly" in found
         if found == {"outside"}:
             part.outside.append(f"annotation {each.get('id')}")
         part.objects.add(label, kept, None, crowd)
-    elif not rings:
-        part.boxed.append(f"annotation {each.get('id')}")
-        box = each.get("bbox")
-        if without == "void" and isinstance(box, list) and len(box) == 4:
-            x, y, width, height = _finite(part.file, each, box, size)
-            part.objects.add(IGNORE, [[x, y, x + width, y, x + width, y + height, x, y + height]], None, True)
+
+
+def _box(file: Path, each: Mapping[str, Any], size: tuple[int, int]) -> list[float]:
+    """The corners of the box of an object. Raises DataError where it has none with an area."""
+    box = each.get("bbox")
+    if isinstance(box, list) and len(box) == 4:
+        x, y, width, height = _finite(file, each, box, size)
+        if min(width, height) > 0:
+            return [x, y, x + width, y, x + width, y + height, x, y + height]
+    raise DataError(
+        f"{file}: annotation {each.get('id')} has no outline, and its 'bbox', which would be void, is {box!r:.40}; "
+        "expected [x, y, width, height]. Mend it, take it out, or have it be background: "
+        "--data.options.without_outline background."
+    )
 
 
 def _rings(file: Path, each: Mapping[str, Any], outline: Any, size: tuple[int, int]) -> list[list[float]]:
@@ -219,7 +234,7 @@ def _number(each: Mapping[str, Any], key: str, file: Path, what: str) -> int:
 
 def without(part: Part, missing: set[str]) -> Part:
     """The part without some of its pictures."""
-    found = Part(part.file, part.classes, boxed=part.boxed, thin=part.thin, crowds=part.crowds)
+    found = Part(part.file, part.without, part.classes, boxed=part.boxed, thin=part.thin, crowds=part.crowds)
     found.outside, found.clipped = part.outside, part.clipped
     for index, (name, size) in enumerate(zip(part.names, part.sizes, strict=True)):
         if name in missing:
