@@ -101,7 +101,10 @@ def pages_of(content: bytes, reading: Reading) -> int:
         return dicom_frames(dicom_header(io.BytesIO(content), reading))
     if content.startswith(NUMPY) or reading.channels not in (1, 3):
         return 1
-    return pages(opened(io.BytesIO(content), reading))
+    try:
+        return pages(opened(io.BytesIO(content), reading))
+    except Exception:  # what is behind the first may be cut off; Pillow has many words for it
+        return 1
 
 
 @cache

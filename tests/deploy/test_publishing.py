@@ -23,7 +23,8 @@ def exported(digits_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     out = tmp_path_factory.mktemp("published") / "onnx-float32"
     counterpoise.export(digits_run, to="onnx", out=out)
     measured = counterpoise.measure([digits_run, out], threads=[1], batches=[1], rounds=6, seconds=0.01)
-    (out.parent / "measured.json").write_text(json.dumps(measured))
+    strangers = [{**entry, "sha256": {"model.onnx": "of another"}} for entry in measured["measured"]]
+    (out.parent / "measured.json").write_text(json.dumps({**measured, "measured": [*measured["measured"], *strangers]}))
     return out
 
 
@@ -44,6 +45,8 @@ def test_folder_for_the_hub_has_a_card_that_tells_of_every_export(
     assert export[3].startswith("top1 ")
     assert export[4:] == ["0.00 (0.00 to 0.00)", "100.00% of 180", "", "yes"]
     measured = json.loads((exported.parent / "measured.json").read_text())
+    assert export[2] == f"{(exported / 'model.onnx').stat().st_size / 1e6:.3g}"
+    assert sum(len(row) == 6 and row[1:3] == ["1", "1"] for row in rows) == 2  # not those of others
     latencies = {row[0]: row for row in rows if len(row) == 6 and row[1:3] == ["1", "1"]}
     assert latencies.keys() == {"pytorch float32", "onnx float32"}
     assert measured["machine"]["processor"] in latencies["onnx float32"][5]

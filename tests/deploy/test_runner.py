@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -180,6 +181,34 @@ def test_a_folder_is_answered_and_a_damaged_picture_named(
         ask("--help")
     assert stop.value.code == 0
     assert "picture files, or folders of them" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_damaged_export_and_a_picture_that_fails_are_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], make_picture: Callable[..., Any]
+) -> None:
+    ask = answering(tmp_path / "export", dense=False)
+    save("pages.tif", make_picture("circle", 1), tmp_path / "pages.tif")
+    content = bytearray((tmp_path / "pages.tif").read_bytes())
+    first = struct.unpack("<I", content[4:8])[0]
+    behind = first + 2 + 12 * struct.unpack("<H", content[first : first + 2])[0]
+    content[behind : behind + 4] = struct.pack("<I", 2**31)
+    (tmp_path / "pages.tif").write_bytes(content)  # its second page lies behind the end
+    assert ask(tmp_path / "pages.tif") == 0
+
+    def fails(path: str, threads: int | None) -> Any:
+        def run(pixels: Any) -> Any:
+            raise RuntimeError("of the runtime's own")
+
+        return run
+
+    given = (tmp_path / "export", "export.json", "none", runner.top_five)
+    assert runner.main(*given, fails, [str(tmp_path / "pages.tif")]) == 2
+    assert "pages.tif is not answered: of the runtime's own" in capsys.readouterr().err
+    assert runner.main(*given, lambda path, threads: 1 / 0, [str(tmp_path / "pages.tif")]) == 2
+    assert "none cannot be opened: ZeroDivisionError" in capsys.readouterr().err
+    (tmp_path / "export" / "export.json").unlink()
+    assert ask(tmp_path / "pages.tif") == 2
+    assert "export.json cannot be read: " in capsys.readouterr().err
 
 
 def test_no_mask_is_overwritten_unasked(

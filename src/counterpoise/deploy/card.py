@@ -10,6 +10,7 @@ from typing import Any
 from counterpoise.deploy.folder import Description
 from counterpoise.engine.card import table
 from counterpoise.engine.receipts import RECEIPT
+from counterpoise.system.measurements import BESIDE, is_of
 
 START, END = "<!-- counterpoise: exports -->", "<!-- counterpoise: end of exports -->"
 _MAKERS = {
@@ -27,6 +28,7 @@ def with_exports(
     card: str,
     exports: Mapping[str, Description],
     measured: Sequence[Mapping[str, Any]],
+    folders: Sequence[Path],
     parts: Mapping[str, str],
     license_id: str | None = None,
     receipt: tuple[str, str] | None = None,
@@ -37,6 +39,7 @@ def with_exports(
         card: README.md of the student folder.
         exports: by the folder that they are in, within the card's.
         measured: what `measure` found, a file each.
+        folders: of the student and of the exports, whose measurements count.
         parts: whose work is in it and under which license.
         license_id: of the whole, as the Hub knows it, such as apache-2.0.
         receipt: the paragraph of that which lies beside the card, and its SHA-256.
@@ -45,7 +48,7 @@ def with_exports(
     _, _, after = rest.partition(END)
     body = "\n\n".join(
         section
-        for section in (_table_of(exports), _latency(exports, measured), _receipt(receipt), _parts(parts))
+        for section in (_table_of(exports), _latency(folders, measured), _receipt(receipt), _parts(parts))
         if section
     )
     text = f"{before.rstrip()}\n\n{START}\n\n{body}\n\n{END}\n{after.lstrip()}"
@@ -94,7 +97,7 @@ def _table_of(exports: Mapping[str, Description]) -> str:
             (
                 f"`{name}`",
                 f"{export.format} {export.precision}",
-                f"{sum(file.bytes for file in export.files.values() if file is not None) / 1e6:.2f}",
+                f"{_shipped(export) / 1e6:.3g}",
                 f"{metric} {found['export']:.2f}" if metric else "",
                 f"{found['loss']:.2f} ({interval[0]:.2f} to {interval[1]:.2f})" if metric else "",
                 f"{found['same']:.2f}% of {found['positions']:,}" if found else "",
@@ -108,6 +111,11 @@ def _table_of(exports: Mapping[str, Description]) -> str:
     )
 
 
+def _shipped(export: Description) -> int:
+    """Bytes of what goes to the device."""
+    return sum(file.bytes for name, file in export.files.items() if file is not None and name not in BESIDE)
+
+
 def _calibration(given: Mapping[str, Any] | None) -> str:
     if given is None:
         return ""
@@ -116,15 +124,14 @@ def _calibration(given: Mapping[str, Any] | None) -> str:
     return f"{said}, {in_float} layers in float" if in_float else said
 
 
-def _latency(exports: Mapping[str, Description], measured: Sequence[Mapping[str, Any]]) -> str:
+def _latency(folders: Sequence[Path], measured: Sequence[Mapping[str, Any]]) -> str:
     """Of each thing measured that goes into the card: the student itself, and its exports."""
     rows = []
     for result in measured:
         machine = result.get("machine") or {}
         where = f"{machine.get('processor', 'unknown')}, {machine.get('cores', '?')} cores, {machine.get('system', '')}"
         for entry in result.get("measured", ()):
-            name = Path(str(entry.get("name", ""))).name
-            if entry.get("runtime") != "pytorch" and name not in {Path(path).name for path in exports}:
+            if not any(is_of(entry, folder) for folder in folders):
                 continue
             for case in entry.get("cases", ()):
                 low, high = case.get("low_ms"), case.get("high_ms")

@@ -91,7 +91,7 @@ def _gather(student: Path, out: Path, asked: Push) -> list[str]:
                 receipts.read(out / receipts.RECEIPT).paragraph,
                 receipts.hashes(out, [receipts.RECEIPT])[receipts.RECEIPT],
             )
-        text = card.with_exports(text, found, measured, parts, asked.license_id, told)
+        text = card.with_exports(text, found, measured, [source, *chosen], parts, asked.license_id, told)
         (out / student_folder.CARD).write_text(text, encoding="utf-8")
     except (OSError, shutil.Error) as error:
         raise RunError(f"{out} could not be written: {reason(error)}.") from error

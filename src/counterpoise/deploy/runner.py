@@ -248,7 +248,11 @@ def write_soft(files: Any, shares: Any) -> None:
 
 def main(here: Any, description: str, file: str, answer: Any, load: Any, arguments: Any = None) -> int:
     """Answer every picture; one that cannot be read is named, and the others are answered. The exit code."""
-    about = json.loads((here / description).read_text(encoding="utf-8"))
+    try:
+        about = json.loads((here / description).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        print(f"Error: {here / description} cannot be read: {error}", file=sys.stderr)
+        return 2
     given, takes = asked(about, arguments), about["input"]
     channels = takes.get("channels", "RGB")
     channels = 3 if channels == "RGB" else channels
@@ -256,7 +260,11 @@ def main(here: Any, description: str, file: str, answer: Any, load: Any, argumen
     reading = Reading(takes.get("alpha", "white"), takes.get("white_level"), given.max_megapixels, channels, intensity)
     found, dense, failed = pictures_in(given.pictures, reading.arrays), about["task"].endswith("segmentation"), 0
     several = len(found) > 1 or any(path.is_dir() for path in given.pictures)
-    run = load(str(here / file), None)
+    try:
+        run = load(str(here / file), None)
+    except Exception as error:  # each runtime has errors of its own
+        print(f"Error: {here / file} cannot be opened: {type(error).__name__}: {error}", file=sys.stderr)
+        return 2
     for path, name in found:
         out = None
         try:
@@ -275,7 +283,7 @@ def main(here: Any, description: str, file: str, answer: Any, load: Any, argumen
                 if covered != pixels.shape[2:]:
                     logits = cut(logits, covered, pixels.shape[2:])
                 lines = answer(logits, about, picture, out)
-        except (Unreadable, OSError) as error:
+        except Exception as error:  # each runtime has errors of its own, and the other pictures are answered
             failed += 1
             print(f"Error: {path} is not answered: {error}", file=sys.stderr)
             continue

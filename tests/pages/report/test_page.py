@@ -230,7 +230,9 @@ def test_exports_measurements_and_candidates_are_in_the_table(copied: Copy) -> N
     case = {"batch": 1, "low_ms": 1.1, "high_ms": 1.4}
     cases = [{**case, "threads": threads, "median_ms": ms} for threads, ms in ((2, 0.9), (1, 1.25))]
     measured = {"name": str(export), "runtime": "onnxruntime", "precision": "int8", "bytes": 2_000_000, "cases": cases}
-    (folder / "measure.json").write_text(json.dumps({"machine": {"processor": "Test 3000"}, "measured": [measured]}))
+    many = {"name": "eight", "runtime": "eight", "cases": [{"batch": 8, "threads": 1, "median_ms": 9.0}]}
+    found = {"machine": {"processor": "Test 3000"}, "measured": [measured, many]}
+    (folder / "measure.json").write_text(json.dumps(found))
     with (folder / "frontier.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["candidate", "status", "latency_ms", "megabytes", "top1_2_epochs", "top1_6_epochs"])
@@ -246,6 +248,7 @@ def test_exports_measurements_and_candidates_are_in_the_table(copied: Copy) -> N
         "1.25 ms",
         "1.1 ms to 1.4 ms",
         "Test 3000",
+        "eight, 8 pictures at once",
         "measure-broken.json is damaged",
         "over budget",
     ):

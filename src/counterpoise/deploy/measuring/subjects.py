@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from counterpoise.deploy.base import Format
 from counterpoise.errors import ConfigError, MissingExtraError, UnfitFileError
 from counterpoise.system.files import named, regular
+from counterpoise.system.measurements import HASHES, SIZES, hashes_of
 
 if TYPE_CHECKING:
     from counterpoise.engine.student_epochs import Epoch
@@ -65,6 +66,11 @@ class Subject:
         """Of all files."""
         return sum(file.stat().st_size for file in self.files)
 
+    def _hashes(self) -> dict[str, str]:
+        """What tells it from others; not what a student's folder says of it, which a promise changes."""
+        root = self.path if self.runtime == PYTORCH else self.path.parent
+        return hashes_of(root, [file for file in self.files if file.name != "student.json"])
+
     def values(self) -> dict[str, Any]:
         """As JSON has it."""
         return {
@@ -74,7 +80,8 @@ class Subject:
             "precision": self.precision,
             "size": list(self.size),
             "bytes": self.bytes,
-            "files": {file.name: file.stat().st_size for file in self.files},
+            SIZES: {file.name: file.stat().st_size for file in self.files},
+            HASHES: self._hashes(),
             "parameters": self.parameters,
             "multiply_adds": self.multiply_adds,
         }

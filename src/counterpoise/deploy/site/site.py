@@ -181,11 +181,12 @@ def _facts(student: Description, task: Task, size: tuple[int, int] | None) -> li
     """What the page says of the student in one line."""
     pixels = "any size" if size is None else f"{size[1]} x {size[0]} pixels"
     facts = [student.architecture, f"{len(student.classes)} classes", pixels]
-    last = student.metrics.get("last")
+    from counterpoise.models.folder import shipped_epoch
     from counterpoise.tasks import leading
 
-    name = leading(task.headline, last) if isinstance(last, dict) else task.headline
-    score = last.get(name) if isinstance(last, dict) else None
+    own = student.metrics.get(shipped_epoch(student.provenance))
+    name = leading(task.headline, own) if isinstance(own, dict) else task.headline
+    score = own.get(name) if isinstance(own, dict) else None
     if isinstance(score, int | float):
         metric = {"top1": "top-1", "miou": "mIoU", "map": "mAP"}.get(task.headline, task.headline)
         metric = metric if name == task.headline else f"agreement with its teacher ({metric})"

@@ -14,10 +14,9 @@ from counterpoise.pages.report.reading import table as read_table
 from counterpoise.pages.report.words import metric as in_words
 from counterpoise.pages.report.words import plain
 from counterpoise.system import documents
+from counterpoise.system.measurements import BESIDE, is_of
 
 EXPORT, FRONTIER = "export.json", "frontier.csv"
-BESIDE = {"run.py", "reference.safetensors"}
-"""Files of an export that are not shipped."""
 CANDIDATES = 200
 """Rows of a table of candidates."""
 SERIES = ("series-4", "series-5", "series-6", "series-8", "other-4", "series-2")
@@ -145,9 +144,11 @@ def _measured(file: Path, missing: list[str]) -> tuple[list[dict[str, Any]], str
         case = min(cases, key=lambda one: [numbers(one).get(key, 1.0) for key in ("batch", "threads")], default={})
         rows.append(
             {
-                "name": f"{entry.get('runtime', '')} {_precision(entry.get('precision'))}".strip()
-                or str(entry.get("name")),
-                "path": str(entry.get("name", "")),
+                "name": (
+                    f"{entry.get('runtime', '')} {_precision(entry.get('precision'))}".strip() or str(entry.get("name"))
+                )
+                + _together(case.get("batch")),
+                "entry": entry,
                 "kind": str(entry.get("runtime", "")),
                 "precision": str(entry.get("precision", "")),
                 "value": None,
@@ -164,14 +165,19 @@ def _measured(file: Path, missing: list[str]) -> tuple[list[dict[str, Any]], str
     return rows, str(processor)
 
 
+def _together(batch: Any) -> str:
+    """What is added to a name where the time is of several pictures at once."""
+    return f", {batch} pictures at once" if isinstance(batch, int) and batch > 1 else ""
+
+
 def _join(shipped: Iterable[dict[str, Any]], measured: Sequence[dict[str, Any]]) -> None:
-    """What lies in a folder gets the time that was measured of it, wherever it has moved to."""
+    """What lies in a folder gets the time that was measured of it, wherever either has moved to."""
     for one in shipped:
         folder: Path = one["folder"]
-        own = [row for row in measured if row.get("path") and Path(row["path"]).resolve() == folder.resolve()]
-        own = own or [row for row in measured if Path(row.get("path", "")).name == folder.resolve().name]
+        own = [row for row in measured if is_of(row["entry"], folder)]
         if own:
             one |= {key: own[-1][key] for key in ("ms", "low", "high", "threads", "batch", "peak")}
+            one["name"] += _together(own[-1]["batch"])
             for row in own:
                 row["claimed"] = True
 
@@ -223,7 +229,7 @@ def _charts(rows: Sequence[dict[str, Any]], metric: str) -> list[Chart]:
                 "color": row["color"],
             }
             for row in rows
-            if row[key] and row["value"] is not None
+            if row[key] and row["value"] is not None and (key == "bytes" or (row.get("batch") or 1) == 1)
         ]
         if len(points) > 1:
             found.append(charts.cost(id, points, across, unit, f"{in_words(metric)}, %"))

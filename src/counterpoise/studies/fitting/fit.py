@@ -31,7 +31,6 @@ from counterpoise.studies.fitting.options import FitOptions
 from counterpoise.studies.fitting.plan import FitPlan, resolve
 from counterpoise.studies.plan import TrainingJob
 from counterpoise.studies.running import Backend, alone_in, run_all
-from counterpoise.system import documents
 from counterpoise.system.files import write_text
 from counterpoise.system.grid import Grid, names, numbers, texts
 
@@ -189,7 +188,8 @@ def _shipped(plan: FitPlan, winner: Candidate, job: TrainingJob, result: FitResu
             within=within,
         )
     agreement = deployed.read(folder).agreement
-    metrics = documents.read_json(run / "summary.json", within=run)["last"]
+    student, _ = student_folder.read(run / "student")
+    metrics = student.metrics[student_folder.shipped_epoch(student.provenance)]
     return replace(result, student=run / "student", export=folder, metrics=metrics, agreement=agreement)
 
 
