@@ -119,7 +119,9 @@ def test_a_store_that_was_recorded_anew_is_not_taken_from_the_cache(
     assert torch.equal(store.logits(*view), kit.answers(*view).half().float())
 
 
-def test_an_address_that_holds_no_store_is_named(kit: Any, served: Any, store_path: Path, tmp_path: Path) -> None:
+def test_an_address_that_holds_no_store_is_named(
+    kit: Any, served: Any, store_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     address, _, stop = served
     with pytest.raises(StoreError, match=r"nothing/index\.json cannot be read"):
         Store.open(f"{address}/nothing", cache=tmp_path)
@@ -132,6 +134,9 @@ def test_an_address_that_holds_no_store_is_named(kit: Any, served: Any, store_pa
             Store.open(unreachable, cache=tmp_path)
     with pytest.raises(CounterpoiseError, match="nosuch://there"):
         Store.open("nosuch://there", cache=tmp_path)
+    monkeypatch.setattr(type(fsspec.filesystem("memory")), "exists", lambda *_: 1 / 0)
+    with pytest.raises(StoreError, match="cannot be read"):  # that it cannot be asked says nothing of a recording
+        Store.open("memory://nowhere", cache=tmp_path)
 
 
 class Endless(http.server.BaseHTTPRequestHandler):

@@ -79,6 +79,11 @@ def test_two_writers_of_one_part_are_refused(kit: Any, tmp_path: Path) -> None:
         pytest.raises(StoreError, match="Another process records part 2 of 2"),
     ):
         StoreWriter.create(tmp_path, kit.header(), (1, 2))
+    lock = tmp_path / ".lock-0-of-2"
+    lock.unlink(missing_ok=True)
+    lock.mkdir()
+    with pytest.raises(StoreError, match="could not be locked: .*directory"):
+        StoreWriter.create(tmp_path, kit.header(), (0, 2))
 
 
 def test_a_part_that_there_is_not_is_refused(kit: Any, tmp_path: Path) -> None:
