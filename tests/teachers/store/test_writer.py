@@ -82,7 +82,7 @@ def test_two_writers_of_one_part_are_refused(kit: Any, tmp_path: Path) -> None:
     lock = tmp_path / ".lock-0-of-2"
     lock.unlink(missing_ok=True)
     lock.mkdir()
-    with pytest.raises(StoreError, match="could not be locked: .*directory"):
+    with pytest.raises(StoreError, match=r"could not be locked: .*directory"):
         StoreWriter.create(tmp_path, kit.header(), (0, 2))
 
 
