@@ -142,7 +142,8 @@ def test_a_table_names_pictures_by_path_or_by_name(tmp_path: Path) -> None:
     ("text", "kind", "said"),
     [
         ("file,group\np1_0,a\n", DataError, r"names no group for 7 of 8 pictures: p1_1.jpg, .*row without a group"),
-        ("file,group\np1_0,a\np1_0,b\n", DataError, r"in several rows with different groups: p1_0"),
+        ("file,group\np1_0,a\np1_0,b\n", DataError, r"1 pictures of .*groups.csv are in several rows .* p1_0"),
+        ("file,group\np1_0,a\nimages/p1_0.jpg,b\n", DataError, r"in several rows with .* groups, such as p1_0.jpg"),
         ("a,b,c\n1,2,3\n", DataError, "Which columns of .* is not clear: expected 'file' and 'group', got a, b, c"),
         (None, ConfigError, "there is no table"),
     ],
@@ -155,6 +156,15 @@ def test_what_a_table_lacks_is_named(
         (tmp_path / "groups.csv").write_text(text)
     with pytest.raises(kind, match=said):
         load(tmp_path, group="groups.csv")
+
+
+def test_a_name_that_is_the_end_of_another_one_is_of_its_own_picture(tmp_path: Path) -> None:
+    photos(tmp_path, "", range(1, 3))
+    photos(tmp_path, "more", range(1, 3))
+    rows = [f"{place}{name}.png,{place}{name[:2]}\n" for name in names(range(1, 3)) for place in ("", "more/")]
+    (tmp_path / "groups.csv").write_text("file,group\n" + "".join(rows))
+    train, _ = load(tmp_path, group="groups.csv", source="photos", val_fraction=0.5)
+    assert train.group_names == ("more/p1", "more/p2", "p1", "p2")
 
 
 def test_a_name_that_two_pictures_share_is_refused_and_a_picture_may_stand_alone(tmp_path: Path) -> None:

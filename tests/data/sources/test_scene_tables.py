@@ -160,6 +160,8 @@ def test_several_rows_and_classes_a_picture_and_runs_of_coco(folder: Path, write
     rows = [[f"pictures/{name}.png", kind, cell] for name in ("p1_0", "p2_0") for _, kind, cell in cells]
     path = write("image,kind,rle", [*rows, ["pictures/p3_0.png", "gland", ""]])
     train = load(path, label="kind", val_fraction=0.34).train
+    with pytest.raises(DataError, match=r"2 pictures of .*scenes.csv are in several rows with different groups"):
+        load(path, group="kind", val_fraction=0.34)
     assert train.classes == ("background", "gland", "tumor")
     assert np.array_equal(train.read_mask(0).numpy(), expected)
     joined = write("Image_Label,EncodedPixels", [[f"{row[0]}_{row[1]}", row[2]] for row in rows], "joined.csv")

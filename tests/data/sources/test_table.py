@@ -309,6 +309,17 @@ def test_a_picture_in_several_rows(rows: list[list[str]], write: Callable[..., P
     assert len(load(both, shared=True).val) == 13
 
 
+@pytest.mark.parametrize("label", ["circle", ""])
+def test_a_picture_of_two_groups_is_refused(rows: list[list[str]], write: Callable[..., Path], label: str) -> None:
+    path = write([*rows, [rows[0][0], label, "train", "another"]])
+    options = {"group": "patient", **({} if label else {"without_label": "skip"})}
+    with pytest.raises(DataError, match=rf"1 pictures of .* several rows with different groups, such as {rows[0][0]}"):
+        load(path, **options)
+    assert load(write([*rows, rows[0], rows[0]]), group="patient").train.group_names == (
+        load(write(rows), group="patient").train.group_names
+    )
+
+
 def test_a_group_is_on_one_side(rows: list[list[str]], write: Callable[..., Path]) -> None:
     path = write(rows)
     patients = load(path, group="patient").train

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -21,6 +21,8 @@ from counterpoise.system.files import expanded
 
 _FILE_NAMES = ("file", "filename", "file_name", "image", "picture", "path", "name")
 _GROUP_NAMES = ("group", "patient", "patient_id", "case", "subject")
+
+Picture = TypeVar("Picture", bound=Hashable)
 
 
 class Asked(NamedTuple):
@@ -90,6 +92,21 @@ def of_column(column: str, names: Sequence[str], part_of: Sequence[int], halves:
     for name, part in zip(names, part_of, strict=True):
         sides[part].add(name)
     return Column(numbered(names), called(names), torn(sides) if divided else [], notes)
+
+
+def by_rows(rows: Iterable[tuple[Picture, str]]) -> tuple[dict[Picture, str], list[Picture]]:
+    """The group of each picture as its first row names it, and the pictures of which another row names another one."""
+    known: dict[Picture, str] = {}
+    several = [picture for picture, name in rows if known.setdefault(picture, name) != name]
+    return known, list(dict.fromkeys(several))
+
+
+def of_several(pictures: Sequence[str], table: Path) -> list[Problem]:
+    """What is wrong where a table names several groups for pictures: to keep one of them would tear the others."""
+    if not pictures:
+        return []
+    what = f"{len(pictures):,} pictures of {table} are in several rows with different groups, such as {pictures[0]}."
+    return [fault(what, "Leave one group for each picture.", pictures)]
 
 
 def of_torn(what: str, names: Sequence[str], mend: str, shared: bool) -> Problem:
@@ -197,19 +214,25 @@ def _by_table(
     table = read_table(path)
     column, group = _columns(table)
     how = f"column '{group}' of {path}"
-    known, problems = _known(table, column, group)
+    known, several = _known(table, column, group)
+    problems = of_several(several, path)
     names: list[str] = []
     without: list[str] = []
     taken: dict[str, Path] = {}
+    other_names: dict[str, str] = {}
     for part, paths in zip(parts, below, strict=True):
         for inner, relative in zip(part.files, paths, strict=True):
-            key = next((key for key in _keys(part.root / inner, root, inner, relative) if key in known), None)
+            keys = [key for key in _keys(part.root / inner, root, inner, relative) if key in known]
+            key = keys[0] if keys else None
             names.append("" if key is None else known[key])
+            other_names |= {other: inner for other in keys[1:] if known[other] != names[-1]}
             if key is None:
                 without.append(inner)
             elif (other := taken.setdefault(key, part.root / inner)) != part.root / inner:
                 what = f"'{key}' of {path} may be {other} or {part.root / inner}."
                 return names, how, [*problems, fault(what, f"Name them by their paths below {root}.", [str(other)])]
+    # A row that is no other picture's names this one a second time, by less of its path.
+    problems += of_several(list(dict.fromkeys(inner for key, inner in other_names.items() if key not in taken)), path)
     if without:
         shown = ", ".join(without[:SHOWN]) + (", ..." if len(without) > SHOWN else "")
         what = f"{path} names no group for {len(without):,} of {len(names):,} pictures: {shown}."
@@ -238,18 +261,10 @@ def _columns(table: Table) -> tuple[str, str]:
     )
 
 
-def _known(table: Table, column: str, group: str) -> tuple[dict[str, str], list[Problem]]:
-    """The group of each picture as it is named."""
-    known: dict[str, str] = {}
-    torn_rows = []
-    for raw, name in zip(table.text(column), table.text(group), strict=True):
-        file = raw.replace("\\", "/").removeprefix("./")
-        if file and known.setdefault(file, name) != name:
-            torn_rows.append(file)
-    if not torn_rows:
-        return known, []
-    what = f"{len(torn_rows):,} pictures of {table.path} are in several rows with different groups: {torn_rows[0]}."
-    return known, [fault(what, "Leave one row for each picture.", torn_rows)]
+def _known(table: Table, column: str, group: str) -> tuple[dict[str, str], list[str]]:
+    """As `by_rows`, of pictures as they are named."""
+    files = [raw.replace("\\", "/").removeprefix("./") for raw in table.text(column)]
+    return by_rows((file, name) for file, name in zip(files, table.text(group), strict=True) if file)
 
 
 def _keys(path: Path, root: Path, inner: str, relative: str) -> list[str]:

@@ -104,22 +104,18 @@ class _Survey:
         """Rows in the order of paths without those that say the same again; a fault where they say something else."""
         if len({self.files.paths[row] for row in rows}) == len(rows):
             return list(rows)
-        kept: list[int] = []
+        first: dict[tuple[int, str], int] = {}
         again = 0
         torn: list[str] = []
-        between: list[str] = []
         paths, parts, labels = self.files.paths, self.part_of, self.labels
         for row in rows:
-            if kept and paths[kept[-1]] == paths[row]:
-                last = kept[-1]
-                if parts[last] != parts[row]:
-                    between.append(paths[row])
-                elif labels[last] != labels[row]:
-                    torn.append(paths[row])
-                else:
-                    again += 1
-                    continue
-            kept.append(row)
+            if (earlier := first.setdefault((parts[row], paths[row]), row)) == row:
+                continue
+            if labels[earlier] != labels[row]:
+                torn.append(paths[row])
+            else:
+                again += 1
+        between = [path for side, path in first if side and (0, path) in first]
         if torn:
             what = f"{len(torn):,} pictures are in several rows with different labels, such as {torn[0]}."
             self.problems.append(fault(what, "Leave one row for each picture.", torn))
@@ -127,7 +123,7 @@ class _Survey:
             self._shared("pictures", between)
         if again:
             self.notes.append(f"{again:,} rows that name a picture a second time, with the same label, are left out")
-        return kept
+        return list(first.values())
 
     def _shared(self, what: str, names: Sequence[str]) -> None:
         """Things that are on both sides of the user's own division."""
@@ -180,6 +176,10 @@ class _Survey:
         if column is None:
             return None
         text = self.table.text(column)
+        # Of rows that are left out, too: a picture that is listed again may be of another patient there.
+        named = ((self.part_of[row], path, text[row]) for row, path in enumerate(self.files.paths))
+        _, several = grouping.by_rows(((part, path), group) for part, path, group in named if path and part >= 0)
+        self.problems += grouping.of_several([path for _, path in several], self.table.path)
         found = grouping.of_column(
             column,
             [text[row] for row in self.rows],

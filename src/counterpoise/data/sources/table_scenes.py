@@ -101,12 +101,11 @@ class SceneRows:
         if column is None:
             return
         text = self.table.text(column)
-        several = [path for (_, path), rows in self.rows.items() if len({text[row] for row in rows}) > 1]
+        known, several = grouping.by_rows((which, text[row]) for which, rows in self.rows.items() for row in rows)
         if several:
-            what = f"{len(several):,} pictures are in several rows with different groups, such as {several[0]}."
-            self.problems.append(fault(what, "Leave one group for each picture.", several))
+            self.problems += grouping.of_several([path for _, path in several], self.table.path)
             return
-        names = [text[rows[0]] for rows in self.rows.values()]
+        names = list(known.values())
         part_of = [side for side, _ in self.rows]
         found = grouping.of_column(column, names, part_of, self.halves, self.asked.shared)
         self.notes += found.said
