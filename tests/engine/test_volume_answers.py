@@ -17,7 +17,8 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 import counterpoise
 from counterpoise import tasks
-from counterpoise.errors import ConfigError, CorruptImage, RunError
+from counterpoise.engine.volume_answers import within
+from counterpoise.errors import ConfigError, CorruptImage, DataError, RunError
 
 Run = Callable[..., tuple[int, str, str]]
 SHAPE = (16, 20, 4)
@@ -139,6 +140,23 @@ def test_a_series_of_dicom_becomes_nifti_in_its_place_and_pages_become_pages(org
     assert np.array_equal(tifffile.imread(stack["mask"]), mask)
     assert np.allclose(tifffile.imread(stack["probabilities"]["organ"]), shares[1], atol=1e-6)
     assert scan["classes"] == stack["classes"]
+
+
+def test_files_of_one_name_are_asked_about_by_their_own_names_alone(tmp_path: Path) -> None:
+    for name in ("a_0000.nii", "a_0001.nii.gz", "b_0000.nii", "b_0001.nii"):
+        (tmp_path / name).touch()
+    assert [volume.files for volume in within(tmp_path, False, 2, 2)] == [
+        ["a_0000.nii", "a_0001.nii.gz"],
+        ["b_0000.nii", "b_0001.nii"],
+    ]
+    (tmp_path / "a_0000.nii.gz").touch()
+    for asked in (tmp_path, tmp_path / "a_0001.nii.gz", tmp_path / "a_0000.nii"):
+        with pytest.raises(DataError, match=r"a_0000.nii and .*a_0000.nii.gz differ in nothing but their ending"):
+            [*within(asked, False, 2, 2)]
+    assert [volume.files for volume in within(tmp_path / "b_0001.nii", False, 2, 2)] == [["b_0000.nii", "b_0001.nii"]]
+    assert [volume.files for volume in within(tmp_path / "a_0000.nii", False, 1, 2)] == [["a_0000.nii"]]
+    (tmp_path / "own.nii").touch()  # no channels any more: each file is a case
+    assert [volume.files for volume in within(tmp_path / "a_0000.nii", False, 2, 2)] == [["a_0000.nii"]]
 
 
 def test_pictures_of_a_student_of_whole_volumes_and_what_volumes_do_not_have_are_refused(

@@ -9,7 +9,7 @@ import torch
 
 from counterpoise import config
 from counterpoise.data.nifti_file import is_nifti
-from counterpoise.data.problems import raise_first
+from counterpoise.data.problems import Problem, raise_first
 from counterpoise.data.sources import nifti, stacks, volumes
 from counterpoise.data.sources.volumes import Case, VolumeScenes
 from counterpoise.data.stack_file import TIFFS
@@ -55,6 +55,8 @@ class VolumeOf:
 def within(path: Path, told: bool, channels: int, axis: int) -> Iterator[VolumeOf]:
     """The volumes that a path means: NIfTI, and where that is told TIFFs of pages and folders of DICOM, too.
 
+    Raises DataError where a folder has two of one name.
+
     Args:
         channels: of a student; a case may have a file for each.
     """
@@ -64,19 +66,20 @@ def within(path: Path, told: bool, channels: int, axis: int) -> Iterator[VolumeO
         elif told and path.name.lower().endswith(TIFFS):
             yield VolumeOf(path, path.parent, [path.name], path.stem, axis)
         return
-    for name, files in nifti.cases(path).items():
+    problems: list[Problem] = []
+    found = nifti.cases(path, problems)
+    pages = stacks.cases(path, problems) if told and stacks.holds_stacks(path) else {}
+    raise_first(problems)
+    for name, files in [*found.items(), *pages.items()]:
         yield VolumeOf(path / files[0], path, files, name, axis)
-    if told and stacks.holds_stacks(path):
-        for name, files in stacks.cases(path).items():
-            yield VolumeOf(path / files[0], path, files, name, axis)
-    elif told and not subfolders(path) and not nifti.cases(path):
+    if told and not found and not pages and not subfolders(path):
         yield VolumeOf(path, path.parent, [path.name], path.name, axis)
 
 
 def _of_file(path: Path, channels: int, axis: int) -> VolumeOf:
     """A file of NIfTI, with those of its further channels where a student has several."""
     if channels > 1:
-        for name, files in nifti.cases(path.parent).items():
-            if path.name in files and len(files) == channels:
-                return VolumeOf(path, path.parent, files, name, axis)
+        name, files = nifti.case_of(path)
+        if len(files) == channels:
+            return VolumeOf(path, path.parent, files, name, axis)
     return VolumeOf(path, path.parent, [path.name], nifti.stem(path.name), axis)

@@ -190,6 +190,14 @@ def without_label(root: Path) -> None:
     (root / "labelsTr" / "p2_a.nii.gz").unlink()
 
 
+def labels_again(root: Path) -> None:
+    write(root / "labelsTr" / "p2_a.nii", volume(2)[1] * 0)
+
+
+def channel_again(root: Path) -> None:
+    write(root / "imagesTr" / "p2_a_0000.nii", volume(3)[0])
+
+
 def no_volume(root: Path) -> None:
     (root / "imagesTr" / "p2_a_0000.nii.gz").write_bytes(gzip.compress(b"no header" * 99))
 
@@ -225,6 +233,8 @@ def complex_values(root: Path) -> None:
         (bad_space, r"turned or spaced, otherwise in the patient than .*data\.options\.aligned true", {}),
         (bad_value, r"labelsTr/p1_a.nii.gz #1 holds the value 5|holds the value 10", {}),
         (without_label, r"1 volumes of .*imagesTr have no labels: p2_a\. Labels are called", {}),
+        (labels_again, r"labelsTr/p2_a.nii and .*labelsTr/p2_a.nii.gz differ in nothing but their ending\. Take", {}),
+        (channel_again, r"p2_a_0000.nii and .*p2_a_0000.nii.gz differ in nothing but their ending", {"channels": 2}),
         (no_volume, "p2_a_0000.nii.gz .*it is no NIfTI file", {}),
         (cut_off, "p2_a_0000.nii.gz .*cannot be read", {}),
         (lying, r"GB are taken at max_megapixels", {}),

@@ -162,6 +162,10 @@ def test_what_is_wrong_with_slides_is_said(data: Path, tmp_path: Path) -> None:
     (tmp_path / "images" / "a.svs").write_bytes(b"")
     with pytest.raises(DataError, match=r"have no mask in .*: masks are called as their slides"):
         sources.load(config.Data(**section(tmp_path, level=0)))
+    for name in ("a.png", "a.tiff"):
+        (tmp_path / "masks" / name).write_bytes(b"")
+    with pytest.raises(DataError, match=r"masks/a.png and .*masks/a.tiff differ in nothing but their ending"):
+        sources.load(config.Data(**section(tmp_path, level=0)))
 
 
 MEASURED = """

@@ -146,6 +146,19 @@ def test_what_is_wrong_with_stacks_is_said_and_may_be_left_out(tmp_path: Path, s
     assert len(train) + len(val) == 8
 
 
+@pytest.mark.parametrize(
+    ("kind", "again"), [("tiff", "labels/b.tiff"), ("tiff", "images/b.TIF"), ("dicom", "images/b.tiff")]
+)
+def test_two_stacks_of_one_name_are_refused(tmp_path: Path, kind: str, again: str) -> None:
+    root = folder(tmp_path, kind)
+    write(root / again, volume(7)[0])
+    with pytest.raises(DataError, match=r"/b.* and .*/b.* differ in nothing but their ending"):
+        load(root, on_corrupt="skip")
+    if again.startswith("images"):
+        with pytest.raises(DataError, match="differ in nothing but their ending"):
+            load(folder(tmp_path / "own", "tiff"), unlabeled=root / "images")
+
+
 def test_pages_that_lead_back_to_one_another_end(tmp_path: Path) -> None:
     root = folder(tmp_path / "root", "tiff")
     file = root / "labels" / "b.tif"

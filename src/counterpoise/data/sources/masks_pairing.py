@@ -40,7 +40,6 @@ class Side:
     ) -> None:
         self.folder = folder
         self.every = image_files(folder, arrays)
-        self.files: dict[str, str] = {}
         kept = [(stem, file) for file in self.every if (stem := stem_of(file)).endswith(suffix)]
         jpeg = [file for _, file in kept if masks and not lossy and not file.lower().endswith(LOSSLESS)]
         if jpeg:
@@ -50,19 +49,25 @@ class Side:
             )
             way_out = f"A JPEG mask holds values that are no class, along every edge: {SAVED_WITH_LOSS}."
             problems.append(fault(what, way_out, [str(folder / file) for file in jpeg]))
-        twice = []
-        for stem, file in kept:
-            key = stem.removesuffix(suffix)
-            if key in self.files:
-                twice.append((self.files[key], file))
-            self.files.setdefault(key, file)
-        if twice:
-            one, other = (folder / file for file in twice[0])
-            what = f"{one} and {other} differ in nothing but their ending{and_more(twice[1:])}."
-            problems.append(fault(what, "Take one of them away.", [str(folder / file) for _, file in twice]))
+        self.files = by_key(folder, ((stem.removesuffix(suffix), file) for stem, file in kept), problems)
         if not self.files:
             ending = f" whose name ends in '{suffix}'" if suffix else ""
             problems.append(fault(f"{folder} holds no images{ending}."))
+
+
+def by_key(folder: Path, files: Iterable[tuple[str, str]], problems: list[Problem]) -> dict[str, str]:
+    """Files of a folder by what they share with the other side; that two share the same is added to `problems`.
+
+    Args:
+        files: key and file.
+    """
+    found: dict[str, str] = {}
+    twice = [(found[key], file) for key, file in files if found.setdefault(key, file) != file]
+    if twice:
+        one, other = (folder / file for file in twice[0])
+        what = f"{one} and {other} differ in nothing but their ending{and_more(twice[1:])}."
+        problems.append(fault(what, "Take one of them away.", [str(folder / file) for _, file in twice]))
+    return found
 
 
 def stem_of(file: str) -> str:

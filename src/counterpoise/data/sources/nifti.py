@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from counterpoise import config
 from counterpoise.data.nifti_file import ENDINGS, NiftiFile, holds_volumes, is_nifti, opened
 from counterpoise.data.nifti_file import stem as stem
-from counterpoise.data.problems import Problem
+from counterpoise.data.problems import Problem, raise_first
 from counterpoise.data.sources.base import Splits
+from counterpoise.data.sources.masks_pairing import by_key
 from counterpoise.data.sources.registry import register
 from counterpoise.data.sources.volume_survey import Asked, Kind, Survey
 from counterpoise.data.sources.volumes import Volume
@@ -70,17 +71,37 @@ def _files(folder: Path) -> list[str]:
     return sorted(entry.name for entry in entries(folder) if is_nifti(entry.name) and entry.is_file())
 
 
-def cases(folder: Path) -> dict[str, list[str]]:
-    """The files of each case in a folder, by its name."""
-    return _by_case(_files(folder))
+def cases(folder: Path, problems: list[Problem]) -> dict[str, list[str]]:
+    """The files of each case in a folder, in the order of their channels, by its name."""
+    return _by_case(_by_stem(folder, _files(folder), problems))
 
 
-def _by_case(files: Sequence[str]) -> dict[str, list[str]]:
-    """The files of each case, in the order of their channels, where all are numbered so; else each file is a case."""
-    numbered = [_CHANNEL.fullmatch(stem(file)) for file in files]
+def case_of(path: Path) -> tuple[str, list[str]]:
+    """The case that a file is of, and the files of its channels. Raises DataError where two are of one channel."""
+    stems: dict[str, list[str]] = {}
+    for file in _files(path.parent):
+        stems.setdefault(stem(file), []).append(file)
+    every = _by_case({one: one for one in stems})
+    name, channels = next((case for case in every.items() if stem(path.name) in case[1]), ("", []))
+    if len(channels) < 2:
+        return stem(path.name), [path.name]
+    problems: list[Problem] = []
+    files = _by_stem(path.parent, [file for one in channels for file in stems[one]], problems)
+    raise_first(problems)
+    return name, [*files.values()]
+
+
+def _by_stem(folder: Path, files: Iterable[str], problems: list[Problem]) -> dict[str, str]:
+    return by_key(folder, ((stem(file), file) for file in files), problems)
+
+
+def _by_case(files: Mapping[str, str]) -> dict[str, list[str]]:
+    """The files of each case, by their stems, where all are numbered as channels are; else each file is a case."""
+    numbered = [_CHANNEL.fullmatch(each) for each in files]
+    channels = all(numbered)
     found: dict[str, list[str]] = {}
-    for file, match in zip(files, numbered, strict=True):
-        found.setdefault(match[1] if match and all(numbered) else stem(file), []).append(file)
+    for (each, file), match in zip(files.items(), numbered, strict=True):
+        found.setdefault(match[1] if match and channels else each, []).append(file)
     return found
 
 
@@ -107,7 +128,7 @@ def kind(data: config.Data, axis: int) -> Kind:
         ", ".join(ENDINGS),
         LAYOUTS,
         cases,
-        lambda folder: {stem(file): file for file in _files(folder)},
+        lambda folder, problems: _by_stem(folder, _files(folder), problems),
         volume,
         volume,
         "Labels are called as their volumes, without what numbers channels (_0000), CASE.nii.gz",

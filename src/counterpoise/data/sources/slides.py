@@ -12,13 +12,14 @@ from torch import Tensor
 
 from counterpoise import config
 from counterpoise.data.label_map import LabelMap, read_label_map
-from counterpoise.data.problems import raise_first
+from counterpoise.data.problems import Problem, raise_first
 from counterpoise.data.slide_file import ENDINGS, At, Slide, SlideMask
 from counterpoise.data.sources.base import Splits
 from counterpoise.data.sources.division import name_parts, split_by_fraction
 from counterpoise.data.sources.files import FileSet
 from counterpoise.data.sources.grouping import Asked, give_groups
 from counterpoise.data.sources.masks_files import meaning
+from counterpoise.data.sources.masks_pairing import by_key
 from counterpoise.data.sources.registry import register
 from counterpoise.data.split_names import Halves, find
 from counterpoise.data.walking import entries, subfolders
@@ -85,19 +86,17 @@ def _slide(path: Path, at: At) -> Slide:
     return Slide(path, at)
 
 
-def _files(folder: Path, endings: Sequence[str]) -> dict[str, str]:
-    """The files of these endings in a folder, by their stems. Raises DataError for two of one stem."""
-    found: dict[str, str] = {}
-    for name in sorted(entry.name for entry in entries(folder) if entry.is_file()):
-        if name.lower().endswith(tuple(endings)):
-            if (stem := Path(name).stem) in found:
-                raise DataError(f"{folder} has both {found[stem]} and {name}: which of them is {stem}?")
-            found[stem] = name
-    return found
+def _files(folder: Path, endings: Sequence[str], problems: list[Problem]) -> dict[str, str]:
+    """The files of these endings in a folder, by their stems."""
+    names = sorted(entry.name for entry in entries(folder) if entry.is_file())
+    files = ((Path(name).stem, name) for name in names if name.lower().endswith(tuple(endings)))
+    return by_key(folder, files, problems)
 
 
 def _part(images: Path, masks: Path, label_map: LabelMap, at: At, data: config.Data, below: str) -> Slides:
-    slides, answers = _files(images / below, ENDINGS), _files(masks / below, MASKS)
+    problems: list[Problem] = []
+    slides, answers = _files(images / below, ENDINGS, problems), _files(masks / below, MASKS, problems)
+    raise_first(problems)
     if not slides:
         raise DataError(f"{images / below} holds no slides ({', '.join(ENDINGS)}).")
     if missing := [name for name in slides if name not in answers]:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from counterpoise import config
 from counterpoise.data.problems import Problem
 from counterpoise.data.sources.base import Splits
+from counterpoise.data.sources.masks_pairing import by_key
 from counterpoise.data.sources.registry import register
 from counterpoise.data.sources.volume_survey import Asked, Kind, Survey
 from counterpoise.data.sources.volumes import Volume
@@ -22,14 +23,16 @@ def _stem(name: str) -> str:
     return name[: -len(Path(name).suffix)] if name.lower().endswith(TIFFS) else name
 
 
-def _tiffs(folder: Path) -> dict[str, str]:
+def _tiffs(folder: Path) -> list[tuple[str, str]]:
+    """Name of the case and file, of each TIFF."""
     files = sorted(entry.name for entry in entries(folder) if entry.is_file() and entry.name.lower().endswith(TIFFS))
-    return {_stem(file): file for file in files}
+    return [(_stem(file), file) for file in files]
 
 
-def cases(folder: Path) -> dict[str, list[str]]:
+def cases(folder: Path, problems: list[Problem]) -> dict[str, list[str]]:
     """The TIFFs in a folder, and the folders, each a case by its name."""
-    return {name: [file] for name, file in {**_tiffs(folder), **{name: name for name in subfolders(folder)}}.items()}
+    every = [*_tiffs(folder), *((name, name) for name in subfolders(folder))]
+    return {name: [file] for name, file in by_key(folder, every, problems).items()}
 
 
 def _check(data: config.Data, **options: Any) -> list[Problem]:
@@ -56,7 +59,7 @@ def kind(data: config.Data, spacing: tuple[float, float] | None) -> Kind:
         f"{', '.join(TIFFS)}, or folders of DICOM files",
         LAYOUTS,
         cases,
-        _tiffs,
+        lambda folder, problems: by_key(folder, _tiffs(folder), problems),
         image,
         lambda path: tiff_stack(path, data.max_megapixels),
         "Labels are called as their stacks, CASE.tif",

@@ -33,15 +33,16 @@ class Kind:
     Attributes:
         endings: what volumes are, in words.
         layouts: names of folders of volumes and of labels, the first that are there being taken.
-        cases, labels: the files of each case in a folder of volumes, and of each in one of labels, by the case's name.
+        cases, labels: the files of each case in a folder of volumes, and of each in one of labels, by the case's name;
+            that two are called alike is added to the problems.
         open_image, open_label: a volume at a path. They raise CorruptImage.
         called: how labels are called: a sentence without its end.
     """
 
     endings: str
     layouts: Sequence[tuple[str, str]]
-    cases: Callable[[Path], dict[str, list[str]]]
-    labels: Callable[[Path], dict[str, str]]
+    cases: Callable[[Path, list[Problem]], dict[str, list[str]]]
+    labels: Callable[[Path, list[Problem]], dict[str, str]]
     open_image: Callable[[Path], Volume]
     open_label: Callable[[Path], Volume]
     called: str
@@ -150,7 +151,7 @@ class Survey:
         beside = [self.root / OTHERS.get(name, name) for name in wanted[0]]
         if self.asked.val_split is not None:
             raise DataError(f"{images} has no folder train, so there is no split '{self.asked.val_split}' beside it.")
-        if beside[0] != images and beside[1].is_dir() and self.kind.labels(beside[1]):
+        if beside[0] != images and beside[1].is_dir() and self.kind.labels(beside[1], []):
             self.halves = Halves("Tr", "Ts", "there is no val", ())
             return [(images, labels), (beside[0], beside[1])]
         return [(images, labels)]
@@ -168,7 +169,7 @@ class Survey:
 
     def _cases(self, images: Path, labels: Path) -> list[Case]:
         """The cases of a part whose volumes can be opened."""
-        of_images, of_labels = self.kind.cases(images), self.kind.labels(labels)
+        of_images, of_labels = self.kind.cases(images, self.problems), self.kind.labels(labels, self.problems)
         named = images.relative_to(self.root).as_posix()
         if not of_images:
             self.problems.append(fault(f"{images} holds no volumes ({self.kind.endings})."))
@@ -206,7 +207,9 @@ class Survey:
 
 def without_labels(folder: Path, kind: Kind, data: config.Data) -> VolumeScenes:
     """All slices of the volumes in a folder, of which nothing is known. Raises DataError."""
-    of_images = kind.cases(folder)
+    alike: list[Problem] = []
+    of_images = kind.cases(folder, alike)
+    raise_first(alike)
     if not of_images:
         raise DataError(f"{folder} holds no volumes ({kind.endings}).")
     every, problems = _each(
