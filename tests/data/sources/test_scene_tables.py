@@ -171,6 +171,49 @@ def test_several_rows_and_classes_a_picture_and_runs_of_coco(folder: Path, write
     assert torch.equal(load(folder / "pack", val_fraction=0.34).train.read_mask(0), train.read_mask(0))
 
 
+def test_a_column_that_is_called_as_classes_are_is_taken_and_others_are_named(write: Write) -> None:
+    cells = [pairs(blobs(seed)) for seed in range(4)]
+    rows = [[f"pictures/p{1 + seed}_0.png", f"{1 + seed % 3}", cell, "9"] for seed, cell in enumerate(cells)]
+    path = write("ImageId,ClassId,EncodedPixels,Height", rows)
+    parts = load(path, val_fraction=0.5)
+    assert parts.train.classes == ("background", "1", "2", "3")
+    for part in parts:
+        for index in range(len(part)):
+            seed = int(Path(part.name(index)).stem[1]) - 1
+            assert np.array_equal(part.read_mask(index).numpy(), blobs(seed) * (1 + seed % 3))
+    notes = parts.train.notes
+    assert "classes: column 'ClassId'; all of one class: --data.options.one_class true" in notes
+    assert "columns that are not used: Height" in notes
+    one = load(path, val_fraction=0.5, one_class=True).train
+    assert one.classes == ("background", "object")
+    assert "columns that are not used: ClassId, Height" in one.notes
+    assert load(path, val_fraction=0.5, label="Height").train.classes == ("background", "9")
+    with pytest.raises(ConfigError, match="give one of them"):
+        load(path, label="ClassId", one_class=True)
+    joined = write("Image,Label,rle", [[f"{row[0]}_{row[1]}", "x", row[2]] for row in rows], "joined.csv")
+    assert load(joined, val_fraction=0.5).train.classes == ("background", "1", "2", "3")
+    assert load(joined, val_fraction=0.5, one_class=True).train.classes == ("background", "object")
+
+
+@pytest.mark.parametrize(
+    ("columns", "cells", "why"),
+    [
+        ("class,class_id", ["a,1", "a,1", "b,2", "b,2"], "columns class, class_id may be"),
+        ("label", ["a", "", "b", "b"], "column 'label' is called so, and is empty in 1 rows that have runs"),
+        ("Label", ["a", "b", "c", "d"], "column 'Label' is called so, and has another value in each row"),
+        ("defect", ["1", "1", "1", "0"], "column 'defect' is called so, and says where there is a run"),
+    ],
+)
+def test_a_column_that_may_be_of_classes_is_to_be_said(
+    write: Write, columns: str, cells: Sequence[str], why: str
+) -> None:
+    rows = [[f"pictures/p{1 + at}_0.png", each, "1 5" if at < 3 else ""] for at, each in enumerate(cells)]
+    path = write(f"image,{columns},rle", rows)
+    with pytest.raises(DataError, match=rf"has the classes is not clear: {why}. .*label NAME; or .*one_class true"):
+        load(path, val_fraction=0.5)
+    assert load(path, val_fraction=0.5, one_class=True).train.classes == ("background", "object")
+
+
 @pytest.mark.parametrize(
     ("cell", "options", "said"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -15,15 +16,20 @@ from counterpoise.data.sources.base import Splits
 from counterpoise.data.sources.outlines import Objects, OutlinedScenes, Runs, look_at_sizes, with_background
 from counterpoise.data.sources.registry import register
 from counterpoise.data.sources.table_scenes import Asked, SceneRows
-from counterpoise.data.table_file import Table, is_table, names_of
+from counterpoise.data.table_file import Table, is_table, listed, names_of
 from counterpoise.data.walking import is_image, ordered
-from counterpoise.errors import ConfigError, CorruptImage, CounterpoiseError, nearest
+from counterpoise.errors import ConfigError, CorruptImage, CounterpoiseError, DataError, nearest
 
 OBJECT = "object"
 """The class of what is there, where a table has no column of classes."""
 _NAMES = {"encodedpixels", "encoded_pixels", "rle", "rle_mask", "mask_rle", "run_lengths"}
 _IMAGES = ("imageid", "image_id", "image", "id", "filename", "file")
-_NOTHING = ("", "-1")
+_CLASSES = {
+    *("class", "classes", "classid", "classname", "label", "labels", "labelid", "labelname", "target"),
+    *("category", "categoryid", "categoryname", "defect", "defectid", "defectclass", "defecttype"),
+}
+_NOTHING = ("", "-1", "nan")
+_FLAGS = {"0", "1", "-1", "0.0", "1.0", "false", "true"}
 Order = Literal["columns", "rows"]
 
 
@@ -41,45 +47,76 @@ class _Survey:
         first: Literal[0, 1] = 1,
         encoded_size: tuple[int, int] | None = None,
         resize_masks: bool = False,
+        one_class: bool = False,
     ) -> None:
         self.data, self.asked, self.by_rows, self.first = data, asked, order == "rows", first
         self.size, self.resize = encoded_size, resize_masks
         if encoded_size is not None and not self._fits(encoded_size):
             raise ConfigError(f"data.options.encoded_size is height and width in pixels, got {list(encoded_size)}.")
         table = table_scenes.read(data, asked, "run_lengths")
-        for option, name in (("encoded", encoded), ("label", label)):
+        for option, name in (("image", asked.image), ("encoded", encoded), ("label", label)):
             if name is not None:
                 table.require(name, f"data.options.{option}")
         found = [name for name in table.names if name.casefold() in _NAMES]
         self.column = encoded or table_scenes.only(table, found, "the runs", "encoded")
         guessed = _column_of_images(table, asked) if asked.image is None else None
         asked.image = asked.image or guessed
-        taken = [self.column, *([label] if label is not None else [])]
-        self.rows = SceneRows(data, asked, table, taken)
+        self.values = table.values(self.column)
+        joined = asked.image is not None and _are_joined(table.text(asked.image))
+        if one_class and label is not None:
+            raise ConfigError(
+                "data.options.label names a column of classes, and one_class wants none: give one of them."
+            )
+        column = label if one_class or joined or label is not None else self._column_of_classes(table)
+        self.rows = SceneRows(data, asked, table, [self.column, *filter(None, [column])])
+        if label is None and column is not None:
+            self.rows.notes.insert(0, f"classes: column '{column}'; all of one class: --data.options.one_class true")
         if guessed is not None:
             self.rows.notes.insert(0, f"pictures: column '{guessed}'")
         if encoded is None:
             self.rows.notes.insert(0, f"runs: column '{self.column}'")
-        names, self.labels = self._names(table, label)
+        names, self.labels = self.rows.names, None if column is None else table.text(column)
+        if joined and column is None:
+            names, self.labels = self._apart(names, not one_class)
         self.rows.find(names)
         self.problems = self.rows.problems
-        self.values = table.values(self.column)
         self.parts: list[OutlinedScenes] = []
         self.used = [row for rows in self.rows.rows.values() for row in rows]
         found_classes = self._classes(table, classes)
         if found_classes is not None and self.rows.rows:
             self._use(*found_classes)
 
-    def _names(self, table: Table, label: str | None) -> tuple[list[str], list[str] | None]:
-        """The pictures of rows, and their classes where there are any: NAME.jpg_CLASS is both."""
-        names = self.rows.names
-        if label is not None:
-            return names, table.text(label)
+    def _column_of_classes(self, table: Table) -> str | None:
+        """The one column that is called as classes are. Raises DataError where it is not clear that it has them."""
+        others = {self.column, self.asked.image, self.asked.split, self.asked.group}
+        found = [
+            name for name in table.names if name not in others and re.sub("[-_ ]", "", name.casefold()) in _CLASSES
+        ]
+        if not found:
+            return None
+        each = list(zip(table.text(found[0]), map(_text, self.values), strict=True))
+        of_runs = [label for label, text in each if text]
+        of_none = {label for label, text in each if not text}
+        if len(found) > 1:
+            why = f"columns {listed(found)} may be"
+        elif "" in of_runs:
+            why = f"column '{found[0]}' is called so, and is empty in {of_runs.count(''):,} rows that have runs"
+        elif len({*of_runs}) == len(of_runs) > 2:
+            why = f"column '{found[0]}' is called so, and has another value in each row"
+        elif of_none and not of_none & {*of_runs} and {label.casefold() for label, _ in each} <= _FLAGS:
+            why = f"column '{found[0]}' is called so, and says where there is a run"
+        else:
+            return found[0]
+        raise DataError(
+            f"Which column of {table.path} has the classes is not clear: {why}. Say which: --data.options.label NAME; "
+            f"or that all runs are of one class, '{OBJECT}': --data.options.one_class true."
+        )
+
+    def _apart(self, names: Sequence[str], classes: bool) -> tuple[list[str], list[str] | None]:
+        """The pictures of rows, and their classes where these are wanted, of PICTURE.jpg_CLASS."""
+        self.rows.notes.append(f"column '{self.rows.columns.image}' holds PICTURE_CLASS, such as {names[0]}")
         ends = [name.rpartition("_") for name in names]
-        if all(is_image(start) and end for start, _, end in ends) and not any(map(is_image, names)):
-            self.rows.notes.append(f"column '{self.rows.columns.image}' holds PICTURE_CLASS, such as {names[0]}")
-            return [start for start, _, _ in ends], [end for _, _, end in ends]
-        return names, None
+        return [start for start, _, _ in ends], [end for _, _, end in ends] if classes else None
 
     def _classes(self, table: Table, file: Path | None) -> tuple[tuple[str, ...], Mapping[str, int]] | None:
         """The classes and the number of each label."""
@@ -150,8 +187,7 @@ class _Survey:
         assert size is not None
         if isinstance(value, Mapping):
             return runs.of_coco(value, *size)
-        text = "" if value is None or value != value else str(value).strip()
-        if text in _NOTHING or text.casefold() == "nan":
+        if not (text := _text(value)):
             return None
         if text.startswith("{"):
             return runs.of_coco(text, *size)
@@ -175,6 +211,18 @@ class _Survey:
         self.rows.notes.append(
             f"runs of pairs count from {self.first} {along}; where runs overlap the smaller object is on top"
         )
+
+
+def _text(value: Any) -> str:
+    """What a cell says of runs; "" where it says that nothing is there."""
+    text = "" if value is None or value != value else str(value).strip()
+    return "" if text.casefold() in _NOTHING else text
+
+
+def _are_joined(names: Sequence[str]) -> bool:
+    """Whether all names are PICTURE.jpg_CLASS."""
+    ends = [name.rpartition("_") for name in names]
+    return all(is_image(start) and end for start, _, end in ends) and not any(map(is_image, names))
 
 
 def _column_of_images(table: Table, asked: Asked) -> str | None:
@@ -225,6 +273,7 @@ def load(
     encoding: str = "utf-8",
     encoded_size: tuple[int, int] | None = None,
     resize_masks: bool = False,
+    one_class: bool = False,
 ) -> Splits:
     """Pictures that a table names, each with its objects as runs, START LENGTH START LENGTH ..., a row an object.
 
@@ -235,7 +284,8 @@ def load(
     Args:
         image: column of paths; default: the only one of names of image files, or one called image, ImageId or the like.
         encoded: column of the runs; default: one called EncodedPixels, rle or the like.
-        label: column of classes; default: all are of the class "object", or names are PICTURE.jpg_CLASS.
+        label: column of classes; default: the only one called ClassId, label or the like, or names are
+            PICTURE.jpg_CLASS; without either all are of the class "object".
         split, group, root, train_split, val_split, shared, columns, encoding: as for masks_table.
         suffix: what names of pictures lack at their end, such as .png.
         classes: file with a name a line, in the order of the classes; default: the labels, in natural order.
@@ -243,8 +293,9 @@ def load(
         first: the number of the first pixel.
         encoded_size: height and width that pairs are for, where those are not the picture's.
         resize_masks: bring masks of another size to their picture, by the nearest pixel.
+        one_class: all are of the class "object", whatever other columns hold.
     """
     asked = Asked(image, split, group, root, suffix, train_split, val_split, shared, columns, encoding)
-    survey = _Survey(data, asked, encoded, label, classes, order, first, encoded_size, resize_masks)
+    survey = _Survey(data, asked, encoded, label, classes, order, first, encoded_size, resize_masks, one_class)
     raise_first(survey.problems)
     return survey.rows.finish(survey.parts)

@@ -60,6 +60,11 @@ class SceneRows:
         self.columns = table_columns.choose(table, image, self.taken, asked.split, asked.group, asked.suffix)
         self.names = table.text(image)
         self.notes = [f"pictures: column '{image}'", *self.columns.said] if asked.image is None else self.columns.said
+        used = {image, *self.taken, self.columns.split, self.columns.group}
+        others = [name for name in table.names if name and name not in used]
+        said = " ".join(self.notes)  # of some it is said already that they are not used, and what they may be
+        if unused := [name for name in others if f"column '{name}' is not used" not in said]:
+            self.notes.append(f"columns that are not used: {listed(unused)}")
         parts = table_parts.divide(table, self.columns.split, asked.train_split, asked.val_split)
         self.halves: Halves = parts.halves
         self._of = parts.of
