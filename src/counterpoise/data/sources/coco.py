@@ -12,6 +12,7 @@ from counterpoise import config
 from counterpoise.data.problems import Problem, fault, of_corrupt, raise_first
 from counterpoise.data.sources.base import Splits
 from counterpoise.data.sources.coco_file import Without, read, without
+from counterpoise.data.sources.given import file_of, folder_of
 from counterpoise.data.sources.grouping import Asked, give_groups
 from counterpoise.data.sources.outlines import OutlinedScenes, finish, look_at_sizes, of_outside
 from counterpoise.data.sources.registry import register
@@ -34,7 +35,7 @@ def _find(root: Path, train: Path | None, val: Path | None, val_split: str | Non
     if root.is_file():
         return Halves("", None, "", ()), [root]
     if train is not None:
-        given = [path if path.is_file() else root / path for path in map(expanded, filter(None, (train, val)))]
+        given = [file_of(path, root, name) for name, path in (("train", train), ("val", val)) if path is not None]
         return Halves("train", "val" if val is not None else None, "", ()), given
     files = next((found for name in _NAMES if (found := sorted(root.glob(name)))), [])
     if not files:
@@ -64,7 +65,7 @@ def _folder(root: Path, file: Path, names: Sequence[str], images: Path | None) -
     base = file.parent if root.is_file() else root
     stem = file.stem.removeprefix("instances_").removeprefix("instances")
     if images is not None:
-        given = expanded(images) if expanded(images).is_dir() else base / images
+        given = folder_of(images, base, "images")
         tried = [given, given / stem]
     else:
         places = [base, *([base.parent] if base.name == "annotations" else [])]

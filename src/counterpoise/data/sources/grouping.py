@@ -13,6 +13,7 @@ from torch import Tensor
 
 from counterpoise.data.problems import SHOWN, Problem, fault, warning
 from counterpoise.data.sources.files import FileSet
+from counterpoise.data.sources.given import file_of
 from counterpoise.data.split_names import Halves
 from counterpoise.data.table_file import Table, is_table, listed, read_table
 from counterpoise.data.walking import is_image
@@ -130,7 +131,7 @@ def give_groups(
     Args:
         below: of each part the paths that a pattern is looked for in: below the folder of its pictures, and below those
             of parts and classes, with which nobody's pictures belong together.
-        root: folder of the data; a table is relative to it, or to the working folder.
+        root: folder of the data; a table lies there, or in the working folder.
         halves: what the parts are called; None where there is one of them alone.
 
     Raises:
@@ -206,11 +207,9 @@ def _by_table(
     parts: Sequence[FileSet], below: Sequence[Sequence[str]], file: str, root: Path
 ) -> tuple[list[str], str, list[Problem]]:
     """As `by_pattern`, by a table of files and groups."""
-    path = expanded(Path(file))
+    path = file_of(Path(file), root, "group")
     if not path.is_file():
-        if not (root / file).is_file():
-            raise ConfigError(f"data.options.group: there is no table {path}, nor {root / file}.")
-        path = root / file
+        raise ConfigError(f"data.options.group: there is no table {expanded(Path(file))}, nor {path}.")
     table = read_table(path)
     column, group = _columns(table)
     how = f"column '{group}' of {path}"

@@ -13,6 +13,7 @@ from counterpoise.data.packs.labels import read_classes
 from counterpoise.data.problems import Problem, fault, of_corrupt, raise_first
 from counterpoise.data.sources import runs
 from counterpoise.data.sources.base import IGNORE, Splits
+from counterpoise.data.sources.given import file_of
 from counterpoise.data.sources.grouping import Asked, give_groups
 from counterpoise.data.sources.labelme_file import Drawn, Without, picture_of, read
 from counterpoise.data.sources.outlines import (
@@ -122,10 +123,10 @@ class _Survey:
         present = ordered(labels - {"", _VOID, *_BACKGROUNDS})
         names = present
         if file is not None:
-            path = expanded(file) if expanded(file).is_file() else self.root / file
-            names = [name for name in read_classes(path) if name not in (_VOID, *_BACKGROUNDS)]
+            file = file_of(file, self.root, "classes")
+            names = [name for name in read_classes(file) if name not in (_VOID, *_BACKGROUNDS)]
             if strange := [name for name in present if name not in names]:
-                what = f"Label '{strange[0]}' is none of {path}.{nearest(strange[0], names)}"
+                what = f"Label '{strange[0]}' is none of {file}.{nearest(strange[0], names)}"
                 self.problems.append(fault(what, "Name it there.", strange))
                 return None
         if not names:

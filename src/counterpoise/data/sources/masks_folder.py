@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from counterpoise import config
-from counterpoise.data.label_map import LabelMap, read_label_map
+from counterpoise.data.label_map import LabelMap
 from counterpoise.data.nifti_file import holds_volumes
 from counterpoise.data.problems import Problem, fault, raise_first
 from counterpoise.data.sources.base import Splits
@@ -17,7 +17,7 @@ from counterpoise.data.sources.division import name_parts, split_by_fraction
 from counterpoise.data.sources.grouping import Asked, give_groups
 from counterpoise.data.sources.masks_checking import misfits, unfit
 from counterpoise.data.sources.masks_files import MaskFiles
-from counterpoise.data.sources.masks_layouts import described, found_in_masks, is_divided, mask_of_view
+from counterpoise.data.sources.masks_layouts import described, is_divided, mask_of_view, meaning_of
 from counterpoise.data.sources.masks_pairing import Side, listed, matching, shared
 from counterpoise.data.sources.registry import register
 from counterpoise.data.split_names import TRAIN, Halves, find, is_split_name
@@ -39,7 +39,7 @@ class _Survey:
 
     data: config.Data
     ignore: int | None = None
-    classes: Path = Path("classes.txt")
+    classes: Path | None = None
     val_split: str | None = None
     images: str = "images"
     masks: str = "masks"
@@ -62,7 +62,7 @@ class _Survey:
         if not self.divided and not self._has_folders():
             return
         self.problems += mask_of_view(self.root, self.masks)
-        label_map = self._read_label_map()
+        label_map = meaning_of(self._mask_folder(), self.classes, self.root, self.ignore, self.lossy, self.problems)
         for images, masks, keys in self._pairs():
             if keys and label_map is not None:
                 self.parts.append(self._files(images, masks, keys, label_map))
@@ -79,16 +79,6 @@ class _Survey:
                 self.problems.append(layout or fault(f"{self.root} has no folder '{name}'; {expected}.{hint}"))
                 return False
         return True
-
-    def _read_label_map(self) -> LabelMap | None:
-        file = expanded(self.classes)
-        file = file if file.is_file() else self.root / file
-        try:
-            return read_label_map(file, self.ignore, self.lossy)
-        except DataError as error:
-            held = "" if file.exists() else found_in_masks(self._mask_folder())
-            self.problems.append(fault(str(error), held))
-        return None
 
     def _mask_folder(self) -> Path:
         names = subfolders(self.root) if self.divided else []
@@ -176,7 +166,7 @@ def load(
     data: config.Data,
     *,
     ignore: int | None = None,
-    classes: Path = Path("classes.txt"),
+    classes: Path | None = None,
     val_split: str | None = None,
     images: str = "images",
     masks: str = "masks",
@@ -197,7 +187,8 @@ def load(
     Args:
         ignore: value in index masks that is void; where a class has this index, it is void and no class.
         classes: file with a name a line, a name and a number (its value in masks), or a name and three numbers (its RGB
-            color); a class void, ignore or unlabeled is no class. Relative to the working folder or to `data.path`.
+            color); a class void, ignore or unlabeled is no class. Below `data.path` or the working folder, where only
+            one of them has it; default: classes.txt of `data.path`.
         val_split: name of the split to evaluate on; default: the first of val, valid, validation, dev, test and
             testing that is there.
         images, masks: names of the two folders.

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
+from counterpoise.data.label_map import LabelMap, read_label_map
 from counterpoise.data.mask_file import contents
 from counterpoise.data.problems import Problem, fault, warning
+from counterpoise.data.sources.given import classes_file
 from counterpoise.data.sources.masks_pairing import stem_of, suffixes
 from counterpoise.data.split_names import TRAIN, is_split_name
 from counterpoise.data.walking import image_files, subfolders
@@ -53,6 +55,25 @@ def mask_of_view(root: Path, masks: str) -> list[Problem]:
             "Vessels are in 1st_manual: --data.options.masks 1st_manual.",
         )
     ]
+
+
+def meaning_of(
+    masks: Path, classes: Path | None, data: Path, ignore: int | None, lossy: bool, problems: list[Problem]
+) -> LabelMap | None:
+    """What masks mean by the classes file; None where nobody can say: why is added to `problems`.
+
+    Args:
+        masks: their folder: what they hold is said where there is no such file.
+        classes, data: as for `classes_file`.
+    """
+    file = None
+    try:
+        file = classes_file(classes, data)
+        return read_label_map(file, ignore, lossy)
+    except DataError as error:
+        held = "" if file is None or file.exists() else found_in_masks(masks)
+        problems.append(fault(str(error), held))
+    return None
 
 
 def found_in_masks(folder: Path) -> str:

@@ -8,20 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from counterpoise import config
-from counterpoise.data.label_map import LabelMap, read_label_map
+from counterpoise.data.label_map import LabelMap
 from counterpoise.data.mask_file import LOSSLESS, SAVED_WITH_LOSS
 from counterpoise.data.problems import Problem, fault, raise_first
 from counterpoise.data.sources import table_columns, table_files, table_scenes
 from counterpoise.data.sources.base import Splits
 from counterpoise.data.sources.masks_checking import misfits, unfit
 from counterpoise.data.sources.masks_files import MaskFiles
-from counterpoise.data.sources.masks_layouts import found_in_masks
+from counterpoise.data.sources.masks_layouts import meaning_of
 from counterpoise.data.sources.registry import register
 from counterpoise.data.sources.table_scenes import Asked, SceneRows
 from counterpoise.data.split_names import is_split_name
 from counterpoise.data.table_file import Table, is_table, read_head
-from counterpoise.errors import CorruptImage, CounterpoiseError, DataError
-from counterpoise.system.files import expanded
+from counterpoise.errors import CorruptImage, CounterpoiseError
 
 _WORDS = {"mask", "masks", "segmentation", "annotation", "manual", "gt", "groundtruth", "seg"}
 
@@ -34,7 +33,7 @@ class _Survey:
         data: config.Data,
         asked: Asked,
         mask: str | None = None,
-        classes: Path = Path("classes.txt"),
+        classes: Path | None = None,
         ignore: int | None = None,
         mask_root: Path | None = None,
         mask_suffix: str = "",
@@ -51,22 +50,12 @@ class _Survey:
             self.rows.notes.insert(0, f"masks: column '{self.mask}'")
         self.rows.find()
         self.problems = self.rows.problems
-        root = asked.root if mask_root is None else mask_root
-        self.masks = table_files.find(table.path, table.text(self.mask), root, mask_suffix)
+        root = ("root", asked.root) if mask_root is None else ("mask_root", mask_root)
+        self.masks = table_files.find(table.path, table.text(self.mask), root[1], mask_suffix, root[0])
         self.parts: list[MaskFiles] = []
-        label_map = self._read_label_map(classes, ignore, table)
+        label_map = meaning_of(self.masks.root, classes, table.path, ignore, lossy, self.problems)
         if label_map is not None and self.rows.rows:
             self._use(label_map)
-
-    def _read_label_map(self, classes: Path, ignore: int | None, table: Table) -> LabelMap | None:
-        file = expanded(classes)
-        file = file if file.is_file() else table.path.parent / file
-        try:
-            return read_label_map(file, ignore, self.lossy)
-        except DataError as error:
-            held = "" if file.exists() else found_in_masks(self.masks.root)
-            self.problems.append(fault(str(error), held))
-        return None
 
     def _use(self, label_map: LabelMap) -> None:
         paths = self.masks.paths
@@ -158,7 +147,7 @@ def load(
     mask_root: Path | None = None,
     suffix: str = "",
     mask_suffix: str = "",
-    classes: Path = Path("classes.txt"),
+    classes: Path | None = None,
     ignore: int | None = None,
     train_split: str | None = None,
     val_split: str | None = None,
@@ -176,10 +165,11 @@ def load(
         image, mask: columns of paths; default: the only ones that can be meant, that of masks by its name.
         split: column that says which part a row is of; default: the only one that holds such words as train and val.
         group: column of what belongs together, such as patient: none of it is on both sides of a division.
-        root: folder that paths are relative to; default: that of the table.
+        root: folder that paths are relative to, in that of the table or in the working folder; default: that of the
+            table.
         mask_root: the same for masks; default: root.
         suffix, mask_suffix: what names of pictures and of masks lack at their end, such as .png.
-        classes: file with a name a line, as for masks_folder; relative to the working folder or to that of the table.
+        classes: file with a name a line, as for masks_folder; default: classes.txt in the folder of the table.
         ignore, lossy, resize_masks: as for masks_folder.
         train_split, val_split: parts to train and to evaluate on, as the column calls them.
         shared: let pictures and groups be on both sides of a division by `split`.

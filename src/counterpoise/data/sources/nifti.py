@@ -152,7 +152,7 @@ def load(
     axis: int = 2,
     images: str | None = None,
     labels: str | None = None,
-    classes: Path = Path("classes.txt"),
+    classes: Path | None = None,
     ignore: int | None = None,
     group: str | None = None,
     empty: Literal["keep", "drop"] = "keep",
@@ -168,7 +168,7 @@ def load(
     Args:
         axis: of the volumes as they are stored, along which slices lie, 0 to 2; rows are the later of the other two.
         images, labels: names of the two folders.
-        classes: as for masks_folder; without it the labels of dataset.json.
+        classes: as for masks_folder; default: classes.txt of `data.path`, and without it the labels of dataset.json.
         ignore: value of labels that is void.
         group: a pattern that names the patient in the name of a case, such as (patient[0-9]+)_; default: a case each.
         empty: whether slices without any other class than the first are kept or dropped.

@@ -17,6 +17,7 @@ from counterpoise.data.slide_file import ENDINGS, At, Slide, SlideMask
 from counterpoise.data.sources.base import Splits
 from counterpoise.data.sources.division import name_parts, split_by_fraction
 from counterpoise.data.sources.files import FileSet
+from counterpoise.data.sources.given import classes_file
 from counterpoise.data.sources.grouping import Asked, give_groups
 from counterpoise.data.sources.masks_files import meaning
 from counterpoise.data.sources.masks_pairing import by_key
@@ -120,7 +121,7 @@ def load(
     level: int | None = None,
     mpp: float | None = None,
     ignore: int | None = None,
-    classes: Path = Path("classes.txt"),
+    classes: Path | None = None,
     images: str = "images",
     masks: str = "masks",
     val_split: str | None = None,
@@ -149,8 +150,7 @@ def load(
     for side in sides:
         if not side.is_dir():
             raise DataError(f"{root} has no folder '{side.name}'; expected {sides[0]} and {sides[1]}.")
-    file = expanded(classes)
-    label_map = read_label_map(file if file.is_file() else root / file, ignore)
+    label_map = read_label_map(classes_file(classes, root), ignore)
     halves: Halves | None = find(subfolders(sides[0]), str(sides[0]), val=val_split)
     names = [""] if halves is None else list(halves.names)
     parts = [_part(*sides, label_map, at, data, name) for name in names]

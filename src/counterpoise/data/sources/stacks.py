@@ -81,7 +81,7 @@ def load(
     *,
     images: str | None = None,
     labels: str | None = None,
-    classes: Path = Path("classes.txt"),
+    classes: Path | None = None,
     ignore: int | None = None,
     group: str | None = None,
     empty: Literal["keep", "drop"] = "keep",
@@ -96,7 +96,7 @@ def load(
 
     Args:
         images, labels: names of the two folders; default: images and labels, or masks.
-        classes: as for masks_folder; without it the labels of dataset.json.
+        classes: as for masks_folder; default: classes.txt of `data.path`, and without it the labels of dataset.json.
         ignore, group, empty, val_split, shared: as for nifti.
         spacing: millimeters of a pixel of TIFFs, from row to row and from column to column; default: not known.
     """

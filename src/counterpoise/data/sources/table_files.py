@@ -11,7 +11,8 @@ from pathlib import Path
 
 from counterpoise.data.images import extensions
 from counterpoise.data.problems import Problem, of_corrupt
-from counterpoise.system.files import expanded, is_file
+from counterpoise.data.sources.given import folder_of
+from counterpoise.system.files import is_file
 
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
@@ -39,17 +40,18 @@ class Files:
         ]
 
 
-def find(table: Path, names: Sequence[str], root: Path | None, suffix: str) -> Files:
+def find(table: Path, names: Sequence[str], root: Path | None, suffix: str, option: str = "root") -> Files:
     """The files that a table names: relative to `root`, or to the folder of the table.
 
     Args:
-        root: relative to the working folder or to that of the table.
+        root: in the folder of the table or in the working folder.
         suffix: what names lack at their end.
+        option: which one has named `root`.
+
+    Raises:
+        DataError: both of these folders have such a one.
     """
-    beside = table.parent
-    folder = beside if root is None else expanded(root)
-    if root is not None and not folder.is_dir() and (beside / root).is_dir():
-        folder = beside / root
+    folder = table.parent if root is None else folder_of(root, table, option)
     found = Files(folder, [])
     paths = [_path(name, suffix) for name in names] if suffix else list(names)
     turned = next((path for path in paths if "\\" in path and not is_file(folder / path)), None)

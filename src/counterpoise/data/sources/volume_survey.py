@@ -15,6 +15,7 @@ from counterpoise.data.problems import SHOWN, Problem, fault, of_corrupt, raise_
 from counterpoise.data.sources import volumes
 from counterpoise.data.sources.base import Splits
 from counterpoise.data.sources.division import name_parts, split_by_fraction
+from counterpoise.data.sources.given import CLASSES, classes_file
 from counterpoise.data.sources.volumes import Case, Volume, VolumeScenes
 from counterpoise.data.split_names import TRAIN, Halves, find
 from counterpoise.data.walking import subfolders
@@ -54,7 +55,7 @@ class Asked:
 
     images: str | None = None
     labels: str | None = None
-    classes: Path = Path("classes.txt")
+    classes: Path | None = None
     ignore: int | None = None
     group: str | None = None
     empty: str = "keep"
@@ -157,12 +158,11 @@ class Survey:
         return [(images, labels)]
 
     def _label_map(self) -> LabelMap | None:
-        file = expanded(self.asked.classes)
-        file = file if file.is_file() else self.root / file
+        asked, description = self.asked, self.root / DESCRIPTION
         try:
-            if file.is_file() or not (self.root / DESCRIPTION).is_file():
-                return read_label_map(file, self.asked.ignore)
-            return _described(self.root / DESCRIPTION, self.asked.ignore)
+            if asked.classes is None and not (self.root / CLASSES).is_file() and description.is_file():
+                return _described(description, asked.ignore)
+            return read_label_map(classes_file(asked.classes, self.root), asked.ignore)
         except DataError as error:
             self.problems.append(fault(str(error)))
         return None
