@@ -54,3 +54,25 @@ def test_names_that_are_all_numbers_are_in_the_order_of_numbers() -> None:
     assert walking.ordered(["00010", "00002"]) == ["00002", "00010"]
     assert walking.ordered(["10", "2", "x"]) == ["10", "2", "x"]
     assert walking.ordered([]) == []
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_links_are_read_alike_whatever_the_order_of_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backwards: bool
+) -> None:
+    root = tmp_path / "pictures"
+    for folder in (root / "deep" / "real", tmp_path / "other"):
+        folder.mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(folder / "0.png")
+    for name, target in (("aa", "deep/real"), ("up", ".."), ("x", "../other"), ("deep/y", "../../other")):
+        (root / name).symlink_to(target)
+    disk = walking._all
+    in_order = lambda folder: sorted(disk(folder), key=lambda entry: entry.name, reverse=backwards)  # noqa: E731
+    monkeypatch.setattr(walking, "_all", in_order)
+    twice: list[str] = []
+    assert walking.image_files(root, twice=twice) == ["deep/real/0.png", "deep/y/0.png"]
+    assert (twice[0], twice[-1]) == ("aa", "x")
+    photos = sources.load(config.Data(path=root, source="photos", val_fraction=0.5))
+    assert f"{len(twice)} links of {root} lead to folders that are read already, and are left out: aa" in (
+        photos.train.notes
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Sequence
+from heapq import heappop, heappush
 from pathlib import Path
 
 from counterpoise.data.images import extensions
@@ -34,27 +35,43 @@ def subfolders(folder: Path) -> list[str]:
     return sorted(entry.name for entry in entries(folder) if entry.is_dir())
 
 
-def image_files(folder: Path, arrays: bool = False) -> list[str]:
+def image_files(folder: Path, arrays: bool = False, twice: list[str] | None = None) -> list[str]:
     """Paths of all images below a folder, relative to it, sorted as text. Links are followed.
 
-    arrays: whether .npy files are images, as they are where other than three channels are read.
+    What links lead to as well is read once: under its own name where it lies in the folder itself, else under that of
+    the first link.
+
+    Args:
+        arrays: whether .npy files are images, as they are where other than three channels are read.
+        twice: links that are left out, because what they lead to is read already, are added to these.
     """
     found: list[str] = []
     seen: set[str] = set()
-    waiting = [""]
-    while waiting:
-        inner = waiting.pop()
+    waiting, links = [""], list[str]()
+    while waiting or links:
+        inner = waiting.pop() if waiting else heappop(links)  # whatever the order in which a disk lists them
         real = os.path.realpath(folder / inner)
-        if real in seen:  # a link that leads back up
+        if real in seen:
+            if twice is not None:
+                twice.append(inner)
             continue
         seen.add(real)
         for entry in entries(folder / inner):
             path = f"{inner}/{entry.name}" if inner else entry.name
-            if entry.is_dir():
+            if entry.is_dir() and entry.is_symlink():
+                heappush(links, path)
+            elif entry.is_dir():
                 waiting.append(path)
             elif is_image(entry.name) or (arrays and entry.name.lower().endswith(".npy")):
                 found.append(path)
     return sorted(found)
+
+
+def of_links(folder: Path, twice: Sequence[str]) -> list[str]:
+    """A word on the links that `image_files` has left out, where there are any."""
+    if not twice:
+        return []
+    return [f"{len(twice):,} links of {folder} lead to folders that are read already, and are left out: {twice[0]}"]
 
 
 def loose_images(folder: Path) -> list[str]:

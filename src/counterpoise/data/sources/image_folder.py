@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from counterpoise import config
-from counterpoise.data.problems import SHOWN, Problem, fault, raise_first
+from counterpoise.data.problems import SHOWN, Problem, fault, raise_first, warning
 from counterpoise.data.sources.base import Splits
 from counterpoise.data.sources.division import divided
 from counterpoise.data.sources.files import FileSet
@@ -17,7 +17,7 @@ from counterpoise.data.sources.grouping import Asked, give_groups
 from counterpoise.data.sources.registry import register
 from counterpoise.data.split_names import TEST, VAL, Halves, find, is_split_name, named
 from counterpoise.data.table_file import is_table
-from counterpoise.data.walking import entries, image_files, loose_images, ordered, subfolders
+from counterpoise.data.walking import entries, image_files, loose_images, of_links, ordered, subfolders
 from counterpoise.errors import DataError, nearest
 from counterpoise.system.files import expanded
 
@@ -100,10 +100,8 @@ def _survey(
     except DataError as error:
         return None, [fault(str(error))]
     folders = [root / name for name in halves.names]
-    images = {
-        half: {name: image_files(half / name, data.reading.arrays) for name in subfolders(half)} for half in folders
-    }
-    problems = []
+    problems: list[Problem] = []
+    images = {half: _in_classes(half, data.reading.arrays, problems) for half in dict.fromkeys(folders)}
     for half, found in images.items():
         deep = {name: files for name, files in found.items() if _only_folders(files)}
         if deep and not nested:
@@ -123,6 +121,16 @@ def _survey(
         return None, problems
     splits = divided(data, root, halves, parts.__getitem__)
     return Splits(*(part.in_order(ordered(names)) for part in splits)), problems
+
+
+def _in_classes(half: Path, arrays: bool, problems: list[Problem]) -> dict[str, list[str]]:
+    """The images of each class folder; what is left out is added to `problems`."""
+    found = {}
+    for name in subfolders(half):
+        twice: list[str] = []
+        found[name] = image_files(half / name, arrays, twice)
+        problems += map(warning, of_links(half / name, twice))
+    return found
 
 
 def _of_classes(folder: Path, files: Mapping[str, list[str]]) -> Iterator[Problem]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from counterpoise.data.mask_file import LOSSLESS, SAVED_WITH_LOSS
 from counterpoise.data.problems import Problem, fault, warning
-from counterpoise.data.walking import image_files
+from counterpoise.data.walking import image_files, of_links
 from counterpoise.system.documents import read_lines, why_unread
 
 SHOWN = 3
@@ -39,7 +39,9 @@ class Side:
         arrays: bool = False,
     ) -> None:
         self.folder = folder
-        self.every = image_files(folder, arrays)
+        links: list[str] = []
+        self.every = image_files(folder, arrays, links)
+        problems += map(warning, of_links(folder, links))
         kept = [(stem, file) for file in self.every if (stem := stem_of(file)).endswith(suffix)]
         jpeg = [file for _, file in kept if masks and not lossy and not file.lower().endswith(LOSSLESS)]
         if jpeg:

@@ -14,7 +14,7 @@ from counterpoise.data.sources.files import FileSet
 from counterpoise.data.sources.grouping import Asked, give_groups
 from counterpoise.data.sources.image_folder import find_folders
 from counterpoise.data.sources.registry import register
-from counterpoise.data.walking import image_files, loose_images, subfolders
+from counterpoise.data.walking import image_files, loose_images, of_links, subfolders
 from counterpoise.errors import DataError
 from counterpoise.system.files import expanded
 
@@ -59,7 +59,10 @@ def collect(folder: Path, arrays: bool = False) -> FileSet:
 
     arrays: whether .npy files are images.
     """
-    files = image_files(folder, arrays)
+    twice: list[str] = []
+    files = image_files(folder, arrays, twice)
     if not files:
         raise DataError(f"{folder} holds no images.")
-    return FileSet(folder, files, torch.full((len(files),), UNLABELED), ())
+    images = FileSet(folder, files, torch.full((len(files),), UNLABELED), ())
+    images.notes += of_links(folder, twice)
+    return images

@@ -22,7 +22,7 @@ from counterpoise.data.sources.outlines import (
 from counterpoise.data.sources.registry import register
 from counterpoise.data.split_names import find as find_halves
 from counterpoise.data.split_names import is_split_name
-from counterpoise.data.walking import image_files
+from counterpoise.data.walking import image_files, of_links
 from counterpoise.errors import DataError, UnfitFileError
 from counterpoise.system import documents
 from counterpoise.system.files import expanded, is_folder
@@ -76,7 +76,9 @@ class _Survey:
     def _read(self, name: str, said: Any) -> None:
         folder = self._folder(name, said)
         labels = _beside(folder)
-        files = image_files(folder, self.data.reading.arrays)
+        twice: list[str] = []
+        files = image_files(folder, self.data.reading.arrays, twice)
+        self.notes += of_links(folder, twice)
         if not files:
             raise DataError(f"{folder} ({name} of {self.file}) holds no images.")
         objects = Objects()
