@@ -43,6 +43,18 @@ def test_all_problems_are_named_at_once(image_folder: Path, run: Run) -> None:
     assert "2 more: `counterpoise check` names all" in told
 
 
+def test_pictures_of_formats_that_are_not_read_are_counted(image_folder: Path) -> None:
+    for place in ("train/circle/a.HEIC", "train/square/b.cr2", "train/.cache.heic"):
+        (image_folder / place).write_bytes(b"x")
+    (problem,) = check(image_folder)["problems"]
+    assert problem["severity"] == "warning"
+    assert problem["where"] == ["train/circle/a.HEIC", "train/square/b.cr2"]
+    assert problem["what"].startswith(f"2 pictures of {image_folder} are of a format that is not read here")
+    assert problem["way_out"] == "To use them, save them as PNG or JPEG."
+    checked = check({"data": {"path": image_folder / "val" / "circle", "unlabeled": image_folder / "train"}})
+    assert any(each["where"] == ["circle/a.HEIC", "square/b.cr2"] for each in checked["problems"])
+
+
 def test_unreadable_images_are_all_named(image_folder: Path, run: Run) -> None:
     bad = [image_folder / "train" / "circle" / "01.png", image_folder / "val" / "square" / "02.jpg"]
     for path in bad:

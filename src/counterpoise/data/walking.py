@@ -18,6 +18,13 @@ _LEFT_BY_OTHERS = frozenset(
         *("$recycle.bin", "system volume information", "lost+found", "__pycache__"),
     )
 )
+_OF_CAMERAS = frozenset(
+    (
+        *(".heic", ".heif", ".hif", ".avif", ".avifs", ".jxl", ".exr"),
+        *(".raw", ".dng", ".cr2", ".cr3", ".crw", ".nef", ".nrw", ".arw", ".orf", ".raf", ".rw2", ".pef", ".srw"),
+    )
+)
+"""Endings of picture formats that may have no decoder here."""
 
 
 def is_leftover(name: str) -> bool:
@@ -92,6 +99,17 @@ def leftovers(folder: Path) -> list[str]:
         found += [os.path.relpath(Path(inner, name), folder) for name in left if _holds_images(Path(inner, name))]
         found += [os.path.relpath(Path(inner, name), folder) for name in files if is_leftover(name) and is_image(name)]
         names[:] = [name for name in names if name not in left]
+    return sorted(found)
+
+
+def unread(folder: Path) -> list[str]:
+    """Pictures below a folder, by their names, of formats that cannot be decoded here, relative to it, sorted."""
+    endings = _OF_CAMERAS - extensions()
+    found: list[str] = []
+    for inner, names, files in os.walk(folder):
+        names[:] = [name for name in names if not is_leftover(name)]
+        others = [name for name in files if os.path.splitext(name)[1].lower() in endings and not is_leftover(name)]  # noqa: PTH122
+        found += [os.path.relpath(Path(inner, name), folder) for name in others]
     return sorted(found)
 
 

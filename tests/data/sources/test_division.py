@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from counterpoise import config
@@ -145,3 +148,71 @@ def test_a_val_folder_that_lacks_a_class_is_said_and_no_error(image_folder: Path
         splits = sources.load(config.Data(path=image_folder))
         assert splits.val.per_class() == [4, 0, 4]
         assert any("1 of 3 classes have no image in val" in problem.what for problem in cheap(splits))
+
+
+PARTS = ("train", "validate", "eval")
+"""The second and third are none that are known."""
+
+
+def pictures(root: Path, *places: str) -> None:
+    """Two pictures in each place, which are masks of two classes as well."""
+    for place in places:
+        (root / place).mkdir(parents=True, exist_ok=True)
+        for number in range(2):
+            Image.new("L", (4, 4), number).save(root / place / f"{number}.png")
+    (root / "classes.txt").write_text("a\nb\n")
+
+
+def by_folder(root: Path) -> None:
+    pictures(root, *(f"{half}/{part}" for half in ("images", "masks") for part in (*PARTS, ".")))
+
+
+def questions(root: Path) -> None:
+    pictures(root, *(f"{half}/{part}" for half in ("images", "masks/a", "masks/b") for part in (*PARTS, ".")))
+
+
+def divided(root: Path) -> None:
+    pictures(root, *(f"{part}/{half}" for half in ("images", "masks") for part in ("train", "val", "test")))
+
+
+def classes(root: Path) -> None:
+    pictures(root, *(f"{part}/{kind}" for kind in "ab" for part in ("train", "val", "test")), ".", "train")
+
+
+def photos(root: Path) -> None:
+    pictures(root, "train", "val", "test", ".")
+
+
+def shapes(root: Path) -> None:
+    pictures(root, *PARTS, ".")
+    shape = {"label": "b", "points": [[0, 0], [3, 3]], "shape_type": "rectangle"}
+    for file in root.glob("*/*.png"):
+        said = {"shapes": [shape], "imagePath": file.name, "imageHeight": 4, "imageWidth": 4}
+        file.with_suffix(".json").write_text(json.dumps(said))
+
+
+OTHERS = "not used: {0}/eval, {0}/validate"
+BESIDE = "2 pictures lie beside the parts and are not used, such as {0}/0.png"
+OF_CLASSES = "2 pictures lie beside class folders and are not used, such as {0}/train/0.png"
+
+
+@pytest.mark.parametrize(
+    ("build", "source", "inner", "said"),
+    [
+        (by_folder, "masks_folder", "images", [OTHERS, BESIDE]),
+        (questions, "mask_folders", "images", [OTHERS, BESIDE]),
+        (divided, "masks_folder", "", ["not used: {0}/test/images"]),
+        (classes, "image_folder", "", [OF_CLASSES, "not used: {0}/test", BESIDE]),
+        (photos, "photos", "", ["not used: {0}/test", BESIDE]),
+        (shapes, "labelme", "", [BESIDE, "not used: eval, validate of {0}"]),
+    ],
+)
+def test_what_is_there_and_in_no_part_is_said(
+    tmp_path: Path, build: Callable[[Path], None], source: str, inner: str, said: list[str]
+) -> None:
+    build(tmp_path)
+    if inner:
+        (tmp_path / inner / "without").mkdir()
+    train = sources.load(config.Data(path=tmp_path, source=source, val_fraction=0.5)).train
+    found = [note for note in train.notes if "not used" in note]
+    assert found == [note.format(tmp_path / inner if inner else tmp_path) for note in said]

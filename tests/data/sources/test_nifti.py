@@ -297,6 +297,17 @@ def test_folders_train_and_val_divide_them_and_volumes_of_bytes_need_no_intensit
     assert (len(train), len(val), train.classes) == (10, 5, ("background", "liver"))
     assert (train.called, val.called) == ("train", "val")
     assert train.read_mask(2)[3, 2] == 255
+    assert f"not used: {tmp_path}/images/test" in train.notes
+    (tmp_path / "images" / "d.nii").write_bytes((tmp_path / "images" / "test" / "d.nii").read_bytes())
+    beside = f"1 pictures lie beside the parts and are not used, such as {tmp_path}/images/d.nii"
+    assert beside in load(tmp_path, intensity=None).train.notes
     assert "images/test/d" in load(tmp_path, intensity=None, options={"val_split": "test"}).val.name(0)
     with pytest.raises(DataError, match="has no folder train, so there is no split 'test'"):
         load(nnunet(tmp_path / "other"), options={"val_split": "test"})
+
+
+def test_volumes_that_have_no_labels_or_lie_deeper_are_said(tmp_path: Path) -> None:
+    nnunet(tmp_path)
+    for place in ("imagesTs", "imagesTr/more"):
+        write(tmp_path / place / "x_0000.nii.gz", volume(9)[0])
+    assert f"not used: {tmp_path}/imagesTr/more, {tmp_path}/imagesTs" in load(tmp_path).train.notes

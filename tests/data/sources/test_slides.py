@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import zlib
@@ -86,6 +87,17 @@ def test_parts_of_a_slide_are_those_of_its_level(data: Path) -> None:
     truth = tifffile.imread(data / "masks" / "val" / "2.tif", key=1)
     assert (images.val.read_mask(0).numpy() == truth).all()
     assert images.val.mask_counts(0).tolist() == np.bincount(truth.ravel(), minlength=256).tolist()
+
+
+def test_slides_in_no_part_are_said(data: Path, tmp_path: Path) -> None:
+    root = tmp_path / "slides"
+    shutil.copytree(data, root)
+    for place in ("", "more"):
+        (root / "images" / place).mkdir(exist_ok=True)
+        shutil.copy(data / "images" / "val" / "2.tif", root / "images" / place / "3.tif")
+    beside = f"1 pictures lie beside the parts and are not used, such as {root}/images/3.tif"
+    found = sources.load(config.Data(**section(root, level=1))).train.notes
+    assert found[:2] == [f"not used: {root}/images/more", beside]
 
 
 def test_slides_are_trained_on_evaluated_and_predicted_by_parts(

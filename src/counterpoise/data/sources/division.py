@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -14,7 +15,9 @@ from counterpoise.data.problems import SHOWN
 from counterpoise.data.sources import drawing
 from counterpoise.data.sources.base import ImageSet, Splits
 from counterpoise.data.split_names import Halves
+from counterpoise.data.walking import image_files, loose_images, subfolders
 from counterpoise.errors import DataError
+from counterpoise.system.files import is_folder
 
 
 def split(images: ImageSet, val_count: int, seed: int) -> Splits:
@@ -94,9 +97,39 @@ def divided(data: config.Data, root: Path, halves: Halves, collect: Callable[[Pa
         splits = Splits(train, collect(root / halves.val))
         splits.val.origin = f"{root / halves.val} ({halves.why})" if halves.why else str(root / halves.val)
     name_parts(splits, halves)
-    if halves.unused:
-        splits.train.notes.append(f"not used: {', '.join(str(root / name) for name in halves.unused)}")
+    loose = loose_images(root) if halves.train else []
+    splits.train.notes += not_used([root / name for name in halves.unused], [root / name for name in loose])
     return splits
+
+
+def folders_beside(
+    used: Iterable[str], folder: Path, inner: str = "", found: Callable[[Path], Collection[str]] = image_files
+) -> list[Path]:
+    """The folders in a folder that hold pictures and are none of those that are used.
+
+    Args:
+        inner: where pictures lie in each.
+        found: the pictures, or what stands for them, in a folder.
+    """
+    taken, others = {*used}, []
+    for other in (folder / name / inner for name in subfolders(folder) if name not in taken):
+        with suppress(DataError):  # one that cannot be read is in nobody's way
+            others += [other] if is_folder(other) and found(other) else []
+    return others
+
+
+def not_used(folders: Sequence[Path], loose: Sequence[Path] = (), beside: str = "the parts") -> list[str]:
+    """What is there and is no part of what is used, as notes.
+
+    Args:
+        folders: others than those that are used.
+        loose: pictures that lie in none.
+        beside: what these lie beside, in words.
+    """
+    said = [f"not used: {', '.join(map(str, folders))}"] if folders else []
+    if loose:
+        said.append(f"{len(loose):,} pictures lie beside {beside} and are not used, such as {loose[0]}")
+    return said
 
 
 def name_parts(splits: Splits, halves: Halves) -> None:

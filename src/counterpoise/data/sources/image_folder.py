@@ -11,7 +11,7 @@ import torch
 from counterpoise import config
 from counterpoise.data.problems import SHOWN, Problem, fault, raise_first, warning
 from counterpoise.data.sources.base import Splits
-from counterpoise.data.sources.division import divided
+from counterpoise.data.sources.division import divided, not_used
 from counterpoise.data.sources.files import FileSet
 from counterpoise.data.sources.grouping import Asked, give_groups
 from counterpoise.data.sources.registry import register
@@ -119,6 +119,9 @@ def _survey(
     problems += give_groups([*parts.values()], below, Asked(group, shared), root, halves)
     if any(problem.severity == "error" for problem in problems):
         return None, problems
+    for half in parts:
+        loose = [half / name for name in loose_images(half)]
+        parts[train].notes += not_used((), loose, "class folders")
     splits = divided(data, root, halves, parts.__getitem__)
     return Splits(*(part.in_order(ordered(names)) for part in splits)), problems
 

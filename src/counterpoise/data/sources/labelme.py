@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from counterpoise.data.packs.labels import read_classes
 from counterpoise.data.problems import Problem, fault, of_corrupt, raise_first
 from counterpoise.data.sources import runs
 from counterpoise.data.sources.base import IGNORE, Splits
+from counterpoise.data.sources.division import folders_beside, not_used
 from counterpoise.data.sources.given import file_of
 from counterpoise.data.sources.grouping import Asked, give_groups
 from counterpoise.data.sources.labelme_file import Drawn, Without, picture_of, read
@@ -28,7 +30,7 @@ from counterpoise.data.sources.outlines import (
 from counterpoise.data.sources.registry import register
 from counterpoise.data.split_names import TRAIN, Halves
 from counterpoise.data.split_names import find as find_halves
-from counterpoise.data.walking import is_image, is_leftover, ordered, subfolders
+from counterpoise.data.walking import is_image, is_leftover, loose_images, ordered, subfolders
 from counterpoise.errors import CorruptImage, DataError, nearest
 from counterpoise.system.files import expanded
 
@@ -59,6 +61,10 @@ class _Survey:
         names = subfolders(self.root)
         halves = find_halves(names, str(self.root), val=val_split) if _is_divided(names) else None
         self.halves = halves or Halves("", None, "", ())
+        if halves is not None:
+            others = folders_beside(halves.names, self.root)
+            self.halves = replace(halves, unused=tuple(other.name for other in others))
+            self.notes += not_used((), [self.root / name for name in loose_images(self.root)])
         drawn = {name: self._read(self.root / name) for name in self.halves.names}
         self.parts: list[OutlinedScenes] = []
         found = self._classes([each for half in drawn.values() for each, _ in half], classes)

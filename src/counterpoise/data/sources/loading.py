@@ -17,7 +17,7 @@ from counterpoise.data.sources.memory import concatenate
 from counterpoise.data.sources.questions import asked
 from counterpoise.data.sources.registry import SOURCES, Source
 from counterpoise.data.table_file import is_table, read_table
-from counterpoise.data.walking import as_text, leftovers
+from counterpoise.data.walking import as_text, leftovers, unread
 from counterpoise.errors import ConfigError, DataError, nearest, unknown
 from counterpoise.system.addresses import address_of
 from counterpoise.system.files import expanded
@@ -106,18 +106,20 @@ def _read_alike(splits: Splits, data: config.Data) -> None:
 
 
 def problems(data: config.Data) -> list[Problem]:
-    """What the source of this data finds wrong with it, without decoding; nothing where it cannot say more than `load`.
+    """What is wrong with this data by its files and by what their source finds, without decoding.
 
     Raises:
         DataError, ConfigError: there is no such data, source or option.
     """
     source = _find(data)
-    if source.check is None:
-        return []
-    found = list(source.check(data, **_options(source, data.options)))
-    if data.path is not None and (left := leftovers(expanded(data.path))):
-        what = f"{len(left)} files or folders that other programs left there hold images; they are no data."
-        found.append(warning(what, "", left))
+    found = [] if source.check is None else list(source.check(data, **_options(source, data.options)))
+    for folder in (expanded(path) for path in (data.path, data.unlabeled) if path is not None):
+        if left := leftovers(folder):
+            what = f"{len(left)} files or folders that other programs left there hold images; they are no data."
+            found.append(warning(what, "", left))
+        if other := unread(folder):
+            what = f"{len(other):,} pictures of {folder} are of a format that is not read here, such as {other[0]}."
+            found.append(warning(what, "To use them, save them as PNG or JPEG.", other))
     return found
 
 

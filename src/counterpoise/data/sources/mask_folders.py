@@ -18,7 +18,7 @@ from counterpoise.data.label_map import LabelMap
 from counterpoise.data.mask_file import mask_size, read_yes, resized
 from counterpoise.data.problems import Problem, fault, of_corrupt, raise_first
 from counterpoise.data.sources.base import IGNORE, Splits
-from counterpoise.data.sources.division import name_parts, split_by_fraction
+from counterpoise.data.sources.division import folders_beside, name_parts, not_used, split_by_fraction
 from counterpoise.data.sources.files import FileSet
 from counterpoise.data.sources.grouping import Asked, give_groups
 from counterpoise.data.sources.masks_files import WAYS_OUT, misfit, of_one_shape
@@ -26,7 +26,7 @@ from counterpoise.data.sources.masks_pairing import Side, matching
 from counterpoise.data.sources.questions import UNKNOWN, VALUES
 from counterpoise.data.sources.registry import register
 from counterpoise.data.split_names import TRAIN, find, is_split_name
-from counterpoise.data.walking import subfolders
+from counterpoise.data.walking import loose_images, subfolders
 from counterpoise.errors import CounterpoiseError, DataError, UnfitMask, nearest
 from counterpoise.system.files import expanded
 
@@ -163,6 +163,9 @@ def _parts(data: config.Data, **options: Any) -> tuple[list[QuestionFiles], list
             what = f"{len(wrong)} masks are of another size than their images: {'; '.join(wrong[:3])}."
             problems.append(of_corrupt(what, WAYS_OUT, wrong, data.on_corrupt))
         parts.append(part)
+    if halves is not None:
+        loose = [images.folder / name for name in loose_images(images.folder)]
+        parts[0].notes += not_used(folders_beside(halves.names, images.folder), loose)
     if all(map(len, parts)):
         starts = [""] if halves is None else [f"{name}/" for name in halves.names]
         below = [[file.removeprefix(start) for file in part.files] for start, part in zip(starts, parts, strict=True)]

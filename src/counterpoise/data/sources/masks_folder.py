@@ -13,7 +13,7 @@ from counterpoise.data.label_map import LabelMap
 from counterpoise.data.nifti_file import holds_volumes
 from counterpoise.data.problems import Problem, fault, raise_first
 from counterpoise.data.sources.base import Splits
-from counterpoise.data.sources.division import name_parts, split_by_fraction
+from counterpoise.data.sources.division import folders_beside, name_parts, not_used, split_by_fraction
 from counterpoise.data.sources.grouping import Asked, give_groups
 from counterpoise.data.sources.masks_checking import misfits, unfit
 from counterpoise.data.sources.masks_files import MaskFiles
@@ -21,7 +21,7 @@ from counterpoise.data.sources.masks_layouts import described, is_divided, mask_
 from counterpoise.data.sources.masks_pairing import Side, listed, matching, shared
 from counterpoise.data.sources.registry import register
 from counterpoise.data.split_names import TRAIN, Halves, find, is_split_name
-from counterpoise.data.walking import subfolders
+from counterpoise.data.walking import loose_images, subfolders
 from counterpoise.errors import CorruptImage, DataError, nearest
 from counterpoise.system.files import expanded
 
@@ -69,7 +69,7 @@ class _Survey:
         self.problems += misfits(self.parts, self.data.on_corrupt)
         self._group()
         if self.halves is not None and len(self.parts) == len(self.halves.names):
-            _say_halves(self.parts, self.halves, self.root)
+            self._say_halves(self.halves)
 
     def _has_folders(self) -> bool:
         for name in (self.images, self.masks):
@@ -127,6 +127,23 @@ class _Survey:
         part = MaskFiles(images.folder, files[0], masks.folder, files[1], label_map, self.resize_masks)
         part.read_as(self.data.reading)
         return part
+
+    def _say_halves(self, halves: Halves) -> None:
+        parts, root = self.parts, self.root
+        name_parts(Splits(parts[0], parts[-1]), halves)
+        for part, name in zip(parts, halves.names, strict=True):
+            part.origin = f"{name} of {root}"
+        if halves.why:
+            parts[-1].origin += f" ({halves.why})"
+        if self.divided:
+            parts[0].notes += not_used(folders_beside(halves.names, root, self.images))
+        elif self.by_folder:
+            folder = root / self.images
+            loose = [folder / name for name in loose_images(folder)]
+            parts[0].notes += not_used(folders_beside(halves.names, folder), loose)
+        else:
+            lists = [root / self.lists / f"{name}.txt" for name in halves.unused if is_split_name(name)]
+            parts[0].notes += not_used(lists)
 
     def _group(self) -> None:
         """Give the scenes their groups, where all of them are there."""
@@ -222,13 +239,3 @@ def _halves(present: Iterable[str], val_split: str | None, where: str) -> Halves
     """The names of train and the split to evaluate on; None where there is no train."""
     names = sorted(present)
     return find(names, where, val=val_split) if any(name.casefold() in TRAIN for name in names) else None
-
-
-def _say_halves(parts: Sequence[MaskFiles], halves: Halves, root: Path) -> None:
-    name_parts(Splits(parts[0], parts[-1]), halves)
-    for part, name in zip(parts, halves.names, strict=True):
-        part.origin = f"{name} of {root}"
-    if halves.why:
-        parts[-1].origin += f" ({halves.why})"
-    if unused := [name for name in halves.unused if is_split_name(name)]:
-        parts[0].notes.append(f"not used: {', '.join(unused)} of {root}")

@@ -286,13 +286,12 @@ def look_at_sizes(parts: Sequence[OutlinedScenes], on_corrupt: str, most: int | 
 
 def finish(data: config.Data, parts: Sequence[DrawnScenes], halves: Halves, notes: Sequence[str]) -> Splits:
     """Both halves, one of them alone divided."""
-    parts[0].notes = list(dict.fromkeys([*notes, *parts[0].notes]))
+    unused = [f"not used: {', '.join(halves.unused)} of {data.path}"] if halves.unused else []
+    parts[0].notes = list(dict.fromkeys([*notes, *parts[0].notes, *unused]))
     if len(parts) == 1:
         return split_by_fraction(parts[0], data.val_fraction, data.split_seed)
     splits = Splits(parts[0], parts[1])
     name_parts(splits, halves)
     if halves.why:
         splits.val.origin += f" ({halves.why})"
-    if halves.unused:
-        splits.train.notes.append(f"not used: {', '.join(halves.unused)} of {data.path}")
     return splits

@@ -15,7 +15,7 @@ from counterpoise.data.label_map import LabelMap, read_label_map
 from counterpoise.data.problems import Problem, raise_first
 from counterpoise.data.slide_file import ENDINGS, At, Slide, SlideMask
 from counterpoise.data.sources.base import Splits
-from counterpoise.data.sources.division import name_parts, split_by_fraction
+from counterpoise.data.sources.division import folders_beside, name_parts, not_used, split_by_fraction
 from counterpoise.data.sources.files import FileSet
 from counterpoise.data.sources.given import classes_file
 from counterpoise.data.sources.grouping import Asked, give_groups
@@ -94,6 +94,10 @@ def _files(folder: Path, endings: Sequence[str], problems: list[Problem]) -> dic
     return by_key(folder, files, problems)
 
 
+def _slides(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in entries(folder) if entry.is_file() and entry.name.lower().endswith(ENDINGS))
+
+
 def _part(images: Path, masks: Path, label_map: LabelMap, at: At, data: config.Data, below: str) -> Slides:
     problems: list[Problem] = []
     slides, answers = _files(images / below, ENDINGS, problems), _files(masks / below, MASKS, problems)
@@ -153,9 +157,12 @@ def load(
     label_map = read_label_map(classes_file(classes, root), ignore)
     halves: Halves | None = find(subfolders(sides[0]), str(sides[0]), val=val_split)
     names = [""] if halves is None else list(halves.names)
+    others = folders_beside(names, sides[0], found=_slides)
+    loose = [] if halves is None else [sides[0] / name for name in _slides(sides[0])]
     parts = [_part(*sides, label_map, at, data, name) for name in names]
     below = [[Path(one).name for one in part.files] for part in parts]
     raise_first(give_groups(parts, below, Asked(group, shared), root, halves))
+    parts[0].notes += not_used(others, loose)
     for part in parts:
         shown = part.slide(0)
         told = "" if shown.mpp is None else f", {shown.mpp[1]:.3g} microns per pixel"

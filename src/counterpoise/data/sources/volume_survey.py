@@ -14,14 +14,14 @@ from counterpoise.data.label_map import LabelMap, of_numbers, read_label_map
 from counterpoise.data.problems import SHOWN, Problem, fault, of_corrupt, raise_first
 from counterpoise.data.sources import volumes
 from counterpoise.data.sources.base import Splits
-from counterpoise.data.sources.division import name_parts, split_by_fraction
+from counterpoise.data.sources.division import folders_beside, name_parts, not_used, split_by_fraction
 from counterpoise.data.sources.given import CLASSES, classes_file
 from counterpoise.data.sources.volumes import Case, Volume, VolumeScenes
 from counterpoise.data.split_names import TRAIN, Halves, find
 from counterpoise.data.walking import subfolders
 from counterpoise.errors import CorruptImage, DataError
 from counterpoise.system import documents
-from counterpoise.system.files import expanded
+from counterpoise.system.files import expanded, is_file, is_folder
 
 DESCRIPTION = "dataset.json"
 OTHERS = {"imagesTr": "imagesTs", "labelsTr": "labelsTs"}
@@ -70,6 +70,7 @@ class Survey:
 
     Attributes:
         parts: the scenes of each part, as far as they are right.
+        unused: a word on what is there and is no part.
     """
 
     data: config.Data
@@ -79,6 +80,7 @@ class Survey:
     problems: list[Problem] = field(default_factory=list)
     parts: list[VolumeScenes] = field(default_factory=list)
     halves: Halves | None = None
+    unused: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         assert self.data.path is not None  # the registry has seen to it
@@ -104,7 +106,7 @@ class Survey:
             scenes.read_as(self.data.reading)
             self.parts.append(scenes)
         self.parts[0].corrupt = left
-        self.parts[0].notes += [*notes, *self._said(kept)]
+        self.parts[0].notes += [*notes, *self._said(kept), *self.unused]
 
     def splits(self) -> Splits:
         """What was found. Raises DataError for the first thing that is wrong."""
@@ -145,16 +147,23 @@ class Survey:
             return None
         images, labels = (self.root / name for name in wanted[0])
         names = subfolders(images)
+        direct = [file for files in self.kind.cases(images).values() for file in files]
         if any(name.casefold() in TRAIN for name in names):
             self.halves = find(names, str(images), val=self.asked.val_split)
             assert self.halves is not None
+            loose = [images / file for file in direct if is_file(images / file)]
+            self.unused = not_used(folders_beside(self.halves.names, images, found=self.kind.cases), loose)
             return [(images / name, labels / name) for name in self.halves.names]
+        others = folders_beside(direct, images, found=self.kind.cases)
         beside = [self.root / OTHERS.get(name, name) for name in wanted[0]]
         if self.asked.val_split is not None:
             raise DataError(f"{images} has no folder train, so there is no split '{self.asked.val_split}' beside it.")
         if beside[0] != images and beside[1].is_dir() and self.kind.labels(beside[1], []):
             self.halves = Halves("Tr", "Ts", "there is no val", ())
+            self.unused = not_used(others)
             return [(images, labels), (beside[0], beside[1])]
+        without = [beside[0]] if beside[0] != images and is_folder(beside[0]) and self.kind.cases(beside[0]) else []
+        self.unused = not_used([*others, *without])
         return [(images, labels)]
 
     def _label_map(self) -> LabelMap | None:
