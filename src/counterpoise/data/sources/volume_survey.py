@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -147,14 +147,14 @@ class Survey:
             return None
         images, labels = (self.root / name for name in wanted[0])
         names = subfolders(images)
-        direct = [file for files in self.kind.cases(images).values() for file in files]
+        direct = [file for files in self._there(images).values() for file in files]
         if any(name.casefold() in TRAIN for name in names):
             self.halves = find(names, str(images), val=self.asked.val_split)
             assert self.halves is not None
             loose = [images / file for file in direct if is_file(images / file)]
-            self.unused = not_used(folders_beside(self.halves.names, images, found=self.kind.cases), loose)
+            self.unused = not_used(folders_beside(self.halves.names, images, found=self._there), loose)
             return [(images / name, labels / name) for name in self.halves.names]
-        others = folders_beside(direct, images, found=self.kind.cases)
+        others = folders_beside(direct, images, found=self._there)
         beside = [self.root / OTHERS.get(name, name) for name in wanted[0]]
         if self.asked.val_split is not None:
             raise DataError(f"{images} has no folder train, so there is no split '{self.asked.val_split}' beside it.")
@@ -162,9 +162,13 @@ class Survey:
             self.halves = Halves("Tr", "Ts", "there is no val", ())
             self.unused = not_used(others)
             return [(images, labels), (beside[0], beside[1])]
-        without = [beside[0]] if beside[0] != images and is_folder(beside[0]) and self.kind.cases(beside[0]) else []
+        without = [beside[0]] if beside[0] != images and is_folder(beside[0]) and self._there(beside[0]) else []
         self.unused = not_used([*others, *without])
         return [(images, labels)]
+
+    def _there(self, folder: Path) -> Mapping[str, Sequence[str]]:
+        """The cases of a folder, of which nothing is asked yet."""
+        return self.kind.cases(folder, [])
 
     def _label_map(self) -> LabelMap | None:
         asked, description = self.asked, self.root / DESCRIPTION
