@@ -117,6 +117,22 @@ def test_agreement_counts_the_teachers_first_class() -> None:
     assert measured(student, teacher)["agreement"] == {"top1": 50.0, "top5": 75.0}
 
 
+@pytest.mark.parametrize("step", [2.0, 0.0])
+def test_a_student_that_is_its_teacher_agrees_where_logits_are_equal(step: float) -> None:
+    same = torch.randn(300, 100, generator=torch.Generator().manual_seed(0)).mul(step).round()
+    target = torch.randint(100, (300,), generator=torch.Generator().manual_seed(1))
+    found = measured(same, same.clone(), target)
+    assert found["agreement"] == {"top1": 100.0, "top5": 100.0}
+    right = 100 * (same.argmax(1) == target).double().mean().item()
+    assert [side["top1"] for side in found["calibration"].values()] == pytest.approx([right, right])
+
+
+def test_agreement_of_equal_logits_is_that_of_argmax() -> None:
+    student, teacher = (side.round() for side in logits(5, 400, 12, scale=1.0))
+    agreed = 100 * (student.argmax(1) == teacher.argmax(1)).double().mean().item()
+    assert measured(student, teacher)["agreement"]["top1"] == pytest.approx(agreed)
+
+
 def test_calibration_error_is_torchmetrics() -> None:
     from counterpoise.system import torchvision_guard
 

@@ -23,7 +23,7 @@ from counterpoise.errors import ConfigError
 from counterpoise.models import catalog
 from counterpoise.models.network import VisionModel
 from counterpoise.system import torchvision_guard
-from counterpoise.tasks.classification import ClassificationReport
+from counterpoise.tasks.classification import ClassificationReport, TopScore
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -186,3 +186,27 @@ def test_the_report_is_that_of_torchmetrics_with_classes_that_nobody_has_or_answ
     assert [row["images"] for row in values["per_class"]] == truth.bincount(minlength=7).tolist()
     recalls = [row["recall"] for row in values["per_class"] if row["images"]]
     assert values["balanced_accuracy"] == pytest.approx(sum(recalls) / len(recalls))
+
+
+@pytest.mark.parametrize("step", [0.0, 2.0])
+def test_of_equal_logits_every_figure_takes_the_first(step: float) -> None:
+    draw = torch.Generator().manual_seed(0)
+    logits = torch.randn(400, 10, generator=draw).mul(step).round()
+    target = torch.randint(10, (400,), generator=draw) if step else torch.zeros(400, dtype=torch.int64)
+    report = ClassificationReport([str(number) for number in range(10)])
+    report.update(logits, target)
+    values, score = report.values(), TopScore(10)
+    right = 100 * (logits.argmax(1) == target).double().mean().item()
+    assert values["top1"] == pytest.approx(right)
+    assert sum(row["recall"] * row["images"] for row in values["per_class"]) / len(logits) == pytest.approx(right)
+    among_five = (logits.argsort(descending=True, stable=True)[:, :5] == target[:, None]).any(1)
+    assert values["top5"] == pytest.approx(100 * among_five.double().mean().item())
+    assert score.of_each(logits, target)[:, 0].sum() == pytest.approx(right * len(logits) / 100)
+
+
+def test_a_picture_with_equal_logits_is_of_the_first_class_and_names_the_others_in_order() -> None:
+    model = catalog.build("digits/cnn_4_8", num_classes=7, classes=tuple("abcdefg"))
+    for weight in model.parameters():
+        torch.nn.init.zeros_(weight)
+    (answer,) = tasks.get("classification").predict(model.eval(), [np.zeros((8, 8, 3), np.uint8)])
+    assert [one["class"] for one in answer["top"]] == list("abcde")

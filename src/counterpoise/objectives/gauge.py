@@ -11,6 +11,7 @@ from torch import Tensor
 
 from counterpoise.errors import ObjectiveError
 from counterpoise.objectives.calibration import CALIBRATION_BINS, calibration_bins, calibration_error
+from counterpoise.objectives.ranks import rank_of
 from counterpoise.system.machine import sum_dtype
 
 EDGES = (1, 5, 20, 100, 500, 2000, 10_000)
@@ -106,7 +107,9 @@ class Gauge:
             self._add(student[part].float(), teacher[part].to(student.device).float(), labels[part])
 
     def _add(self, student: Tensor, teacher: Tensor, labels: Tensor) -> None:
-        teacher, order = teacher.sort(dim=1, descending=True)
+        answers = student.argmax(1)
+        teacher, order = teacher.sort(dim=1, descending=True, stable=True)
+        rank = rank_of(student, order[:, 0])  # of the teacher's answer
         student = student.gather(1, order)
         p, q, forward, reverse = self._divergences(student / self.temperature, teacher / self.temperature)
         nothing = torch.zeros(())
@@ -115,8 +118,6 @@ class Gauge:
             [value.sum(0, dtype=sum_dtype(value.device)) for value in (forward, reverse, p, q, missed, excess)]
         )
         rows = torch.stack([columns[:, first - 1 : last].sum(1) for first, last in self.bands], dim=1)
-        # The classes stand in the teacher's order: rank 0 is its answer.
-        ranks = student.topk(min(5, self.num_classes), dim=1).indices
         by_class = labels.ndim == 2
         labeled = labels >= 0 if by_class else (labels >= 0) & (labels < self.num_classes)
         counts = [
@@ -125,18 +126,19 @@ class Gauge:
             columns[1].sum(),
             columns[4].sum(),
             columns[5].sum(),
-            (ranks[:, 0] == 0).sum(),
-            (ranks == 0).any(1).sum(),
+            (rank < 1).sum(),
+            (rank < 5).sum(),
             labeled.sum(),
         ]
         if by_class:
             truth, labeled = labels.gather(1, order), labeled.gather(1, order)
             bins = [_of_coins(probabilities[labeled], truth[labeled]) for probabilities in (q, p)]
         else:
-            places = (order == labels[:, None]).int().argmax(1)[labeled]
+            # p and q stand in the teacher's order, where its own answer is first.
+            own, truth = ((order == classes[:, None]).int().argmax(1) for classes in (answers, labels))
             bins = [
-                calibration_bins(probabilities[labeled], answers[labeled], places)
-                for probabilities, answers in ((q, ranks[:, 0]), (p, torch.zeros_like(labels)))
+                calibration_bins(probabilities[labeled], places[labeled], truth[labeled])
+                for probabilities, places in ((q, own), (p, torch.zeros_like(labels)))
             ]
         added = torch.cat(
             [torch.stack([c.cpu().double() for c in counts]), rows.cpu().double().flatten(), *map(torch.flatten, bins)]

@@ -20,6 +20,7 @@ from counterpoise.objectives import confident
 from counterpoise.objectives.calibration import CALIBRATION_BINS, calibration_bins, calibration_error
 from counterpoise.objectives.composite import WeightedSum
 from counterpoise.objectives.mixed import check_mixed
+from counterpoise.objectives.ranks import rank_of
 from counterpoise.system.machine import as_double
 from counterpoise.tasks.base import ALL, TASKS, Report, Score, Share, Task
 from counterpoise.tasks.confusion import shares
@@ -46,22 +47,23 @@ class TopScore(Score):
 
     def update(self, logits: Tensor, target: Tensor) -> None:
         labeled = target != UNLABELED
-        logits, target = logits[labeled].float(), target[labeled]
+        logits, target = logits[labeled], target[labeled]
         if not len(target):
             return
-        ranked = logits.topk(min(5, logits.shape[1]), dim=1).indices == target[:, None]
-        loss = F.cross_entropy(logits, target, reduction="sum")
+        rank = rank_of(logits, target)
+        loss = F.cross_entropy(logits.float(), target, reduction="sum")
         counts = torch.stack(
-            [ranked[:, 0].sum(), ranked.sum(), loss, torch.tensor(float(len(target)), device=loss.device)]
+            [(rank < 1).sum(), (rank < 5).sum(), loss, torch.tensor(float(len(target)), device=loss.device)]
         )
         found = as_double(counts)
         self.state = self.state.to(found.device) + found
 
     def of_each(self, logits: Tensor, target: Tensor) -> Tensor:
         labeled = target != UNLABELED
-        ranked = logits.topk(min(5, logits.shape[1]), dim=1).indices == target[:, None]
-        loss = F.cross_entropy(logits.float(), target.where(labeled, 0), reduction="none")
-        return as_double(torch.stack([ranked[:, 0], ranked.any(1), loss, labeled], 1) * labeled[:, None])
+        classes = target.where(labeled, 0)
+        rank = rank_of(logits, classes)
+        loss = F.cross_entropy(logits.float(), classes, reduction="none")
+        return as_double(torch.stack([rank < 1, rank < 5, loss, labeled], 1) * labeled[:, None])
 
     def values(self) -> dict[str, float]:
         top1, top5, loss, count = self.state.tolist()
@@ -90,17 +92,17 @@ class ClassificationReport(Report):
     def update(self, logits: Tensor, target: Tensor) -> None:
         self.score.update(logits, target)
         labeled = (target != UNLABELED).cpu()
-        probabilities, target = logits.cpu().float().softmax(1)[labeled], target.cpu()[labeled]
+        logits, target = logits.cpu()[labeled], target.cpu()[labeled]
         if not len(target):
             return
-        answers = probabilities.argmax(1)
+        probabilities, answers = logits.float().softmax(1), logits.argmax(1)
         for row, seen in zip(self.counts, (target[answers == target], target, answers), strict=True):
             row += torch.bincount(seen, minlength=len(self.classes))
         self.bins += calibration_bins(probabilities, answers, target)
         if self.promise is not None:
-            softened = (logits.cpu().float()[labeled] / self.promise.temperature).softmax(1)
-            (top, first), own = softened.max(1), softened.gather(1, target[:, None])[:, 0]
-            sure, right = top >= self.promise.threshold, first == target
+            softened = (logits.float() / self.promise.temperature).softmax(1)
+            own = softened.gather(1, target[:, None])[:, 0]
+            sure, right = softened.amax(1) >= self.promise.threshold, answers == target
             found = sure, sure & ~right, right | (own >= self.promise.least)
             self.promised += torch.stack([kind.sum() for kind in found])
 
@@ -250,24 +252,22 @@ class Classification(Task):
     def predict(self, model: VisionModel, images: Sequence[Any]) -> list[dict[str, Any]]:
         answers: list[dict[str, Any]] = []
         for logits, soft in self.answered(model, images):
+            order = logits.argsort(descending=True, stable=True).tolist()
             if model.promise is not None:
                 logits = logits / model.promise.temperature
             probabilities = logits if soft else logits.softmax(0)
-            best = probabilities.topk(min(5, len(probabilities)))
             names = model.classes or tuple(str(index) for index in range(len(probabilities)))
-            top = [
-                {"class": names[index], "probability": share}
-                for index, share in zip(best.indices.tolist(), best.values.tolist(), strict=True)
-            ]
-            answers.append({**top[0], "top": top, **_promised(model.promise, probabilities, names)})
+            top = [{"class": names[index], "probability": probabilities[index].item()} for index in order[:5]]
+            answers.append({**top[0], "top": top, **_promised(model.promise, probabilities, order, names)})
         return answers
 
 
-def _promised(promise: Promise | None, probabilities: Tensor, names: Sequence[str]) -> dict[str, Any]:
-    """Whether a student that has made a promise answers, and the classes one of which it is."""
+def _promised(
+    promise: Promise | None, probabilities: Tensor, order: Sequence[int], names: Sequence[str]
+) -> dict[str, Any]:
+    """Whether a student that has made a promise answers, and the classes one of which it is, the likeliest first."""
     if promise is None:
         return {}
-    order = probabilities.argsort(descending=True, stable=True).tolist()
     named = [names[index] for index in order if probabilities[index] >= promise.least]
     return {"sure": bool(probabilities.max() >= promise.threshold), "set": named or [names[order[0]]]}
 
