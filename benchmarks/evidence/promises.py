@@ -29,7 +29,7 @@ from temperature_scores import answers, validation
 
 import counterpoise
 from counterpoise.deploy import base
-from counterpoise.engine import cascades, promising
+from counterpoise.engine import betting, cascades, promising
 from counterpoise.engine.student import load_student
 from counterpoise.errors import DataError
 from counterpoise.models import catalog
@@ -79,7 +79,7 @@ def in_eight_bits(given: argparse.Namespace, run: Path, images: torch.Tensor) ->
     return torch.cat(parts).float()
 
 
-def broken(logits: promising.Floats, labels: np.ndarray[Any, np.dtype[np.int64]], risk: float) -> dict[str, float]:
+def broken(logits: betting.Floats, labels: np.ndarray[Any, np.dtype[np.int64]], risk: float) -> dict[str, float]:
     """Of all draws, how often the others were wrong more often than promised; means of what was answered.
 
     A draw on which no threshold keeps the risk promises nothing, and breaks nothing: these are told.

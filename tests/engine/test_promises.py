@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,11 +17,15 @@ from PIL import Image
 from torch import nn
 
 import counterpoise
+from counterpoise.commands.promise import _lines
 from counterpoise.data import sources
+from counterpoise.data.sources.arrays import ArraySet
+from counterpoise.data.sources.base import Splits
 from counterpoise.engine import inputs, promises
 from counterpoise.engine.student import save_student
 from counterpoise.errors import ModelError
 from counterpoise.models import catalog
+from counterpoise.tasks.classification import ClassificationReport
 
 Run = Callable[..., tuple[int, str, str]]
 TRAIN: dict[str, Any] = {
@@ -144,5 +149,47 @@ def test_pictures_without_a_label_do_not_count() -> None:
     logits = 9 * np.eye(3, dtype=np.float32)[np.arange(300) % 3]
     labels = torch.arange(300) % 3
     labels[::5] = -1
-    found = promises.chosen([(torch.from_numpy(logits), labels)], "", 0.1, 0.95, 0.9)
+    answered = promises.Answered(torch.from_numpy(logits), labels, torch.arange(300))
+    images = ArraySet(torch.zeros(300, 3, 1, 1, dtype=torch.uint8), labels, list("abc"))
+    found = promises.chosen([answered], images, "", 0.1, 0.95, 0.9)
     assert (found.pictures, found.wrong) == (240, 0)
+
+
+def test_what_groups_are_promised_is_what_evaluate_finds() -> None:
+    draw = torch.Generator().manual_seed(0)
+    groups = (torch.rand(900, generator=draw).square() * 150).long()  # some of many pictures, some of few
+    labels = torch.randint(3, (900,), generator=draw)
+    logits = torch.randn(900, 3, generator=draw) + 4 * torch.eye(3)[labels]
+    images = ArraySet(torch.zeros(900, 3, 1, 1, dtype=torch.uint8), labels, list("abc"))
+    images.groups = groups
+    order = torch.randperm(900, generator=draw)  # as if some came later
+    answered = [promises.Answered(logits[part], labels[part], part) for part in order.split(400)]
+    found = promises.chosen(answered, images, "", 0.1, 0.95, 0.9)
+    report = ClassificationReport("abc", found, images)
+    for part in order.split(250):
+        report.coming(part)
+        report.update(logits[part], labels[part])
+    values = report.values()
+    assert (found.groups, found.pictures) == (len(groups.unique()), 900)
+    assert values["answered"] == pytest.approx(100 * found.answered)
+    assert values["wrong_of_answered"] == pytest.approx(100 * found.wrong)
+    by_group = [groups == group for group in groups.unique()]
+    right, sure = logits.argmax(1) == labels, (logits / found.temperature).softmax(1).amax(1) >= found.threshold
+    shares = torch.tensor([[(sure & ~right)[own].double().mean(), sure[own].double().mean()] for own in by_group])
+    assert found.wrong == pytest.approx((shares[:, 0].mean() / shares[:, 1].mean()).item())
+
+
+def test_a_promise_says_that_groups_counted(trained: Path, tmp_path: Path) -> None:
+    student = tmp_path / "student"
+    shutil.copytree(trained / "student", student)
+    given = {"data": TRAIN["data"]}
+    images = held_out(trained)
+    images.groups = torch.arange(len(images)) // 3
+    found = counterpoise.promise(student, given, data_set=Splits(images, images), risk=0.2)
+    assert found["groups"] == json.loads((student / "student.json").read_text())["promise"]["groups"] == 300
+    assert "each of the 300 groups counted once" in found["notes"][0]
+    assert f"of {len(images)} pictures of 300 groups." in _lines(found)[0]
+    assert "each group counting alike; of groups like these" in _lines(found)[1]
+    report = counterpoise.evaluate(student, given, data_set=Splits(images, images))
+    assert report["answered"] == pytest.approx(100 * found["answered"])
+    assert report["wrong_of_answered"] == pytest.approx(100 * found["wrong"])

@@ -7,10 +7,10 @@ import pytest
 import torch
 from scipy.stats import binom, binomtest
 
-from counterpoise.engine import promising
+from counterpoise.engine import betting, promising
 from counterpoise.errors import DataError
 
-Answers = tuple[promising.Floats, "np.ndarray[tuple[int, ...], np.dtype[np.int64]]"]
+Answers = tuple[betting.Floats, "np.ndarray[tuple[int, ...], np.dtype[np.int64]]"]
 SPLITS = 100
 
 
@@ -57,7 +57,7 @@ def test_the_bound_is_that_of_clopper_and_pearson() -> None:
         exact = binomtest(wrong, count).proportion_ci(0.9, method="exact").high  # of two sides, so 95% of one
         assert promising.upper(wrong, count, 0.95) == pytest.approx(exact)
     assert promising.upper(5, 5, 0.95) == 1
-    assert promising.needed(0.02, 0.95) == 149
+    assert betting.needed(0.02, 0.95) == 149
 
 
 def test_the_temperature_undoes_what_made_answers_too_sure() -> None:
@@ -92,3 +92,48 @@ def test_what_is_promised_of_large_logits_is_kept_as_they_are_compared(scale: fl
     sure = (shares.amax(1) >= chosen.threshold).numpy()
     assert sure.mean() == pytest.approx(chosen.answered, abs=0.03)
     assert (logits.argmax(1) != labels)[sure].mean() <= 0.1
+
+
+def drawn_by_group(count: int, each: int, seed: int) -> tuple[betting.Floats, betting.Counts, betting.Counts]:
+    """Logits, labels and groups: some groups are far harder than others."""
+    rng = np.random.default_rng(seed)
+    owners = np.repeat(np.arange(count), each)
+    labels = rng.integers(0, 10, len(owners))
+    logits = rng.normal(0, 1.5, (len(owners), 10))
+    sureness = rng.gamma(3, 1.2, len(owners)) - rng.normal(0, 1.5, count)[owners]
+    logits[np.arange(len(owners)), labels] += np.maximum(sureness, -3)
+    return 3 * logits, labels, owners
+
+
+def test_of_groups_no_more_choices_break_their_word_than_chance_allows() -> None:
+    logits, labels, _ = drawn_by_group(3_000, 4, 12_345)
+    right, choices = logits.argmax(1) == labels, 40
+    broken, covered = 0, []
+    for seed in range(choices):
+        values, classes, owners = drawn_by_group(120, 8, seed)
+        try:
+            chosen = promising.choose(values, classes, 0.2, seed=seed, owners=owners)
+        except DataError:
+            continue
+        assert (chosen.groups, chosen.bound <= 0.2 + 1e-4) == (120, True)
+        shares = promising.probabilities(logits, chosen.temperature)
+        sure = shares.max(1) >= chosen.threshold
+        broken += bool((~right[sure]).mean() > 0.2)
+        covered.append((shares[np.arange(len(labels)), labels] >= chosen.least).mean())
+    assert len(covered) > 0.8 * choices
+    assert broken <= binom.ppf(0.99, choices, 0.05)
+    assert np.mean(covered) == pytest.approx(0.9, abs=0.015)
+
+
+def test_more_pictures_of_the_same_groups_do_not_make_a_promise_surer() -> None:
+    logits, labels, owners = drawn_by_group(120, 4, 1)
+    once, often = (
+        promising.choose(logits.repeat(times, 0), labels.repeat(times), 0.2, owners=owners.repeat(times))
+        for times in (1, 5)
+    )
+    assert often.bound == pytest.approx(once.bound, abs=1e-4)
+    assert often.answered == pytest.approx(once.answered, abs=0.01)  # rungs are laid a little otherwise
+    with pytest.raises(DataError, match=r"20 groups of 800 labeled pictures cannot promise.* 44 groups are needed"):
+        promising.choose(logits.repeat(10, 0)[:800], labels.repeat(10)[:800], 0.1, owners=np.arange(800) // 40)
+    alone = promising.choose(logits, labels, 0.2, owners=7 * np.arange(len(labels)))  # groups of one picture each
+    assert alone == promising.choose(logits, labels, 0.2)

@@ -63,6 +63,33 @@ def test_of_a_hundred_choices_no_more_break_their_word_than_chance_allows(count:
     assert 0.5 * best < np.mean(answered) < best
 
 
+def test_of_slices_of_few_patients_no_more_choices_break_their_word_than_chance_allows() -> None:
+    edges, broken = np.array([0.0, 0.5, 0.9]), 0
+    for seed in range(CHOICES):
+        rng = np.random.default_rng(seed)
+        patients = np.repeat(np.arange(90), 6)
+        wrong = rng.binomial(1_000, rng.beta(0.4, 6, 90)[patients])  # 6.25% on average, at any threshold
+        counts = np.zeros((2, len(patients), 3), np.int64)
+        counts[:, :, 2] = 1_000 - wrong, wrong
+        try:
+            promising_scenes.choose(Marked(*counts, counts.sum((0, 1))[None]), edges, 0.05, seed=seed, owners=patients)
+        except DataError:
+            continue
+        broken += 1
+    assert broken <= binom.ppf(0.999, CHOICES, 0.05)
+
+
+def test_more_slices_of_the_same_volumes_do_not_make_a_promise_surer() -> None:
+    whole = draw(150, 3)
+    sliced = Marked(whole.right.repeat(4, 0), whole.wrong.repeat(4, 0), whole.by_class)
+    once = promising_scenes.choose(whole, LADDER, 0.1)
+    often = promising_scenes.choose(sliced, LADDER, 0.1, owners=np.arange(150).repeat(4))
+    assert (often.threshold, often.bound, often.groups, once.groups) == (once.threshold, once.bound, 150, None)
+    assert often.wrong == pytest.approx(once.wrong)
+    with pytest.raises(DataError, match=r"20 groups of 600 scenes cannot promise .* 44 groups are needed at least"):
+        promising_scenes.choose(sliced, LADDER, 0.1, owners=np.arange(600) // 30)
+
+
 def test_marks_are_those_of_the_probabilities_themselves() -> None:
     logits, labels = 3 * torch.randn(4, 500), torch.randint(4, (500,))
     found, sure = marks(logits, labels, 1.7), surety(logits, 1.7)
@@ -112,8 +139,13 @@ def test_what_evaluate_means_is_what_is_promised_where_nothing_is_answered() -> 
         sure.begin()
         sure.add(logits[:, None, kept], torch.tensor([truth], dtype=torch.uint8))
     # The first scene answers one pixel, wrongly; the second none; of the third nothing is known.
-    assert sure.values() == pytest.approx({"answered": 100 / 3, "wrong_of_answered": 50.0})
+    assert sure.values([0, 1, 2]) == pytest.approx({"answered": 100 / 3, "wrong_of_answered": 50.0})
     assert [sure.unsure(0), sure.unsure(1)] == [100.0, 0.0]
+    sure.promise = promise.model_copy(update={"groups": 2})
+    sure.begin()
+    sure.add(logits[:, None, 1:], torch.tensor([[0]], dtype=torch.uint8))
+    assert sure.values([0, 1, 1, 0])["wrong_of_answered"] == 25.0  # of the first group a half, of the second nothing
+    assert "groups" not in promise.model_dump()
 
 
 @pytest.fixture(scope="session")

@@ -33,19 +33,23 @@ def _lines(found: dict[str, Any]) -> list[str]:
         f"{found['temperature']:.3f}: "
     )
     kept = f"Kept in {found['folder']}. Exports that are there are as they were: export again."
+    groups = found.get("groups")
+    of = "" if groups is None else f" of {groups:,} groups"
     if "unsure" in found:
         left = sorted(found["unsure"].items(), key=lambda item: -item[1])
         return [
-            f"{told}{found['answered']:.1%} of the pixels of {found['pictures']:,} scenes.",
-            f"Of these pixels {found['wrong']:.2%} are wrong, as a mean over scenes; of scenes like these at most "
+            f"{told}{found['answered']:.1%} of the pixels of {found['pictures']:,} scenes{of}.",
+            f"Of these pixels {found['wrong']:.2%} are wrong, as a mean over {'groups' if of else 'scenes'}; of "
+            f"{'groups' if of else 'scenes'} like these at most "
             f"{found['risk']:.2%} will be, at {found['confidence']:.1%} confidence (bound {found['bound']:.2%}).",
             f"Not answered, by class: {', '.join(f'{name} {share:.0%}' for name, share in left)}.",
             kept,
             *found["notes"],
         ]
     return [
-        f"{told}{found['answered']:.1%} of {found['pictures']:,} pictures.",
-        f"Of these answers {found['wrong']:.2%} are wrong; of pictures like these at most {found['risk']:.2%} will be, "
+        f"{told}{found['answered']:.1%} of {found['pictures']:,} pictures{of}.",
+        f"Of these answers {found['wrong']:.2%} are wrong{', each group counting alike' if of else ''}; of "
+        f"{'groups' if of else 'pictures'} like these at most {found['risk']:.2%} will be, "
         f"at {found['confidence']:.1%} confidence (bound {found['bound']:.2%}).",
         f"Of any picture it names {found['set_size']:.1f} classes on average, and the true one is among them in "
         f"{found['coverage']:.1%} of the pictures.",

@@ -174,7 +174,7 @@ def compare(
     states: tuple[list[Tensor], list[Tensor]] = ([], [])
     for shown in batches:
         pair = shown if isinstance(shown, Pair) else Pair(shown[0], *shown)
-        seen, fed, target, _ = pair
+        seen, fed, target = pair[:3]
         expected = student_answer(network, seen)
         reference = expected if fed is seen else student_answer(network, fed.contiguous())
         found = torch.from_numpy(np.ascontiguousarray(answer(runtime, fed.contiguous().numpy(), batch))).float()

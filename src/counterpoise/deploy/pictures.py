@@ -55,12 +55,14 @@ class Pair(NamedTuple):
         seen: uint8 [n, C, H, W], as the student is shown them in evaluation.
         fed: uint8 [n, C, h, w], as the runner beside an export feeds it; the same tensor where that is the same.
         covered: height and width of the part of what is fed that each picture covers; None: all of it.
+        indices: int64 [n], of the pictures within their set; None: of none.
     """
 
     seen: Tensor
     fed: Tensor
     target: Tensor
     covered: tuple[tuple[int, int], ...] | None = None
+    indices: Tensor | None = None
 
     def answers(self, logits: Tensor) -> Sequence[Tensor]:
         """What logits for the pixels that are fed say of each picture, [C] or [C, h, w]."""
@@ -84,10 +86,11 @@ def pairs(images: ImageSet, model: VisionModel, section: config.Data, request: R
                 if request.around is not None:
                     boxed = [letterbox(laid(image), size, request.around, model.scenes.reduction) for image in whole]
                     fed = torch.stack([to_tensor(image) for image, _ in boxed])
-                    yield Pair(seen, fed, batch.target[part], tuple(covered for _, covered in boxed))
+                    covers = tuple(covered for _, covered in boxed)
+                    yield Pair(seen, fed, batch.target[part], covers, batch.indices[part])
                     continue
                 fed = torch.stack([show(image, size, share, model.fit) for image in whole])
-            yield Pair(seen, fed, batch.target[part])
+            yield Pair(seen, fed, batch.target[part], indices=batch.indices[part])
 
 
 def one_window(pictures: Tensor, request: Request) -> Tensor:

@@ -12,7 +12,7 @@ from counterpoise.deploy import agreement, base, pictures
 from counterpoise.deploy.job import ExportJob
 from counterpoise.engine import scene_promises
 from counterpoise.engine.evaluator import in_classes_of
-from counterpoise.engine.promises import chosen
+from counterpoise.engine.promises import Answered, chosen
 from counterpoise.errors import DataError
 from counterpoise.models.promise import Promise, ScenePromise
 
@@ -46,23 +46,30 @@ def of_export(
     images, asked = job.data.val, (own.data, own.risk, own.confidence)
     try:
         if isinstance(own, Promise):
-            answers = ((torch.from_numpy(found), pair.target) for found, pair in _answers(job, runtime, images))
-            return chosen(answers, *asked, own.coverage), None, {}
+            answers = (
+                Answered(torch.from_numpy(found), pair.target, indices)
+                for found, pair, indices in _answers(job, runtime, images)
+            )
+            return chosen(answers, images, *asked, own.coverage), None, {}
         shown = in_classes_of(job.student, images)
         return None, scene_promises.by_answers(shown, lambda some: _scenes(job, runtime, some), *asked), {}
     except DataError as error:
         return None, None, {"promise": f"{told} by this file. {error}"}
 
 
-def _answers(job: ExportJob, runtime: base.Runtime, images: ImageSet) -> Iterator[tuple[base.Logits, pictures.Pair]]:
-    """Logits float32 of pictures, in batches."""
+def _answers(
+    job: ExportJob, runtime: base.Runtime, images: ImageSet
+) -> Iterator[tuple[base.Logits, pictures.Pair, torch.Tensor]]:
+    """Logits float32 of pictures, in batches, and the indices of these."""
     for pair in pictures.pairs(images, job.student, job.section, job.request):
         found = agreement.answer(runtime, pair.fed.contiguous().numpy(), job.request.batch)
-        yield np.ascontiguousarray(found, np.float32), pair
+        assert pair.indices is not None
+        yield np.ascontiguousarray(found, np.float32), pair, pair.indices
 
 
-def _scenes(job: ExportJob, runtime: base.Runtime, images: ImageSet) -> Iterator[scene_promises.Scene]:
-    """What an export answers of one scene after the other."""
-    for found, pair in _answers(job, runtime, images):
-        for logits, truth in zip(pair.answers(torch.from_numpy(found)), pair.target, strict=True):
-            yield scene_promises.whole(logits, truth)
+def _scenes(job: ExportJob, runtime: base.Runtime, images: ImageSet) -> Iterator[tuple[int, scene_promises.Scene]]:
+    """What an export answers of one scene after the other, by index."""
+    for found, pair, indices in _answers(job, runtime, images):
+        answered = pair.answers(torch.from_numpy(found))
+        for index, logits, truth in zip(indices.tolist(), answered, pair.target, strict=True):
+            yield index, scene_promises.whole(logits, truth)

@@ -13,6 +13,7 @@ from scipy.stats import t
 from counterpoise.config.options import Place, keywords_after
 from counterpoise.data.sources.base import UNLABELED
 from counterpoise.engine import inputs, promising
+from counterpoise.engine.betting import Floats
 from counterpoise.engine.options import Cascaded
 from counterpoise.engine.processes import choose_device
 from counterpoise.engine.promises import answered as answered_by
@@ -79,7 +80,7 @@ def cascade(student: Place, options: Cascaded) -> dict[str, Any]:
     for network, path in zip(networks, both, strict=True):
         unseen(path, images, section, options.data_set)
         told = answered_by(path, network, images, section, at_once, device)
-        values, labels = (torch.cat(side) for side in zip(*told, strict=True))
+        values, labels, _ = (torch.cat(side) for side in zip(*told, strict=True))
         known = labels != UNLABELED
         told_by.append((values[known].double().numpy(), labels[known].numpy().astype(np.int64)))
     (logits, classes), (of_teacher, of_its) = told_by
@@ -88,7 +89,7 @@ def cascade(student: Place, options: Cascaded) -> dict[str, Any]:
 
 
 def chosen(
-    logits: promising.Floats, labels: npt.NDArray[np.int64], student: Right, teacher: Right, give: float
+    logits: Floats, labels: npt.NDArray[np.int64], student: Right, teacher: Right, give: float
 ) -> dict[str, Any]:
     """From the student's logits [N, C], labels [N], and which answers are right. Raises DataError where N is small."""
     count = len(labels)
@@ -120,7 +121,7 @@ def chosen(
     }
 
 
-def _lowest(sure: promising.Floats, student: Right, teacher: Right, give: float) -> float | None:
+def _lowest(sure: Floats, student: Right, teacher: Right, give: float) -> float | None:
     """The lowest threshold at which both together are at most `give` points behind the teacher alone."""
     order = np.argsort(-sure, kind="stable")
     gained = 100 * np.cumsum(student[order].astype(np.int64) - teacher[order]) / len(sure)
@@ -129,7 +130,7 @@ def _lowest(sure: promising.Floats, student: Right, teacher: Right, give: float)
     return None if len(good) == 0 else 0.0 if good[-1] == len(sure) - 1 else float(sure[order][good[-1]])
 
 
-def answered(threshold: float, sure: promising.Floats, student: Right, teacher: Right) -> Answered:
+def answered(threshold: float, sure: Floats, student: Right, teacher: Right) -> Answered:
     """What becomes of these pictures."""
     own = sure >= threshold
     both = np.where(own, student, teacher)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -25,6 +25,14 @@ from counterpoise.models.promise import Promise, ScenePromise
 from counterpoise.system.files import write_text
 
 
+class Answered(NamedTuple):
+    """Logits [N, C] of pictures, their labels [N], and their indices [N] within the set."""
+
+    logits: Tensor
+    labels: Tensor
+    indices: Tensor
+
+
 @keywords_after("data", Promised)
 def promise(student: Place, options: Promised) -> dict[str, Any]:
     """Choose from which probability on a student answers, so that few answers are wrong; kept in its folder.
@@ -33,7 +41,8 @@ def promise(student: Place, options: Promised) -> dict[str, Any]:
     probability is below the threshold is not answered. Probabilities are those of logits divided by a temperature that
     is fitted, too. The set of classes that is named of a picture holds the true one in a share of `coverage`. Of
     scenes, each pixel is answered or not, and of those that are at most `risk` is wrong, as a mean over scenes. All of
-    it holds for pictures that are drawn as those were on which it was chosen; `engine.promising` and
+    it holds for pictures that are drawn as those were on which it was chosen. Where these are of groups (a patient, a
+    video), groups are what is drawn, and each counts as much as any other. `engine.promising` and
     `engine.promising_scenes` say how it is chosen.
 
     Args:
@@ -63,10 +72,10 @@ def promise(student: Place, options: Promised) -> dict[str, Any]:
         description = network.description.model_copy(update={"scene_promise": found})
     else:
         told = list(answered(student, network, images, section, at_once, device))
-        found = chosen(told, images.fingerprint(), options.risk, options.confidence, options.coverage)
+        found = chosen(told, images, images.fingerprint(), options.risk, options.confidence, options.coverage)
         description = network.description.model_copy(update={"promise": found})
     write_text(path / folder.DESCRIPTION, as_json(description.values()).decode())
-    return {"folder": str(path), **found.model_dump(), "notes": _notes(network.description, images.fingerprint())}
+    return {"folder": str(path), **found.model_dump(), "notes": _notes(network.description, images, found)}
 
 
 def unseen(network: Place, images: ImageSet, section: config.Data, data_set: Splits | None) -> None:
@@ -83,8 +92,8 @@ def unseen(network: Place, images: ImageSet, section: config.Data, data_set: Spl
 
 def answered(
     place: Place, network: VisionModel, images: ImageSet, section: config.Data, at_once: int, device: torch.device
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Logits and labels, in batches, the labels by the classes of the network that lies at `place`.
+) -> Iterator[Answered]:
+    """In batches, the labels by the classes of the network that lies at `place`.
 
     Raises ModelError where it answers probabilities, which no temperature divides.
     """
@@ -93,17 +102,18 @@ def answered(
     for number, (batch, logits) in enumerate(answers(network.to(device), loader, device)):
         if number == 0 and network.answers_probabilities(batch.shown):
             raise ModelError(f"{place} {SOFT} Then its answers tell how sure it is.")
-        yield logits.cpu(), batch.target.cpu()
+        yield Answered(logits.cpu(), batch.target.cpu(), batch.indices)
 
 
 def chosen(
-    answered: Iterable[tuple[Tensor, Tensor]], data: str, risk: float, confidence: float, coverage: float
+    answered: Iterable[Answered], images: ImageSet, data: str, risk: float, confidence: float, coverage: float
 ) -> Promise:
-    """From logits [N, C] and labels [N] in batches; data: the fingerprint of the pictures. Raises DataError."""
-    logits, labels = (torch.cat(side) for side in zip(*answered, strict=True))
+    """From answers to pictures, in batches; data: the fingerprint of the pictures. Raises DataError."""
+    logits, labels, indices = (torch.cat(side) for side in zip(*answered, strict=True))
     known = labels != UNLABELED
     values, classes = logits[known].double().numpy(), labels[known].numpy().astype(np.int64)
-    found = promising.choose(values, classes, risk, confidence, coverage)
+    owners = images.owners()[indices[known]].numpy()
+    found = promising.choose(values, classes, risk, confidence, coverage, owners=owners)
     return Promise(
         risk=risk,
         confidence=confidence,
@@ -114,10 +124,16 @@ def chosen(
     )
 
 
-def _notes(description: folder.Description, data: str) -> list[str]:
+def _notes(description: folder.Description, images: ImageSet, found: Promise | ScenePromise) -> list[str]:
     """What is to be said of the pictures on which it was chosen."""
+    notes = []
+    if found.groups is not None:
+        one = "Pictures" if isinstance(found, Promise) else "Scenes"
+        notes.append(f"{one} of one group err together, so that each of the {found.groups:,} groups counted once.")
     epoch = description.provenance.get("epoch")
     by = epoch.get("by") if isinstance(epoch, dict) and epoch.get("ships") == "best" else None
-    if by is None or description.provenance.get("data_fingerprint") not in (None, data):
-        return []
-    return [f"These pictures may have chosen the student's epoch, by {by}: others would tell more honestly (--data)."]
+    if by is not None and description.provenance.get("data_fingerprint") in (None, images.fingerprint()):
+        notes.append(
+            f"These pictures may have chosen the student's epoch, by {by}: others would tell more honestly (--data)."
+        )
+    return notes

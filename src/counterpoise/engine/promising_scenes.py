@@ -1,14 +1,8 @@
 """From which probability on a student may answer a pixel, so that few of the pixels that it answers are wrong.
 
 Pixels of one scene err together, so scenes are what is drawn: what is promised is the mean over scenes of the share of
-wrong pixels among those that are answered. Scenes are divided at random. On the first third a temperature is fitted,
-and a ladder of thresholds is laid; on the others it is climbed down as in `promising`, each rung by a test of that
-mean.
-
-The test bets on each scene in turn that its share is below the risk. If the mean were not below it, capital would
-grow to 1 / (1 - confidence) with a chance of at most 1 - confidence, however shares are distributed (Ville's
-inequality; Waudby-Smith and Ramdas 2024, "Estimating means of bounded random variables by betting", arXiv 2010.09686;
-stakes as of Bates et al. 2021, "Distribution-free, risk-controlling prediction sets", arXiv 2101.02703, proposition 5).
+wrong pixels among those that are answered. Where scenes are of groups (the slices of a volume), these are what is
+drawn, and the mean is over groups of the mean over their scenes. `betting` divides and tests them.
 """
 
 from __future__ import annotations
@@ -19,11 +13,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from counterpoise.engine.promising import FITTED_ON, needed
+from counterpoise.engine.betting import FITTED_ON, Counts, Floats, Shares, climbed, divided, means, needed
 from counterpoise.errors import DataError
-
-Floats = npt.NDArray[np.float64]
-Counts = npt.NDArray[np.int64]
 
 RUNGS = 50
 
@@ -50,79 +41,66 @@ class Chosen(NamedTuple):
     wrong: float
     bound: float
     unsure: Floats
+    groups: int | None
 
 
-def divided(count: int, seed: int = 0) -> tuple[Counts, Counts]:
-    """Numbers of the scenes that fit temperature and ladder, and of those that test it."""
-    order = np.random.default_rng(seed).permutation(count)
-    return order[: count // FITTED_ON], order[count // FITTED_ON :]
-
-
-def choose(marked: Marked, edges: Floats, risk: float, confidence: float = 0.95, seed: int = 0) -> Chosen:
+def choose(
+    marked: Marked,
+    edges: Floats,
+    risk: float,
+    confidence: float = 0.95,
+    seed: int = 0,
+    owners: Counts | None = None,
+) -> Chosen:
     """The lowest threshold at which the mean share of wrong pixels is at most `risk`, as sure as `confidence`.
 
     Args:
-        marked: pixels by probabilities of the temperature that was fitted on the first scenes of `divided`.
+        marked: pixels by probabilities of the temperature that was fitted on the first units of `betting.divided`.
         edges: thresholds, from 0 up.
+        owners: int64 [scenes], from 0 on, which scenes err together; None: none do.
 
     Raises:
-        DataError: too few scenes to promise anything, or no threshold keeps it; with what could be promised.
+        DataError: too few scenes or groups to promise anything, or no threshold keeps it; with what could be promised.
     """
     there: npt.NDArray[np.bool_] = (marked.right + marked.wrong).sum(1) > 0
-    first, second = (part[there[part]] for part in divided(len(there), seed))  # as those that fitted the temperature
-    scenes = int(there.sum())
+    owners = np.arange(len(there)) if owners is None else owners
+    units, count = int(owners.max(initial=-1)) + 1, len(np.unique(owners[there]))
+    known = np.bincount(owners[there], minlength=units) > 0
+    first, second = (part[known[part]] for part in divided(units, seed))  # as those that fitted the temperature
+    scenes, grouped = int(there.sum()), units < len(there)
+    of = f"{count} groups of {scenes} scenes" if grouped else f"{scenes} scenes"
     enough = needed(risk, confidence)
     if len(second) < enough:
+        why = "scenes of one group err together" if grouped else "pixels of one scene err together"
         raise DataError(
-            f"{scenes} scenes cannot promise that at most {risk:.2%} of the answered pixels are wrong at "
-            f"{confidence:.1%} confidence, even if none were: {math.ceil(enough * FITTED_ON / (FITTED_ON - 1))} are "
-            "needed at least, since pixels of one scene err together. Give more (--data), or a larger --risk."
+            f"{of} cannot promise that at most {risk:.2%} of the answered pixels are wrong at "
+            f"{confidence:.1%} confidence, even if none were: {math.ceil(enough * FITTED_ON / (FITTED_ON - 1))} "
+            f"{'groups ' if grouped else ''}are needed at least, since {why}. Give more (--data), or a larger --risk."
         )
     answered, wrong = (_from(counts) for counts in (marked.right + marked.wrong, marked.wrong))
-    shares = np.divide(wrong, answered, out=np.zeros(wrong.shape), where=answered > 0)
-    ladder = _ladder(answered[first])
-    kept, best = None, 1.0
-    for rung in ladder[_safest(shares[first][:, ladder], risk) :]:
-        if not _won(shares[second, rung], risk, confidence):
-            best = min(best, upper(shares[second, rung], confidence))
-            break
-        kept = int(rung)
-    if kept is None:
+    by_scene = np.divide(wrong, answered, out=np.zeros(wrong.shape), where=answered > 0)
+    shares = means(owners[there], by_scene[there].T, units)
+    ladder = _ladder(answered[np.isin(owners, first)])
+    tried = Shares(shares[:, ladder], np.ones((units, len(ladder))))
+    rung, bound = climbed(tried.of(first), tried.of(second), risk, confidence)
+    if rung is None:
         raise DataError(
-            f"No threshold keeps {risk:.2%} of wrong pixels at {confidence:.1%} confidence on these {scenes} scenes: "
-            f"where the student looked safest, up to {best:.2%} may be wrong. Give a larger --risk, more scenes "
-            "(--data), or a better student."
+            f"No threshold keeps {risk:.2%} of wrong pixels at {confidence:.1%} confidence on these {of}: "
+            f"where the student looked safest, up to {bound:.2%} may be wrong. Give a larger --risk, more "
+            f"{'groups' if grouped else 'scenes'} (--data), or a better student."
         )
+    kept = ladder[rung]
     of_class = _from(marked.by_class)
     with np.errstate(invalid="ignore"):
         unsure = 1 - of_class[:, kept] / of_class[:, 0]
     return Chosen(
         float(edges[kept]),
         float(answered[:, kept].sum() / answered[:, 0].sum()),
-        float(shares[there, kept].mean()),
-        upper(shares[second, kept], confidence),
+        float(shares[known, kept].mean()),
+        bound,
         unsure,
+        count if grouped else None,
     )
-
-
-def _won(shares: Floats, risk: float, confidence: float) -> bool:
-    """Whether bets that the mean of these shares is below `risk` have ever made 1 / (1 - confidence) of 1."""
-    count = np.arange(1, len(shares) + 1)
-    mean = (0.5 + np.cumsum(shares)) / (1 + count)
-    variance = (0.25 + np.cumsum((shares - mean) ** 2)) / (1 + count)
-    before = np.append(0.25, variance[:-1])  # a stake may know what came before it alone
-    needed_for = -math.log(1 - confidence)
-    stake = np.minimum(1.0, np.sqrt(2 * needed_for / (len(shares) * before)))
-    return bool(np.cumsum(np.log1p(-stake * (shares - risk))).max() >= needed_for)
-
-
-def upper(shares: Floats, confidence: float) -> float:
-    """The largest mean that the bets do not rule out, to 1e-4."""
-    low, high = 0.0, 1.0
-    while high - low > 1e-4:
-        middle = (low + high) / 2
-        low, high = (low, middle) if _won(shares, middle, confidence) else (middle, high)
-    return high
 
 
 def _from(counts: Counts) -> Counts:
@@ -137,9 +115,3 @@ def _ladder(answered: Counts) -> Counts:
     wanted = np.linspace(1 / RUNGS, 1.0, RUNGS)
     # shares fall from edge to edge
     return np.unique([int(np.flatnonzero(share >= least).max()) for least in wanted])[::-1]
-
-
-def _safest(shares: Floats, risk: float) -> int:
-    """The rung at which the test of the other scenes will most likely pass, by what the first ones say."""
-    spread = shares.std(0) + 0.5 / len(shares)
-    return int(np.argmax((risk - shares.mean(0)) / spread))

@@ -13,7 +13,7 @@ from torch import Tensor
 from counterpoise import config, tasks
 from counterpoise.data.epochs import Batch
 from counterpoise.data.sources.base import ImageSet
-from counterpoise.engine import promising, promising_scenes
+from counterpoise.engine import betting, promising, promising_scenes
 from counterpoise.engine.evaluator import SOFT, in_classes_of, judged
 from counterpoise.errors import DataError, ModelError
 from counterpoise.models.network import VisionModel
@@ -54,32 +54,41 @@ def chosen(
 
 
 def by_answers(
-    shown: ImageSet, scenes: Callable[[ImageSet], Iterator[Scene]], data: str, risk: float, confidence: float
+    shown: ImageSet,
+    scenes: Callable[[ImageSet], Iterator[tuple[int, Scene]]],
+    data: str,
+    risk: float,
+    confidence: float,
 ) -> ScenePromise:
     """Choose it on scenes with masks, by what answers them.
 
     Args:
-        scenes: of some of these scenes, in order, what is answered.
+        scenes: of some of these scenes, by index, what is answered; one that cannot be read is left out.
         data: fingerprint of the scenes.
 
     Raises:
         DataError: too few scenes, none with a mask, or no threshold keeps it.
     """
-    first = torch.from_numpy(np.sort(promising_scenes.divided(len(shown))[0]))
+    owners = shown.owners().numpy()
+    units, _ = betting.divided(int(owners.max()) + 1)
+    first = torch.from_numpy(np.sort(betting.members(owners, units)))
     drawn = torch.Generator().manual_seed(0)
-    sampled = [_drawn(*piece, drawn) for scene in scenes(shown.subset(first)) for piece in scene]
+    sampled = [_drawn(*piece, drawn) for _, scene in scenes(shown.subset(first)) for piece in scene]
     logits, labels = (torch.cat(side).numpy() for side in zip(*sampled, strict=True))
     if not len(labels):
         raise DataError("The masks of these scenes know no pixel, so that nothing tells which answers are wrong.")
     temperature = promising.fitted_temperature(logits.astype(np.float64), labels)
-    rows = [
-        reduce(Marks.plus, (marks(values, truth, temperature) for values, truth in scene)) for scene in scenes(shown)
-    ]
-    right, wrong, by_class = (torch.stack(side).numpy() for side in zip(*rows, strict=True))
-    marked = promising_scenes.Marked(right, wrong, by_class.sum(0))
-    found = promising_scenes.choose(marked, EDGES.double().numpy(), risk, confidence)
+    counts = np.zeros((2, len(shown), len(EDGES)), np.int64)
+    by_class = np.zeros((len(shown.classes), len(EDGES)), np.int64)
+    for index, scene in scenes(shown):
+        found = reduce(Marks.plus, (marks(values, truth, temperature) for values, truth in scene))
+        counts[:, index] = found.right, found.wrong
+        by_class += found.by_class.numpy()
+    right, wrong = counts
+    marked = promising_scenes.Marked(right, wrong, by_class)
+    chose = promising_scenes.choose(marked, EDGES.double().numpy(), risk, confidence, owners=owners)
     unsure = {
-        name: float(share) for name, share in zip(shown.classes, found.unsure, strict=True) if not math.isnan(share)
+        name: float(share) for name, share in zip(shown.classes, chose.unsure, strict=True) if not math.isnan(share)
     }
     return ScenePromise(
         risk=risk,
@@ -88,7 +97,7 @@ def by_answers(
         pictures=int((right + wrong).any(1).sum()),
         unsure=unsure,
         data=data,
-        **{name: value for name, value in found._asdict().items() if name != "unsure"},
+        **{name: value for name, value in chose._asdict().items() if name != "unsure"},
     )
 
 
@@ -99,19 +108,20 @@ def whole(logits: Tensor, truth: Tensor) -> Scene:
 
 def _scenes(
     images: ImageSet, network: VisionModel, section: config.Data, at_once: int, device: torch.device
-) -> Iterator[Scene]:
-    """What a student answers of one scene after the other."""
+) -> Iterator[tuple[int, Scene]]:
+    """What a student answers of one scene after the other, by index."""
     loader = tasks.get(network.task).eval_loader(images, network, section, batch_size=at_once)
     for number, (batch, logits) in enumerate(judged(network, loader, device)):
         if number == 0 and network.answers_probabilities(batch.shown):
             raise ModelError(f"{network.name} {SOFT} Then its answers tell how sure it is.")
         if isinstance(logits, Tensor):
             assert isinstance(batch, Batch)
-            for own, truth in zip(logits, batch.target, strict=True):
-                yield whole(own, truth)
+            for index, own, truth in zip(batch.indices.tolist(), logits, batch.target, strict=True):
+                yield index, whole(own, truth)
         else:
             truth = logits.truth
-            yield (known(piece.logits, truth(piece.rows, piece.columns)[0]) for piece in logits.pieces)
+            pieces = (known(piece.logits, truth(piece.rows, piece.columns)[0]) for piece in logits.pieces)
+            yield int(batch.indices[0]), pieces
 
 
 def _drawn(logits: Tensor, labels: Tensor, drawn: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -300,8 +300,8 @@ class Task(ABC):
     def report(self, classes: Sequence[str]) -> Report:
         """A fresh full report."""
 
-    def report_of(self, model: VisionModel, classes: Sequence[str]) -> Report:
-        """A fresh full report of what this model answers."""
+    def report_of(self, model: VisionModel, classes: Sequence[str], images: ImageSet | None = None) -> Report:
+        """A fresh full report of what this model answers, to these images where they are known."""
         return self.report(classes)
 
     def report_on(self, model: VisionModel, images: ImageSet, scores: Sequence[str] = ()) -> Report:
@@ -311,7 +311,7 @@ class Task(ABC):
         """
         if scores:
             raise ConfigError(f"scores are for masks: task {self.name} tells all it has, got {', '.join(scores)}.")
-        return self.report_of(model, images.classes)
+        return self.report_of(model, images.classes, images)
 
     def notes(self, model: VisionModel) -> list[str]:
         """What is to be said beside such a report, a sentence each."""

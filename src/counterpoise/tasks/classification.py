@@ -78,16 +78,26 @@ class ClassificationReport(Report):
 
     Balanced accuracy is the mean recall of the classes that the images hold; macro F1 the mean of those that images or
     answers hold. Of a student with a promise also the share of images that it answers, the share of these
-    answers that is wrong, and the share of images whose class is in the set that it names.
+    answers that is wrong, and the share of images whose class is in the set that it names; each group counting as much
+    as any other, where it has promised by groups.
+
+    Args:
+        images: the set that is evaluated, for which images are of one group.
     """
 
-    def __init__(self, classes: Sequence[str], promise: Promise | None = None) -> None:
+    def __init__(self, classes: Sequence[str], promise: Promise | None = None, images: ImageSet | None = None) -> None:
         self.classes = list(classes)
         self.score = TopScore(len(classes))
         self.counts = torch.zeros(3, len(classes), dtype=torch.float64)  # by class: right, there, answered
         self.bins = torch.zeros(3, CALIBRATION_BINS, dtype=torch.float64)
         self.promise = promise
-        self.promised = torch.zeros(3, dtype=torch.int64)
+        grouped = promise is not None and promise.groups is not None
+        self.owners = images.owners() if grouped and images is not None else None
+        self.next = torch.arange(0)
+        self.promised: list[Tensor] = []  # int64 [N, 4]: the group, and whether answered, wrong of these, and in a set
+
+    def coming(self, indices: Tensor) -> None:
+        self.next = indices
 
     def update(self, logits: Tensor, target: Tensor) -> None:
         self.score.update(logits, target)
@@ -103,8 +113,10 @@ class ClassificationReport(Report):
             softened = (logits.float() / self.promise.temperature).softmax(1)
             own = softened.gather(1, target[:, None])[:, 0]
             sure, right = softened.amax(1) >= self.promise.threshold, answers == target
-            found = sure, sure & ~right, right | (own >= self.promise.least)
-            self.promised += torch.stack([kind.sum() for kind in found])
+            first = sum(map(len, self.promised))
+            alone = torch.arange(first, first + len(target))
+            group = alone if self.owners is None else self.owners[self.next[labeled]]
+            self.promised.append(torch.stack([group, sure, sure & ~right, right | (own >= self.promise.least)], 1))
 
     def values(self) -> dict[str, Any]:
         right, there, answers = self.counts
@@ -117,10 +129,12 @@ class ClassificationReport(Report):
         values["calibration_error"] = calibration_error(self.bins)
         values["balanced_accuracy"] = of_class["recall"].nanmean().item()
         if self.promise is not None:
-            answered, wrong, covered = self.promised.tolist()
-            values["answered"] = 100 * answered / count
+            rows = torch.cat(self.promised)
+            weights = 1 / rows[:, 0].bincount().double()[rows[:, 0]]  # each group weighs 1
+            answered, wrong, covered = (100 * (weights @ rows[:, 1:].double()) / weights.sum()).tolist()
+            values["answered"] = answered
             values["wrong_of_answered"] = 100 * wrong / answered if answered else 0.0
-            values["in_set"] = 100 * covered / count
+            values["in_set"] = covered
         values["images"] = count
         values["per_class"] = [
             {
@@ -227,8 +241,8 @@ class Classification(Task):
     def report(self, classes: Sequence[str]) -> Report:
         return ClassificationReport(classes)
 
-    def report_of(self, model: VisionModel, classes: Sequence[str]) -> Report:
-        return ClassificationReport(classes, model.promise)
+    def report_of(self, model: VisionModel, classes: Sequence[str], images: ImageSet | None = None) -> Report:
+        return ClassificationReport(classes, model.promise, images)
 
     def pseudo_target(self, teacher_logits: Tensor) -> Tensor:
         return teacher_logits.argmax(1)

@@ -130,7 +130,7 @@ class SegmentationReport(Report):
         return {
             **self.score.values(),
             "mean_class_accuracy": _mean_percent(columns["recall"]),
-            **({} if self.sure is None else self.sure.values()),
+            **({} if self.sure is None else self.sure.values(self.counts.owners())),
             "images": self.images,
             "absent": absent,
             "per_class": [

@@ -198,7 +198,7 @@ class Multilabel(Classification):
     def report(self, classes: Sequence[str]) -> Report:
         return LabelReport(classes)
 
-    def report_of(self, model: VisionModel, classes: Sequence[str]) -> Report:
+    def report_of(self, model: VisionModel, classes: Sequence[str], images: ImageSet | None = None) -> Report:
         return LabelReport(classes, model.thresholds)
 
     def notes(self, model: VisionModel) -> list[str]:

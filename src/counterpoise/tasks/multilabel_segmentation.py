@@ -104,7 +104,7 @@ class MultilabelSegmentation(Segmentation):
     def report(self, classes: Sequence[str]) -> Report:
         return QuestionReport(classes)
 
-    def report_of(self, model: VisionModel, classes: Sequence[str]) -> Report:
+    def report_of(self, model: VisionModel, classes: Sequence[str], images: ImageSet | None = None) -> Report:
         return QuestionReport(classes, model.thresholds)
 
     def report_on(self, model: VisionModel, images: ImageSet, scores: Sequence[str] = ()) -> Report:

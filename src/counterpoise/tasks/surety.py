@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from statistics import fmean
 from typing import NamedTuple
 
 import torch
@@ -76,11 +78,19 @@ class SurePixels:
         before = self.scenes[-1]
         self.scenes[-1] = before[0] + len(labels), before[1] + int((~away).sum()), before[2] + wrong
 
-    def values(self) -> dict[str, float]:
-        """In percent: of all pixels `answered`; `wrong_of_answered`, a mean over scenes as the promise has it."""
+    def values(self, owners: Sequence[int]) -> dict[str, float]:
+        """In percent: of all pixels `answered`; `wrong_of_answered`, a mean over scenes as the promise has it, or over
+        groups where it is of these: `owners` are those of each scene."""
         pixels, left = self.left.sum(0).tolist()
-        shares = [wrong / max(answered, 1) for known, answered, wrong in self.scenes if known]
-        return {"answered": 100 * (pixels - left) / pixels, "wrong_of_answered": 100 * sum(shares) / len(shares)}
+        shares: dict[int, list[float]] = {}
+        for number, (owner, (known, answered, wrong)) in enumerate(zip(owners, self.scenes, strict=True)):
+            if known:
+                key = number if self.promise.groups is None else owner
+                shares.setdefault(key, []).append(wrong / max(answered, 1))
+        return {
+            "answered": 100 * (pixels - left) / pixels,
+            "wrong_of_answered": 100 * fmean(fmean(own) for own in shares.values()),
+        }
 
     def unsure(self, index: int) -> float | None:
         """Of a class, the share of its pixels that is left unanswered, in percent; None where there is none."""

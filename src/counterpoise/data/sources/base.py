@@ -236,6 +236,14 @@ class ImageSet(ABC):
         """How many images each class has; None for scenes, whose pixels have the classes."""
         return None if self.masked else counts(self.labels, len(self.classes))[1:]
 
+    def owners(self) -> Tensor:
+        """Which images belong together: int64 [N], a number from 0 on for each group, and for each image without."""
+        if self.groups is None:
+            return torch.arange(len(self))
+        numbers = self.groups.where(self.groups >= 0, -1 - torch.arange(len(self)))
+        found: Tensor = torch.unique(numbers, return_inverse=True)[1]
+        return found
+
     @property
     def unlabeled(self) -> int:
         """How many images have no label that is known; of scenes, no mask."""

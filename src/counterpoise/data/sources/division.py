@@ -72,7 +72,7 @@ def _parts(images: ImageSet, held: Tensor, drawn: drawing.Drawn) -> Splits:
     parts.train.notes = list(images.notes)
     alone = drawn.alone
     if images.multilabel:  # of which drawn looked at the rarest label of each image alone
-        owners = torch.arange(len(images)) if images.groups is None else images.groups
+        owners = images.owners()
         known = [label for label in alone if label < len(images.classes)]
         alone = [label for label in known if len(set(owners[images.labels[:, label] > 0].tolist())) == 1]
     if alone:

@@ -175,14 +175,10 @@ class Counts:
 
     def owners(self) -> list[int]:
         """Which case each picture is of: a number from 0 on, in order of appearance."""
-        groups = None if self.images is None else self.images.groups
+        owners = None if self.images is None else self.images.owners().tolist()
         numbers: dict[int, int] = {}
-        found = []
-        for index in self.indices():
-            group = -1 if groups is None else int(groups[index])
-            key = group if group >= 0 else -1 - index  # a case of its own
-            found.append(numbers.setdefault(key, len(numbers)))
-        return found
+        keys = (index if owners is None else owners[index] for index in self.indices())
+        return [numbers.setdefault(key, len(numbers)) for key in keys]
 
     def all(self) -> dict[str, Tensor]:
         """The scores of all pictures together, [C] each."""
