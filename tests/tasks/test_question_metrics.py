@@ -8,10 +8,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from counterpoise.deploy import runner
 from counterpoise.errors import DataError
 from counterpoise.tasks.confusion import upsample
 from counterpoise.tasks.label_metrics import auroc, average_precision, curves
+from counterpoise.tasks.question_cases import CaseQuestionScore
 from counterpoise.tasks.question_metrics import QuestionReport, QuestionScore, histogram
+from counterpoise.tasks.scores.questions import answered
 from counterpoise.tasks.scores.surfaces import outline
 
 QUESTIONS = ("vessel", "disc", "nowhere")
@@ -144,3 +147,72 @@ def test_answers_that_know_nothing_and_those_that_are_probabilities_are_told() -
         found = score.verdict()
         assert (found.kind, found.soft) == (kind, soft)
     assert QuestionScore(1).verdict().kind == "unknown"
+
+
+def two_questions() -> tuple[Tensor, Tensor]:
+    """Two pictures: the first question is answered rather well, no pixel is answered by yes to the second."""
+    answers = torch.zeros(2, 2, 8, 8, dtype=torch.int8)
+    answers[:, 0, :4], answers[:, 1, :2] = 1, 1
+    logits = torch.randn(2, 2, 8, 8, generator=torch.Generator().manual_seed(0)) + 4 * answers - 2
+    logits[:, 1] = -9
+    return logits, answers
+
+
+def test_a_question_that_no_pixel_is_a_yes_of_is_in_no_mean_of_what_is_pooled() -> None:
+    logits, answers = two_questions()
+    answers[:, 1], logits[:, 1] = 0, 9  # never there, and answered everywhere
+    report = QuestionReport(["a", "b"])
+    report.update(logits, answers)
+    values = report.values()
+    by_case = {row["score"]: row for row in values["by_case"]["scores"]}
+    own = {row["class"]: row for row in values["per_class"]}
+    for name in ("dice", "iou", "precision", "recall"):
+        assert values[name] == by_case[name]["pooled"] == pytest.approx(own["a"][name])
+    of_cases = [np.mean([case["scores"]["dice"][name] for name in "ab"]) for case in values["cases"]]
+    assert by_case["dice"]["mean"] == pytest.approx(np.mean(of_cases))  # in each of them the answer to b is the worst
+    quick = CaseQuestionScore(["a", "b"], None, ["dice"])
+    quick.update(logits, answers)
+    assert quick.values()["dice"] == pytest.approx(quick.values()["max_dice"])
+
+
+def test_the_mean_precision_is_of_the_questions_that_are_ever_answered_by_yes() -> None:
+    report = QuestionReport(["a", "b"])
+    report.update(*two_questions())
+    values = report.values()
+    first, second = values["per_class"]
+    assert (second["precision"], second["recall"]) == (None, 0)
+    assert values["precision"] == pytest.approx(first["precision"])
+    assert values["recall"] == pytest.approx(first["recall"] / 2)
+
+
+def test_each_logit_from_the_edge_of_a_threshold_on_is_a_yes_here_and_beside_exports() -> None:
+    edges = torch.arange(-1023, 1024) / 64
+    thresholds = edges.double().sigmoid().tolist()
+    below = edges.nextafter(torch.tensor(-torch.inf))
+    about = {"thresholds": thresholds, "classes": [*map(str, edges.tolist())]}
+    for logits, yes in ((edges, True), (below, False)):
+        counted = histogram(logits.view(-1, 1, 1, 1), torch.ones(2047, 1, 1, 1, dtype=torch.int8))[0, 1]
+        assert torch.equal(counted, torch.ones(2048).double().index_fill(0, torch.tensor([0 if yes else 2047]), 0))
+        assert (answered(logits.view(-1, 1, 1), thresholds) == yes).all()
+        assert (runner.yes_of([*logits.view(-1, 1, 1).numpy()], about) == yes).all()
+
+
+def test_the_dice_that_chose_a_threshold_is_that_of_the_report_on_logits_of_half_precision() -> None:
+    for seed in range(8):
+        draw = torch.Generator().manual_seed(seed)
+        answers = (torch.rand(2, 1, 64, 64, generator=draw) < 0.3).to(torch.int8)
+        logits = (torch.randn(2, 1, 64, 64, generator=draw) * 1.2 + 2.5 * answers + 1).bfloat16().float()
+        score = QuestionScore(1)
+        score.update(logits, answers)
+        report = QuestionReport(["a"], score.thresholds())
+        report.update(logits, answers)
+        assert report.values()["dice"] == pytest.approx(score.values()["max_dice"], abs=1e-9)
+
+
+def test_where_every_pixel_is_best_a_yes_the_threshold_is_below_all() -> None:
+    score = QuestionScore(1)
+    score.update(torch.tensor([-40.0, -15.999, 3.0, 5.0]).view(1, 1, 2, 2), torch.ones(1, 1, 2, 2, dtype=torch.int8))
+    assert score.thresholds() == [0.0]
+    report = QuestionReport(["a"], score.thresholds())
+    report.update(torch.full((1, 1, 2, 2), -40.0), torch.ones(1, 1, 2, 2, dtype=torch.int8))
+    assert report.values()["dice"] == 100

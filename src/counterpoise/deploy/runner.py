@@ -229,15 +229,21 @@ def write_yes(logits: Any, about: Any, picture: Any, out: Any) -> Any:
     files, soft = out
     size = extent_of(picture)[::-1]
     layers = [np.asarray(Image.fromarray(layer).resize(size, Image.Resampling.BILINEAR)) for layer in logits]
-    shares = 0.5 * (1 + np.tanh(0.5 * np.stack(layers)))
-    least = np.asarray(about.get("thresholds") or [0.5] * len(layers), dtype=shares.dtype)
-    there = shares >= least[:, None, None]
+    there = yes_of(layers, about)
     files[0].parent.mkdir(parents=True, exist_ok=True)
     for file, layer in zip(files, there, strict=True):
         Image.fromarray(255 * layer.astype(np.uint8)).save(file, format="PNG")
     if soft:
-        write_soft(soft, shares)
+        write_soft(soft, 0.5 * (1 + np.tanh(0.5 * np.stack(layers))))
     return [f"{layer.mean():8.4f}  {name}" for name, layer in zip(about["classes"], there, strict=True)]
+
+
+def yes_of(layers: Any, about: Any) -> Any:
+    """Where each question is answered by yes, bool [Q, ...]: by the logit of its threshold, as float32."""
+    least = np.asarray(about.get("thresholds") or [0.5] * len(layers), dtype=np.float64)
+    with np.errstate(divide="ignore"):
+        least = np.log(least / (1 - least)).astype(np.float32)
+    return np.stack(layers) >= least[:, None, None]
 
 
 def write_soft(files: Any, shares: Any) -> None:
@@ -301,7 +307,7 @@ def answer_of(dense: bool, sigmoid: bool) -> Callable[..., Any]:
 def source(chosen: Format, answer: Callable[..., Any]) -> str:
     """The text of run.py."""
     needed: list[Callable[..., Any]] = [type(chosen).load, asked, pictures_in, loaded, pixels_of]
-    needed += [files_of, write_soft, decided, enlarged, write_classes, write_mask, *_SLIDING, write_by_window]
+    needed += [files_of, write_soft, yes_of, decided, enlarged, write_classes, write_mask, *_SLIDING, write_by_window]
     functions = [*needed, *([] if answer is write_mask else [answer]), main]
     texts = [inspect.getsource(module).partition("from __future__ import annotations\n")[2] for module in MODULES]
     text = re.sub(_OURS, "", "\n".join(text.strip() for text in texts), flags=re.MULTILINE)

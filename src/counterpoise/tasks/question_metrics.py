@@ -32,6 +32,8 @@ FIRST, STEP = -RANGE, 2 * RANGE / BINS
 """Where the bins of logits begin, and how wide they are; what lies beyond is in the first or in the last."""
 ALIKE = 100
 """Pixels that tell as much as one that is independent of all others."""
+OVERLAPS = ("dice", "iou", "precision", "recall")
+"""Scores of overlap that a report has beside those by case."""
 TWO = 2
 """Answers to a question, so that scores of two classes are for each."""
 
@@ -54,7 +56,8 @@ def histogram(logits: Tensor, answers: Tensor) -> Tensor:
     row = torch.arange(questions, device=logits.device).view(1, -1, 1, 1)
     at_once = max(1, VALUES_AT_ONCE // (questions * size[0] * size[1]))
     for part, truth in zip(torch.split(logits, at_once), torch.split(answers.to(logits.device), at_once), strict=True):
-        places = ((upsample(part, size).nan_to_num(0.0) - FIRST) / STEP).floor().clamp(0, BINS - 1).long()
+        # divided first, which is exact: logits just below an edge must not be rounded up to it
+        places = ((upsample(part, size).nan_to_num(0.0) / STEP).floor() - FIRST / STEP).clamp(0, BINS - 1).long()
         cells = (2 * row + (truth > 0)) * BINS + places
         counts += torch.bincount(cells[truth >= 0], minlength=len(counts))
     return as_double(counts).view(questions, 2, BINS)
@@ -67,16 +70,6 @@ def curves_of(counts: Tensor) -> Curves:
     both = no + yes
     steps = (both > 0).double()
     return Curves(scores[:, None].expand_as(both), yes.cumsum(0), both.cumsum(0), steps, yes.sum(0), no.sum(0))
-
-
-def overlaps(hit: Tensor, wrong: Tensor, missed: Tensor) -> dict[str, Tensor]:
-    """Shares by question, NaN where there is nothing to take a share of."""
-    return {
-        "dice": 2 * hit / (2 * hit + wrong + missed),
-        "iou": hit / (hit + wrong + missed),
-        "precision": hit / (hit + wrong),
-        "recall": hit / (hit + missed),
-    }
 
 
 class QuestionScore(Score):
@@ -110,6 +103,7 @@ class QuestionScore(Score):
         """The probability from which on each question is answered by yes: that of the highest Dice on what was counted,
         all pixels together; 0.5 where no pixel is a yes."""
         chosen, _ = best_thresholds(curves_of(self.counts()))
+        chosen = chosen.masked_fill(chosen < FIRST + STEP, -torch.inf)  # all that there is, below the first bin, too
         values: list[float] = chosen.sigmoid().nan_to_num(EVEN).tolist()
         return values
 
@@ -173,9 +167,9 @@ class QuestionReport(Report):
     def values(self) -> dict[str, Any]:
         if not self.images:
             return {"images": 0}
-        hit, there, yes, _ = self.counts.counts(OVERLAP).sum(0).unbind(1)
-        columns = overlaps(hit, yes - hit, there - hit)
         found = curves_of(self.score.counts())
+        overlap = self.counts.all()
+        columns = {name: overlap[name] / 100 for name in OVERLAPS}
         columns |= {"average_precision": average_precision(found), "auroc": auroc(found)}
         occurs = found.there > 0
         absent = [name for name, is_there in zip(self.classes, occurs.tolist(), strict=True) if not is_there]
@@ -184,11 +178,11 @@ class QuestionReport(Report):
                 f"No pixel in the masks is a yes of {', '.join(absent[:8])}: there is nothing to score. Evaluate on "
                 "masks that hold some."
             )
-        means = {name: 100 * columns[name][occurs].mean().item() for name in ("dice", "iou", "precision", "recall")}
+        means = self.counts.pooled(OVERLAP)
         precision = 100 * columns["average_precision"].nanmean().item()
         return {
             "map": precision,
-            **{name: mean for name, mean in means.items() if mean == mean},
+            **{name: means[name] for name in OVERLAPS if means[name] is not None},
             "images": self.images,
             "absent": absent,
             "per_class": [

@@ -186,6 +186,15 @@ class Counts:
             name: value for kind in self.kinds for name, value in self._values(kind, self.counts(kind).sum(0)).items()
         }
 
+    def pooled(self, kind: Kind) -> dict[str, float | None]:
+        """The scores of all pictures together, as means over classes; None where there is none."""
+        values, of = self._values(kind, self.counts(kind).sum(0)), self.pooled_over(kind)
+        return {name: mean_of(value[of]) for name, value in values.items()}
+
+    def pooled_over(self, kind: Kind) -> list[int]:
+        """The classes that `pooled` is a mean of."""
+        return self.counted(kind)
+
     def pictures(self) -> list[Part]:
         """The scores of each picture."""
         cases = self.owners()
@@ -227,11 +236,11 @@ class Counts:
         cases, pooled = self.cases(), self.all()
         means, singles = [], []
         for kind in self.kinds:
-            of = self.counted(kind)
+            of, together = self.counted(kind), self.pooled(kind)
             for name in kind.scores:
                 table = torch.stack([part.values[name] for part in cases])
                 row = {"score": name, "of": [self.classes[number] for number in of]}
-                means.append({**row, "pooled": mean_of(pooled[name][of]), **_spread(table[:, of].nanmean(1))})
+                means.append({**row, "pooled": together[name], **_spread(table[:, of].nanmean(1))})
                 singles += [
                     {
                         "class": self.classes[number],

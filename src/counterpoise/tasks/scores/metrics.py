@@ -40,6 +40,8 @@ class Metric(NamedTuple):
     def told(self, counts: Counts) -> float | None:
         """Its value; None where there is none."""
         kind = all_scores()[self.score]
+        if self.label is None and not self.over_cases:
+            return counts.pooled(kind)[self.score]
         of = counts.counted(kind) if self.label is None else [counts.classes.index(self.label)]
         if self.over_cases:
             each = torch.stack([part.values[self.score][of].nanmean() for part in counts.cases()])

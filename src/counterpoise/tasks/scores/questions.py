@@ -16,6 +16,7 @@ from counterpoise.system.machine import as_double
 from counterpoise.tasks.confusion import upsample
 from counterpoise.tasks.scores.base import Kind, Seen
 from counterpoise.tasks.scores.cases import Counts
+from counterpoise.tasks.scores.overlap import OVERLAP
 
 
 class Questioned(Seen):
@@ -73,6 +74,11 @@ class QuestionCounts(Counts):
     def counted(self, kind: Kind) -> list[int]:
         return list(range(len(self.classes)))
 
+    def pooled_over(self, kind: Kind) -> list[int]:
+        """Those that some pixel of all pictures is a yes of: of the others nothing tells how well they are answered."""
+        there = self.counts(OVERLAP).sum(0)[:, 1]
+        return [number for number in self.counted(kind) if there[number] > 0]
+
 
 def cells_of(logits: Tensor, answers: Tensor, thresholds: Sequence[float]) -> Tensor:
     """Of each image and question the pixels that are rightly a yes, wrongly one, and missed: float64 [N, 3, Q].
@@ -90,5 +96,10 @@ def cells_of(logits: Tensor, answers: Tensor, thresholds: Sequence[float]) -> Te
 
 
 def answered(logits: Tensor, thresholds: Sequence[float]) -> Tensor:
-    """Whether each question is answered by yes: bool, of the shape of `logits`, [Q, H, W] or [N, Q, H, W]."""
-    return logits.float().sigmoid() >= logits.new_tensor(thresholds, dtype=torch.float32).view(-1, 1, 1)
+    """Whether each question is answered by yes: bool, of the shape of `logits`, [Q, H, W] or [N, Q, H, W].
+
+    By the logit of a threshold, in float32: a sigmoid in float32 may lie below that of the threshold itself, and all
+    large logits have the same.
+    """
+    least = torch.tensor(thresholds, dtype=torch.float64).logit().float().to(logits.device)
+    return logits.float() >= least.view(-1, 1, 1)

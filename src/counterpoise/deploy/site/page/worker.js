@@ -159,7 +159,7 @@ export function sigmoids(logits) {
 }
 
 function logit(share) {
-  return Math.log(share / (1 - share));
+  return Math.fround(Math.log(share / (1 - share)));  // in float32, as logits are
 }
 
 function softmax(logits) {
