@@ -37,7 +37,8 @@ def splits(count: int = COUNT) -> Splits:
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (count + 12, 3, 8, 8), dtype=torch.uint8, generator=generator)
     labels = torch.randint(-1, len(CLASSES), (count + 12,), generator=generator)
-    return Splits(ArraySet(images[:count], labels[:count], CLASSES), ArraySet(images[count:], labels[count:], CLASSES))
+    known = labels[count:].clamp(min=0)
+    return Splits(ArraySet(images[:count], labels[:count], CLASSES), ArraySet(images[count:], known, CLASSES))
 
 
 @pytest.fixture(scope="session")

@@ -172,7 +172,7 @@ def test_a_store_of_something_else_is_refused_with_the_difference(
     run, out = from_store(values(), recorded), tmp_path / "run"
     refused(run, out, "does not fit", "other data: sha256", data=splits(1))
     refused(run, out, "number of samples: 48 in the store, 40 given", data=splits(count=40))
-    refused(run, out, "classes: a, b, c, d, e in the store, b, b, c, d, e given", data=splits(classes=("b", *"bcdef")))
+    refused(run, out, "classes: a, b, c, d, e in the store, x, b, c, d, e given", data=splits(classes=("x", *"bcdef")))
     refused(run, out, "holds logits of 6 classes, and the run has 5", data=splits(classes=CLASSES[:5]))
     padded = config.merge(run, {"data": {"views": {"padding": 2}}})
     refused(padded, out, "views, padding: 1 in the store, 2 given")

@@ -22,14 +22,18 @@ _KNOWN = WeakTensorKeyDictionary()
 def as_labels(labels: Tensor, classes: int) -> Tensor:
     """Labels as sets of images keep them: int64 [N], or int8 [N, classes] of 1, 0 and -1.
 
-    Raises DataError for a table of another width, or with other numbers.
+    Raises DataError for a table of another width, or with other numbers, and for labels that are no whole numbers.
     """
     if labels.ndim != 2:
-        return labels.to(torch.int64)
+        places = labels.to(torch.int64)
+        if labels.is_floating_point() and bool((other := places != labels).any()):
+            raise DataError(f"Labels are whole numbers, the places of classes, got {labels[other][0].item():g}.")
+        return places
     if labels.shape[1] != classes:
         raise DataError(f"A table of labels must have {classes} columns, one a class, got {labels.shape[1]}.")
-    if labels.numel() and not (labels.min() >= UNKNOWN and labels.max() <= 1):
-        strange = labels[(labels < UNKNOWN) | (labels > 1)][0].item()
+    whole = not labels.is_floating_point() or bool((labels == labels.round()).all())
+    if labels.numel() and not (whole and labels.min() >= UNKNOWN and labels.max() <= 1):
+        strange = labels[(labels.to(torch.int8) != labels) | (labels < UNKNOWN) | (labels > 1)][0].item()
         raise DataError(f"A table of labels holds 1, 0 and -1 (unknown), got {strange:g}.")
     return labels.to(torch.int8)
 

@@ -139,17 +139,18 @@ def size_of(
 
 def data_of(student: Path, data: RunLike | None, data_set: Splits | None) -> tuple[Splits | None, config.Data]:
     """The data that was named, or that of the run around a student; None where there is neither."""
-    from counterpoise.data import sources
+    from counterpoise.data.sources import halves, load
 
     if data_set is not None:
-        return data_set, config.Data()
+        sets = zip(Splits._fields, data_set, strict=True)
+        return Splits(*(halves.sound(images, half, halves.HANDED_IN) for half, images in sets)), config.Data()
     try:
         section = inputs.data_section(student, data)
     except ConfigError:
         if data is not None:
             raise
         return None, config.Data()
-    return sources.load(section), section
+    return load(section), section
 
 
 def generated(count: int, size: tuple[int, int], channels: int = 3) -> Tensor:

@@ -149,12 +149,19 @@ def evaluated(
         section = section.model_copy(
             update={"options": {**section.options, "val_split": split}, "held_out": 0, "fold": None}
         )
-    images = (data_set if data_set is not None else sources.load(section)).val
+    images = val_of(section, data_set)
     run = run_around(student)
     held_out = _is_run(data) or (run is not None and _same_data(run.data, section))  # as a run says, or said
     if images.split_from is not None and data_set is None and not held_out:
         images = images.split_from
     return images, section
+
+
+def val_of(section: config.Data, data_set: Splits | None) -> ImageSet:
+    """The val half of data that are read, or of sets that were handed in. Raises as `sources.load`."""
+    from counterpoise.data.sources import halves, load
+
+    return load(section).val if data_set is None else halves.sound(data_set.val, "val", halves.HANDED_IN)
 
 
 def trained_on(student: Path, images: ImageSet, section: config.Data) -> int:

@@ -63,6 +63,9 @@ class ImageSet(ABC):
 
     def __init__(self, labels: Tensor, classes: Sequence[str], corrupt: Sequence[str] = ()) -> None:
         self.classes = tuple(str(name) for name in classes)  # a name may come as NumPy has it
+        if len(set(self.classes)) < len(self.classes):
+            twice = next(name for number, name in enumerate(self.classes) if name in self.classes[:number])
+            raise DataError(f"Class name '{twice}' is there twice: each class has a name of its own.")
         self.labels = as_labels(labels, len(self.classes))
         self.corrupt = list(corrupt)
         self.questions: Tensor | None = None

@@ -11,8 +11,9 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from counterpoise import config
 from counterpoise.data.problems import Problem, warning
-from counterpoise.data.sources.base import UNLABELED, Splits
+from counterpoise.data.sources.base import Splits
 from counterpoise.data.sources.division import fold, split
+from counterpoise.data.sources.halves import agreed
 from counterpoise.data.sources.memory import concatenate
 from counterpoise.data.sources.questions import asked
 from counterpoise.data.sources.registry import SOURCES, Source
@@ -58,7 +59,7 @@ def load(data: config.Data) -> Splits:
         splits = Splits(*(asked(part, data.questions) for part in splits))
     if data.fold is not None:
         splits = _fold(splits, *data.fold_of, data.split_seed)
-    _check(splits, source.name)
+    splits = agreed(splits, f"source '{source.name}'")
     if data.held_out:
         if data.held_out >= len(splits.train):
             raise ConfigError(
@@ -255,31 +256,3 @@ def _options(source: Source, given: dict[str, Any]) -> dict[str, Any]:
             message = f"{wanted[:1].lower()}{wanted[1:]}, got {value!r}.{nearest(str(value), literals)}{quoted}"
             raise ConfigError(f"data.options.{name}: {message}") from None
     return values
-
-
-def _check(splits: Splits, source: str) -> None:
-    """What a new source could get wrong, and what all training relies on."""
-    train, val = splits
-    for half, images in (("train", train), ("val", val)):
-        if len(images) == 0:
-            raise DataError(f"The {half} half of the data (source '{source}') holds no images.")
-        if images.multilabel:  # a table of labels was looked at when the set was made
-            continue
-        lowest, highest = int(images.labels.min()), int(images.labels.max())
-        if lowest < UNLABELED or highest >= len(images.classes):
-            raise DataError(
-                f"Labels of the {half} half are {lowest} to {highest}, expected 0 to {len(images.classes) - 1}."
-            )
-    for name in train.classes:
-        try:
-            name.encode()
-        except UnicodeEncodeError:
-            raise DataError(f"Class name {name!r} cannot be written as text (UTF-8): rename its folder.") from None
-    if train.classes != val.classes:
-        raise DataError(f"The classes of train and val differ: {list(train.classes)[:5]} and {list(val.classes)[:5]}.")
-    if train.multilabel != val.multilabel:
-        raise DataError("One half of the data has one class an image, and the other several labels.")
-    if len(train.classes) == 1 and not train.multilabel and train.questions is None:
-        raise DataError(f"The data has one class only, '{train.classes[0]}'; a classifier needs at least 2.")
-    if train.classes and val.unlabeled:
-        raise DataError(f"{val.unlabeled} images of the val half have no label; evaluation needs them.")
