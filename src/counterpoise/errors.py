@@ -32,6 +32,7 @@ from __future__ import annotations
 import difflib
 import errno
 import re
+import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -39,6 +40,8 @@ SHOWN = 80
 """Letters of a value that was given which a message shows."""
 LONGEST_WORD = 400
 """Letters in a row that a message shows; more than a path of any likely depth."""
+_UNSEEN = dict.fromkeys(map(ord, "\u00ad\u200b\u200e\u200f\u2060\ufeff"))
+"""Signs that take no room: a hyphen for the end of a line, spaces without width, marks of direction."""
 
 
 _MEMORY = re.compile(r"(can't|cannot) allocate memory|out of memory|not enough memory|bad_alloc", re.IGNORECASE)
@@ -235,9 +238,21 @@ def of_memory(error: BaseException) -> str:
     )
 
 
+def look(name: str) -> str:
+    """A name as it is seen: the same may be written with an accent as a sign of its own, or an unseen one."""
+    return name if name.isascii() else unicodedata.normalize("NFC", name.translate(_UNSEEN))
+
+
 def nearest(given: str, choices: Iterable[str]) -> str:
-    """`" Did you mean 'x'?"` for the choice nearest to what was given, or an empty string."""
-    plain = {choice.lower(): choice for choice in sorted(choices, reverse=True)}
+    """`" Did you mean 'x'?"` for the choice nearest to what was given, or an empty string.
+
+    Of one that looks the same it says how they differ.
+    """
+    choices = sorted(choices, reverse=True)
+    for choice in choices:
+        if choice != given and look(choice) == look(given):
+            return f" '{choice}' looks the same, and is written otherwise: {choice!a}, not {given!a}."
+    plain = {choice.lower(): choice for choice in choices}
     # Short names have half their letters in common by chance.
     close = difflib.get_close_matches(given.lower(), plain, n=1, cutoff=0.5 if len(given) > 5 else 0.6)
     return f" Did you mean '{plain[close[0]]}'?" if close else ""

@@ -17,7 +17,7 @@ from counterpoise.data.sources.base import UNLABELED, ImageSet
 from counterpoise.engine.chance import Tally, of_chance
 from counterpoise.engine.processes import Processes, errors_explained
 from counterpoise.engine.progress import in_words, say
-from counterpoise.errors import DataError, ModelError
+from counterpoise.errors import DataError, ModelError, nearest
 from counterpoise.models.network import VisionModel
 from counterpoise.tasks import AGREEMENT, AGREEMENT_ALONE, Score, Task, get
 
@@ -261,4 +261,5 @@ def in_classes_of(model: VisionModel, images: ImageSet) -> ImageSet:
     raise DataError(
         f"The data has {len(given)} classes and the student {len(expected)}; only in the data: "
         f"{', '.join(extra[:5]) or 'none'}; only in the student: {', '.join(missing[:5]) or 'none'}."
+        f"{nearest(extra[0], missing) if extra else ''}"
     )

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import torch
 
+from counterpoise.data.class_names import alike, require_apart
 from counterpoise.data.sources.arrays import ArraySet
 from counterpoise.data.sources.base import IGNORE, UNLABELED, ImageSet, Splits
-from counterpoise.errors import DataError
+from counterpoise.errors import DataError, nearest
 
 HANDED_IN = "as it was handed in"
 _AT_ONCE = 256  # masks that are looked at together
@@ -27,10 +28,15 @@ def agreed(splits: Splits, where: str) -> Splits:
             name.encode()
         except UnicodeEncodeError:
             raise DataError(f"Class name {name!r} cannot be written as text (UTF-8): rename its folder.") from None
+    require_apart(train.classes)
+    train.notes = [*train.notes, *(note for note in alike(train.classes) if note not in train.notes)]
     if sorted(train.classes) == sorted(val.classes) and (not val.masked or val.questions is not None):
         val = val.in_order(train.classes)
     if train.classes != val.classes:
-        raise DataError(f"The classes of train and val differ: {list(train.classes)[:5]} and {list(val.classes)[:5]}.")
+        near = next((nearest(name, train.classes) for name in val.classes if name not in train.classes), "")
+        raise DataError(
+            f"The classes of train and val differ: {list(train.classes)[:5]} and {list(val.classes)[:5]}.{near}"
+        )
     if train.multilabel != val.multilabel:
         raise DataError("One half of the data has one class an image, and the other several labels.")
     if len(train.classes) == 1 and not train.multilabel and train.questions is None:

@@ -77,7 +77,7 @@ def by_column(texts: Sequence[str], columns: Sequence[str], classes: Path | None
                     "where that is unknown. Another choice of columns: --data.options.label_columns [NAME, NAME]."
                 )
     labels = torch.tensor([[says[cell] for cell in row] for row in rows], dtype=torch.int8)
-    return Labels(labels, tuple(columns), [*_of_blanks(blanks, blank, "cells"), *_alike(columns)])
+    return Labels(labels, tuple(columns), _of_blanks(blanks, blank, "cells"))
 
 
 def by_separator(
@@ -144,7 +144,6 @@ def one_a_picture(texts: Sequence[str], training: Sequence[bool], column: str, c
     numbers[""] = UNLABELED
     said = [
         *said,
-        *_alike(names),
         *_perhaps_missing(names, column),
         *_perhaps_several(names, column),
         *_perhaps_measured(names, column),
@@ -212,16 +211,4 @@ def _perhaps_several(names: Sequence[str], column: str) -> list[str]:
                     f"'{name}' of column '{column}' is taken for one class: where it is several labels, "
                     f"--data.options.separator '{separator}'"
                 ]
-    return []
-
-
-def _alike(names: Sequence[str]) -> list[str]:
-    """A word on classes that are probably one."""
-    seen: dict[str, str] = {}
-    for name in names:
-        number = is_number(name)
-        other = seen.setdefault(str(int(name)) if number else name.casefold(), name)
-        if other != name:
-            how = "are one number" if number else "differ in case alone"
-            return [f"classes '{other}' and '{name}' {how}, and are two"]
     return []
