@@ -12,7 +12,7 @@ from PIL import Image
 
 from counterpoise import config
 from counterpoise.data import sources
-from counterpoise.data.class_names import alike, require_apart
+from counterpoise.data.class_names import alike, doubtful, of_label, require_apart
 from counterpoise.data.sources import ArraySet, Splits
 from counterpoise.data.sources.halves import agreed
 from counterpoise.errors import DataError, nearest
@@ -62,6 +62,36 @@ def test_classes_that_are_probably_one_are_said(classes: list[str], said: str) -
     (note,) = alike(["dog", *classes])
     assert note.endswith(said)
     assert alike(["10", "1", "-1", "cat", "cats", "cafe", WHOLE]) == []
+
+
+@pytest.mark.parametrize(
+    ("given", "name", "numbered"),
+    [
+        (" cat\n", "cat", "cat"),
+        ("", None, None),
+        (None, None, None),
+        (float("nan"), None, None),
+        ("NaN", None, None),
+        (7, "7", "7"),
+        ("01", "01", "1"),
+        ("-1", "-1", None),
+        (-1, "-1", None),
+        ("-2", "-2", "-2"),
+        (True, "True", "True"),
+    ],
+)
+def test_a_label_names_one_class_or_none(given: object, name: str | None, numbered: str | None) -> None:
+    assert (of_label(given), of_label(given, numbered=True)) == (name, numbered)
+
+
+def test_names_that_may_be_meant_otherwise_are_said() -> None:
+    said = doubtful(["cat", "cat|dog", "NA"], "the tars", none="an empty one")
+    assert said == [
+        "'NA' of the tars is taken for a class: an empty one",
+        "'cat|dog' of the tars is taken for one class: where it is several labels, they are read from a table of "
+        "labels",
+    ]
+    assert doubtful(["cat", "dog", "1.5"], "x") == []
 
 
 def test_every_kind_of_data_is_looked_at(tmp_path: Path, draw: Callable[[str], str]) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from counterpoise.data.class_names import NANS, plain_text
 from counterpoise.errors import ConfigError, DataError, MissingExtraError, damage, nearest
 from counterpoise.system import documents
 from counterpoise.system.files import regular
@@ -20,7 +21,6 @@ TABLE_BYTES = 2**31
 MOST_ROWS = 50_000_000
 _WHOLE = re.compile(r"([-+]?[0-9]{1,18})(\.0*)?")
 _NO_TEXT = (list, dict, tuple, bytes)
-_NANS = {"nan", "NaN", "NAN", "Nan"}
 _FIRST = 200
 _HEAD = 2**17  # bytes that tell what a table is
 _LINE = 2**24
@@ -72,7 +72,7 @@ class Table:
     def first(self, name: str) -> list[str]:
         """What the first rows of a column hold, as text, where they hold something; nothing where that is no text."""
         found = [value for value in self._first(name) if value is not None]
-        return [] if any(isinstance(value, _NO_TEXT) for value in found) else [t for t in map(_plain, found) if t]
+        return [] if any(isinstance(value, _NO_TEXT) for value in found) else [t for t in map(plain_text, found) if t]
 
     def text(self, name: str) -> list[str]:
         """A column as text without spaces around it; "" where a row has nothing, or NaN.
@@ -85,10 +85,10 @@ class Table:
             if set(map(type, values)) == {str}:  # of CSV: a million values take a tenth of the time
                 values = list(map(str.strip, values))
                 distinct = set(values)
-                plain = dict.fromkeys(distinct & _NANS, "")
+                plain = dict.fromkeys(distinct & NANS, "")
             else:
                 distinct = self._distinct(name, values)
-                plain = {value: _plain(value) for value in distinct}
+                plain = {value: plain_text(value) for value in distinct}
             plain |= self._whole(name, [plain.get(value, value) for value in distinct], distinct)
             self._text[name] = [plain.get(value, value) for value in values] if plain else values
         return self._text[name]
@@ -193,13 +193,6 @@ def names_of(path: Path) -> list[str]:
         return [name.strip() for name in next(csv.reader([text], delimiter=separator), [])]
     except csv.Error as error:
         raise DataError(f"{path}, line 1: {error}.") from None
-
-
-def _plain(value: Any) -> str:
-    if value is None or value != value:
-        return ""
-    text = str(value).strip()
-    return "" if text in _NANS else text
 
 
 def _separated(path: Path, columns: Sequence[str] | None, encoding: str, content: bytes | None = None) -> Table:

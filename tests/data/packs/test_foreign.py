@@ -108,6 +108,43 @@ def test_labels_in_json_are_numbers_or_names(tmp_path: Path, picture: Callable[[
     assert load(tmp_path / "target", **both).train.classes == ("bee", "cat", "ant")
 
 
+@pytest.mark.parametrize(
+    ("texts", "classes", "labels"),
+    [
+        (["01", "2", "-1", ""], ("0", "1", "2"), [1, 2, -1, -1]),
+        ([" cat", "cat", "dog\n", "-1"], ("cat", "dog"), [0, 0, 1, -1]),
+        (["NA", "cat", "007", " "], ("7", "NA", "cat"), [1, 2, 0, -1]),
+    ],
+)
+def test_a_label_is_the_same_in_cls_and_json(
+    tmp_path: Path, picture: Callable[[int], bytes], texts: list[str], classes: tuple[str, ...], labels: list[int]
+) -> None:
+    for ending in ("cls", "json"):
+        for part, known in (("train", texts), ("val", texts[:2] * 2)):
+            files = []
+            for number, text in enumerate(known):
+                content = json.dumps({"label": text}) if ending == "json" else text
+                files += [(f"{number}.jpg", picture(number)), (f"{number}.{ending}", content.encode())]
+            write(tmp_path / ending / f"{part}.tar", files)
+        train = load(tmp_path / ending).train
+        assert (train.classes, train.labels.tolist()) == (classes, labels)
+        assert any(note.startswith("'NA' of the tars of") for note in train.notes) == ("NA" in classes)
+
+
+def test_an_index_of_names_as_they_were_is_made_anew(tmp_path: Path, picture: Callable[[int], bytes]) -> None:
+    files = []
+    for number in range(8):
+        files += [
+            (f"{number}.jpg", picture(number)),
+            (f"{number}.json", b'{"label": "%s"}' % (b"cat", b"dog")[number % 2]),
+        ]
+    write(tmp_path / "0.tar", files)
+    assert load(tmp_path).train.classes == ("cat", "dog")
+    (index,) = tmp_path.glob(".*/pack.json")
+    index.write_text(index.read_text().replace('"cat"', '" cat"'))
+    assert load(tmp_path).train.classes == ("cat", "dog")
+
+
 def test_parts_are_what_patterns_say(tars: Path) -> None:
     train, val = load(tars, train="train-{0000..0001}.tar", val="{val,test}-*.tar")
     assert (len(train), len(val)) == (12, 4)

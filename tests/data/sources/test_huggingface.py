@@ -88,6 +88,24 @@ def test_plain_labels_become_classes(
         assert train.classes[train.labels[index]] == str(labels[original])
 
 
+def test_plain_labels_are_read_as_those_of_a_table(tmp_path: Path, pictures: list[dict[str, Any]]) -> None:
+    labels = ["NA", " cat", "cat", "01", "", None, "cat ", "1", "NA", "01"]
+    parts = {"train": pictures, "val": pictures[:5]}
+    kind = datasets.Value("string")
+    saved_parts = {
+        name: table(part, [label or "cat" for label in labels[:5]] if name == "val" else labels, kind)
+        for name, part in parts.items()
+    }
+    train, val = load(saved(datasets.DatasetDict(saved_parts), tmp_path / "plain"))
+    assert train.classes == ("01", "1", "NA", "cat")
+    assert train.labels.tolist() == [2, 3, 3, 0, -1, -1, 3, 1, 2, 0]
+    assert val.labels.tolist() == [2, 3, 3, 0, 3]
+    assert train.notes[-2:] == [
+        "'NA' of column 'kind' is taken for a class: a row without a label is empty, or null",
+        "classes '01' and '1' are one number, and are two",
+    ]
+
+
 @pytest.mark.parametrize("name", ["validation", "valid", "val", "test"])
 def test_named_splits_are_used(tmp_path: Path, pictures: list[dict[str, Any]], name: str) -> None:
     label = datasets.ClassLabel(names=CLASSES)

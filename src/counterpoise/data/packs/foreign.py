@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
+from counterpoise.data.class_names import of_label
 from counterpoise.data.images import extensions, header_size
 from counterpoise.data.packs import format as layout
 from counterpoise.data.packs.places import Place, is_pack, read_pack
@@ -69,7 +70,8 @@ def index(place: Place, tars: Iterable[Tar], folder: Path, of: Layout, where: st
     seen = {"tars": [[tar.name, tar.part, tar.bytes, tar.changed] for tar in tars], "layout": asdict(of)}
     if is_pack(folder):
         found = read_pack(folder)
-        if found.made_from == seen:
+        as_now = found.numbered or all(of_label(name, numbered=True) == name for name in found.classes)
+        if found.made_from == seen and as_now:
             return found
     done = {tar.name: shard for tar in tars if (shard := _done(folder, tar)) is not None}
     if len(done) < len(tars):
@@ -91,7 +93,8 @@ def index(place: Place, tars: Iterable[Tar], folder: Path, of: Layout, where: st
     def relabeled(shard: str, labels: NDArray[np.int64]) -> NDArray[np.int64]:
         if masked == {True}:  # the classes of scenes are in their masks
             return np.zeros_like(labels)
-        own = [numbers[name] for name in texts_of(folder, shard)]
+        named = (of_label(text, numbered=True) for text in texts_of(folder, shard))
+        own = [UNLABELED if name is None else numbers[name] for name in named]
         return np.array([*own, UNLABELED], dtype=np.int64)[labels]
 
     pack = layout.Pack(
@@ -188,10 +191,9 @@ def extent_of(content: bytes) -> tuple[int, int]:
 
 
 def _label(files: dict[str, Member], sample: str, of: Layout) -> str | None:
-    """The label as text, whole numbers without zeros before them; None where there is none."""
+    """The label as text; None where there is none."""
     if of.label is None and (member := files.get("cls")) is not None:
-        text = member.content[:1000].decode("utf-8", "replace").strip()
-        return None if text in ("", "-1") else str(int(text)) if is_number(text) else text
+        return of_label(member.content[:1000].decode("utf-8", "replace"), numbered=True)
     if (member := files.get("json")) is None:
         return None
     try:
@@ -201,14 +203,16 @@ def _label(files: dict[str, Member], sample: str, of: Layout) -> str | None:
     names = FIELDS if of.label is None else (of.label,)
     value = next((values[name] for name in names if name in values), None) if isinstance(values, dict) else None
     if value is None or (isinstance(value, int | str) and not isinstance(value, bool)):
-        return None if value is None or value == -1 else str(value)
+        return of_label(value, numbered=True)
     several = " Several labels a picture are read from a table: docs/multilabel.md." if isinstance(value, list) else ""
     raise DataError(f"{sample}: its label is {value!r:.200}, expected a number or a name.{several}")
 
 
 def _classes(folder: Path, shards: Iterable[str]) -> tuple[list[str], bool]:
     """All labels of the tars in order, and whether they are numbers, of which none is left out."""
-    names = {name for shard in shards for name in texts_of(folder, shard)}
+    # Earlier versions have kept texts of a .json as they were.
+    texts = {text for shard in shards for text in texts_of(folder, shard)}
+    names = {name for text in texts if (name := of_label(text, numbered=True)) is not None}
     if names and all(is_number(name) and int(name) >= 0 for name in names):
         most = max(map(int, names))
         if most >= MOST_CLASSES:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from counterpoise.data.class_names import doubtful
 from counterpoise.data.label_map import read_label_map
 from counterpoise.data.packs.format import Pack
 from counterpoise.data.packs.reading import PackSet
@@ -71,9 +72,12 @@ def without_labels(images: PackSet) -> None:
 
 
 def require_labels(images: PackSet) -> None:
-    """Raises DataError where no image has a label."""
+    """Raises DataError where no image has a label; names of classes that may be meant otherwise are noted."""
     if not images.masked and bool((images.labels == UNLABELED).all()):
         raise DataError(
             f"{images.origin} has no labels: no sample has a .cls, or a .json with one of the fields that hold labels "
             "(--data.options.label NAME). To distill without labels: --data.options.labeled false."
         )
+    if not images.masked and not images.pack.numbered:
+        none = "a sample without a label has an empty one, or -1"
+        images.notes += doubtful(images.pack.classes, f"the tars of {images.origin}", none=none)

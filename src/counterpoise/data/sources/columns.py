@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from counterpoise import config
+from counterpoise.data.class_names import doubtful, of_label
 from counterpoise.data.problems import raise_first
 from counterpoise.data.sources import grouping
 from counterpoise.data.sources.base import ImageSet, Splits
@@ -92,10 +93,10 @@ def names_of(feature: Any) -> list[str] | None:
 
 def text_of(value: Any, names: Sequence[str] | None) -> str | None:
     """The class that a label stands for; None where it is withheld. Raises DataError where there is no such name."""
-    if value is None or (names is not None and value < 0):  # -1 stands for a withheld label
-        return None
     if names is None:
-        return str(value)
+        return of_label(value)
+    if value is None or value < 0:  # -1 stands for a withheld label
+        return None
     if value >= len(names):
         raise DataError(f"Label {value} is beyond the {len(names)} names of its column.")
     return str(names[value])
@@ -129,14 +130,18 @@ def in_halves(
     train: ImageSet,
     val: Callable[[str], ImageSet],
     where: str,
+    plain: str | None,
     grouped: Grouped | None = None,
 ) -> Splits:
     """Both halves; where there is one split alone, `data.val_fraction` of it is held out.
 
     Args:
         val: makes the set of a split.
+        plain: the column of labels where it has names itself, and no list of them.
     """
     train.origin = f"split {halves.train} of {where}"
+    if plain is not None:
+        train.notes += doubtful(train.classes, f"column '{plain}'", none="a row without a label is empty, or null")
     if halves.unused:
         train.notes.append(f"not used: {', '.join(halves.unused)} of {where}")
     if halves.val is None:

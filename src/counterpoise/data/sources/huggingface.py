@@ -182,7 +182,8 @@ def _on_disk(data: config.Data, path: Path, asked: of.Asked, train: str | None, 
             return of.group_names(splits[name][column][:], splits[name].features[column])
 
         grouped = of.Grouped(column, asked.shared, groups)
-    return of.in_halves(data, halves, train_set, lambda name: build(name, classes), str(path), grouped)
+    plain = columns.label if of.names_of(splits[train_name].features[columns.label]) is None else None
+    return of.in_halves(data, halves, train_set, lambda name: build(name, classes), str(path), plain, grouped)
 
 
 def _row_groups(path: Path, names: Sequence[str]) -> Tensor:
@@ -196,7 +197,8 @@ def _row_groups(path: Path, names: Sequence[str]) -> Tensor:
 
 def _classes(rows: Any, column: str) -> list[str]:
     names = of.names_of(rows.features[column])
-    return of.classes_of(() if names is not None else (str(value) for value in set(rows[column][:]) - {None}), names)
+    met = () if names is not None else (of.text_of(value, None) for value in set(rows[column][:]))
+    return of.classes_of(filter(None, met), names)
 
 
 def _labels(rows: Any, split: str, column: str, classes: Sequence[str]) -> Tensor:

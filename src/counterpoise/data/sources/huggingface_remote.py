@@ -68,7 +68,8 @@ def load(
     if group is not None:
         column = of.group_column(features, group)
         grouped = of.Grouped(column, shared, lambda name: _groups(others.get(name, train), column, features[column]))
-    return of.in_halves(data, halves, train_set, val, where, grouped)
+    plain = columns.label if of.names_of(features[columns.label]) is None else None
+    return of.in_halves(data, halves, train_set, val, where, plain, grouped)
 
 
 def _groups(split: tables.Split, column: str, feature: Any) -> list[str]:

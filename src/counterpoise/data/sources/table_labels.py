@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias
@@ -10,6 +9,7 @@ from typing import Literal, NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
+from counterpoise.data.class_names import doubtful
 from counterpoise.data.packs.labels import read_classes
 from counterpoise.data.sources.base import UNLABELED
 from counterpoise.data.table_file import Table
@@ -21,8 +21,6 @@ _BETWEEN = "\x1f"
 """What stands between the cells of several columns in one text."""
 LISTED = "\x1e"
 """What stands before each label of a list."""
-_PERHAPS_MISSING = {"na", "n/a", "#n/a", "none", "null", "unknown", "?", "-", "-1"}
-_FRACTION = re.compile(r"[-+]?[0-9]*\.?[0-9]+(e[-+]?[0-9]+)?", re.IGNORECASE)
 _SAYS = {"1": 1, "true": 1, "0": 0, "false": 0, "-1": UNLABELED}
 
 
@@ -142,12 +140,7 @@ def one_a_picture(texts: Sequence[str], training: Sequence[bool], column: str, c
             "the classes in a file, --data.options.classes FILE."
         )
     numbers[""] = UNLABELED
-    said = [
-        *said,
-        *_perhaps_missing(names, column),
-        *_perhaps_several(names, column),
-        *_perhaps_measured(names, column),
-    ]
+    said = [*said, *doubtful(names, f"column '{column}'", separator=True)]
     return Labels(torch.tensor([numbers[text] for text in texts]), tuple(names), said)
 
 
@@ -183,32 +176,3 @@ def _by_file(present: set[str], names: Sequence[str], column: str, file: Path) -
         f"Class '{strange[0]}' of column '{column}' is not among the {len(names)} classes of {file}."
         f"{nearest(strange[0], names)}"
     )
-
-
-def _perhaps_missing(names: Sequence[str], column: str) -> list[str]:
-    """A word on classes that may be meant to say that there is none."""
-    odd = [f"'{name}'" for name in names if name.casefold() in _PERHAPS_MISSING]
-    if not odd:
-        return []
-    return [f"{', '.join(odd)} of column '{column}' is taken for a class: a row without a label is empty, or NaN"]
-
-
-def _perhaps_measured(names: Sequence[str], column: str) -> list[str]:
-    """A word on classes that are numbers with fractions."""
-    if not (found := next((name for name in names if "." in name), None)) or not all(map(_FRACTION.fullmatch, names)):
-        return []
-    return [f"column '{column}' holds numbers, such as {found}, and each is taken for a class, of no order"]
-
-
-def _perhaps_several(names: Sequence[str], column: str) -> list[str]:
-    """A word on classes that may be several labels each: some of them put together from others."""
-    known = {*names}
-    for separator in "|;,":
-        for name in names:
-            parts = [part.strip() for part in name.split(separator)]
-            if len(parts) > 1 and (separator == "|" or known >= {*parts}):
-                return [
-                    f"'{name}' of column '{column}' is taken for one class: where it is several labels, "
-                    f"--data.options.separator '{separator}'"
-                ]
-    return []
