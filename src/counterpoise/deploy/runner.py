@@ -165,9 +165,10 @@ def write_mask(logits: Any, about: Any, picture: Any, out: Any) -> Any:
         if soft:
             some = np.exp(np.stack(layers) - np.max(layers, axis=0))
             shares.append(some / some.sum(0))
+    lines = write_classes(mask, about, file)
     if soft:
         write_soft(soft, np.concatenate(shares, 1))
-    return write_classes(mask, about, file)
+    return lines
 
 
 def decided(layers: Any, about: Any) -> Any:
@@ -247,7 +248,7 @@ def yes_of(layers: Any, about: Any) -> Any:
 
 
 def write_soft(files: Any, shares: Any) -> None:
-    """Write probabilities, a PNG of 16 bits for each class."""
+    """Write probabilities, a PNG of 16 bits for each class, into a folder that is there."""
     for file, layer in zip(files, shares, strict=True):
         Image.fromarray(np.rint(65535 * layer).astype(np.uint16)).save(file, format="PNG")
 
