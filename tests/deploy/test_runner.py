@@ -140,7 +140,7 @@ def test_what_is_wrong_with_a_file_is_said_and_further_pages_are(
         runner.loaded(tmp_path / "pages.tif", Reading(max_megapixels=0.001))
 
 
-def answering(here: Path, dense: bool, **told: Any) -> Callable[..., Any]:
+def answering(here: Path, dense: bool, outputs: str = "logits", **told: Any) -> Callable[..., Any]:
     """An export folder of a network that answers with the mean of each channel; how its pictures are answered.
 
     told: what its export.json says of what the network takes.
@@ -149,6 +149,7 @@ def answering(here: Path, dense: bool, **told: Any) -> Callable[..., Any]:
         "task": "segmentation" if dense else "classification",
         "architecture": "test/mean",
         "classes": ["red", "green", "blue"],
+        "outputs": outputs,
         "input": {"size": [8, 8], "crop_share": None if dense else 1.0, "batch": 1, **told},
     }
     here.mkdir()
@@ -235,14 +236,17 @@ def test_no_mask_is_overwritten_unasked(
 
 
 @pytest.mark.parametrize("takes", [{}, {"window": {"stride": [4, 4], "blend": "mean"}, "around": [0, 0, 0]}])
-def test_probabilities_come_into_a_folder_that_was_not_there(tmp_path: Path, takes: dict[str, Any]) -> None:
-    ask = answering(tmp_path / "export", dense=True, **takes)
+@pytest.mark.parametrize("outputs", ["logits", "probabilities"])
+def test_probabilities_come_into_a_folder_that_was_not_there_and_are_not_softened_twice(
+    tmp_path: Path, takes: dict[str, Any], outputs: str
+) -> None:
+    ask = answering(tmp_path / "export", True, outputs, **takes)
     color = np.array([51, 51, 153])
     Image.fromarray(np.broadcast_to(color.astype(np.uint8), (9, 12, 3)).copy()).save(tmp_path / "a.png")
     assert ask(tmp_path / "a.png", "--out", tmp_path / "new" / "inner" / "mask.png", "--probabilities") == 0
     found = {path.name: np.unique(Image.open(path)) for path in (tmp_path / "new" / "inner").iterdir()}
     assert found.pop("mask.png").tolist() == [2]
-    expected = np.exp(color / 255) / np.exp(color / 255).sum()
+    expected = np.exp(color / 255) / np.exp(color / 255).sum() if outputs == "logits" else color / 255
     for name, share in zip(("red", "green", "blue"), expected, strict=True):
         np.testing.assert_allclose(found[f"{name}-probability.png"] / 65535, share, atol=1e-5)
     assert len(found) == 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -249,3 +250,14 @@ def test_network_of_whole_pictures_is_refused() -> None:
         classifier.scenes = SceneView(window=window)
         with pytest.raises(ModelError, match=r"Segmentation needs logits \[N, C, h, w\]"):
             segment(classifier, stripes())
+
+
+@pytest.mark.parametrize("window", [None, (24, 36)])
+def test_what_a_network_answers_as_probabilities_is_not_softened_again(window: tuple[int, int] | None) -> None:
+    task: Any = get("segmentation")
+    for net in (Lightness(), nn.Sequential(Lightness(), nn.Softmax(1))):
+        network = model(net)
+        network.scenes = SceneView(1.0, window, 0.5, "mean")
+        found = task.answer_of(network, stripes(), soft=True)[1]
+        answer = upsample(network(stripes()[None]), (24, 36))[0]
+        torch.testing.assert_close(found, answer.softmax(0) if isinstance(net, Lightness) else answer)

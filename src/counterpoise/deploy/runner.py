@@ -163,8 +163,11 @@ def write_mask(logits: Any, about: Any, picture: Any, out: Any) -> Any:
     for first, end, layers in enlarged(logits, size):
         mask[first:end] = decided(layers, about)
         if soft:
-            some = np.exp(np.stack(layers) - np.max(layers, axis=0))
-            shares.append(some / some.sum(0))
+            some = np.stack(layers)
+            if about.get("outputs", "logits") == "logits":
+                some = np.exp(some - some.max(0))
+                some = some / some.sum(0)
+            shares.append(some)
     lines = write_classes(mask, about, file)
     if soft:
         write_soft(soft, np.concatenate(shares, 1))

@@ -267,13 +267,18 @@ class Classification(Task):
         answers: list[dict[str, Any]] = []
         for logits, soft in self.answered(model, images):
             order = logits.argsort(descending=True, stable=True).tolist()
-            if model.promise is not None:
-                logits = logits / model.promise.temperature
-            probabilities = logits if soft else logits.softmax(0)
+            probabilities = probabilities_of(model, logits, soft)
             names = model.classes or tuple(str(index) for index in range(len(probabilities)))
             top = [{"class": names[index], "probability": probabilities[index].item()} for index in order[:5]]
             answers.append({**top[0], "top": top, **_promised(model.promise, probabilities, order, names)})
         return answers
+
+
+def probabilities_of(model: VisionModel, logits: Tensor, given: bool) -> Tensor:
+    """Of each class, [..., C], as predictions tell them. given: whether the model answers probabilities itself."""
+    if given:
+        return logits
+    return (logits if model.promise is None else logits / model.promise.temperature).softmax(-1)
 
 
 def _promised(

@@ -126,7 +126,7 @@ class MultilabelSegmentation(Segmentation):
         """Each question's yes, at its threshold: bool [Q, H, W]."""
         return answered(logits, model.thresholds or [EVEN] * len(logits)).cpu()
 
-    def probabilities_of(self, model: VisionModel, logits: Tensor) -> Tensor:
+    def probabilities_of(self, logits: Tensor, given: bool) -> Tensor:
         return logits.sigmoid().cpu()
 
     def described(self, model: VisionModel, mask: Tensor) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from counterpoise.data.segmentation_views import plan_scenes
 from counterpoise.data.sources.base import IGNORE
 from counterpoise.data.sources.masks_census import counted, problems_of
 from counterpoise.errors import ConfigError
-from counterpoise.models.network import SceneView
+from counterpoise.models.network import SceneView, are_probabilities
 from counterpoise.objectives.dense import DenseSum, reduced
 from counterpoise.objectives.views import resample
 from counterpoise.tasks import painting, slide_painting, volume_painting
@@ -262,16 +262,19 @@ class Segmentation(Task):
             As `mask_of` and `probabilities_of`, of the whole image.
         """
         picture = raster(image)
-        mask, shares = torch.empty(0), None
+        mask, shares, given = torch.empty(0), None, False
         with torch.inference_mode():
             for piece in pieces(partial(_asked, model), picture, model.scenes, model.num_classes, model.mean.device):
                 found = self.mask_of(model, piece.logits)
                 if not mask.numel():
                     mask = torch.empty(*found.shape[:-2], *picture.size, dtype=found.dtype)
                     shares = torch.empty(model.num_classes, *picture.size) if soft else None
+                    # What is no probability here needs no further picture to tell.
+                    given = soft and are_probabilities(piece.logits[None])
+                    given = given and model.answers_probabilities(picture.reduced(model.scenes.reduction).size)
                 mask[..., piece.rows, piece.columns] = found
                 if shares is not None:
-                    shares[:, piece.rows, piece.columns] = self.probabilities_of(model, piece.logits)
+                    shares[:, piece.rows, piece.columns] = self.probabilities_of(piece.logits, given)
         return mask, shares
 
     def mask_of(self, model: VisionModel, logits: Tensor) -> Tensor:
@@ -281,9 +284,9 @@ class Segmentation(Task):
             found[unsure(logits, model.scene_promise)] = IGNORE
         return found.cpu()
 
-    def probabilities_of(self, model: VisionModel, logits: Tensor) -> Tensor:
-        """Of each class at every pixel, float32 [C, H, W] on the CPU."""
-        return logits.softmax(0).cpu()
+    def probabilities_of(self, logits: Tensor, given: bool) -> Tensor:
+        """Of each class at every pixel, float32 [C, H, W] on the CPU. given: whether the network answers these."""
+        return (logits.float() if given else logits.softmax(0)).cpu()
 
     def described(self, model: VisionModel, mask: Tensor) -> dict[str, Any]:
         """The size of a mask, and its classes by their share of the pixels, largest first; of a student with a promise

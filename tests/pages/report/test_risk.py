@@ -10,8 +10,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
 import counterpoise
+from counterpoise import tasks
+from counterpoise.data.epochs import Batch
+from counterpoise.models.network import VisionModel
+from counterpoise.pages.report.findings.base import STUDENT
+from counterpoise.pages.report.findings.classification import Classification
 from counterpoise.pages.report.findings.risk import POINTS, curve
 
 Visit = Callable[..., Any]
@@ -45,6 +52,19 @@ def test_pictures_that_are_equally_sure_count_alike_in_any_order() -> None:
     found = curve(sure, right)
     assert [risk for _, risk in found["points"]] == [50, 50, 50, 50, 60, 66.667]
     assert curve(sure[::-1], right[::-1]) == found
+
+
+def test_a_network_that_answers_probabilities_is_as_sure_as_predict_tells() -> None:
+    images = torch.randint(256, (5, 3, 4, 4), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(48, 3), nn.Softmax(1))
+    network = VisionModel(net, name="soft", num_classes=3, classes=tuple("abc"), task="classification").eval()
+    gathering = Classification("abc", {STUDENT: network}, None)
+    with torch.inference_mode():
+        gathering.update(Batch(images, torch.zeros(5).long(), torch.arange(5), 5), {STUDENT: network(images)})
+    told = tasks.get("classification").predict(network, [image.permute(1, 2, 0).numpy() for image in images])
+    assert torch.cat(gathering.parts[f"{STUDENT} confidence"]).tolist() == pytest.approx(
+        [answer["probability"] for answer in told]
+    )
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,7 @@ from counterpoise.errors import CounterpoiseError
 from counterpoise.pages.report.findings import risk
 from counterpoise.pages.report.findings.base import STUDENT, TEACHER, Gathering
 from counterpoise.pages.report.pictures import photo
+from counterpoise.tasks.classification import probabilities_of
 
 CONFUSIONS, EACH = 12, 4
 """Confusions that are shown, and pictures of each."""
@@ -31,13 +32,16 @@ class Classification(Gathering):
     def __init__(self, *given: Any) -> None:
         super().__init__(*given)
         self.parts: dict[str, list[Tensor]] = defaultdict(list)
+        self.given: dict[str, bool] = {}  # whether a model answers probabilities itself
 
     def update(self, batch: Batch, logits: Mapping[str, Tensor]) -> None:
         found = {"index": batch.indices, "label": batch.target.cpu()}
         for name, values in logits.items():
-            promise = self.models[name].promise
-            softened = values if promise is None else values / promise.temperature
-            found[f"{name} confidence"], found[f"{name} answer"] = softened.softmax(1).max(1)
+            model = self.models[name]
+            if name not in self.given:
+                self.given[name] = model.answers_probabilities(batch.shown)
+            chances = probabilities_of(model, values, self.given[name])
+            found[f"{name} confidence"], found[f"{name} answer"] = chances.max(1)
         for name, values in found.items():
             self.parts[name].append(values)
 
