@@ -91,7 +91,7 @@ def test_gauge_predict_measure_and_try_take_the_best_student(run: Run, run_folde
         assert torch.equal(
             torch.from_numpy(space["load"](str(subject.path), None)(pixels)), other(torch.from_numpy(pixels))
         )
-    made = making._exported(run_folder, "float32", tmp_path / "site", Try(epoch="best"), None, None)
+    made = making._exported(run_folder, "float32", tmp_path / "site", Try(epoch="best"))
     assert made["student_sha256"] == other.weights_hash() != shipped.weights_hash()
 
 

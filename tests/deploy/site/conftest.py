@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from counterpoise import tasks
+from counterpoise.deploy import folder as exports_folder
 from counterpoise.deploy.site import runtime, samples, site
 from counterpoise.errors import RuntimeMissingError
 from counterpoise.models import folder
@@ -47,11 +48,10 @@ def gpu(chromium: Browser) -> Iterator[Browser]:
     browser.close()
 
 
-def network(path: Path, classes: int, *, dense: bool, noise: float = 0.0, any_size: bool = False) -> Path:
-    """An ONNX file: uint8 pixels [1, 3, 8, 8] to logits that depend on the mean color, or on that of each pixel."""
+def network(path: Path, classes: int, *, dense: bool, noise: float = 0.0, sides: Sequence[int | str]) -> Path:
+    """An ONNX file: uint8 pixels [1, 3, *sides] to logits that depend on the mean color, or on that of each pixel."""
     from onnx import TensorProto, checker, helper, numpy_helper, save
 
-    sides = ["height", "width"] if any_size else [EDGE, EDGE]
     rng = np.random.default_rng(0)
     weights = rng.normal(size=(classes, 3, 1, 1)) / 30
     weights += noise * np.random.default_rng(1).normal(size=weights.shape) / 30
@@ -91,6 +91,7 @@ def make_site(tmp_path_factory: pytest.TempPathFactory) -> Sites:
         thresholds: tuple[float, ...] | None = None,
         promises: dict[str, Any] | None = None,
         any_size: bool = False,
+        size: tuple[int, int] = (EDGE, EDGE),
     ) -> Path:
         root = tmp_path_factory.mktemp("site")
         files = {
@@ -99,7 +100,7 @@ def make_site(tmp_path_factory: pytest.TempPathFactory) -> Sites:
                 len(classes),
                 dense=task.endswith("segmentation"),
                 noise=noise,
-                any_size=any_size,
+                sides=["height", "width"] if any_size else list(size),
             )
             for precision, noise in (("float32", 0.0), ("int8", 0.02))[:exports]
         }
@@ -124,8 +125,10 @@ def make_site(tmp_path_factory: pytest.TempPathFactory) -> Sites:
                 pytest.skip(str(error))
             raise
         out = root / "site"
-        shown = student, tasks.get(task), name, (EDGE, EDGE), files, samples.drawn(3), "Drawn for tests."
-        site.write(out, *shown, promises=promises, any_size=any_size)
+        share = 0.875 if task == "classification" and size[0] == size[1] else None
+        given = exports_folder.Input(size=size, any_size=any_size, batch=1, crop_share=share).model_dump()
+        shown = student, tasks.get(task), name, given, files, samples.drawn(3), "Drawn for tests."
+        site.write(out, *shown, promises=promises)
         return out
 
     return make

@@ -12,10 +12,14 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from torch import nn
 
+import counterpoise
 from counterpoise.commands import app
 from counterpoise.deploy.site import samples, site
+from counterpoise.engine.student import save_student
 from counterpoise.errors import DataError
+from counterpoise.models import catalog
 
 Run = Callable[..., tuple[int, str, str]]
 Sites = Callable[..., Path]
@@ -80,6 +84,33 @@ def test_a_run_becomes_a_site(run: Run, digits: Path, tmp_path: Path) -> None:
     assert listed == files - {"service-worker.js"}
     code, _, err = run("try", digits)
     assert (code, "Site sites/small exists" in err, "--overwrite" in err) == (2, True, True)
+
+
+def test_a_window_slides_over_scenes_in_float_and_in_8_bits(run: Run, scenes_run: Path, tmp_path: Path) -> None:
+    import onnx
+
+    code, out, err = run("try", scenes_run, "--out", "site", "--json")
+    assert code == 0, err
+    assert list(json.loads(out)["exports"]) == ["float32", "int8"]
+    shown = json.loads(Path("site", "site.json").read_text(encoding="utf-8"))["input"]
+    assert (shown["size"], shown["sliding"]) == ([16, 20], {"stride": [10, 13], "blend": "mean"})
+    for name in ("float32", "int8"):
+        (about,) = [
+            json.loads(one.value) for one in onnx.load(f"site/{name}.onnx").metadata_props if one.key == "input"
+        ]
+        assert {kind: about[kind] for kind in ("size", "window")} == {"size": [16, 20], "window": shown["sliding"]}
+
+
+def test_a_classifier_of_pictures_that_are_no_squares_says_how_they_come_to_its_size(tmp_path: Path) -> None:
+    def wide(num_classes: int) -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.Linear(3 * 6 * 10, num_classes))
+
+    network = catalog.build(wide, num_classes=3)
+    network.task = "classification"
+    save_student(network, tmp_path / "student", classes=tuple("abc"), metrics={}, provenance={})
+    counterpoise.try_(tmp_path / "student", model=wide, size=(6, 10), out=tmp_path / "site")
+    shown = json.loads((tmp_path / "site" / "site.json").read_text(encoding="utf-8"))["input"]
+    assert (shown["size"], shown["crop_share"]) == ([6, 10], None)
 
 
 def test_what_cannot_be_is_refused_before_anything_is_written(run: Run, digits: Path, tmp_path: Path) -> None:

@@ -253,9 +253,10 @@ class Site(Operation):
             "metrics": {}, "provenance": {}, "weights_sha256": "",
         }  # fmt: skip
         student = students.Description.model_validate(values)
+        given = exports.Input(size=(8, 8), batch=1, crop_share=1.0).model_dump()
         with variables(XDG_CACHE_HOME=str(self.scratch / "cache")):
             site.write(
-                folder / "site", student, tasks.get("classification"), name, (8, 8), {"float32": self.export},
+                folder / "site", student, tasks.get("classification"), name, given, {"float32": self.export},
                 samples.drawn(1, (24, 24)), "Drawn.",
             )  # fmt: skip
 

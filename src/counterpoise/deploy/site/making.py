@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from counterpoise.deploy.site import runtime, samples, site
 from counterpoise.deploy.site.samples import Sample
 from counterpoise.engine import inputs
 from counterpoise.engine.student_epochs import read_epoch
-from counterpoise.errors import ConfigError, CounterpoiseError, RunError
+from counterpoise.errors import ConfigError, CounterpoiseError, ExportError, RunError
 from counterpoise.models import folder
 
 MOST_QUESTIONS = 31
@@ -61,12 +62,13 @@ def try_(student: str | Path, asked: Try) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="counterpoise-") as temporary:
         exports: dict[str, Path] = {}
         promises: dict[str, Any] = {}
-        size = asked.size
-        any_size: bool | None = None
-        around, outputs, sliding = None, "logits", None
+        given: Mapping[str, Any] = {}
+        outputs = "logits"
         for precision in ("float32", "int8"):
             try:
-                taken = _exported(path, precision, Path(temporary, precision), asked, size, any_size)
+                taken = _exported(path, precision, Path(temporary, precision), asked)
+                if taken["input"] != (given or taken["input"]):
+                    raise ExportError(f"Its file takes {taken['input']}, and that in float {given}.")
             except CounterpoiseError as error:
                 if precision == "float32":
                     raise
@@ -77,12 +79,8 @@ def try_(student: str | Path, asked: Try) -> dict[str, Any]:
             if "promise" in taken["notes"]:
                 notes.append(taken["notes"]["promise"])
             given, outputs = taken["input"], taken["outputs"]
-            size, around, sliding = (given["size"][0], given["size"][1]), given["around"], given.get("window")
-            any_size = given["any_size"] if sliding is None else None
-        assert size is not None
         task = tasks.get(description.task)
-        shown = bool(any_size), around, outputs, sliding
-        site.write(target, description, task, name, size, exports, pictures, note, *shown, promises=promises)
+        site.write(target, description, task, name, given, exports, pictures, note, outputs, promises)
         sizes = {precision: file.stat().st_size for precision, file in exports.items()}
     return {
         "site": str(target),
@@ -102,12 +100,10 @@ def _check_questions(count: int) -> None:
         )
 
 
-def _exported(
-    student: Path, precision: str, out: Path, asked: Try, size: tuple[int, int] | None, any_size: bool | None
-) -> dict[str, Any]:
+def _exported(student: Path, precision: str, out: Path, asked: Try) -> dict[str, Any]:
     """Write an ONNX file of the student that has been compared with it; what export.json says."""
-    same = {"data": asked.data, "model": asked.model, "epoch": asked.epoch}
-    return export(student, to="onnx", precision=precision, batch=1, size=size, out=out, any_size=any_size, **same)
+    same = {"data": asked.data, "model": asked.model, "epoch": asked.epoch, "size": asked.size}
+    return export(student, to="onnx", precision=precision, batch=1, out=out, **same)
 
 
 def _samples(student: Path, asked: Try, reading: Reading) -> tuple[list[Sample], str]:

@@ -28,6 +28,7 @@ CONTENT_SECURITY_POLICY = (
 DESCRIPTION = "site.json"
 _TITLES = {"float32": "Float", "int8": "8 bits"}
 _WORKER = "service-worker.js"
+_TAKEN = ("size", "any_size", "crop_share", "fit", "alpha", "white_level", "reduction", "around")
 _PAPER = "#faf9f7"
 
 
@@ -36,14 +37,11 @@ def write(
     student: Description,
     task: Task,
     name: str,
-    size: tuple[int, int],
+    given: Mapping[str, Any],
     exports: Mapping[str, Path],
     samples: Sequence[Sample],
     note: str,
-    any_size: bool = False,
-    around: tuple[int, int, int] | None = None,
     outputs: str = "logits",
-    sliding: Mapping[str, Any] | None = None,
     promises: Mapping[str, Any] | None = None,
 ) -> None:
     """Write the site, whole or not at all; an older one at `path` goes when the new one is on disk.
@@ -53,15 +51,12 @@ def write(
         student: what its student.json says.
         task: of the student.
         name: what the page calls it.
-        size: height and width of the pixels that the exports take.
+        given: what pictures the exports take, all of them: `input` of export.json.
         exports: ONNX files by precision, float32 first: uint8 [1, 3, height, width] to logits.
         samples: pictures to begin with.
         note: says where they come from.
-        any_size: whether the exports take any height and width; size is then one of them.
-        around: color around scenes of another size than the exports take, see `decoding.letterbox`.
         outputs: whether exports answer logits or probabilities.
         promises: of each export, when it answers and when it is not sure.
-        sliding: where `size` is a window that slides over scenes of any size, its "stride" and "blend".
 
     Raises:
         RunError: it cannot be written.
@@ -89,18 +84,11 @@ def write(
             "sigmoid": task.sigmoid,
             "dense": not task.whole,
             "thresholds": student.own_thresholds,
-            "facts": _facts(student, task, None if any_size or sliding else size),
+            "facts": _facts(student, task, None if given["any_size"] or given.get("window") else given["size"]),
             "input": {
-                "size": size,
-                "any_size": any_size,
-                "crop_share": student.input.crop_share,
-                "fit": student.input.fit,
-                "alpha": student.input.alpha,
-                "white_level": student.input.white_level,
-                "reduction": student.input.reduction,
-                "around": around,
+                **{name: given[name] for name in _TAKEN},
                 "window": student.input.window,
-                "sliding": sliding,
+                "sliding": given.get("window"),
             },
             "colors": _colors(student, task),
             "models": [
