@@ -103,6 +103,18 @@ def serious(page: Page) -> list[str]:
     ]
 
 
+def test_pictures_are_answered_that_come_to_a_size_that_is_no_square(
+    chromium: Browser, make_site: Callable[..., Path]
+) -> None:
+    with Server(from_folder(make_site(size=(6, 10), exports=1))) as server:
+        server.start()
+        for page, errors, _ in opened(chromium, server):
+            choose(page, png("red"))
+            assert page.locator("#message").is_hidden(), page.locator("#message").inner_text()
+            assert (len(first_answers(page)), errors) == (1, [])
+        server.shutdown()
+
+
 def test_a_picture_is_answered_by_float_and_8_bits_with_their_cost(classified: Opened) -> None:
     page = classified.page
     assert page.evaluate("crossOriginIsolated")

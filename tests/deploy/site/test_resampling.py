@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from counterpoise.data.images import prepare
+from counterpoise.decoding import show
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -66,7 +67,7 @@ def test_resize_of_a_part_sees_nothing_else(modules: Page) -> None:
 @pytest.mark.parametrize("size", [(32, 32), (101, 67), (67, 102), (24, 31), (3, 200), (200, 1), (37, 37)], ids=str)
 def test_prepare_is_that_of_evaluation(modules: Page, size: tuple[int, int], share: float) -> None:
     picture = noise(*size)
-    found = in_browser(modules, picture, "prepare", 32, share)
+    found = in_browser(modules, picture, "prepare", [32, 32], share)
     expected = prepare(torch.from_numpy(picture).permute(2, 0, 1), 32, share)
     assert (found == expected.numpy()).all()
 
@@ -75,9 +76,20 @@ def test_prepare_is_that_of_evaluation(modules: Page, size: tuple[int, int], sha
 @pytest.mark.parametrize("size", [(32, 32), (101, 67), (67, 102), (3, 200), (200, 1), (33, 100)], ids=str)
 def test_other_fits_are_those_of_evaluation(modules: Page, size: tuple[int, int], fit: str) -> None:
     picture = noise(*size)
-    found = in_browser(modules, picture, "prepare", 32, 0.875, fit)
+    found = in_browser(modules, picture, "prepare", [32, 32], 0.875, fit)
     expected = prepare(torch.from_numpy(picture).permute(2, 0, 1), 32, 0.875, fit)
     assert (found == expected.numpy()).all()
+
+
+@pytest.mark.parametrize("fit", ["crop", "squash", "pad"])
+@pytest.mark.parametrize("size", [(24, 32), (71, 67), (67, 102)], ids=str)
+def test_pictures_come_to_a_size_that_is_no_square_as_run_py_brings_them(
+    modules: Page, size: tuple[int, int], fit: str
+) -> None:
+    picture = noise(*size)
+    for share in (None, 0.875) if fit == "pad" else (None,):
+        found = in_browser(modules, picture, "prepare", [24, 32], share, fit)
+        assert (found.transpose(1, 2, 0) == np.asarray(show(Image.fromarray(picture), (24, 32), share, fit))).all()
 
 
 def test_halves_are_rounded_to_even_as_in_python(modules: Page) -> None:

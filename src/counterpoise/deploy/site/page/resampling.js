@@ -105,19 +105,19 @@ export function resize(picture, part, width, height) {
 }
 
 /**
- * The view of evaluation and prediction, size x size. crop: the shorter side resized to size / cropShare, the center cut
- * out; squash: all of it resized; pad: all of it, its shape kept, in the middle of black.
+ * The view of evaluation and prediction, high x wide. crop: the shorter side resized to high / cropShare, the center cut
+ * out; squash, and where cropShare is null: all of it resized; pad: all of it, its shape kept, in the middle of black.
  */
-export function prepare(picture, size, cropShare, fit = "crop") {
-  if (picture.width === size && picture.height === size) return picture;
+export function prepare(picture, [high, wide], cropShare, fit = "crop") {
+  if (picture.width === wide && picture.height === high) return picture;
   const all = { left: 0, top: 0, width: picture.width, height: picture.height };
-  if (fit === "squash") return resize(picture, all, size, size);
+  if (fit === "squash" || cropShare === null) return resize(picture, all, wide, high);
   if (fit === "pad") {
-    const longer = size * Math.max(all.width, all.height);
-    const scaled = (side) => Math.max(1, Math.floor((2 * side * size * size + longer) / (2 * longer)));
-    return onBlack(resize(picture, all, scaled(all.width), scaled(all.height)), size);
+    const longer = Math.max(all.width * high, all.height * wide);
+    const scaled = (side) => Math.max(1, Math.floor((2 * side * wide * high + longer) / (2 * longer)));
+    return onBlack(resize(picture, all, scaled(all.width), scaled(all.height)), high, wide);
   }
-  const edge = Math.max(size, round(size / cropShare));
+  const edge = Math.max(high, round(high / cropShare));
   const part = withoutFarEnds(picture);
   let { width, height } = part;
   const shorter = Math.min(width, height);
@@ -126,19 +126,19 @@ export function prepare(picture, size, cropShare, fit = "crop") {
     [width, height] = width <= height ? [edge, longer] : [longer, edge];
   }
   const whole = resize(picture, part, width, height);
-  const left = round((width - size) / 2), top = round((height - size) / 2);
-  return resize(whole, { left, top, width: size, height: size }, size, size);
+  const left = round((width - wide) / 2), top = round((height - high) / 2);
+  return resize(whole, { left, top, width: wide, height: high }, wide, high);
 }
 
-function onBlack(picture, size) {
-  const data = new Uint8ClampedArray(size * size * 4);
+function onBlack(picture, high, wide) {
+  const data = new Uint8ClampedArray(high * wide * 4);
   for (let at = 3; at < data.length; at += 4) data[at] = 255;
-  const left = Math.floor((size - picture.width) / 2), top = Math.floor((size - picture.height) / 2);
+  const left = Math.floor((wide - picture.width) / 2), top = Math.floor((high - picture.height) / 2);
   const line = picture.width * 4;
   for (let y = 0; y < picture.height; y++) {
-    data.set(picture.data.subarray(y * line, (y + 1) * line), ((top + y) * size + left) * 4);
+    data.set(picture.data.subarray(y * line, (y + 1) * line), ((top + y) * wide + left) * 4);
   }
-  return { width: size, height: size, data };
+  return { width: wide, height: high, data };
 }
 
 /** The whole of a picture, or the middle of a sliver (1 x 10000 pixels), which resizing would blow up to gigabytes. */

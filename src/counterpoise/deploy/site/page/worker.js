@@ -89,7 +89,7 @@ async function answerOf(student, seen, progress) {
     if (site.input.sliding) return slide(seen, site.input, answer, least, student.promise, sparsely(progress));
     return segment(seen, site.input, answer, least, student.promise);
   }
-  const view = prepare(seen, site.input.size[0], site.input.crop_share, site.input.fit);
+  const view = prepare(seen, site.input.size, site.input.crop_share, site.input.fit);
   const started = performance.now();
   const { data } = await ask(student, planes(view));
   const milliseconds = performance.now() - started;
