@@ -138,7 +138,7 @@ def _latency(folders: Sequence[Path], measured: Sequence[Mapping[str, Any]]) -> 
                 within = f" ({low:.2f} to {high:.2f})" if low is not None and high is not None else ""
                 shown = f"{case['median_ms']:.2f}{within}"
                 p95 = "" if case.get("p95_ms") is None else f"{case['p95_ms']:.2f}"
-                kind = f"{entry.get('runtime')} {entry.get('precision', '')}"
+                kind = f"{entry.get('runtime')} {entry.get('precision', '')}{', a window' * bool(entry.get('window'))}"
                 rows.append((kind, str(case["threads"]), str(case["batch"]), shown, p95, where))
     if not rows:
         return ""

@@ -60,6 +60,11 @@ class ExportJob(NamedTuple):
         """What becomes the export: the network as it is deployed, or what it asks of one window."""
         return self.network if self.request.window is None else Deployed(without_window(self.student))
 
+    @property
+    def at_once(self) -> int | None:
+        """How many pictures `opened` takes at once; None: any number."""
+        return self.request.batch if self.request.window is None else None
+
     def opened(self, folder: Path) -> base.Runtime:
         """An export of it, as it answers what the runner beside it is given."""
         runtime = self.format.open(folder)
@@ -228,7 +233,7 @@ def compared(job: ExportJob, runtime: base.Runtime, out: Path) -> agreement.Agre
         itertools.chain([first], pairs),
         task,
         job.student.num_classes,
-        job.request.batch if job.request.window is None else None,
+        job.at_once,
         watch=Pace(len(images), "Compared images", job.show).at,
     )
     found = replace(found, trained_on=job.trained_on)

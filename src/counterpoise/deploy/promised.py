@@ -62,7 +62,7 @@ def _answers(
 ) -> Iterator[tuple[base.Logits, pictures.Pair, torch.Tensor]]:
     """Logits float32 of pictures, in batches, and the indices of these."""
     for pair in pictures.pairs(images, job.student, job.section, job.request):
-        found = agreement.answer(runtime, pair.fed.contiguous().numpy(), job.request.batch)
+        found = agreement.answer(runtime, pair.fed.contiguous().numpy(), job.at_once)
         assert pair.indices is not None
         yield np.ascontiguousarray(found, np.float32), pair, pair.indices
 

@@ -151,11 +151,11 @@ def _judge(
     job: ExportJob, calibration: Calibration, student: nn.Module, judged: list[pictures.Pair]
 ) -> tuple[float, float]:
     """Loss, and percent of the answers that are the same."""
-    task, batch = tasks.get(job.student.task), job.request.batch if job.request.window is None else None
+    task = tasks.get(job.student.task)
     with tempfile.TemporaryDirectory() as folder:
         make(job, Path(folder), calibration)
         runtime: Any = job.opened(Path(folder))
-        found = agreement.compare(student, runtime, judged, task, job.student.num_classes, batch, resamples=0)
+        found = agreement.compare(student, runtime, judged, task, job.student.num_classes, job.at_once, resamples=0)
         del runtime
     if found.loss is None or math.isnan(found.loss):
         raise ConfigError("within is judged on labeled training images, and these have no labels.")

@@ -11,9 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+import counterpoise
 from counterpoise.commands import app
-from counterpoise.studies.fitting import budget
+from counterpoise.data import sources
+from counterpoise.deploy.measuring import measure
+from counterpoise.studies.fitting import budget, costing, plan, scoring
+from counterpoise.studies.fitting.options import FitOptions
 
 Run = Callable[..., tuple[int, str, str]]
 # Of one picture: 11,600, 101,696 and 350,848 multiply-adds. The last lies 17% above the budget.
@@ -180,3 +185,33 @@ def test_a_killed_fit_ends_in_the_same_choice(fitted: Path, host: Any, kills: in
     assert len(keys) == len(set(keys)) == 3  # two candidates and the winner's export, each once
     student = "final/digits-cnn_16_32/student/model.safetensors"
     assert Path("fit", student).read_bytes() == Path("killed", student).read_bytes()
+
+
+def test_a_window_is_measured_scored_and_told_as_one(tmp_path: Path) -> None:
+    """The winner's export is one window, which the budget is of: so are its untrained self and what scores it."""
+    scenes = {"window": [16, 20], "size": [16, 20]}
+    options = {"train_size": 16, "val_size": 8, "edge": 24}
+    values: dict[str, Any] = {
+        "task": "segmentation",
+        "data": {"source": "digit_scenes", "options": options, "scenes": scenes, "workers": 0},
+        "objective": {"cross_entropy": {"weight": 1.0}},
+        "train": {"epochs": 1, "batch_size": 8, "device": "cpu", "precision": "fp32"},
+    }
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(values))
+    students = {"students": ["digits/unet_4_8"], "precisions": ["int8"]}
+    asked = FitOptions(budget="latency<=1s", runtime="onnx", out=str(tmp_path / "fit"), val_images=4, **students)
+    planned = plan.resolve(tmp_path / "run.yaml", asked)
+    (candidate,) = planned.candidates
+    planned.out.mkdir()
+    run = counterpoise.train({**values, "student": {"model": "digits/unet_4_8"}, "out": str(tmp_path / "run")})
+    score = scoring.exported_score(planned, candidate, run.folder)
+    export = counterpoise.export(run.folder, to="onnx", precision="int8", batch=1, min_same=0)
+    assert score == pytest.approx(export["agreement"]["export"], abs=2.0)
+    subject = costing.untrained(planned, candidate, sources.load(planned.run.data), tmp_path / "untrained")
+    (shipped,) = measure.find([export["folder"]], None)
+    for known in (subject, shipped):
+        assert (known.window, known.size) == (True, (16, 20))
+    assert subject.multiply_adds == shipped.multiply_adds
+    measured = {"machine": {"name": "here"}, "measured": [{**shipped.values(), "cases": []}]}
+    told = list(measure.tables(measured))
+    assert "those of one window of 16 x 20" in str(told[-1])

@@ -104,6 +104,7 @@ def _subject(path: Path, size: tuple[int, int] | None, model: str | None, epoch:
             channels=described.input.count,
             parameters=described.parameters,
             multiply_adds=None if free else described.notes.get("multiply_adds"),
+            window=described.input.window is not None,
         )
     if path.suffix == ".onnx" and path.exists() and not path.is_dir():  # a pipe is named there
         return subjects.onnx_file(path, size)
@@ -162,6 +163,9 @@ def tables(result: Mapping[str, Any]) -> Iterator[Any]:
                 cells["low_ms"] = f"{case['low_ms']:.3g}-{case['high_ms']:.3g}"
             costs.add(row["name"], str(case["threads"]), str(case["batch"]), *cells.values())
     yield costs
+    for row in result["measured"]:
+        if row.get("window"):
+            yield f"{row['name']}: {of_window(row['size'])}"
     alone = [case for case in cases if case["threads"] == 1 and case["processor_ms"] is not None]
     disturbed = [case for case in alone if case["median_ms"] > BUSY * case["processor_ms"]]
     if disturbed:
@@ -172,6 +176,12 @@ def tables(result: Mapping[str, Any]) -> Iterator[Any]:
         )
     if any(case["low_ms"] is None for case in cases):
         yield (f"Fewer than {timing.FEWEST_ROUNDS} rounds have no interval.")
+
+
+def of_window(size: Sequence[int] | None) -> str:
+    """What times and multiply-adds are of, where a picture is answered window by window."""
+    edges = "" if size is None else f" of {size[0]} x {size[1]}"
+    return f"times and multiply-adds are those of one window{edges}; a picture takes as many as slide over it."
 
 
 def where(machine: Mapping[str, Any]) -> str:

@@ -45,6 +45,7 @@ class Subject:
         python: the interpreter that has its runtime.
         parameters, multiply_adds: of one picture; None where they are not known.
         channels: of the pictures.
+        window: whether a picture is answered window by window: size, time and multiply-adds are those of a window.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Subject:
     parameters: int | None = None
     multiply_adds: int | None = None
     channels: int = 3
+    window: bool = False
 
     @property
     def bytes(self) -> int:
@@ -84,6 +86,7 @@ class Subject:
             HASHES: self._hashes(),
             "parameters": self.parameters,
             "multiply_adds": self.multiply_adds,
+            **({"window": True} if self.window else {}),
         }
 
 
@@ -136,6 +139,7 @@ def export(
     parameters: int | None = None,
     multiply_adds: int | None = None,
     channels: int = 3,
+    window: bool = False,
 ) -> Subject:
     """What a format wrote into a folder."""
     files = [file for known in format_.files for file in _within(directory / known)]
@@ -153,6 +157,7 @@ def export(
         parameters=parameters,
         multiply_adds=multiply_adds,
         channels=channels,
+        window=window,
     )
 
 

@@ -115,7 +115,8 @@ def _export(file: Path, missing: list[str]) -> list[dict[str, Any]]:
     ]
     return [
         {
-            "name": f"{values.get('format', 'export')} {_precision(values.get('precision'))}",
+            "name": f"{values.get('format', 'export')} {_precision(values.get('precision'))}"
+            + (", a window" if mapping(values.get("input")).get("window") else ""),
             "kind": str(values.get("format", "export")),
             "precision": str(values.get("precision", "")),
             "value": finite(agreement.get("export")),
@@ -142,12 +143,10 @@ def _measured(file: Path, missing: list[str]) -> tuple[list[dict[str, Any]], str
         told = entry.get("cases")
         cases = [case for case in map(mapping, told if isinstance(told, list) else []) if "median_ms" in numbers(case)]
         case = min(cases, key=lambda one: [numbers(one).get(key, 1.0) for key in ("batch", "threads")], default={})
+        name = f"{entry.get('runtime', '')} {_precision(entry.get('precision'))}".strip() or str(entry.get("name"))
         rows.append(
             {
-                "name": (
-                    f"{entry.get('runtime', '')} {_precision(entry.get('precision'))}".strip() or str(entry.get("name"))
-                )
-                + _together(case.get("batch")),
+                "name": (f"{name}, a window" if entry.get("window") else name) + _together(case.get("batch")),
                 "entry": entry,
                 "kind": str(entry.get("runtime", "")),
                 "precision": str(entry.get("precision", "")),

@@ -156,9 +156,11 @@ def untrained(plan: FitPlan, candidate: Candidate, data: Splits, folder: Path) -
     tasks.get(run.task).ready(network, run)
     as_if_trained(network)
     size = pictures.size_of(network, None, data.val, run.data)
-    deployed = Deployed(network)
-    request = Request(candidate.precision, size, BATCH, channels=network.channels)
-    job = exporting.ExportJob(cast("Student", network), deployed, plan.format, request, data, run.data, 1)
+    around = None if tasks.get(run.task).whole else pictures.mean_color(network)
+    request = Request(candidate.precision, size, BATCH, around=around, channels=network.channels)
+    student = cast("Student", network)
+    job = exporting.ExportJob(student, Deployed(network), plan.format, request, data, run.data, 1)
+    job = exporting.settled(job)  # as the winner's export is
     folder.mkdir(parents=True)
     exporting.make(job, folder, exporting.calibrated(job, CALIBRATION) if candidate.precision == "int8" else None)
     return subjects.export(
@@ -166,11 +168,12 @@ def untrained(plan: FitPlan, candidate: Candidate, data: Splits, folder: Path) -
         plan.format,
         folder,
         precision=candidate.precision,
-        size=size,
+        size=job.request.size,
         batch=BATCH,
         channels=network.channels,
         parameters=counting.parameters(network),
-        multiply_adds=counting.multiply_adds(deployed, size, network.channels),
+        multiply_adds=counting.multiply_adds(job.graph, job.request.size, network.channels),
+        window=job.request.window is not None,
     )
 
 
@@ -197,6 +200,8 @@ def key(plan: FitPlan, candidate: Candidate, weights: str = "") -> str:
         (processor(), timing.cores()),
         weights,
     ]
+    if plan.run.data.scenes.window is not None:
+        found.append("a window")  # whole scenes were measured before
     return hashlib.sha256(json.dumps(found, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 

@@ -49,6 +49,7 @@ class FitResult:
         promised: what the winner cost untrained, by which it was chosen; `measured`, what its export costs; each by
             quantity of the budget as [value, upper end of the interval].
         holds: whether the export keeps the budget, at the upper end; None where it was not measured.
+        window: height and width of the window, where times and multiply-adds are those of one; None: of a picture.
         metrics: of the winner on the data's own val.
         agreement: of the export with the student.
         left: names of runs that are left for another call.
@@ -66,6 +67,7 @@ class FitResult:
     promised: dict[str, list[float]] = field(default_factory=dict)
     measured: dict[str, list[float]] = field(default_factory=dict)
     holds: bool | None = None
+    window: list[int] | None = None
     metrics: dict[str, Any] = field(default_factory=dict)
     agreement: dict[str, Any] | None = None
     next_step: str = ""
@@ -153,6 +155,7 @@ def _fit(
     result = _shipped(plan, winner, job, result)
     assert result.export is not None
     subject = measuring.find([result.export], None)[0]
+    result = replace(result, window=list(subject.size) if subject.window else None)
     subject = replace(subject, name=f"{FINAL}{winner.name}", multiply_adds=entries[winner.name]["multiply_adds"])
     if not measured:
         tell("measured again")
@@ -271,6 +274,8 @@ def tables(result: FitResult) -> Iterator[Any]:
     yield f"Export: {result.export}{answers}"
     for name, (value, high) in (result.measured or result.promised).items():
         yield f"  {name}: {shown(name, float(f'{value:.4g}'))}, up to {shown(name, float(f'{high:.4g}'))}"
+    if result.window is not None:
+        yield f"  window: {measuring.of_window(result.window)}"
     if result.holds is None:
         yield result.next_step
     else:

@@ -61,7 +61,8 @@ def write(
             row["frontier"] = "no" if any(_beats(other, row, scored[0]) for other in compared) else "yes"
     results.write_rows(plan.out / "frontier.csv", [*COLUMNS, *scored], found)
     if scored and plotting.available():
-        draw(plan.out, found, scored[0], plan.budget)
+        window = any(entry.get("window") for entry in entries.values())
+        draw(plan.out, found, scored[0], plan.budget, "window" if window else "picture")
     return found
 
 
@@ -75,7 +76,7 @@ def _beats(other: Row, row: Row, column: str) -> bool:
     return all(a >= b for a, b in pairs) and any(a > b for a, b in pairs)
 
 
-def draw(out: Path, found: Sequence[Row], column: str, budget: Budget) -> None:
+def draw(out: Path, found: Sequence[Row], column: str, budget: Budget, what: str) -> None:
     """Accuracy after the first rung against latency; the larger a mark, the larger the file."""
     figure = plotting.blank(7.5, 4.5)
     axes = figure.subplots()
@@ -96,7 +97,7 @@ def draw(out: Path, found: Sequence[Row], column: str, budget: Budget) -> None:
     if "latency" in budget.limits:
         axes.axvline(budget.limits["latency"], color=plotting.CLAIM, linewidth=1, linestyle="--")
     axes.set_xscale("log")
-    axes.set_xlabel("latency of a picture, ms (bars: 95% interval; ticks below: not trained)", fontsize=8)
+    axes.set_xlabel(f"latency of a {what}, ms (bars: 95% interval; ticks below: not trained)", fontsize=8)
     axes.set_ylabel(column.replace("_", " "), fontsize=8)
     axes.tick_params(labelsize=8)
     axes.spines[["top", "right"]].set_visible(False)

@@ -65,8 +65,7 @@ def exported_score(plan: FitPlan, candidate: Candidate, run: Path) -> float:
     assert job.data is not None
     with tempfile.TemporaryDirectory(dir=plan.out, prefix=".measuring-") as folder:
         exporting.make(job, Path(folder), settings)
-        runtime = plan.format.open(Path(folder))
         shown = pictures.pairs(job.data.val, job.student, job.section, job.request)
-        task = tasks.get(job.student.task)
-        found = agreement.compare(job.network, runtime, shown, task, job.student.num_classes, job.request.batch)
+        task, runtime = tasks.get(job.student.task), job.opened(Path(folder))
+        found = agreement.compare(job.network, runtime, shown, task, job.student.num_classes, job.at_once)
     return math.nan if found.export is None else found.export
