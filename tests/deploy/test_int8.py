@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 import counterpoise
+from counterpoise.commands.tables import export_table, print_all
 from counterpoise.deploy.agreement import Agreement
 from counterpoise.deploy.base import Calibration
 from counterpoise.errors import ConfigError
@@ -57,6 +59,24 @@ def test_nothing_is_rounded_around_layers_that_are_kept(tmp_path: Path, to: str)
         expected = network(pixels)
     found = torch.from_numpy(chosen.open(tmp_path)(pixels.numpy()))
     assert (found - expected).abs().max() < 1e-4 * expected.abs().max()
+
+
+@pytest.mark.parametrize(("count", "size"), [(39, 32), (64, 32), (5, 1), (7, 8)])
+def test_every_image_calibrates(count: int, size: int) -> None:
+    pixels = torch.arange(count, dtype=torch.uint8).view(count, 1, 1, 1).expand(count, 3, 2, 2)
+    parts = list(Calibration(pixels).batches(size))
+    assert {len(part) for part in parts} == ({size} if count >= size else set())
+    seen = [int(picture[0, 0, 0]) for part in parts for picture in part]
+    assert seen[:count] == list(range(count)) * (count >= size)
+    assert len(set(seen[count:])) == len(seen[count:]) < size
+
+
+def test_the_table_of_an_export_tells_its_channels(capsys: pytest.CaptureFixture[str]) -> None:
+    about = json.loads((Path(__file__).parents[1] / "golden" / "onnx" / "export.json").read_text())
+    for channels, told in (("RGB", "uint8 [any, 3, 8, 8]"), (4, "uint8 [any, 4, 8, 8]")):
+        about["input"]["channels"] = channels
+        print_all(export_table({"folder": "here", **about}))
+        assert told in capsys.readouterr().out
 
 
 def test_calibration_of_another_size_or_method_is_refused(digits_run: Path, run: Run, tmp_path: Path) -> None:

@@ -228,10 +228,11 @@ def export_table(result: Mapping[str, Any]) -> Iterator[Any]:
     """What an export is, and how far it is from the student."""
     height, width = result["input"]["size"]
     edges = "any, any" if result["input"].get("any_size") else f"{height}, {width}"
+    channels = 3 if result["input"]["channels"] == "RGB" else result["input"]["channels"]
     facts = {
         "folder": result["folder"],
         "format": f"{result['format']}, {result['precision']}",
-        "input": f"uint8 [{result['input']['batch'] or 'any'}, 3, {edges}]",
+        "input": f"uint8 [{result['input']['batch'] or 'any'}, {channels}, {edges}]",
         **({"window": "slides over pictures of any size, in run.py"} if result["input"].get("window") else {}),
         "files": "\n".join(f"{name} {file['bytes']:,} bytes" for name, file in result["files"].items()),
         **{name.replace("_", " "): str(value) for name, value in result["notes"].items()},

@@ -83,12 +83,17 @@ class Calibration:
     keep: tuple[str, ...] = ()
 
     def batches(self, size: int) -> Iterator[Tensor]:
-        """The pixels in parts of `size`, the last one left out where it is smaller; of several sizes, each repeated."""
+        """The pixels in parts of `size`, the last one filled up by some of them again; of several sizes, each repeated.
+
+        There is no part where there are fewer than `size`.
+        """
         if not isinstance(self.pixels, Tensor):
             yield from (picture[None].repeat(size, 1, 1, 1) for picture in self.pixels)
             return
-        for start in range(0, len(self.pixels) - size + 1, size):
-            yield self.pixels[start : start + size]
+        count = len(self.pixels)
+        again = torch.arange(-count % size) * count // max(1, -count % size)
+        order = torch.cat([torch.arange(count), again]) if count >= size else again[:0]
+        yield from (self.pixels[part] for part in torch.split(order, size) if len(part))
 
 
 def kind_and_line(error: Exception) -> str:
