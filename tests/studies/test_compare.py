@@ -12,6 +12,7 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,7 +22,8 @@ import counterpoise
 from counterpoise.engine import interrupt
 from counterpoise.pages.report.methods import group
 from counterpoise.pages.report.reading import find, read
-from counterpoise.studies import fanout, provenance, results, running
+from counterpoise.studies import fanout, plan, provenance, results, running
+from counterpoise.studies.plan import TrainingJob
 
 Values = dict[str, Any]
 Run = Callable[..., tuple[int, str, str]]
@@ -277,14 +279,82 @@ def test_a_run_that_would_never_reach_its_milestones_is_refused_before_the_first
     assert not Path("out", "runs").exists()
 
 
+def pictures(root: Path, *greens: int) -> None:
+    """Three dark and three light pictures for train and for val, in each of several folders."""
+    for green in greens:
+        for half in ("train", "val"):
+            for shade, name in ((0, "dark"), (255, "light")):
+                folder = root / f"green{green}" / half / name
+                folder.mkdir(parents=True)
+                for number in range(3):
+                    Image.new("RGB", (8, 8), (shade, green, 9 * number)).save(folder / f"{number}.png")
+
+
+def test_pairs_that_differ_in_their_data_alone_are_each_counted_under_whatever_name(
+    comparison: Values, write: Write, run: Run, tmp_path: Path
+) -> None:
+    """A row belongs to its pair and method, and where they are called otherwise now, to what it is of."""
+    pictures(tmp_path, 0, 99)
+    base = {**comparison["run"], "teacher": None, "train": {**comparison["run"]["train"], "batch_size": 6, "epochs": 1}}
+    del base["data"]
+    objectives = {name: {"objective": {"cross_entropy": {"weight": w}}} for name, w in (("one", 1), ("two", 2))}
+    pairs = {f"at{green}": {"data": {"path": f"green{green}", "workers": 0}} for green in (0, 99)}
+    values = {"out": "out", "run": base, "pairs": pairs, "methods": objectives, "seeds": 1, "baseline": "one"}
+    code, out, error = run("compare", write(values), "--quiet")
+    assert (code, error) == (0, "")
+    assert "does not ask for" not in " ".join(out.split())
+    assert [row["n"] for row in rows(Path("out/table.csv"))] == ["1"] * 4
+    first = rows(Path("out/results.csv"))
+    assert [(row["pair"], row["method"]) for row in first] == [(pair, name) for pair in pairs for name in objectives]
+    _, out, _ = run("compare", write(values), "--quiet", "--pool")
+    assert [row["n"] for row in rows(Path("out/table.csv"))] == ["1"] * 4
+    shutil.rmtree("out/runs")
+    # A method is called otherwise, and the names of the pairs have changed places: nothing is trained, nothing is lost.
+    values["methods"] = {"one": objectives["one"], "double": objectives["two"]}
+    values["pairs"] = {"at0": pairs["at99"], "at99": pairs["at0"]}
+    code, out, error = run("compare", write(values))
+    assert (code, error) == (0, "")
+    assert not Path("out/runs").exists()
+    assert "does not ask for" not in " ".join(out.split())
+    assert [row["n"] for row in rows(Path("out/table.csv"))] == ["1"] * 4
+    assert [row["verdict"] for row in rows(Path("out/differences.csv"))].count("no common seeds") == 0
+    new = {"at0": "at99", "at99": "at0", "one": "one", "two": "double"}
+    now = {(r["pair"], r["method"]): (r["data"], r["last"]) for r in rows(Path("out/results.csv"))}
+    assert now == {(new[r["pair"]], new[r["method"]]): (r["data"], r["last"]) for r in first}
+
+
+def row(job: TrainingJob, **given: str) -> dict[str, str]:
+    known = {"pair": job.cell[0], "method": job.cell[1], "plan_sha256": results.plan_hash(job.run), "metric": "top1"}
+    return {**dict.fromkeys(results.COLUMNS, ""), **known, "origin": "here", "data": "some", **given}
+
+
+def test_runs_of_one_hash_have_a_row_each(comparison: Values) -> None:
+    comparison["methods"] = {
+        name: {**comparison["methods"]["alone"], "data": {"workers": workers}}
+        for name, workers in (("kd", 0), ("balance", 1))
+    }
+    jobs = plan.resolve({**comparison, "seeds": 1, "differs": ["data.workers"]}, "file", Path()).jobs
+    assert len({results.plan_hash(job.run) for job in jobs}) == 1
+    present: Any = SimpleNamespace(stands=lambda row, run: True)
+    own = [row(job, last=str(number)) for number, job in enumerate(jobs)]
+    assert results.renamed(own, jobs, present) == own
+    assert (
+        results.asked_for(own, jobs, "top1", present) == results.once(own) == results.gather(jobs, own, "top1") == own
+    )
+    (other,) = results.renamed([{**own[1], "method": "old"}], jobs, present)
+    assert other["method"] == "kd"  # the first that has none
+    found = results.renamed([own[0], {**own[1], "method": "old"}, {**own[1], "method": "older"}], jobs, present)
+    assert [each["method"] for each in found] == ["kd", "balance", "older"]
+    present.stands = lambda row, run: None  # nobody can say of which it is
+    assert results.renamed([{**own[0], "method": "old"}], jobs, present)[0]["method"] == "old"
+    assert results.renamed([{**own[0], "method": "old"}], jobs[:1], present)[0]["method"] == "kd"
+    present.stands = lambda row, run: False
+    assert results.renamed([{**own[0], "method": "old"}], jobs, present)[0]["method"] == "old"
+
+
 def test_top5_of_few_classes_is_no_number(comparison: Values, write: Write, run: Run, tmp_path: Path) -> None:
-    for half in ("train", "val"):
-        for shade, name in ((0, "dark"), (255, "light")):
-            folder = tmp_path / "pictures" / half / name
-            folder.mkdir(parents=True)
-            for number in range(3):
-                Image.new("RGB", (8, 8), (shade, 99, 9 * number)).save(folder / f"{number}.png")
-    base = {**comparison["run"], "data": {"path": "pictures"}, "teacher": None}
+    pictures(tmp_path, 99)
+    base = {**comparison["run"], "data": {"path": "green99"}, "teacher": None}
     methods = {name: {"objective": {"cross_entropy": {"weight": w}}} for name, w in (("one", 1), ("two", 2))}
     file = write({"out": "out", "run": base, "methods": methods, "seeds": 1, "baseline": "one", "metric": "top5"})
     assert run("compare", file, "--quiet")[0] == 0

@@ -8,7 +8,7 @@ from counterpoise import statistics
 from counterpoise.engine.case_files import of_cases
 from counterpoise.statistics import Difference, Unit
 from counterpoise.studies.plan import Comparison
-from counterpoise.studies.results import Row, plan_hash
+from counterpoise.studies.results import Row, key, key_of
 
 CELL = tuple[str, str]
 NOTE = (
@@ -22,12 +22,12 @@ def differences(comparison: Comparison, rows: Sequence[Row], cells: Sequence[CEL
 
     Of cells whose runs have not told their cases there is none.
     """
-    runs = {plan_hash(job.run): job for job in comparison.jobs}
+    runs = {key_of(job): job for job in comparison.jobs}
     found = {}
     for pair, method in cells:
         sides = []
         for one in (method, comparison.plan.baseline):
-            jobs = [runs[row["plan_sha256"]] for row in _done(rows, pair, one)]
+            jobs = [runs[key(row)] for row in _done(rows, pair, one)]
             sides.append(of_cases(jobs[0].folder, comparison.metric) if len(jobs) == 1 else {})
         common = [name for name in sides[0] if name in sides[1]]
         if len(common) > 1:

@@ -48,8 +48,8 @@ def run_comparison(comparison: Comparison, fanout: Fanout, backend: Backend, unt
     out = comparison.plan.out
     say = fanout.console().print
     with alone_in(out):
-        older = results.read_csv(out / "results.csv")
         present = Present(say)
+        older = results.renamed(results.read_csv(out / "results.csv"), comparison.jobs, present)
         settled = results.settled(comparison.jobs, older, fanout.pool, present)
         jobs = [job for job in comparison.jobs if job.name not in settled]
         try:

@@ -220,6 +220,48 @@ def write_rows(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, A
     write_text(path, text.getvalue())
 
 
+def names(row: Row) -> tuple[str, ...]:
+    """Pair and method of a row, as the cell of a job has them."""
+    return row["pair"], row["method"]
+
+
+def key(row: Row) -> tuple[str, ...]:
+    """What a row has in common with its job alone: jobs whose data differ in their path have one hash."""
+    return *names(row), row["plan_sha256"]
+
+
+def key_of(job: TrainingJob) -> tuple[str, ...]:
+    """The same of a job."""
+    return *job.cell, plan_hash(job.run)
+
+
+def renamed(older: Sequence[Row], jobs: Sequence[TrainingJob], present: Present) -> list[Row]:
+    """Older rows under the names of the jobs that they stand for: a pair or a method may be called otherwise now.
+
+    A row belongs to the job of its own names. Without one it goes to a job of the same run, data and teacher that has
+    no row of its origin; where nobody can say which data it is of, to the only one of the same run.
+    """
+    alike: dict[str, list[TrainingJob]] = {}
+    for job in jobs:
+        alike.setdefault(plan_hash(job.run), []).append(job)
+    said = [{job.cell: present.stands(row, job.run) for job in alike.get(row["plan_sha256"], ())} for row in older]
+    own = [answers.get(names(row), False) is not False for row, answers in zip(older, said, strict=True)]
+    taken = {(*key(row), row["origin"]): names(row) for row, is_own in zip(older, own, strict=True) if is_own}
+    found = []
+    for row, answers, is_own in zip(older, said, own, strict=True):
+        before = names(row)
+        free = [] if is_own else [
+            cell for cell, answer in answers.items()
+            if answer is not False and taken.get((*cell, row["plan_sha256"], row["origin"]), before) == before
+        ]  # fmt: skip
+        sure = [cell for cell in free if answers[cell]] or (free if len(free) == 1 else [])
+        for pair, method in sure[:1]:
+            row = {**row, "pair": pair, "method": method}
+            taken[*key(row), row["origin"]] = before
+        found.append(row)
+    return found
+
+
 def settled(jobs: Sequence[TrainingJob], older: Sequence[Row], pool: bool, present: Present) -> set[str]:
     """Names of the jobs that have no folder, and need none: a row of the same run and origin is there.
 
@@ -231,12 +273,12 @@ def settled(jobs: Sequence[TrainingJob], older: Sequence[Row], pool: bool, prese
         return said is True or (said is None and present.of(job.run) is None)
 
     found = set()
-    rows: dict[str, list[Row]] = {}
+    rows: dict[tuple[str, ...], list[Row]] = {}
     for row in older:
-        rows.setdefault(row["plan_sha256"], []).append(row)
+        rows.setdefault(key(row), []).append(row)
     for job in jobs:
         if state(job) == "new":
-            own = [row for row in rows.get(plan_hash(job.run), []) if stands(row, job)]
+            own = [row for row in rows.get(key_of(job), []) if stands(row, job)]
             if own and (pool or any(row["origin"] == provenance.key([provenance.here(job.run)]) for row in own)):
                 found.add(job.name)
     return found
@@ -244,32 +286,32 @@ def settled(jobs: Sequence[TrainingJob], older: Sequence[Row], pool: bool, prese
 
 def gather(jobs: Sequence[TrainingJob], older: Sequence[Row], metric: str) -> list[Row]:
     """Rows of all jobs that are done, in their order, and older rows that no folder here stands for."""
-    identity = itemgetter("plan_sha256", "origin", "data", "teacher_sha256")
+    identity = itemgetter("pair", "method", "plan_sha256", "origin", "data", "teacher_sha256")
     here = [row for job in jobs if (row := row_of(job, metric)) is not None]
     known = {identity(row) for row in here}
-    known |= {(*each[:2], "", "") for each in known}  # a run that diverged, as an earlier version told it
+    known |= {(*each[:4], "", "") for each in known}  # a run that diverged, as an earlier version told it
     others = [row for row in older if identity(row) not in known]
-    order = {plan_hash(job.run): index for index, job in enumerate(jobs)}
-    return sorted([*here, *others], key=lambda row: order.get(row["plan_sha256"], len(order)))
+    order = {key_of(job): index for index, job in enumerate(jobs)}
+    return sorted([*here, *others], key=lambda row: order.get(key(row), len(order)))
 
 
 def asked_for(rows: Sequence[Row], jobs: Sequence[TrainingJob], metric: str, present: Present) -> list[Row]:
     """The rows that are runs of this compare file: results.csv may hold those of an older one, or of other data."""
     from counterpoise.tasks import AGREEMENT
 
-    wanted = {plan_hash(job.run): job for job in jobs}
+    wanted = {key_of(job): job for job in jobs}
     return [
         row
         for row in rows
         if row["metric"] in (metric, AGREEMENT + metric)
-        and (job := wanted.get(row["plan_sha256"])) is not None
+        and (job := wanted.get(key(row))) is not None
         and present.stands(row, job.run) is not False
     ]
 
 
 def once(rows: Sequence[Row]) -> list[Row]:
-    """The first row of each run, whatever its origin."""
-    return list({row["plan_sha256"]: row for row in reversed(rows)}.values())[::-1]
+    """The first row of each job, whatever its origin."""
+    return list({key(row): row for row in reversed(rows)}.values())[::-1]
 
 
 def origins(rows: Iterable[Row]) -> dict[str, str]:
