@@ -79,7 +79,7 @@ def test_gauge_predict_measure_and_try_take_the_best_student(run: Run, run_folde
         answers[bool(flags)] = json.loads(out)[0]["top"]
     assert answers[True] == other.predict(["digit.png"])[0]["top"]
     assert answers[False] == shipped.predict(["digit.png"])[0]["top"] != answers[True]
-    code, out, error = run("gauge", run_folder, "--teacher.checkpoint", run_folder, "--epoch", "best", "--json")
+    code, out, error = run("gauge", run_folder, "--teacher", run_folder, "--epoch", "best", "--json")
     assert (code, json.loads(out)["forward_kl"] > 0) == (0, True), error
     (subject,) = measure.find([run_folder], (8, 8), None, "best")
     code, _, error = run("measure", "--from", "digit.png", "--epoch", "best")

@@ -8,6 +8,7 @@ from csv import DictWriter
 from pathlib import Path
 from typing import Annotated
 
+from counterpoise import config
 from counterpoise.commands import flags
 from counterpoise.commands.flags import EACH, Options
 from counterpoise.engine.options import Evaluate, Gauge, Predict
@@ -66,7 +67,7 @@ def gauge(
 
     given = flags.given(options)
     teacher = given.get("teacher")
-    if teacher is not None and teacher.arguments:  # else its model alone is laid over the run's
+    if isinstance(teacher, config.Teacher) and teacher.arguments:  # else its model alone is laid over the run's
         given["teacher"] = teacher.model_copy(update={"arguments": flags.parse(teacher.arguments)})
     result = answers.gauge(student, **given, show=True)
     if out is not None:
