@@ -88,6 +88,13 @@ def test_a_wrong_compare_file_is_explained(
         ({"ranges.learning_rate": {"low": 1, "high": 2}}, ["chooses train.optimizer.learning_rate"]),
         ({"ranges.weight_decay.key": "train.optimizer.decay"}, ["chooses train.optimizer.weight_decay"]),
         ({"ranges.extra": {"key": "train.epoch", "low": 1, "high": 2}}, ["train.epoch", "Did you mean 'epochs'"]),
+        (
+            {"ranges.x": {"key": "train.epochs", "choices": [1, 2]}},
+            ["ranges.x of", "chooses train.epochs", "any value"],
+        ),
+        ({"ranges.x": {"key": "seed", "choices": [7]}}, ["ranges.x of", "chooses seed", "gives each trial itself"]),
+        ({"ranges.x": {"key": "train", "choices": [{"epochs": 1}]}}, ["ranges.x of", "chooses train.epochs"]),
+        ({"ranges.x": {"key": "data.held_out", "low": 1, "high": 9}}, ["chooses data.held_out", "on other pictures"]),
         ({"methods.balance.ranges": {"share": {"low": 0.0, "high": 1}}}, ["share", "must lie within [0.1, 0.9]"]),
         ({"methods.balance.ranges": {"tau": {"low": 1, "high": 2}}}, ["tau", "is used nowhere"]),
         ({"methods.balance.objective.balance.forward_weight": "$totl"}, ["Range 'totl' is unknown"]),

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field
 
 from counterpoise import config
 from counterpoise.config import Section, Share
-from counterpoise.config.keys import nested
+from counterpoise.config.keys import dotted, nested
 from counterpoise.config.section import Folder
 from counterpoise.config.validation_errors import validated
 from counterpoise.errors import ConfigError, unknown
@@ -22,6 +22,10 @@ from counterpoise.studies.ranges import Point, Range
 
 EVERYWHERE = ("train.optimizer.learning_rate", "train.optimizer.weight_decay")
 """Keys that every method chooses: much of what a weight seems to bring is a larger learning rate."""
+OWN = ("seed", "out", "train.epochs")
+"""Keys that a search gives each trial itself: what a range chose of them would never be tried."""
+JUDGED_BY = ("data.path", "data.held_out", "data.fold", "data.val_fraction", "data.split_seed")
+"""Keys that say on which pictures a trial is scored: other pictures are no better values."""
 SHARE = (0.1, 0.9)
 """A side of a divided total has at least a tenth of it."""
 
@@ -178,9 +182,26 @@ def _ranges_of(method: str, found: SearchFile, origin: str) -> dict[str, Range]:
             continue
         if chosen.key is not None and len([key for key in keys if key == chosen.key]) > 1:
             raise ConfigError(f"{where}: two ranges choose {chosen.key}.")
+        _check_key(chosen, where)
         if name.endswith("share") and not _within(chosen, *SHARE):
             raise ConfigError(f"{where} must lie within {list(SHARE)}: each side has at least a tenth of the total.")
     return {name: chosen for name, chosen in named.items() if chosen.key is not None or name in used}
+
+
+def _check_key(chosen: Range, where: str) -> None:
+    """Raises ConfigError where a range chooses what trials have of the search, or what they are judged by."""
+    values = [] if chosen.key is None else chosen.choices or [chosen.low]
+    for key in sorted(set().union(*(dotted(nested(str(chosen.key), value)) for value in values))):
+        if key in OWN:
+            raise ConfigError(
+                f"{where} chooses {key}, which the search gives each trial itself, so that any value would do as well. "
+                "Leave out this range; epochs are train.epochs of `run`, or `rungs`."
+            )
+        if key in JUDGED_BY:
+            raise ConfigError(
+                f"{where} chooses {key}, by which trials would be scored on other pictures, and their scores not be "
+                "compared. Put it under `run`, for all alike; val_images says how many pictures are held out."
+            )
 
 
 def _within(chosen: Range, low: float, high: float) -> bool:
