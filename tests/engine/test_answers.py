@@ -16,6 +16,7 @@ from counterpoise import tasks
 from counterpoise.data.sources import ArraySet
 from counterpoise.data.sources.base import Splits
 from counterpoise.engine.imitation import better
+from counterpoise.errors import DataError
 
 TRAIN: dict[str, Any] = {"epochs": 1, "batch_size": 20, "device": "cpu", "optimizer": {"learning_rate": 0.1}}
 
@@ -94,8 +95,8 @@ def test_scores_go_by_the_labels_of_the_val_pictures(tmp_path: Path) -> None:
     run = {"teacher": {"checkpoint": str(tmp_path / "teacher")}, "student": {"model": "digits/cnn_4_8"}, "train": TRAIN}
     train, val = data
     blind = [ArraySet(part.images, torch.full_like(part.labels, -1), part.classes) for part in data]
-    found = counterpoise.distill({**run, "out": str(tmp_path / "a")}, data=Splits(train, blind[1]))
-    assert "agreement_top1" in found.last
+    with pytest.raises(DataError, match="20 images of the val half have no label"):
+        counterpoise.distill({**run, "out": str(tmp_path / "a")}, data=Splits(train, blind[1]))
     found = counterpoise.distill({**run, "out": str(tmp_path / "b")}, data=Splits(blind[0], val))
     assert found.teacher["top1"] > 40
     assert "top1" in found.last

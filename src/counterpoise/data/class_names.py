@@ -6,13 +6,17 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
-from counterpoise.data.walking import is_number
 from counterpoise.errors import DataError, look
 
 NANS = {"nan", "NaN", "NAN", "Nan"}
 _PERHAPS_MISSING = {"na", "n/a", "#n/a", "none", "null", "unknown", "?", "-", "-1"}
 _FRACTION = re.compile(r"[-+]?[0-9]*\.?[0-9]+(e[-+]?[0-9]+)?", re.IGNORECASE)
 _NO_LABEL = "a row without a label is empty, or NaN"
+
+
+def is_number(name: str) -> bool:
+    """Whether a name is a whole number, as folders of numbered classes are called."""
+    return re.fullmatch(r"-?[0-9]{1,18}", name) is not None
 
 
 def plain_text(value: object) -> str:

@@ -9,12 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from counterpoise.data.class_names import is_number
 from counterpoise.data.labels import absences
 from counterpoise.data.problems import Problem
 from counterpoise.data.sources.arrays import ArraySet
 from counterpoise.data.sources.base import ImageSet, Splits
 from counterpoise.data.sources.masks_census import counted
-from counterpoise.data.walking import is_number, ordered
+from counterpoise.data.walking import ordered
 
 _NAMED = 6  # classes that are named one by one
 _WIDTH = 9

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable, Sequence
 from heapq import heappop, heappush
 from pathlib import Path
 
+from counterpoise.data.class_names import is_number
 from counterpoise.data.images import extensions
 from counterpoise.errors import DataError
 
@@ -135,11 +135,6 @@ def of_earlier(classes: Sequence[str]) -> str:
         " Earlier versions had classes that are called by numbers in the order of text: for what they made, give "
         "--data.class_order text."
     )
-
-
-def is_number(name: str) -> bool:
-    """Whether a name is a whole number, as folders of numbered classes are called."""
-    return re.fullmatch(r"-?[0-9]{1,18}", name) is not None
 
 
 def _all(folder: Path) -> list[os.DirEntry[str]]:

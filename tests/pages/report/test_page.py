@@ -347,7 +347,7 @@ def test_a_page_of_a_thousand_classes_and_fifty_thousand_images_stays_small(copi
             errs = torch.rand(part, generator=generator) < wrong
             answer = torch.where(errs, (target + target % 7 + 1) % classes, target)
             logits[name] = torch.zeros(part, classes).scatter_(1, answer[:, None], 8.0)
-        gathering.update(Batch(torch.zeros(0), target, torch.arange(start, start + part), part), logits)
+        gathering.update(Batch(torch.zeros(1, 3, 8, 8), target, torch.arange(start, start + part), part), logits)
         if not start:
             gauge.update(logits[STUDENT], logits[TEACHER], target)
     bins = gauge.reliability()

@@ -15,14 +15,14 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
-from counterpoise.data.class_names import of_label
+from counterpoise.data.class_names import is_number, of_label
 from counterpoise.data.images import extensions, header_size
 from counterpoise.data.packs import format as layout
 from counterpoise.data.packs.places import Place, is_pack, read_pack
 from counterpoise.data.packs.rows import Rows, merge, read_done, rows_of, texts_of, tidy
 from counterpoise.data.packs.tars import Member, members
 from counterpoise.data.sources.base import UNLABELED
-from counterpoise.data.walking import is_number, ordered
+from counterpoise.data.walking import ordered
 from counterpoise.decoding import Reading
 from counterpoise.errors import CorruptImage, DataError
 from counterpoise.system.documents import parse_json

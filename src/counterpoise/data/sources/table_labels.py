@@ -9,11 +9,11 @@ from typing import Literal, NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
-from counterpoise.data.class_names import doubtful
+from counterpoise.data.class_names import doubtful, is_number
 from counterpoise.data.packs.labels import read_classes
 from counterpoise.data.sources.base import UNLABELED
 from counterpoise.data.table_file import Table
-from counterpoise.data.walking import is_number, ordered
+from counterpoise.data.walking import ordered
 from counterpoise.errors import DataError, nearest
 
 Blank: TypeAlias = Literal["unknown", "absent"]

@@ -41,7 +41,7 @@ class Classification(Gathering):
             if name not in self.given:
                 self.given[name] = model.answers_probabilities(batch.shown)
             chances = probabilities_of(model, values, self.given[name])
-            found[f"{name} confidence"], found[f"{name} answer"] = chances.max(1)
+            found[f"{name} confidence"], found[f"{name} answer"] = chances.amax(1), values.argmax(1)
         for name, values in found.items():
             self.parts[name].append(values)
 
