@@ -68,6 +68,15 @@ def test_milestones_beyond_the_run_are_named(milestones: list[float], late: str 
     assert never_reached(train.model_copy(update={"schedule": LearningRateSchedule()})) is None
 
 
+@pytest.mark.parametrize(
+    ("warmup", "name", "late"),
+    [(2, "cosine", True), (1.9, "cosine", False), (3, "multistep", True), (3, "one_cycle", False)],
+)
+def test_a_warm_up_of_the_whole_run_is_named(warmup: float, name: str, late: bool) -> None:
+    said = never_reached(Train.model_validate({"epochs": 2, "schedule": {"name": name, "warmup_epochs": warmup}}))
+    assert ("" if said is None else said).startswith(f"train.schedule.warmup_epochs: {warmup:g} epochs") == late
+
+
 @pytest.mark.parametrize("power", [0.9, 2.0])
 def test_poly_is_torchs(power: float) -> None:
     expected = theirs(lambda o: torch.optim.lr_scheduler.PolynomialLR(o, STEPS * EPOCHS, power=power))

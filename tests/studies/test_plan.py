@@ -178,6 +178,10 @@ def test_a_short_rung_keeps_the_shape_of_the_whole_run() -> None:
     short = plan.shortened({"seed": 1, "train": {"epochs": 240, "schedule": schedule}}, 30)
     assert short == {"seed": 1, "train": {"epochs": 30, "schedule": {**schedule, "milestones": [0.625, 0.75, 0.875]}}}
     assert plan.shortened({"train": {"epochs": 240, "schedule": schedule}}, 240)["train"]["schedule"] == schedule
+    warm = {"name": "cosine", "warmup_epochs": 5}
+    shorter = plan.shortened({"train": {"epochs": 20, "schedule": warm}}, 2)
+    assert shorter["train"]["schedule"] == {**warm, "warmup_epochs": 0.5}
+    assert plan.shortened({"train": {"epochs": 20, "schedule": warm}}, 20)["train"]["schedule"] == warm
 
 
 def test_what_differs_may_be_named(comparison: Values) -> None:

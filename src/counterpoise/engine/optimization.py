@@ -87,14 +87,20 @@ def learning_rate(
 
 
 def never_reached(train: config.Train) -> str | None:
-    """What is wrong with milestones that lie beyond the run; None where none does."""
-    late = [f"{epoch:g}" for epoch in train.schedule.milestone_epochs(train.epochs) if epoch >= train.epochs]
+    """What is wrong with milestones that lie beyond the run, or a warm-up of all of it; None where neither is so."""
+    schedule, epochs = train.schedule, train.epochs
+    if schedule.name != "one_cycle" and schedule.warmup_epochs >= epochs:
+        return (
+            f"train.schedule.warmup_epochs: {schedule.warmup_epochs:g} epochs of rise are all of the run, which has "
+            f"{epochs}, so train.optimizer.learning_rate never comes. Give fewer than {epochs}."
+        )
+    late = [f"{epoch:g}" for epoch in schedule.milestone_epochs(epochs) if epoch >= epochs]
     if not late:
         return None
     return (
         f"train.schedule.milestones: {', '.join(late)} lie beyond the run, which has "
-        f"{train.epochs} epochs, so the learning rate never falls there. Give shares of the run, such as "
-        f"0.625 0.75 0.875, or epochs below {train.epochs}."
+        f"{epochs} epochs, so the learning rate never falls there. Give shares of the run, such as "
+        f"0.625 0.75 0.875, or epochs below {epochs}."
     )
 
 

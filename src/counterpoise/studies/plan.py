@@ -229,14 +229,17 @@ def complete(values: Mapping[str, Any], origin: str) -> tuple[config.Run, bool]:
 
 
 def shortened(values: Mapping[str, Any], epochs: int) -> dict[str, Any]:
-    """The values of a run of so many epochs instead: milestones that are given in epochs keep their part of the run."""
+    """The values of a run of so many epochs instead: what its schedule has in epochs keeps its part of the run."""
     given = values.get("train") or {}
-    milestones = (given.get("schedule") or {}).get("milestones") or ()
+    schedule = given.get("schedule") or {}
+    milestones, warmup = schedule.get("milestones") or (), schedule.get("warmup_epochs")
     whole = given.get("epochs", config.Train().epochs)
-    train: dict[str, Any] = {"epochs": epochs}
+    shorter: dict[str, Any] = {}
     if epochs != whole and any(milestone >= 1 for milestone in milestones):
-        train["schedule"] = {"milestones": [milestone / whole for milestone in milestones]}
-    return config.merge(values, {"train": train})
+        shorter["milestones"] = [milestone / whole for milestone in milestones]
+    if epochs != whole and warmup:
+        shorter["warmup_epochs"] = warmup * epochs / whole
+    return config.merge(values, {"train": {"epochs": epochs, **({"schedule": shorter} if shorter else {})}})
 
 
 def held_out(run: config.Run, val_images: int | None) -> int:
