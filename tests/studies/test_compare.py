@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 import re
 import shutil
@@ -24,6 +25,7 @@ from counterpoise.pages.report.methods import group
 from counterpoise.pages.report.reading import find, read
 from counterpoise.studies import fanout, plan, provenance, results, running
 from counterpoise.studies.plan import TrainingJob
+from counterpoise.studies.summary import summarize
 
 Values = dict[str, Any]
 Run = Callable[..., tuple[int, str, str]]
@@ -153,6 +155,24 @@ def test_folds_are_held_out_in_turn(comparison: Values, write: Write, run: Run) 
     comparison["run"]["data"] = {**comparison["run"]["data"], "fold": "1/3"}
     code, _, error = run("compare", write({**comparison, "folds": 3}))
     assert (code, "asks for folds, and so does data.fold" in error) == (2, True)
+    comparison["run"]["data"] = {**comparison["run"]["data"], "fold": None, "held_out": 6}
+    code, _, error = run("compare", write({**comparison, "folds": 3}))
+    assert (code, "asks for folds, and data.held_out of its runs holds out 6" in error) == (2, True)
+
+
+def test_seeds_of_one_fold_are_seeds(comparison: Values) -> None:
+    comparison["run"]["data"] = {**comparison["run"]["data"], "fold": "2/5"}
+    found = plan.resolve({**comparison, "seeds": 3}, "file", Path())
+    scores = [
+        row(job, fold="2/5", seed=str(job.run.seed), status="done", task="classification", last=f"{place**2}.5")
+        for place, job in enumerate(found.jobs)
+    ]
+    present: Any = SimpleNamespace(stands=lambda row, run: True)
+    summed = summarize(found, scores, False, present)
+    assert [line["n"] for line in (*summed.table, *summed.differences)] == [3] * 5
+    assert not any(math.isnan(line["p"]) for line in summed.differences)
+    assert summed.table[0]["last_std"] == pytest.approx(statistics.stdev([0, 9, 36]))
+    assert summed.table[0]["last_std_seeds"] is None
 
 
 @pytest.fixture

@@ -276,6 +276,11 @@ def _in_fold(run: config.Run, folder: Path, seed: int, fold: str | None, origin:
         return placed(run, folder / f"seed-{seed}", seed)
     if run.data.fold is not None:
         raise ConfigError(f"The {origin} asks for folds, and so does data.fold of its runs: leave out one.")
+    if run.data.held_out:
+        raise ConfigError(
+            f"The {origin} asks for folds, and data.held_out of its runs holds out {run.data.held_out} training images "
+            "instead, so that no fold would be scored: leave out one."
+        )
     run = run.model_copy(update={"data": run.data.model_copy(update={"fold": fold})})
     return placed(run, folder / f"seed-{seed}-fold-{fold.replace('/', '-of-')}", seed)
 

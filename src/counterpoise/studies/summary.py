@@ -34,6 +34,8 @@ class Report:
 def summarize(comparison: Comparison, rows: Sequence[Row], pool: bool, present: Present) -> Report:
     """Tables of the rows that the compare file asks for; each origin apart, unless they are pooled."""
     asked = results.asked_for(rows, comparison.jobs, comparison.metric, present)
+    if comparison.plan.folds is None:  # one fold of all runs, data.fold, is their data: seeds are what is counted
+        asked = [{**row, "fold": ""} for row in asked]
     found = results.origins(asked)
     groups = (
         {"": results.once(asked)}
