@@ -6,6 +6,7 @@ import csv
 import re
 from pathlib import Path
 
+TARGETS = ("files", "checkpoints", "store")
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -19,10 +20,21 @@ def test_the_table_of_crashes_and_failures_is_that_of_its_csv() -> None:
     assert all((row["states_lost"], row["failures_lost"]) == ("0", "0") for row in rows)
 
 
+def test_the_faults_that_were_found_are_those_of_their_csv() -> None:
+    with (ROOT / "benchmarks" / "results" / "mutants.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    found = {target: [row["outcome"] != "not found" for row in rows if row["target"] == target] for target in TARGETS}
+    page = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    shown = re.findall(r"^\| (\w+) \(`[^|]+\) \| (\d+) \| (\d+) \|$", page, re.MULTILINE)
+    assert shown == [(target, str(len(each)), str(sum(each))) for target, each in found.items()]
+    assert all(sum(each) >= 0.9 * len(each) for each in found.values())
+
+
 def test_the_hours_of_the_soak_are_those_of_its_csv() -> None:
     with (ROOT / "benchmarks" / "results" / "soak.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == 2
+    assert len(rows) == 3
+    assert rows[-1]["lost"] == "0"
     for row in rows:
         count = {key: f"{int(row[key]):,}" for key in row if key.endswith("s") and row[key].isdigit()}
         said = (
