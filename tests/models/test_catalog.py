@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from counterpoise.errors import ModelError
 from counterpoise.models import catalog, digits
 from counterpoise.models.families import Request, families
+from counterpoise.models.families.base import read_by_library
 from counterpoise.models.network import VisionModel
 from counterpoise.system import own_code
 
@@ -207,6 +208,33 @@ def test_transformer_of_another_image_size_gets_its_positions_resampled(tmp_path
     assert loaded.num_classes == 6
     assert loaded.weights()["pos_embed"].shape != saved.weights()["pos_embed"].shape
     assert torch.equal(loaded.weights()["head.weight"], saved.weights()["head.weight"])
+
+
+def test_a_file_that_lacks_half_of_a_network_is_refused_where_its_library_reads_it(tmp_path: Path) -> None:
+    whole = catalog.build("timm/dla46_c", num_classes=3).weights()
+    path = tmp_path / "half.safetensors"
+    save_file({key: value for key, value in whole.items() if not key.startswith(("level4", "level5"))}, path)
+    with pytest.raises(ModelError, match=r"does not fit timm/dla46_c:\n  missing: level4\S+ .* more\."):
+        catalog.build("timm/dla46_c", checkpoint=path)
+
+
+def test_what_a_library_leaves_as_it_was_is_told_from_what_it_reads() -> None:
+    def read(state: dict[str, Tensor]) -> dict[str, Tensor]:
+        net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4))
+        turned = {"0.weight": state["body"].transpose(0, 1), "1.weight": state["norm"], "0.bias": torch.zeros(4)}
+        net.load_state_dict(turned, strict=False)
+        return dict(net.state_dict())
+
+    torch.manual_seed(1)
+    given = {"body": torch.ones(3, 4, 1, 1), "norm": torch.ones(4)}
+    found, lacking = read_by_library(read, given)
+    after = torch.rand(2)
+    assert found["0.weight"].eq(1).all()
+    assert lacking == {"1.running_var", *(f"2.{key}" for key in ("weight", "bias")), *(
+        f"3.{key}" for key in ("weight", "bias", "running_mean", "running_var"))}  # fmt: skip
+    torch.manual_seed(1)
+    read(given)
+    assert torch.equal(after, torch.rand(2))  # that it was read twice draws nothing
 
 
 def test_published_files_of_torchvision_are_read_in_todays_names() -> None:

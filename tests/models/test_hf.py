@@ -78,6 +78,14 @@ def test_encoder_alone_starts_a_student_but_is_no_teacher(folder: Path, tmp_path
         catalog.build(f"hf/{folder}", num_classes=5, checkpoint=path)
 
 
+def test_half_of_a_decoder_is_refused(folder: Path, tmp_path: Path) -> None:
+    whole = catalog.build(f"hf/{folder}", pretrained=True).weights()
+    path = tmp_path / "half.safetensors"
+    save_file({key: value for key, value in whole.items() if not key.startswith("decode_head.linear_fuse")}, path)
+    with pytest.raises(ModelError, match=r"missing: decode_head\.linear_fuse\.weight"):
+        catalog.build(f"hf/{folder}", num_classes=3, checkpoint=path)
+
+
 def test_trained_student_needs_the_folder_no_more(folder: Path, tmp_path: Path) -> None:
     model = catalog.build(f"hf/{folder}", pretrained=True)
     path = tmp_path / "student.safetensors"

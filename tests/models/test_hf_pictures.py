@@ -134,6 +134,14 @@ def test_a_network_without_a_classifier_gets_one_that_is_untrained(kind: str, tm
     torch.testing.assert_close(caught[0], expected, atol=1e-5, rtol=1e-5)
 
 
+def test_layers_that_a_network_has_not_are_refused_and_other_parts_said(vit: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"not expected: vit\.\S*layers?\.1\."):
+        catalog.build(f"hf/{vit}", num_classes=3, pretrained=True, arguments={"num_hidden_layers": 1})
+    saved("ViTModel", TOKENS, tmp_path / "bare")
+    notes = catalog.build(f"hf/{tmp_path / 'bare'}", num_classes=3, pretrained=True, keep_head=False).notes
+    assert any("pooler.dense.bias, pooler.dense.weight is no part of the network, and left out" in n for n in notes)
+
+
 def test_a_student_is_built_again_without_the_folder_it_came_from(vit: Path, tmp_path: Path) -> None:
     model = catalog.build(f"hf/{vit}", num_classes=7, pretrained=True, keep_head=False)
     assert "starts anew" in model.notes[0]

@@ -140,6 +140,14 @@ def test_weights_of_a_classifier_start_the_encoder_but_are_no_teacher(tmp_path: 
         catalog.build(name, num_classes=3, checkpoint=path)
 
 
+def test_half_of_a_classifier_starts_no_encoder(tmp_path: Path) -> None:
+    classifier = catalog.build("timm/test_resnet", num_classes=7).weights()
+    path = tmp_path / "half.safetensors"
+    save_file({key: value for key, value in classifier.items() if not key.startswith("layer4.")}, path)
+    with pytest.raises(ModelError, match="does not fit smp/fpn:tu-test_resnet"):
+        catalog.build("smp/fpn:tu-test_resnet", num_classes=3, checkpoint=path, keep_head=False)
+
+
 def test_published_encoder_that_is_not_here_names_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from huggingface_hub import constants
 

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from counterpoise.decoding import Reading
 from counterpoise.errors import ModelError, nearest
 from counterpoise.models import checkpoint as checkpoints
-from counterpoise.models import first_layer, two_heads, wrapped
-from counterpoise.models.checkpoint import Head, Weights
+from counterpoise.models import first_layer, fitting, two_heads
+from counterpoise.models.checkpoint import Weights
 from counterpoise.models.families import Built, Family, Request, families
 from counterpoise.models.families import file as own
 from counterpoise.models.families.base import each_channel
@@ -129,9 +129,9 @@ def build(
     else:
         if isinstance(model, nn.Module):
             own = checkpoints.shapes(model)
-            head, weights = None, _arranged(weights, partial(checkpoints.fits, own)) or weights
+            head, weights = None, fitting.arranged(weights, partial(checkpoints.fits, own)) or weights
         else:
-            head, weights = _head(weights, make, family, name, request)
+            head, weights = fitting.fitted(weights, make, family, name, request)
         if head is not None:
             if not head.classes and keep_head:
                 raise ModelError(
@@ -330,40 +330,6 @@ def _without_family(given: str) -> str:
     having = [full for full in names() if full.partition("/")[2] == given]
     hint = f" Did you mean {' or '.join(having)}?" if having else nearest(given, names())
     return f"Model '{given}' names no family.{hint} `counterpoise list models` shows all."
-
-
-def _head(
-    weights: Weights, make: Callable[[Request], Built], family: Family | None, name: str, request: Request
-) -> tuple[Head | None, Weights]:
-    """The head in weights, and the weights, in the network's own terms where they were written in others."""
-
-    def net(count: int) -> nn.Module:
-        return make(replace(request, num_classes=count)).net
-
-    shapes = checkpoints.shapes_of(net)
-    one_headed = replace(request, arguments={k: v for k, v in request.arguments.items() if k != two_heads.ARGUMENT})
-
-    def doubled(one: Weights) -> Weights:
-        return one if one_headed == request else replace(one, state=two_heads.from_one(one.state, shapes))
-
-    arranged = _arranged(doubled(weights), lambda state: checkpoints.head_in(shapes, state) is not None)
-    if arranged is not None:
-        return checkpoints.head_in(shapes, arranged.state), arranged
-    plain = replace(weights, state=wrapped.plain(weights.state))
-    if family is not None and family.convert is not None:
-        for given in (weights, plain) if plain.state.keys() != weights.state.keys() else (plain,):
-            state = family.convert(name.partition("/")[2], one_headed, given.state)
-            found = None if state is None else doubled(replace(given, state=state))
-            head = None if found is None else checkpoints.head_in(shapes, found.state)
-            if found is not None and head is not None:
-                return head, found
-    return None, doubled(plain)
-
-
-def _arranged(weights: Weights, fits: Callable[[dict[str, Tensor]], bool]) -> Weights | None:
-    """The weights as the network calls them, without what lies beside it; None where they do not fit."""
-    found = wrapped.arranged(weights.state, fits, weights.origin)
-    return None if found is None else replace(weights, state=found[0], notes=(*weights.notes, *found[1]))
 
 
 def _try_out(built: Built, name: str, expected: int | None, size: int | None) -> tuple[int, Tensor | None]:

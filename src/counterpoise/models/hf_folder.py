@@ -9,9 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor, nn
+
 from counterpoise.errors import MissingExtraError, ModelError
 from counterpoise.errors import shown as given
 from counterpoise.models import checkpoint, published, several_files
+from counterpoise.models.families.base import Part
 from counterpoise.models.imagenet import MEAN, STD
 from counterpoise.system import documents, torchvision_guard
 from counterpoise.system.files import expanded
@@ -19,6 +22,7 @@ from counterpoise.system.files import expanded
 CONFIG, PROCESSOR = "config.json", "preprocessor_config.json"
 FILES = ("model.safetensors", "pytorch_model.bin")
 INDEXES = tuple(f"{name}{several_files.ENDING}" for name in FILES)
+_NUMBER = re.compile(r"\.\d+(?=\.|$)")
 _ON_HUB = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -115,6 +119,22 @@ def weights(folder: Path, name: str) -> checkpoint.Weights:
 
     state = several_files.read(path, lambda file: checkpoint.read(file).state, bring)
     return checkpoint.Weights(str(path), state)
+
+
+def read(net: nn.Module, report: Mapping[str, Any]) -> Part:
+    """What transformers says that it has read of a file; layers beyond those of the network stay, so it does not fit.
+
+    Args:
+        net: with the weights of the file.
+        report: of `from_pretrained`, with output_loading_info.
+    """
+    own: dict[str, Tensor] = net.state_dict()
+    kinds = {_NUMBER.sub(".*", name): value for name, value in own.items()}
+    left = sorted(report["unexpected_keys"])
+    further = {name: kinds[kind] for name in left if (kind := _NUMBER.sub(".*", name)) in kinds}
+    lacking = {key for key in report["missing_keys"] if not key.endswith("num_batches_tracked")}
+    state = {key: value for key, value in own.items() if key not in lacking}
+    return Part({**state, **further}, [name for name in left if name not in further])
 
 
 def shown(folder: Path) -> Shown:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from counterpoise.errors import ModelError, unknown
 from counterpoise.models import hf_folder
 from counterpoise.models.checkpoint import Weights
-from counterpoise.models.families.base import Built, Request, cannot_build
+from counterpoise.models.families.base import Built, Part, Request, cannot_build
 
 KIND = "model_type"
 """The argument that says which kind a network is of, so that it is built again without its folder."""
@@ -150,7 +150,7 @@ def build(
 
 def convert(
     library: Any, name: str, arguments: Mapping[str, Any], request: Request, state: Mapping[str, Tensor]
-) -> dict[str, Tensor] | None:
+) -> Part | None:
     """A state in the names of the installed transformers, its positions resampled to the size that is wanted.
 
     One without a classifier leaves it out. None where it is not of this network.
@@ -168,11 +168,10 @@ def convert(
             )
     except Exception:  # tensors of other shapes, whose kinds differ between versions
         return None
-    lacking = {key for key in report["missing_keys"] if not key.endswith("num_batches_tracked")}
-    if report.get("mismatched_keys") or any(not _is_head(key) for key in lacking):
+    if report.get("mismatched_keys"):
         return None
-    read: dict[str, Tensor] = {key: value for key, value in net.state_dict().items() if key not in lacking}
-    return {f"backbone.{key}": value for key, value in read.items()} if kind.headed else read
+    read = hf_folder.read(net, report)
+    return Part({f"backbone.{key}": value for key, value in read.state.items()}, read.left) if kind.headed else read
 
 
 def _config(library: Any, name: str, arguments: Mapping[str, Any], request: Request, count: int) -> tuple[Kind, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -93,8 +93,13 @@ def arranged(state: State, fits: Callable[[State], bool], origin: str) -> tuple[
     left = [key for key in state if key.removeprefix(prefix) not in part or not key.startswith(prefix)]
     if not left:
         return part, ()
-    named = ", ".join(left[:3]) + (f" and {len(left) - 3} more" if len(left) > 3 else "")
-    return part, (f"{origin}: {named} is no part of the network, and left out.",)
+    return part, (left_out(origin, left),)
+
+
+def left_out(origin: str, names: Sequence[str]) -> str:
+    """The sentence that says which tensors of a file are not taken."""
+    named = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return f"{origin}: {named} is no part of the network, and left out."
 
 
 def plain(state: State) -> State:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -67,6 +67,21 @@ State = dict[str, Tensor]
 Build = Callable[[str, Request], Built]
 
 
+class Part(NamedTuple):
+    """What was read of a file.
+
+    Attributes:
+        state: in the network's terms, without what the file lacks.
+        left: names of tensors that are no part of the network.
+    """
+
+    state: State
+    left: Sequence[str] = ()
+
+
+Convert = Callable[[str, Request, State], State | Part | None]
+
+
 @dataclass(frozen=True)
 class Family:
     """A kind of networks.
@@ -75,7 +90,8 @@ class Family:
         build: (name without the family, request) -> Built. Raises ModelError; for an unknown name, with the nearest.
         names: all names without the family.
         published: (name, request, True or tag) -> published Weights; None where the family has none.
-        convert: (name, request, state of a file that does not fit) -> the state in this network's terms, or None.
+        convert: (name, request, state of a file that does not fit) -> the state in this network's terms, without what
+            the file lacks, alone or as a `Part`; None where it is not of this network.
         prompted: (name, prompts, device that encodes them) -> a classifier by words, with its weights; None where no
             network of the family takes words.
     """
@@ -85,7 +101,7 @@ class Family:
     build: Build
     names: Callable[[], Sequence[str]]
     published: Callable[[str, Request, bool | str], Weights] | None
-    convert: Callable[[str, Request, State], State | None] | None
+    convert: Convert | None
     prompted: Callable[[str, Prompts, torch.device], Built] | None = None
 
 
@@ -105,6 +121,34 @@ def require_no_arguments(name: str, request: Request) -> None:
         raise ModelError(f"{name} takes no arguments, got {', '.join(sorted(request.arguments))}.")
 
 
+OTHER_NUMBER = 0.625
+"""What weights are replaced by to see what depends on them: exact in every kind of float, and no usual first value."""
+
+
+def read_by_library(read: Callable[[State], State], state: State) -> tuple[State, set[str]]:
+    """The whole state of a network that its library gave the `state` of a file, and what of it is not from there.
+
+    Libraries leave what a file lacks as it was initialized, some without a word. So the file is read once more, with
+    other numbers in the place of its own and the same chance: what stays as it was is not from it. Zeros beside what
+    was read are: libraries put them where a file of theirs has no bias.
+    """
+    before = torch.get_rng_state()
+    found = read(state)
+    with torch.random.fork_rng(devices=[]):
+        torch.set_rng_state(before)
+        other = read(
+            {
+                key: torch.full_like(value, OTHER_NUMBER) if value.is_floating_point() else value
+                for key, value in state.items()
+            }
+        )
+    numbers = [key for key, value in found.items() if value.is_floating_point() and value.numel()]
+    lacking = {key for key in numbers if torch.equal(found[key], other[key])}
+    read_modules = {key.rpartition(".")[0] for key in numbers if key not in lacking}
+    zeros = {key for key in lacking if key.rpartition(".")[0] in read_modules and not found[key].any()}
+    return found, lacking - zeros
+
+
 FAMILIES: Registry[Family] = Registry("Family", "counterpoise.models.families", "counterpoise.families")
 _Build = TypeVar("_Build", bound=Build)
 
@@ -115,7 +159,7 @@ def register(
     summary: str,
     names: Callable[[], Sequence[str]],
     published: Callable[[str, Request, bool | str], Weights] | None = None,
-    convert: Callable[[str, Request, State], State | None] | None = None,
+    convert: Convert | None = None,
     prompted: Callable[[str, Prompts, torch.device], Built] | None = None,
 ) -> Callable[[_Build], _Build]:
     """Decorator that makes a function the builder of a family; the arguments are those of `Family`."""

@@ -12,16 +12,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from counterpoise.errors import ModelError, nearest, unknown
 from counterpoise.models import checkpoint, hf_folder, hf_pictures, published
-from counterpoise.models.families.base import Built, Request, cannot_build, each_channel, register
+from counterpoise.models.families.base import Built, Part, Request, State, cannot_build, each_channel, register
 from counterpoise.models.hf_folder import FILES, library
 from counterpoise.models.prompts import towers
 from counterpoise.models.prompts.reading import Prompts
 
-HEAD = "decode_head.classifier."
+DECODER = "decode_head."
+HEAD = f"{DECODER}classifier."
 # Xie et al., SegFormer, arXiv:2105.15203, table 6: widths, depths and the decoder's width.
 NARROW, WIDE = [32, 64, 160, 256], [64, 128, 320, 512]
 SIZES: dict[str, dict[str, Any]] = {
@@ -78,8 +79,11 @@ def publish(name: str, request: Request, pretrained: bool | str) -> checkpoint.W
     )
 
 
-def convert(name: str, request: Request, state: dict[str, Tensor]) -> dict[str, Tensor] | None:
-    """A state in the names of the installed transformers; a file of the encoder alone leaves the head out."""
+def convert(name: str, request: Request, state: State) -> Part | None:
+    """A state in the names of the installed transformers, None where it is not of this network.
+
+    For a file of the encoder alone the decoder starts anew, and the head is left out.
+    """
     if (pictures := _of_pictures(name, request)) is not None:
         return hf_pictures.convert(library(), name, pictures.arguments, request, state)
     head = state.get(f"{HEAD}weight")
@@ -96,11 +100,11 @@ def convert(name: str, request: Request, state: dict[str, Tensor]) -> dict[str, 
         return None
     finally:
         transformers.logging.set_verbosity(verbosity)
-    missing = {key for key in report["missing_keys"] if not key.endswith("num_batches_tracked")}
-    if any(not key.startswith("decode_head.") for key in missing):
-        return None
-    read: dict[str, Tensor] = net.state_dict()
-    return {key: value for key, value in read.items() if key not in missing or not key.startswith(HEAD)}
+    read = hf_folder.read(net, report)
+    if any(key.startswith(DECODER) for key in state):
+        return read
+    started = {key: value for key, value in net.state_dict().items() if key.startswith(DECODER)}
+    return Part({**{k: v for k, v in started.items() if not k.startswith(HEAD)}, **read.state}, read.left)
 
 
 def prompted(name: str, prompts: Prompts, device: torch.device) -> Built:

@@ -14,7 +14,16 @@ from torch import Tensor, nn
 from counterpoise.errors import ModelError, damage, nearest, unknown
 from counterpoise.models import checkpoint, published
 from counterpoise.models.families import timm
-from counterpoise.models.families.base import BUILDING, Built, Request, cannot_build, each_channel, register
+from counterpoise.models.families.base import (
+    BUILDING,
+    Built,
+    Request,
+    State,
+    cannot_build,
+    each_channel,
+    read_by_library,
+    register,
+)
 from counterpoise.models.imagenet import MEAN, STD
 from counterpoise.models.padding import Padded
 from counterpoise.system import documents, torchvision_guard
@@ -97,24 +106,29 @@ def publish(name: str, request: Request, pretrained: bool | str) -> checkpoint.W
     return checkpoint.Weights(str(path), checkpoint.read(path).state, mean=mean, std=std)
 
 
-def convert(name: str, request: Request, state: dict[str, Tensor]) -> dict[str, Tensor] | None:
+def convert(name: str, request: Request, state: State) -> State | None:
     """The state of a file of the library, or of an encoder alone, in this network's terms; None where it is neither."""
     architecture, encoder = _parts(name)
-    alone = not any(key.startswith("encoder.") for key in state)
-    of_timm = alone and encoder.startswith(TIMM)
-    raw, _ = _create(architecture, encoder, request, state if of_timm else None)
-    whole = raw.state_dict().keys()
-    if of_timm and not timm.came_from(raw.encoder.state_dict(), state):
+    if any(key.startswith("encoder.") for key in state):
+        raw, _ = _create(architecture, encoder, request)
+        whole = raw.state_dict().keys()
+        kept = _network(raw, name, request).state_dict().keys()
+        return {key: value for key, value in state.items() if key in kept or key not in whole}
+
+    def read(given: State) -> State:
+        by_timm = encoder.startswith(TIMM)
+        raw, _ = _create(architecture, encoder, request, given if by_timm else None)
+        if not by_timm:
+            raw.encoder.load_state_dict(dict(given))  # it renames and removes what it must
+        return dict(_network(raw, name, request).state_dict())
+
+    try:
+        own, lacking = read_by_library(read, state)
+    except (ModelError, RuntimeError, KeyError):
         return None
-    if alone and not of_timm:
-        try:
-            raw.encoder.load_state_dict(dict(state))  # it renames and removes what it must
-        except (RuntimeError, KeyError):
-            return None
-    own: dict[str, Tensor] = _network(raw, name, request).state_dict()
-    if alone:
-        return {key: value for key, value in own.items() if not key.startswith(HEAD)}
-    return {key: value for key, value in state.items() if key in own or key not in whole}
+    if any(key.startswith("encoder.") for key in lacking):
+        return None
+    return {key: value for key, value in own.items() if not key.startswith(HEAD)}
 
 
 @register(
@@ -178,7 +192,7 @@ def _of_timm(architecture: str, encoder: str) -> str:
 
 
 def _create(
-    architecture: str, encoder: str, request: Request, state: dict[str, Tensor] | None = None
+    architecture: str, encoder: str, request: Request, state: State | None = None
 ) -> tuple[Any, dict[str, Any]]:
     """A network of the library and the arguments that build it; with `state`, timm reads its encoder from there."""
     make = _architectures()[architecture]

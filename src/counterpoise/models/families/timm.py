@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
-
-from torch import Tensor
 
 from counterpoise.errors import ModelError, nearest, unknown
 from counterpoise.models import checkpoint, imagenet, published
-from counterpoise.models.families.base import BUILDING, Built, Request, cannot_build, each_channel, register
+from counterpoise.models.families.base import (
+    BUILDING,
+    Built,
+    Request,
+    State,
+    cannot_build,
+    each_channel,
+    read_by_library,
+    register,
+)
 from counterpoise.system import torchvision_guard
 
 SAFE_FILES = {
@@ -57,23 +63,20 @@ def publish(name: str, request: Request, pretrained: bool | str) -> checkpoint.W
     )
 
 
-def convert(name: str, request: Request, state: dict[str, Tensor]) -> dict[str, Tensor] | None:
-    """The state of a file as it was published, in this network's names and sizes; None where timm cannot read it."""
+def convert(name: str, request: Request, state: State) -> State | None:
+    """What a file as it was published has, in this network's names and sizes; None where timm cannot read it."""
     config = _config(name, None)
     head = state.get(f"{config.classifier}.weight") if isinstance(config.classifier, str) else None
+
+    def read(given: State) -> State:
+        net = _create(name, request, config.tag, given, len(head) if head is not None else None)
+        return dict(net.state_dict())
+
     try:
-        net = _create(name, request, config.tag, state, len(head) if head is not None else None)
+        found, lacking = read_by_library(read, state)
     except ModelError:
         return None
-    read: dict[str, Tensor] = net.state_dict()
-    return read if came_from(read, state) else None  # a few networks of timm let tensors be missing
-
-
-def came_from(read: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> bool:
-    """Whether most tensors that timm has read are in `state`: renamed, turned or reshaped, the largest value stays."""
-    known = {value.abs().max().item() for value in state.values() if value.numel()}
-    found = [value.abs().max().item() in known for value in read.values() if value.numel() > 1]
-    return sum(found) > len(found) / 2
+    return {key: value for key, value in found.items() if key not in lacking}
 
 
 @register("timm", summary="networks of timm, with published weights", names=names, published=publish, convert=convert)
@@ -99,9 +102,7 @@ def build(name: str, request: Request) -> Built:
     )
 
 
-def _create(
-    name: str, request: Request, tag: str | None, state: dict[str, Tensor] | None = None, held: int | None = None
-) -> Any:
+def _create(name: str, request: Request, tag: str | None, state: State | None = None, held: int | None = None) -> Any:
     """A network of timm; with `state`, timm reads it as it does its published files, whose head has `held` classes."""
     config = _config(name, tag)
     import timm

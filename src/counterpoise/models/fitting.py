@@ -1,0 +1,56 @@
+"""Weights of a file in a network's own terms, whatever they were written in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from torch import Tensor, nn
+
+from counterpoise.models import checkpoint as checkpoints
+from counterpoise.models import two_heads, wrapped
+from counterpoise.models.checkpoint import Head, Weights
+from counterpoise.models.families import Built, Family, Request
+from counterpoise.models.families.base import Part
+
+
+def fitted(
+    weights: Weights, make: Callable[[Request], Built], family: Family | None, name: str, request: Request
+) -> tuple[Head | None, Weights]:
+    """The head in weights, and the weights, in the network's own terms where they were written in others.
+
+    Where they are not of this network, there is no head, and loading what is nearest to it says what is wrong.
+    """
+
+    def net(count: int) -> nn.Module:
+        return make(replace(request, num_classes=count)).net
+
+    shapes = checkpoints.shapes_of(net)
+    one_headed = replace(request, arguments={k: v for k, v in request.arguments.items() if k != two_heads.ARGUMENT})
+
+    def doubled(one: Weights) -> Weights:
+        return one if one_headed == request else replace(one, state=two_heads.from_one(one.state, shapes))
+
+    found = arranged(doubled(weights), lambda state: checkpoints.head_in(shapes, state) is not None)
+    if found is not None:
+        return checkpoints.head_in(shapes, found.state), found
+    plain = replace(weights, state=wrapped.plain(weights.state))
+    readings = [doubled(plain)]
+    if family is not None and family.convert is not None:
+        for given in (weights, plain) if plain.state.keys() != weights.state.keys() else (plain,):
+            read = family.convert(name.partition("/")[2], one_headed, given.state)
+            if read is None:
+                continue
+            state, left = read if isinstance(read, Part) else Part(read)
+            notes = (*given.notes, wrapped.left_out(given.origin, left)) if left else given.notes
+            readings.append(doubled(replace(given, state=state, notes=notes)))
+            head = checkpoints.head_in(shapes, readings[-1].state)
+            if head is not None:
+                return head, readings[-1]
+    return None, min(readings, key=lambda reading: len(reading.state.keys() ^ shapes.keys()))
+
+
+def arranged(weights: Weights, fits: Callable[[dict[str, Tensor]], bool]) -> Weights | None:
+    """The weights as the network calls them, without what lies beside it; None where they do not fit."""
+    found = wrapped.arranged(weights.state, fits, weights.origin)
+    return None if found is None else replace(weights, state=found[0], notes=(*weights.notes, *found[1]))
