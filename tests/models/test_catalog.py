@@ -188,8 +188,34 @@ def test_checkpoint_without_a_head_starts_a_student_but_is_no_teacher(tmp_path: 
     path = checkpoint(tmp_path, saved)
     student = catalog.build("timm/test_vit", num_classes=4, checkpoint=path, keep_head=False)
     assert torch.equal(student.weights()["blocks.0.attn.qkv.weight"], saved.weights()["blocks.0.attn.qkv.weight"])
+    assert student.notes == (f"{path} has no classifier: the classifier starts anew, as does all else that it lacks.",)
     with pytest.raises(ModelError, match="no classifier"):
         catalog.build("timm/test_vit", checkpoint=path)
+
+
+@pytest.mark.parametrize("handed_in", [False, True])
+def test_classes_in_another_order_are_put_in_order_and_other_names_said(tmp_path: Path, handed_in: bool) -> None:
+    saved = catalog.build("digits/cnn_4_8", num_classes=3)
+    path = checkpoint(tmp_path, saved, classes='["cat", "dog", "fox"]')
+
+    def start(classes: tuple[str, ...]) -> VisionModel:
+        model = digits.create("cnn_4_8", 3) if handed_in else "digits/cnn_4_8"
+        return catalog.build(model, num_classes=3, checkpoint=path, classes=classes, keep_head=False)
+
+    model = start(("fox", "cat", "dog"))
+    assert model.weights()["classifier.weight"].equal(saved.weights()["classifier.weight"][[2, 0, 1]])
+    assert model.weights()["classifier.bias"].equal(saved.weights()["classifier.bias"][[2, 0, 1]])
+    assert (model.classes, model.notes) == (("fox", "cat", "dog"), ())
+    other = start(("a", "b", "c"))
+    assert other.weights()["classifier.weight"].equal(saved.weights()["classifier.weight"])
+    assert "other names for its classes (cat, dog, fox): the classifier is kept as it is" in other.notes[0]
+
+
+def test_classes_in_another_order_are_refused_where_the_classifier_is_not_plain(tmp_path: Path) -> None:
+    path = checkpoint(tmp_path, catalog.build("digits/cnn_3_8", num_classes=3), classes='["cat", "dog", "fox"]')
+    module = digits.create("cnn_3_8", 3)
+    with pytest.raises(ModelError, match=r"another order \(cat, dog, fox, \.\.\.\).* which layer .* is not plain"):
+        catalog.build(module, checkpoint=path, classes=("fox", "cat", "dog"))
 
 
 def test_new_head_is_the_same_for_the_same_seed(tmp_path: Path) -> None:

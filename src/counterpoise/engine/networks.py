@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from counterpoise import config, tasks
 from counterpoise.engine import ensembles, prompting
 from counterpoise.engine.answering import answer_for
 from counterpoise.errors import ConfigError, ModelError
-from counterpoise.models import catalog, two_heads
+from counterpoise.models import catalog, checkpoint, two_heads
 from counterpoise.models.classmap import map_teacher
 from counterpoise.models.network import VisionModel
 from counterpoise.teachers.live import refusal_of_probabilities
@@ -77,7 +78,7 @@ def build_teacher(
         with torch.random.fork_rng(devices=[]):
             # A classifier that is not there starts anew, and answers nothing: the same one at every start of a run.
             torch.manual_seed(0)
-            return named(
+            model = named(
                 section,
                 module,
                 num_classes=len(classes) or 1,
@@ -85,6 +86,8 @@ def build_teacher(
                 keep_head=False,
                 channels=channels,
             )
+            model.notes = tuple(beside_classifier(model.notes))
+            return model
     model = named(section, module, num_classes=None, outputs=section.outputs, channels=channels)
     if any(catalog.PROBABILITIES in note for note in model.notes):
         raise ModelError(refusal_of_probabilities(model.name))
@@ -115,6 +118,11 @@ def _several(
         itself = run.model_copy(update={"teacher": section.model_copy(update={"views": 1})})
         model = build_teacher(itself, classes, module, device, features_alone=features_alone)
     return ensembles.over_views(model, section.views, task.sigmoid, task.whole)
+
+
+def beside_classifier(notes: Iterable[str]) -> list[str]:
+    """What is to be said of a network whose classifier answers nothing, or gives way to another."""
+    return [note for note in notes if checkpoint.ANEW not in note and checkpoint.KEPT not in note]
 
 
 def named(section: config.Model, module: nn.Module | None, **options: Any) -> VisionModel:

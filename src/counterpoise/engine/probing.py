@@ -73,7 +73,11 @@ def probe(run: RunLike, options: Probe) -> dict[str, Any]:
         with torch.no_grad():
             head.weight.copy_(classifier.weight)
             head.bias.copy_(classifier.bias)
-        found: dict[str, Any] = {"penalty": penalty, "held_out": chosen, "notes": list(model.notes)}
+        found: dict[str, Any] = {
+            "penalty": penalty,
+            "held_out": chosen,
+            "notes": networks.beside_classifier(model.notes),
+        }
         judged = _labeled(val, least=1)
         _, other, _ = _features(model, judged, resolved, processes, options.show)
     found["top1"] = probing.percent(classifier(other[0]).argmax(1), other[1])

@@ -144,16 +144,19 @@ def build(
         built = make(request)
         fits = head is None or head.classes == request.num_classes
         checkpoints.load(built.net, weights, name, but=() if fits or head is None else head.tensors)
-        if head is not None and fits and classes and weights.classes:
-            checkpoints.reorder_head(built.net, head, weights.classes, classes)
+        if fits and classes and weights.classes:
+            notes += checkpoints.reorder_head(built.net, head, weights, classes)
         classes = classes or (weights.classes if fits else None)
+        beside = built.task == "segmentation" and weights.is_classifier_beside(name)
         if not fits and head is not None and head.classes:
             notes.append(
-                f"{weights.origin} has {head.classes} classes and {request.num_classes} are asked for: the classifier "
-                "starts anew, all else is from there."
+                f"{weights.origin} has {head.classes} classes and {request.num_classes} are asked for: "
+                f"{checkpoints.ANEW}, all else is from there."
             )
+        elif not fits and not beside:
+            notes.append(f"{weights.origin} has no classifier: {checkpoints.ANEW}, as does all else that it lacks.")
         notes[:0] = weights.notes
-        if built.task == "segmentation" and weights.is_classifier_beside(name):
+        if beside:
             notes.append(
                 f"{weights.origin} is {weights.architecture}: {name} starts from it where it can, all else anew."
             )

@@ -107,16 +107,45 @@ class Head(NamedTuple):
     tensors: frozenset[str]
 
 
-def reorder_head(net: nn.Module, head: Head, there: Sequence[str], wanted: Sequence[str]) -> None:
-    """Put the outputs of `net` in the order of `wanted`, where its weights have the same classes in another order."""
-    if tuple(there) == tuple(wanted) or sorted(there) != sorted(wanted):
-        return
-    rows = {name: row for row, name in enumerate(there)}
-    order = torch.tensor([rows[name] for name in wanted])
+ANEW, KEPT = "the classifier starts anew", "the classifier is kept as it is"
+"""In what is said of the classifier of a network that starts from weights."""
+
+
+def reorder_head(net: nn.Module, head: Head | None, weights: Weights, wanted: Sequence[str]) -> list[str]:
+    """Put the outputs of `net` in the order of `wanted`, where its weights have the same classes in another order.
+
+    Args:
+        net: with the weights, whose classes are known.
+        head: None looks for it among the layers of the network.
+
+    Returns:
+        What is to be said where the classes have other names.
+
+    Raises:
+        ModelError: the order is another one, and which layer is the classifier is not plain.
+    """
+    there = weights.classes or ()
+    if tuple(there) == tuple(wanted):
+        return []
+    if sorted(there) != sorted(wanted):
+        some = ", ".join(there[:SHOWN]) + (f" and {len(there) - SHOWN} more" if len(there) > SHOWN else "")
+        return [f"{weights.origin} has other names for its classes ({some}): {KEPT}, and says the given ones in turn."]
     state = net.state_dict()  # the tensors themselves
+    if head is None:
+        rows = [name for name, value in state.items() if value.ndim and len(value) == len(there)]
+        if len({name.rpartition(".")[0] for name in rows}) != 1:
+            raise ModelError(
+                f"{weights.origin} has its classes in another order ({', '.join(there[:SHOWN])}, ...) than is asked "
+                f"for ({', '.join(wanted[:SHOWN])}, ...), and which layer of the network is its classifier is not "
+                "plain. Name a function that makes the network for num_classes, such as path/to/file.py:function."
+            )
+        head = Head(len(there), frozenset(rows))
+    places = {name: row for row, name in enumerate(there)}
+    order = torch.tensor([places[name] for name in wanted])
     for name in head.tensors:
         if state[name].ndim and len(state[name]) == len(order):
-            state[name].copy_(state[name][order])
+            state[name].copy_(state[name][order.to(state[name].device)])
+    return []
 
 
 Shapes = Mapping[str, torch.Size]
