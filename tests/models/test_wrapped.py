@@ -22,6 +22,11 @@ from counterpoise.models import catalog, digits
 from counterpoise.models.network import VisionModel
 from counterpoise.models.wrapped import Which
 
+RUN: dict[str, Any] = {
+    "data": {"source": "digits", "options": {"train_size": 60}},
+    "student": {"model": "digits/cnn_4_8"},
+    "train": {"epochs": 1, "precision": "fp32", "device": "cpu"},
+}
 Command = Callable[..., tuple[int, str, str]]
 State = dict[str, Tensor]
 
@@ -126,6 +131,51 @@ def test_a_prefix_of_the_networks_own_stays(tmp_path: Path) -> None:
     assert holds(model, own.state_dict())
 
 
+class Averaging(nn.Module):
+    """A network whose parts have the names of moving averages, or of what others wrap networks in."""
+
+    def __init__(self, part: str, num_classes: int = 3) -> None:
+        super().__init__()
+        self.part = part
+        alone = part == "module"  # all is under this name
+        self.add_module(part, nn.Conv2d(3, num_classes if alone else 4, 3))
+        self.head = nn.Identity() if alone else nn.Linear(4, num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        answer: Tensor = self.head(self.get_submodule(self.part)(images).mean((2, 3)))
+        return answer
+
+
+@pytest.mark.parametrize("part", ["ema", "shadow", "module"])
+@pytest.mark.parametrize("handed_in", [True, False])
+@pytest.mark.parametrize("wrapper", [None, "state_dict"])
+def test_parts_of_a_network_may_be_called_as_wrappers_are(
+    tmp_path: Path, part: str, handed_in: bool, wrapper: str | None
+) -> None:
+    state = Averaging(part).state_dict()
+    torch.save(state if wrapper is None else {wrapper: state}, tmp_path / "w.pt")
+    save_file(state, tmp_path / "w.safetensors")
+    for name in ("w.pt", "w.safetensors"):
+        net: Any = Averaging(part) if handed_in else lambda num_classes=3: Averaging(part, num_classes)
+        model = catalog.build(net, checkpoint=tmp_path / name, input_size=8)
+        assert holds(model, state)
+        assert model.notes == ()
+    del state[f"{part}.bias"]
+    torch.save(state, tmp_path / "w.pt")
+    with pytest.raises(ModelError, match=rf"does not fit [^\n]*\n  missing: {part}\.bias \[\d\]\.$"):
+        catalog.build(Averaging(part), checkpoint=tmp_path / "w.pt", input_size=8)
+
+
+@pytest.mark.parametrize("part", ["ema", "module"])
+def test_a_run_of_such_a_network_keeps_its_epochs(tmp_path: Path, part: str) -> None:
+    options = {"data": RUN["data"], "train": {**RUN["train"], "epochs": 2}, "out": str(tmp_path / "run")}
+    counterpoise.train(options, student=Averaging(part, 10))
+    found = json.loads((tmp_path / "run" / "summary.json").read_text())
+    for epoch in ("last", "best"):
+        scores = counterpoise.evaluate(tmp_path / "run", model=Averaging(part, 10), epoch=epoch)
+        assert scores["top1"] == pytest.approx(found[epoch]["top1"])
+
+
 def test_a_head_for_other_classes_starts_anew_and_is_said(tmp_path: Path, live: State) -> None:
     torch.save(live, tmp_path / "w.pt")
     model = load(tmp_path / "w.pt", num_classes=5, keep_head=False)
@@ -140,11 +190,6 @@ from counterpoise.models.digits import create
 def net(num_classes=10):
     return nn.Sequential(create("cnn_4_8", num_classes), nn.Softmax(1))
 """
-RUN: dict[str, Any] = {
-    "data": {"source": "digits", "options": {"train_size": 60}},
-    "student": {"model": "digits/cnn_4_8"},
-    "train": {"epochs": 1, "precision": "fp32", "device": "cpu"},
-}
 
 
 @pytest.fixture

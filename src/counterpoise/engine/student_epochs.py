@@ -65,7 +65,7 @@ def _weights(path: Path, epoch: str) -> dict[str, Tensor]:
         )
     if not file.is_file():
         raise ModelError(f"The weights of the {epoch} epoch are gone: there is no {file}.")
-    return {name: value.contiguous().clone() for name, value in checkpoint.read(file).state.items()}
+    return {name: value.contiguous().clone() for name, value in checkpoint.read(file).held.state.items()}
 
 
 def _epoch_provenance(description: folder.Description, epoch: str) -> dict[str, Any]:

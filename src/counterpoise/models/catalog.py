@@ -128,8 +128,7 @@ def build(
         built = make(request)
     else:
         if isinstance(model, nn.Module):
-            own = checkpoints.shapes(model)
-            head, weights = None, fitting.arranged(weights, partial(checkpoints.fits, own)) or weights
+            head, weights = None, fitting.of_module(weights, model)
         else:
             head, weights = fitting.fitted(weights, make, family, name, request)
         if head is not None:

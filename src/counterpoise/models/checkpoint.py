@@ -7,6 +7,7 @@ import os
 import pickle
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -39,6 +40,8 @@ class Weights:
     Attributes:
         origin: the file or folder.
         notes: what was taken of it and what was left, a sentence each.
+        as_held: where `state` was taken out of what lies in the file by names, such as `ema` or `module`: that as it
+            is, and its notes. A network whose own names they are takes it.
     """
 
     origin: str
@@ -57,6 +60,14 @@ class Weights:
     channels: int | None = None
     task: str | None = None
     notes: tuple[str, ...] = ()
+    as_held: tuple[dict[str, Tensor], tuple[str, ...]] | None = None
+
+    @property
+    def held(self) -> Weights:
+        """The same with the state as it lies in the file."""
+        if self.as_held is None:
+            return self
+        return replace(self, state=self.as_held[0], notes=self.as_held[1], as_held=None)
 
     def is_classifier_beside(self, name: str) -> bool:
         """Whether these are a classifier's, of which a network of scenes of this name takes its encoder."""
@@ -91,7 +102,8 @@ def read(path: Path, which: Which = "auto") -> Weights:
         beside = [child.name for child in path.parent.iterdir()] if path.parent.is_dir() else []
         raise ModelError(f"Checkpoint {path} does not exist.{nearest(path.name, beside)}")
     if path.name.endswith(several_files.ENDING):
-        return Weights(str(path), several_files.read(path, lambda file: read(file, which).state, path.parent.joinpath))
+        state = several_files.read(path, lambda file: read(file, which).held.state, path.parent.joinpath)
+        return Weights(str(path), state)
     if path.suffix == ".safetensors":
         return _read_safetensors(path, which)
     if path.suffix in PICKLES:
@@ -281,14 +293,15 @@ def _read_safetensors(path: Path, which: Which) -> Weights:
     except (SafetensorError, OSError, ValueError) as error:
         raise ModelError(f"Checkpoint {path} is damaged, or no safetensors file: {damage(error)}.") from None
     size = metadata.get("input_size", "")
-    held = _held_by_run(state) if RUN in metadata else wrapped.unwrap(state)
-    if held is None or (held.live is None and held.averaged is None):
+    if RUN in metadata:
+        held = _held_by_run(state)
+        found = None if held == (None, None, ()) else _chosen(held, held, which, path)
+    else:
+        found = _taken(state, which, path)
+    if found is None:
         raise ModelError(f"Checkpoint {path} holds no weights.")
-    state, notes = wrapped.chosen(held, which, str(path))
-    return Weights(
-        origin=str(path),
-        state=_strip(state),
-        notes=notes,
+    return replace(
+        found,
         architecture=metadata.get("architecture"),
         classes=_names(metadata.get("classes", "")),
         mean=_channels(metadata, "mean", path),
@@ -348,14 +361,30 @@ def _unpickle(path: Path) -> Any:
 
 
 def _plain(held: Any, path: Path, which: Which) -> Weights:
-    found = wrapped.unwrap(held)
+    found = _taken(held, which, path)
     if found is None:
         what = f"keys {', '.join(map(str, list(held)[:5]))}" if isinstance(held, Mapping) else type(held).__name__
         raise ModelError(
             f"Checkpoint {path} holds {what}; expected tensors by name, or those under {', '.join(wrapped.LIVE)}."
         )
-    state, notes = wrapped.chosen(found, which, str(path))
-    return Weights(str(path), _strip(state), notes=notes)
+    return found
+
+
+def _taken(content: Any, which: Which, path: Path) -> Weights | None:
+    """The weights in what a file holds; None where there are none."""
+    apart, whole = wrapped.unwrap(content), wrapped.unwrap(content, apart=False)
+    return None if apart is None or whole is None else _chosen(apart, whole, which, path)
+
+
+def _chosen(apart: wrapped.Held, whole: wrapped.Held, which: Which, path: Path) -> Weights:
+    """Of weights that were read in two ways, those that are meant."""
+    state, notes = wrapped.chosen(apart, which, str(path))
+    weights = Weights(str(path), _strip(state), notes=notes)
+    with suppress(ModelError):  # an average that is asked for lies under names alone
+        as_held = wrapped.chosen(whole, which, str(path))
+        if as_held[0].keys() != weights.state.keys():
+            return replace(weights, as_held=as_held)
+    return weights
 
 
 def _strip(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

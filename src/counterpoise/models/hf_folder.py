@@ -117,7 +117,7 @@ def weights(folder: Path, name: str) -> checkpoint.Weights:
             else published.from_hub(name, [file], None, f"hf/{name}")
         )
 
-    state = several_files.read(path, lambda file: checkpoint.read(file).state, bring)
+    state = several_files.read(path, lambda file: checkpoint.read(file).held.state, bring)
     return checkpoint.Weights(str(path), state)
 
 

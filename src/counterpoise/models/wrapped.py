@@ -32,11 +32,14 @@ class Held(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-def unwrap(content: Any) -> Held | None:
-    """The weights in what a file holds, wherever training scripts put them; None where there are none."""
+def unwrap(content: Any, apart: bool = True) -> Held | None:
+    """The weights in what a file holds, wherever training scripts put them; None where there are none.
+
+    apart: whether names within one state tell an average, too; they may be those of parts of a network.
+    """
     live, averaged = [], []
     for where, is_average, state in _states(content):
-        moving = {key: value for key, value in state.items() if key.partition(".")[0] in AVERAGED}
+        moving = {key: value for key, value in state.items() if apart and key.partition(".")[0] in AVERAGED}
         rest = {key: value for key, value in state.items() if key not in moving}
         if moving and rest and not is_average:  # beside each other in one state, as attributes of one module
             averaged.append((where, _after_first(moving)))
