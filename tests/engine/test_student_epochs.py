@@ -81,6 +81,11 @@ def test_gauge_predict_measure_and_try_take_the_best_student(run: Run, run_folde
     assert answers[False] == shipped.predict(["digit.png"])[0]["top"] != answers[True]
     code, out, error = run("gauge", run_folder, "--teacher", run_folder, "--epoch", "best", "--json")
     assert (code, json.loads(out)["forward_kl"] > 0) == (0, True), error
+    Path("notes.json").write_text("mine")
+    code, _, error = run("gauge", run_folder, "--teacher", run_folder, "--out", "notes.json")
+    assert (code, "give --overwrite" in error, Path("notes.json").read_text()) == (2, True, "mine")
+    assert run("gauge", run_folder, "--teacher", run_folder, "--out", "notes.json", "--overwrite")[0] == 0
+    assert json.loads(Path("notes.json").read_text())["forward_kl"] == 0  # the student itself
     (subject,) = measure.find([run_folder], (8, 8), None, "best")
     code, _, error = run("measure", "--from", "digit.png", "--epoch", "best")
     assert (code, "--epoch is of runs" in error) == (2, True)

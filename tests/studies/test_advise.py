@@ -40,6 +40,11 @@ def rows(path: Path) -> list[dict[str, str]]:
 def test_advice_compares_the_best_over_fresh_seeds_and_goes_on_where_it_was_stopped(
     asked: Values, write: Write, run: Run
 ) -> None:
+    Path("taught-advice").mkdir()
+    Path("taught-advice/tried.csv").write_text("mine")
+    code, _, error = run("advise", str(write(asked)), *QUICK)
+    assert (code, "tried.csv is there already" in error) == (2, True)
+    Path("taught-advice/tried.csv").unlink()
     code, out, error = run("advise", str(write(asked)), *QUICK, "--json")
     assert code == 0, error
     told = json.loads(out)

@@ -23,7 +23,7 @@ import counterpoise
 from counterpoise.engine import interrupt
 from counterpoise.pages.report.methods import group
 from counterpoise.pages.report.reading import find, read
-from counterpoise.studies import fanout, plan, provenance, results, running
+from counterpoise.studies import fanout, plan, provenance, report, results, running
 from counterpoise.studies.plan import TrainingJob
 from counterpoise.studies.summary import summarize
 
@@ -391,6 +391,20 @@ def test_a_run_of_ones_own_may_be_taken_in(comparison: Values, finished: Path, r
     assert code == 0
     assert "9/9" in error
     assert "alone, seed 2" not in error
+
+
+@pytest.mark.parametrize("name", ["table.csv", "differences.csv", "table.md", "plot.png"])
+def test_a_table_of_somebody_else_is_not_replaced(comparison: Values, write: Write, run: Run, name: str) -> None:
+    Path("out").mkdir()
+    Path("out", name).write_text("mine")
+    code, _, error = run("compare", write(comparison), "--quiet")
+    assert (code, f"{Path('out', name)} is there already" in error, Path("out/runs").exists()) == (2, True, False)
+    assert Path("out", name).read_text() == "mine"
+    Path("out", name).write_text(report.HEADS[name])  # as if results.csv alone had been put away
+    if name != "plot.png":
+        running.refuse_foreign(Path("out"), report.HEADS)
+        Path("out/plot.svg").touch()
+        running.refuse_foreign(Path("out"), report.HEADS)
 
 
 def test_a_second_call_at_the_same_time_is_refused(comparison: Values, write: Write, run: Run, host: Any) -> None:

@@ -12,7 +12,7 @@ from counterpoise import config
 from counterpoise.commands import flags
 from counterpoise.commands.flags import EACH, Options
 from counterpoise.engine.options import Evaluate, Gauge, Predict
-from counterpoise.errors import CounterpoiseError
+from counterpoise.errors import ConfigError, CounterpoiseError
 
 
 def evaluate(student: Path, /, *, options: Annotated[Evaluate | None, EACH] = None, json: bool = False) -> None:
@@ -52,19 +52,28 @@ def check(
 
 
 def gauge(
-    student: Path, /, *, options: Annotated[Gauge | None, EACH] = None, out: Path | None = None, json: bool = False
+    student: Path,
+    /,
+    *,
+    options: Annotated[Gauge | None, EACH] = None,
+    out: Path | None = None,
+    overwrite: bool = False,
+    json: bool = False,
 ) -> None:
     """See whether a student misses what its teacher believes, or believes what its teacher rules out.
 
     Args:
         student: student folder, or a run's folder
         out: file to write the gauge to, as JSON
+        overwrite: replace that file
         json: print the gauge as JSON
     """
     from counterpoise.commands.tables import gauge_table
     from counterpoise.engine import answers
     from counterpoise.system.files import expanded, write_text
 
+    if out is not None and expanded(out).exists() and not overwrite:
+        raise ConfigError(f"{out} is there already: give --overwrite, or another --out.")
     given = flags.given(options)
     teacher = given.get("teacher")
     if isinstance(teacher, config.Teacher) and teacher.arguments:  # else its model alone is laid over the run's

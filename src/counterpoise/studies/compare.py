@@ -9,7 +9,7 @@ from counterpoise.data.checking import overview
 from counterpoise.studies import plan, report, results
 from counterpoise.studies.fanout import Fanout as Fanout  # documented to be found here, too
 from counterpoise.studies.plan import Comparison
-from counterpoise.studies.running import Backend, alone_in, run_all, state
+from counterpoise.studies.running import Backend, alone_in, refuse_foreign, run_all, state
 from counterpoise.studies.standing import Present
 from counterpoise.studies.summary import Report, summarize
 
@@ -33,7 +33,7 @@ def compare(file: str | Path, *, out: str | Path | None = None, fanout: Fanout |
     """Train what a compare file asks for, and sum it up in `out`.
 
     Raises:
-        ConfigError: whatever is wrong with the file, the options or all of its runs.
+        ConfigError: whatever is wrong with the file, the options or all of its runs, or a foreign table is in `out`.
         RunError: `out` holds other runs, or another process is at work there.
         KeyboardInterrupt: Ctrl-C; what was begun is saved.
     """
@@ -49,6 +49,8 @@ def run_comparison(comparison: Comparison, fanout: Fanout, backend: Backend, unt
     say = fanout.console().print
     with alone_in(out):
         present = Present(say)
+        if not (out / "results.csv").exists():  # else it is ours, and so is what lies beside it
+            refuse_foreign(out, report.HEADS)
         older = results.renamed(results.read_csv(out / "results.csv"), comparison.jobs, present)
         settled = results.settled(comparison.jobs, older, fanout.pool, present)
         jobs = [job for job in comparison.jobs if job.name not in settled]

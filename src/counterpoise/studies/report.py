@@ -22,6 +22,15 @@ DIFFERENCES = (
     "verdict", "origin", "over",
 )  # fmt: skip
 
+HEADS = {
+    "table.csv": "pair,method,n,",
+    "differences.csv": "pair,method,baseline,",
+    "table.md": "| pair | method |",
+    "plot.svg": "",
+    "plot.png": "",
+}
+"""What files beside results.csv begin with, in every version; of a picture that cannot be said."""
+
 
 def write(out: Path, comparison: Comparison, rows: Sequence[Row], report: Report) -> None:
     """results.csv, table.csv, table.md and differences.csv; the plot where matplotlib is there."""

@@ -9,7 +9,7 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -158,6 +158,27 @@ def alone_in(out: Path) -> Iterator[None]:
     make_folder(out)
     with held(out / ".lock", 2, busy=f"Another process is at work in {out}. Wait for it, or give another --out."):
         yield
+
+
+def refuse_foreign(out: Path, heads: Mapping[str, str]) -> None:
+    """Raises ConfigError where a file in `out` that is to be written is somebody else's.
+
+    Args:
+        heads: what ours begin with, by name; what is empty tells nothing, and goes by the others.
+    """
+    there = [name for name in heads if (out / name).is_file()]
+    own = {name for name in there if heads[name] and _begins(out / name, heads[name])}
+    for name in there:
+        if name not in own and (heads[name] or not own):
+            raise ConfigError(
+                f"{out / name} is there already, and is none that this command wrote: it would be replaced. "
+                "Give another --out, or move that file away."
+            )
+
+
+def _begins(file: Path, head: str) -> bool:
+    with file.open("rb") as opened:
+        return opened.read(len(head)) == head.encode()
 
 
 def run_all(

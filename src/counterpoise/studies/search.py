@@ -29,7 +29,7 @@ from counterpoise.studies.fanout import Fanout
 from counterpoise.studies.halving import Race
 from counterpoise.studies.ranges import Range
 from counterpoise.studies.results import Row
-from counterpoise.studies.running import alone_in, run_all
+from counterpoise.studies.running import alone_in, refuse_foreign, run_all
 from counterpoise.studies.search_plan import Search
 from counterpoise.studies.standing import Present
 from counterpoise.system.files import write_text
@@ -80,6 +80,9 @@ def search(
     backend = fanout.backend()
     say = fanout.console().print
     with alone_in(found.plan.out):
+        refuse_foreign(
+            found.plan.out, {"search.csv": "method,trial,", "trials.csv": "trial,pair,", "final.yaml": "out: "}
+        )
         present = Present(say)
         base = config.resolve(found.common, f"run of the {found.origin}")
         for line in plan.held_out_instead(base, found.plan.val_images):

@@ -30,7 +30,7 @@ from counterpoise.studies.advising.options import AdviseOptions
 from counterpoise.studies.fanout import Fanout
 from counterpoise.studies.halving import Race
 from counterpoise.studies.plan import TrainingJob
-from counterpoise.studies.running import alone_in, run_all
+from counterpoise.studies.running import alone_in, refuse_foreign, run_all
 from counterpoise.studies.standing import Present
 from counterpoise.system.files import write_text
 from counterpoise.system.grid import Grid, names, numbers, texts
@@ -109,6 +109,7 @@ def advise(run_file: str | Path, asked: AdviseOptions) -> Advice:
     found = _plan(Path(run_file), asked)
     backend = fanout.backend()
     with alone_in(found.out):
+        refuse_foreign(found.out, {"tried.csv": "candidate,", "advice.csv": "candidate,", ADVICE: "# "})
         if fanout.show:
             for line in overview([found.run.data.model_copy(update={"held_out": found.held_out})]):
                 say(line)
