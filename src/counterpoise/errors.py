@@ -8,6 +8,7 @@ CounterpoiseError               meant for the person at the keyboard: printed wi
 |   +-- CorruptImage
 |       +-- UnfitMask
 +-- ModelError                  networks and their weights
+|   +-- OwnCodeError            also a RuntimeError
 +-- ObjectiveError              also a ValueError
 +-- StoreError                  recorded teachers
 +-- RunError                    a run, its folder, the disk
@@ -109,6 +110,10 @@ class UnfitMask(CorruptImage):
 
 class ModelError(CounterpoiseError):
     """A model cannot be built, or weights do not fit it."""
+
+
+class OwnCodeError(ModelError, RuntimeError):
+    """A network of the user's own fails on images. Where torch's own errors are waited for, it is one of these."""
 
 
 class ObjectiveError(CounterpoiseError, ValueError):

@@ -351,6 +351,48 @@ def test_module_that_cannot_be_tried_needs_an_input_size() -> None:
     assert catalog.build(Sized(), num_classes=3).num_classes == 3
 
 
+class Cast(nn.Module):
+    """In half precision within, whatever it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Conv2d(3, 4, 3).half()
+
+    def forward(self, images: Tensor) -> Tensor:
+        answer: Tensor = self.body(images.half()).float().mean((2, 3))
+        return answer
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
+def test_a_network_in_another_precision_is_taken_in_float32_and_that_is_said(tmp_path: Path, kind: torch.dtype) -> None:
+    saved = digits.create("cnn_4_8", 3)
+    save_file(saved.state_dict(), tmp_path / "w.safetensors")
+    for made in (digits.create("cnn_4_8", 3).to(kind), lambda num_classes=3: digits.create("cnn_4_8", 3).to(kind)):
+        model = catalog.build(made, num_classes=3, checkpoint=tmp_path / "w.safetensors")
+        assert all(torch.equal(value, saved.state_dict()[key]) for key, value in model.weights().items())
+        assert str(kind).removeprefix("torch.") in model.notes[0]
+        assert model.notes[0].endswith("they are taken in float32.")
+        assert model(torch.zeros(1, 3, 8, 8, dtype=torch.uint8)).shape == (1, 3)
+
+
+def test_a_network_that_converts_images_itself_stays_as_it_is() -> None:
+    model = catalog.build(Cast())
+    assert {value.dtype for value in model.parameters()} == {torch.float16}
+    assert (model.num_classes, model.notes) == (4, ())
+
+
+def test_errors_of_ones_own_network_are_told_in_its_words() -> None:
+    with pytest.raises(ModelError, match=r"ValueError: wants 24 x 24$"):
+        catalog.build(Sized(), input_size=16)
+    model = catalog.build(Sized(), num_classes=3)
+    images = torch.zeros(2, 3, 16, 16, dtype=torch.uint8)
+    for features in ([], [""]):
+        with pytest.raises(
+            ModelError, match=r"Sized fails on images \[2, 3, 16, 16\] of float32: ValueError: wants 24"
+        ):
+            model(images, features=features)
+
+
 def test_model_without_a_name_needs_a_checkpoint_that_tells(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="No network is named"):
         catalog.build(None)

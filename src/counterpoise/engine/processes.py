@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from counterpoise.errors import ConfigError, CounterpoiseError, RunError, first_line
+from counterpoise.errors import ConfigError, CounterpoiseError, OwnCodeError, RunError, first_line
 
 
 @contextmanager
@@ -23,15 +23,16 @@ def errors_explained() -> Iterator[None]:
     """
     try:
         yield
-    except ValueError as error:
-        if "more than 1 value per channel" not in str(error):
-            raise
-        raise ConfigError(
-            "The last batch of an epoch holds one image a process, or one a part (train.accumulate), which batch norm "
-            "cannot take: set train.drop_last, or another train.batch_size."
-        ) from error
-    except RuntimeError as error:
-        if not dist.is_initialized() or not any(word in str(error).lower() for word in ("gloo", "nccl", "connection")):
+    except (RuntimeError, ValueError) as error:
+        reason = error.__cause__ if isinstance(error, OwnCodeError) else error
+        words = str(reason).lower()
+        if isinstance(reason, ValueError) and "more than 1 value per channel" in words:
+            raise ConfigError(
+                "The last batch of an epoch holds one image a process, or one a part (train.accumulate), which batch "
+                "norm cannot take: set train.drop_last, or another train.batch_size."
+            ) from error
+        gone = isinstance(reason, RuntimeError) and any(word in words for word in ("gloo", "nccl", "connection"))
+        if not gone or not dist.is_initialized():
             raise
         raise RunError("Another process of this run has stopped; its own message says why.") from error
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from counterpoise.decoding import Reading
 from counterpoise.errors import ModelError, nearest
 from counterpoise.models import checkpoint as checkpoints
-from counterpoise.models import first_layer, fitting, two_heads
+from counterpoise.models import first_layer, fitting, trying, two_heads
 from counterpoise.models.checkpoint import Weights
 from counterpoise.models.families import Built, Family, Request, families
 from counterpoise.models.families import file as own
@@ -41,7 +41,6 @@ RESERVED = {
     "classes": "the number of classes follows from the data",
 }
 """Arguments of the libraries that are said otherwise here, and how."""
-TRIAL_SIZE = 64  # edge of the image with which a network of no declared size is tried
 
 
 def names(family: str | None = None) -> list[str]:
@@ -123,9 +122,13 @@ def build(
         weights = family.published(name.partition("/")[2], replace(request, arguments=one_headed), pretrained)
         request = replace(request, arguments={**weights.arguments, **request.arguments})
 
+    def made(request: Request) -> Built:
+        own_size = None if weights is None else weights.input_size
+        return trying.in_float32(make(request), name, input_size or own_size)
+
     notes: list[str] = []
     if weights is None:
-        built = make(request)
+        built = made(request)
     else:
         if isinstance(model, nn.Module):
             head, weights = None, fitting.of_module(weights, model)
@@ -140,7 +143,7 @@ def build(
             if keep_head and head.classes != (num_classes or head.classes):
                 raise ModelError(f"{weights.origin} has {head.classes} classes, expected {num_classes}.")
             request = replace(request, num_classes=num_classes or head.classes or 1)
-        built = make(request)
+        built = made(request)
         fits = head is None or head.classes == request.num_classes
         checkpoints.load(built.net, weights, name, but=() if fits or head is None else head.tensors)
         if fits and classes and weights.classes:
@@ -161,17 +164,18 @@ def build(
             )
             weights = weights.of_another()
     if held != wanted:
-        built, note = first_layer.adapted(built, make, replace(request, channels=wanted), name)
+        built, note = first_layer.adapted(built, made, replace(request, channels=wanted), name)
         notes.append(note)
     if len(built.mean) != wanted:
         raise ModelError(f"{name} takes pictures of {len(built.mean)} channels here, and data.channels is {wanted}.")
     given = Weights("", {}) if weights is None else weights
     size = input_size or given.input_size or built.input_size
     if built.num_classes is None:
-        count, seen = _try_out(built, name, num_classes, size)
+        count, seen = trying.count_classes(built, name, num_classes, size)
         notes += _of_answers(name, seen, outputs)
     else:
         count = built.num_classes
+    notes += built.notes
     model = VisionModel(
         built.net,
         name=name,
@@ -190,6 +194,7 @@ def build(
         task=built.task,
         outputs=outputs,
         channels=wanted,
+        own=built.num_classes is None,
     )
     model.notes, model.trained_for = tuple(notes), given.task
     return model
@@ -332,35 +337,3 @@ def _without_family(given: str) -> str:
     having = [full for full in names() if full.partition("/")[2] == given]
     hint = f" Did you mean {' or '.join(having)}?" if having else nearest(given, names())
     return f"Model '{given}' names no family.{hint} `counterpoise list models` shows all."
-
-
-def _try_out(built: Built, name: str, expected: int | None, size: int | None) -> tuple[int, Tensor | None]:
-    """How many classes a network of the user's own answers with, and the answer; `expected` where it fails."""
-    net, channels = built.net, len(built.mean)
-    blank = (0.0,) * channels
-    parameter = next(net.parameters(), torch.zeros(()))
-    edge = size or TRIAL_SIZE
-    modes = [(module, module.training) for module in net.modules()]
-    try:
-        with torch.no_grad():
-            trial = VisionModel(net, name=name, num_classes=0, channels=channels, mean=blank, std=(1.0,) * channels)
-            answer = trial.eval()(torch.zeros(1, channels, edge, edge, device=parameter.device))
-    except ModelError:
-        raise
-    except Exception as error:  # whatever the user's network raises
-        if expected is not None and channels == 3:
-            return expected, None
-        raise ModelError(
-            f"{name} fails on an image [1, {channels}, {edge}, {edge}], so its number of classes is unknown: "
-            f"{type(error).__name__}: {error}. Give input_size."
-        ) from error
-    finally:
-        for module, training in modes:
-            module.training = training
-    if answer.ndim < 2 or answer.shape[0] != 1:
-        raise ModelError(
-            f"{name} returns a tensor of shape {list(answer.shape)} for one image, expected logits [1, classes]."
-        )
-    if expected is not None and answer.shape[1] != expected:
-        raise ModelError(f"{name} gives {answer.shape[1]} logits, but there are {expected} classes.")
-    return int(answer.shape[1]), answer

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from counterpoise.config import LARGEST_EDGE
 from counterpoise.decoding import Reading, placing
-from counterpoise.errors import ModelError, nearest
+from counterpoise.errors import CounterpoiseError, ModelError, OwnCodeError, nearest, of_memory
 from counterpoise.models.padding import Padded
 from counterpoise.models.promise import Promise, ScenePromise
 from counterpoise.outputs import Outputs
@@ -73,6 +73,7 @@ class VisionModel(nn.Module):
         thresholds: of several labels, the probability from which on each is answered, where that was chosen.
         promise: when it answers, and when it is not sure, where that was chosen.
         scene_promise: of scenes, which pixels it answers, where that was chosen.
+        own: whether `net` is code of the user's own, whose errors are told as such.
 
     Attributes:
         memory_format: of the normalized images; `torch.channels_last` converts them.
@@ -115,6 +116,7 @@ class VisionModel(nn.Module):
         promise: Promise | None = None,
         scene_promise: ScenePromise | None = None,
         channels: int = 3,
+        own: bool = False,
     ) -> None:
         super().__init__()
         fit_channels = len(mean) == channels == len(std)
@@ -144,6 +146,7 @@ class VisionModel(nn.Module):
         self.thresholds = None if thresholds is None else tuple(thresholds)
         self.promise = promise
         self.scene_promise = scene_promise
+        self.own = own
         self.notes: tuple[str, ...] = ()
         self.trained_for: str | None = None
         self.memory_format = torch.preserve_format
@@ -185,7 +188,7 @@ class VisionModel(nn.Module):
         self.eval()
         try:
             with torch.inference_mode():
-                answer = call(self.normalize(pixels))
+                answer = self._called(call, self.normalize(pixels))
         finally:
             self.train(training)
         return are_probabilities(self._select(logits_of(answer, self.name)))
@@ -220,11 +223,12 @@ class VisionModel(nn.Module):
                 "@0", "@-1" and the like count its stages, from the stem on.
 
         Raises:
-            ModelError: images of another dtype or shape; a feature that `net` has not, or that is no tensor.
+            ModelError: images of another dtype or shape; a feature that `net` has not, or that is no tensor; whatever
+                code of the user's own raises.
         """
         pixels = self.normalize(images)
         if not features:
-            return self._select(logits_of(self.net(pixels), self.name))
+            return self._select(logits_of(self._called(self.net, pixels), self.name))
         caught: dict[str, Tensor] = {}
         net = self._plain()
         # A network that was compiled on its own has forgotten how to call hooks: features come from its plain form.
@@ -232,7 +236,7 @@ class VisionModel(nn.Module):
         with ExitStack() as hooks:
             for feature in features:
                 hooks.enter_context(self._submodule(feature).register_forward_hook(partial(_catch, caught, feature)))
-            logits = self._select(logits_of(call(pixels), self.name))
+            logits = self._select(logits_of(self._called(call, pixels), self.name))
         for feature in features:
             if not isinstance(caught.get(feature), Tensor):
                 got = type(caught[feature]).__name__ if feature in caught else "nothing"
@@ -244,7 +248,8 @@ class VisionModel(nn.Module):
     def inner(self, pixels: Tensor) -> Tensor:
         """Logits of normalized images without the padding of dense networks: edges are multiples of its stride."""
         net = self._plain()
-        return self._select(logits_of(net.answer(pixels) if isinstance(net, Padded) else net(pixels), self.name))
+        call: Callable[[Tensor], Any] = net.answer if isinstance(net, Padded) else net
+        return self._select(logits_of(self._called(call, pixels), self.name))
 
     def normalize(self, images: Tensor) -> Tensor:
         """What `net` is given: images of its input size as (pixel in [0, 1] - mean) / std, in the model's dtype."""
@@ -273,6 +278,20 @@ class VisionModel(nn.Module):
         if (height, width) == (edge, edge):
             return images
         return F.pad(images, (left, edge - width - left, top, edge - height - top))
+
+    def _called(self, call: Callable[[Tensor], Any], pixels: Tensor) -> Any:
+        """What the network returns; errors of the user's own code are told in its words."""
+        if not self.own:
+            return call(pixels)
+        try:
+            return call(pixels)
+        except CounterpoiseError:
+            raise
+        except Exception as error:
+            if of_memory(error):
+                raise
+            said = f"{self.name} fails on images {list(pixels.shape)} of {str(pixels.dtype).removeprefix('torch.')}"
+            raise OwnCodeError(f"{said}: {type(error).__name__}: {error}") from error
 
     @property
     def _whole_fit(self) -> str:

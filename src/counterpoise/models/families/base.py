@@ -43,6 +43,7 @@ class Built:
         arguments: that build the same network again.
         mean, std: as in VisionModel; how many they are says how many channels the network takes.
         input_size, crop_share, stages, task: as in VisionModel.
+        notes: what is to be said of the network, a sentence each.
     """
 
     net: nn.Module
@@ -54,6 +55,7 @@ class Built:
     crop_share: float = 1.0
     stages: Sequence[str] = ()
     task: str = "classification"
+    notes: Sequence[str] = ()
 
 
 def each_channel(values: Sequence[float], channels: int) -> tuple[float, ...]:
