@@ -151,7 +151,7 @@ def test_pictures_without_a_label_do_not_count() -> None:
     labels[::5] = -1
     answered = promises.Answered(torch.from_numpy(logits), labels, torch.arange(300))
     images = ArraySet(torch.zeros(300, 3, 1, 1, dtype=torch.uint8), labels, list("abc"))
-    found = promises.chosen([answered], images, "", 0.1, 0.95, 0.9)
+    found = promises.chosen([answered], images, 0.1, 0.95, 0.9)
     assert (found.pictures, found.wrong) == (240, 0)
 
 
@@ -164,7 +164,7 @@ def test_what_groups_are_promised_is_what_evaluate_finds() -> None:
     images.groups = groups
     order = torch.randperm(900, generator=draw)  # as if some came later
     answered = [promises.Answered(logits[part], labels[part], part) for part in order.split(400)]
-    found = promises.chosen(answered, images, "", 0.1, 0.95, 0.9)
+    found = promises.chosen(answered, images, 0.1, 0.95, 0.9)
     report = ClassificationReport("abc", found, images)
     for part in order.split(250):
         report.coming(part)

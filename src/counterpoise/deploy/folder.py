@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import shutil
 from collections.abc import Iterator
@@ -24,7 +23,7 @@ from counterpoise.deploy.base import find
 from counterpoise.errors import ExportError, ModelError, RunError
 from counterpoise.models.promise import Promise, ScenePromise
 from counterpoise.system import documents
-from counterpoise.system.files import named, reason, replacing_folder, standing
+from counterpoise.system.files import named, reason, replacing_folder, sha256_of, standing
 
 VERSION = 1
 BY_WINDOW = 2
@@ -159,7 +158,7 @@ def read(folder: Path) -> Description:
     _check_listed(folder, description)
     for name, file in description.files.items():
         try:
-            found = _hash(named(folder, name, limit=file.bytes))
+            found = sha256_of(named(folder, name, limit=file.bytes))
         except OSError as error:
             raise ModelError(f"Export {folder} is incomplete or damaged: {error}.") from None
         if found != file.sha256:
@@ -191,7 +190,7 @@ def measured(folder: Path, names: tuple[str, ...]) -> dict[str, File]:
     """Bytes and hashes of files of a folder, by their path in it; of a folder in it, those of all its files."""
     found = [file for name in names for file in ((folder / name), *sorted((folder / name).rglob("*")))]
     return {
-        file.relative_to(folder).as_posix(): File(bytes=file.stat().st_size, sha256=_hash(file))
+        file.relative_to(folder).as_posix(): File(bytes=file.stat().st_size, sha256=sha256_of(file))
         for file in found
         if file.is_file()
     }
@@ -231,8 +230,3 @@ def writing(path: Path, needed: int) -> Iterator[Path]:
         raise RunError(f"{path} needs up to {needed / 1e6:,.1f} MB, and {free / 1e6:,.1f} MB are free there.")
     with replacing_folder(path) as new:
         yield new
-
-
-def _hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -43,7 +43,7 @@ def of_export(
     if job.data is None or job.data.val.fingerprint() != own.data:
         what = "it was chosen on other pictures than those that this file was compared on"
         return None, None, {"promise": f"{told}: {what}, {again}"}
-    images, asked = job.data.val, (own.data, own.risk, own.confidence)
+    images, asked = job.data.val, (own.risk, own.confidence)
     try:
         if isinstance(own, Promise):
             answers = (
@@ -52,7 +52,7 @@ def of_export(
             )
             return chosen(answers, images, *asked, own.coverage), None, {}
         shown = in_classes_of(job.student, images)
-        return None, scene_promises.by_answers(shown, lambda some: _scenes(job, runtime, some), *asked), {}
+        return None, scene_promises.by_answers(shown, lambda some: _scenes(job, runtime, some), own.data, *asked), {}
     except DataError as error:
         return None, None, {"promise": f"{told} by this file. {error}"}
 

@@ -72,7 +72,7 @@ def promise(student: Place, options: Promised) -> dict[str, Any]:
         description = network.description.model_copy(update={"scene_promise": found})
     else:
         told = list(answered(student, network, images, section, at_once, device))
-        found = chosen(told, images, images.fingerprint(), options.risk, options.confidence, options.coverage)
+        found = chosen(told, images, options.risk, options.confidence, options.coverage)
         description = network.description.model_copy(update={"promise": found})
     write_text(path / folder.DESCRIPTION, as_json(description.values()).decode())
     return {"folder": str(path), **found.model_dump(), "notes": _notes(network.description, images, found)}
@@ -105,10 +105,8 @@ def answered(
         yield Answered(logits.cpu(), batch.target.cpu(), batch.indices)
 
 
-def chosen(
-    answered: Iterable[Answered], images: ImageSet, data: str, risk: float, confidence: float, coverage: float
-) -> Promise:
-    """From answers to pictures, in batches; data: the fingerprint of the pictures. Raises DataError."""
+def chosen(answered: Iterable[Answered], images: ImageSet, risk: float, confidence: float, coverage: float) -> Promise:
+    """From answers to pictures of a set, in batches. Raises DataError."""
     logits, labels, indices = (torch.cat(side) for side in zip(*answered, strict=True))
     known = labels != UNLABELED
     values, classes = logits[known].double().numpy(), labels[known].numpy().astype(np.int64)
@@ -120,7 +118,7 @@ def chosen(
         coverage=coverage,
         **found._asdict(),
         pictures=int(known.sum()),
-        data=data,
+        data=images.fingerprint(),
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 
 from counterpoise.errors import RunError
 from counterpoise.system import documents
-from counterpoise.system.files import named
+from counterpoise.system.files import named, sha256_of
 
 RECEIPT, VERSION = "receipt.json", 1
 WAY_OUT = "counterpoise receipt RUN writes one"
@@ -63,8 +62,7 @@ def hashes(folder: Path, names: Iterable[str]) -> dict[str, str]:
     found = {}
     for name in names:
         try:
-            with named(folder, name).open("rb") as file:
-                found[name] = hashlib.file_digest(file, "sha256").hexdigest()
+            found[name] = sha256_of(named(folder, name))
         except OSError:
             continue
     return found

@@ -369,3 +369,9 @@ def reason(error: BaseException) -> str:
         if number == code or f"os error {code}" in str(error):
             return words
     return str(error)
+
+
+def sha256_of(path: Path) -> str:
+    """Of what a file holds, in hexadecimal digits. Raises OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from counterpoise.system.files import named
+from counterpoise.system.files import named, sha256_of
 
 BESIDE = ("run.py", "reference.safetensors")
 """Files of an export that are not shipped."""
@@ -17,7 +16,7 @@ HASHES, SIZES = "sha256", "files"
 
 def hashes_of(folder: Path, files: Iterable[Path]) -> dict[str, str]:
     """The SHA-256 of each file, by its path in the folder. Raises OSError."""
-    return {file.relative_to(folder).as_posix(): _hash(file) for file in files}
+    return {file.relative_to(folder).as_posix(): sha256_of(file) for file in files}
 
 
 def is_of(entry: Mapping[str, Any], folder: Path) -> bool:
@@ -29,7 +28,7 @@ def is_of(entry: Mapping[str, Any], folder: Path) -> bool:
     hashes, sizes = entry.get(HASHES), entry.get(SIZES)
     try:
         if isinstance(hashes, Mapping) and hashes:
-            return all(_hash(named(folder, str(name))) == value for name, value in hashes.items())
+            return all(sha256_of(named(folder, str(name))) == value for name, value in hashes.items())
         path = Path(str(entry.get("name", "")))
         if path.resolve() == folder.resolve():
             return True
@@ -38,8 +37,3 @@ def is_of(entry: Mapping[str, Any], folder: Path) -> bool:
         return all(named(folder, str(name)).stat().st_size == size for name, size in sizes.items())
     except (OSError, ValueError):
         return False
-
-
-def _hash(file: Path) -> str:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()

@@ -108,7 +108,8 @@ def _of_other_folders(folder: Path) -> dict[str, ModuleType]:
 
     Those of Python and of what is installed are what is meant everywhere.
     """
-    beside = {entry.stem for entry in folder.iterdir() if entry.suffix == ".py" or entry.is_dir()}
+    entries = folder.iterdir() if os.access(folder, os.R_OK) else ()
+    beside = {entry.stem for entry in entries if entry.suffix == ".py" or entry.is_dir()}
     installed = [Path(place).resolve() for place in (sys.prefix, sys.base_prefix)]
     found = {}
     for name_, module in list(sys.modules.items()):

@@ -70,8 +70,10 @@ class Subject:
 
     def _hashes(self) -> dict[str, str]:
         """What tells it from others; not what a student's folder says of it, which a promise changes."""
+        from counterpoise.models import folder
+
         root = self.path if self.runtime == PYTORCH else self.path.parent
-        return hashes_of(root, [file for file in self.files if file.name != "student.json"])
+        return hashes_of(root, [file for file in self.files if file.name != folder.DESCRIPTION])
 
     def values(self) -> dict[str, Any]:
         """As JSON has it."""

@@ -15,7 +15,6 @@ A chunk holds one slot only, so that more epochs are more files, and dropping a 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -350,12 +349,6 @@ def present(path: Path) -> dict[str, int]:
         return {}
     except OSError as error:
         raise StoreError(f"{path / CHUNKS} cannot be read: {error}.") from None
-
-
-def checksum(path: Path) -> str:
-    """SHA-256 of a file, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def words(numbers: Sequence[int]) -> str:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from counterpoise.errors import RunError, StoreError
-from counterpoise.system.files import held, write_text
+from counterpoise.system.files import held, sha256_of, write_text
 from counterpoise.teachers import identity
 from counterpoise.teachers.store.codecs import FORMAT
 from counterpoise.teachers.store.format import (
@@ -21,7 +21,6 @@ from counterpoise.teachers.store.format import (
     Chunk,
     Header,
     Index,
-    checksum,
     dump,
     load,
     load_recording,
@@ -100,7 +99,7 @@ def verify(store: Folder, *, discard: bool = False) -> list[Damage]:
             problem = "" if not finished else "has no checksum"
         else:
             try:
-                problem = "" if checksum(path / CHUNKS / chunk.name) == known[chunk.name] else "has changed bytes"
+                problem = "" if sha256_of(path / CHUNKS / chunk.name) == known[chunk.name] else "has changed bytes"
             except OSError as error:
                 problem = f"cannot be read: {error}"
         if problem:

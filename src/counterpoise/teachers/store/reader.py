@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from counterpoise.errors import StoreError
-from counterpoise.system.files import expanded
-from counterpoise.teachers.store.format import CHUNKS, Chunk, Header, Index, checksum, load, present, words
+from counterpoise.system.files import expanded, sha256_of
+from counterpoise.teachers.store.format import CHUNKS, Chunk, Header, Index, load, present, words
 from counterpoise.teachers.store.remote import Cache, is_address
 
 MAPPED_BYTES = 128 * 2**20
@@ -209,7 +209,7 @@ class Store(Recorded):
         chunk = self.header.chunk(self.header.slots[slot], part)
         path = self._locate(chunk)
         try:
-            if self._check and number not in self._checked and checksum(path) != self._checksums[chunk.name]:
+            if self._check and number not in self._checked and sha256_of(path) != self._checksums[chunk.name]:
                 raise StoreError(f"Chunk {chunk.name} of store {self.name} is damaged: its bytes have changed.")
             file = self._kind(path)
         except OSError as error:

@@ -14,7 +14,8 @@ from filelock import FileLock
 
 from counterpoise.errors import StoreError
 from counterpoise.system import addresses
-from counterpoise.teachers.store.format import CHUNKS, INDEX, INDEX_BYTES, RECORDING, Chunk, checksum, parse
+from counterpoise.system.files import sha256_of
+from counterpoise.teachers.store.format import CHUNKS, INDEX, INDEX_BYTES, RECORDING, Chunk, parse
 
 ATTEMPTS = 3
 _BLOCK = 2**20
@@ -110,7 +111,7 @@ class Cache:
             except Exception as error:
                 said = f"could not be fetched: {addresses.why(error)}"
                 continue
-            if checksum(temporary) == self.index.checksums[chunk.name]:
+            if sha256_of(temporary) == self.index.checksums[chunk.name]:
                 with temporary.open("rb+") as file:
                     os.fsync(file.fileno())
                 temporary.replace(path)
