@@ -20,7 +20,9 @@ import timm  # noqa: E402 - torchvision comes with it
 try:
     from timm.task import TrainingTask
 except ImportError as missing:
-    raise ModelError(f"timm {timm.__version__} has no timm.task: pip install --upgrade timm.") from missing
+    raise ModelError(
+        f"timm {timm.__version__} has no timm.task, which came with 1.0.23: pip install 'timm>=1.0.23'."
+    ) from missing
 
 
 class DistillationTask(TrainingTask):
