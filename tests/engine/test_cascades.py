@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import counterpoise
-from counterpoise.engine.cascades import chosen
+from counterpoise.engine.cascades import answered, chosen
 from counterpoise.errors import ConfigError, DataError
 
 Run = Callable[..., tuple[int, str, str]]
@@ -50,6 +50,36 @@ def test_more_is_answered_where_more_is_given_away() -> None:
 def test_few_pictures_tell_too_little() -> None:
     with pytest.raises(DataError, match="39 labeled pictures tell too little: a cascade needs 40"):
         chosen(*drawn(39, 0), give=0.0)
+
+
+def test_groups_are_divided_whole_and_are_what_the_interval_is_over() -> None:
+    plain = chosen(*drawn(200, 3), give=0.0)
+    assert plain == chosen(*drawn(200, 3), give=0.0, owners=np.arange(200) * 7)
+    logits, labels, student, teacher = (np.repeat(values, 10, axis=0) for values in drawn(200, 3))
+    owners = np.repeat(np.arange(200), 10)
+    found = chosen(logits, labels, student, teacher, give=0.0, owners=owners)
+    assert (found["pictures"], found["groups"], plain["groups"]) == (2000, 200, None)
+    # ten copies of a picture tell what it tells by itself
+    assert found["chosen"] == pytest.approx(plain["chosen"])
+    alone = chosen(logits, labels, student, teacher, give=0.0)["table"][0]
+    width = found["table"][0]["high"] - found["table"][0]["low"]
+    assert width > 2.5 * (alone["high"] - alone["low"])
+
+
+def test_the_interval_over_groups_holds_the_truth_as_often_as_it_says() -> None:
+    held = []
+    for seed in range(300):
+        rng = np.random.default_rng(seed)
+        owners = np.repeat(np.arange(40), 25)
+        student = rng.random(1000) < np.repeat(rng.beta(2, 2, 40), 25)  # right in half, by groups
+        row = answered(0.0, np.ones(1000), student, rng.random(1000) < 0.7, owners)
+        held.append(row.low <= -20 <= row.high)
+    assert 0.92 <= np.mean(held) <= 0.98
+
+
+def test_few_groups_tell_too_little() -> None:
+    with pytest.raises(DataError, match=r"100 labeled pictures of 9 groups tell too little.*needs 10 groups"):
+        chosen(*drawn(100, 0), give=0.0, owners=np.arange(100) % 9)
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ import torch
 
 from counterpoise import config
 from counterpoise.data.sources.arrays import ArraySet
-from counterpoise.engine import remarks
+from counterpoise.engine import networks, remarks
 from counterpoise.models.network import VisionModel
 from counterpoise.objectives.composite import WeightedSum
 
@@ -83,3 +83,26 @@ def test_a_teachers_word_that_is_not_weighed_as_labels_are_is_said(task: str, te
     alone = config.resolve({"task": task, "objective": {"cross_entropy": {}, "teacher": term}})
     if term.get("class_weight") is None:
         assert list(remarks.of_weighed_labels(alone, WeightedSum(alone.objective))) == []
+
+
+@pytest.mark.parametrize(
+    ("own", "section", "told"),
+    [
+        ({}, {}, True),
+        ({}, {"mean": [0.5] * 3}, False),
+        ({"mean": (0.5,) * 3, "std": (0.2,) * 3}, {}, False),
+        ({"buffer": True}, {}, False),
+    ],
+)
+def test_a_teacher_that_does_not_say_how_it_takes_pixels_is_told(
+    own: dict[str, Any], section: dict[str, Any], told: bool
+) -> None:
+    net = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+    if own.pop("buffer", False):
+        net.register_buffer("std", torch.ones(3))
+    for key, value in own.items():
+        setattr(net, key, value)
+    run = config.resolve({"teacher": {"model": "own", "checkpoint": None, **section}})
+    for features_alone in (False, True):
+        notes = networks.build_teacher(run, ("a", "b", "c"), net, features_alone=features_alone).notes
+        assert sum("does not say how it takes pixels" in note for note in notes) == told

@@ -393,6 +393,22 @@ def test_errors_of_ones_own_network_are_told_in_its_words() -> None:
             model(images, features=features)
 
 
+def test_a_network_of_timm_that_is_handed_in_is_shown_pixels_as_timm_does_and_that_is_said() -> None:
+    import timm
+
+    for made in (timm.create_model("test_vit", num_classes=3), lambda: timm.create_model("test_vit")):
+        model = catalog.build(made, input_size=160)
+        assert model.normalization == catalog.build("timm/test_vit").normalization
+        assert "mean 0.5, 0.5, 0.5 and std 0.5, 0.5, 0.5, as its pretrained_cfg of timm says" in model.notes[-1]
+    gray = catalog.build(timm.create_model("test_resnet", in_chans=1), channels=1)
+    assert gray.normalization == {"mean": (0.5,), "std": (0.5,)}
+    given = catalog.build(made, input_size=160, mean=(0.4, 0.4, 0.4), std=(0.2, 0.2, 0.2))
+    assert (given.normalization["mean"], given.notes) == ((0.4, 0.4, 0.4), ())
+    named = timm.create_model("test_vit")
+    named.mean = [0.1, 0.1, 0.1]
+    assert catalog.build(named, input_size=160).normalization == {"mean": (0.1, 0.1, 0.1), "std": (1.0, 1.0, 1.0)}
+
+
 def test_model_without_a_name_needs_a_checkpoint_that_tells(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="No network is named"):
         catalog.build(None)

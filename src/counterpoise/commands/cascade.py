@@ -45,18 +45,21 @@ def cascade(
 
 
 def _lines(found: dict[str, Any]) -> list[str]:
-    chosen = found["chosen"]
+    chosen, told_on = found["chosen"], found["told_on"]
     lines = [
-        f"top-1 of {found['pictures'] - found['pictures'] // 2:,} pictures: student {found['student_top1']:.2f}, "
-        f"teacher {found['teacher_top1']:.2f}",
+        f"top-1 of {told_on:,} pictures: student {found['student_top1']:.2f}, teacher {found['teacher_top1']:.2f}",
         "answered by the student   top-1   minus teacher (95% interval)",
     ]
     for row in found["table"]:
         lines.append(f"{row['share']:>23.1%}   {row['top1']:5.2f}   {_beside(row)}")
+    if found["groups"] is not None:
+        lines.append(
+            f"Pictures of one group err together: intervals are over groups, {found['groups']:,} in both halves."
+        )
     if chosen is None:
         return [*lines, "No threshold keeps the teacher's top-1 on the first half: give points away with --give."]
     lines.append(
-        f"Chosen on the other {found['pictures'] // 2:,}: the student answers where its largest probability is at "
+        f"Chosen on the other {found['pictures'] - told_on:,}: the student answers where its largest probability is at "
         f"least {chosen['threshold']:.4f}, with logits divided by {found['temperature']:.3f}. That is "
         f"{chosen['share']:.1%}, and {_beside(chosen)} points beside the teacher alone."
     )

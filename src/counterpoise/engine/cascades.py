@@ -13,7 +13,7 @@ from scipy.stats import t
 from counterpoise.config.options import Place, keywords_after
 from counterpoise.data.sources.base import UNLABELED
 from counterpoise.engine import inputs, promising
-from counterpoise.engine.betting import Floats
+from counterpoise.engine.betting import Counts, Floats, members
 from counterpoise.engine.options import Cascaded
 from counterpoise.engine.processes import choose_device
 from counterpoise.engine.promises import answered as answered_by
@@ -23,7 +23,8 @@ from counterpoise.errors import ConfigError, DataError
 
 SHARES = (1.0, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.25, 0.0)
 """Of pictures that the student answers, as the table has them."""
-FEWEST = 40
+FEWEST, FEWEST_GROUPS = 40, 10
+"""Pictures, and groups of them, that tell anything."""
 LEVEL = 0.95
 Right = npt.NDArray[np.bool_]
 
@@ -34,7 +35,8 @@ class Answered(NamedTuple):
     Attributes:
         share: of pictures that it answers.
         top1: of both together, in percent.
-        difference: to the teacher alone, in points, with its 95% interval over pictures (Student's t, paired).
+        difference: to the teacher alone, in points, with its 95% interval (Student's t, paired), over pictures, or over
+            groups where pictures of one err together.
     """
 
     threshold: float
@@ -49,16 +51,17 @@ class Answered(NamedTuple):
 def cascade(student: Place, options: Cascaded) -> dict[str, Any]:
     """How many pictures a student may answer by itself, so that with its teacher for the others nothing is lost.
 
-    Pictures are divided at random. On one half the student's temperature is fitted, and the threshold is chosen: the
-    lowest at which both together are right as often as the teacher alone, less `give`. The other half tells what that
-    is worth, and has a table of other shares.
+    Pictures are divided at random, those of one group (a patient, a video) together. On one half the student's
+    temperature is fitted, and the threshold is chosen: the lowest at which both together are right as often as the
+    teacher alone, less `give`. The other half tells what that is worth, and has a table of other shares.
 
     Args:
         student: student folder, or a run's folder; and so is the teacher.
 
     Returns:
-        {"pictures", "student_top1", "teacher_top1", "temperature", "chosen", "table"}; chosen and the rows of the table
-        as `Answered` has them, chosen None where no threshold will do.
+        {"pictures", "groups", "told_on", "student_top1", "teacher_top1", "temperature", "chosen", "table"}; groups is
+        None where each picture is its own, told_on the pictures of the other half, chosen and the rows of the table as
+        `Answered` has them, chosen None where no threshold will do.
 
     Raises:
         ConfigError: one of them answers something else than one class a picture.
@@ -80,38 +83,49 @@ def cascade(student: Place, options: Cascaded) -> dict[str, Any]:
     for network, path in zip(networks, both, strict=True):
         unseen(path, images, section, options.data_set)
         told = answered_by(path, network, images, section, at_once, device)
-        values, labels, _ = (torch.cat(side) for side in zip(*told, strict=True))
+        values, labels, indices = (torch.cat(side) for side in zip(*told, strict=True))
         known = labels != UNLABELED
         told_by.append((values[known].double().numpy(), labels[known].numpy().astype(np.int64)))
     (logits, classes), (of_teacher, of_its) = told_by
-    found = chosen(logits, classes, logits.argmax(1) == classes, of_teacher.argmax(1) == of_its, options.give)
+    owners = images.owners()[indices[known]].numpy()
+    found = chosen(logits, classes, logits.argmax(1) == classes, of_teacher.argmax(1) == of_its, options.give, owners)
     return {**found, "student": str(student), "teacher": str(options.teacher)}
 
 
 def chosen(
-    logits: Floats, labels: npt.NDArray[np.int64], student: Right, teacher: Right, give: float
+    logits: Floats,
+    labels: Counts,
+    student: Right,
+    teacher: Right,
+    give: float,
+    owners: Counts | None = None,
 ) -> dict[str, Any]:
-    """From the student's logits [N, C], labels [N], and which answers are right. Raises DataError where N is small."""
+    """From the student's logits [N, C], labels [N], which answers are right, and which pictures err together [N].
+
+    Raises DataError where there are too few.
+    """
     count = len(labels)
     if count < FEWEST:
         raise DataError(f"{count} labeled pictures tell too little: a cascade needs {FEWEST} at least (--data).")
-    order = np.random.default_rng(0).permutation(count)
-    first, second = order[: count // 2], order[count // 2 :]
+    owners = np.arange(count) if owners is None else np.unique(owners, return_inverse=True)[1].reshape(-1)
+    groups = int(owners.max()) + 1
+    if groups < FEWEST_GROUPS:
+        raise DataError(
+            f"{count} labeled pictures of {groups} groups tell too little: pictures of one group err together, and a "
+            f"cascade needs {FEWEST_GROUPS} groups at least (--data)."
+        )
+    order = np.random.default_rng(0).permutation(groups)
+    first, second = (members(owners, half) for half in (order[: groups // 2], order[groups // 2 :]))
     temperature = promising.fitted_temperature(logits[first], labels[first])
     sure = promising.probabilities(logits, temperature).max(1)
     threshold = _lowest(sure[first], student[first], teacher[first], give)
-    found = None if threshold is None else answered(threshold, sure[second], student[second], teacher[second])
-    rows = [
-        answered(
-            float(np.quantile(sure[second], 1 - share)) if share else np.inf,
-            sure[second],
-            student[second],
-            teacher[second],
-        )
-        for share in SHARES
-    ]
+    others = sure[second], student[second], teacher[second], owners[second]
+    found = None if threshold is None else answered(threshold, *others)
+    rows = [answered(float(np.quantile(others[0], 1 - share)) if share else np.inf, *others) for share in SHARES]
     return {
         "pictures": count,
+        "groups": groups if groups < count else None,
+        "told_on": len(second),
         "student_top1": 100 * float(student[second].mean()),
         "teacher_top1": 100 * float(teacher[second].mean()),
         "give": give,
@@ -130,11 +144,18 @@ def _lowest(sure: Floats, student: Right, teacher: Right, give: float) -> float 
     return None if len(good) == 0 else 0.0 if good[-1] == len(sure) - 1 else float(sure[order][good[-1]])
 
 
-def answered(threshold: float, sure: Floats, student: Right, teacher: Right) -> Answered:
-    """What becomes of these pictures."""
+def answered(threshold: float, sure: Floats, student: Right, teacher: Right, owners: Counts) -> Answered:
+    """What becomes of these pictures.
+
+    The interval is that of a mean over clusters, by the sums of what its pictures differ from it; of pictures that are
+    each their own it is the usual one of a mean.
+    """
     own = sure >= threshold
     both = np.where(own, student, teacher)
     difference = 100 * (both.astype(np.float64) - teacher)
-    half = float(t.ppf((1 + LEVEL) / 2, len(sure) - 1) * difference.std(ddof=1) / len(sure) ** 0.5)
     mean = float(difference.mean())
+    groups = np.unique(owners, return_inverse=True)[1].reshape(-1)
+    residuals = np.bincount(groups, difference - mean)
+    deviation = float(np.sqrt(len(residuals) / (len(residuals) - 1) * (residuals**2).sum())) / len(sure)
+    half = float(t.ppf((1 + LEVEL) / 2, len(residuals) - 1)) * deviation
     return Answered(threshold, float(own.mean()), 100 * float(both.mean()), mean, mean - half, mean + half)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -86,12 +86,24 @@ def build_teacher(
                 keep_head=False,
                 channels=channels,
             )
-            model.notes = tuple(beside_classifier(model.notes))
+            model.notes = (*beside_classifier(model.notes), *_as_they_are(model, section))
             return model
     model = named(section, module, num_classes=None, outputs=section.outputs, channels=channels)
+    model.notes = (*model.notes, *_as_they_are(model, section))
     if any(catalog.PROBABILITIES in note for note in model.notes):
         raise ModelError(refusal_of_probabilities(model.name))
     return map_teacher(model, classes, section.classes)
+
+
+def _as_they_are(model: VisionModel, section: config.Teacher) -> Iterator[str]:
+    """A sentence where code of the user's own does not say how it takes pixels, and the run does not either."""
+    blank = {"mean": (0.0,) * model.channels, "std": (1.0,) * model.channels}
+    for_itself = {"mean", "std"} & {name.rpartition(".")[2] for name, _ in model.net.named_buffers()}
+    if model.own and model.normalization == blank and section.mean is section.std is None and not for_itself:
+        yield (
+            f"{model.name} does not say how it takes pixels: it is shown them in [0, 1], without mean and deviation "
+            "(teacher.mean and teacher.std give some, as do attributes of these names)."
+        )
 
 
 def _several(

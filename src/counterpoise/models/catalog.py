@@ -176,6 +176,9 @@ def build(
     else:
         count = built.num_classes
     notes += built.notes
+    if built.normalization and mean is std is given.mean is given.std is None:
+        told = (", ".join(f"{value:g}" for value in values) for values in (built.mean, built.std))
+        notes.append(f"{name} is shown pixels with mean {' and std '.join(told)}, as {built.normalization} says.")
     model = VisionModel(
         built.net,
         name=name,

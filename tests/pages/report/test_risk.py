@@ -17,6 +17,9 @@ import counterpoise
 from counterpoise import tasks
 from counterpoise.data.epochs import Batch
 from counterpoise.models.network import VisionModel
+from counterpoise.models.promise import Promise
+from counterpoise.pages.report import charts
+from counterpoise.pages.report.findings import risk
 from counterpoise.pages.report.findings.base import STUDENT
 from counterpoise.pages.report.findings.classification import Classification
 from counterpoise.pages.report.findings.risk import POINTS, curve
@@ -41,8 +44,8 @@ def test_a_curve_is_what_counting_gives(count: int) -> None:
     found = curve(sure, right)
     assert found["aurc"] == pytest.approx(sum(risks) / count)
     assert len(found["points"]) == min(count, POINTS)
-    for coverage, risk in found["points"]:
-        assert risk == pytest.approx(risks[round(coverage * count / 100) - 1], abs=0.001)
+    for coverage, wrong in found["points"]:
+        assert wrong == pytest.approx(risks[round(coverage * count / 100) - 1], abs=0.001)
     assert found["points"][-1] == (100, pytest.approx(100 * (~right).mean(), abs=0.001))
 
 
@@ -99,6 +102,18 @@ def test_a_page_tells_of_a_promise_what_evaluate_tells(careful: tuple[Path, Path
         r"Dot: at its threshold [\d.]+% of these pictures, which chose it, are answered, [\d.]+% of them", text
     )
     assert "Before the temperature" in text
+
+
+@pytest.mark.parametrize("groups", [None, 40])
+def test_a_promise_over_groups_is_said_to_be_one(groups: int | None) -> None:
+    promised = Promise(
+        risk=0.1, confidence=0.95, coverage=0.9, temperature=1.0, threshold=0.5, answered=1.0, wrong=0.05, bound=0.09,
+        least=0.1, set_size=1.0, groups=groups, pictures=400, data="data",
+    )  # fmt: skip
+    sure, right = np.linspace(0.5, 1, 400, dtype=np.float32), np.arange(400) % 20 > 0
+    found = {**risk.curve(sure, right), "promise": risk.kept(sure, right, promised)}
+    says = charts.risk([("Student", "student", found)], False).says
+    assert ("counts groups of pictures" in says) == (groups is not None)
 
 
 def test_without_a_promise_there_are_the_curves_alone(digit_page: Path, scene_page: Path) -> None:

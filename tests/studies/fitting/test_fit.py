@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 import counterpoise
+from counterpoise import config
 from counterpoise.commands import app
 from counterpoise.data import sources
 from counterpoise.deploy.measuring import measure
@@ -109,6 +110,28 @@ def test_runs_of_other_data_do_not_stand_for_it(again: Run, fitted: Path) -> Non
     fitted.write_text(fitted.read_text().replace("train_size: 100", "train_size: 90"))
     code, _, error = again("--budget", "multiply_adds<=0.3M", "--runtime", "onnx", "--students", "digits/cnn_16_32")
     assert (code, "data.options.train_size: 100 there, 90 here" in error) == (2, True)
+
+
+def test_a_measurement_stands_only_for_the_same_network_task_and_data(fitted: Path) -> None:
+    asked = FitOptions(budget="latency<=1s", runtime="onnx", students=["digits/cnn_4_8"], out="fit")
+    values = yaml.safe_load(fitted.read_text())
+
+    def key(changed: dict[str, Any], of: str = "classes") -> str:
+        fitted.write_text(yaml.safe_dump(config.merge(values, changed)))
+        planned = plan.resolve(fitted, asked)
+        return costing.key(planned, planned.candidates[0], of)
+
+    first = key({})
+    same = [{"train": {"epochs": 3}}, {"data": {"workers": 1}}, {"student": {"freeze": ["features"]}}]
+    assert {key(changed) for changed in same} == {first}
+    others: list[dict[str, Any]] = [
+        {"data": {"channels": 1}},
+        {"data": {"fit": "pad"}},
+        {"student": {"two_heads": True}},
+        {"student": {"arguments": {"dropout": 0.1}}},
+        {"task": "segmentation"},
+    ]
+    assert len({first, key({}, "other classes"), *map(key, others)}) == 2 + len(others)
 
 
 def test_where_nothing_fits_it_says_what_comes_nearest_and_what_it_would_take(again: Run) -> None:

@@ -44,6 +44,7 @@ class Built:
         mean, std: as in VisionModel; how many they are says how many channels the network takes.
         input_size, crop_share, stages, task: as in VisionModel.
         notes: what is to be said of the network, a sentence each.
+        normalization: what says mean and std, where that is to be told.
     """
 
     net: nn.Module
@@ -56,6 +57,7 @@ class Built:
     stages: Sequence[str] = ()
     task: str = "classification"
     notes: Sequence[str] = ()
+    normalization: str = ""
 
 
 def each_channel(values: Sequence[float], channels: int) -> tuple[float, ...]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import nn
 
 from counterpoise.errors import ModelError, nearest
-from counterpoise.models.families.base import Built, Request, register
+from counterpoise.models.families.base import Built, Request, each_channel, register
 from counterpoise.system import own_code
 
 
@@ -55,20 +55,30 @@ def _takes(function: Callable[..., Any], name: str) -> bool:
 
 
 def describe(net: nn.Module, request: Request) -> Built:
-    """A module with the `mean`, `std` and `input_size` it declares; pixels in [0, 1] as they are where it does not."""
+    """A module with the `mean`, `std` and `input_size` it declares; pixels in [0, 1] as they are where it does not.
 
-    def channels(key: str, default: float) -> tuple[float, ...]:
-        # a tensor of this name is rather a buffer of a module that normalizes for itself
-        value = getattr(net, key, None)
-        count = request.channels
-        return tuple(value) if isinstance(value, tuple | list) and len(value) == count else (default,) * count
-
+    A network of timm that has neither is shown pixels as its `pretrained_cfg` says, as timm's own scripts do.
+    """
+    blank = {"mean": (0.0,) * request.channels, "std": (1.0,) * request.channels}
+    own = {key: _channels(getattr(net, key, None), request.channels) for key in blank}
+    config = getattr(net, "pretrained_cfg", None)
+    said = ""
+    if not any(own.values()) and isinstance(config, Mapping):
+        stated = {key: each_channel(config.get(key) or (), request.channels) for key in blank}
+        own = {key: _channels(value, request.channels) for key, value in stated.items()}
+        said = "its pretrained_cfg of timm" if any(own.values()) else ""
     size = getattr(net, "input_size", None)
     return Built(
         net,
         None,
         arguments=request.arguments,
-        mean=channels("mean", 0.0),
-        std=channels("std", 1.0),
+        mean=own["mean"] or blank["mean"],
+        std=own["std"] or blank["std"],
         input_size=size if isinstance(size, int) else None,
+        normalization=said,
     )
+
+
+def _channels(value: object, channels: int) -> tuple[float, ...] | None:
+    """A number for each channel; a tensor of such a name is rather a buffer of a module that normalizes for itself."""
+    return tuple(value) if isinstance(value, tuple | list) and len(value) == channels else None

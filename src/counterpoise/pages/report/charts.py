@@ -194,6 +194,8 @@ def risk(sides: Sequence[tuple[str, str, Mapping[str, Any]]], promised_on: bool)
         where = "these pictures, which chose it," if promised_on else "these pictures"
         here = "" if promise["wrong"] is None else f", {number(promise['wrong'])}% of them wrong"
         says += f" Dot: at its threshold {number(promise['answered'])}% of {where} are answered{here}."
+        if promise["groups"] is not None:
+            says += " The promise counts groups of pictures, each as much as any other; curve and dot count pictures."
     every = max(1, len(sides[0][2]["points"]) // 10)
     rows = zip(*(found["points"][::-1][::every][::-1] for _, _, found in sides), strict=True)  # of one coverage each
     return Chart(

@@ -47,6 +47,18 @@ BATCH = 1
 """Pictures that exports of a fit take: the budget is that of one, and some runtimes plan memory for the most."""
 CALIBRATION = {"images": 32}
 """Of an untrained candidate, whose ranges mean nothing yet."""
+UNTRAINED = ("pretrained", "checkpoint", "weights", "freeze")
+OF_TRAINING = {
+    "held_out",
+    "unlabeled",
+    "balance",
+    "workers",
+    "memory_limit_gb",
+    "shuffle",
+    "block_size",
+    "shuffle_window",
+}
+"""What a section of a run file says beside what an export costs."""
 
 Entry = dict[str, Any]
 """As `measure` has it, with `key`; instead of cases `failed`, where a candidate cannot be exported or run."""
@@ -85,11 +97,11 @@ class Ledger:
 
 def measure(plan: FitPlan, ledger: Ledger, tell: Callable[[str], None]) -> dict[str, Entry]:
     """An entry for each candidate by name, measured where the ledger has none from this machine."""
-    keys = {candidate.name: key(plan, candidate) for candidate in plan.candidates}
+    data = sources.load(plan.run.data)
+    keys = {candidate.name: key(plan, candidate, repr(data.train.classes)) for candidate in plan.candidates}
     left = [candidate for candidate in plan.candidates if keys[candidate.name] not in ledger.entries]
     if left:
         tell(f"{len(left)} of {len(plan.candidates)} candidates to measure on {plan.format.name}")
-        data = sources.load(plan.run.data)
     for start in range(0, len(left), TOGETHER):
         part = left[start : start + TOGETHER]
         with tempfile.TemporaryDirectory(dir=plan.out, prefix=".measuring-") as folder:
@@ -188,20 +200,23 @@ def as_if_trained(network: nn.Module) -> None:
     network.eval()
 
 
-def key(plan: FitPlan, candidate: Candidate, weights: str = "") -> str:
-    """What a measurement depends on, as a short hash: the candidate, the runtime, how it is measured, the machine."""
+def key(plan: FitPlan, candidate: Candidate, of: str) -> str:
+    """What a measurement depends on, as a short hash: network, task, data, runtime, how it is measured, the machine.
+
+    of: the classes of the data for an untrained candidate, a hash of the files for an export.
+    """
+    student = with_student(plan.values, candidate)["student"]
     found = [
-        candidate.section(),
+        {name: value for name, value in student.items() if name not in UNTRAINED},
         candidate.precision,
-        plan.run.data.model_dump(mode="json", include={"path", "source", "options", "size", "scenes"}),
+        plan.run.task,
+        plan.run.data.model_dump(mode="json", exclude=OF_TRAINING),
         plan.format.name,
         plan.format.versions(),
         (plan.asked.threads, plan.asked.rounds, plan.asked.seconds),
         (processor(), timing.cores()),
-        weights,
+        of,
     ]
-    if plan.run.data.scenes.window is not None:
-        found.append("a window")  # whole scenes were measured before
     return hashlib.sha256(json.dumps(found, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 

@@ -46,4 +46,5 @@ def kept(sure: NDArray[np.float32], right: NDArray[np.bool_], promise: Promise) 
         "risk": 100 * promise.risk,
         "bound": 100 * promise.bound,
         "confidence": 100 * promise.confidence,
+        "groups": promise.groups,
     }
