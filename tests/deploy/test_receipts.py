@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 import counterpoise
 from counterpoise.errors import ModelError, RunError
@@ -43,6 +45,7 @@ def test_a_receipt_is_the_same_wherever_the_run_lies_and_all_of_it_is_found_agai
     made: Path, copy: Path, run: Run
 ) -> None:
     code, out, _ = run("receipt", made)
+    assert "makes it again, called in its folder." in " ".join(out.split())
     assert (code, (made / "receipt.json").read_bytes()) == (0, (copy / "receipt.json").read_bytes())
     assert out.startswith("digits/cnn_4_8 (")
     assert "was trained by digits/cnn_8_16" in out
@@ -88,3 +91,21 @@ def test_a_receipt_that_moved_or_is_none_is_refused(copy: Path, tmp_path: Path) 
         counterpoise.verify(copy / "receipt.json")
     with pytest.raises(RunError, match="holds no finished run"):
         counterpoise.receipt(tmp_path)
+
+
+def test_a_run_of_relative_paths_is_made_again_from_where_they_lead(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(made.parent / "teacher", tmp_path / "teacher")
+    values = yaml.safe_load((made / "run.yaml").read_text())
+    values |= {"out": "runs/first", "teacher": {"checkpoint": "teacher", "accept_chance": True}}
+    counterpoise.distill(values)
+    told = counterpoise.receipt("runs/first")
+    assert told["paragraph"].endswith("--out again` makes it again, called where teacher is, with run.yaml there.")
+    shutil.copy("runs/first/run.yaml", "run.yaml")
+    assert run(*told["again"].split()[1:], "--quiet")[0] == 0
+    first, again = (
+        hashlib.sha256(Path(run_, "student/model.safetensors").read_bytes()) for run_ in ("runs/first", "again")
+    )
+    assert first.digest() == again.digest()

@@ -12,6 +12,8 @@ import yaml
 from PIL import Image
 
 import counterpoise
+from counterpoise import config
+from counterpoise.engine import rehearsing
 from counterpoise.errors import ConfigError
 
 Values = dict[str, Any]
@@ -70,6 +72,15 @@ def test_a_rate_that_learns_nothing_is_told(digits: Values, rate: float, said: s
     tried = counterpoise.check(digits)["rehearsal"]
     assert said in tried["problem"]
     assert tried["steps"] >= 1
+
+
+def test_too_few_steps_to_tell_are_said_to_be_that(digits: Values, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rehearsing, "SECONDS", 0.0)
+    tried = rehearsing.rehearse(config.resolve(digits))
+    assert (tried.steps, tried.problem, tried.too_few) == (0, "", True)
+    assert (
+        "0 s are too few to tell whether it can be learned; a smaller --train.batch_size takes less" in tried.said()[2]
+    )
 
 
 def test_a_batch_of_scenes_shows_truth_and_teacher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,9 @@ from counterpoise.engine.receipts import RECEIPT, VERSION, Receipt, hashes, read
 from counterpoise.engine.run_folder import IDENTITY, RUN_FILE, STUDENT, SUMMARY
 from counterpoise.errors import CounterpoiseError, ModelError, RunError
 from counterpoise.models import folder as students
-from counterpoise.system import documents
-from counterpoise.system.files import write_text
+from counterpoise.system import documents, own_code
+from counterpoise.system.addresses import address_of
+from counterpoise.system.files import expanded, write_text
 from counterpoise.teachers.store.format import INDEX
 
 SAME, CHANGED, MISSING = "same", "changed", "not here"
@@ -145,8 +146,30 @@ def _paragraph(found: Receipt, run: config.Run, places: list[str]) -> str:
         taught = f"by {found.made_of.get('teacher.architecture', 'a teacher')} ({found.made_of['teacher'][:12]})"
     kept = "" if run.teacher is None or run.teacher.store is None else ", whose answers had been recorded"
     made = f" It was exported to {', '.join(places)}." if places else ""
+    begin = _relative(run)
+    are = "is" if len(begin) == 1 else "are"
+    where = f"where {', '.join(begin)} {are}, with {RUN_FILE} there" if begin else "in its folder"
     return (
         f"{found.architecture} ({found.files[f'{STUDENT}/{students.WEIGHTS}'][:12]}) was trained {taught}{kept}, in "
         f"{found.steps:,} steps with seed {run.seed}, on data of fingerprint {found.made_of['data'][:12]}; {metric} "
-        f"{score:.2f} after the last epoch.{made} `{found.again}` in its folder makes it again."
+        f"{score:.2f} after the last epoch.{made} `{found.again}` makes it again, called {where}."
     )
+
+
+def _relative(run: config.Run) -> list[str]:
+    """What a run file names by a path from the working folder on: data, weights, stores, code of one's own."""
+    values = run.model_dump(exclude={"out"})
+    named = [*_paths(values), *(Path(name.rpartition(":")[0]) for _, name in own_code.named_code(values))]
+    here = [path for path in named if address_of(path) is None and not expanded(path).is_absolute()]
+    return list(dict.fromkeys(path.as_posix() for path in here))
+
+
+def _paths(values: Any, key: str = "") -> Iterator[Path]:
+    if isinstance(values, Mapping):
+        for name, value in values.items():
+            yield from _paths(value, name)
+    elif isinstance(values, list | tuple):
+        for value in values:
+            yield from _paths(value)
+    elif isinstance(values, Path) or (isinstance(values, str) and key == "store"):
+        yield Path(values)

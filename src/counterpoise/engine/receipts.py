@@ -25,7 +25,8 @@ class Receipt(BaseModel):
         store: SHA-256 of the index of the teacher store that the run file names; None where it names none.
         architecture: of the student.
         last: scores after the last epoch.
-        again: the command that makes the run again, in its folder.
+        again: the command that makes the run again: in its folder, or, where the run file has paths that are no whole
+            ones, with a copy of it in the folder from which they lead.
         paragraph: all of it in words.
     """
 

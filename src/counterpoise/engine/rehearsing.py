@@ -39,7 +39,8 @@ class Rehearsal:
         parameters: of the student, those that are frozen too.
         steps: in which the batch was learned by heart, at the largest learning rate of the run.
         first, last: the loss before them and after.
-        problem: what is wrong with that loss; "" where it falls.
+        problem: what is wrong with that loss; "" where it falls, or where the steps were too few to tell.
+        too_few: whether they were: the time was up before, and the loss has not fallen yet.
         seconds_a_step: a median, with pictures at hand, teacher and all.
         seconds_a_batch: until the next batch of pictures was there, while nothing else was done; None where there is
             one batch only.
@@ -54,6 +55,7 @@ class Rehearsal:
     first: float
     last: float
     problem: str
+    too_few: bool
     seconds_a_step: float
     seconds_a_batch: float | None
     steps_in_all: int
@@ -69,11 +71,17 @@ class Rehearsal:
         """In words, a line each."""
         count, *_, height, width = self.batch
         memory = "" if self.peak_mb is None else f", {self.peak_mb:,.0f} MB of memory at most"
-        falls = f"of one batch falls from {self.first:.3f} to {self.last:.3f} in {self.steps} steps: it can be learned"
+        told = (
+            f"{SECONDS:.0f} s are too few to tell whether it can be learned; a smaller --train.batch_size takes less"
+            if self.too_few
+            else "it can be learned"
+        )
+        goes = "goes" if self.too_few else "falls"
+        found = f"of one batch {goes} from {self.first:.3f} to {self.last:.3f} in {self.steps} steps: {told}"
         lines = [
             f"batch    {count} views of {height} x {width}",
             f"student  {self.parameters:,} parameters{memory}",
-            f"loss     {self.problem or falls}",
+            f"loss     {self.problem or found}",
             f"time     {_time(self.seconds_a_step)} a step{self._pictures()}; {self.steps_in_all:,} steps, about "
             f"{_time(self.seconds_in_all)} in all without evaluations",
         ]
@@ -113,6 +121,7 @@ def rehearse(run: config.Run, sheet: Path | None = None) -> Rehearsal:
             first=losses[0],
             last=losses[-1],
             problem=_problem(losses),
+            too_few=_too_few(losses),
             seconds_a_step=step,
             seconds_a_batch=pictures,
             steps_in_all=trainer.total_steps,
@@ -142,7 +151,7 @@ def _by_heart(trainer: Trainer, batch: Batch, recorded: Read | None) -> tuple[li
     losses: list[float] = []
     seconds: list[float] = []
     until = time.perf_counter() + SECONDS
-    while len(losses) <= STEPS and time.perf_counter() < until:
+    while not losses or (len(losses) <= STEPS and time.perf_counter() < until):
         started = time.perf_counter()
         _, values = trainer.step(batch, recorded)
         losses.append(float(values.sum()))
@@ -160,13 +169,18 @@ def _problem(losses: list[float]) -> str:
             f"of one batch is {last} at step {len(losses)}: a smaller --train.optimizer.learning_rate or "
             "--train.clip_gradient may help."
         )
-    if last > LEARNED * first:
+    if last > LEARNED * first and not _too_few(losses):
         return (
             f"of one batch falls only from {first:.3f} to {last:.3f} in {len(losses) - 1} steps: not even these "
             "pictures are learned by heart. A learning rate that is too small or too large, frozen parts, or labels "
             "that say otherwise than the teacher."
         )
     return ""
+
+
+def _too_few(losses: list[float]) -> bool:
+    """Whether the time was up before the steps were done, and the loss has not fallen yet."""
+    return len(losses) <= STEPS and LEARNED * losses[0] < losses[-1] < float("inf")
 
 
 def _seconds_of_next(batches: Any) -> float | None:
