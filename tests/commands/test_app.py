@@ -244,6 +244,8 @@ def refused(result: tuple[int, str, str], *parts: str) -> None:
         (["train", *DIGITS, "--student.model", "digits/cnn_4_8", "--out", "~nobody-of-this-name/x"], ["has none here"]),
         (["record", *DIGITS, "--out", "~nobody-of-this-name/x"], ["has none here"]),
         (["demo", "--seeds", "1"], ["at least 2"]),
+        (["train", *DIGITS, "--data.views", "{crop: [none}"], ["'{crop: [none}' is no mapping", "'{crop: none}'"]),
+        (["fit", "run.yaml", "--runtime", "onnx"], ["  budget: it is missing."]),
     ],
 )
 def test_a_mistake_is_named_with_exit_code_2(run: Run, arguments: Sequence[str], parts: Sequence[str]) -> None:
@@ -302,6 +304,17 @@ def test_text_under_free_keys_means_what_it_does_in_a_run_file() -> None:
         "objective": {"a": {"x": 2, "objective": "no"}}
     }
     assert options("--train.schedule.milestones", "0.5", "0.8") == {"train": {"schedule": {"milestones": (0.5, 0.8)}}}
+
+
+def test_null_and_mappings_mean_what_they_do_in_a_run_file(run: Run, tmp_path: Path) -> None:
+    arguments = [*DIGITS, *FAST, "--student.model", "digits/cnn_4_8", "--out", "run", "--data.views"]
+    assert run("train", *arguments, "{crop: none, mixup: 0.2}", "--train.clip_gradient", "null")[0] == 0
+    import yaml
+
+    resolved = yaml.safe_load((tmp_path / "run" / "run.yaml").read_text())
+    assert resolved["train"]["clip_gradient"] is None
+    assert (resolved["data"]["views"]["crop"], resolved["data"]["views"]["mixup"]) == ("none", 0.2)
+    refused(run("train", "--train.epochs", "null"), "train.epochs", "'null'")
 
 
 def test_switches_take_true_and_false(run: Run, tmp_path: Path) -> None:

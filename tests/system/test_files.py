@@ -16,7 +16,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from counterpoise.errors import RunError, RuntimeMissingError, UnfitFileError
+from counterpoise.errors import ConfigError, RunError, RuntimeMissingError, UnfitFileError
 from counterpoise.system import files
 from counterpoise.system.files import (
     exchange,
@@ -298,6 +298,19 @@ def test_folders_are_made_with_those_above_and_may_be_there(tmp_path: Path, monk
     monkeypatch.setattr(Path, "mkdir", fills)
     with pytest.raises(RunError, match=r"more cannot be made: the disk is full\."):
         make_folder(tmp_path / "more")
+
+
+def test_the_place_of_a_new_file_is_made_before_it_is_worked_for(tmp_path: Path) -> None:
+    place = files.new_file(tmp_path / "a" / "b.json", overwrite=False)
+    assert place.parent.is_dir()
+    files.write_text(place, "{}")
+    with pytest.raises(ConfigError, match=r"b\.json is there already: give --overwrite, or another --sheet\."):
+        files.new_file(place, False, "--sheet")
+    assert files.new_file(str(place), overwrite=True) == place
+    with pytest.raises(ConfigError, match=r"a is a folder: --out is the file itself\."):
+        files.new_file(place.parent, overwrite=True)
+    with pytest.raises(RunError, match="cannot be made"):
+        files.new_file(place / "c.json", overwrite=True)
 
 
 def test_what_a_crash_has_left_is_swept_and_nothing_else(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from counterpoise import config
 from counterpoise.commands import flags
 from counterpoise.commands.flags import EACH, Options
 from counterpoise.engine.options import Evaluate, Gauge, Predict
-from counterpoise.errors import ConfigError, CounterpoiseError
+from counterpoise.errors import CounterpoiseError
 
 
 def evaluate(student: Path, /, *, options: Annotated[Evaluate | None, EACH] = None, json: bool = False) -> None:
@@ -70,17 +70,16 @@ def gauge(
     """
     from counterpoise.commands.tables import gauge_table
     from counterpoise.engine import answers
-    from counterpoise.system.files import expanded, write_text
+    from counterpoise.system.files import new_file, write_text
 
-    if out is not None and expanded(out).exists() and not overwrite:
-        raise ConfigError(f"{out} is there already: give --overwrite, or another --out.")
+    out = None if out is None else new_file(out, overwrite)
     given = flags.given(options)
     teacher = given.get("teacher")
     if isinstance(teacher, config.Teacher) and teacher.arguments:  # else its model alone is laid over the run's
         given["teacher"] = teacher.model_copy(update={"arguments": flags.parse(teacher.arguments)})
     result = answers.gauge(student, **given, show=True)
     if out is not None:
-        write_text(expanded(out), json_format.dumps(result, indent=2) + "\n")
+        write_text(out, json_format.dumps(result, indent=2) + "\n")
     flags.show(result, json, lambda: gauge_table(result))
 
 

@@ -56,17 +56,14 @@ def run(arguments: list[str]) -> int:
     if arguments[:1] in (["train"], ["distill"], ["record"], ["probe"]) or arguments[:2] == ["store", "extend"]:
         # --data PATH is short for --data.path PATH, as in the run file
         arguments = [re.sub(r"^--data(?==|$)", "--data.path", argument) for argument in arguments]
-    arguments = flags.with_truth_values(arguments)
+    arguments = flags.with_mappings(flags.with_truth_values(arguments))
     code = None
     try:
         code = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
         return flags.fail(flags.explain(error))
     except json_format.JSONDecodeError as error:  # of a mapping for a section, which cyclopts takes as JSON
-        return flags.fail(
-            f"{error.doc[:80]!r} is no JSON, which a flag with a whole mapping takes: {error}. Put names and texts in "
-            "double quotes, or give each key its own flag, such as --data.views.crop none."
-        )
+        return flags.fail(flags.no_mapping(error))
     except RunFileError as error:
         return flags.fail(f"{error}{flags.why_taken(str(error.path), arguments)}")
     except CounterpoiseError as error:

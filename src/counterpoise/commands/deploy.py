@@ -116,15 +116,14 @@ def measure(
     """
     from counterpoise.deploy.measuring import measure as measuring
     from counterpoise.deploy.measuring import phones
-    from counterpoise.system.files import write_text
+    from counterpoise.system.files import new_file, write_text
 
     given = flags.given(options)
     if from_ is not None and (bundle is not None or paths):
         raise ConfigError("measure takes things to measure, or --from FILE; --bundle goes with the former.")
     if given.get("epoch") is not None and (bundle is not None or from_ is not None):
         raise ConfigError("--epoch is of runs that are measured here: leave it out with --bundle and --from.")
-    if out is not None and out.exists() and not overwrite:
-        raise ConfigError(f"{out} is there already: give --overwrite, or another --out.")
+    out = None if out is None else new_file(out, overwrite)
     if bundle is not None:
         files = measuring.bundle(paths, bundle, **{key: given[key] for key in ("threads", "rounds") if key in given})
         written = {"bundle": bundle, "files": [file.name for file in files], "command": f"sh {bundle}/measure.sh"}

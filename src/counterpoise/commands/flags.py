@@ -80,6 +80,28 @@ def with_truth_values(arguments: list[str]) -> list[str]:
     return joined
 
 
+def with_mappings(arguments: list[str]) -> list[str]:
+    """`--data.views '{crop: none}'`, a mapping as a run file has it, as the JSON that is taken."""
+    found = []
+    for argument in arguments:
+        flag, text = re.fullmatch(r"(--[^={]+=)?(.*)", argument, re.DOTALL).groups("")  # type: ignore[union-attr]
+        try:
+            values = documents.parse_yaml(text) if text[:1] + text[-1:] == "{}" and not _is_json(text) else None
+        except DocumentError:
+            values = None
+        whole = isinstance(values, dict) and None not in values.values()  # {a} is a text, and no mapping
+        found.append(f"{flag}{json_format.dumps(values, default=str)}" if whole else argument)
+    return found
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json_format.loads(text)
+    except ValueError:
+        return False
+    return True
+
+
 def why_taken(word: str, arguments: list[str]) -> str:
     """Why a word behind a flag was taken for the run file."""
     at = arguments.index(word) if arguments.count(word) == 1 else 0
@@ -130,10 +152,22 @@ def explain(error: CycloptsError) -> str:
     if isinstance(error, UnknownOptionError):
         return _unknown_flag(error)
     cause = error.__cause__
+    if isinstance(cause, json_format.JSONDecodeError):
+        return no_mapping(cause)
     if isinstance(cause, ValidationError):
         section = error.argument.name.strip("-*") if error.argument is not None else ""
+        if section in {item["loc"][:1] and item["loc"][0] for item in cause.errors()}:  # a flag that is no section
+            section = ""
         return validation_errors.explain(cause, "command line", config.Run, section)
     return str(error)
+
+
+def no_mapping(error: json_format.JSONDecodeError) -> str:
+    """What is said of a text that should be a mapping."""
+    return (
+        f"{error.doc[:80]!r} is no mapping: write it as in a run file, such as --data.views '{{crop: none}}', or give "
+        "each key its own flag, such as --data.views.crop none."
+    )
 
 
 def _unknown_flag(error: UnknownOptionError) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from counterpoise.system.files import expanded
 
@@ -43,3 +44,17 @@ class Section(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, validate_default=True, protected_namespaces=(), defer_build=True
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _nothing_said_as_on_a_command_line(cls, values: Any) -> Any:
+        """`null` as text is None where a value may be None and no text: a command line has no other word for it."""
+        if not isinstance(values, Mapping) or "null" not in values.values():
+            return values
+        return {key: None if value == "null" and _or_none(cls, key) else value for key, value in values.items()}
+
+
+def _or_none(kind: type[BaseModel], key: Any) -> bool:
+    field = kind.model_fields.get(key)
+    kinds = get_args(field.annotation) if field is not None else ()
+    return type(None) in kinds and not {str, Path, Any} & {*kinds}

@@ -66,6 +66,8 @@ def _message(place: tuple[str, ...], item: Any, root: type[BaseModel]) -> tuple[
     message = item["msg"][:1].lower() + item["msg"][1:]
     if item["type"] == "path_type":
         message = "input should be the path of a file or folder"
+    if item["type"] == "missing" and len(place) == 1:
+        return "it is missing", "."
     guess = ""
     if item["type"] == "literal_error":
         choices = item["ctx"]["expected"].replace("'", "").replace(" or ", ", ").split(", ")

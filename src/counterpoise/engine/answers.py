@@ -28,7 +28,7 @@ from counterpoise.models import several_views
 from counterpoise.models.network import VisionModel
 from counterpoise.objectives.composite import answers_by_sigmoid
 from counterpoise.objectives.gauge import Gauge
-from counterpoise.system.files import expanded
+from counterpoise.system.files import new_file
 
 
 @keywords_after("data", Evaluate)
@@ -47,7 +47,7 @@ def evaluate(student: Place, options: Evaluate) -> dict[str, Any]:
         cases (the scores of each case and picture). Of both: trained_on, how many of the images the student's own run
         trained on, where there are any; views, over how many answers are averaged, where that is more than one.
     """
-    table = None if options.by_case is None else case_files.place(options.by_case, options.overwrite)
+    table = None if options.by_case is None else new_file(options.by_case, options.overwrite, "--by-case")
     network = _averaged(load_student(Path(student), model=options.model, epoch=options.epoch), options.views)
     tasks.get(network.task).look(network, options.window, options.overlap, options.blend)
     if table is not None and tasks.get(network.task).whole:
@@ -230,9 +230,7 @@ def check(data: RunLike, *, sheet: str | Path | None = None, overwrite: bool = F
     Raises:
         CounterpoiseError: there is no such folder, source or option; or whatever is wrong with the run.
     """
-    sheet = None if sheet is None else expanded(Path(sheet))
-    if sheet is not None and sheet.exists() and not overwrite:
-        raise ConfigError(f"{sheet} is there already: give --overwrite, or another --sheet.")
+    sheet = None if sheet is None else new_file(sheet, overwrite, "--sheet")
     source, found, problems = checking.check(inputs.named_data(data), inputs.named_task(data))
     errors = sum(problem.severity == "error" for problem in problems)
     run = None if errors else inputs.named_run(data)

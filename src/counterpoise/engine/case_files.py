@@ -10,7 +10,7 @@ from typing import Any
 from counterpoise.engine.run_folder import CASES
 from counterpoise.errors import ConfigError
 from counterpoise.system.documents import read_csv
-from counterpoise.system.files import expanded, write_text
+from counterpoise.system.files import write_text
 from counterpoise.tasks.scores.metrics import metric as named
 from counterpoise.tasks.scores.table import as_csv
 
@@ -18,19 +18,8 @@ LARGEST = 10**8
 """Bytes of such a file that is read."""
 
 
-def place(path: Path | str, overwrite: bool) -> Path:
-    """Where the file goes. Raises ConfigError where something is there that nobody has said may be replaced."""
-    found = expanded(Path(path))
-    if found.is_dir():
-        raise ConfigError(f"{found} is a folder: by_case is the CSV file itself, such as {found / 'cases.csv'}.")
-    if found.exists() and not overwrite:
-        raise ConfigError(f"{found} is there already: give --overwrite, or another --by-case.")
-    return found
-
-
 def write(path: Path, report: Mapping[str, Any]) -> None:
     """Write the cases of a report; of masks without a pixel that is known there are none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, as_csv(report.get("cases", [])))
 
 

@@ -16,11 +16,11 @@ from counterpoise.config.options import keywords
 from counterpoise.config.run import usual_terms
 from counterpoise.data import sources, summary
 from counterpoise.data.sources.base import ImageSet, Splits
-from counterpoise.errors import DataError, RunError
+from counterpoise.errors import DataError
 from counterpoise.models import catalog
 from counterpoise.models.network import VisionModel
 from counterpoise.studies.first_run_options import Init
-from counterpoise.system.files import write_text
+from counterpoise.system.files import new_file, write_text
 from counterpoise.system.machine import memory
 
 TINY, SMALL = 16, 64
@@ -58,12 +58,11 @@ def init(data: str | Path, asked: Init) -> dict[str, Any]:
     Raises:
         DataError: no data are there, or some that cannot be used; see `counterpoise check`.
         ModelError: the student is no network, or cannot be built.
-        RunError: the run file is there already, or cannot be written.
+        ConfigError: the run file is there already. RunError: it cannot be written.
     """
     path = Path(data)
     out = Path(asked.out) if asked.out is not None else Path(f"{path.resolve().name.partition('.')[0] or 'data'}.yaml")
-    if out.exists() and not asked.overwrite:
-        raise RunError(f"{out} is there already: give --overwrite, or another --out.")
+    out = new_file(out, asked.overwrite)
     splits = sources.load(config.Data(path=path))
     if not splits.train.classes or splits.train.unlabeled == len(splits.train):
         raise DataError(

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError
 
-from counterpoise.errors import CounterpoiseError, RunError, UnfitFileError
+from counterpoise.errors import ConfigError, CounterpoiseError, RunError, UnfitFileError
 
 if TYPE_CHECKING:  # run files are read without waiting for torch
     from torch import Tensor
@@ -193,6 +193,21 @@ def make_folder(path: Path) -> None:
             sync_folder(folder.parent)
     except OSError as error:
         raise RunError(f"Folder {path} cannot be made: {FULL.get(error.errno, error.strerror)}.") from error
+
+
+def new_file(path: Path | str, overwrite: bool, option: str = "--out") -> Path:
+    """The file that somebody wants written, before it is worked for: its folder is made.
+
+    Raises ConfigError where a file is there that nobody has said may be replaced, or a folder; RunError where its
+    folder cannot be made.
+    """
+    found = expanded(Path(path))
+    if found.is_dir():
+        raise ConfigError(f"{found} is a folder: {option} is the file itself.")
+    if found.exists() and not overwrite:
+        raise ConfigError(f"{found} is there already: give --overwrite, or another {option}.")
+    make_folder(found.parent)
+    return found
 
 
 def standing(path: Path) -> Path:

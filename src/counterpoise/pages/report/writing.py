@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from counterpoise.config.options import keywords_after
 from counterpoise.engine.run_folder import REPORT
-from counterpoise.errors import ConfigError, RunError, nearest
+from counterpoise.errors import ConfigError, nearest
 from counterpoise.pages.report import comparison, deployment, reading
 from counterpoise.pages.report.options import Report
 from counterpoise.pages.report.page import render, subject
-from counterpoise.system.files import write_text
+from counterpoise.system.files import new_file, write_text
 
 if TYPE_CHECKING:
     from counterpoise.engine.student_epochs import Epoch
@@ -32,7 +32,7 @@ def report(paths: str | Path | Sequence[str | Path], options: Report) -> Path:
         The file.
 
     Raises:
-        ConfigError: a path that holds no run. RunError: the file exists, and not `overwrite`; it cannot be written.
+        ConfigError: a path that holds no run; the file exists, and not `overwrite`. RunError: it cannot be written.
     """
     out, images, epoch = options.out, options.images, options.epoch
     paths = [paths] if isinstance(paths, str | Path) else paths
@@ -41,8 +41,7 @@ def report(paths: str | Path | Sequence[str | Path], options: Report) -> Path:
         raise ConfigError("report needs a run: counterpoise report runs/mine")
     folder = given[0] if len(given) == 1 and given[0].is_dir() else Path()
     target = folder / REPORT if out is None else Path(out)
-    if target.exists() and not options.overwrite:
-        raise RunError(f"{target} is there already: give --overwrite, or another --out.")
+    target = new_file(target, options.overwrite)
     if images is not None and images < 1:
         raise ConfigError(f"--images must be at least 1, got {images}.")
     folders, shipped, compared = _sorted(given)
@@ -58,7 +57,6 @@ def report(paths: str | Path | Sequence[str | Path], options: Report) -> Path:
     page = render(
         folders, findings=findings, compared=compared, shipped=shipped, command=shlex.join(command), epoch=epoch
     )
-    target.parent.mkdir(parents=True, exist_ok=True)
     write_text(target, page)
     return target
 
