@@ -372,6 +372,14 @@ def test_runs_of_one_hash_have_a_row_each(comparison: Values) -> None:
     assert results.renamed([{**own[0], "method": "old"}], jobs, present)[0]["method"] == "old"
 
 
+def test_a_row_of_another_metric_stands_for_no_job(comparison: Values) -> None:
+    (job, *_) = plan.resolve(comparison, "file", Path()).jobs
+    present: Any = SimpleNamespace(stands=lambda row, run: True)
+    for metric, kept in (("top1", True), ("agreement_top1", True), ("top5", False)):
+        found = results.settled([job], [row(job, metric=metric)], "top1", True, present)
+        assert found == ({job.name} if kept else set())
+
+
 def test_top5_of_few_classes_is_no_number(comparison: Values, write: Write, run: Run, tmp_path: Path) -> None:
     pictures(tmp_path, 99)
     base = {**comparison["run"], "data": {"path": "green99"}, "teacher": None}

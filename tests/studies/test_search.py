@@ -117,10 +117,11 @@ def test_trials_that_diverge_lose_and_cost_what_they_cost(searched: Values, writ
 
 def test_a_search_that_is_out_of_time_says_what_is_left(searched: Values, write: Write, run: Run) -> None:
     Path("out").mkdir()
-    Path("out/search.csv").write_text("mine")
-    code, _, error = run("search", write(searched), "--quiet")
-    assert (code, "search.csv is there already" in error) == (2, True)
-    Path("out/search.csv").unlink()
+    for name in ("search.csv", "optuna.journal"):
+        Path("out", name).write_text("mine")
+        code, _, error = run("search", write(searched), "--quiet")
+        assert (code, f"{name} is there already" in error) == (2, True)
+        Path("out", name).unlink()
     code, out, _ = run("search", write(searched), "--minutes", "0.0001", "--quiet")
     assert code == 3
     assert "6 runs are left" in out

@@ -142,7 +142,7 @@ def data_of(student: Path, data: RunLike | None, data_set: Splits | None) -> tup
     from counterpoise.data.sources import halves, load
 
     if data_set is not None:
-        sets = zip(Splits._fields, data_set, strict=True)
+        sets = zip(Splits._fields, halves.handed_in(data_set), strict=True)
         return Splits(*(halves.sound(images, half, halves.HANDED_IN) for half, images in sets)), config.Data()
     try:
         section = inputs.data_section(student, data)

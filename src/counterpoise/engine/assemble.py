@@ -12,7 +12,7 @@ from counterpoise.data import checking, noticing, sources, summary
 from counterpoise.data.epochs import Epochs, InOrder
 from counterpoise.data.sources.arrays import ArraySet
 from counterpoise.data.sources.base import ImageSet, Splits
-from counterpoise.data.sources.halves import HANDED_IN, agreed
+from counterpoise.data.sources.halves import HANDED_IN, agreed, handed_in
 from counterpoise.engine import ensembles, judging, learning, mixing_heads, prompting, remarks, trackers
 from counterpoise.engine.answering import answer_for
 from counterpoise.engine.evaluator import has_labels
@@ -145,7 +145,7 @@ def load_data(run: config.Run, task: tasks.Task, given: Splits | None) -> tuple[
 
     What is decoded for each view, at a size of its own, stays in its files.
     """
-    splits = sources.load(run.data) if given is None else agreed(given, HANDED_IN)
+    splits = sources.load(run.data) if given is None else agreed(handed_in(given), HANDED_IN)
     for part in splits:
         task.check(part)
         if part.channels != run.data.channels:

@@ -161,7 +161,9 @@ def val_of(section: config.Data, data_set: Splits | None) -> ImageSet:
     """The val half of data that are read, or of sets that were handed in. Raises as `sources.load`."""
     from counterpoise.data.sources import halves, load
 
-    return load(section).val if data_set is None else halves.sound(data_set.val, "val", halves.HANDED_IN)
+    if data_set is None:
+        return load(section).val
+    return halves.sound(halves.handed_in(data_set).val, "val", halves.HANDED_IN)
 
 
 def trained_on(student: Path, images: ImageSet, section: config.Data) -> int:

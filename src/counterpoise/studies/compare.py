@@ -52,7 +52,7 @@ def run_comparison(comparison: Comparison, fanout: Fanout, backend: Backend, unt
         if not (out / "results.csv").exists():  # else it is ours, and so is what lies beside it
             refuse_foreign(out, report.HEADS)
         older = results.renamed(results.read_csv(out / "results.csv"), comparison.jobs, present)
-        settled = results.settled(comparison.jobs, older, fanout.pool, present)
+        settled = results.settled(comparison.jobs, older, comparison.metric, fanout.pool, present)
         jobs = [job for job in comparison.jobs if job.name not in settled]
         try:
             if fanout.show:

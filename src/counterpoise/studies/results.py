@@ -262,15 +262,16 @@ def renamed(older: Sequence[Row], jobs: Sequence[TrainingJob], present: Present)
     return found
 
 
-def settled(jobs: Sequence[TrainingJob], older: Sequence[Row], pool: bool, present: Present) -> set[str]:
-    """Names of the jobs that have no folder, and need none: a row of the same run and origin is there.
+def settled(jobs: Sequence[TrainingJob], older: Sequence[Row], metric: str, pool: bool, present: Present) -> set[str]:
+    """Names of the jobs that have no folder, and need none: a row of the same run, metric and origin is there.
 
     With `pool`, of any origin. Where data or teacher cannot be looked at, the rows are taken for theirs.
     """
 
     def stands(row: Row, job: TrainingJob) -> bool:
         said = present.stands(row, job.run)
-        return said is True or (said is None and present.of(job.run) is None)
+        known = said is True or (said is None and present.of(job.run) is None)
+        return known and is_of(row, metric)
 
     found = set()
     rows: dict[tuple[str, ...], list[Row]] = {}
@@ -295,15 +296,20 @@ def gather(jobs: Sequence[TrainingJob], older: Sequence[Row], metric: str) -> li
     return sorted([*here, *others], key=lambda row: order.get(key(row), len(order)))
 
 
-def asked_for(rows: Sequence[Row], jobs: Sequence[TrainingJob], metric: str, present: Present) -> list[Row]:
-    """The rows that are runs of this compare file: results.csv may hold those of an older one, or of other data."""
+def is_of(row: Row, metric: str) -> bool:
+    """Whether a row tells a metric, or the agreement with a teacher in it."""
     from counterpoise.tasks import AGREEMENT
 
+    return row["metric"] in (metric, AGREEMENT + metric)
+
+
+def asked_for(rows: Sequence[Row], jobs: Sequence[TrainingJob], metric: str, present: Present) -> list[Row]:
+    """The rows that are runs of this compare file: results.csv may hold those of an older one, or of other data."""
     wanted = {key_of(job): job for job in jobs}
     return [
         row
         for row in rows
-        if row["metric"] in (metric, AGREEMENT + metric)
+        if is_of(row, metric)
         and (job := wanted.get(key(row))) is not None
         and present.stands(row, job.run) is not False
     ]

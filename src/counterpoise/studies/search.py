@@ -36,6 +36,8 @@ from counterpoise.system.files import write_text
 from counterpoise.system.grid import Grid, names, numbers, texts
 
 STUDIES = "optuna.journal"
+HEADS = {"search.csv": "method,trial,", "trials.csv": "trial,pair,", "final.yaml": "out: ", STUDIES: '{"op_code"'}
+"""What a search writes, and what each begins with."""
 Trials = Race[int]
 """By method and trial; scores are means over seeds."""
 
@@ -80,9 +82,7 @@ def search(
     backend = fanout.backend()
     say = fanout.console().print
     with alone_in(found.plan.out):
-        refuse_foreign(
-            found.plan.out, {"search.csv": "method,trial,", "trials.csv": "trial,pair,", "final.yaml": "out: "}
-        )
+        refuse_foreign(found.plan.out, HEADS)
         present = Present(say)
         base = config.resolve(found.common, f"run of the {found.origin}")
         for line in plan.held_out_instead(base, found.plan.val_images):

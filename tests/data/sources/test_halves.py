@@ -11,11 +11,13 @@ import torch
 from torch import Tensor
 
 import counterpoise
+from counterpoise import config
 from counterpoise.data.sources import ArraySet, Splits
 from counterpoise.data.sources.base import IGNORE
-from counterpoise.data.sources.halves import agreed
+from counterpoise.data.sources.halves import agreed, handed_in
 from counterpoise.deploy.pictures import data_of
-from counterpoise.errors import CounterpoiseError, DataError
+from counterpoise.engine.inputs import val_of
+from counterpoise.errors import ConfigError, CounterpoiseError, DataError
 
 PIXELS = torch.arange(4 * 3 * 8 * 8).reshape(4, 3, 8, 8).to(torch.uint8)
 
@@ -28,6 +30,14 @@ def scenes(value: int = 1) -> ArraySet:
     masks = torch.zeros(4, 8, 8, dtype=torch.uint8)
     masks[:, 0], masks[:, 1], masks[3, 7, 7] = 1, IGNORE, value
     return ArraySet.of_scenes(PIXELS, masks, "ab")
+
+
+@pytest.mark.parametrize("given", [(1, 2), pictures([0, 1]), "photos", (pictures([0]),), {"train": 1, "val": 2}])
+def test_what_is_no_two_sets_is_refused_wherever_it_is_handed_in(given: Any, tmp_path: Path) -> None:
+    for call in (handed_in, lambda data: data_of(tmp_path, None, data), lambda data: val_of(config.Data(), data)):
+        with pytest.raises(ConfigError, match=r"Splits\(train, val\), two sets of images; got "):
+            call(given)
+    assert isinstance(handed_in((pictures([0]), pictures([1]))), Splits)
 
 
 def test_val_is_put_in_the_order_of_the_classes_of_train() -> None:

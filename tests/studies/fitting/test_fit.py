@@ -104,6 +104,9 @@ def test_what_was_measured_is_not_measured_again(again: Run) -> None:
     assert code == 0
     assert "The export keeps multiply_adds<=0.3M" in " ".join(out.split())
     assert lines() == before
+    Path("fit/frontier.csv").write_text("mine")
+    code, _, error = again(*BUDGET, *STUDENTS)
+    assert (code, "frontier.csv is there already" in error, Path("fit/frontier.csv").read_text()) == (2, True, "mine")
 
 
 def test_runs_of_other_data_do_not_stand_for_it(again: Run, fitted: Path) -> None:

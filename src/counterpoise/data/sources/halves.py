@@ -7,10 +7,17 @@ import torch
 from counterpoise.data.class_names import alike, require_apart
 from counterpoise.data.sources.arrays import ArraySet
 from counterpoise.data.sources.base import IGNORE, UNLABELED, ImageSet, Splits
-from counterpoise.errors import DataError, nearest
+from counterpoise.errors import ConfigError, DataError, nearest, shown
 
 HANDED_IN = "as it was handed in"
 _AT_ONCE = 256  # masks that are looked at together
+
+
+def handed_in(given: object) -> Splits:
+    """Two sets as they were handed in from Python. Raises ConfigError where they are something else."""
+    if isinstance(given, tuple | list) and len(given) == 2 and all(isinstance(one, ImageSet) for one in given):
+        return Splits(*given)
+    raise ConfigError(f"Data that are handed in are Splits(train, val), two sets of images; got {shown(given)}.")
 
 
 def agreed(splits: Splits, where: str) -> Splits:

@@ -30,11 +30,13 @@ from counterpoise.studies.fitting.costing import Entry, Ledger
 from counterpoise.studies.fitting.options import FitOptions
 from counterpoise.studies.fitting.plan import FitPlan, resolve
 from counterpoise.studies.plan import TrainingJob
-from counterpoise.studies.running import Backend, alone_in, run_all
+from counterpoise.studies.running import Backend, alone_in, refuse_foreign, run_all
 from counterpoise.system.files import write_text
 from counterpoise.system.grid import Grid, names, numbers, texts
 
 FINAL = "final-"
+HEADS = {"frontier.csv": "candidate,", "fit.json": '{\n  "out"', costing.MEASUREMENTS: '{"key"'}
+"""What a fit writes, and what each begins with."""
 AGAIN = "The promise rests on the untrained network so far. To see that the export keeps it, measure that, too:"
 
 
@@ -94,6 +96,7 @@ def fit(run_file: str | Path, asked: FitOptions) -> FitResult:
     plan = resolve(run_file, asked)
     backend = fanout.backend()
     with alone_in(plan.out):
+        refuse_foreign(plan.out, HEADS)
         costing.clear(plan.out)
         if fanout.show:
             for line in overview([plan.run.data.model_copy(update={"held_out": plan.held_out})]):
