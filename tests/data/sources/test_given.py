@@ -1,6 +1,8 @@
 """Files and folders that options name, and those of the usual names, where the working folder has others."""
 
+import io
 import json
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -93,9 +95,46 @@ def groups(data: Path) -> Path:
     return data
 
 
+def tars(data: Path) -> Path:
+    (data / "tars").mkdir()
+    (data / "classes.txt").rename(data / "tars" / "classes.txt")
+    with tarfile.open(data / "tars" / "0.tar", "w") as tar:
+        for number in range(6):
+            tar.add(data / "images" / f"{number}.png", f"{number}.png")
+            label = tarfile.TarInfo(f"{number}.cls")
+            label.size = 1
+            tar.addfile(label, io.BytesIO(b"%d" % (number % 3)))
+    return data / "tars"
+
+
+def run_lengths(data: Path) -> Path:
+    rows = [f"images/{number}.png,1 3,{CLASSES[number % 3]}" for number in range(6)]
+    (data / "runs.csv").write_text("\n".join(["image,rle,label", *rows]))
+    return data / "runs.csv"
+
+
+def labels(data: Path) -> Path:
+    rows = [f"images/{number}.png,{CLASSES[number % 3]}" for number in range(6)]
+    (data / "named.csv").write_text("\n".join(["file,label", *rows]))
+    return data / "named.csv"
+
+
+OF_PICTURES = [(labels, "table"), (run_lengths, "run_lengths"), (tars, "shards")]
+
+
+@pytest.mark.parametrize(("build", "source"), OF_PICTURES)
+def test_a_classes_file_that_is_named_is_looked_for_beside_the_data(
+    data: Path, build: Callable[[Path], Path], source: str
+) -> None:
+    path = build(data)
+    Path("classes.txt").unlink()
+    assert load(path, source=source, classes="classes.txt").train.classes == CLASSES
+
+
 @pytest.mark.parametrize(
     ("build", "source", "options"),
     [
+        *((build, source, {"classes": "classes.txt"}) for build, source in OF_PICTURES),
         (lambda data: data, "masks_folder", {"classes": "classes.txt"}),
         (lambda data: data / "masks.csv", "masks_table", {"classes": "classes.txt"}),
         (lambda data: data / "masks.csv", "masks_table", {"mask_root": "images", "root": "../data"}),

@@ -13,6 +13,7 @@ from counterpoise.data.packs.labels import read_classes
 from counterpoise.data.problems import Problem, fault, raise_first
 from counterpoise.data.sources import runs, table_scenes
 from counterpoise.data.sources.base import Splits
+from counterpoise.data.sources.given import file_of
 from counterpoise.data.sources.outlines import Objects, OutlinedScenes, Runs, look_at_sizes, with_background
 from counterpoise.data.sources.registry import register
 from counterpoise.data.sources.table_scenes import Asked, SceneRows
@@ -82,7 +83,7 @@ class _Survey:
         self.problems = self.rows.problems
         self.parts: list[OutlinedScenes] = []
         self.used = [row for rows in self.rows.rows.values() for row in rows]
-        found_classes = self._classes(table, classes)
+        found_classes = self._classes(table, None if classes is None else file_of(classes, table.path, "classes"))
         if found_classes is not None and self.rows.rows:
             self._use(*found_classes)
 

@@ -14,12 +14,13 @@ from counterpoise.data.packs.reading import PackSet, opened
 from counterpoise.data.packs.remote import Address, Ranges
 from counterpoise.data.sources.base import ImageSet, Splits
 from counterpoise.data.sources.division import name_parts, split_by_fraction
+from counterpoise.data.sources.given import file_of
 from counterpoise.data.sources.registry import register
 from counterpoise.data.split_names import Halves, find
 from counterpoise.data.walking import image_files, subfolders
 from counterpoise.errors import ConfigError, DataError
 from counterpoise.system.addresses import TIMEOUT, Files, address_of
-from counterpoise.system.files import expanded, held
+from counterpoise.system.files import expanded, held, is_folder
 
 Prepare = Callable[[PackSet], None]
 _LIMIT = 50 * 10**9
@@ -88,6 +89,8 @@ def load(
             raise ConfigError(f"data.options.{strange[0]} is for tars that others made, and {where} is a pack.")
         return _splits(data, place, pack, where, train_split, val_split, lambda images: None)
     place, pack = _tars(where, files, root, limit, of, train, val)
+    if classes is not None and address is None:
+        classes = file_of(classes, Path(where) if is_folder(Path(where)) else Path(where).parent, "classes")
     if pack.meaning is not None:
         pack = labels.with_meaning(pack, classes, ignore, where)
     names = labels.read_classes(classes) if classes is not None and pack.meaning is None and labeled else None

@@ -17,6 +17,7 @@ from counterpoise.data.sources import grouping, table_columns, table_files, tabl
 from counterpoise.data.sources.base import UNLABELED, Splits
 from counterpoise.data.sources.division import name_parts, split_by_fraction
 from counterpoise.data.sources.files import FileSet
+from counterpoise.data.sources.given import file_of
 from counterpoise.data.sources.grouping import of_torn
 from counterpoise.data.sources.registry import register
 from counterpoise.data.sources.table_labels import LISTED, Blank, by_column, by_separator, cells, lists, one_a_picture
@@ -63,6 +64,7 @@ class _Survey:
         self.notes: list[str] = []
         self.parts: list[FileSet] = []
         self.table = _read(expanded(data.path), asked)
+        self.classes = None if asked.classes is None else file_of(asked.classes, self.table.path, "classes")
         several = asked.label_columns is not None
         labels = [] if several or not asked.labeled else None if asked.label is None else [asked.label]
         self.columns = table_columns.choose(self.table, asked.image, labels, asked.split, asked.group, asked.suffix)
@@ -154,13 +156,13 @@ class _Survey:
         texts, trains = [self.labels[row] for row in self.rows], [self.part_of[row] == 0 for row in self.rows]
         try:
             if self.columns.several:
-                found = by_column(texts, self.columns.labels, self.asked.classes, self.asked.blank)
+                found = by_column(texts, self.columns.labels, self.classes, self.asked.blank)
             elif self.separator is not None:
                 found = by_separator(
-                    texts, trains, self.columns.labels[0], self.separator, self.asked.classes, self.asked.blank
+                    texts, trains, self.columns.labels[0], self.separator, self.classes, self.asked.blank
                 )
             else:
-                found = one_a_picture(texts, trains, self.columns.labels[0], self.asked.classes)
+                found = one_a_picture(texts, trains, self.columns.labels[0], self.classes)
         except DataError as error:
             self.problems.append(fault(str(error)))
             return torch.full((len(self.rows),), UNLABELED), ()
