@@ -17,6 +17,7 @@ from counterpoise import config
 from counterpoise.data import sources
 from counterpoise.data.sources import ArraySet
 from counterpoise.data.sources.base import Splits
+from counterpoise.engine.assemble import present
 from counterpoise.errors import ConfigError, Interrupted, ModelError
 
 DATA: dict[str, Any] = {"source": "digits", "options": {"train_size": 400}}
@@ -49,6 +50,21 @@ def unlabeled() -> Splits:
     """Images without labels or classes, as a folder of pictures gives."""
     parts = sources.load(config.Data.model_validate(DATA))
     return Splits(*(ArraySet(part.images, torch.full((len(part),), -1), ()) for part in parts))  # type: ignore[attr-defined]
+
+
+def test_a_run_of_features_alone_is_looked_at_as_it_was_trained(backbone: Path, tmp_path: Path) -> None:
+    trained = counterpoise.distill(values(backbone, tmp_path / "run")).folder
+    kept = json.loads((trained / "identity.json").read_text())
+    now = present(config.kept(trained / "run.yaml"))
+    assert now.items() <= kept.items()
+    assert {"teacher", "data"} <= now.keys()
+    counterpoise.receipt(trained)
+    (state,) = (
+        row["state"]
+        for row in counterpoise.verify(trained / "receipt.json")["items"]
+        if row["what"] == "weights of the teacher"
+    )
+    assert state == "same"
 
 
 def test_images_without_labels_teach_features_that_a_classifier_learns_on(

@@ -12,7 +12,7 @@ from counterpoise import config
 from counterpoise.config.options import Place
 from counterpoise.data import sources
 from counterpoise.deploy import folder as exports
-from counterpoise.engine.networks import build_teacher
+from counterpoise.engine.assemble import teacher_of
 from counterpoise.engine.receipts import RECEIPT, VERSION, Receipt, hashes, read
 from counterpoise.engine.run_folder import IDENTITY, RUN_FILE, STUDENT, SUMMARY
 from counterpoise.errors import CounterpoiseError, ModelError, RunError
@@ -133,7 +133,7 @@ def _teacher(run: config.Run, classes: tuple[str, ...] | None) -> str | None:
     if run.teacher is None or classes is None:
         return None
     try:
-        return build_teacher(run, classes).weights_hash()
+        return teacher_of(run, classes).weights_hash()
     except CounterpoiseError:
         return None
 

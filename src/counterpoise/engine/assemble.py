@@ -361,6 +361,12 @@ def evaluation_loader(images: ImageSet, model: VisionModel, run: config.Run, pro
     return tasks.get(run.task).eval_loader(images, model, run.data, batch_size=run.train.batch_size, share=share)
 
 
+def teacher_of(run: config.Run, classes: tuple[str, ...]) -> VisionModel:
+    """The teacher of a run as training would build it, by names alone. Raises CounterpoiseError."""
+    alone = WeightedSum(run.objective).of_teacher_features_alone
+    return build_teacher(run, classes, features_alone=alone)
+
+
 def present(run: config.Run) -> dict[str, str]:
     """What `identify` tells of a run as its data and its teacher are now, without training it.
 
@@ -369,7 +375,7 @@ def present(run: config.Run) -> dict[str, str]:
     splits = sources.load(run.data)
     teacher: identity.Identity = {}
     if run.teacher is not None and (has_weights(run) or run.teacher.store is None):
-        teacher = prompting.known(run, identity.of(build_teacher(run, splits.train.classes), torch.float32))
+        teacher = prompting.known(run, identity.of(teacher_of(run, splits.train.classes), torch.float32))
     elif (store := open_store(run)) is not None:
         teacher = store.header.identity
     return identify(splits.train, splits.val, teacher, run.data)

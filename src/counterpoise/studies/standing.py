@@ -37,7 +37,8 @@ class Present:
         shown = {"views", "scenes", "workers", "memory_limit_gb"}
         teacher = None if run.teacher is None else {**run.teacher.model_dump(mode="json"), "precision": "auto"}
         seed = run.seed if teacher is not None and "{seed}" in str(teacher["store"]) else 0
-        key = json.dumps([run.task, seed, run.data.model_dump(mode="json", exclude=shown), teacher])
+        heard = sorted({term.objective or name for name, term in run.objective.items()})  # whether features alone
+        key = json.dumps([run.task, seed, run.data.model_dump(mode="json", exclude=shown), teacher, heard])
         if key not in self._found:
             try:
                 self._found[key] = present(run)
