@@ -129,11 +129,11 @@ def test_a_run_file_may_come_from_a_shell(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("flag", ["--data.views", "--objective", "--train"])
-def test_yaml_where_a_flag_takes_json_is_answered_with_the_way_out(run: Command, flag: str) -> None:
-    code, _, err = run("train", "--data.source", "digits", "--student.model", "digits/cnn_4_8", flag, "{crop: none}")
+def test_what_is_no_yaml_where_a_flag_takes_a_mapping_is_answered_with_the_way_out(run: Command, flag: str) -> None:
+    code, _, err = run("train", "--data.source", "digits", "--student.model", "digits/cnn_4_8", flag, "{crop: [none}")
     assert code == 2
     assert "Traceback" not in err
-    assert "double quotes" in err
+    assert "is no mapping: write it as in a run file" in err
 
 
 def test_a_home_of_nobody_is_named(run: Command) -> None:
