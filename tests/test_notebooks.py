@@ -23,6 +23,7 @@ each = pytest.mark.parametrize("path", BOOKS, ids=lambda path: path.stem)
 
 @pytest.fixture(scope="session")
 def tool() -> SimpleNamespace:
+    pytest.importorskip("nbclient")
     return SimpleNamespace(**runpy.run_path(str(ROOT / "tools" / "notebooks.py")))
 
 

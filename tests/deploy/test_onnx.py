@@ -77,6 +77,10 @@ def test_the_opset_that_was_asked_for_is_written(digits_run: Path, tmp_path: Pat
     model = onnx.load(tmp_path / "old" / "model.onnx")
     assert [entry.version for entry in model.opset_import if entry.domain == ""] == [18]
     assert made["agreement"]["images"] == 20
+
+
+def test_an_opset_is_of_onnx_alone(digits_run: Path, tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
     with pytest.raises(ConfigError, match="opset is of --to onnx"):
         counterpoise.export(digits_run, to="openvino", opset=18, out=tmp_path / "x")
 

@@ -13,6 +13,8 @@ import counterpoise
 from counterpoise.deploy import base, folder
 from counterpoise.engine.student import load_student
 
+pytest.importorskip("openvino")
+
 
 class Deep(torch.nn.Module):
     """A residual block, and what is one long path from there to the answer."""

@@ -26,6 +26,7 @@ Run = Callable[..., tuple[int, str, str]]
 
 
 def test_rounding_leaves_the_network_as_it_was_and_passes_gradients(digits_run: Path) -> None:
+    pytest.importorskip("torchao")
     network = Deployed(load_student(digits_run))
     before = {name: value.clone() for name, value in network.state_dict().items()}
     pixels = torch.randint(0, 256, (16, 3, 8, 8), dtype=torch.uint8)
@@ -46,6 +47,7 @@ def test_rounding_leaves_the_network_as_it_was_and_passes_gradients(digits_run: 
 
 @pytest.mark.parametrize("largest", [127, 64])
 def test_a_weight_is_rounded_to_the_steps_of_its_channel_that_the_format_has(digits_run: Path, largest: int) -> None:
+    pytest.importorskip("torchao")
     network = Deployed(load_student(digits_run))
     name = layers_of(network)[0]
     layer = network.get_submodule(name)
@@ -101,6 +103,7 @@ def test_the_layer_that_rounding_hurts_most_is_the_first_to_stay_in_float(digits
 
 
 def test_a_student_made_ready_for_8_bits_is_a_student(digits_run: Path, run: Run, tmp_path: Path) -> None:
+    pytest.importorskip("torchao")
     code, out, err = run("finetune", digits_run, "--out", "ready", "--epochs", "1", "--quiet", "--json")
     assert code == 0, err
     before, after = load_student(digits_run), load_student(tmp_path / "ready")

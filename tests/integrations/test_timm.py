@@ -16,12 +16,7 @@ from torch import nn
 
 import counterpoise
 from counterpoise.errors import ConfigError
-from counterpoise.system import torchvision_guard
-
-torchvision_guard.ready()
-pytest.importorskip("timm.task", reason="this timm is older than timm.task")
-
-from counterpoise.integrations.timm import DistillationTask, timm  # noqa: E402 - of no use without timm.task
+from counterpoise.integrations.timm import DistillationTask, timm
 
 STUDENT = {"model": "timm/test_resnet", "input_size": 32, "arguments": {"drop_rate": 0.2}}
 PLAIN = {"name": "sgd", "learning_rate": 0.05, "momentum": 0.9, "weight_decay": 0.0}

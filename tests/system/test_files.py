@@ -110,6 +110,9 @@ def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
 def test_why_a_disk_takes_no_more_is_said_in_words() -> None:
     assert reason(OSError(errno.ENOSPC, "No space left")) == "the disk is full"
     assert reason(SafetensorError(f"I/O error (os error {errno.EDQUOT})")) == "the quota is used up"
+    assert (
+        reason(SafetensorError('Error(Os { code: 28, kind: StorageFull, message: "No space" })')) == "the disk is full"
+    )
     assert reason(OSError(errno.EACCES, "refused")) == f"[Errno {errno.EACCES}] refused"
 
 

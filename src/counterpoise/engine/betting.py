@@ -71,6 +71,11 @@ def needed(risk: float, confidence: float) -> int:
     return math.ceil(math.log(1 - confidence) / math.log1p(-risk))
 
 
+def units_for(tested: int) -> int:
+    """The fewest units of which, divided, so many test."""
+    return FITTED_ON * (tested - 1) // (FITTED_ON - 1) + 1
+
+
 def climbed(first: Shares, second: Shares, risk: float, confidence: float) -> tuple[int | None, float]:
     """The last rung that keeps `risk`, from the one that looks safest on the first units on, and its upper bound.
 

@@ -26,7 +26,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 from scipy.stats import beta, binom
 
-from counterpoise.engine.betting import FITTED_ON, Counts, Floats, Shares, climbed, divided, means, members, needed
+from counterpoise.engine.betting import Counts, Floats, Shares, climbed, divided, means, members, needed, units_for
 from counterpoise.errors import DataError
 
 RUNGS = 50
@@ -89,7 +89,7 @@ def choose(
         raise DataError(
             f"{of} labeled pictures cannot promise that at most {risk:.2%} of the answers are wrong at "
             f"{confidence:.1%} confidence, even if none were, and that sets hold the true class of {coverage:.1%}: "
-            f"{math.ceil(least * FITTED_ON / (FITTED_ON - 1))} {'groups ' if grouped else ''}are needed at least"
+            f"{units_for(least)} {'groups ' if grouped else ''}are needed at least"
             f"{', since pictures of one group err together' if grouped else ''}. Give more (--data), or a larger "
             "--risk."
         )

@@ -7,13 +7,12 @@ drawn, and the mean is over groups of the mean over their scenes. `betting` divi
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from counterpoise.engine.betting import FITTED_ON, Counts, Floats, Shares, climbed, divided, means, needed
+from counterpoise.engine.betting import Counts, Floats, Shares, climbed, divided, means, needed, units_for
 from counterpoise.errors import DataError
 
 RUNGS = 50
@@ -74,7 +73,7 @@ def choose(
         why = "scenes of one group err together" if grouped else "pixels of one scene err together"
         raise DataError(
             f"{of} cannot promise that at most {risk:.2%} of the answered pixels are wrong at "
-            f"{confidence:.1%} confidence, even if none were: {math.ceil(enough * FITTED_ON / (FITTED_ON - 1))} "
+            f"{confidence:.1%} confidence, even if none were: {units_for(enough)} "
             f"{'groups ' if grouped else ''}are needed at least, since {why}. Give more (--data), or a larger --risk."
         )
     answered, wrong = (_from(counts) for counts in (marked.right + marked.wrong, marked.wrong))

@@ -9,20 +9,13 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from counterpoise.engine.inputs import RunLike
-from counterpoise.errors import ModelError
 from counterpoise.integrations.distillation import Batches, Distillation, TaughtBatch
 from counterpoise.models.network import logits_of
 from counterpoise.system import torchvision_guard
 
 torchvision_guard.ready()
 import timm  # noqa: E402 - torchvision comes with it
-
-try:
-    from timm.task import TrainingTask
-except ImportError as missing:
-    raise ModelError(
-        f"timm {timm.__version__} has no timm.task, which came with 1.0.23: pip install 'timm>=1.0.23'."
-    ) from missing
+from timm.task import TrainingTask  # noqa: E402
 
 
 class DistillationTask(TrainingTask):

@@ -344,7 +344,8 @@ def are_probabilities(answer: Tensor, rounded: float = 0.0) -> bool:
 
 
 def _catch(caught: dict[str, Any], name: str, module: nn.Module, inputs: Any, output: Any) -> None:
-    caught[name] = output
+    # layers of transformers 4 return their one tensor in a tuple
+    caught[name] = output[0] if isinstance(output, tuple) and len(output) == 1 else output
 
 
 def logits_of(output: Any, name: str) -> Tensor:

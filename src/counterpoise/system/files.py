@@ -381,7 +381,7 @@ def reason(error: BaseException) -> str:
     """Why, in words: safetensors reports the system's error number within its text only."""
     number = getattr(error, "errno", None)
     for code, words in FULL.items():
-        if number == code or f"os error {code}" in str(error):
+        if number == code or any(said in str(error) for said in (f"os error {code}", f"Os {{ code: {code},")):
             return words
     return str(error)
 

@@ -36,6 +36,7 @@ def results(folder: Path, latency: Mapping[str, float], rounds: int = 6) -> Path
 @pytest.fixture
 def plan(run_file: Path) -> FitPlan:
     """As it is asked for."""
+    pytest.importorskip("executorch")
     return resolve(run_file, FitOptions(budget=BUDGET, runtime="executorch", students=STUDENTS, out="fit"))
 
 
