@@ -21,6 +21,7 @@ from counterpoise.commands import app, flags
 
 Run = Callable[..., tuple[int, str, str]]
 DIGITS = ["--data.source", "digits", "--data.options.train_size", "100"]
+SCENES = ["train", "--task", "segmentation", "--data.source", "digit_scenes", "--student.model", "digits/unet_4_8"]
 FAST = ["--train.epochs", "2", "--train.precision", "fp32", "--train.device", "cpu", "--quiet"]
 
 
@@ -101,6 +102,12 @@ def test_flags_override_the_run_file_and_train_leaves_the_teacher_out(run: Run, 
     assert resolved["teacher"] is None
     assert list(resolved["objective"]) == ["cross_entropy"]
     assert resolved["objective"]["cross_entropy"]["weight"] == 1.0
+    found = json.loads((tmp_path / "alone" / "data.json").read_text())
+    assert any(note.startswith("train leaves out the teacher, and with it balance: ") for note in found["notes"])
+    terms = ["--objective.focal.weight", "2", "--objective.cross_entropy.weight", "3"]
+    assert run("train", "run.yaml", *terms, "--train.epochs", "1", "--out", "labels", "--quiet")[0] == 0
+    resolved = yaml.safe_load((tmp_path / "labels" / "run.yaml").read_text())
+    assert {name: term["weight"] for name, term in resolved["objective"].items()} == {"focal": 2, "cross_entropy": 3}
     flags = ["--train.epochs", "1", "--objective.balance.forward_temperature", "3", "--quiet"]
     assert run("distill", "run.yaml", *flags, "--out", "both")[0] == 0
     resolved = yaml.safe_load((tmp_path / "both" / "run.yaml").read_text())
@@ -246,6 +253,12 @@ def refused(result: tuple[int, str, str], *parts: str) -> None:
         (["demo", "--seeds", "1"], ["at least 2"]),
         (["train", *DIGITS, "--data.views", "{crop: [none}"], ["'{crop: [none}' is no mapping", "'{crop: none}'"]),
         (["fit", "run.yaml", "--runtime", "onnx"], ["  budget: it is missing."]),
+        (
+            ["train", *DIGITS, "--student.model", "digits/cnn_4_8", "--data.scenes.rotate", "3"],
+            ["data.scenes.rotate is for scenes, and this is classification. Here it is data.views.rotate."],
+        ),
+        ([*SCENES, "--data.views.flip", "false"], ["data.views.flip is for photos", "data.scenes.flip"]),
+        ([*SCENES, "--data.views.mixup", "1"], ["data.views.mixup is for photos without masks"]),
     ],
 )
 def test_a_mistake_is_named_with_exit_code_2(run: Run, arguments: Sequence[str], parts: Sequence[str]) -> None:

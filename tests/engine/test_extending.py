@@ -44,6 +44,8 @@ def test_an_extended_run_ends_in_the_bits_of_one_that_was_that_long_from_the_sta
     whole = counterpoise.train(values(tmp_path / "whole", 4))
     with pytest.raises(Interrupted):
         counterpoise.train(values(tmp_path / "longer", 4), extend=shorter, deadline=time.monotonic())
+    with pytest.raises(Interrupted):  # by the options alone, which do not say what it goes on from
+        counterpoise.train(values(tmp_path / "longer", 4), resume=True, deadline=time.monotonic())
     found = counterpoise.train(tmp_path / "longer" / "run.yaml", resume=True)
     assert (found.last, found.best, found.steps) == (whole.last, whole.best, whole.steps)
     student = "student/model.safetensors"

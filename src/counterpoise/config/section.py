@@ -45,6 +45,11 @@ class Section(BaseModel):
         extra="forbid", frozen=True, validate_default=True, protected_namespaces=(), defer_build=True
     )
 
+    def changed(self) -> list[str]:
+        """The keys whose values are not the default ones, in their order."""
+        usual = type(self)()
+        return [key for key in type(self).model_fields if getattr(self, key) != getattr(usual, key)]
+
     @model_validator(mode="before")
     @classmethod
     def _nothing_said_as_on_a_command_line(cls, values: Any) -> Any:

@@ -53,6 +53,14 @@ def extended(run: config.Run, shorter: Path) -> config.Run:
     return run
 
 
+def going_on(run: config.Run, started: RunFolder) -> config.Run:
+    """A run that is resumed, with what it had gone on from when it was started, which no run file says."""
+    if run.train.extends:
+        return run
+    extends = started.read().train.extends
+    return run.model_copy(update={"train": run.train.model_copy(update={"extends": extends})})
+
+
 def require_beginning(run: config.Run) -> None:
     """Raises ConfigError where a run says that it goes on from a shorter one, and was not given it."""
     if run.train.extends:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, replace
 from functools import partial
@@ -17,7 +18,7 @@ from counterpoise.data.sources.base import Splits
 from counterpoise.engine import inputs
 from counterpoise.engine.assemble import assemble, resolve_auto
 from counterpoise.engine.export_student import export_student, result_of
-from counterpoise.engine.extending import copy_beginning, extended, require_beginning, told
+from counterpoise.engine.extending import copy_beginning, extended, going_on, require_beginning, told
 from counterpoise.engine.identify import CODE, other_code
 from counterpoise.engine.inputs import RunLike
 from counterpoise.engine.optimization import never_reached
@@ -27,6 +28,7 @@ from counterpoise.engine.progress import say, tell
 from counterpoise.engine.run_folder import RunFolder, default_path
 from counterpoise.engine.trainer import Result, Trainer
 from counterpoise.errors import ConfigError
+from counterpoise.objectives.base import needs_teacher
 from counterpoise.objectives.composite import described
 
 
@@ -43,23 +45,44 @@ def train(
 ) -> Result:
     """Train a network on labels alone: a teacher, or a student to compare with.
 
-    Where `run` is written for distilling, its teacher is left out, and cross-entropy (of several labels an image,
-    binary cross-entropy) stands alone with weight 1.
+    Where `run` is written for distilling, its teacher is left out, and with it the terms that listen to one, which is
+    said. Terms of labels stay; a single one has weight 1, and where there is none it is cross-entropy (of several
+    labels an image, binary cross-entropy).
 
     Args: as for `distill`.
     """
-    resolved = labels_alone(inputs.resolve(run))
-    return _train_student(resolved, resume, overwrite, student, None, data, show, deadline, extend)
+    given = inputs.resolve(run)
+    resolved = labels_alone(given)
+    left = left_out(given, resolved)
+    return _train_student(resolved, resume, overwrite, student, None, data, show, deadline, extend, left)
 
 
 def labels_alone(run: config.Run) -> config.Run:
-    """A run as `train` takes it: without its teacher, and labels alone where it has one or names no objective."""
-    if run.teacher is None and "objective" in run.model_fields_set:
-        return run
+    """A run as `train` takes it: without its teacher and what listens to one."""
     name = next(iter(config.usual_terms(run.task)))
-    labels = run.objective.get(name, config.Term())
-    alone = {name: labels.model_copy(update={"weight": 1.0})}
+    if "objective" not in run.model_fields_set:
+        return run.model_copy(update={"teacher": None, "objective": {name: _of_weight_1(run.objective, name)}})
+    alone = {key: term for key, term in run.objective.items() if not needs_teacher(term.objective or key)}
+    if len(alone) < len(run.objective):
+        counting = [key for key, term in alone.items() if term.weight != 0]
+        if len(counting) < 2:
+            key = (counting or [name])[0]
+            alone = {key: _of_weight_1(run.objective, key)}
     return run.model_copy(update={"teacher": None, "objective": alone})
+
+
+def _of_weight_1(terms: Mapping[str, config.Term], name: str) -> config.Term:
+    return terms.get(name, config.Term()).model_copy(update={"weight": 1.0})
+
+
+def left_out(run: config.Run, alone: config.Run) -> str | None:
+    """What is to be said where a run names a teacher, and is trained without it."""
+    terms = [key for key, term in run.objective.items() if needs_teacher(term.objective or key)]
+    named = "objective" in run.model_fields_set
+    if run.teacher is None and not (named and terms):
+        return None
+    heard = f", and with it {', '.join(terms)}" if named and terms else ""
+    return f"train leaves out the teacher{heard}: it learns from labels alone (counterpoise distill imitates one)."
 
 
 def distill(
@@ -111,8 +134,9 @@ def _train_student(
     show: bool,
     deadline: float | None,
     extend: Path | None,
+    note: str | None = None,
 ) -> Result:
-    """Train the student of a run; arguments, result and errors are those of `distill`."""
+    """Train the student of a run; arguments, result and errors are those of `distill`. note: to be said of it."""
     if resume and overwrite:
         raise ConfigError("--resume goes on with a run and --overwrite replaces it: give one of them.")
     if extend is not None and resume:
@@ -129,6 +153,7 @@ def _train_student(
         with folder.locked() if processes.first else nullcontext():
             late, done = never_reached(run.train), None
             if resume:
+                run = going_on(run, folder)
                 folder.check_same(run)
                 done = result_of(folder, run)
                 run = folder.read_as_started(run)
@@ -141,8 +166,8 @@ def _train_student(
                     folder.check_free(overwrite)
             parts = assemble(run, processes, student=student, teacher=teacher, data=data)
             parts.found.add("loss", described(run.objective))
-            if late is not None:
-                parts.found.note(late)
+            for one in filter(None, (note, late)):
+                parts.found.note(one)
             if extend is not None:
                 parts.found.note(told(run, extend))
             say(parts.found, show and processes.first)

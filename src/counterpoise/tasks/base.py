@@ -210,8 +210,10 @@ class Task(ABC):
 
     def ready(self, student: VisionModel, run: config.Run) -> None:
         """Give a student what the run says of how it is to be shown images. Raises ConfigError where that cannot be."""
-        if run.data.scenes.crops > 1 or run.data.scenes.foreground:
-            raise ConfigError(f"data.scenes.crops and data.scenes.foreground are for scenes, and this is {self.name}.")
+        if changed := run.data.scenes.changed():
+            own = [key for key in changed if key in type(run.data.views).model_fields]
+            way = f" Here it is data.views.{own[0]}." if own[:1] == changed[:1] else ""
+            raise ConfigError(f"data.scenes.{changed[0]} is for scenes, and this is {self.name}.{way}")
 
     def look(
         self,

@@ -84,9 +84,16 @@ class Segmentation(Task):
     def ready(self, student: VisionModel, run: config.Run) -> None:
         if run.data.fit != "crop":
             raise ConfigError(f"data.fit is for one answer a picture: scenes are shown whole, got {run.data.fit}.")
-        if run.data.views.decode != "exact":
+        scenes, changed = run.data.scenes, run.data.views.changed()
+        if "decode" in changed:
             raise ConfigError("data.views.decode: scaled is for photos without masks: scenes are decoded in full.")
-        scenes = run.data.scenes
+        if changed:
+            way = (
+                f"data.scenes.{changed[0]}"
+                if changed[0] in type(scenes).model_fields
+                else "data.scenes says how they are varied"
+            )
+            raise ConfigError(f"data.views.{changed[0]} is for photos without masks; of scenes: {way}.")
         student.scenes = SceneView(scenes.reduction, scenes.window, scenes.overlap, scenes.blend)
 
     def look(
