@@ -86,6 +86,26 @@ def test_a_teachers_word_that_is_not_weighed_as_labels_are_is_said(task: str, te
 
 
 @pytest.mark.parametrize(
+    ("section", "told"),
+    [
+        ({"data": {"views": {"crop": "pad", "scale": (0.5, 1.0)}}}, ["data.views.scale"]),
+        ({"data": {"views": {"crop": "resized", "padding": 2, "ratio": (1.0, 1.0)}}}, ["data.views.padding"]),
+        (
+            {"train": {"optimizer": {"name": "adamw", "momentum": 0.5, "betas": (0.8, 0.9)}}},
+            ["train.optimizer.momentum"],
+        ),
+        ({"train": {"optimizer": {"betas": (0.8, 0.9)}, "schedule": {"final": 0.1}}}, ["train.optimizer.betas"]),
+        ({"train": {"schedule": {"name": "constant", "final": 0.1, "gamma": 0.2}}}, ["gamma", "final"]),
+        ({}, []),
+    ],
+)
+def test_keys_that_change_nothing_under_what_was_chosen_are_told(section: dict[str, Any], told: list[str]) -> None:
+    found = list(remarks.of_keys_without_effect(config.resolve(section)))
+    assert len(found) == len(told)
+    assert all(f"{key} changes nothing: it is of " in note for key, note in zip(told, found, strict=True))
+
+
+@pytest.mark.parametrize(
     ("own", "section", "told"),
     [
         ({}, {}, True),

@@ -121,8 +121,12 @@ def measure(
     given = flags.given(options)
     if from_ is not None and (bundle is not None or paths):
         raise ConfigError("measure takes things to measure, or --from FILE; --bundle goes with the former.")
-    if given.get("epoch") is not None and (bundle is not None or from_ is not None):
-        raise ConfigError("--epoch is of runs that are measured here: leave it out with --bundle and --from.")
+    of_others = set(given) - ({"threads", "rounds"} if bundle is not None else set())
+    if (bundle is not None or from_ is not None) and of_others:
+        what = "--bundle" if bundle is not None else "--from"
+        raise ConfigError(f"--{min(of_others)} is of what is measured here: leave it out with {what}.")
+    if bundle is not None and out is not None:
+        raise ConfigError("--out is for a result, and --bundle measures nothing yet: leave it out.")
     out = None if out is None else new_file(out, overwrite)
     if bundle is not None:
         files = measuring.bundle(paths, bundle, **{key: given[key] for key in ("threads", "rounds") if key in given})

@@ -62,9 +62,13 @@ def try_(
     from counterpoise.commands.tables import site_lines
     from counterpoise.deploy.site import making, site
 
-    folder = student
+    folder, given = student, flags.given(options)
+    if port is not None and not serve:
+        raise ConfigError("--port is of --serve: give that, too, or leave it out.")
+    if serve and site.is_site(student) and given:
+        raise ConfigError(f"--{min(given)} is of a new site, and {student} is one that was made: leave it out.")
     if not site.is_site(student):
-        site_facts = making.try_(student, **flags.given(options))
+        site_facts = making.try_(student, **given)
         flags.show(site_facts, json, lambda: site_lines(site_facts))
         folder = Path(site_facts["site"])
     elif not serve:

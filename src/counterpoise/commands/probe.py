@@ -26,6 +26,13 @@ def probe(run_file: RunFile = None, /, *, options: Options = None, how: How | No
     folder that --teacher.checkpoint takes afterwards.
     """
     how = how or How()
+    if options is not None:
+        said = [*({"student", "objective"} & options.model_fields_set)]
+        said += [f"train.{key}" for key in options.train.model_fields_set - {"device"}]
+        if said:
+            raise ConfigError(
+                f"--{min(said)} says nothing of a probe, which fits a classifier on a teacher's features."
+            )
     run = flags.resolved(run_file, options)
 
     from counterpoise.engine import probing

@@ -89,8 +89,8 @@ def report_tables(report: dict[str, Any]) -> Iterator[Any]:
 def _trained_on(result: Mapping[str, Any]) -> Iterator[str]:
     if result.get("trained_on"):
         yield (
-            f"The student was trained on {result['trained_on']:,} of these images, for its own run divides the data "
-            "otherwise: these are no numbers of images that are new to it."
+            f"The student was trained on {result['trained_on']:,} of these images: these are no numbers of images that "
+            "are new to it."
         )
 
 

@@ -55,7 +55,13 @@ def verify(what: str | Path, asked: Verify) -> dict[str, Any]:
             raise ConfigError(f"{directory} is a pack: it is compared with nothing but its own checksums.")
         return verify_pack(directory)
     if not folder.is_export(directory):
+        if asked.student is not None:
+            raise ConfigError(f"{directory} is no export, which alone is compared with a student: leave out student.")
         return _verify_student(directory, asked)
+    if asked.student is None and (given := [name for name in WITH_STUDENT if getattr(asked, name) is not None]):
+        raise ConfigError(
+            f"{given[0]} is of the comparison with the student: give it, --student RUN, or leave that out."
+        )
     described = folder.read(directory)
     chosen = base.find(described.format)
     reason = chosen.unavailable()
@@ -74,6 +80,10 @@ def verify(what: str | Path, asked: Verify) -> dict[str, Any]:
     if asked.student is not None:
         found["agreement"] = _against_student(directory, described, chosen, Path(asked.student), asked)
     return found
+
+
+WITH_STUDENT = ("data", "data_set", "images", "model")
+"""What says nothing where an export is compared with its own answers alone."""
 
 
 def _against_reference(directory: Path, described: folder.Description, runtime: base.Runtime) -> dict[str, float]:

@@ -116,6 +116,7 @@ def predict(images: Sequence[Any], options: Predict) -> list[dict[str, Any]]:
         network.reading = network.reading._replace(max_megapixels=options.max_megapixels)
     if options.data is not None and images:
         raise ConfigError("Pictures are given and data, too: it is either of them.")
+    _require_of_its_kind(options)
     if options.probabilities is not None and out is None:
         raise ConfigError("There is no folder for the probabilities: give out (--out).")
     if options.beside and out is None:
@@ -130,8 +131,6 @@ def predict(images: Sequence[Any], options: Predict) -> list[dict[str, Any]]:
     if tasks.get(network.task).sigmoid and network.thresholds is None:
         tell(["the student brings no thresholds, or not one for each class: it answers from a probability of 0.5 on"])
     skip = False
-    if options.data is not None and (options.level is not None or options.mpp is not None):
-        raise ConfigError("level and mpp are of slides by path: of a run file's data they are its data.options.")
     if options.data is None:
         at = _level(student, options)
         if at is not None and (options.beside or options.probabilities or options.volumes):
@@ -158,9 +157,26 @@ def _level(student: Path, options: Predict) -> At | None:
             return None
         at = At(*(run.data.options.get(key) for key in At._fields))
     at.check()
-    if options.data is not None:
-        raise ConfigError("level and mpp are of slides by path: of a run file's data they are its data.options.")
     return at
+
+
+def _require_of_its_kind(options: Predict) -> None:
+    """Raises ConfigError for what says nothing of pictures by path, or of data."""
+    if options.data is None:
+        for name, value in (("first", options.first), ("split", options.split)):
+            if value is not None:
+                raise ConfigError(f"{name} is of data: leave it out with pictures, or give data in their place.")
+        return
+    if options.level is not None or options.mpp is not None:
+        raise ConfigError("level and mpp are of slides by path: of a run file's data they are its data.options.")
+    of_paths: tuple[tuple[str, object, str], ...] = (
+        ("volumes", options.volumes or None, "its data.source says what they are"),
+        ("axis", options.axis, "it is data.options.axis"),
+        ("max_megapixels", options.max_megapixels, "it is data.max_megapixels"),
+    )
+    for name, given, way in of_paths:
+        if given is not None:
+            raise ConfigError(f"{name} is of pictures by path: of a run file's data {way}.")
 
 
 def _axis(student: Path, given: int | None) -> int:

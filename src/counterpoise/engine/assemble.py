@@ -100,6 +100,7 @@ def assemble(
         *noticing.of_order(loader.images, loader.order, run.data),
         *remarks.of_balance(run),
         *remarks.of_resized_views(run, models.student),
+        *remarks.of_keys_without_effect(run),
         *remarks.of_photos_without_labels(run, run.teacher is not None or models.teacher is not None),
         *remarks.of_few_labels(run, loader.images, objective),
         *remarks.of_weighed_labels(run, objective),

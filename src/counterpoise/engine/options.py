@@ -7,7 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, PlainValidator, SkipValidation, ValidatorFunctionWrapHandler, WrapValidator
+from pydantic import (
+    Field,
+    PlainValidator,
+    SkipValidation,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    field_validator,
+)
 
 from counterpoise import config
 from counterpoise.config import Section
@@ -188,6 +195,12 @@ class Predict(Window):
     views: Averaged = 1
     max_megapixels: float | None = Field(None, description="larger pictures are refused; default: 179")
     epoch: Epoch = None
+
+    @field_validator("axis", mode="before")
+    @classmethod
+    def _numbers_may_be_text(cls, axis: Any) -> Any:
+        """On the command line they are."""
+        return int(axis) if isinstance(axis, str) and axis.isdecimal() else axis
 
 
 def _part(part: Any) -> Any:

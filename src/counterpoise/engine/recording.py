@@ -68,6 +68,8 @@ def record(run: RunLike, options: Record) -> dict[str, Any]:
     if run.teacher is not None:
         itself = run.teacher.model_copy(update={"store": None, "missing": "refuse"})
         run = run.model_copy(update={"teacher": itself})
+    if options.epochs is not None and views in ("complete", "plain"):
+        raise ConfigError(f"epochs is of views: epochs, and views is {views}: leave it out.")
     if views == "plain":
         run = _without_augmentation(run)
     epochs = inputs.positive("epochs", run.train.epochs if options.epochs is None else options.epochs)

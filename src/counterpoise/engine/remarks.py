@@ -67,6 +67,39 @@ def of_photos_without_labels(run: config.Run, taught: bool) -> Iterator[str]:
         )
 
 
+OF_CHOICES: dict[str, tuple[str, dict[str, tuple[str, ...]]]] = {
+    "data.views": ("crop", {"padding": ("pad",), "scale": ("resized",), "ratio": ("resized",)}),
+    "train.optimizer": ("name", {"momentum": ("sgd",), "nesterov": ("sgd",), "betas": ("adamw",)}),
+    "train.schedule": (
+        "name",
+        {
+            "milestones": ("multistep",),
+            "gamma": ("multistep",),
+            "warmup_epochs": ("constant", "multistep", "cosine", "poly"),
+            "rise": ("one_cycle",),
+            "power": ("poly",),
+            "final": ("cosine", "one_cycle", "poly"),
+        },
+    ),
+}
+"""Keys by section that mean something under some choices alone: the key of the choice, and under which."""
+
+
+def of_keys_without_effect(run: config.Run) -> Iterator[str]:
+    """What is to be said of keys that change nothing under what was chosen, or was decided by the data."""
+    sections = {
+        "data.views": run.data.views,
+        "train.optimizer": run.train.optimizer,
+        "train.schedule": run.train.schedule,
+    }
+    for place, (by, meant) in OF_CHOICES.items():
+        section = sections[place]
+        choice = getattr(section, by)
+        for key in section.changed():
+            if choice not in (under := meant.get(key, (choice,))):
+                yield f"{place}.{key} changes nothing: it is of {by} {' or '.join(under)}, and {by} is {choice}."
+
+
 def of_few_labels(run: config.Run, images: ImageSet, objective: WeightedSum) -> Iterator[str]:
     """What is to be said where labels are so few that each of them outweighs the teacher's word of many pictures."""
     known = 1 - images.unlabeled / len(images)

@@ -42,6 +42,11 @@ def report(paths: str | Path | Sequence[str | Path], options: Report) -> Path:
     folder = given[0] if len(given) == 1 and given[0].is_dir() else Path()
     target = folder / REPORT if out is None else Path(out)
     target = new_file(target, options.overwrite)
+    if not options.predictions:
+        for name in {"images", "device", "model"} & options.model_fields_set:
+            raise ConfigError(
+                f"--{name} is of asking student and teacher, and --no-predictions asks neither: leave it out."
+            )
     if images is not None and images < 1:
         raise ConfigError(f"--images must be at least 1, got {images}.")
     folders, shipped, compared = _sorted(given)

@@ -95,6 +95,8 @@ def resolve(run_file: str | Path, asked: FitOptions) -> FitPlan:
     for precision in dict.fromkeys(candidate.precision for candidate in candidates):
         if precision not in runtime.precisions:
             raise ConfigError(f"{asked.runtime}: {unknown('Precision', precision, runtime.precisions)}")
+    if "within" in asked.model_fields_set and all(candidate.precision != "int8" for candidate in candidates):
+        raise ConfigError("within is of 8 bits, and no candidate is of int8: leave it out, or name that precision.")
     timing.Settings(threads=(asked.threads,), rounds=asked.rounds, seconds=asked.seconds)
     run, _ = plan.complete(with_student(values, candidates[0]), f"run file {path}")
     held_out = plan.held_out(run, asked.val_images)
