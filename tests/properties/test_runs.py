@@ -71,7 +71,8 @@ def runs(draw: st.DrawFn, mixed: bool = True) -> Values:
         "ship": draw(st.sampled_from(("last", "best"))),
         "evaluate_every": draw(st.integers(1, 2)),
     }
-    for key, value in (("ema", 0.9), ("clip_gradient", 0.5), ("drop_last", True)):
+    whole = train["batch_size"] < 12  # of the fewest pictures, so that a batch is left
+    for key, value in (("ema", 0.9), ("clip_gradient", 0.5), *([("drop_last", True)] if whole else [])):
         if draw(st.booleans()):
             train[key] = value
     crd: Values = {"weight": 0.5, "teacher_feature": "features", "student_feature": "features"}
