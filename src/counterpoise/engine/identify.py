@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from contextlib import suppress
-from pathlib import Path
 
 from counterpoise import config
-from counterpoise.data import order
+from counterpoise.data import contents, order
 from counterpoise.data.sources.base import ImageSet
-from counterpoise.errors import CounterpoiseError
 from counterpoise.system import own_code
-from counterpoise.system.files import regular
 from counterpoise.teachers.identity import PRECISION, WEIGHTS, Identity
 
 CODE = "code."
 """Before the keys of a run file that name code of the user's own."""
-SAMPLED, SAMPLED_BYTES = 32, 2**18
-"""Files of either half whose beginnings are compared, too, and how much of each."""
 
 
 def identify(train: ImageSet, val: ImageSet, teacher: Identity, data: config.Data) -> dict[str, str]:
@@ -32,7 +26,7 @@ def identify(train: ImageSet, val: ImageSet, teacher: Identity, data: config.Dat
     """
     found = {"data": train.fingerprint(), "val": val.fingerprint()}
     for part, images in (("data", train), ("val", val)):
-        if (sample := _sample(images)) is not None:
+        if (sample := contents.sample(images)) is not None:
             found[f"{part}.sample"] = sample
     if (shards := order.identity(train, data)) is not None:
         found["order"] = shards
@@ -74,29 +68,3 @@ def other_data(there: Mapping[str, str], here: Mapping[str, str]) -> dict[str, t
             if key in there and key in here and there[key] != here[key]:
                 found.setdefault(part, (there[key], here[key]))
     return found
-
-
-def _sample(images: ImageSet) -> str | None:
-    """A hash of what some files hold; None of a set that lies in memory, whose fingerprint is that of its pixels.
-
-    A fingerprint has names and sizes, and pictures without compression are all of one size.
-    """
-    digest, seen = hashlib.sha256(), False
-    looked_at = range(0, len(images), max(1, -(-len(images) // SAMPLED)))
-    images.expect(looked_at)  # what lies far away and cannot be had is said here, once
-    for index in looked_at:
-        with suppress(CounterpoiseError, OSError):  # what cannot be read is said elsewhere
-            if (file := images.file(index)) is not None:
-                seen = True
-                digest.update(_head(file))
-                if images.masked:
-                    digest.update(images.read_mask(index).numpy().tobytes())
-        digest.update(b"\0")
-    return digest.hexdigest() if seen else None
-
-
-def _head(file: Path | bytes) -> bytes:
-    if isinstance(file, bytes):
-        return file[:SAMPLED_BYTES]
-    with regular(file).open("rb") as opened:
-        return opened.read(SAMPLED_BYTES)

@@ -26,7 +26,7 @@ from counterpoise.errors import ConfigError, CounterpoiseError
 from counterpoise.teachers import asking, identity, store
 from counterpoise.teachers.live import LiveTeacher
 from counterpoise.teachers.store import Header, StoreWriter
-from counterpoise.teachers.store.format import INDEX, load, load_recording
+from counterpoise.teachers.store.format import INDEX, SAMPLE, load, load_recording
 from counterpoise.teachers.stored import check_countable
 
 Views = Literal["auto", "complete", "epochs", "plain"]
@@ -100,6 +100,7 @@ def record(run: RunLike, options: Record) -> dict[str, Any]:
             shape=live(first).logits.shape[1:],
             precision=options.precision,
             classes=parts.classes,
+            notes={SAMPLE: sample} if (sample := parts.identity.get("data.sample")) else {},
         ).answered_by(parts.teacher_identity)
         _require_same_teacher(Path(folder), header, live, loader)
         say(parts.found, options.show and processes.first)

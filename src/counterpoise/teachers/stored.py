@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from counterpoise.data import contents
 from counterpoise.data.epochs import Batch, Epochs
 from counterpoise.data.sources.base import ImageSet
 from counterpoise.errors import ConfigError, StoreError
@@ -134,7 +135,7 @@ class LoaderTeacher:
                 f"Store {store.name} holds logits of {header.shape[0]} classes, and the run has {len(classes)}."
             )
         wanted = replace(
-            header,
+            header.sampled(None if header.sample is None else contents.sample(recorded)),
             data=loader.images.fingerprint() if recorded is data else recorded.fingerprint(),
             classes=classes if header.shape[0] == len(classes) else (),
             views=loader.specification if recorded is data else {**loader.specification, "count": len(recorded)},

@@ -39,6 +39,7 @@ class StoresAsOne(Recorded):
                 raise StoreError(
                     f"Stores {stores[0].name} (in the store) and {store.name} (given) are not of the same views:{lines}"
                 )
+            first = first.sampled(first.sample or store.header.sample)
             slots &= set(store.header.slots)
         if not slots:
             raise StoreError(f"Stores {', '.join(store.name for store in stores)} have no view in common.")

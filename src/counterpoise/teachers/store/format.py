@@ -30,6 +30,8 @@ from counterpoise.teachers import identity
 from counterpoise.teachers.store.codecs import FORMAT, Codec, find
 
 INDEX, RECORDING, CHUNKS = "index.json", "recording.json", "chunks"
+SAMPLE = "data_sample"
+"""The note that says what some files of the data set held: see `data.contents`. Earlier versions kept none."""
 CHUNK_BYTES = 32 * 2**20
 """About how large a chunk is, unless said otherwise: what is lost at most where a recording is killed."""
 
@@ -60,7 +62,7 @@ class Header:
     """What was recorded, and how it lies on disk.
 
     Attributes:
-        data: fingerprint of the data set.
+        data: fingerprint of the data set; what some of its files held stands among the notes.
         teacher: hash of the teacher's weights; the rest of who it is stands among the notes.
         kind: `complete`: slot v is view number v of countable views; `epochs`: slot v is the view of epoch v; `plain`:
             slot 0 is the image without augmentation.
@@ -162,6 +164,18 @@ class Header:
         known = {key: value for key, value in teacher.items() if key != identity.WEIGHTS}
         return replace(self, teacher=teacher[identity.WEIGHTS], notes={**own, **known})
 
+    @property
+    def sample(self) -> str | None:
+        """A hash of what some files of the data set held, where that is known."""
+        return self.notes.get(SAMPLE)
+
+    def sampled(self, sample: str | None) -> Header:
+        """The same with another such hash, or none."""
+        if sample == self.sample:
+            return self
+        own = {key: value for key, value in self.notes.items() if key != SAMPLE}
+        return replace(self, notes=own if sample is None else {SAMPLE: sample, **own})
+
     @cached_property
     def codec(self) -> Codec:
         """From logits to records and back."""
@@ -208,6 +222,12 @@ class Header:
             hint = of_earlier(other.classes)
             found.append(
                 f"other data: sha256 {self.data[:12]}... in the store, {other.data[:12]}... given{hint and f'.{hint}'}"
+            )
+        elif self.sample and other.sample and self.sample != other.sample:
+            found.append(
+                f"other contents of files with the same names and sizes: sha256 {self.sample[:12]}... of some of them "
+                f"in the store, {other.sample[:12]}... given. Give the files back as they were, or record into another "
+                "folder"
             )
         for name, there, here in identity.differences(
             self.identity, other.identity, but="" if layout else identity.PRECISION

@@ -137,6 +137,9 @@ def merge(*sources: Folder, out: Folder) -> dict[str, Any]:
                 f"that its answers depend on: whether they are of one teacher cannot be seen. Run `counterpoise store "
                 f"extend` on {older}, which asks the teacher once more, and merge then."
             )
+        header = header.sampled(header.sample or other.sample)
+    if any(other.sample is None for other, _ in looked.values()):
+        header = header.sampled(None)
     header = header.with_slots([slot for other, _ in looked.values() for slot in other.slots])
     values: dict[str, str] = {}
     for source, (_, known) in looked.items():

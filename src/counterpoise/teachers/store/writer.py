@@ -95,6 +95,8 @@ class StoreWriter:
                         f"An unfinished recording of views {words(begun.slots)} lies in {path}; finish it before "
                         f"views {words(header.slots)} are recorded."
                     )
+            if known is not None:  # of an earlier version: nobody knows what files held when it was recorded
+                header = header.sampled(known.sample)
             writer = cls(path, header, part, old)
             writer._begin(begun is None)
         return writer
