@@ -63,6 +63,12 @@ def assert_same(folder: sources.Splits, pack: sources.Splits) -> None:
 def test_a_pack_of_scenes_is_the_folder(scenes: Path, tmp_path: Path) -> None:
     counterpoise.pack(scenes, out=tmp_path / "pack", shards=2)
     assert_same(load(scenes), load(tmp_path / "pack"))
+    mask, content = scenes / "masks" / "val" / "1.bmp", (scenes / "masks" / "val" / "1.bmp").read_bytes()
+    mask.write_bytes(content[:54] + bytes([0, 0, 200]) + content[57:])  # one pixel of ground is round
+    with pytest.raises(DataError, match=r"holds another pack: images differ, val/1\.bmp"):
+        counterpoise.pack(scenes, out=tmp_path / "pack", shards=2)
+    mask.write_bytes(content)
+    assert counterpoise.pack(scenes, out=tmp_path / "pack", shards=2)["shards that were there"] == 3
     with tarfile.open(tmp_path / "pack" / "train-000000.tar") as tar:
         assert tar.getnames()[:3] == ["000000000.jpg", "000000000.mask.bmp", "000000001.jpg"]
         inside = tar.extractfile("000000000.mask.bmp")

@@ -4,32 +4,39 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 
 from counterpoise import config
 from counterpoise.data import random, sources
+from counterpoise.data.images import pixels_of
 from counterpoise.data.packs import format as layout
 from counterpoise.data.packs import further
 from counterpoise.data.packs.places import Folder, is_pack, read_pack
-from counterpoise.data.packs.reading import PackSet, opened
-from counterpoise.data.packs.rows import Rows, merge, read_done, tidy
+from counterpoise.data.packs.reading import PackSet, Table, opened
+from counterpoise.data.packs.rows import Rows, merge, read_done, rows_of, tidy
 from counterpoise.data.packs.samples import Preparing, Sample, Shrinking, meaning_of
 from counterpoise.data.packs.tars import TarWriter
 from counterpoise.data.sources.base import ImageSet, Subset
 from counterpoise.data.sources.mask_folders import QuestionFiles
 from counterpoise.data.sources.outlines import DrawnScenes
 from counterpoise.data.split_names import is_split_name
-from counterpoise.errors import ConfigError, CounterpoiseError, DataError, RunError
+from counterpoise.errors import ConfigError, CorruptImage, CounterpoiseError, DataError, RunError
 from counterpoise.system.addresses import address_of
 from counterpoise.system.documents import read_json
 from counterpoise.system.files import expanded, held, make_folder, reason, replacing, write_text
 
 SHARD_BYTES = 2**28
+COMPARED, COMPARED_BYTES = 32, 2**24
+"""Samples of a shard that is there which are compared with the set, and about how many bytes of it at most."""
+ROUNDED = 4.0
+"""How far pixels may lie apart on average that we write as JPEGs: another version of a library writes other bytes."""
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
 LOCK = ".lock"
 
@@ -124,6 +131,8 @@ class _Packing:
         if is_pack(self.out):
             found = read_pack(self.out)
             self._require(found.made_from, "holds another pack")
+            for name, images in self.parts.items():
+                self._look_through(found.parts[name], images, found.meaning is not None)
             self._tidy()
             self.kept = sum(len(part.shards) for part in found.parts.values())
             return found
@@ -188,6 +197,48 @@ class _Packing:
             f"{self.out} {what}: {' and '.join(words[key] for key in other)} differ. Give another --out, or remove it."
         )
 
+    def _look_through(self, part: layout.Part, images: ImageSet, masked: bool) -> None:
+        """See that the shards of a finished part hold what the set holds."""
+        tables = {table: Table(Folder(self.out), part, table).records for table in _tables(masked)}
+        with Preparing(images, self.shrinking, self.skip) as preparing:
+            for shard, last in zip(part.shards, part.ends, strict=True):
+                first = last - shard.samples
+                records = {table: rows[first:last] for table, rows in tables.items()}
+                self._require_same(preparing, images, shard, first, records, "holds another pack")
+
+    def _require_same(
+        self,
+        preparing: Preparing,
+        images: ImageSet,
+        shard: layout.Shard,
+        first: int,
+        records: Mapping[str, NDArray[Any]],
+        what: str,
+    ) -> None:
+        """Raises DataError where some files of a shard are not those of the set, whatever their names and sizes.
+
+        Args:
+            first: index of its first sample.
+            records: of its samples, by table.
+            what: what the folder holds then, in words.
+        """
+        count = max(1, min(shard.samples, COMPARED, shard.samples * COMPARED_BYTES // shard.bytes))
+        chosen = [number * shard.samples // count for number in range(count)]
+        as_they_are = self.shrinking is None and _rests_on_files(images)
+        for number, sample in zip(chosen, preparing.again([first + each for each in chosen]), strict=True):
+            for table, file in sample.files.items():
+                offset, _, length, checksum, *_ = records[table][number].item()
+                if checksum == file.checksum:
+                    continue
+                with (self.out / shard.name).open("rb") as tar:
+                    tar.seek(offset)
+                    there = tar.read(length)
+                if as_they_are or _apart(there, file.content, images) > (ROUNDED if table == "images" else 0):
+                    raise DataError(
+                        f"{self.out} {what}: images differ, {os.fsdecode(file.name)} in what it holds, if not in name "
+                        "and size. Give another --out, or remove it."
+                    )
+
     def _shards(self, images: ImageSet, file: str) -> list[layout.Shard]:
         """Write the shards of a part that are not there yet."""
         shards: list[layout.Shard] = []
@@ -199,6 +250,8 @@ class _Packing:
                 if shard is None or not _stands(self.out / name, shard):
                     shard = self._write(name, images, preparing, first)
                 else:
+                    records = {table: rows_of(self.out, name, table) for table in _tables(images.masked)}
+                    self._require_same(preparing, images, shard, first, records, "holds the beginning of another pack")
                     self.kept += 1
                 shards.append(shard)
                 first += shard.samples
@@ -243,6 +296,19 @@ def _add(tar: TarWriter, rows: Rows, sample: Sample, label: int, number: int) ->
         rows.file(table, file.name, offset, len(file.content), file.checksum, file.extent)
     if sample.has_label:
         tar.add(f"{number:09d}.cls", b"%d" % label)
+
+
+def _tables(masked: bool) -> tuple[str, ...]:
+    return ("images", "masks") if masked else ("images",)
+
+
+def _apart(there: bytes, here: bytes, images: ImageSet) -> float:
+    """How far two pictures lie apart, per value."""
+    try:
+        pixels, others = (pixels_of(content, "image", images.reading) for content in (there, here))
+    except CorruptImage:
+        return float("inf")
+    return float((pixels.float() - others.float()).abs().mean()) if pixels.shape == others.shape else float("inf")
 
 
 def _stands(path: Path, shard: layout.Shard) -> bool:

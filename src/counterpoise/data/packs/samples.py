@@ -6,7 +6,7 @@ import io
 import os
 import zlib
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
@@ -94,6 +94,11 @@ class Preparing:
                 self._asked += 1
             self._next += 1
             yield self._ahead.popleft().result()
+
+    def again(self, indices: Sequence[int]) -> Iterator[Sample]:
+        """Some samples, whatever comes next."""
+        self._images.expect(indices)
+        yield from self._threads.map(self._sample, indices)
 
     @skipping_advised()
     def _sample(self, index: int) -> Sample:
