@@ -124,7 +124,7 @@ def test_a_student_of_two_and_of_their_store_are_the_same(teachers: list[Path], 
     moved = shutil.copytree(teachers[0], tmp_path / "moved")
     again = counterpoise.distill(asked([moved, teachers[1]], tmp_path / "live", views="2"), resume=True)
     assert "the run had come to its end" in again.note
-    with pytest.raises(CounterpoiseError, match="views: 10, and the store holds answers to 2 of each picture"):
+    with pytest.raises(CounterpoiseError, match=r"views: 10, and the store holds answers to 2 of each picture"):
         counterpoise.distill({**stored, "teacher": {**section, "views": 10}, "out": str(tmp_path / "no")})
     others = asked(teachers, tmp_path / "live", views=2, combine="logits")
     with pytest.raises(CounterpoiseError, match=r"teacher\.combine: 'probabilities' there, 'logits' given"):
@@ -145,6 +145,7 @@ def test_stores_of_several_teachers_are_read_as_one(teachers: list[Path], tmp_pa
         ({"teachers": [stores[0], {"checkpoint": str(teachers[1])}]}, "Some of the teachers have a store"),
         ({"teacher": {"combine": "right"}}, "stores are read ahead of them"),
         ({"seed": 5}, "views, seed"),
+        ({"teachers": [stores[0], {**stores[1], "mean": [0, 0, 0]}]}, r"teachers\.2\.mean: 0\.0, 0\.0, 0\.0, and"),
     ):
         with pytest.raises(CounterpoiseError, match=message):
             counterpoise.distill({**both, "out": str(tmp_path / "no"), **change})

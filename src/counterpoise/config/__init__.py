@@ -4,6 +4,7 @@ from counterpoise.config.data import Data, RandAugment, Scenes, Views
 from counterpoise.config.intensity import Intensity
 from counterpoise.config.reading import dump, kept, kept_values, merge, over_base, read, resolve
 from counterpoise.config.run import (
+    Imitated,
     LearningRateSchedule,
     Member,
     Model,
@@ -18,7 +19,7 @@ from counterpoise.config.run import (
 from counterpoise.config.section import LARGEST_EDGE, MOST_CHANNELS, MOST_REDUCED, Section, Share
 
 __all__ = [
-    "LARGEST_EDGE", "MOST_CHANNELS", "MOST_REDUCED", "Data", "Intensity", "LearningRateSchedule", "Member", "Model",
-    "Optimizer", "RandAugment", "Run", "Scenes", "Schedule", "Section", "Share", "Teacher", "Term", "Train", "Views",
-    "dump", "kept", "kept_values", "merge", "over_base", "read", "resolve", "usual_terms",
+    "LARGEST_EDGE", "MOST_CHANNELS", "MOST_REDUCED", "Data", "Imitated", "Intensity", "LearningRateSchedule", "Member",
+    "Model", "Optimizer", "RandAugment", "Run", "Scenes", "Schedule", "Section", "Share", "Teacher", "Term", "Train",
+    "Views", "dump", "kept", "kept_values", "merge", "over_base", "read", "resolve", "usual_terms",
 ]  # fmt: skip

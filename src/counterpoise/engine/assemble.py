@@ -13,7 +13,7 @@ from counterpoise.data.epochs import Epochs, InOrder
 from counterpoise.data.sources.arrays import ArraySet
 from counterpoise.data.sources.base import ImageSet, Splits
 from counterpoise.data.sources.halves import HANDED_IN, agreed, handed_in
-from counterpoise.engine import ensembles, judging, learning, mixing_heads, prompting, remarks, trackers
+from counterpoise.engine import ensembles, judging, learning, mixing_heads, prompting, recorded, remarks, trackers
 from counterpoise.engine.answering import answer_for
 from counterpoise.engine.evaluator import has_labels
 from counterpoise.engine.fast.capturability import find_obstacle
@@ -326,11 +326,14 @@ def open_store(run: config.Run, objective: WeightedSum | None = None, has_networ
         sigmoid = tasks.get(run.task).sigmoid
         ensembles.require_members_say_it(section, sigmoid)
         weights = [member.weight for member in section.members]
-        return StoresAsOne([_opened(name, run) for name in stored], weights, section.combine, sigmoid)
+        stores = [_opened(name, run) for name in stored]
+        for number, (member, store) in enumerate(zip(section.members, stores, strict=True), 1):
+            recorded.require_as_recorded(member, store, f"teachers.{number}", beside=False)
+        return StoresAsOne(stores, weights, section.combine, sigmoid)
     assert section.store is not None
     store = _opened(section.store, run)
     if not has_network:
-        ensembles.require_views(section, store.header.identity)
+        recorded.require_as_recorded(section, store)
     return store
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -14,7 +14,6 @@ from counterpoise.models import several_views
 from counterpoise.models.classmap import map_teacher, partly
 from counterpoise.models.ensemble import Ensemble, require_shared
 from counterpoise.models.network import VisionModel
-from counterpoise.system.documents import parse_json
 from counterpoise.teachers import identity
 from counterpoise.teachers.live import LiveTeacher
 
@@ -137,19 +136,6 @@ def require_several(section: config.Teacher) -> None:
     """Raises ConfigError where one teacher alone is to be combined."""
     if section.combine != "probabilities" and not section.members:
         raise ConfigError(f"teacher.combine: {section.combine} is of several, and there is one teacher: give teachers.")
-
-
-def require_views(section: config.Teacher, recorded: Mapping[str, str]) -> None:
-    """Raises ConfigError where means over views are asked for, of a store without its network that holds none."""
-    try:
-        held = parse_json(recorded["arguments"]).get("views", 1)
-    except (LookupError, ValueError, AttributeError):  # nothing is known of who was recorded
-        return
-    if section.views not in (1, held):
-        raise ConfigError(
-            f"teacher.views: {section.views}, and the store holds answers to {held} of each picture, as its network "
-            "was asked: leave it out, or record them anew."
-        )
 
 
 def require_members_say_it(section: config.Teacher, sigmoid: bool) -> None:

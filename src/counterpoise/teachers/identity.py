@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from counterpoise.models.prompts import network
 from counterpoise.system import own_code
@@ -33,6 +35,8 @@ PARTS: dict[str, tuple[str, str]] = {
     PRECISION: ("precision", "teacher.precision"),
 }
 """What each part is called, and which keys of a run file say it."""
+LOGARITHM = "logarithm of "
+"""Before the classes of a network that answers probabilities."""
 _LONGEST = 80  # letters of a mapping that is shown as it is
 
 
@@ -48,7 +52,7 @@ def of(model: VisionModel, precision: torch.dtype) -> dict[str, str]:
         PRECISION: str(precision).removeprefix("torch."),
     }
     if model.outputs == "probabilities":
-        found["mapping"] = f"logarithm of {found['mapping']}"
+        found["mapping"] = f"{LOGARITHM}{found['mapping']}"
     if (words := network.by_prompts(model)) is not None:
         found |= words.identity()
     path, colon, function = model.name.rpartition(":")
@@ -70,7 +74,7 @@ def differences(there: Identity, here: Identity, *, but: str = "") -> list[tuple
         if part == but or part not in there or part not in here or there[part] == here[part]:
             continue
         # A module that was handed in is called by its class, whatever a run file calls it.
-        if part == "architecture" and (_is_module(there[part]) or _is_module(here[part])):
+        if part == "architecture" and (is_module(there[part]) or is_module(here[part])):
             continue
         found.append((name, _shown(part, there[part]), _shown(part, here[part])))
     return found
@@ -86,7 +90,8 @@ def whole(identity: Identity) -> bool:
     return "normalization" in identity
 
 
-def _is_module(name: str) -> bool:
+def is_module(name: str) -> bool:
+    """Whether a network is called so by its class, since it was handed in."""
     return ":" in name and ".py:" not in name and "/" not in name
 
 
@@ -94,11 +99,14 @@ def _shown(part: str, value: str) -> str:
     return f"sha256 {value[:12]}..." if part in (WEIGHTS, "code", "imports", "words") else value
 
 
-def _normalization(model: VisionModel) -> str:
-    def numbers(values: torch.Tensor) -> str:
-        return ", ".join(str(value) for value in values.flatten().cpu().numpy())
+def numbers(values: Sequence[float]) -> str:
+    """Means or deviations as an identity has them."""
+    return ", ".join(str(value) for value in np.asarray(values, dtype=np.float32))
 
-    return f"mean {numbers(model.mean)}, std {numbers(model.std)}"
+
+def _normalization(model: VisionModel) -> str:
+    mean, std = (numbers(values.flatten().tolist()) for values in (model.mean, model.std))
+    return f"mean {mean}, std {std}"
 
 
 def _input(model: VisionModel) -> str:
