@@ -97,13 +97,18 @@ def test_a_chunk_damaged_on_the_server_is_named_and_not_kept(
     assert torch.equal(store.logits(*view), kit.answers(*view))
 
 
-def test_a_chunk_cut_short_in_the_cache_is_fetched_again(kit: Any, in_memory: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("change", [lambda content: content[:50], lambda content: bytes(len(content))])
+def test_a_chunk_that_has_changed_in_the_cache_is_fetched_again(
+    kit: Any, in_memory: str, tmp_path: Path, change: Callable[[bytes], bytes]
+) -> None:
     view = torch.tensor([3]), torch.tensor([2])
     cache = tmp_path / "cache"
     Store.open(in_memory, cache=cache).logits(*view)
     (file,) = cache.rglob("*.bin")
-    file.write_bytes(file.read_bytes()[:50])
+    content = file.read_bytes()
+    file.write_bytes(change(content))
     assert torch.equal(Store.open(in_memory, cache=cache).logits(*view), kit.answers(*view))
+    assert file.read_bytes() == content
 
 
 def test_a_store_that_was_recorded_anew_is_not_taken_from_the_cache(

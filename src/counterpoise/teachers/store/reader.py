@@ -147,7 +147,7 @@ class Store(Recorded):
         """
         if is_address(address):
             remote = Cache(str(address), cache)
-            return cls(remote.index, str(address), remote.fetch, check=False)
+            return cls(remote.index, str(address), remote.fetch, check=False)  # which compares them itself
         path = expanded(Path(address))
         index = load(path)
         sizes = present(path)

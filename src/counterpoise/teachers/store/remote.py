@@ -56,6 +56,7 @@ class Cache:
             raise StoreError(f"{self.address}/{INDEX} cannot be read: {addresses.why(error)}.") from None
         self.index = parse(text.decode("utf-8", "replace"), f"{self.address}/{INDEX}")
         self.folder = (root or addresses.cache_folder("stores")) / hashlib.sha256(text).hexdigest()[:32]
+        self._compared: set[str] = set()
 
     def _connect(self) -> None:
         self._files, self._root = addresses.connected(self.address, StoreError)
@@ -78,23 +79,28 @@ class Cache:
             return False
 
     def fetch(self, chunk: Chunk) -> Path:
-        """The path of a chunk on this machine, whole and with its checksum; fetched where it is not there yet.
+        """The path of a chunk on this machine, whole and with its checksum; fetched where it is not there so.
 
         Raises:
             StoreError: the chunk cannot be fetched, is damaged there, or the cache cannot be written.
         """
         path = self.folder / chunk.name
-        size = self.index.header.chunk_size(chunk)
-        if _size(path) == size:  # it was checked before it got this name
-            return path
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(path.with_suffix(".lock")):
-                if _size(path) != size:
-                    self._download(chunk, path)
+            if not self._is_whole(chunk, path):
+                self.folder.mkdir(parents=True, exist_ok=True)
+                with FileLock(path.with_suffix(".lock")):
+                    if not self._is_whole(chunk, path):  # nor has another process fetched it since
+                        self._download(chunk, path)
         except OSError as error:
             raise StoreError(f"Chunk {chunk.name} of {self.address} could not be kept: {error}.") from None
+        self._compared.add(chunk.name)
         return path
+
+    def _is_whole(self, chunk: Chunk, path: Path) -> bool:
+        """Whether a chunk is there as the index has it; its bytes are compared once."""
+        if _size(path) != self.index.header.chunk_size(chunk):
+            return False
+        return chunk.name in self._compared or sha256_of(path) == self.index.checksums[chunk.name]
 
     def _download(self, chunk: Chunk, path: Path) -> None:
         temporary = path.with_name(f".{path.name}.partial")
