@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image, ImageOps
 from torch import nn
 
@@ -49,10 +50,10 @@ def values(folder: Path, **sections: Any) -> dict[str, Any]:
     return merge(given, sections)
 
 
-def assembled(run: dict[str, Any]) -> Parts:
+def assembled(run: dict[str, Any], teacher: nn.Module | None = None) -> Parts:
     """The parts of a run, as training builds them before its first step."""
     with join("cpu") as processes:
-        return assemble(resolve_auto(config.resolve(run), processes.device), processes)
+        return assemble(resolve_auto(config.resolve(run), processes.device), processes, teacher=teacher)
 
 
 def change(folder: Path) -> None:
@@ -145,3 +146,18 @@ def test_stores_of_several_teachers_are_of_the_same_pictures(folder: Path, teach
     stored = assembled(run).stored
     assert stored is not None
     assert stored.store.header.sample == load(tmp_path / "two").header.sample
+
+
+def test_a_store_of_all_images_serves_what_is_held_out_of_a_fold(
+    folder: Path, teacher: nn.Module, tmp_path: Path
+) -> None:
+    run = values(folder, data={"fold": "2/3", "held_out": 2})
+    told = counterpoise.record(run, out=tmp_path / "store", teacher=teacher, precision="float32")
+    assert told["samples"] == 12
+    parts = assembled(merge(run, {"teacher": {"store": str(tmp_path / "store"), "missing": "live"}}), teacher)
+    assert parts.stored is not None
+    assert parts.stored.live is not None
+    assert parts.stored.positions is not None
+    assert len(parts.stored.positions) == len(parts.train.images) == 6
+    for batch, read in parts.stored.follow(0, parts.train.epoch(0)):
+        torch.testing.assert_close(read.logits, parts.stored.live(batch.images).logits)

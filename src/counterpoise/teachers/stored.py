@@ -124,11 +124,10 @@ class LoaderTeacher:
         self.live = live
         header = store.header
         self.positions: Tensor | None = None
-        whole = data.split_from
-        if whole is not None and header.kind != "epochs" and len(data) == len(loader.images):
+        recorded = data
+        if header.kind != "epochs" and len(data) == len(loader.images):
             # Views by epochs are drawn for an index, which in a part is another one.
-            self.positions = data.positions if whole.fingerprint() == header.data else None
-        recorded = data if whole is None or self.positions is None else whole
+            recorded, self.positions = _divided_from(data, header.data)
         check_countable(header.kind, loader)
         if header.classes and header.shape[0] != len(classes):
             raise StoreError(
@@ -214,6 +213,20 @@ class LoaderTeacher:
         known = torch.ones(len(indices), dtype=torch.bool) if self.live is None else self.store.has(indices, slots)
         logits = self.source.logits(indices[known], slots[known])
         return Read(logits.to(self.device, non_blocking=True), known)
+
+
+def _divided_from(data: ImageSet, fingerprint: str) -> tuple[ImageSet, Tensor | None]:
+    """The set of this fingerprint that a part, or a part of a part, was divided from, and where its images are in it.
+
+    The part itself, and nothing, where it was divided from none such.
+    """
+    part, positions = data, None
+    while part.split_from is not None and part.positions is not None:
+        positions = part.positions if positions is None else part.positions[positions]
+        part = part.split_from
+        if part.fingerprint() == fingerprint:
+            return part, positions
+    return data, None
 
 
 def _part(whole: Future[Tensor], indices: Tensor) -> Tensor:
