@@ -133,10 +133,11 @@ def test_what_does_not_belong_together_is_not_merged(kit: Any, tmp_path: Path, f
     assert kit.contents(tmp_path / "out") == kit.contents(tmp_path / "d")
 
 
-@pytest.mark.parametrize("elsewhere", [False, True])
-def test_views_are_dropped(kit: Any, store_path: Path, tmp_path: Path, elsewhere: bool) -> None:
-    before = kit.contents(store_path)
-    out = tmp_path / "out" if elsewhere else None
+@pytest.mark.parametrize("where", [None, "out", "store", "out/../store"])
+def test_views_are_dropped(kit: Any, store_path: Path, tmp_path: Path, where: str | None) -> None:
+    before, elsewhere = kit.contents(store_path), where == "out"
+    (tmp_path / "out").mkdir()
+    out = None if where is None else tmp_path / where
     assert prune(store_path, keep=[2, 0], out=out)["views"] == "epochs, 0, 2"
     kit.record(tmp_path / "whole", kit.header(slots=(0, 2)))
     assert kit.contents(out or store_path) == kit.contents(tmp_path / "whole")
@@ -155,8 +156,14 @@ def test_what_cannot_be_pruned_is_said(kit: Any, store_path: Path, tmp_path: Pat
         prune(store_path, keep=[0, 7, 8])
     with pytest.raises(StoreError, match="none cannot be kept"):
         prune(store_path, keep=[])
-    with pytest.raises(StoreError, match="folder of its own"):
-        prune(store_path, precision="int8")
+    for out in (None, store_path):
+        with pytest.raises(StoreError, match="folder of its own"):
+            prune(store_path, precision="int8", out=out)
+    kit.record(tmp_path / "more", kit.header(slots=(0, 1, 4)))
+    before = kit.contents(tmp_path / "more")
+    with pytest.raises(StoreError, match=r"more holds a store of views 0-1, 4, and views 1, 4 are none of those"):
+        prune(store_path, keep=[0], out=tmp_path / "more")
+    assert kit.contents(tmp_path / "more") == before
     kit.record(tmp_path / "small", kit.header(precision="int8"))
     with pytest.raises(StoreError, match="is in int8 already"):
         prune(tmp_path / "small", precision="int4", out=tmp_path / "out")

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from counterpoise.errors import RunError, StoreError
-from counterpoise.system.files import held, sha256_of, write_text
+from counterpoise.system.files import expanded, held, sha256_of, write_text
 from counterpoise.teachers import identity
 from counterpoise.teachers.store.codecs import FORMAT
 from counterpoise.teachers.store.format import (
@@ -180,15 +180,18 @@ def prune(
         store: its folder.
         keep: the views or epochs to keep; None keeps all.
         precision: a smaller one than the store's, from float32 or float16.
-        out: folder of the smaller store; None drops views in place.
+        out: folder of the smaller store; None, or that of the store itself, drops views in place.
 
     Returns:
         What `info` says of the smaller store.
 
     Raises:
-        StoreError: a view is not there, the precision is no smaller, or `out` is missing where it is needed.
+        StoreError: a view is not there, the precision is no smaller, or `out` is missing where it is needed, or holds
+            other views.
     """
     path = Path(store)
+    if out is not None and expanded(Path(out)).resolve() == path.resolve():
+        out = None
     index = load(path)
     header = index.header
     absent = sorted(set(keep or ()) - set(header.slots))
@@ -248,6 +251,12 @@ def _remove(path: Path, chunks: Iterable[str]) -> None:
 
 
 def _rewrite(header: Header, out: Path, write: Callable[[StoreWriter, Chunk], None]) -> None:
+    there = load(expanded(out)).header if (expanded(out) / INDEX).exists() else None
+    if there is not None and (more := {*there.slots} - {*header.slots}):
+        raise StoreError(
+            f"{out} holds a store of views {words(there.slots)}, and views {words(sorted(more))} are none of those to "
+            "be kept: give another folder."
+        )
     with StoreWriter.create(out, header) as writer:
         for chunk in writer.missing():
             write(writer, chunk)
