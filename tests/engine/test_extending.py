@@ -43,7 +43,7 @@ def test_an_extended_run_ends_in_the_bits_of_one_that_was_that_long_from_the_sta
     kept = {path.relative_to(shorter): path.read_bytes() for path in shorter.rglob("*") if path.is_file()}
     whole = counterpoise.train(values(tmp_path / "whole", 4))
     with pytest.raises(Interrupted):
-        counterpoise.train(values(tmp_path / "longer", 4), extend=shorter, deadline=time.monotonic())
+        counterpoise.train(values(tmp_path / "longer", 4), extend=str(shorter), deadline=time.monotonic())
     with pytest.raises(Interrupted):  # by the options alone, which do not say what it goes on from
         counterpoise.train(values(tmp_path / "longer", 4), resume=True, deadline=time.monotonic())
     found = counterpoise.train(tmp_path / "longer" / "run.yaml", resume=True)
@@ -78,7 +78,7 @@ def test_the_command_takes_the_options_of_the_shorter_run(shorter: Path, run: Ca
         (3, {"batch_size": 25}, {}, r"train\.batch_size: 50 there, 25 given"),
         (3, {}, {"resume": True}, "--extend starts a longer run"),
         (3, {"extends": [2]}, {"extend": None}, "written by --extend RUN alone"),
-        (3, {}, {"extend": Path("nothing")}, "--extend nothing: there is no run in it"),
+        (3, {}, {"extend": "nothing"}, "--extend nothing: there is no run in it"),
     ],
     ids=["no longer", "another batch", "and resumed", "by hand", "no run"],
 )

@@ -17,7 +17,7 @@ MOVED = ("train.epochs", "train.extends", "train.schedule.", "train.optimizer.le
 """Keys of which the longer run may have another value, beside those that a run which goes on may have."""
 
 
-def extended(run: config.Run, shorter: Path) -> config.Run:
+def extended(run: config.Run, shorter: Path | str) -> config.Run:
     """The longer run, which says what it goes on from.
 
     Raises:
@@ -27,13 +27,15 @@ def extended(run: config.Run, shorter: Path) -> config.Run:
     folder = RunFolder(shorter)
     if not folder.run_file.is_file():
         raise RunError(f"--extend {shorter}: there is no run in it; expected the folder of a finished one.")
-    if run.out is not None and run.out.resolve() == shorter.resolve():
+    if run.out is not None and run.out.resolve() == folder.path.resolve():
         raise ConfigError(f"--extend {shorter} starts a run of its own, beside the shorter one: give another --out.")
     there = folder.read()
     if not folder.summary.is_file():
         raise RunError(f"{shorter} has not come to its end, so no longer run can go on from it: --resume it first.")
     if not folder.checkpoint.is_file():
-        raise RunError(f"{shorter} has lost {folder.checkpoint.relative_to(shorter)}, from which a longer run goes on.")
+        raise RunError(
+            f"{shorter} has lost {folder.checkpoint.relative_to(folder.path)}, from which a longer run goes on."
+        )
     if run.train.epochs <= there.train.epochs:
         raise ConfigError(
             f"--extend {shorter}, a run of {there.train.epochs} epochs, to {run.train.epochs}: give more, with "
@@ -70,7 +72,7 @@ def require_beginning(run: config.Run) -> None:
         )
 
 
-def copy_beginning(shorter: Path, longer: RunFolder) -> None:
+def copy_beginning(shorter: Path | str, longer: RunFolder) -> None:
     """Give the longer run the checkpoints and the curves of the shorter one."""
     given = RunFolder(shorter)
     for source, target in (
@@ -84,10 +86,11 @@ def copy_beginning(shorter: Path, longer: RunFolder) -> None:
                 shutil.copyfile(source, temporary)
 
 
-def told(run: config.Run, shorter: Path) -> str:
+def told(run: config.Run, shorter: Path | str) -> str:
     """What is to be said of the run; the shorter one may have stopped before all of its epochs."""
+    folder = RunFolder(shorter)
     try:
-        done = int(documents.read_json(RunFolder(shorter).summary, within=shorter)["epochs"])
+        done = int(documents.read_json(folder.summary, within=folder.path)["epochs"])
     except (OSError, ValueError, LookupError, TypeError):
         done = run.train.extends[-1]
     return (

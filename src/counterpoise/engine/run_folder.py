@@ -20,7 +20,7 @@ from counterpoise.engine import state
 from counterpoise.engine.receipts import RECEIPT
 from counterpoise.errors import CounterpoiseError, RunError
 from counterpoise.system import documents
-from counterpoise.system.files import held, make_folder, reason, sweep, sync_folder, write_text
+from counterpoise.system.files import expanded, held, make_folder, reason, sweep, sync_folder, write_text
 
 RUN_FILE = "run.yaml"
 METRICS = "metrics.jsonl"
@@ -54,8 +54,8 @@ OURS = (
 class RunFolder:
     """The files of one run."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path | str) -> None:
+        self.path = path = expanded(Path(path))
         self.run_file = path / RUN_FILE
         self.metrics = path / METRICS
         self.checkpoint = path / CHECKPOINT

@@ -41,7 +41,7 @@ def train(
     data: Splits | None = None,
     show: bool = False,
     deadline: float | None = None,
-    extend: Path | None = None,
+    extend: Path | str | None = None,
 ) -> Result:
     """Train a network on labels alone: a teacher, or a student to compare with.
 
@@ -95,7 +95,7 @@ def distill(
     data: Splits | None = None,
     show: bool = False,
     deadline: float | None = None,
-    extend: Path | None = None,
+    extend: Path | str | None = None,
 ) -> Result:
     """Train a student that imitates a teacher.
 
@@ -133,7 +133,7 @@ def _train_student(
     data: Splits | None,
     show: bool,
     deadline: float | None,
-    extend: Path | None,
+    extend: Path | str | None,
     note: str | None = None,
 ) -> Result:
     """Train the student of a run; arguments, result and errors are those of `distill`. note: to be said of it."""
