@@ -150,6 +150,11 @@ def test_a_half_precision_teacher_comes_back_from_float16_in_its_own_bits(teache
     assert stores.info(tmp_path / "store")["computed_in"] == "bfloat16"
     stored = weights(from_store(run, tmp_path / "store"), tmp_path / "stored")
     assert_near(stored, weights(run, tmp_path / "live"), rtol=1e-6, atol=1e-6)
+    weights(from_store(run, tmp_path / "store", precision="bf16"), tmp_path / "as recorded")
+    for name, noted in (("stored", True), ("as recorded", False)):
+        said = json.loads((tmp_path / name / "data.json").read_text())["said"]
+        note = "its teacher computed in bf16, and teacher.precision is fp32: bf16 counts"
+        assert any(note in line for line in said) == noted
 
 
 def test_more_epochs_and_another_seed_fit_a_complete_store(recorded: Path, teacher: Path, tmp_path: Path) -> None:

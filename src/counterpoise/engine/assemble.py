@@ -108,8 +108,9 @@ def assemble(
         found.note(note)
     if frozen is not None:
         found.note(frozen if student is not None or weights_named(run.student) else f"{frozen}, at random")
-    for note in [] if models.store is None else asking.notes(models.store, asked=live is not None):
-        found.note(note)
+    if models.store is not None:
+        for note in [*asking.notes(models.store, asked=live is not None), *recorded.of_precision(models.store, run)]:
+            found.note(note)
     if run.train.sync_batch_norm and not norms:
         where = "no batch norm is trained" if processes.world > 1 else "one process has the whole batch anyway"
         found.note(f"train.sync_batch_norm changes nothing here: {where}.")

@@ -13,6 +13,7 @@ from counterpoise.system.documents import parse_json
 from counterpoise.teachers import identity
 from counterpoise.teachers.identity import WEIGHTS, Identity
 from counterpoise.teachers.store import Recorded
+from counterpoise.teachers.stores_as_one import StoresAsOne
 
 
 def require_as_recorded(section: config.Imitated, store: Recorded, key: str = "teacher", beside: bool = True) -> None:
@@ -37,6 +38,15 @@ def require_as_recorded(section: config.Imitated, store: Recorded, key: str = "t
             f"{key}.{name}: {_shown(value)}, and the store holds {there}. Recorded answers stay as they are: leave it "
             f"out, {network}or record them anew. The store is {store.name}."
         )
+
+
+def of_precision(store: Recorded, run: config.Run) -> Iterator[str]:
+    """A sentence for each store of a teacher that computed in another precision than the run's would."""
+    wanted = "fp32" if run.teacher is None else run.teacher.precision
+    for one in store.stores if isinstance(store, StoresAsOne) else [store]:
+        held = {"float32": "fp32", "bfloat16": "bf16"}.get(one.header.identity.get(identity.PRECISION, ""))
+        if held not in (None, wanted):
+            yield f"store {one.name}: its teacher computed in {held}, and teacher.precision is {wanted}: {held} counts"
 
 
 def _misfits(section: config.Imitated, recorded: Identity) -> Iterator[tuple[str, str]]:
