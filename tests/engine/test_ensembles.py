@@ -149,6 +149,11 @@ def test_stores_of_several_teachers_are_read_as_one(teachers: list[Path], tmp_pa
     ):
         with pytest.raises(CounterpoiseError, match=message):
             counterpoise.distill({**both, "out": str(tmp_path / "no"), **change})
+    with pytest.raises(CounterpoiseError, match=r"teachers\.1 is a store, .*store-0, and record asks networks"):
+        counterpoise.record(both, out=tmp_path / "again")
+    named = [{**store, "checkpoint": str(path)} for store, path in zip(stores, teachers, strict=True)]
+    told = counterpoise.record({**both, "teachers": named}, out=tmp_path / "again", views="epochs")
+    assert told["architecture"] == "ensemble of 2"
 
 
 def test_teachers_that_each_know_some_classes_are_one_that_knows_all(teachers: list[Path], tmp_path: Path) -> None:

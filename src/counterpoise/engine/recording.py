@@ -19,6 +19,7 @@ from counterpoise.engine.allocation import keep_freed_memory
 from counterpoise.engine.assemble import assemble, evaluation_loader, resolve_auto
 from counterpoise.engine.evaluator import score_teacher
 from counterpoise.engine.inputs import RunLike
+from counterpoise.engine.networks import weights_named
 from counterpoise.engine.options import Record
 from counterpoise.engine.processes import errors_explained, join
 from counterpoise.engine.progress import Display, say
@@ -66,7 +67,8 @@ def record(run: RunLike, options: Record) -> dict[str, Any]:
     if run.teacher is not None and run.teacher.combine == "right":
         raise ConfigError("teacher.combine: right goes by labels, which a store of answers knows nothing of.")
     if run.teacher is not None:
-        itself = run.teacher.model_copy(update={"store": None, "missing": "refuse"})
+        members = tuple(_network(member, number) for number, member in enumerate(run.teacher.members, 1))
+        itself = run.teacher.model_copy(update={"store": None, "missing": "refuse", "members": members})
         run = run.model_copy(update={"teacher": itself})
     if options.epochs is not None and views in ("complete", "plain"):
         raise ConfigError(f"epochs is of views: epochs, and views is {views}: leave it out.")
@@ -118,6 +120,16 @@ def record(run: RunLike, options: Record) -> dict[str, Any]:
         processes.agree(problem)
         finished = writer.finish()
     return {"store": str(folder), "finished": finished, **store.info(Path(folder))}
+
+
+def _network(member: config.Member, number: int) -> config.Member:
+    """One of several teachers as a network; raises ConfigError where there is its store alone."""
+    if member.store is not None and member.prompts is None and not weights_named(member):
+        raise ConfigError(
+            f"teachers.{number} is a store, {member.store}, and record asks networks: give its checkpoint. Stores that "
+            "are there are read as one by distill, without being recorded again."
+        )
+    return member.model_copy(update={"store": None})
 
 
 def _of_all_folds(run: config.Run) -> Splits | None:
