@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import torch
 
-from counterpoise import config
+from counterpoise import config, tasks
 from counterpoise.config.options import keywords
 from counterpoise.data import sources
 from counterpoise.data.epochs import Epochs
@@ -143,7 +143,7 @@ def _of_all_folds(run: config.Run) -> Splits | None:
 
 def _without_augmentation(run: config.Run) -> config.Run:
     data = run.data
-    still = {"views": data.views.still(), "scenes": data.scenes.still()}
+    still = {"views": data.views.still()} if tasks.get(run.task).whole else {"scenes": data.scenes.still()}
     return run.model_copy(update={"data": data.model_copy(update=still)})
 
 
