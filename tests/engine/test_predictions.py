@@ -10,10 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 import counterpoise
-from counterpoise.errors import CorruptImage
+from counterpoise.errors import CorruptImage, DataError
 
 Run = Callable[..., tuple[int, str, str]]
 Draw = Callable[..., Any]
@@ -106,6 +108,43 @@ def test_a_damaged_picture_is_named_and_the_others_are_answered(
     assert "2.png cannot be read" in refusal[2]
 
 
+@pytest.mark.parametrize("kind", ["text", "path", "bytes", "image", "array", "gray", "tensor"])
+def test_one_picture_is_a_list_of_one(
+    student: Path, make_picture: Draw, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """The name as text was a list of its letters, each of which may be a picture or a folder of them."""
+    monkeypatch.chdir(tmp_path)
+    for letter in "ab":
+        Path(letter).mkdir()
+        make_picture("square", 3).save(f"{letter}/1.png")
+    picture = make_picture("circle", 9).convert("L").convert("RGB")
+    picture.save("ab", "png")
+    pixels = np.asarray(picture)
+    asked: dict[str, Any] = {
+        "text": "ab",
+        "path": Path("ab"),
+        "bytes": Path("ab").read_bytes(),
+        "image": picture,
+        "array": pixels,
+        "gray": pixels[..., 0],
+        "tensor": torch.from_numpy(pixels.copy()).permute(2, 0, 1),
+    }
+    loaded = counterpoise.load_student(student)
+    (expected,) = loaded.predict([picture])
+    assert loaded.predict(asked[kind]) == [expected]
+    name = "ab" if kind in ("text", "path") else "picture 0"
+    assert counterpoise.predict(asked[kind], student) == [{"image": name, **expected}]
+
+
+def test_several_pictures_in_one_array_are_several(student: Path, make_picture: Draw) -> None:
+    gray = np.stack([np.asarray(make_picture(shape, 9).convert("L")) for shape in ("circle", "square")])
+    loaded = counterpoise.load_student(student)
+    assert loaded.predict(gray) == loaded.predict([*gray]) == loaded.predict(np.stack([gray] * 3, -1))
+    for wrong in (7, None):
+        with pytest.raises(DataError, match=f"a {type(wrong).__name__}; expected a list of paths"):
+            loaded.predict(wrong)
+
+
 def test_masks_are_painted_for_all_pictures_but_the_damaged(run: Run, make_picture: Draw, tmp_path: Path) -> None:
     data = {"source": "digit_scenes", "options": {"train_size": 4, "val_size": 2}}
     train = {"epochs": 1, "device": "cpu", "precision": "fp32"}
@@ -121,5 +160,7 @@ def test_masks_are_painted_for_all_pictures_but_the_damaged(run: Run, make_pictu
     row = next(csv.DictReader(io.StringIO(out)))
     assert (row["height"], row["width"]) == ("64", "64")
     assert sum(float(value) for key, value in row.items() if key.startswith("share ")) == pytest.approx(1)
+    dense, one = counterpoise.load_student("dense"), "mine/1.png"
+    assert dense.predict(one) == dense.predict(Path(one).read_bytes()) == dense.predict([one])
     code, out, _ = run("predict", "--data", "dense/run.yaml", "--student", "dense", "--json")
     assert (code, len(json.loads(out))) == (0, 2)

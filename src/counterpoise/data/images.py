@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -80,6 +80,32 @@ def _decoded(image: Picture, name: str | None, reading: Reading) -> Any:
     except Unreadable as error:
         raise CorruptImage(name, _why(name, error)) from error.__cause__
     raise DataError(f"Image {name} is a {type(image).__name__}; expected a path, bytes, a PIL image or a uint8 array.")
+
+
+def pictures(given: Any, channels: int = 3) -> Iterable[Any]:
+    """Pictures as they were handed in, of which a single one is a list of one: a path, the bytes of a file, a PIL
+    image, an array [H, W] or [H, W, C], a tensor [C, H, W].
+
+    channels: as many as are read: an array whose last axis is no longer than colors are is one picture, and else
+    gray ones, [N, H, W].
+
+    Raises:
+        DataError: it is neither.
+    """
+    if isinstance(given, np.ndarray):
+        alone = given.ndim == 2 or (given.ndim == 3 and given.shape[2] in (1, 2, 3, 4, channels))
+    elif isinstance(given, Tensor):
+        alone = given.ndim == 3
+    else:
+        alone = isinstance(given, str | os.PathLike | bytes | Image.Image)
+    if alone:
+        return [given]
+    if not isinstance(given, Iterable):
+        raise DataError(
+            f"The pictures are a {type(given).__name__}; expected a list of paths, bytes of files, PIL images or uint8 "
+            "arrays [H, W, 3], or one of these."
+        )
+    return list(given) if isinstance(given, np.ndarray | Tensor) else given
 
 
 def to_tensor(image: Image.Image | NDArray[np.uint8]) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -211,7 +211,7 @@ def _region(page: Any, rows: tuple[int, int], columns: tuple[int, int]) -> NDArr
     return found
 
 
-def slide_paths(given: Sequence[Any]) -> Iterator[Path]:
+def slide_paths(given: Iterable[Any]) -> Iterator[Path]:
     """The slides that paths mean: themselves, or those in folders. Raises ConfigError, DataError."""
     for one in given:
         if not isinstance(one, str | os.PathLike):

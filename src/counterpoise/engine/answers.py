@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from torch import nn
 from counterpoise import config, tasks
 from counterpoise.config.options import Place, keywords_after
 from counterpoise.data import checking, summary
+from counterpoise.data.images import pictures
 from counterpoise.data.slide_file import At
 from counterpoise.engine import case_files, inputs, predictions
 from counterpoise.engine.answering import answer_for
@@ -92,10 +92,11 @@ def _teacher_of(student: Path, network: VisionModel) -> VisionModel:
 
 
 @keywords_after("student", Predict)
-def predict(images: Sequence[Any], options: Predict) -> list[dict[str, Any]]:
+def predict(images: Any, options: Predict) -> list[dict[str, Any]]:
     """What a student says of pictures.
 
-    `images` are paths of pictures or of folders of them, PIL images or uint8 arrays [H, W, 3].
+    `images` are paths of pictures or of folders of them, bytes of files, PIL images or uint8 arrays [H, W, 3]; a list
+    of them, or a single one.
 
     Returns:
         One answer a picture, in order: its name as "image" and, for classification, {"class", "probability", "top":
@@ -114,6 +115,7 @@ def predict(images: Sequence[Any], options: Predict) -> list[dict[str, Any]]:
     network = load_student(student, model=options.model, epoch=options.epoch)
     if options.max_megapixels is not None:
         network.reading = network.reading._replace(max_megapixels=options.max_megapixels)
+    images = pictures(images, network.channels)
     if options.data is not None and images:
         raise ConfigError("Pictures are given and data, too: it is either of them.")
     _require_of_its_kind(options)

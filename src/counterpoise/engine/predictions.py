@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -49,7 +49,7 @@ class Asked(NamedTuple):
 
 
 def given(
-    images: Sequence[Any], reading: Reading, told: bool = False, axis: int = 2, at: At | None = None
+    images: Iterable[Any], reading: Reading, told: bool = False, axis: int = 2, at: At | None = None
 ) -> Iterator[Asked]:
     """Pictures and volumes by path, all below a folder, or PIL images and arrays.
 

@@ -11,6 +11,7 @@ from typing import Any
 from safetensors.torch import load as load_bytes
 
 from counterpoise import config, tasks
+from counterpoise.data.images import pictures
 from counterpoise.engine import card
 from counterpoise.engine.student_epochs import Epoch, read_epoch
 from counterpoise.errors import ModelError
@@ -31,13 +32,14 @@ class Student(VisionModel):
         super().__init__(**model.settings())
         self.description = description
 
-    def predict(self, images: Sequence[Any]) -> list[dict[str, Any]]:
-        """What the student says of pictures: paths, PIL images or uint8 arrays [H, W, 3].
+    def predict(self, images: Any) -> list[dict[str, Any]]:
+        """What the student says of pictures: paths, bytes of files, PIL images or uint8 arrays [H, W, 3]; a list of
+        them, or a single one.
 
         Returns one answer a picture; for classification {"class", "probability", "top": [five of them]}, and "sure"
         and "set" of a student that has made a promise, see `counterpoise.promise`.
         """
-        return tasks.get(self.task).predict(self, images)
+        return tasks.get(self.task).predict(self, pictures(images, self.channels))
 
 
 def load_student(

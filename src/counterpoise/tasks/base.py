@@ -324,7 +324,7 @@ class Task(ABC):
         """The teacher's answer in the form of a target, for data without labels."""
 
     @abstractmethod
-    def predict(self, model: VisionModel, images: Sequence[Any]) -> list[dict[str, Any]]:
+    def predict(self, model: VisionModel, images: Iterable[Any]) -> list[dict[str, Any]]:
         """What the model says of pictures (paths, PIL images or uint8 arrays), one JSON-able answer each."""
 
     def draw(

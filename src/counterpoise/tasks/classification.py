@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -247,7 +247,7 @@ class Classification(Task):
     def pseudo_target(self, teacher_logits: Tensor) -> Tensor:
         return teacher_logits.argmax(1)
 
-    def answered(self, model: VisionModel, images: Sequence[Any]) -> Iterator[tuple[Tensor, bool]]:
+    def answered(self, model: VisionModel, images: Iterable[Any]) -> Iterator[tuple[Tensor, bool]]:
         """The model's logits [C] of each picture, float32 on the CPU, and whether these are probabilities instead."""
         from counterpoise.data.images import pixels_of, prepare
 
@@ -263,7 +263,7 @@ class Classification(Task):
                 logits = model(pixels[None].to(device)).float()[0].cpu()
             yield logits, soft
 
-    def predict(self, model: VisionModel, images: Sequence[Any]) -> list[dict[str, Any]]:
+    def predict(self, model: VisionModel, images: Iterable[Any]) -> list[dict[str, Any]]:
         answers: list[dict[str, Any]] = []
         for logits, soft in self.answered(model, images):
             order = logits.argsort(descending=True, stable=True).tolist()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -212,7 +212,7 @@ class Multilabel(Classification):
     def pseudo_target(self, teacher_logits: Tensor) -> Tensor:
         return (teacher_logits > 0).to(torch.int8)
 
-    def predict(self, model: VisionModel, images: Sequence[Any]) -> list[dict[str, Any]]:
+    def predict(self, model: VisionModel, images: Iterable[Any]) -> list[dict[str, Any]]:
         """The labels at or above their thresholds, the likeliest first, and the five likeliest of all:
         {"labels": [{"class", "probability"}, ...], "top": [...]}."""
         answers = []

@@ -226,7 +226,7 @@ class Segmentation(Task):
     def pseudo_target(self, teacher_logits: Tensor) -> Tensor:
         return largest_class(teacher_logits)
 
-    def predict(self, model: VisionModel, images: Sequence[Any]) -> list[dict[str, Any]]:
+    def predict(self, model: VisionModel, images: Iterable[Any]) -> list[dict[str, Any]]:
         """The classes found on each picture, by their share of its pixels, largest first:
         {"height", "width", "classes": [{"class", "share"}, ...]}, with "unsure" of a student with a promise."""
         decoded = (raster_of(image, model.reading) for image in images)
