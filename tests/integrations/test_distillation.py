@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 import counterpoise
 from counterpoise.errors import ConfigError, ModelError, RunError, StoreError
@@ -111,6 +113,41 @@ def test_a_network_without_a_name_needs_its_code_to_be_loaded(taught: Any, tmp_p
     fresh = nn.Sequential(nn.Flatten(), nn.Linear(192, 10))
     loaded = counterpoise.load_student(folder, model=fresh)
     assert torch.equal(loaded.net[1].weight, net[1].weight)  # type: ignore[index]
+
+
+class Scaled(nn.Module):
+    """Another function than the network that it holds, under the name that wrappers use."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, pixels: torch.Tensor) -> Any:
+        return -self.module(pixels)
+
+
+def test_a_network_that_holds_another_as_module_is_itself(taught: Any, tmp_path: Path) -> None:
+    net = Scaled(nn.Sequential(nn.Flatten(), nn.Linear(192, 10)))
+    distillation = counterpoise.Distillation(taught.live, student=net)
+    assert distillation.network is net
+    folder = distillation.save(tmp_path / "student", net)
+    loaded = counterpoise.load_student(folder, model=Scaled(nn.Sequential(nn.Flatten(), nn.Linear(192, 10))))
+    pixels = torch.rand(2, 3, 8, 8)
+    torch.testing.assert_close(loaded(pixels), net(loaded.normalize(pixels)))
+    with pytest.raises(
+        ModelError, match="A Scaled holds such a one as `module`: give that, where it computes the same"
+    ):
+        counterpoise.Distillation({**taught.live, "student": STUDENT}, student=Scaled(DigitsNetwork((4, 8))))
+
+
+@pytest.mark.parametrize("wrap", [nn.DataParallel, AveragedModel, partial(torch.compile, backend="eager")])
+def test_what_wraps_a_network_is_taken_off(taught: Any, tmp_path: Path, wrap: Callable[..., nn.Module]) -> None:
+    net = DigitsNetwork((4, 8))
+    distillation = counterpoise.Distillation({**taught.live, "student": STUDENT}, student=wrap(net))
+    assert type(distillation.network) is DigitsNetwork
+    folder = distillation.save(tmp_path / "student", wrap(distillation.network))
+    saved = counterpoise.load_student(folder).net.state_dict()
+    assert all(torch.equal(value, net.state_dict()[name]) for name, value in saved.items())
 
 
 def test_an_objective_with_weights_of_its_own_is_refused(taught: Any) -> None:

@@ -29,6 +29,17 @@ from counterpoise.models.network import VisionModel, logits_of
 from counterpoise.objectives.base import Terms
 from counterpoise.outputs import Outputs
 
+WRAPPERS = {
+    "torch.nn.parallel.data_parallel.DataParallel": "module",
+    "torch.nn.parallel.distributed.DistributedDataParallel": "module",
+    "torch._dynamo.eval_frame.OptimizedModule": "_orig_mod",
+    "torch.optim.swa_utils.AveragedModel": "module",
+    "timm.utils.model_ema.ModelEma": "ema",
+    "timm.utils.model_ema.ModelEmaV2": "module",
+    "timm.utils.model_ema.ModelEmaV3": "module",
+}
+"""What wraps a network without changing what it computes, and where it keeps it; by name, for imports take seconds."""
+
 
 class TaughtBatch:
     """What is to be learned of a batch. It takes the place that labels have in a training script.
@@ -155,6 +166,7 @@ class Distillation:
             train = resolved.train.model_copy(update={"channels_last": False})
             resolved = resolved.model_copy(update={"train": train})
         named = resolved.student.model is not None
+        student = None if student is None else _bare(student)
         parts = assemble(resolved, processes, student=None if named else student, teacher=teacher, data=data)
         if named and student is not None:
             _take(parts, student, processes)
@@ -310,7 +322,7 @@ def _take(parts: Parts, network: nn.Module, processes: Processes) -> None:
     student, section = parts.student, parts.run.student
     if section.two_heads:
         raise ConfigError("student.two_heads is of a network that is built by name, and a module was handed in.")
-    network = _bare(network).to(processes.device)
+    network = network.to(processes.device)
     _require_same(student, network)
     student.net = network.to(memory_format=student.memory_format)  # type: ignore[call-overload]
     student.resting.clear()
@@ -318,10 +330,13 @@ def _take(parts: Parts, network: nn.Module, processes: Processes) -> None:
 
 
 def _bare(network: nn.Module) -> nn.Module:
-    """A network without what DistributedDataParallel, torch.compile and moving averages wrap around it."""
-    children = dict(network.named_children())
-    if len(children) == 1 and (inner := children.get("module", children.get("_orig_mod"))) is not None:
-        return _bare(inner)
+    """A network without what DistributedDataParallel, torch.compile and moving averages wrap around it.
+
+    They are known by their types: a network of one's own may hold another one as `module`, and compute more than that.
+    """
+    for kind in type(network).__mro__:
+        if (held := WRAPPERS.get(f"{kind.__module__}.{kind.__qualname__}")) is not None:
+            return _bare(getattr(network, held))
     return network
 
 
@@ -330,10 +345,15 @@ def _require_same(student: VisionModel, network: nn.Module) -> None:
     ours, theirs = ({n: tuple(v.shape) for n, v in net.state_dict().items()} for net in (student.net, network))
     if ours != theirs:
         name = next(name for name in [*ours, *theirs] if ours.get(name) != theirs.get(name))
+        hint = (
+            f" A {type(network).__name__} holds such a one as `module`: give that, where it computes the same."
+            if {f"module.{each}" for each in ours} == {*theirs}
+            else ""
+        )
         raise ModelError(
             f"The run's student is {student.name} of {student.num_classes} classes, and the network that is trained "
             f"is another: of '{name}' it has {theirs.get(name, 'nothing')}, expected {ours.get(name, 'nothing')}. Name "
-            "the same in student.model as in the script, with its student.arguments, or leave student.model out."
+            f"the same in student.model as in the script, with its student.arguments, or leave student.model out.{hint}"
         )
 
 
