@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import json
 import subprocess
 import sys
@@ -21,9 +22,9 @@ from counterpoise.models.digits import DigitsNetwork
 STUDENT = {"model": "digits/cnn_4_8"}
 
 
-def descend(distillation: counterpoise.Distillation, epochs: int = 2) -> list[float]:
+def descend(distillation: counterpoise.Distillation, epochs: int = 2, momentum: float = 0.9) -> list[float]:
     """A loop of one's own, which knows nothing of epochs."""
-    optimizer = torch.optim.SGD(distillation.network.parameters(), 0.05, momentum=0.9, weight_decay=1e-4)
+    optimizer = torch.optim.SGD(distillation.network.parameters(), 0.05, momentum=momentum, weight_decay=1e-4)
     losses = []
     for _ in range(epochs):
         distillation.network.train()
@@ -82,13 +83,59 @@ def test_images_that_are_not_the_runs_need_the_teacher_itself(taught: Any) -> No
 
 
 def test_the_teacher_sees_other_images_as_the_student_does(taught: Any) -> None:
-    live = counterpoise.Distillation({**taught.live, "student": STUDENT})
+    live = counterpoise.Distillation({**taught.live, "student": STUDENT}, steps=5)
     pixels, batch = next(iter(live.loader))
     other = live.teach(pixels, batch.labels)
     assert other.teacher is not None
     assert batch.teacher is not None
     torch.testing.assert_close(other.teacher.logits, batch.teacher.logits, rtol=1e-4, atol=1e-4)
     assert (other.step, live.teach(pixels, batch.labels).step) == (0, 1)
+
+
+def test_schedules_of_a_loops_own_images_need_the_number_of_steps(taught: Any) -> None:
+    """They followed the run's own steps: of another loader they ended too early or too late."""
+    run = {**taught.live, "student": STUDENT}
+    pixels, labels = torch.zeros(2, 3, 8, 8), torch.tensor([0, 1])
+    with pytest.raises(ConfigError, match=r"moves with training \(balance\.weight\).* Give steps="):
+        counterpoise.Distillation(run).teach(pixels, labels)
+
+    def weights(distillation: counterpoise.Distillation, count: int) -> list[float]:
+        found = []
+        for _ in range(count):
+            distillation.loss(distillation.network(pixels), distillation.teach(pixels, labels))
+            found.append(distillation.parts.objective.moving()["balance.weight"])
+        return found
+
+    live = counterpoise.Distillation(run, steps=5)
+    assert weights(live, 3) == [0.5, 0.75, 1.0]
+    again = counterpoise.Distillation(run, steps=5)
+    again.load_state_dict(live.state_dict())
+    assert weights(again, 3) == [1.25, 1.5, 1.5]
+    still = counterpoise.Distillation({**run, "objective": {"balance": {}}})
+    assert still.teach(pixels, labels).step == 0
+
+
+def test_the_averages_of_an_objective_go_on(taught: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """They began anew after a resume, and the loss jumped."""
+    tuned = {"rule": "self_tuning", "reverse_temperature": 8.0, "rule_arguments": {"minimum": 0.01, "maximum": 100.0}}
+    run = {**taught.stored, "student": STUDENT, "objective": {"cross_entropy": {}, "balance": tuned}}
+    one, other = counterpoise.Distillation(run), counterpoise.Distillation(run)
+    start = copy.deepcopy(one.network.state_dict())
+    whole = descend(one, momentum=0.0)
+    one.network.load_state_dict(start)
+    first = counterpoise.Distillation(run, student=one.network)
+    begun = descend(first, epochs=1, momentum=0.0)
+    other.network.load_state_dict(first.network.state_dict())
+    other.load_state_dict(first.state_dict())
+    other.loader.set_epoch(1)
+    assert begun + descend(other, epochs=1, momentum=0.0) == whole
+    other.load_state_dict(None)
+    assert "they begin anew" in capsys.readouterr().err
+    plain = counterpoise.Distillation({**run, "objective": {"balance": {}}})
+    with pytest.raises(RunError, match="does not fit this run"):
+        plain.load_state_dict(first.state_dict())
+    plain.load_state_dict(None)
+    assert not capsys.readouterr().err
 
 
 def test_more_epochs_than_the_run_has_are_refused(taught: Any) -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import counterpoise
-from counterpoise.errors import ConfigError
+from counterpoise.errors import ConfigError, RunError
 from counterpoise.system import torchvision_guard
 
 if TYPE_CHECKING:
@@ -133,3 +133,22 @@ def test_training_goes_on_after_an_epoch_and_not_in_the_middle_of_one(
     assert again.distillation.evaluate()["top1"] == expected.last["top1"]
     with pytest.raises(ConfigError, match="middle of an epoch"):
         trainer(run, **saving).train(resume_from_checkpoint=str(tmp_path / "hf" / "checkpoint-15"))
+
+
+def test_training_goes_on_with_the_averages_of_the_objective(
+    taught: Any, trainer: Callable[..., Any], tmp_path: Path
+) -> None:
+    tuned = {"rule": "self_tuning", "reverse_temperature": 8.0, "rule_arguments": {"minimum": 0.01, "maximum": 100.0}}
+    student = {"model": "digits/cnn_4_8"}
+    run = {**taught.stored, "student": student, "objective": {"cross_entropy": {}, "balance": tuned}}
+
+    def losses(made: Any) -> list[float]:
+        return [line["loss"] for line in made.state.log_history if "loss" in line]
+
+    whole, again = trainer(run, save_strategy="epoch"), trainer(run, save_strategy="epoch")
+    whole.train()
+    again.train(resume_from_checkpoint=str(tmp_path / "hf" / "checkpoint-10"))
+    assert losses(again) == losses(whole)
+    (tmp_path / "hf" / "checkpoint-10" / "distillation.safetensors").write_bytes(b"damaged")
+    with pytest.raises(RunError, match="cannot be read"):
+        again.train(resume_from_checkpoint=str(tmp_path / "hf" / "checkpoint-10"))

@@ -22,7 +22,7 @@ STUDENT = {"model": "timm/test_resnet", "input_size": 8, "arguments": {"drop_rat
 def fit(tmp_path: Path) -> Callable[..., Any]:
     """Train a module of a run with Lightning; the module, with what it logged, and its trainer."""
 
-    def call(given: dict[str, Any], **options: Any) -> Any:
+    def call(given: dict[str, Any], start: Path | None = None, **options: Any) -> Any:
         torchvision_guard.ready()
         from lightning import pytorch as pl
 
@@ -47,16 +47,15 @@ def fit(tmp_path: Path) -> Callable[..., Any]:
 
         trainer = pl.Trainer(
             accelerator="cpu",
-            max_epochs=2,
             logger=False,
             enable_progress_bar=False,
             enable_model_summary=False,
             default_root_dir=tmp_path / "lightning",
             callbacks=[StudentCallback(tmp_path / "student")],
-            **options,
+            **{"max_epochs": 2, **options},
         )
         module = Student()
-        trainer.fit(module)
+        trainer.fit(module, ckpt_path=start)
         return module, trainer
 
     return call
@@ -89,3 +88,15 @@ def test_more_epochs_than_the_run_has_are_refused(taught: Any, fit: Callable[...
     run = {**taught.stored, "student": STUDENT, "train": {**taught.stored["train"], "epochs": 1}}
     with pytest.raises(ConfigError, match="Epoch 2 is asked for, and the run has 1"):
         fit(run, enable_checkpointing=False)
+
+
+def test_training_goes_on_with_the_averages_of_the_objective(
+    taught: Any, fit: Callable[..., Any], tmp_path: Path
+) -> None:
+    tuned = {"rule": "self_tuning", "reverse_temperature": 8.0, "rule_arguments": {"minimum": 0.01, "maximum": 100.0}}
+    run = {**taught.stored, "student": STUDENT, "objective": {"cross_entropy": {}, "balance": tuned}}
+    whole, _ = fit(run, enable_checkpointing=False)
+    begun, trainer = fit(run, enable_checkpointing=False, max_epochs=1)
+    trainer.save_checkpoint(tmp_path / "one.ckpt")
+    again, _ = fit(run, enable_checkpointing=False, start=tmp_path / "one.ckpt")
+    assert begun.losses + again.losses == whole.losses

@@ -50,9 +50,23 @@ def test_a_task_gives_what_timms_own_tasks_give(taught: Any, net: nn.Module) -> 
 
 def test_the_teacher_itself_looks_at_images_of_timms_own_loader(taught: Any, net: nn.Module) -> None:
     sized = {**with_student(taught.live), "student": {**STUDENT, "input_size": 8}}  # as the teacher's own
-    task = DistillationTask(sized, net.eval(), verbose=False)
+    task = DistillationTask(sized, net.eval(), verbose=False, steps=20)
     pixels, batch = next(iter(task.loader))
     torch.testing.assert_close(task(pixels, batch.labels)["loss"], task(pixels, batch)["loss"], rtol=1e-4, atol=1e-4)
+
+
+def test_a_checkpoint_of_timms_has_what_the_objective_keeps(taught: Any, net: nn.Module) -> None:
+    run = {**with_student(taught.live), "objective": {"balance": {"rule": "self_tuning"}}}
+    task, again = (DistillationTask(run, net, verbose=False, steps=5) for _ in range(2))
+    pixels, batch = next(iter(task.loader))
+    task(pixels, batch.labels)
+    kept = task.get_checkpoint_state()
+    again.load_checkpoint_state(kept["state_dict"], kept["task_state"])
+    objective, other = (each.distillation.parts.objective.state_dict() for each in (task, again))
+    assert objective
+    assert all(torch.equal(value, other[name]) for name, value in objective.items())
+    assert again.distillation.state_dict()["given"] == 1
+    assert "task_state_ema" not in task.get_checkpoint_state(ema=True)
 
 
 @pytest.mark.slow

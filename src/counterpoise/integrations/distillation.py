@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,25 +20,16 @@ from counterpoise.engine.gauging import EvaluationGauge, gauge_of, said
 from counterpoise.engine.inputs import RunLike
 from counterpoise.engine.parts import Parts
 from counterpoise.engine.processes import Processes, join
-from counterpoise.engine.progress import say
+from counterpoise.engine.progress import say, tell
 from counterpoise.engine.step import seed_step
 from counterpoise.engine.student import save_student
-from counterpoise.errors import ConfigError, ModelError, RunError
+from counterpoise.errors import ConfigError, RunError
+from counterpoise.integrations.wrappers import bare, require_same
 from counterpoise.models.folder import DESCRIPTION
 from counterpoise.models.network import VisionModel, logits_of
 from counterpoise.objectives.base import Terms
+from counterpoise.objectives.composite import WeightedSum
 from counterpoise.outputs import Outputs
-
-WRAPPERS = {
-    "torch.nn.parallel.data_parallel.DataParallel": "module",
-    "torch.nn.parallel.distributed.DistributedDataParallel": "module",
-    "torch._dynamo.eval_frame.OptimizedModule": "_orig_mod",
-    "torch.optim.swa_utils.AveragedModel": "module",
-    "timm.utils.model_ema.ModelEma": "ema",
-    "timm.utils.model_ema.ModelEmaV2": "module",
-    "timm.utils.model_ema.ModelEmaV3": "module",
-}
-"""What wraps a network without changing what it computes, and where it keeps it; by name, for imports take seconds."""
 
 
 class TaughtBatch:
@@ -49,13 +40,15 @@ class TaughtBatch:
         indices: int64 [B] on the CPU, sample numbers within the training set; None of images that are not the run's.
         teacher: what the teacher says of these very views; None where the objective listens to none.
         step: number of the batch in training, from 0.
+        steps: how many of them training has.
     """
 
-    def __init__(self, labels: Tensor, indices: Tensor | None, teacher: Outputs | None, step: int) -> None:
+    def __init__(self, labels: Tensor, indices: Tensor | None, teacher: Outputs | None, step: int, steps: int) -> None:
         self.labels = labels
         self.indices = indices
         self.teacher = teacher
         self.step = step
+        self.steps = steps
 
     def to(self, *_: Any, **__: Any) -> TaughtBatch:
         """Itself: it lies where the student is already."""
@@ -112,7 +105,8 @@ class Batches:
             batch = batch.on(self._processes.device)
             seed_step(parts.run.seed, step, self._processes)
             teacher = parts.ask_teacher(batch, recorded)
-            yield parts.student.normalize(batch.images), TaughtBatch(batch.target, batch.indices, teacher, step)
+            taught = TaughtBatch(batch.target, batch.indices, teacher, step, epochs * len(self))
+            yield parts.student.normalize(batch.images), taught
         self.epoch = epoch + 1
 
 
@@ -134,6 +128,8 @@ class Distillation:
         data: `Splits(train, val)` instead of `data.path`.
         device: where the student is; default: train.device.
         show: what was found in the data, on stderr.
+        steps: how many batches `teach` is given in all of training, where the loop has images of its own and something
+            of the objective follows a schedule.
 
     Attributes:
         loader: the batches, see `Batches`.
@@ -154,6 +150,7 @@ class Distillation:
         data: Splits | None = None,
         device: torch.device | str | None = None,
         show: bool = False,
+        steps: int | None = None,
     ) -> None:
         resolved = inputs.resolve(run)
         if not dist.is_initialized() and int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -166,7 +163,7 @@ class Distillation:
             train = resolved.train.model_copy(update={"channels_last": False})
             resolved = resolved.model_copy(update={"train": train})
         named = resolved.student.model is not None
-        student = None if student is None else _bare(student)
+        student = None if student is None else bare(student)
         parts = assemble(resolved, processes, student=None if named else student, teacher=teacher, data=data)
         if named and student is not None:
             _take(parts, student, processes)
@@ -177,6 +174,8 @@ class Distillation:
         self.network: nn.Module = parts.student.net
         self.loader = Batches(parts, processes)
         self._total = len(self.loader) * parts.run.train.epochs
+        self._steps = None if steps is None else inputs.positive("steps", steps)
+        self._moving = _moving(parts.objective)
         self._given = 0
         self._gauge: EvaluationGauge | None = None
         self._teacher: dict[str, float] = {}
@@ -197,7 +196,7 @@ class Distillation:
                 "that loader, or let the teacher look at other images: distillation.teach(pixels, labels)."
             )
         objective = self.parts.objective
-        objective.set_progress(min(batch.step / max(self._total - 1, 1), 1.0))
+        objective.set_progress(min(batch.step / max(batch.steps - 1, 1), 1.0))
         if batch.indices is not None:
             objective.set_batch(batch.indices)
         together = self.processes.add if self.processes.world > 1 else None
@@ -212,14 +211,15 @@ class Distillation:
     def teach(self, pixels: Tensor, labels: Tensor) -> TaughtBatch:
         """What the teacher itself says of images that are not the run's views, such as a tool's own augmentations.
 
-        Schedules move on by a step a call.
+        Schedules move on by a step a call, of the `steps` that were given.
 
         Args:
             pixels: float [B, channels, H, W], normalized as for the student.
             labels: int64 [B], or probabilities float [B, C].
 
         Raises:
-            ConfigError: the teacher is a store, which knows the run's own views alone.
+            ConfigError: the teacher is a store, which knows the run's own views alone; or the objective follows a
+                schedule, and no `steps` were given.
         """
         teacher = self.parts.teacher
         if teacher is None and "teacher" in self.parts.objective.needs:
@@ -227,12 +227,40 @@ class Distillation:
                 "These images are not the run's own views, and a store knows no others: go through "
                 "distillation.loader, or give the teacher itself (teacher.checkpoint or teacher.pretrained)."
             )
+        if self._steps is None and self._moving:
+            raise ConfigError(
+                f"The objective moves with training ({', '.join(self._moving)}), and these images are not of "
+                "distillation.loader: nobody knows how many batches of them there will be. Give steps=, the batches of "
+                "all epochs together, such as len(loader) * epochs."
+            )
         said = None
         if teacher is not None:
             # A teacher has a normalization of its own, and takes pixels in [0, 1].
             said = teacher(torch.addcmul(self.student.mean, pixels.float(), self.student.std))
         self._given += 1
-        return TaughtBatch(labels, None, said, self._given - 1)
+        return TaughtBatch(labels, None, said, self._given - 1, self._steps or self._total)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What training has to go on with beside network and optimizer: the averages of an objective that has some,
+        and how many batches `teach` was given."""
+        return {"objective": self.parts.objective.state_dict(), "given": self._given}
+
+    def load_state_dict(self, state: Mapping[str, Any] | None) -> None:
+        """Go on where `state_dict` was taken. None: of a checkpoint without; what is then lost is said.
+
+        Raises:
+            RunError: it is the state of another run.
+        """
+        objective = self.parts.objective
+        if state is None:
+            if objective.state_dict():
+                tell(["the checkpoint does not have the averages that the objective keeps: they begin anew"])
+            return
+        try:
+            objective.load_state_dict(state["objective"])
+            self._given = int(state["given"])
+        except (LookupError, RuntimeError, TypeError) as error:
+            raise RunError(f"The state of the distillation does not fit this run: {error}") from None
 
     def evaluate(self, network: nn.Module | None = None) -> dict[str, float]:
         """Scores on the val images, as `counterpoise.distill` has them after an epoch; and where there is a teacher
@@ -297,10 +325,10 @@ class Distillation:
 
     def _shipped(self, network: nn.Module | None) -> VisionModel:
         """The student with the weights of `network`, or its own, in the form in which it is loaded again."""
-        net = self.network if network is None else _bare(network)
+        net = self.network if network is None else bare(network)
         student = VisionModel(**{**self.student.settings(), "net": net}).to(self.processes.device)
         if network is not None:
-            _require_same(self.student, net)
+            require_same(self.student, net)
         return student
 
     def _asked(self) -> EvaluationGauge | None:
@@ -317,44 +345,25 @@ class Distillation:
         return self._gauge
 
 
+def _moving(objective: WeightedSum) -> list[str]:
+    """What of an objective changes from the first step of training to the last, as `WeightedSum.moving` calls it."""
+    ends = []
+    for progress in (1.0, 0.0):
+        objective.set_progress(progress)
+        ends.append(objective.moving())
+    return [name for name in ends[0] | ends[1] if ends[0].get(name) != ends[1].get(name)]
+
+
 def _take(parts: Parts, network: nn.Module, processes: Processes) -> None:
     """Put a network that a script has made in the place of the one that the run names."""
     student, section = parts.student, parts.run.student
     if section.two_heads:
         raise ConfigError("student.two_heads is of a network that is built by name, and a module was handed in.")
     network = network.to(processes.device)
-    _require_same(student, network)
+    require_same(student, network)
     student.net = network.to(memory_format=student.memory_format)  # type: ignore[call-overload]
     student.resting.clear()
     learning.freeze(student, section.freeze)
-
-
-def _bare(network: nn.Module) -> nn.Module:
-    """A network without what DistributedDataParallel, torch.compile and moving averages wrap around it.
-
-    They are known by their types: a network of one's own may hold another one as `module`, and compute more than that.
-    """
-    for kind in type(network).__mro__:
-        if (held := WRAPPERS.get(f"{kind.__module__}.{kind.__qualname__}")) is not None:
-            return _bare(getattr(network, held))
-    return network
-
-
-def _require_same(student: VisionModel, network: nn.Module) -> None:
-    """Raises ModelError unless a network has the weights of a student's, in number and shape."""
-    ours, theirs = ({n: tuple(v.shape) for n, v in net.state_dict().items()} for net in (student.net, network))
-    if ours != theirs:
-        name = next(name for name in [*ours, *theirs] if ours.get(name) != theirs.get(name))
-        hint = (
-            f" A {type(network).__name__} holds such a one as `module`: give that, where it computes the same."
-            if {f"module.{each}" for each in ours} == {*theirs}
-            else ""
-        )
-        raise ModelError(
-            f"The run's student is {student.name} of {student.num_classes} classes, and the network that is trained "
-            f"is another: of '{name}' it has {theirs.get(name, 'nothing')}, expected {ours.get(name, 'nothing')}. Name "
-            f"the same in student.model as in the script, with its student.arguments, or leave student.model out.{hint}"
-        )
 
 
 def _require_plain(parts: Parts) -> None:

@@ -10,18 +10,45 @@ from torch import Tensor, nn
 
 from counterpoise.deploy.publishing import push
 from counterpoise.engine.inputs import RunLike
-from counterpoise.errors import ConfigError, MissingExtraError
+from counterpoise.errors import ConfigError, MissingExtraError, RunError, damage
 from counterpoise.integrations.distillation import Batches, Distillation, TaughtBatch
 from counterpoise.system import torchvision_guard
+from counterpoise.system.files import read_tensors, write_tensors
 
 torchvision_guard.ready()
 try:
     import transformers
-    from transformers import Trainer, TrainingArguments
+    from transformers import Trainer, TrainerCallback, TrainingArguments
+    from transformers.trainer_utils import get_last_checkpoint
 except ImportError as missing:  # accelerate, too, without which there is no Trainer
     raise MissingExtraError("The Trainer of Hugging Face", "hf") from missing
 
 STUDENT = "student"
+STATE = "distillation.safetensors"
+"""The file of a checkpoint with the averages of an objective that has some."""
+
+
+class _Keeping(TrainerCallback):
+    """Puts the averages of an objective into each checkpoint."""
+
+    def __init__(self, distillation: Distillation) -> None:
+        self.distillation = distillation
+
+    def on_save(self, args: TrainingArguments, state: Any, control: Any, **_: Any) -> None:
+        folder = Path(args.output_dir or ".", f"checkpoint-{state.global_step}")
+        averages = self.distillation.state_dict()["objective"]
+        if averages and state.is_world_process_zero and folder.is_dir():  # else it was one too many, and has gone
+            write_tensors(folder / STATE, averages)
+
+
+def _kept(file: Path) -> dict[str, Any] | None:
+    """The state in such a file; None where there is none. Raises RunError: it is damaged."""
+    if not file.is_file():
+        return None
+    try:
+        return {"objective": read_tensors(file)[0], "given": 0}
+    except Exception as error:  # whatever safetensors finds wrong with a damaged file
+        raise RunError(f"{file} cannot be read: {damage(error)}.") from None
 
 
 class _WholeEpochs:
@@ -92,6 +119,15 @@ class DistillationTrainer(Trainer):
         images = {"train_dataset": parts.train.images, "eval_dataset": parts.val.images}
         super().__init__(model=self.distillation.network, args=args, **{**images, **kwargs})
         self.model_accepts_loss_kwargs = False  # each loss is a mean over its own batch
+        self.add_callback(_Keeping(self.distillation))
+
+    def train(self, resume_from_checkpoint: Any = None, *given: Any, **named: Any) -> Any:
+        """As `Trainer` does; from a checkpoint on with the averages of the objective, too."""
+        newest: Any = get_last_checkpoint
+        last = newest(self.args.output_dir) if resume_from_checkpoint is True else resume_from_checkpoint
+        if last and Path(last).is_dir():
+            self.distillation.load_state_dict(_kept(Path(last, STATE)))
+        return super().train(resume_from_checkpoint, *given, **named)
 
     def get_train_dataloader(self) -> Any:
         """The run's batches."""

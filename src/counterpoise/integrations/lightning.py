@@ -19,6 +19,9 @@ try:
 except ImportError as missing:
     raise MissingExtraError("Lightning", "lightning") from missing
 
+STATE = "counterpoise_distillation"
+"""The entry of a checkpoint for what a distillation goes on with."""
+
 
 class DistillationMixin:
     """The training of a LightningModule: `class Student(DistillationMixin, LightningModule)`.
@@ -27,9 +30,9 @@ class DistillationMixin:
 
     Attributes:
         run: a run file's path, its values, or a resolved `Run`; see `Distillation`.
-        network: what is trained; where it is set before, it is what the run's student.model names. In checkpoints it
-            is all there is: the teacher is not among the module's parameters.
-        arguments: further ones of `Distillation`: `teacher`, `data`, `show`.
+        network: what is trained; where it is set before, it is what the run's student.model names. In checkpoints its
+            weights are all there are: the teacher is not among the module's parameters.
+        arguments: further ones of `Distillation`, such as `teacher`, `data`, `show`.
         distillation: the run, from `setup` on.
     """
 
@@ -60,6 +63,17 @@ class DistillationMixin:
         total, terms = self.distillation.terms(self(pixels), taught)  # type: ignore[operator]
         self.log_dict({"loss": total.detach(), **terms}, batch_size=len(taught))  # type: ignore[attr-defined]
         return total
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the averages of an objective that has some."""
+        super().on_save_checkpoint(checkpoint)  # type: ignore[misc]
+        checkpoint[STATE] = self.distillation.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on with them; weights that are loaded without a trainer have no use for them."""
+        super().on_load_checkpoint(checkpoint)  # type: ignore[misc]
+        if "distillation" in vars(self):
+            self.distillation.load_state_dict(checkpoint.get(STATE))
 
 
 class StudentCallback(Callback):

@@ -28,7 +28,7 @@ class DistillationTask(TrainingTask):
         run: a run file's path, its values, or a resolved `Run`; see `Distillation`.
         student_model: the network of the training script, the one that the run's student.model names.
         device, dtype, verbose: as for timm's own tasks.
-        modules: `teacher` and `data`, as for `Distillation`.
+        others: `teacher`, `data` and, with timm's own loader, `steps`, as for `Distillation`.
 
     Attributes:
         distillation: the run.
@@ -45,10 +45,10 @@ class DistillationTask(TrainingTask):
         device: torch.device | None = None,
         dtype: torch.dtype | None = None,
         verbose: bool = True,
-        **modules: Any,
+        **others: Any,
     ) -> None:
         super().__init__(device=device, dtype=dtype, verbose=verbose)
-        self.distillation = Distillation(run, student=student_model, device=self.device, show=verbose, **modules)
+        self.distillation = Distillation(run, student=student_model, device=self.device, show=verbose, **others)
         self.trainable_module = student_model
 
     @property
@@ -69,6 +69,17 @@ class DistillationTask(TrainingTask):
         """Write the student folder, of the moving average of weights where there is one and `ema` is set."""
         average = self.get_trainable_module(ema=True) if ema else None
         self.distillation.save(path, average or self.trainable_module, by=f"timm {timm.__version__}")
+
+    def get_task_state(self, module: nn.Module | None = None, ema: bool = False) -> dict[str, Any]:
+        """What a checkpoint keeps beside the weights: see `Distillation.state_dict`."""
+        return {} if ema else self.distillation.state_dict()
+
+    def load_task_state(
+        self, state: dict[str, Any] | None, strict: bool = True, module: nn.Module | None = None, ema: bool = False
+    ) -> None:
+        """Go on with it."""
+        if not ema:
+            self.distillation.load_state_dict(state)
 
     def prepare_distributed(self, device_ids: list[Any] | None = None, **ddp_kwargs: Any) -> DistillationTask:
         """Let processes train together."""
