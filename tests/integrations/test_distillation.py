@@ -67,6 +67,17 @@ def test_the_student_folder_answers_without_its_teacher(taught: Any, tmp_path: P
         distillation.save(tmp_path / "other")
 
 
+def test_an_epoch_is_over_with_its_last_batch(taught: Any, tmp_path: Path) -> None:
+    """Tools that count steps ask for no more, and the student folder named the epoch before."""
+    distillation = counterpoise.Distillation({**taught.stored, "student": STUDENT})
+    for _ in range(2):
+        assert len(list(zip(range(len(distillation.loader)), distillation.loader, strict=False))) == 10
+    folder = distillation.save(tmp_path / "student")
+    description = counterpoise.load_student(folder).description
+    assert description.provenance["epoch"] == {"ships": "last", "number": 2, "of": 2}
+    assert description.metrics["last"]["epoch"] == 2
+
+
 def test_a_store_of_other_views_is_refused(taught: Any) -> None:
     other = {**taught.stored["data"], "views": {"crop": "pad", "padding": 2}}
     with pytest.raises(StoreError, match="padding"):

@@ -106,8 +106,11 @@ class Batches:
             seed_step(parts.run.seed, step, self._processes)
             teacher = parts.ask_teacher(batch, recorded)
             taught = TaughtBatch(batch.target, batch.indices, teacher, step, epochs * len(self))
+            if step + 1 == (epoch + 1) * len(self):  # tools that count steps do not ask for more
+                self.epoch = epoch + 1
             yield parts.student.normalize(batch.images), taught
-        self.epoch = epoch + 1
+        if self.epoch == epoch:
+            self.epoch = epoch + 1
 
 
 class Distillation:
