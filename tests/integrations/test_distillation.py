@@ -220,6 +220,32 @@ def test_weights_lie_as_tools_save_them(taught: Any) -> None:
     assert all(value.is_contiguous() for value in network.state_dict().values())
 
 
+def test_weights_lie_as_the_script_has_laid_them(taught: Any) -> None:
+    net = DigitsNetwork((4, 8)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    own = nn.Sequential(net)
+    named = counterpoise.Distillation({**taught.stored, "student": STUDENT}, student=net)
+    pixels = [next(iter(each.loader))[0] for each in (named, counterpoise.Distillation(taught.stored, student=own))]
+    for value in (*pixels, next(value for value in net.parameters() if value.ndim == 4)):
+        assert value.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_a_network_in_bfloat16_is_scored_and_shipped_in_float32(taught: Any, tmp_path: Path) -> None:
+    """After all epochs, writing the student failed."""
+    distillation = counterpoise.Distillation({**taught.stored, "student": STUDENT})
+    network = distillation.network.to(torch.bfloat16)
+    pixels, batch = next(iter(distillation.loader))
+    distillation.loss(network(pixels.bfloat16()), batch).backward()
+    expected = distillation.evaluate()
+    folder = distillation.save(tmp_path / "student")
+    loaded = counterpoise.load_student(folder)
+    saved = network.state_dict()
+    assert next(network.parameters()).dtype == torch.bfloat16
+    for name, value in loaded.net.state_dict().items():
+        assert value.dtype != torch.bfloat16
+        assert torch.equal(value, saved[name].to(value.dtype))
+    assert counterpoise.evaluate(folder, data=taught.stored)["top1"] == expected["top1"]
+
+
 TOGETHER = """
 import json, sys
 import torch

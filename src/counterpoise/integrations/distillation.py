@@ -24,7 +24,7 @@ from counterpoise.engine.progress import say, tell
 from counterpoise.engine.step import seed_step
 from counterpoise.engine.student import save_student
 from counterpoise.errors import ConfigError, RunError
-from counterpoise.integrations.wrappers import bare, require_same
+from counterpoise.integrations.wrappers import bare, channels_last, in_float32, require_same
 from counterpoise.models.folder import DESCRIPTION
 from counterpoise.models.network import VisionModel, logits_of
 from counterpoise.objectives.base import Terms
@@ -162,11 +162,12 @@ class Distillation:
             self.processes = processes
         order = resolved.train.channels_last
         resolved = resolve_auto(resolved, processes.device)
-        if order == "auto":  # as tools expect weights that they save
-            train = resolved.train.model_copy(update={"channels_last": False})
+        student = None if student is None else bare(student)
+        if order == "auto":  # as the script has it, and else as tools expect weights that they save
+            innermost = student is not None and channels_last(student)
+            train = resolved.train.model_copy(update={"channels_last": innermost})
             resolved = resolved.model_copy(update={"train": train})
         named = resolved.student.model is not None
-        student = None if student is None else bare(student)
         parts = assemble(resolved, processes, student=None if named else student, teacher=teacher, data=data)
         if named and student is not None:
             _take(parts, student, processes)
@@ -328,7 +329,7 @@ class Distillation:
 
     def _shipped(self, network: nn.Module | None) -> VisionModel:
         """The student with the weights of `network`, or its own, in the form in which it is loaded again."""
-        net = self.network if network is None else bare(network)
+        net = in_float32(self.network if network is None else bare(network))
         student = VisionModel(**{**self.student.settings(), "net": net}).to(self.processes.device)
         if network is not None:
             require_same(self.student, net)

@@ -1,7 +1,10 @@
-"""What training scripts wrap around a network, and whether the network within is the one that a run names."""
+"""Networks of training scripts: what is wrapped around them, how they lie in memory, which network they are."""
 
 from __future__ import annotations
 
+import copy
+
+import torch
 from torch import nn
 
 from counterpoise.errors import ModelError
@@ -28,6 +31,20 @@ def bare(network: nn.Module) -> nn.Module:
         if (held := WRAPPERS.get(f"{kind.__module__}.{kind.__qualname__}")) is not None:
             return bare(getattr(network, held))
     return network
+
+
+def channels_last(network: nn.Module) -> bool:
+    """Whether a script has laid the weights out with channels innermost."""
+    innermost = torch.channels_last
+    images = (value for value in network.parameters() if value.ndim == 4 and not value.is_contiguous())
+    return any(value.is_contiguous(memory_format=innermost) for value in images)
+
+
+def in_float32(network: nn.Module) -> nn.Module:
+    """The network, or where its weights are of another precision a copy in that of student folders."""
+    if all(value.dtype == torch.float32 for value in network.parameters() if value.is_floating_point()):
+        return network
+    return copy.deepcopy(network).float()
 
 
 def require_same(student: VisionModel, network: nn.Module) -> None:
