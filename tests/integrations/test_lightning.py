@@ -22,7 +22,7 @@ STUDENT = {"model": "timm/test_resnet", "input_size": 8, "arguments": {"drop_rat
 def fit(tmp_path: Path) -> Callable[..., Any]:
     """Train a module of a run with Lightning; the module, with what it logged, and its trainer."""
 
-    def call(given: dict[str, Any], start: Path | None = None, **options: Any) -> Any:
+    def call(given: dict[str, Any], start: Path | None = None, every: int = 1, **options: Any) -> Any:
         torchvision_guard.ready()
         from lightning import pytorch as pl
 
@@ -51,7 +51,7 @@ def fit(tmp_path: Path) -> Callable[..., Any]:
             enable_progress_bar=False,
             enable_model_summary=False,
             default_root_dir=tmp_path / "lightning",
-            callbacks=[StudentCallback(tmp_path / "student")],
+            callbacks=[StudentCallback(tmp_path / "student", every)],
             **{"max_epochs": 2, **options},
         )
         module = Student()
@@ -100,3 +100,11 @@ def test_training_goes_on_with_the_averages_of_the_objective(
     trainer.save_checkpoint(tmp_path / "one.ckpt")
     again, _ = fit(run, enable_checkpointing=False, start=tmp_path / "one.ckpt")
     assert begun.losses + again.losses == whole.losses
+
+
+def test_the_last_epoch_is_evaluated_where_training_stops_early(
+    taught: Any, fit: Callable[..., Any], tmp_path: Path
+) -> None:
+    module, trainer = fit({**taught.stored, "student": STUDENT}, every=5, max_steps=10, enable_checkpointing=False)
+    expected = module.distillation.evaluate()["top1"]
+    assert trainer.callback_metrics["val/top1"] == pytest.approx(expected)

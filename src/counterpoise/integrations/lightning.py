@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from counterpoise.engine.inputs import RunLike
@@ -87,17 +88,25 @@ class StudentCallback(Callback):
     def __init__(self, out: str | Path | None = None, every: int = 1) -> None:
         self.out = out
         self.every = every
+        self.evaluated = -1  # after how many steps
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Log `val/top1` and so on, and `gauge/forward_kl` and so on."""
         done = trainer.current_epoch + 1
-        if done % self.every and done != trainer.max_epochs:
-            return
-        found = pl_module.distillation.evaluate(pl_module.network)
-        named = {name if name.startswith("gauge/") else f"val/{name}": value for name, value in found.items()}
-        pl_module.log_dict(named)
+        if done % self.every == 0 or done == trainer.max_epochs:
+            pl_module.log_dict(self._evaluate(trainer, pl_module))
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
-        """Write the student folder."""
+        """Evaluate where training ended between two evaluations, and write the student folder."""
+        if self.evaluated != trainer.global_step:
+            found = self._evaluate(trainer, pl_module)
+            trainer.callback_metrics.update({name: torch.tensor(value) for name, value in found.items()})
+            for logger in trainer.loggers:  # a module logs no more
+                logger.log_metrics(found, step=trainer.global_step)
         if self.out is not None:
             pl_module.distillation.save(self.out, pl_module.network, by=f"Lightning {lightning.__version__}")
+
+    def _evaluate(self, trainer: Any, pl_module: Any) -> dict[str, float]:
+        self.evaluated = trainer.global_step
+        found = pl_module.distillation.evaluate(pl_module.network)
+        return {name if name.startswith("gauge/") else f"val/{name}": value for name, value in found.items()}
