@@ -191,5 +191,6 @@ def test_a_promise_says_that_groups_counted(trained: Path, tmp_path: Path) -> No
     assert f"of {len(images)} pictures of 300 groups." in _lines(found)[0]
     assert "each group counting alike; of groups like these" in _lines(found)[1]
     report = counterpoise.evaluate(student, given, data_set=Splits(images, images))
+    assert counterpoise.evaluate(student, data_set=Splits(images, images)) == report  # no folder need say which data
     assert report["answered"] == pytest.approx(100 * found["answered"])
     assert report["wrong_of_answered"] == pytest.approx(100 * found["wrong"])

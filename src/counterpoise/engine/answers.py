@@ -196,11 +196,7 @@ def gauge(student: Place, options: Gauging) -> dict[str, Any]:
     """
     network = load_student(Path(student), model=options.model, epoch=options.epoch)
     data_set, teacher = options.data_set, options.teacher
-    if data_set is not None and options.data is None:
-        section = config.Data()
-        images = inputs.val_of(section, data_set)
-    else:
-        images, section = inputs.evaluated(Path(student), options.data, None, data_set)
+    images, section = inputs.evaluated(Path(student), options.data, None, data_set)
     if images.classes:  # before the teacher is built, which answers in their order
         images = in_classes_of(network, images)
     module = teacher if isinstance(teacher, nn.Module) else None

@@ -140,7 +140,8 @@ def evaluated(
     """The images that a student is evaluated on, and the section that says how they are read."""
     from counterpoise.data import sources
 
-    section = data_section(student, data)
+    alone = data is None and data_set is not None and run_around(student) is None  # nothing else says how to read
+    section = read_for(config.Data(), reading_of(student)) if alone else data_section(student, data)
     if split is not None:
         if data_set is not None:
             raise ConfigError("split names a part of data that is read; of a data_set, give the part itself as val.")
