@@ -308,8 +308,9 @@ def test_folder_that_is_none_is_named(tmp_path: Path) -> None:
 def test_network_of_ones_own_must_be_handed_in(tmp_path: Path) -> None:
     model = trained(catalog.build(digits.create("cnn_4_8", 3), input_size=8))
     folder = save(model, tmp_path / "student")
-    with pytest.raises(ModelError, match="DigitsNetwork, code that a student folder does not bring"):
+    with pytest.raises(ModelError, match="DigitsNetwork, code that a student folder does not bring") as refused:
         load_student(folder)
+    assert f"load_student('{folder}', model=DigitsNetwork)" in str(refused.value)  # no file names it
     student = load_student(folder, model=digits.create("cnn_4_8", 3))
     assert torch.equal(student(images(model)), model(images(model)))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -67,9 +68,16 @@ def load_student(
             f"one: counterpoise probe --teacher.checkpoint {path}, or train --student.checkpoint {path}."
         )
     if model is None and catalog.is_code(description.architecture):
+        name = re.split(r"[:.]", description.architecture)[-1]
+        way_out = (
+            f"Where you trust it, name it: --model {description.architecture}, or in Python model='...'."
+            if own_code.is_file(description.architecture)
+            else f"Give it in Python: load_student({str(path)!r}, model={name}); on a command line, or where model "
+            f"takes text, it is --model file.py:{name}."
+        )
         raise ModelError(
             f"The network of {source} is {description.architecture}, code that a student folder does not bring. "
-            f"Where you trust it, name it: --model {description.architecture}, or in Python model='...'."
+            f"{way_out}"
         )
     built = catalog.build(
         model if model is not None else description.architecture,
