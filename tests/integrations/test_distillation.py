@@ -124,6 +124,7 @@ def test_schedules_of_a_loops_own_images_need_the_number_of_steps(taught: Any) -
     assert weights(again, 3) == [1.25, 1.5, 1.5]
     still = counterpoise.Distillation({**run, "objective": {"balance": {}}})
     assert still.teach(pixels, labels).step == 0
+    assert torch.equal(still.teach(pixels, [0, 1]).labels, labels)
 
 
 def test_the_averages_of_an_objective_go_on(taught: Any, capsys: pytest.CaptureFixture[str]) -> None:
@@ -154,6 +155,9 @@ def test_more_epochs_than_the_run_has_are_refused(taught: Any) -> None:
     distillation.loader.set_epoch(2)
     with pytest.raises(ConfigError, match="Epoch 3 is asked for, and the run has 2"):
         next(iter(distillation.loader))
+    for wrong in (-1, 0.5):
+        with pytest.raises(ConfigError, match=f"Epochs are counted from 0, got {wrong}"):
+            distillation.loader.set_epoch(wrong)  # type: ignore[arg-type]
 
 
 def test_another_network_than_the_run_names_is_refused(taught: Any) -> None:

@@ -105,6 +105,14 @@ def test_losses_and_scores_are_those_of_distill(
     torch.testing.assert_close(torch.tensor(logged), torch.tensor(losses), rtol=1e-3, atol=1e-3)
 
 
+def test_the_runs_own_images_are_scored_and_not_predicted(taught: Any, trainer: Callable[..., Any]) -> None:
+    made = trainer({**taught.stored, "student": {"model": "digits/cnn_4_8"}})
+    assert made.evaluate(made.eval_dataset) == made.evaluate()
+    for ask in (made.evaluate, made.predict):
+        with pytest.raises(ConfigError, match=r"takes items with 'pixel_values'"):
+            ask(made.train_dataset)
+
+
 def test_the_student_is_pushed_with_its_card(
     taught: Any, trainer: Callable[..., Any], vit: Path, tmp_path: Path, hub: Hub
 ) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,8 +86,10 @@ class Batches:
         return self._parts.train.steps_per_epoch
 
     def set_epoch(self, epoch: int) -> None:
-        """The next pass is that of this epoch, counted from 0."""
-        self.epoch = epoch
+        """The next pass is that of this epoch, counted from 0. Raises ConfigError for what is no such number."""
+        if epoch != int(epoch) or epoch < 0:
+            raise ConfigError(f"Epochs are counted from 0, got {epoch}.")
+        self.epoch = int(epoch)
 
     def __iter__(self) -> Iterator[tuple[Tensor, TaughtBatch]]:
         """Raises ConfigError where the run has no such epoch."""
@@ -212,7 +214,7 @@ class Distillation:
         """The loss alone, a scalar; see `terms`."""
         return self.terms(output, batch).total
 
-    def teach(self, pixels: Tensor, labels: Tensor) -> TaughtBatch:
+    def teach(self, pixels: Tensor, labels: Tensor | Sequence[int]) -> TaughtBatch:
         """What the teacher itself says of images that are not the run's views, such as a tool's own augmentations.
 
         Schedules move on by a step a call, of the `steps` that were given.
@@ -237,6 +239,8 @@ class Distillation:
                 "distillation.loader: nobody knows how many batches of them there will be. Give steps=, the batches of "
                 "all epochs together, such as len(loader) * epochs."
             )
+        if not isinstance(labels, Tensor):
+            labels = torch.as_tensor(labels, device=pixels.device)
         said = None
         if teacher is not None:
             # A teacher has a normalization of its own, and takes pixels in [0, 1].

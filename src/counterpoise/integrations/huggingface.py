@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from counterpoise.data.sources.base import ImageSet
 from counterpoise.deploy.publishing import push
 from counterpoise.engine.inputs import RunLike
 from counterpoise.errors import ConfigError, MissingExtraError, RunError, damage
@@ -81,6 +82,16 @@ class _Inputs:
             yield {"pixel_values": pixels, "taught": batch}
 
 
+def _require_items(images: Any) -> None:
+    """Raises ConfigError for a run's own images, which `Trainer` cannot take one by one."""
+    if isinstance(images, ImageSet):
+        raise ConfigError(
+            f"{type(images).__name__} holds images as a run reads them, and this takes items with 'pixel_values' "
+            "and 'labels': evaluate() scores the run's val images, counterpoise.predict and counterpoise.evaluate ask "
+            "a student folder about any others."
+        )
+
+
 class DistillationTrainer(Trainer):
     """A `Trainer` of the student of a run.
 
@@ -148,13 +159,23 @@ class DistillationTrainer(Trainer):
         return (loss, outputs) if return_outputs else loss
 
     def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> Any:
-        """Of the run's val images the scores and the gauge; of another set as `Trainer` does."""
-        if eval_dataset is not None or not self._own_val:
+        """Of the run's val images the scores and the gauge; of another set as `Trainer` does.
+
+        Raises ConfigError for other images of the run, which do not come as `Trainer` takes them.
+        """
+        own = self.distillation.parts.val.images
+        if eval_dataset is not own and (eval_dataset is not None or not self._own_val):
+            _require_items(eval_dataset)
             return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
         found = {f"{metric_key_prefix}_{name}": value for name, value in self.distillation.evaluate(self.model).items()}
         self.log(found)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, found)
         return found
+
+    def predict(self, test_dataset: Any, *given: Any, **named: Any) -> Any:
+        """As `Trainer` does, of sets of its kind. Raises ConfigError for images of the run."""
+        _require_items(test_dataset)
+        return super().predict(test_dataset, *given, **named)
 
     def save_student(self, path: str | Path | None = None) -> Path:
         """Write the student folder; default: `student` in args.output_dir."""
