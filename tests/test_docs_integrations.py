@@ -24,6 +24,9 @@ def test_scripts_have_fewer_than_60_lines_and_patches_change_about_ten() -> None
     for patch in PATCHES:
         changed = [line for line in patch.splitlines() if line[:1] in "+-" and line[:3] not in ("+++", "---")]
         assert 0 < len(changed) <= 12
+        for old, new, body in re.findall(r"^@@ -\d+,(\d+) \+\d+,(\d+) @@.*\n((?:[ +-].*\n|\n)+)", patch, re.MULTILINE):
+            lines = body.splitlines()
+            assert [sum(line[:1] != sign for line in lines) for sign in "+-"] == [int(old), int(new)]
 
 
 @pytest.mark.slow

@@ -99,3 +99,25 @@ def test_losses_are_those_of_distill(
 def test_a_run_that_names_another_student_is_refused(taught: Any, trainer: Callable[..., Any]) -> None:
     with pytest.raises(ConfigError, match="The student is the trainer's model"):
         trainer({**taught.stored, "student": {"model": "digits/cnn_4_8"}})
+
+
+def test_an_order_of_classes_that_is_not_the_trainers_is_refused(
+    taught: Any, trainer: Callable[..., Any], tmp_path: Path
+) -> None:
+    for half in ("train", "val"):
+        for name in ("2", "10"):
+            folder = tmp_path / "numbers" / half / name
+            folder.mkdir(parents=True)
+            for number in range(10):
+                Image.new("RGB", (16, 16), (20 * number, 0, 0)).save(folder / f"{number}.png")
+    run = {
+        "data": {"path": str(tmp_path / "numbers"), "views": {"crop": "resized", "size": [32, 32]}},
+        "student": {"input_size": 32},
+        "objective": {"cross_entropy": {}},
+        "train": {"epochs": 1, "batch_size": 10},
+    }
+    made = trainer(run)
+    made.args.data = str(tmp_path / "numbers")
+    made.data = made.get_dataset()
+    with pytest.raises(ConfigError, match=r"it sorts names as text, so set data\.class_order: text"):
+        made.train()

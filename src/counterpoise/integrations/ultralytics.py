@@ -127,10 +127,13 @@ class DistillationTrainer(ClassificationTrainer):
         self.distillation = Distillation(self.run, student=Classifier(model), device=self.device)
         model.criterion = _Criterion()
         names = tuple(self.data["names"].values())
-        if names != self.distillation.parts.classes:
+        own = self.distillation.parts.classes
+        if names != own:
+            order = sorted(names) == sorted(own)
             raise ConfigError(
                 f"The trainer's classes ({', '.join(names[:5])}, ...) are not those of the run "
-                f"({', '.join(self.distillation.parts.classes[:5])}, ...): give the same data to both."
+                f"({', '.join(own[:5])}, ...): "
+                + ("it sorts names as text, so set data.class_order: text." if order else "give the same data to both.")
             )
         return _Batches(self.distillation)
 
