@@ -22,7 +22,7 @@ test-slow: $(READY)
 test-lowest:
 	$(PYTHON) -m venv build/lowest
 	build/lowest/bin/pip install --quiet --constraint constraints/lowest.txt --constraint constraints/beside-lowest.txt \
-		--editable '.[coco,docs,hf,medical,mlflow,onnx,plots,search,slides,slurm,tensorboard]' \
+		--editable '.[coco,docs,hf,medical,mlflow,onnx,plots,search,slides,slurm,tensorboard,wandb]' \
 		axe-playwright-python "fsspec[http]" hypothesis import-linter nbformat playwright pytest pytest-xdist torchmetrics webdataset
 	build/lowest/bin/python -m pytest -n 3 --dist worksteal -m "not slow"
 

@@ -344,8 +344,9 @@ def are_probabilities(answer: Tensor, rounded: float = 0.0) -> bool:
 
 
 def _catch(caught: dict[str, Any], name: str, module: nn.Module, inputs: Any, output: Any) -> None:
-    # layers of transformers 4 return their one tensor in a tuple
-    caught[name] = output[0] if isinstance(output, tuple) and len(output) == 1 else output
+    # layers of transformers 4 return their one tensor in a tuple, some with None beside it
+    alone = isinstance(output, tuple) and output and all(other is None for other in output[1:])
+    caught[name] = output[0] if alone else output
 
 
 def logits_of(output: Any, name: str) -> Tensor:

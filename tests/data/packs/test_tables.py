@@ -290,7 +290,7 @@ class Hub(http.server.BaseHTTPRequestHandler):
         path = urlsplit(self.path).path
         of_tree = re.fullmatch(r"/api/datasets/me/set/tree/main(?:/(.*))?", path)
         of_file = re.fullmatch(r"/datasets/me/set/resolve/main/(.*)", path)
-        if path == "/api/datasets/me/set":
+        if path in ("/api/datasets/me/set", "/api/datasets/me/set/revision/main"):
             self._send({"id": "me/set", "sha": "0" * 40})
         elif of_tree and (self.folder / (of_tree[1] or "")).is_dir():
             found = [(file, file.relative_to(self.folder)) for file in self.folder.rglob("*")]
