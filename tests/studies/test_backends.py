@@ -80,6 +80,17 @@ def test_slurm_jobs_make_the_same_rows(comparison: Values, write: Write, run: Ru
     assert list(Path("slurm").glob("*_result.pkl"))
 
 
+def test_what_a_program_logs_to_stays_open() -> None:
+    pytest.importorskip("submitit")
+    program = (
+        "import logging; from counterpoise.studies.backends.slurm import Options, Slurm\n"
+        "class Own(logging.StreamHandler):\n    def close(self): print('closed')\n"
+        "own = Own(); logging.getLogger().addHandler(own); Slurm(1, Options()); import os; os._exit(0)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("", "")
+
+
 def test_without_slurm_it_says_so(comparison: Values, write: Write, run: Run) -> None:
     pytest.importorskip("submitit")
     code, _, error = run("compare", write(comparison), "--on", "slurm", "--cluster.executor", "slurm")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,6 +17,7 @@ from counterpoise.studies.plan import TrainingJob
 from counterpoise.studies.running import Outcome, work
 
 POLL_SECONDS = 1.0
+LOGGING = "SUBMITIT_LOG_LEVEL"
 
 
 class Options(Section):
@@ -28,6 +31,19 @@ class Options(Section):
     partition: str | None = Field(None, description="partition")
     account: str | None = Field(None, description="account")
     logs: Path = Field(Path("slurm"), description="folder of submitit's files, on the shared file system")
+
+
+def _submitit() -> Any:
+    """The package, imported without its set-up of logging, which closes the handlers that a program has."""
+    said = os.environ.get(LOGGING)
+    os.environ[LOGGING] = "NOCONFIG"
+    try:
+        return importlib.import_module("submitit")
+    finally:  # jobs have it
+        if said is None:
+            del os.environ[LOGGING]
+        else:
+            os.environ[LOGGING] = said
 
 
 class Sitting:
@@ -48,7 +64,7 @@ class Slurm:
 
     def __init__(self, jobs: int, options: Options) -> None:
         try:
-            import submitit  # noqa: F401
+            _submitit()
         except ImportError:
             raise MissingExtraError("--on slurm", "slurm") from None
         self.jobs = jobs
@@ -57,9 +73,7 @@ class Slurm:
     def __call__(
         self, jobs: Sequence[TrainingJob], until: float | None, ended: Callable[[TrainingJob, Outcome], None]
     ) -> None:
-        import submitit
-
-        options = self.options
+        submitit, options = _submitit(), self.options
         try:
             executor = submitit.AutoExecutor(folder=options.logs, cluster=options.executor)
         except (RuntimeError, ValueError) as error:
