@@ -134,13 +134,28 @@ def test_training_goes_on_after_an_epoch_and_not_in_the_middle_of_one(
     run = with_student(taught.stored, vit)
     expected = ours(run)
     saving = {"save_strategy": "steps", "save_steps": 5}
-    trainer(run, **saving).train()
+    whole = trainer(run, **saving)
+    whole.train()
     again = trainer(run, **saving)
     again.train(resume_from_checkpoint=str(tmp_path / "hf" / "checkpoint-10"))
     assert again.state.global_step == 20
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(again.model.state_dict()[name], value), name
     assert again.distillation.evaluate()["top1"] == expected.last["top1"]
     with pytest.raises(ConfigError, match="middle of an epoch"):
         trainer(run, **saving).train(resume_from_checkpoint=str(tmp_path / "hf" / "checkpoint-15"))
+
+
+def test_the_best_weights_are_those_of_their_checkpoint(taught: Any, trainer: Callable[..., Any], vit: Path) -> None:
+    each = {"save_strategy": "epoch", "eval_strategy": "epoch", "load_best_model_at_end": True}
+    run = with_student(taught.stored, vit)
+    made = trainer(run, **each, metric_for_best_model="top1", greater_is_better=False)  # an early one
+    scores = iter((1.0, 2.0))
+    made.distillation.evaluate = lambda network: {"top1": next(scores)}
+    made.train()
+    kept = type(made.model).from_pretrained(made.state.best_model_checkpoint).state_dict()
+    assert made.state.best_global_step < made.state.global_step
+    assert all(torch.equal(value, kept[name]) for name, value in made.model.state_dict().items())
 
 
 def test_training_goes_on_with_the_averages_of_the_objective(

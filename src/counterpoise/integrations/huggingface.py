@@ -19,8 +19,9 @@ from counterpoise.system.files import read_tensors, write_tensors
 torchvision_guard.ready()
 try:
     import transformers
-    from transformers import Trainer, TrainerCallback, TrainingArguments
+    from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
     from transformers.trainer_utils import get_last_checkpoint
+    from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 except ImportError as missing:  # accelerate, too, without which there is no Trainer
     raise MissingExtraError("The Trainer of Hugging Face", "hf") from missing
 
@@ -50,6 +51,17 @@ def _kept(file: Path) -> dict[str, Any] | None:
         return {"objective": read_tensors(file)[0], "given": 0}
     except Exception as error:  # whatever safetensors finds wrong with a damaged file
         raise RunError(f"{file} cannot be read: {damage(error)}.") from None
+
+
+def _read_as_saved(model: Any, checkpoint: Path) -> None:
+    """Have a network of transformers have the weights of a checkpoint.
+
+    Where these are saved under other names than the network has them, as those of a ViT in transformers 5, `Trainer`
+    reads none of them and goes on with a warning; `from_pretrained` knows both.
+    """
+    saved = any((checkpoint / name).is_file() for name in (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME))
+    if saved and isinstance(model, PreTrainedModel):
+        model.load_state_dict(type(model).from_pretrained(checkpoint).state_dict())
 
 
 class _WholeEpochs:
@@ -139,6 +151,15 @@ class DistillationTrainer(Trainer):
         if last and Path(last).is_dir():
             self.distillation.load_state_dict(_kept(Path(last, STATE)))
         return super().train(resume_from_checkpoint, *given, **named)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        _read_as_saved(self.model if model is None else model, Path(resume_from_checkpoint))
+
+    def _load_best_model(self) -> None:
+        super()._load_best_model()
+        if self.state.best_model_checkpoint is not None:
+            _read_as_saved(self.model, Path(self.state.best_model_checkpoint))
 
     def get_train_dataloader(self) -> Any:
         """The run's batches."""
