@@ -123,8 +123,8 @@ def tiff(content: bytes, reading: Reading) -> Any:
 def page_values(page: Any) -> Any:
     """The values of a page of a TIFF, upright: [H, W, channels]. Raises what tifffile does."""
     values = page.asarray(maxworkers=1)
-    if page.samplesperpixel == 1:
-        values = values[..., None]
+    if page.samplesperpixel == 1:  # of one channel some files have an axis of its own
+        values = values.reshape(page.imagelength, page.imagewidth, 1)
     elif page.planarconfig == 2:
         values = np.moveaxis(values, 0, -1)
     turns, mirrored = tiff_turn(page)
@@ -151,7 +151,7 @@ def dicom_syntax(file: Any) -> str:
         file.seek(length, 1)
 
 
-class _Whole:
+class Whole:
     """A file that is asked for no more than it holds: Python sets aside as much as it is asked for."""
 
     def __init__(self, file: Any) -> None:
@@ -178,7 +178,7 @@ def dicom_header(file: Any, reading: Reading, pixels: bool = False) -> Any:
     if dicom_syntax(file) == DEFLATED:
         raise Unreadable("it is deflated as a whole, which is not read: save it uncompressed")
     file.seek(0)
-    found: Any = pydicom.dcmread(_Whole(file), stop_before_pixels=not pixels)
+    found: Any = pydicom.dcmread(Whole(file), stop_before_pixels=not pixels)
     kind = getattr(getattr(found, "SOPClassUID", None), "name", "unknown")
     if not isinstance(found.get("Rows"), int) or not isinstance(found.get("Columns"), int):
         raise Unreadable(f"it is a DICOM file without pixels (its kind is {kind})")

@@ -41,11 +41,16 @@ SHOWN = 80
 """Letters of a value that was given which a message shows."""
 LONGEST_WORD = 400
 """Letters in a row that a message shows; more than a path of any likely depth."""
+LONGEST_LINE = 600
+"""Letters of what another library says that a message shows."""
 _UNSEEN = dict.fromkeys(map(ord, "\u00ad\u200b\u200e\u200f\u2060\ufeff"))
 """Signs that take no room: a hyphen for the end of a line, spaces without width, marks of direction."""
 
 
-_MEMORY = re.compile(r"(can't|cannot) allocate memory|out of memory|not enough memory|bad_alloc", re.IGNORECASE)
+_MEMORY = re.compile(
+    r"(can't|cannot) allocate|failed to allocate|out of memory|not enough memory|bad_alloc|\bMemoryError\b",
+    re.IGNORECASE,
+)
 
 
 class CounterpoiseError(Exception):
@@ -211,8 +216,12 @@ INSTEAD = {name: job for job, names in _JOBS.items() for name in names.split()}
 
 
 def first_line(error: BaseException) -> str:
-    """What an error of another library's says, without the lines of its insides or a full stop; else its kind."""
-    return (str(error).strip().splitlines() or [""])[0].rstrip(". ") or type(error).__name__
+    """What an error of another library's says, without the lines of its insides or a full stop; else its kind.
+
+    Of what goes on without end, as what a file holds may, the beginning.
+    """
+    line = (str(error).strip().splitlines() or [""])[0].rstrip(". ") or type(error).__name__
+    return line if len(line) <= LONGEST_LINE else f"{line[:LONGEST_LINE]}..."
 
 
 def damage(error: BaseException) -> str:
@@ -232,11 +241,11 @@ def of_memory(error: BaseException) -> str:
     """What is said of an error of a system or a library that says that memory is used up; empty of any other."""
     words = first_line(error)
     if not isinstance(error, MemoryError) and not (isinstance(error, OSError) and error.errno == errno.ENOMEM):
-        if not isinstance(error, RuntimeError) or not _MEMORY.search(words):
+        if not isinstance(error, RuntimeError | ValueError) or not _MEMORY.search(words):
             return ""
         # torch on the CPU says first where in its own code it was
         words = re.sub(r"^\[.*?\]\s*(\.\s*)?", "", words)
-    said = f": {words[:200].rstrip('. ')}" if words and words != type(error).__name__ else ""
+    said = f": {words[:200].rstrip('.: ')}" if words and words != type(error).__name__ else ""
     return (
         f"There is not enough memory{said}. Less at once needs less: smaller batches (train.batch_size), smaller "
         "pictures, fewer workers (data.workers). What was written before is intact."

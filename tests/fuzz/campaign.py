@@ -249,7 +249,7 @@ def campaign(
                 path.write_bytes(content)
                 if form.seal is not None:
                     form.seal(folder)
-                wrong = _one(form, folder, usual, report, verbose)
+                wrong = _one(form, folder, usual, report, verbose, changed=content != good)
                 if wrong is not None:
                     report.wrong.append((number, wrong))
                 if after is not None:
@@ -260,14 +260,14 @@ def campaign(
     return report
 
 
-def _one(form: Format, folder: Path, usual: Any, report: Report, verbose: bool) -> str | None:
+def _one(form: Format, folder: Path, usual: Any, report: Report, verbose: bool, *, changed: bool) -> str | None:
     """Read one mutant; what is wrong with how that went."""
     started = time.process_time()
     wrong = None
     try:
         with _bounded(folder, form) as seen:
             found = form.read(folder)
-        if form.sound is not None and not form.sound(found, usual):
+        if changed and form.sound is not None and not form.sound(found, usual):
             wrong = f"accepted, and makes no sense: {found!r:.300}"
         report.read += 1
     except CounterpoiseError as error:

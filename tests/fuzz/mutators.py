@@ -33,6 +33,8 @@ TEXTS: tuple[str, ...] = (
     "0x10", "١٢", "\ufeff", "\u202egnp", "é", "\U0001f98a", "\ud800", "A" * 5000, "9" * 5000, "-", "None", "true",
 )  # fmt: skip
 VALUES: tuple[Any, ...] = (None, [], {}, [[]], [None], {"": None}, {"a": {}}, [1, "a"], *NUMBERS, *TEXTS)
+LONG = 2**22
+"""Letters of a changed text at most: a line that is repeated again and again is longer than memory."""
 DEEP = 3000
 """Levels of what is nested without reason."""
 
@@ -141,7 +143,8 @@ def of_text(content: bytes, random: Random) -> bytes:
         return of_bytes(content, random)
     text = content.decode("latin-1")
     for _ in range(random.choice((1, 1, 2, 3))):
-        text = random.choice((_lines, _words, _words, _digits, _insert))(text, random)
+        changed = random.choice((_lines, _words, _words, _digits, _insert))(text, random)
+        text = changed if len(changed) <= LONG else text
     return text.encode("latin-1", "replace")
 
 

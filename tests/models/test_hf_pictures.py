@@ -249,6 +249,12 @@ def test_mistakes_are_named(vit: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (vit / "preprocessor_config.json").write_text('{"rescale_factor": 1}')
     with pytest.raises(ModelError, match="rescale_factor is 1, expected 1/255"):
         catalog.build(f"hf/{vit}", pretrained=True)
+    (vit / "preprocessor_config.json").write_text('{"size": 9999999}')
+    with pytest.raises(ModelError, match="9999999 pixels an edge, expected 1 to"):
+        catalog.build(f"hf/{vit}", pretrained=True)
+    (vit / "preprocessor_config.json").write_text("null")
+    with pytest.raises(ModelError, match="holds no mapping of names to values"):
+        catalog.build(f"hf/{vit}", pretrained=True)
     (vit / "preprocessor_config.json").write_text('{"size": {"height": 3, "width": 4}}')
     with pytest.raises(ModelError, match="3 x 4, expected a square"):
         catalog.build(f"hf/{vit}", pretrained=True)

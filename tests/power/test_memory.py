@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from outage import memory
 from outage.operations import OPERATIONS
 
@@ -74,6 +75,16 @@ def test_a_lack_of_memory_is_said_and_the_run_can_go_on(
             "memory: DefaultCPUAllocator: can't allocate memory: you tried. Less",
         ),
         (RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB.\nMore"), "memory: CUDA out of memory. Tried"),
+        (
+            torch.OutOfMemoryError("Failed to allocate a Tensor object"),
+            "memory: Failed to allocate a Tensor object. Less",
+        ),
+        (RuntimeError("can't allocate read lock"), "memory: can't allocate read lock. Less"),
+        (
+            ValueError("Error calling function `f`: MemoryError: "),
+            "memory: Error calling function `f`: MemoryError. Less",
+        ),
+        (ValueError("invalid literal"), ""),
         (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), ""),
         (OSError(28, "No space left on device"), ""),
     ],

@@ -59,7 +59,8 @@ def test_texts_that_are_no_yaml_in_reason_are_refused_in_a_sentence(text: str, w
     [
         ('{"a": 1, "b": {"c": 1, "c": 2}}', "the key 'c' comes twice"),
         (b'{"a":\n "\xff"}', "no text in UTF-8: line 2 holds the byte 0xff"),
-        ('{"a": ' + "9" * 5000 + "}", "a number of thousands of digits"),
+        ('{"a": ' + "9" * 5000 + "}", "a number of hundreds of digits"),
+        ('{"a": ' + "9" * 400 + "}", "a number of hundreds of digits"),
     ],
 )
 def test_texts_that_are_no_json_in_reason_are_refused_in_a_sentence(text: str | bytes, why: str) -> None:

@@ -72,7 +72,7 @@ def run(arguments: list[str]) -> int:
         return flags.fail(str(stop) or "Stopped.", code=130)
     except BrokenPipeError:  # the reader, head for instance, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (MemoryError, RuntimeError) as error:
+    except (MemoryError, RuntimeError, ValueError) as error:
         if not (said := of_memory(error)):
             raise
         return flags.fail(said)

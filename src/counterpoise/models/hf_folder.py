@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from counterpoise.config import LARGEST_EDGE
 from counterpoise.errors import MissingExtraError, ModelError
 from counterpoise.errors import shown as given
 from counterpoise.models import checkpoint, published, several_files
@@ -174,7 +175,11 @@ def _edge(size: Any, path: Path) -> int | None:
         if size.get("height") != size.get("width"):
             raise ModelError(f"{path}: pictures of {size.get('height')} x {size.get('width')}, expected a square.")
         size = size.get("height", size.get("shortest_edge"))
-    return size if isinstance(size, int) and not isinstance(size, bool) else None
+    if not isinstance(size, int) or isinstance(size, bool):
+        return None
+    if not 1 <= size <= LARGEST_EDGE:
+        raise ModelError(f"{path}: pictures of {size} pixels an edge, expected 1 to {LARGEST_EDGE:,}.")
+    return size
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -183,5 +188,5 @@ def _json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise ModelError(f"{path} cannot be read: {documents.why_unread(error)}.") from None
     if not isinstance(values, dict):
-        raise ModelError(f"{path} holds a {type(values).__name__}, expected a mapping.")
+        raise ModelError(f"{path} holds no mapping of names to values.")
     return values

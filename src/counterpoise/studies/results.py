@@ -201,7 +201,7 @@ def _odd(row: Row) -> str | None:
     """The column of a row that holds no number where one is expected."""
     for column, kind in (("seed", int), ("last", float), ("best", float), ("fold", _fold)):
         try:
-            kind(row[column] or "0")
+            kind(row[column] or ("" if column == "seed" else "0"))
         except ValueError:
             return column
     return None

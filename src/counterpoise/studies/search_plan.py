@@ -59,7 +59,7 @@ class SearchFile(Section):
     methods: Annotated[dict[str, SearchMethod], FoldersByName] = Field(
         description="what each method has of its own, by name"
     )
-    trials: int = Field(16, ge=1, le=100_000, description="points a method")
+    trials: int = Field(16, ge=1, le=10_000, description="points a method")
     seeds: Seeds = Field(1, validate_default=True, description="how many a trial, counted from 0, or a list")
     rungs: Rungs | None = Field(None, description="epochs at which trials are compared; default: train.epochs")
     keep: Share = Field(0.5, gt=0, description="share of the trials that goes on from each rung to the next")

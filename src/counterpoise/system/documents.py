@@ -112,15 +112,21 @@ def parse_yaml(text: str) -> Any:
 def parse_json(text: str | bytes) -> Any:
     """The values of a JSON text. Raises DocumentError where it is none, has a key twice, or is nested too deeply."""
     try:
-        return json.loads(text, object_pairs_hook=_mapping)
+        return json.loads(text, object_pairs_hook=_mapping, parse_int=_number)
     except UnicodeDecodeError as error:
         raise DocumentError(f"it is no text in UTF-8: {_undecoded(error)}") from None
     except (DocumentError, json.JSONDecodeError) as error:
         raise DocumentError(str(error)) from None
     except ValueError:
-        raise DocumentError("it holds a number of thousands of digits") from None
+        raise DocumentError("it holds a number of hundreds of digits") from None
     except RecursionError as error:
         raise DocumentError(damage(error)) from None
+
+
+def _number(digits: str) -> int:
+    if len(digits) > 300:  # no float holds it, and much that reads a number takes it for one
+        raise ValueError
+    return int(digits)
 
 
 def _mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

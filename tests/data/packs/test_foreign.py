@@ -235,6 +235,13 @@ def sparse(tars: Path, jpg: bytes) -> None:
         tar.addfile(info, io.BytesIO(b"abc"))
 
 
+def endless_header(tars: Path, jpg: bytes) -> None:
+    """A name that says that it has 2**45 letters: more than there is memory."""
+    header = tarfile.TarInfo("././@LongLink")
+    header.type, header.size = tarfile.GNUTYPE_LONGNAME, 2**45
+    (tars / "val-0000.tar").write_bytes(header.tobuf(tarfile.GNU_FORMAT) + bytes(1024))
+
+
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
@@ -251,6 +258,7 @@ def sparse(tars: Path, jpg: bytes) -> None:
         (no_json, r"sample 'a': its \.json is damaged"),
         (endless_labels, r"Labels go up to 99,999,999,999"),
         (sparse, r"a\.jpg is sparse"),
+        (endless_header, r"val-0000\.tar (is no plain tar, or is damaged|was cut short)"),
     ],
 )
 def test_what_is_wrong_with_a_tar_is_said(

@@ -13,7 +13,7 @@ from pixel_files import load_volumes, windowed
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
-from counterpoise.data import sources
+from counterpoise.data import sources, stack_file
 from counterpoise.errors import CorruptImage, DataError
 
 CASES = ("a", "b", "c")
@@ -157,6 +157,16 @@ def test_two_stacks_of_one_name_are_refused(tmp_path: Path, kind: str, again: st
     if again.startswith("images"):
         with pytest.raises(DataError, match="differ in nothing but their ending"):
             load(folder(tmp_path / "own", "tiff"), unlabeled=root / "images")
+
+
+def test_a_page_may_say_that_it_is_in_color_and_have_one_channel(tmp_path: Path) -> None:
+    """tifffile gives such a page an axis more."""
+    values = np.arange(96, dtype=np.uint8).reshape(2, 6, 8)
+    write(tmp_path / "a.tif", values)
+    with tifffile.TiffFile(tmp_path / "a.tif", mode="r+") as file:
+        file.pages[1].tags["PhotometricInterpretation"].overwrite(2)
+    stack = stack_file.tiff_stack(tmp_path / "a.tif", 1)
+    assert [stack.plane(place)[..., 0].tolist() for place in range(2)] == values.tolist()
 
 
 def test_pages_that_lead_back_to_one_another_end(tmp_path: Path) -> None:

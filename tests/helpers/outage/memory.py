@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
+from counterpoise.errors import of_memory
 from outage.operations import Operation
 from outage.trying import Place, Tried, after_next_start, copied, placed
 
-SECONDS = 2
-"""That an operation may take which nobody waits for any more: libraries try again for ever where all memory is gone."""
+SECONDS = {False: 300, True: 2}
+"""That an operation may take, by whether all memory is gone: libraries try again for ever then."""
 MOST = 10**7
 """Allocations, beyond any operation's."""
-OWN = ("MemoryError", "SystemError")
-"""What Python raises: its own, and for a library in C that did not look whether it was given memory."""
+CRASHES = (signal.SIGABRT, signal.SIGSEGV)
+"""How a process ends in a library in C that did not look whether it was given memory."""
+OTHERWISE = re.compile(r"SystemError|PanicException|TypeError \w+: path should be")
+"""What else is raised: by Python for a library in C, by pyo3, by Python where it forgets its own MemoryError."""
 
 
 def why_not() -> str:
@@ -48,7 +52,10 @@ def starving(make: Callable[[Path], Operation], growth: float) -> Tried:
 
 def _wrong(place: Place, ended: str, for_good: bool, folder: Path) -> str:
     kind, _, text = ended.partition(" ")
-    if kind not in ("success", "CounterpoiseError", *OWN) and not (for_good and kind == "killed"):
+    # A process that is ended can say nothing; what it leaves must be whole all the same.
+    crashed = ended in [f"killed by signal {int(one)}" for one in CRASHES]
+    told = kind in ("success", "CounterpoiseError", "memory") or OTHERWISE.match(ended) is not None
+    if not told and not crashed and not (for_good and kind == "killed"):
         return ended
     try:
         value = place.operation.found(folder)
@@ -77,7 +84,7 @@ def _starved(task: Callable[[], Any], number: int, for_good: bool) -> str:
 def _be_child(task: Callable[[], Any], number: int, for_good: bool, pipe: int) -> NoReturn:
     allocator = _testcapi()
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.alarm(SECONDS)
+    signal.alarm(SECONDS[for_good])
     try:
         ended: BaseException | None = None
         try:
@@ -87,7 +94,9 @@ def _be_child(task: Callable[[], Any], number: int, for_good: bool, pipe: int) -
             ended = error
         allocator.remove_mem_hooks()
         kinds = [kind.__name__ for kind in type(ended).__mro__]
-        kind = next((name for name in ("CounterpoiseError", *OWN) if name in kinds), kinds[0])
+        kind = "CounterpoiseError" if "CounterpoiseError" in kinds else kinds[0]
+        if isinstance(ended, Exception) and kind != "CounterpoiseError" and of_memory(ended):
+            kind = "memory"
         os.write(pipe, b"success" if ended is None else f"{kind} {ended}"[:1000].encode())
     finally:
         os._exit(0)

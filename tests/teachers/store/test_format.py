@@ -112,6 +112,7 @@ def test_a_damaged_index_is_named(store_path: Path) -> None:
         text.replace('"rows_per_chunk"', '"rows_per_chunc"'),
         json.dumps({**values, "rows_per_chunk": 8}),
         json.dumps({**values, "dtype": [["logits", "<f2", [40]]]}),
+        json.dumps({**values, "chunks": list(values["chunks"])}),
     ):
         index.write_text(damaged)
         with pytest.raises(StoreError, match=r"index\.json is damaged"):

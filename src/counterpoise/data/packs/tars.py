@@ -5,8 +5,9 @@ from __future__ import annotations
 import tarfile
 import zlib
 from collections.abc import Iterator
-from typing import IO, BinaryIO, NamedTuple
+from typing import IO, BinaryIO, NamedTuple, cast
 
+from counterpoise.bands import Whole
 from counterpoise.data.packs.format import MOST
 from counterpoise.data.walking import is_leftover
 from counterpoise.errors import DataError, damage
@@ -70,7 +71,8 @@ def members(file: IO[bytes], where: str) -> Iterator[Member]:
         DataError: it is no plain tar, was cut short, or holds a file of more than `MOST` bytes.
     """
     try:
-        with tarfile.open(fileobj=file, mode="r:", errorlevel=1) as tar:
+        whole = cast(IO[bytes], Whole(file))  # a header says how long it is
+        with tarfile.open(fileobj=whole, mode="r:", errorlevel=1) as tar:
             for info in tar:
                 tar.members = []  # type: ignore[attr-defined]  # else all of them would be kept
                 name = info.name.removeprefix("./")

@@ -294,6 +294,8 @@ def parse(text: str, where: object, *, finished: bool = True) -> Index:
         header = Header(**values, format=version)
         if json.loads(json.dumps(header.codec.fields)) != fields:
             raise ValueError(f"records of {header.precision} do not lie as it says")
+        if not isinstance(checksums, dict) or not all(isinstance(one, str) for one in checksums.values()):
+            raise ValueError("its chunks have no checksums")
         if (finished or checksums) and len(checksums) != len(header.slots) * header.parts:
             raise ValueError(f"it lists {len(checksums)} chunks, and has {len(header.slots) * header.parts}")
         if checksums and any(chunk.name not in checksums for chunk in header.chunks()):
