@@ -88,7 +88,7 @@ def test_gauge_predict_measure_and_try_take_the_best_student(run: Run, run_folde
     assert json.loads(Path("notes.json").read_text())["forward_kl"] == 0  # the student itself
     (subject,) = measure.find([run_folder], (8, 8), None, "best")
     code, _, error = run("measure", "--from", "digit.png", "--epoch", "best")
-    assert (code, "--epoch is of runs" in error) == (2, True)
+    assert (code, "--epoch is of what is measured here" in error) == (2, True)
     space: dict[str, Any] = {}
     exec(subject.source, space)
     pixels = np.arange(192, dtype=np.uint8).reshape(1, 3, 8, 8)

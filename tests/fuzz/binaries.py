@@ -193,12 +193,12 @@ def _nodes(model: Any, random: Random) -> None:
         case 1:
             node.domain = random.choice(("com.canary", "ai.onnx.contrib", "com.microsoft"))
         case 2 if node.input:
-            node.input[0] = random.choice((node.output[0], nodes[-1].output[0], "nowhere", ""))
+            node.input[0] = random.choice((*node.output[:1], *nodes[-1].output[:1], "nowhere", ""))
         case 3:
             del nodes[nodes[:].index(node)]
         case 4:
             nodes.add().CopyFrom(node)
-        case 5:  # a chain of names
+        case 5 if node.output:  # a chain of names
             name = node.output[0]
             for level in range(random.choice((100, 2000, 20_000))):
                 new = nodes.add()
@@ -217,7 +217,7 @@ def _nested(model: Any, random: Random) -> None:
     for _ in range(random.choice((5, 40, 90))):  # protobuf itself reads 100 messages within one another
         node = graph.node.add()
         node.op_type = "If"
-        node.input.append(model.graph.node[0].output[0])
+        node.input.extend(name for first in model.graph.node[:1] for name in first.output[:1])
         branch = node.attribute.add()
         branch.name, branch.type = "then_branch", 5
         graph = branch.g
@@ -238,7 +238,7 @@ def _much(model: Any, random: Random) -> None:
     whole.op_type = "Add"
     whole.input.extend(["much", last])
     whole.output.append("sum")
-    if random.random() < 0.5:
+    if random.random() < 0.5 and model.graph.output:
         model.graph.output[0].name = "sum"
 
 

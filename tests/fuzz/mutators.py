@@ -5,6 +5,7 @@ Each mutator takes the bytes of a good file and a random generator, and returns 
 
 from __future__ import annotations
 
+import copy
 import csv
 import io
 import json
@@ -37,6 +38,11 @@ LONG = 2**22
 """Letters of a changed text at most: a line that is repeated again and again is longer than memory."""
 DEEP = 3000
 """Levels of what is nested without reason."""
+
+
+def _value(random: Random) -> Any:
+    """One of `VALUES`, and a fresh one: what holds it may be changed next."""
+    return copy.deepcopy(random.choice(VALUES))
 
 
 def of_bytes(content: bytes, random: Random) -> bytes:
@@ -207,12 +213,12 @@ def of_csv(content: bytes, random: Random) -> bytes:
         case 1:
             rows = [[*each[:column], *each[column + 1 :]] for each in rows]
         case 2:
-            value = str(random.choice(VALUES))
+            value = str(_value(random))
             rows = [rows[0], *([*each[:column], value, *each[column + 1 :]] for each in rows[1:])]
         case 3:
             rows[row] = rows[row] * random.choice((0, 2, 40))
         case _:
-            rows[row][column] = str(random.choice(VALUES))
+            rows[row][column] = str(_value(random))
     text = io.StringIO()
     csv.writer(text, lineterminator=random.choice(("\n", "\r\n"))).writerows(rows)
     return text.getvalue().encode("utf-8", "surrogatepass")
@@ -235,7 +241,7 @@ def _at(tree: Any, place: tuple[Any, ...]) -> Any:
 def _odd(old: Any, random: Random) -> Any:
     """Something in the place of a value: of another kind, or a number or a text that nothing expects."""
     if isinstance(old, bool) or old is None:
-        return random.choice(VALUES)
+        return _value(random)
     if isinstance(old, int | float) and random.random() < 0.6:
         return random.choice((*NUMBERS, old + 1, old - 1, -old, float(str(old)), str(old), [old]))
     if isinstance(old, str) and random.random() < 0.6:
@@ -246,7 +252,7 @@ def _odd(old: Any, random: Random) -> Any:
         )
     if isinstance(old, dict) and random.random() < 0.5:
         return random.choice((list(old), list(old.values()), {**old, "": 1}, {**old, "../x": old}, dict.fromkeys(old)))
-    return random.choice(VALUES)
+    return _value(random)
 
 
 def of_tree(tree: Any, random: Random) -> Any:
@@ -256,7 +262,7 @@ def of_tree(tree: Any, random: Random) -> Any:
         place = random.choice(_places(tree))
         if not place:
             if random.random() < 0.1:
-                return random.choice(VALUES)
+                return _value(random)
             continue
         holder, key = _at(tree, place[:-1]), place[-1]
         match random.randrange(8):
@@ -305,7 +311,7 @@ def _twice(content: bytes, random: Random) -> bytes:
     if not keys:
         return content
     key = random.choice(keys)
-    value = json.dumps(random.choice(VALUES)).encode()
+    value = json.dumps(_value(random)).encode()
     return content[: key.start()] + key[0] + b" " + value + b", " + content[key.start() :]
 
 

@@ -178,10 +178,10 @@ class Server:
         server = await asyncio.start_server(accepted, sock=self._socket.dup(), limit=MOST_HEADER)
         self._listening.set()
         try:
-            async with server:
-                while not self._stopping.is_set():
-                    await asyncio.sleep(0.02)
-        finally:  # Ctrl-C, too: nobody is waited for
+            while not self._stopping.is_set():
+                await asyncio.sleep(0.02)
+        finally:  # Ctrl-C, too: nobody is waited for, as `async with server` would from Python 3.12 on
+            server.close()
             for connection in list(connections):
                 connection.cut_off()
 
