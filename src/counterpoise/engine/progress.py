@@ -93,9 +93,9 @@ def in_words(values: Mapping[str, float], digits: int) -> str:
 
 def duration(seconds: float) -> str:
     """In words, two units at most."""
-    minutes = round(seconds / 60)
-    if minutes < 1:
+    if round(seconds) < 60:
         return f"{round(seconds)} s"
+    minutes = round(seconds / 60)
     if minutes < 60:
         return f"{minutes} min"
     hours = minutes // 60

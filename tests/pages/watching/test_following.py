@@ -128,9 +128,10 @@ def test_the_stamp_changes_with_the_files_alone(folder: Path) -> None:
 
 
 def test_durations_in_words() -> None:
-    assert [duration(s) for s in (4, 59, 61, 3600, 7321, 300_000)] == [
+    assert [duration(s) for s in (4, 31, 59, 61, 3600, 7321, 300_000)] == [
         "4 s",
-        "1 min",
+        "31 s",
+        "59 s",
         "1 min",
         "1 h 0 min",
         "2 h 2 min",
