@@ -324,9 +324,10 @@ def test_a_set_on_the_hub_is_the_set_on_disk(hub: Path, monkeypatch: pytest.Monk
     thread.start()
     address, constants = f"http://127.0.0.1:{server.server_port}", "huggingface_hub.constants"
     monkeypatch.setattr(f"{constants}.ENDPOINT", address)  # as HF_ENDPOINT does before it is imported
-    monkeypatch.setattr(
-        f"{constants}.HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}"
-    )
+    template = address + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(f"{constants}.HUGGINGFACE_CO_URL_TEMPLATE", template)
+    # where earlier versions have it, by its name
+    monkeypatch.setattr("huggingface_hub.file_download.HUGGINGFACE_CO_URL_TEMPLATE", template, raising=False)
     huggingface_hub.HfFileSystem.clear_instance_cache()
     try:
         disk, there = (sources.load(config.Data(path=Path(at))) for at in (hub, "hf://datasets/me/set"))
