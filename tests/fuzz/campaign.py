@@ -155,7 +155,9 @@ class _Watch:
             self.seen.append(f"imported {arguments[0]}")
 
     def _may_start(self, event: str, arguments: tuple[Any, ...]) -> bool:
-        return event == "subprocess.Popen" and bool(self.starts) and str(arguments[1][1]).endswith(self.starts)
+        # Python 3.13 tells of a process twice, with the same arguments.
+        starting = event in ("subprocess.Popen", "os.posix_spawn")
+        return starting and bool(self.starts) and str(arguments[1][1]).endswith(self.starts)
 
     def _opened(self, path: Any) -> None:
         if not isinstance(path, str | bytes):
