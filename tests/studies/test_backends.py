@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from counterpoise.studies import results
 Values = dict[str, Any]
 Run = Callable[..., tuple[int, str, str]]
 Write = Callable[..., Path]
+# Its import, as importorskip makes it, would close the handlers of pytest's own log.
+SLURM = pytest.mark.skipif(find_spec("submitit") is None, reason="needs the extra 'slurm'")
 
 
 def scores(out: str) -> list[dict[str, str]]:
@@ -69,8 +72,8 @@ def test_a_node_of_a_ray_cluster_dies_and_its_runs_go_on(
 
 
 @pytest.mark.slow
+@SLURM
 def test_slurm_jobs_make_the_same_rows(comparison: Values, write: Write, run: Run) -> None:
-    pytest.importorskip("submitit")
     comparison["seeds"] = 1
     file = write(comparison)
     assert run("compare", file, "--out", "here", "--quiet")[0] == 0
@@ -80,8 +83,8 @@ def test_slurm_jobs_make_the_same_rows(comparison: Values, write: Write, run: Ru
     assert list(Path("slurm").glob("*_result.pkl"))
 
 
+@SLURM
 def test_what_a_program_logs_to_stays_open() -> None:
-    pytest.importorskip("submitit")
     program = (
         "import logging; from counterpoise.studies.backends.slurm import Options, Slurm\n"
         "class Own(logging.StreamHandler):\n    def close(self): print('closed')\n"
@@ -91,8 +94,8 @@ def test_what_a_program_logs_to_stays_open() -> None:
     assert (done.stdout, done.stderr) == ("", "")
 
 
+@SLURM
 def test_without_slurm_it_says_so(comparison: Values, write: Write, run: Run) -> None:
-    pytest.importorskip("submitit")
     code, _, error = run("compare", write(comparison), "--on", "slurm", "--cluster.executor", "slurm")
     assert code == 2
     assert "Slurm cannot be used" in error
