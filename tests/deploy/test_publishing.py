@@ -125,6 +125,7 @@ def test_what_cannot_be_pushed_is_told(
         return " ".join(err.split())
 
     assert "push needs --to org/name or --out FOLDER, one of them" in refused(digits_run)
+    assert "--private is of a repository on the Hub" in refused(digits_run, "--out", "ducks", "--private")
     assert "--to is org/name, such as acme/ducks, got 'ducks'" in refused(digits_run, "--to", "ducks")
     assert "was made from another student" in refused(scenes_run, "--out", tmp_path / "x", "--exports", exported)
     assert "is there already" in refused(digits_run, "--out", exported)

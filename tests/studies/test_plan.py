@@ -59,6 +59,10 @@ def changed(values: Values, changes: Values) -> Values:
             ["all/alone", "class_weight must be numbers from 0 on", "'frequncy'"],
         ),
         ({"run.teacher": None}, ["all/kd", "listen to a teacher, and no teacher"]),
+        (
+            {"pairs": {"photos": {}, "scenes": {"task": "segmentation"}}},
+            ["several tasks: classification (photos/alone) and segmentation (scenes/alone)", "a compare file for each"],
+        ),
         ({"run": "nowhere.yaml"}, ["nowhere.yaml does not exist"]),
         ({"methods": 3}, ["methods: input should be", "got 3"]),
         ({"metric": "dice"}, ["metric in the compare file", "'dice' is unknown", "loss, top1, top5"]),

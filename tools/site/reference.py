@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import counterpoise
+from counterpoise.commands import flags
 from counterpoise.commands.app import app
 from counterpoise.config import Run, keys
 from counterpoise.objectives.base import entries
@@ -107,6 +108,7 @@ def _kind(schema: Schema, whole: Schema) -> str:
 
 def commands() -> str:
     """All commands, as their help has them; keys of the run file are told once, on its page."""
+    flags.read_docstrings_once()
     text = app.generate_docs(include_hidden=False)
     sections = ("task", "seed", "data", "teacher", "student", "objective", "train")
     parts = re.split(r"(?m)^(?=##+ counterpoise )", text)

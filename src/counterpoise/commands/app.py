@@ -56,6 +56,8 @@ def run(arguments: list[str]) -> int:
     if arguments[:1] in (["train"], ["distill"], ["record"], ["probe"]) or arguments[:2] == ["store", "extend"]:
         # --data PATH is short for --data.path PATH, as in the run file
         arguments = [re.sub(r"^--data(?==|$)", "--data.path", argument) for argument in arguments]
+    if not {"--help", "-h"}.isdisjoint(arguments):
+        flags.read_docstrings_once()
     arguments = flags.with_mappings(flags.with_truth_values(arguments))
     code = None
     try:

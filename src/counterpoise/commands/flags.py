@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json as json_format
 import os
 import re
@@ -184,6 +185,14 @@ def _unknown_flag(error: UnknownOptionError) -> str:
         by_name[other.lstrip("-").rpartition(".")[2]] = other
     near = nearest(name.replace("-", "_"), by_name)
     return said + re.sub(r"'(.*)'", lambda found: by_name[found[1]], near)
+
+
+@functools.cache
+def read_docstrings_once() -> None:
+    """Help comes in half the time: cyclopts has the source of a class parsed anew for each option of that class."""
+    import docstring_parser
+
+    docstring_parser.parse_from_object = functools.cache(docstring_parser.parse_from_object)
 
 
 def show(values: Any, as_json: bool, table: Any) -> None:

@@ -43,6 +43,8 @@ def push(student: str | Path, asked: Push) -> dict[str, Any]:
             states another one.
         PushError: the Hub did not take it.
     """
+    if asked.private and asked.to is None:
+        raise ConfigError("--private is of a repository on the Hub: give --to org/name, or leave it out.")
     if asked.out is not None and asked.to is None:
         return {"folder": str(asked.out), "files": _gather(Path(student), Path(asked.out), asked)}
     if asked.out is not None or asked.to is None:

@@ -167,6 +167,7 @@ def resolve(values: Mapping[str, Any], origin: str, beside: Path) -> Comparison:
         for pair, base in pairs.items()
         for method, own in methods.items()
     }
+    check_one_task({"/".join(cell): run for cell, (run, _) in cells.items()}, origin)
     for pair in pairs:
         runs = {method: cells[pair, method][0] for method in methods}
         check_alike(runs, plan.differs, origin)
@@ -181,6 +182,17 @@ def resolve(values: Mapping[str, Any], origin: str, beside: Path) -> Comparison:
         for cell, (run, distils) in cells.items()
     )
     return Comparison(plan, metric, jobs)
+
+
+def check_one_task(runs: Mapping[str, config.Run], origin: str) -> None:
+    """Raises ConfigError where runs are of several tasks: no metric compares them."""
+    first, *others = runs
+    for name in others:
+        if runs[name].task != runs[first].task:
+            raise ConfigError(
+                f"The {origin} has runs of several tasks: {runs[first].task} ({first}) and {runs[name].task} ({name}). "
+                "No metric compares them: write a compare file for each task."
+            )
 
 
 def check_distinct(runs: Mapping[str, config.Run], origin: str) -> None:

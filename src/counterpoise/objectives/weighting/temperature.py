@@ -28,7 +28,8 @@ class PerSampleTemperature(Rule):
 
     A teacher that is very sure of one sample and not of another is softened to the same degree on both: what counts is
     logits over temperature. The mean is an exponential moving average over steps (and all processes; with
-    `train.accumulate` over parts of a batch), so that the temperatures given stay the typical ones. Counterpoise's own;
+    `train.accumulate` over parts of a batch), so that the temperatures given stay the typical ones; each sample that
+    counts is one of it, whatever its weight. Counterpoise's own;
     logit standardization (Sun et al. 2024) divides each side's logits by its own deviation, here one temperature serves
     both sides, as in Hinton et al. 2015, and the student still learns the size of logits.
 
