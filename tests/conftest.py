@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 os.environ.setdefault("MKL_CBWR", "AVX2,STRICT")
 
 import numpy as np
+import onnx_registry
 import pytest
 from hypothesis import settings
 from PIL import Image, ImageDraw
@@ -68,6 +69,10 @@ def pytest_collection_finish() -> None:
 def pytest_unconfigure() -> None:
     """Python's own end of things finds all of them."""
     gc.unfreeze()
+
+
+def pytest_runtest_setup() -> None:
+    onnx_registry.keep()
 
 
 @pytest.fixture(scope="session")

@@ -32,6 +32,9 @@ import counterpoise
 from counterpoise.__main__ import ended
 from counterpoise.system import torchvision_guard
 
+sys.path.append(str(Path(__file__).with_name("helpers")))
+import onnx_registry
+
 STOPS = (signal.SIGINT, signal.SIGTERM)
 # What any of the children imports is imported once: all modules of ours, and what these import when it is needed.
 LIBRARIES = [
@@ -57,6 +60,7 @@ def import_all() -> None:
     for library in LIBRARIES:
         with contextlib.suppress(ModuleNotFoundError):  # an extra that is not installed
             importlib.import_module(library)
+    onnx_registry.keep(warm=True)
     Image.init()
 
 

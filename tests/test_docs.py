@@ -33,13 +33,17 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 LARGE, SMALL = "resnet50", "test_resnet"
 """A network of timm in the pages, and what stands for it here: of the same family, asked for alike, but quick."""
+MOBILE, SMALL_MOBILE = "mobilenetv3_small_100", "test_efficientnet"
+"""The same of students."""
 STAND_INS = {
     f"timm/{LARGE}": f"timm/{SMALL}",
+    f"timm/{MOBILE}": f"timm/{SMALL_MOBILE}",
     "smp/unet:resnet34": f"smp/unet:tu-{SMALL}",
     "timm/resnet18 --student.input_size 96": f"timm/{SMALL} --student.input_size 32",
     "--student.input_size 96": "--student.input_size 32",
     "--train.epochs 10 --out runs/photos-teacher": "--train.epochs 1 --out runs/photos-teacher",
     "--train.epochs 20 --out runs/photos-student": "--train.epochs 1 --out runs/photos-student",
+    "--train.batch_size 16 --train.optimizer": "--train.batch_size 64 --train.optimizer",
     "--threads 1 --batch 1": "--threads 1 --batch 1 --rounds 6 --seconds 0.01",  # of calls in a turn, for 0.2
     "--rounds 6 --out runs/fit": "--rounds 6 --seconds 0.01 --out runs/fit",
 }
@@ -98,6 +102,7 @@ def workspace(
     (folder / "organs" / "dataset.json").write_text('{"labels": {"background": 0, "liver": 1}}')
     torch.manual_seed(0)
     assert timm.is_model(LARGE)
+    assert timm.is_model(MOBILE)
     save_file(timm.create_model(SMALL, num_classes=2).state_dict(), folder / "teacher.safetensors")
     return folder
 

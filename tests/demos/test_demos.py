@@ -144,6 +144,7 @@ def test_a_single_seed_has_no_deviation() -> None:
         counterpoise.demo("segmentation", seeds=1)
 
 
+@pytest.mark.slow
 def test_the_demo_of_vessels_holds_each_patient_out_once_with_a_teacher_that_has_not_seen_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

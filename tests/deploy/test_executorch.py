@@ -63,6 +63,7 @@ def test_any_number_of_pictures_is_answered_as_by_the_student(tmp_path: Path) ->
     assert json.loads(kept[0]) == {"classes": '["a", "b"]'}
 
 
+@pytest.mark.slow
 def test_eight_bits_hold_weights_by_channel_and_keep_what_they_are_told_to(tmp_path: Path) -> None:
     net, chosen = network("digits/cnn_4_8", 10, 8), base.find("executorch")
     calibration = Calibration(pixels(40, 8, 8), keep=("net.classifier",))

@@ -51,6 +51,7 @@ def step_terms(folder: Path) -> list[dict[str, float]]:
     return [line["terms"] for line in lines if line["kind"] == "step"]
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_in_the_same_bytes_and_ships_the_student_alone(
     host: Any, teacher: Path, tmp_path: Path
 ) -> None:

@@ -56,7 +56,7 @@ def chunks(store: Path) -> int:
     return len(list((store / "chunks").glob("*.bin"))) if store.exists() else 0
 
 
-@pytest.mark.parametrize("kills", [4, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.slow)])
 def test_a_killed_recording_ends_in_the_same_bytes(kills: int, host: Any, flags: list[str], tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     arguments = ["record", *flags, "--precision", "int8", "--data.views.padding", "4"]
@@ -85,6 +85,7 @@ def test_a_killed_recording_ends_in_the_same_bytes(kills: int, host: Any, flags:
     assert contents(killed) == contents(whole)
 
 
+@pytest.mark.slow
 def test_a_training_killed_while_it_reads_a_store_ends_in_the_same_bytes(
     host: Any, flags: list[str], tmp_path: Path
 ) -> None:

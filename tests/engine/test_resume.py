@@ -59,7 +59,7 @@ def result(folder: Path) -> dict[str, bytes]:
     }
 
 
-@pytest.mark.parametrize("many", [6, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("many", [3, pytest.param(20, marks=pytest.mark.slow)])
 def test_kills_end_in_the_same_bytes(
     host: Any, arguments: list[str], whole: tuple[Path, float], tmp_path: Path, many: int
 ) -> None:

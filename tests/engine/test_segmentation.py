@@ -396,7 +396,7 @@ def outcome(folder: Path) -> dict[str, bytes]:
     }
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_kills_end_in_the_same_bytes(host: Any, teacher: dict[str, Any], tmp_path: Path, workers: int) -> None:
     scene = {"size": [24, 24], "jitter": 0.3, "window": [24, 24], "crops": 2, "foreground": 0.4}
     run = values(

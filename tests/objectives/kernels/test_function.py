@@ -121,6 +121,7 @@ def test_blocks_smaller_than_the_logits_equal_the_reference(monkeypatch: pytest.
             check_equal(mixture, student, teacher, target, torch.rand(shape[:1]))
 
 
+@pytest.mark.slow  # half a minute where the compiler has not met it yet
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 def test_compiled_blocks_equal_the_reference_and_keep_the_labels_gradient(
     layout: str, monkeypatch: pytest.MonkeyPatch
