@@ -29,7 +29,9 @@ import torch
 from PIL import Image
 
 import counterpoise
+from counterpoise import config
 from counterpoise.__main__ import ended
+from counterpoise.data import sources
 from counterpoise.system import torchvision_guard
 
 sys.path.append(str(Path(__file__).with_name("helpers")))
@@ -61,6 +63,7 @@ def import_all() -> None:
         with contextlib.suppress(ModuleNotFoundError):  # an extra that is not installed
             importlib.import_module(library)
     onnx_registry.keep(warm=True)
+    sources.load(config.Data(source="digits"))  # which is kept
     Image.init()
 
 

@@ -70,6 +70,7 @@ def little(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(demos.DEMOS, "segmentation", small)
 
 
+@pytest.mark.slow
 def test_the_demo_of_segmentation_writes_its_summary_and_overlays(
     tmp_path: Path, little: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -38,6 +38,7 @@ def answers(net: nn.Module, shown: Tensor) -> np.ndarray:
         return net(shown).numpy()
 
 
+@pytest.mark.slow
 def test_any_number_of_pictures_is_answered_as_by_the_student(tmp_path: Path) -> None:
     from executorch.runtime import Runtime
 

@@ -67,6 +67,7 @@ def test_files_and_their_pack_make_the_same_student(tmp_path: Path, channels: in
     assert counterpoise.load_student(tmp_path / "packed").weights_hash() == student.weights_hash()
 
 
+@pytest.mark.slow
 def test_a_teacher_its_store_and_the_export_of_a_student_agree(tmp_path: Path) -> None:
     data = folder(tmp_path / "data", 6, ".tif")
     intensity = {"intensity": {"percentiles": [1, 99.5]}}

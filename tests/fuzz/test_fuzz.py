@@ -96,6 +96,7 @@ def test_what_takes_too_long_is_stopped(tmp_path: Path, monkeypatch: pytest.Monk
     assert "not done after" in campaign(_format(read), tmp_path / "good", range(1)).wrong[0][1]
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_is_told_and_the_rest_is_tried(tmp_path: Path, apart: Apart) -> None:
     from of_exports import EXPORTS
 

@@ -18,3 +18,6 @@ def keep(warm: bool = False) -> None:
         from counterpoise.deploy.formats import onnx
 
         registry.from_torchlib(opset_version=onnx.OPSET)
+        find_operators = getattr(sys.modules.get("torch._export.utils"), "_materialize_cpp_cia_ops", None)
+        if find_operators is not None:  # torch's own, which each export asks for
+            find_operators()

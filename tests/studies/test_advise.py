@@ -114,6 +114,7 @@ def test_nothing_is_advised_where_no_teacher_is_heard(asked: Values, write: Writ
     assert "strengths" in error
 
 
+@pytest.mark.slow
 def test_no_order_is_told_where_all_score_alike(asked: Values, write: Write, run: Run) -> None:
     still = {**asked, "train": {**asked["train"], "optimizer": {"learning_rate": 1e-12}}}
     code, _, error = run("advise", str(write(still)), *QUICK)

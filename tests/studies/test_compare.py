@@ -175,11 +175,19 @@ def test_seeds_of_one_fold_are_seeds(comparison: Values) -> None:
     assert summed.table[0]["last_std_seeds"] is None
 
 
+@pytest.fixture(scope="session")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the finished comparison is kept, once one was run."""
+    return tmp_path_factory.mktemp("comparison") / "out"
+
+
 @pytest.fixture
-def finished(comparison: Values, write: Write, run: Run) -> Path:
-    """The folder of a finished comparison."""
-    assert run("compare", write(comparison), "--quiet")[0] == 0
-    return Path("out")
+def finished(comparison: Values, write: Write, run: Run, kept: Path) -> Path:
+    """The folder of a finished comparison, each time a copy of the same."""
+    if not kept.exists():
+        assert run("compare", write(comparison), "--quiet")[0] == 0
+        shutil.copytree("out", kept)
+    return Path(shutil.copytree(kept, "out", dirs_exist_ok=True))
 
 
 def test_another_run_in_a_folder_is_refused(comparison: Values, finished: Path, write: Write, run: Run) -> None:

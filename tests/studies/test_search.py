@@ -38,7 +38,8 @@ def tables(out: Path) -> dict[str, Any]:
     return {"final": final, "runs": runs, **{name: (out / name).read_bytes() for name in files}}
 
 
-@pytest.mark.parametrize("kills", [1, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kills", [20])
 def test_a_killed_search_ends_in_the_same_tables(searched: Values, write: Write, host: Any, kills: int) -> None:
     file = str(write(searched))
     seconds = host.run(["search", file, "--out", str(Path("whole").resolve()), "--quiet"])

@@ -160,10 +160,10 @@ def _alike(pictures: Iterable[Picture], needed: ImageSet) -> list[list[Picture]]
     return groups
 
 
-def _size(picture: Picture) -> int:
-    """Bytes of its file, or of its pixels."""
+def _size(picture: Picture) -> int | bytes:
+    """Bytes of its file. Pixels in memory, which are all of one size, are told apart at once."""
     content = _content(picture)
-    return content.stat().st_size if isinstance(content, Path) else len(content)
+    return content.stat().st_size if isinstance(content, Path) else _digest(picture)
 
 
 def _digest(picture: Picture, count: int = -1) -> bytes:

@@ -75,6 +75,7 @@ def test_a_student_is_measured(run: Run, student: Path) -> None:
     assert json.loads(Path("cost.json").read_text()) == result
 
 
+@pytest.mark.slow
 def test_a_student_of_ones_own_code_is_measured_where_the_code_is_named(run: Run, tmp_path: Path) -> None:
     code = tmp_path / "mine.py"
     code.write_text(

@@ -86,6 +86,7 @@ def test_a_run_becomes_a_site(run: Run, digits: Path, tmp_path: Path) -> None:
     assert (code, "Site sites/small exists" in err, "--overwrite" in err) == (2, True, True)
 
 
+@pytest.mark.slow
 def test_a_window_slides_over_scenes_in_float_and_in_8_bits(run: Run, scenes_run: Path, tmp_path: Path) -> None:
     import onnx
 

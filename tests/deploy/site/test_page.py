@@ -381,6 +381,7 @@ def test_labels_at_their_thresholds_are_told_first(chromium: Browser, make_site:
         server.shutdown()
 
 
+@pytest.mark.slow
 def test_questions_above_their_thresholds_are_painted_and_each_is_a_switch(chromium: Browser, make_site: Any) -> None:
     """A gray picture: all logits are near 0, all probabilities near one half."""
     place = make_site(task="multilabel_segmentation", thresholds=(0.6, 0.4, 0.6, 0.6, 0.4, 0.6))
@@ -441,6 +442,7 @@ def test_pixels_that_the_student_has_promised_not_to_answer_have_no_color(chromi
         server.shutdown()
 
 
+@pytest.mark.slow
 def test_a_scene_that_is_reduced_is_said_to_be_none_that_was_promised_of(chromium: Browser, make_site: Any) -> None:
     lax = {"temperature": 1.0, "threshold": 0.01}
     place = make_site(task="segmentation", exports=1, promises={"float32": lax}, any_size=True)

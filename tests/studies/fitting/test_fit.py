@@ -213,6 +213,7 @@ def test_a_killed_fit_ends_in_the_same_choice(fitted: Path, host: Any, kills: in
     assert Path("fit", student).read_bytes() == Path("killed", student).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_window_is_measured_scored_and_told_as_one(tmp_path: Path) -> None:
     """The winner's export is one window, which the budget is of: so are its untrained self and what scores it."""
     scenes = {"window": [16, 20], "size": [16, 20]}

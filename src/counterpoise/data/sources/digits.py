@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
+from torch import Tensor
 
 from counterpoise import config
 from counterpoise.data.sources.arrays import ArraySet
@@ -19,17 +22,21 @@ def load(data: config.Data, *, train_size: int | None = None) -> Splits:
     Args:
         train_size: images for training, the rest is val; default: by `data.val_fraction`.
     """
-    from sklearn.datasets import load_digits  # slow to import
-
-    digits = load_digits()
-    grey = torch.from_numpy(digits.images).mul(255 / 16).round().to(torch.uint8)  # they come as 0 to 16
-    images = grey.unsqueeze(1).repeat(1, 3, 1, 1)
-    whole = ArraySet(
-        images, torch.from_numpy(digits.target), [str(name) for name in digits.target_names], names="digit"
-    )
+    grey, labels, names = _read()
+    whole = ArraySet(grey.unsqueeze(1).repeat(1, 3, 1, 1), labels.clone(), list(names), names="digit")
     if train_size is None:
         return split_by_fraction(whole, data.val_fraction, data.split_seed)
     classes = len(whole.classes)
     if not classes <= train_size <= len(whole) - classes:
         raise ConfigError(f"data.options.train_size must be {classes} to {len(whole) - classes}, got {train_size}.")
     return split(whole, len(whole) - train_size, data.split_seed)
+
+
+@cache  # a text file of numbers: a comparison of many runs reads it once
+def _read() -> tuple[Tensor, Tensor, tuple[str, ...]]:
+    """Grey levels [N, 8, 8] uint8, labels [N] int64 and the names of the classes."""
+    from sklearn.datasets import load_digits  # slow to import
+
+    digits = load_digits()
+    grey = torch.from_numpy(digits.images).mul(255 / 16).round().to(torch.uint8)  # they come as 0 to 16
+    return grey, torch.from_numpy(digits.target), tuple(str(name) for name in digits.target_names)
