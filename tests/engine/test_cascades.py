@@ -77,6 +77,15 @@ def test_the_interval_over_groups_holds_the_truth_as_often_as_it_says() -> None:
     assert 0.92 <= np.mean(held) <= 0.98
 
 
+def test_where_no_picture_differs_the_interval_is_of_what_may() -> None:
+    right = np.arange(100) % 10 > 0
+    row = answered(0.5, np.ones(100), right, right, np.arange(100))
+    assert row.difference == 0
+    assert row.high == -row.low == pytest.approx(100 * (1 - 0.025 ** (1 / 100)))  # Clopper and Pearson, of 0 of 100
+    handed_on = answered(np.inf, np.ones(100), right, right, np.arange(100))
+    assert handed_on.low == handed_on.high == 0  # the teacher alone is the teacher alone
+
+
 def test_few_groups_tell_too_little() -> None:
     with pytest.raises(DataError, match=r"100 labeled pictures of 9 groups tell too little.*needs 10 groups"):
         chosen(*drawn(100, 0), give=0.0, owners=np.arange(100) % 9)

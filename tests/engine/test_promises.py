@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -17,12 +20,17 @@ from PIL import Image
 from torch import nn
 
 import counterpoise
+from counterpoise import config
 from counterpoise.commands.promise import _lines
+from counterpoise.commands.tables import print_all, report_tables
 from counterpoise.data import sources
 from counterpoise.data.sources.arrays import ArraySet
 from counterpoise.data.sources.base import Splits
+from counterpoise.deploy import folder
+from counterpoise.deploy.promised import differs
 from counterpoise.engine import inputs, promises
-from counterpoise.engine.student import save_student
+from counterpoise.engine.student import load_student, save_student
+from counterpoise.engine.trained_on import looked_up
 from counterpoise.errors import ModelError
 from counterpoise.models import catalog
 from counterpoise.tasks.classification import ClassificationReport
@@ -117,10 +125,81 @@ def test_8_bits_that_are_compared_on_other_pictures_promise_nothing_and_say_so(t
     assert "was chosen on other pictures" in found["notes"]["promise"]
 
 
+def test_an_export_of_before_is_said_to_promise_otherwise_and_is_not_published(
+    run: Run, trained: Path, tmp_path: Path
+) -> None:
+    student, export = tmp_path / "student", tmp_path / "exports" / "old"
+    shutil.copytree(trained / "student", student)
+    counterpoise.export(student, to="onnx", out=export, images=20, data={"data": TRAIN["data"]})
+    assert run("verify", str(export), "--student", str(student))[0] == 0
+    counterpoise.promise(student, {"data": TRAIN["data"]}, risk=0.2)
+    code, out, _ = run("verify", str(export), "--student", str(student))
+    assert (code, "it promises otherwise than its student. Export it again." in " ".join(out.split())) == (0, True)
+    code, _, err = run("push", str(student), "--out", str(tmp_path / "hub"))
+    assert (code, "it promises otherwise than its student. Export it again." in err) == (2, True)
+    description = folder.read(export)
+    none = description.model_copy(update={"promise": None})
+    assert differs(description.promise, description) is None
+    assert differs(description.promise, none) == "it makes no promise, and its student does"
+    assert differs(None, description) == "it makes a promise, and its student makes none"
+    told = {"precision": "int8", "notes": {"promise": "The student's promise is not kept"}}
+    assert differs(description.promise, none.model_copy(update=told)) is None
+
+
+def test_what_cannot_be_looked_up_is_said_and_copies_of_training_pictures_are_found(
+    image_folder: Path, tmp_path: Path
+) -> None:
+    own = {"path": str(image_folder / "train"), "val_fraction": 0.25, "size": 16, "workers": 0}
+    values = {"data": own, "student": {"model": "digits/cnn_4_8"}, "train": {"epochs": 1, "device": "cpu"}}
+    counterpoise.train({**values, "out": str(tmp_path / "run")})
+    images = sources.load(config.Data(**own)).train
+    copied = tmp_path / "copied"
+    shutil.copytree(image_folder / "train", copied)
+    there = config.Data(path=copied, size=16)
+    assert looked_up(tmp_path / "run", sources.load(there).train, there)[0] > 0
+    new = config.Data(path=image_folder / "val", size=16)
+    whole = inputs.evaluated(tmp_path / "run", {"data": {"path": str(image_folder / "val"), "size": 16}}, None, None)[0]
+    assert looked_up(tmp_path / "run", whole, new) == (0, [])
+    later = {**values, "data": {"path": str(image_folder / "val"), "val_fraction": 0.25, "size": 16, "workers": 0}}
+    later["student"] = {**values["student"], "checkpoint": str(tmp_path / "run")}
+    counterpoise.train({**later, "out": str(tmp_path / "later")})
+    assert looked_up(tmp_path / "later", images, there)[0] == len(images)  # of the run that it started from
+    student = tmp_path / "alone"
+    shutil.copytree(tmp_path / "run" / "student", student)
+    count, notes = looked_up(student, whole, new)
+    assert (count, len(notes)) == (0, 1)
+    assert "alone does not lie in its run's folder, so that nothing tells what it was trained on." in notes[0]
+    assert looked_up(student, images, None) == (len(images), [])  # by what student.json says
+    shutil.move(image_folder, tmp_path / "moved")
+    assert "were trained on" not in str(notes)
+    _, notes = looked_up(tmp_path / "run", whole, None)
+    assert "run was trained on" in notes[0]
+    assert "are not there." in notes[0]
+
+
+def test_groups_of_the_run_are_found_in_other_data_or_said_to_be_missing(image_folder: Path, tmp_path: Path) -> None:
+    folders = {name: tmp_path / name for name in ("own", "alike", "other")}
+    for name, there in folders.items():
+        for number, path in enumerate(sorted((image_folder / "train").rglob("*.png"))):
+            (there / path.parent.name).mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, there / path.parent.name / f"{'p' if name != 'other' else 'x'}{number % 8}_{number}.png")
+    data = {"path": str(folders["own"]), "options": {"group": "(p[0-9]+)_"}, "val_fraction": 0.3, "size": 16}
+    values = {"data": {**data, "workers": 0}, "student": {"model": "digits/cnn_4_8"}}
+    counterpoise.train({**values, "train": {"epochs": 1, "device": "cpu"}, "out": str(tmp_path / "run")})
+    images = inputs.evaluated(tmp_path / "run", folders["alike"], None, None)[0]
+    assert images.groups is not None
+    assert len(images.groups.unique()) == 8
+    assert inputs.without_groups(tmp_path / "run", images) == []
+    images = inputs.evaluated(tmp_path / "run", folders["other"], None, None)[0]
+    assert images.groups is None
+    assert "these data name none: each picture counts alone" in inputs.without_groups(tmp_path / "run", images)[0]
+
+
 def test_what_can_promise_nothing_is_refused_with_the_reason(run: Run, trained: Path, tmp_path: Path) -> None:
     code, _, err = run("promise", str(trained), "--risk", "0.001")
     assert code == 2
     assert "are needed at least" in err
+    assert "student promised before stays: at most 10.00% wrong, at 95.0% confidence." in err
     code, _, err = run("promise", str(trained), "--risk", "1.5")
     assert code == 2
     assert "risk" in err
@@ -179,6 +258,30 @@ def test_what_groups_are_promised_is_what_evaluate_finds() -> None:
     assert found.wrong == pytest.approx((shares[:, 0].mean() / shares[:, 1].mean()).item())
 
 
+def test_of_pictures_that_may_have_chosen_the_epoch_a_note_tells(trained: Path) -> None:
+    images, student = held_out(trained), load_student(trained)
+    own = {**student.description.provenance, "epoch": {"ships": "best", "by": "top1"}}
+    assert own["val_fingerprint"] == images.fingerprint()
+    found = student.description.promise
+    assert found is not None
+    best = student.description.model_copy(update={"provenance": own})
+    assert "may have chosen the student's epoch, by top1" in promises._notes(best, images, found)[0]
+    assert promises._notes(best, images.subset(torch.arange(9)), found) == []
+
+
+def test_nothing_is_wrong_of_no_answers(trained: Path) -> None:
+    promise = load_student(trained).description.promise
+    assert promise is not None
+    report = ClassificationReport("abc", promise.model_copy(update={"threshold": 1.0}))
+    report.update(torch.zeros(4, 3), torch.tensor([0, 1, 2, 0]))
+    values = report.values()
+    assert (values["answered"], values["wrong_of_answered"]) == (0.0, None)
+    shown = io.StringIO()
+    with contextlib.redirect_stdout(shown):
+        print_all(report_tables(values))
+    assert re.search(r"wrong_of_answered +-\n", shown.getvalue())
+
+
 def test_a_promise_says_that_groups_counted(trained: Path, tmp_path: Path) -> None:
     student = tmp_path / "student"
     shutil.copytree(trained / "student", student)
@@ -188,9 +291,13 @@ def test_a_promise_says_that_groups_counted(trained: Path, tmp_path: Path) -> No
     found = counterpoise.promise(student, given, data_set=Splits(images, images), risk=0.2)
     assert found["groups"] == json.loads((student / "student.json").read_text())["promise"]["groups"] == 300
     assert "each of the 300 groups counted once" in found["notes"][0]
+    assert "does not lie in its run's folder" in found["notes"][-1]
     assert f"of {len(images)} pictures of 300 groups." in _lines(found)[0]
     assert "each group counting alike; of groups like these" in _lines(found)[1]
     report = counterpoise.evaluate(student, given, data_set=Splits(images, images))
     assert counterpoise.evaluate(student, data_set=Splits(images, images)) == report  # no folder need say which data
     assert report["answered"] == pytest.approx(100 * found["answered"])
     assert report["wrong_of_answered"] == pytest.approx(100 * found["wrong"])
+    images.groups = None
+    alone = counterpoise.evaluate(student, data_set=Splits(images, images))
+    assert "promise counts groups, and these data name none" in alone["notes"][0]

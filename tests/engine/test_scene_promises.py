@@ -15,6 +15,7 @@ from PIL import Image
 from scipy.stats import binom
 
 import counterpoise
+from counterpoise.data.sources.base import Splits
 from counterpoise.engine import inputs, promising_scenes
 from counterpoise.engine.promising_scenes import Marked
 from counterpoise.errors import ConfigError, DataError
@@ -141,6 +142,10 @@ def test_what_evaluate_means_is_what_is_promised_where_nothing_is_answered() -> 
     # The first scene answers one pixel, wrongly; the second none; of the third nothing is known.
     assert sure.values([0, 1, 2]) == pytest.approx({"answered": 100 / 3, "wrong_of_answered": 50.0})
     assert [sure.unsure(0), sure.unsure(1)] == [100.0, 0.0]
+    nothing = SurePixels(promise, 2)
+    nothing.begin()
+    nothing.add(logits[:, None, 1:], torch.tensor([[0]], dtype=torch.uint8))
+    assert nothing.values([0]) == {"answered": 0.0, "wrong_of_answered": None}
     sure.promise = promise.model_copy(update={"groups": 2})
     sure.begin()
     sure.add(logits[:, None, 1:], torch.tensor([[0]], dtype=torch.uint8))
@@ -179,12 +184,14 @@ def test_what_is_promised_is_what_evaluate_finds_and_prediction_leaves_out(
 
     images = inputs.evaluated(promised, None, None, None)[0]
     Image.fromarray(images.read(0).permute(1, 2, 0).numpy()).save("scene.png")
-    code, _, told = run("predict", "scene.png", "--student", promised, "--out", "masks")
+    code, told, _ = run("predict", "scene.png", "--student", promised, "--out", "masks")
     assert code == 0, told
     answer = counterpoise.predict(["scene.png"], student=promised)[0]
     mask = np.asarray(Image.open("masks/scene-mask.png"))
     assert answer["unsure"] == pytest.approx((mask == 255).mean())
     assert 0 < answer["unsure"] < 1
+    assert "unsure" in told
+    assert f"{answer['unsure']:.3f}" in told
     assert sum(row["share"] for row in answer["classes"]) == pytest.approx(1 - answer["unsure"])
     assert "unsure" not in counterpoise.predict(["scene.png"], student=promised, window=(32, 32), overlap=0.5)[0]
 
@@ -218,6 +225,13 @@ def test_eight_bits_choose_anew_and_others_scenes_choose_nothing(promised: Path,
     made = counterpoise.export(promised, to="onnx", out=tmp_path / "other", data={"data": other})
     assert made["scene_promise"] is None
     assert "so run.py answers every pixel." in made["notes"]["promise"]
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_scene_or_two_are_too_few(promised: Path, count: int) -> None:
+    images = inputs.evaluated(promised, None, None, None)[0].subset(torch.arange(count))
+    with pytest.raises(DataError, match=f"^{count} scenes cannot promise .* 43 are needed at least"):
+        counterpoise.promise(promised, data_set=Splits(images, images), risk=0.1)
 
 
 def test_sets_of_classes_are_refused_of_pixels(promised: Path) -> None:

@@ -56,6 +56,7 @@ def _lines(found: dict[str, Any]) -> list[str]:
         lines.append(
             f"Pictures of one group err together: intervals are over groups, {found['groups']:,} in both halves."
         )
+    lines += found["notes"]
     if chosen is None:
         return [*lines, "No threshold keeps the teacher's top-1 on the first half: give points away with --give."]
     lines.append(

@@ -51,8 +51,8 @@ def _lines(found: dict[str, Any]) -> list[str]:
         f"Of these answers {found['wrong']:.2%} are wrong{', each group counting alike' if of else ''}; of "
         f"{'groups' if of else 'pictures'} like these at most {found['risk']:.2%} will be, "
         f"at {found['confidence']:.1%} confidence (bound {found['bound']:.2%}).",
-        f"Of any picture it names {found['set_size']:.1f} classes on average, and the true one is among them in "
-        f"{found['coverage']:.1%} of the pictures.",
+        f"Of any picture it names {found['set_size']:.1f} classes on average. The true one is among them in "
+        f"{found['coverage']:.1%} or more of {'groups' if of else 'pictures'} like these, on average over choices.",
         kept,
         *found["notes"],
     ]

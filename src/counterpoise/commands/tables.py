@@ -69,6 +69,8 @@ def report_tables(report: dict[str, Any]) -> Iterator[Any]:
     for name, value in report.items():
         if isinstance(value, float):
             grid.add(name, f"{value:.4f}" if name == "calibration_error" else f"{value:.2f}")
+        elif value is None:
+            grid.add(name, "-")
     yield grid
     rows = report.get("per_class", [])
     if rows:
@@ -151,16 +153,18 @@ def prediction_table(answers: Sequence[dict[str, Any]]) -> Iterator[Any]:
         (key for entries in ranked for key in (entries or [{}])[0] if key != "class"), ""
     )  # probability, or share
     known = any("truth" in answer for answer in answers)
-    further = texts("then", *(["truth"] if known else []))
+    left = any("unsure" in answer for answer in answers)  # of the pixels of a scene
+    further = [*texts("then"), *numbers(*(["unsure"] if left else [])), *texts(*(["truth"] if known else []))]
     grid = Grid("", [*names("image"), *texts("class"), *numbers(measure), *further])
     for answer, entries in zip(answers, ranked, strict=True):
+        last = [f"{answer['unsure']:.3f}" if "unsure" in answer else ""] if left else []
+        last += [str(answer.get("truth", ""))] if known else []
         if not entries:
-            grid.add(answer["image"], "not sure", "", "", *([str(answer.get("truth", ""))] if known else []))
+            grid.add(answer["image"], "not sure", "", "", *last)
             continue
         others = ", ".join(f"{other['class']} {other[measure]:.2f}" for other in entries[1:4])
-        truth = [str(answer.get("truth", ""))] if known else []
         said = entries[0]["class"] if answer.get("sure", True) else f"not sure: {', '.join(answer['set'])}?"
-        grid.add(answer["image"], said, f"{entries[0][measure]:.3f}", others, *truth)
+        grid.add(answer["image"], said, f"{entries[0][measure]:.3f}", others, *last)
     yield grid
     painted = {str(Path(answer["overlay"]).parent) for answer in answers if "overlay" in answer}
     volumes = [str(path) for answer in answers if "slices" in answer for path in _masks_of(answer)]

@@ -145,6 +145,18 @@ def in_two_classes(splits: Splits) -> Iterator[Problem]:
         )
 
 
+def copies(images: ImageSet, others: ImageSet) -> set[int]:
+    """By index, which images are among the others byte for byte, wherever they lie."""
+    groups = _alike((Picture(part, index) for part in (images, others) for index in range(len(part))), images)
+    return {
+        picture.at
+        for group in groups
+        if any(picture.images is others for picture in group)
+        for picture in group
+        if picture.images is images
+    }
+
+
 def _alike(pictures: Iterable[Picture], needed: ImageSet) -> list[list[Picture]]:
     """Groups of two or more with the same content, one of `needed` among them."""
     groups = [list(pictures)]

@@ -22,6 +22,7 @@ from counterpoise.deploy.options import CALIBRATION_IMAGES, Export
 from counterpoise.engine import inputs
 from counterpoise.engine.progress import Pace
 from counterpoise.engine.student import Student, load_student
+from counterpoise.engine.trained_on import trained_on
 from counterpoise.errors import ConfigError, DataError, DisagreementError, unknown
 from counterpoise.models.network import VisionModel
 
@@ -144,7 +145,7 @@ def prepare(student: str | Path, chosen: Format, asked: Export) -> ExportJob:
         inputs.positive("images", asked.images)
     seen = 0
     if splits is not None and asked.data_set is None:
-        seen = inputs.trained_on(Path(student), pictures.spread(splits.val, asked.images), section)
+        seen = trained_on(Path(student), pictures.spread(splits.val, asked.images), section)
     return ExportJob(
         network,
         Deployed(network),

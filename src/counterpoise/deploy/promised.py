@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from counterpoise.data.sources.base import ImageSet
-from counterpoise.deploy import agreement, base, pictures
+from counterpoise.deploy import agreement, base, folder, pictures
 from counterpoise.deploy.job import ExportJob
 from counterpoise.engine import scene_promises
 from counterpoise.engine.evaluator import in_classes_of
@@ -40,8 +40,12 @@ def of_export(
     again = f"so run.py answers every {every}. With these pictures (--data) the export chooses a promise of its own."
     if runtime is None:
         return None, None, {"promise": f"{told}: this file does not run here, {again}"}
+    what = None
     if job.data is None or job.data.val.fingerprint() != own.data:
         what = "it was chosen on other pictures than those that this file was compared on"
+    elif own.groups is not None and job.data.val.groups is None:
+        what = "it counts groups, and these data do not say which pictures belong together"
+    if what is not None or job.data is None:
         return None, None, {"promise": f"{told}: {what}, {again}"}
     images, asked = job.data.val, (own.risk, own.confidence)
     try:
@@ -55,6 +59,19 @@ def of_export(
         return None, scene_promises.by_answers(shown, lambda some: _scenes(job, runtime, some), own.data, *asked), {}
     except DataError as error:
         return None, None, {"promise": f"{told} by this file. {error}"}
+
+
+def differs(own: Promise | ScenePromise | None, export: folder.Description) -> str | None:
+    """What an export promises otherwise than its student, which it is as old or older than; None where they agree."""
+    its = export.scene_promise or export.promise
+    if own is None:
+        return None if its is None else "it makes a promise, and its student makes none"
+    if its is None:  # one that could not keep it says so
+        return None if "promise" in export.notes else "it makes no promise, and its student does"
+    if isinstance(own, Promise) and export.precision in KEPT:
+        return None if its == own else "it promises otherwise than its student"
+    asked = [(one.risk, one.confidence, getattr(one, "coverage", None), one.data) for one in (own, its)]
+    return None if asked[0] == asked[1] else "it promises otherwise than its student, or by other pictures"
 
 
 def _answers(

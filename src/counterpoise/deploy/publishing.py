@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from counterpoise.config.options import keywords
-from counterpoise.deploy import card, folder
+from counterpoise.deploy import card, folder, promised
 from counterpoise.deploy.options import Push
 from counterpoise.engine import receipts
 from counterpoise.engine.card import for_epoch
@@ -39,8 +39,8 @@ def push(student: str | Path, asked: Push) -> dict[str, Any]:
         The `files` that it consists of, and the `folder` or the `url`.
 
     Raises:
-        ModelError: a file is missing, damaged or changed; an export was made from another student; the run's receipt
-            states another one.
+        ModelError: a file is missing, damaged or changed; an export was made from another student, or promises
+            otherwise than it; the run's receipt states another one.
         PushError: the Hub did not take it.
     """
     if asked.private and asked.to is None:
@@ -70,6 +70,8 @@ def _gather(student: Path, out: Path, asked: Push) -> list[str]:
     for directory in chosen:
         export = folder.read(directory)
         folder.check_student(directory, export, source, described.weights_sha256)
+        if other := promised.differs(described.scene_promise or described.promise, export):
+            raise ModelError(f"{directory} was made before its student's promise: {other}. Export it again.")
         if f"{EXPORTS}/{directory.name}" in found:
             raise ConfigError(f"Two of the exports are called {directory.name}: rename one of their folders.")
         found[f"{EXPORTS}/{directory.name}"] = export

@@ -12,13 +12,13 @@ from safetensors.torch import load_file
 from counterpoise.config.options import keywords
 from counterpoise.data.packs.places import is_pack
 from counterpoise.data.packs.verifying import verify as verify_pack
-from counterpoise.deploy import agreement, base, folder, pictures, receipts
-from counterpoise.deploy.job import compared, prepare
+from counterpoise.deploy import agreement, base, folder, pictures, promised, receipts
+from counterpoise.deploy.job import ExportJob, compared, prepare
 from counterpoise.deploy.options import Export, Verify
-from counterpoise.engine import inputs
 from counterpoise.engine.evaluator import full_report
 from counterpoise.engine.student import load_student
 from counterpoise.engine.student_epochs import epoch_of_weights
+from counterpoise.engine.trained_on import trained_on
 from counterpoise.errors import ConfigError, ExportError, ModelError
 from counterpoise.models import folder as student_folder
 from counterpoise.system.addresses import address_of
@@ -78,7 +78,9 @@ def verify(what: str | Path, asked: Verify) -> dict[str, Any]:
     if not described.verified:  # made where its runtime does not run
         folder.describe(directory, described.model_copy(update={"verified": True}))
     if asked.student is not None:
-        found["agreement"] = _against_student(directory, described, chosen, Path(asked.student), asked)
+        job, found["agreement"] = _against_student(directory, described, chosen, Path(asked.student), asked)
+        if other := promised.differs(job.student.scene_promise or job.student.promise, described):
+            found["notes"] = [f"{directory} was made before its student's promise: {other}. Export it again."]
     return found
 
 
@@ -120,7 +122,7 @@ def _against_reference(directory: Path, described: folder.Description, runtime: 
 
 def _against_student(
     directory: Path, described: folder.Description, chosen: base.Format, student: Path, asked: Verify
-) -> dict[str, Any] | None:
+) -> tuple[ExportJob, dict[str, Any] | None]:
     given = described.input
     wanted = Export(
         to=described.format,
@@ -142,7 +144,7 @@ def _against_student(
     )
     job = job._replace(request=request)
     found = compared(job, job.opened(directory), directory)
-    return None if found is None else found.values()
+    return job, None if found is None else found.values()
 
 
 def _verify_student(directory: Path, asked: Verify) -> dict[str, Any]:
@@ -164,7 +166,7 @@ def _verify_student(directory: Path, asked: Verify) -> dict[str, Any]:
         found["report"] = {key: value for key, value in report.items() if isinstance(value, int | float)}
         if "notes" in report:
             found["notes"] = report["notes"]
-        seen = 0 if asked.data_set is not None else inputs.trained_on(directory, scored, section)
+        seen = 0 if asked.data_set is not None else trained_on(directory, scored, section)
         if seen:
             found["trained_on"] = seen
     return found

@@ -23,6 +23,7 @@ from counterpoise.engine.processes import choose_device
 from counterpoise.engine.progress import say, tell
 from counterpoise.engine.rehearsing import rehearse
 from counterpoise.engine.student import load_student
+from counterpoise.engine.trained_on import trained_on
 from counterpoise.errors import ConfigError, DataError
 from counterpoise.models import several_views
 from counterpoise.models.network import VisionModel
@@ -62,7 +63,11 @@ def evaluate(student: Place, options: Evaluate) -> dict[str, Any]:
         report = agreement(network, _teacher_of(Path(student), network), images, section, device, at_once)
     if table is not None:
         case_files.write(table, report)
-    seen = 0 if options.data_set is not None else inputs.trained_on(Path(student), images, section)
+    seen = 0 if options.data_set is not None else trained_on(Path(student), images, section)
+    promised = network.scene_promise or network.promise
+    if promised is not None and promised.groups is not None and images.groups is None:
+        notes = inputs.without_groups(Path(student), images, promised.groups)
+        report = {**report, "notes": [*report.get("notes", []), *notes]}
     if options.views > 1:
         said = f"Answers are {several_views.told(options.views, tasks.get(network.task).whole)}."
         if network.thresholds is not None:
@@ -206,7 +211,7 @@ def gauge(student: Place, options: Gauging) -> dict[str, Any]:
     tell(other.notes)
     other.shown_like(network)
     around = inputs.run_around(Path(student))
-    seen = 0 if data_set is not None else inputs.trained_on(Path(student), images, section)
+    seen = 0 if data_set is not None else trained_on(Path(student), images, section)
     at_once, where = inputs.positive("batch_size", options.batch_size), choose_device(options.device)
 
     task = tasks.get(network.task)

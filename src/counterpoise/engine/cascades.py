@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy.stats import t
+from scipy.stats import binomtest, t
 
 from counterpoise.config.options import Place, keywords_after
 from counterpoise.data.sources.base import UNLABELED
@@ -36,7 +36,8 @@ class Answered(NamedTuple):
         share: of pictures that it answers.
         top1: of both together, in percent.
         difference: to the teacher alone, in points, with its 95% interval (Student's t, paired), over pictures, or over
-            groups where pictures of one err together.
+            groups where pictures of one err together. Where none of them differs, the interval is that of the share
+            which may, by Clopper and Pearson.
     """
 
     threshold: float
@@ -59,9 +60,9 @@ def cascade(student: Place, options: Cascaded) -> dict[str, Any]:
         student: student folder, or a run's folder; and so is the teacher.
 
     Returns:
-        {"pictures", "groups", "told_on", "student_top1", "teacher_top1", "temperature", "chosen", "table"}; groups is
-        None where each picture is its own, told_on the pictures of the other half, chosen and the rows of the table as
-        `Answered` has them, chosen None where no threshold will do.
+        {"pictures", "groups", "told_on", "student_top1", "teacher_top1", "temperature", "chosen", "table", "notes"}.
+        groups is None where each picture is its own, told_on the pictures of the other half, chosen and the rows of the
+        table as `Answered` has them, chosen None where no threshold will do.
 
     Raises:
         ConfigError: one of them answers something else than one class a picture.
@@ -80,8 +81,9 @@ def cascade(student: Place, options: Cascaded) -> dict[str, Any]:
     images, section = inputs.evaluated(Path(student), options.data, options.split, options.data_set)
     device, at_once = choose_device(options.device), inputs.batch_size(Path(student), options.batch_size)
     told_by = []
+    notes = inputs.without_groups(Path(student), images)
     for network, path in zip(networks, both, strict=True):
-        unseen(path, images, section, options.data_set)
+        notes += unseen(path, images, section, options.data_set)
         told = answered_by(path, network, images, section, at_once, device)
         values, labels, indices = (torch.cat(side) for side in zip(*told, strict=True))
         known = labels != UNLABELED
@@ -89,7 +91,7 @@ def cascade(student: Place, options: Cascaded) -> dict[str, Any]:
     (logits, classes), (of_teacher, of_its) = told_by
     owners = images.owners()[indices[known]].numpy()
     found = chosen(logits, classes, logits.argmax(1) == classes, of_teacher.argmax(1) == of_its, options.give, owners)
-    return {**found, "student": str(student), "teacher": str(options.teacher)}
+    return {**found, "student": str(student), "teacher": str(options.teacher), "notes": notes}
 
 
 def chosen(
@@ -158,4 +160,6 @@ def answered(threshold: float, sure: Floats, student: Right, teacher: Right, own
     residuals = np.bincount(groups, difference - mean)
     deviation = float(np.sqrt(len(residuals) / (len(residuals) - 1) * (residuals**2).sum())) / len(sure)
     half = float(t.ppf((1 + LEVEL) / 2, len(residuals) - 1)) * deviation
+    if own.any() and not difference.any():  # others may differ, though none of these does
+        half = 100 * float(binomtest(0, len(residuals)).proportion_ci(LEVEL).high)
     return Answered(threshold, float(own.mean()), 100 * float(both.mean()), mean, mean - half, mean + half)

@@ -248,6 +248,7 @@ def origins(parts: Parts, teacher: Mapping[str, float]) -> dict[str, Any]:
     return {
         "teacher": _teacher(parts, teacher),
         "data_fingerprint": parts.identity["data"],
+        "val_fingerprint": parts.identity["val"],
         "objective": {
             name: term.model_dump(mode="json", exclude_unset=True) for name, term in parts.run.objective.items()
         },

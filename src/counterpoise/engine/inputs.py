@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from counterpoise import config
 from counterpoise.decoding import Reading
-from counterpoise.errors import ConfigError, CounterpoiseError, ModelError
+from counterpoise.errors import ConfigError, ModelError
 from counterpoise.system import own_code
 from counterpoise.system.files import expanded
 
@@ -53,13 +51,13 @@ def _data_section(student: Path, data: RunLike | None) -> config.Data:
     section = named_data(data)
     if run is None:
         return section
-    if _same_place(run.data.path, section.path):
+    if same_place(run.data.path, section.path):
         return run.data  # held out as it was in training
     from counterpoise.data.sources import loading
 
     options = loading.options_for(section, run.data)
     kept = {key: getattr(run.data, key) for key in ("size", "on_corrupt", "questions")}
-    return config.Data(path=section.path, options=options, **kept)
+    return loading.grouped_like(config.Data(path=section.path, options=options, **kept), run.data)
 
 
 def named_data(data: RunLike) -> config.Data:
@@ -152,10 +150,26 @@ def evaluated(
         )
     images = val_of(section, data_set)
     run = run_around(student)
-    held_out = _is_run(data) or (run is not None and _same_data(run.data, section))  # as a run says, or said
+    held_out = _is_run(data) or (run is not None and same_data(run.data, section))  # as a run says, or said
     if images.split_from is not None and data_set is None and not held_out:
         images = images.split_from
     return images, section
+
+
+def without_groups(student: Path, images: ImageSet, promised: int | None = None) -> list[str]:
+    """A note where the pictures of a student's run are of groups, and these images are not.
+
+    Args:
+        promised: groups that its promise was chosen on, if any.
+    """
+    run = run_around(student)
+    if images.groups is not None or (promised is None and (run is None or run.data.options.get("group") is None)):
+        return []
+    known = "The student's promise counts groups" if promised is not None else "The student's run knows of groups"
+    return [
+        f"{known}, and these data name none: each picture counts alone, which says too much where some belong "
+        "together. A run file as --data may name them, with data.options.group."
+    ]
 
 
 def val_of(section: config.Data, data_set: Splits | None) -> ImageSet:
@@ -167,58 +181,14 @@ def val_of(section: config.Data, data_set: Splits | None) -> ImageSet:
     return halves.sound(halves.handed_in(data_set).val, "val", halves.HANDED_IN)
 
 
-def trained_on(student: Path, images: ImageSet, section: config.Data) -> int:
-    """How many of these images the run that a student lies in trained on, which another division of its data may bring.
-
-    Files are known by where they lie, images in memory by their pixels. 0 where there is no run, or its data are gone.
-    """
-    from counterpoise.data import sources
-
-    run = run_around(student)
-    if run is None or not _overlap(run.data, section):
-        return 0
-    division = ("source", "options", "val_fraction", "split_seed", "fold", "held_out", "unlabeled")
-    if _same_data(run.data, section) and all(getattr(run.data, key) == getattr(section, key) for key in division):
-        return 0  # the same images were held out
-    try:
-        own = sources.load(run.data).train
-    except CounterpoiseError:
-        return 0
-    resolved: dict[Path, Path] = {}
-    seen = {_key(own, index, resolved) for index in range(len(own))}
-    return sum(_key(images, index, resolved) in seen for index in range(len(images)))
-
-
-def _key(images: ImageSet, index: int, resolved: dict[Path, Path]) -> bytes:
-    """What an image is known by in any set; resolved: folders, of which there are few."""
-    if (there := images.whereabouts(index)) is not None:
-        return there
-    file = images.file(index)
-    if not isinstance(file, Path):
-        return hashlib.sha256(images.identity(index) if file is None else file).digest()
-    if file.parent not in resolved:
-        resolved[file.parent] = expanded(file.parent).resolve()
-    return os.fsencode(resolved[file.parent] / file.name)
-
-
-def _overlap(one: config.Data, other: config.Data) -> bool:
-    """Whether two sections may speak of the same images."""
-    if one.path is None or other.path is None:
-        return _same_data(one, other)
-    roots = [{expanded(path).resolve() for path in (each.path, each.unlabeled) if path} for each in (one, other)]
-    if any(path.is_file() for path in roots[0] | roots[1]):  # a table names files anywhere
-        return True
-    return any(a.is_relative_to(b) or b.is_relative_to(a) for a in roots[0] for b in roots[1])
-
-
-def _same_data(one: config.Data, other: config.Data) -> bool:
+def same_data(one: config.Data, other: config.Data) -> bool:
     """Whether two sections speak of one data set; an embedded one has no path."""
     if one.path is None or other.path is None:
         return one.path is other.path and one.source == other.source
-    return _same_place(one.path, other.path)
+    return same_place(one.path, other.path)
 
 
-def _same_place(one: Path | None, other: Path | None) -> bool:
+def same_place(one: Path | None, other: Path | None) -> bool:
     """Whether two paths lead to one place."""
     return one is not None and other is not None and expanded(one).resolve() == expanded(other).resolve()
 

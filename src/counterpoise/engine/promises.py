@@ -18,6 +18,7 @@ from counterpoise.engine.evaluator import SOFT, answers, has_labels, in_classes_
 from counterpoise.engine.options import Promised
 from counterpoise.engine.processes import choose_device
 from counterpoise.engine.student import as_json, load_student
+from counterpoise.engine.trained_on import looked_up
 from counterpoise.errors import ConfigError, DataError, ModelError
 from counterpoise.models import folder
 from counterpoise.models.network import VisionModel
@@ -56,38 +57,53 @@ def promise(student: Place, options: Promised) -> dict[str, Any]:
         ConfigError: the student answers something else than one class a picture or a pixel.
         ModelError: the network answers probabilities, where logits are expected.
         DataError: too few pictures, none with a label, or some that it was trained on; no threshold keeps the promise.
+            What the student promised before then stays, and the error says so.
     """
     path = folder.find(Path(student))
     network = load_student(path, model=options.model)
     if network.task not in ("classification", "segmentation"):
         raise ConfigError(f"A promise is for one class a picture or a pixel, and {student} answers {network.task}.")
     images, section = inputs.evaluated(Path(student), options.data, options.split, options.data_set)
-    unseen(student, images, section, options.data_set)
+    unknown = unseen(student, images, section, options.data_set)
     at_once, device = inputs.batch_size(Path(student), options.batch_size), choose_device(options.device)
-    if network.task == "segmentation":
-        if "coverage" in options.model_fields_set:
-            raise ConfigError("coverage is of sets of classes for a picture, and pixels have none: leave it out.")
-        asked = (options.risk, options.confidence)
-        found: Promise | ScenePromise = scene_promises.chosen(network, images, section, at_once, device, *asked)
-        description = network.description.model_copy(update={"scene_promise": found})
-    else:
-        told = list(answered(student, network, images, section, at_once, device))
-        found = chosen(told, images, options.risk, options.confidence, options.coverage)
-        description = network.description.model_copy(update={"promise": found})
+    before = network.description.scene_promise or network.description.promise
+    try:
+        if network.task == "segmentation":
+            if "coverage" in options.model_fields_set:
+                raise ConfigError("coverage is of sets of classes for a picture, and pixels have none: leave it out.")
+            asked = (options.risk, options.confidence)
+            found: Promise | ScenePromise = scene_promises.chosen(network, images, section, at_once, device, *asked)
+            description = network.description.model_copy(update={"scene_promise": found})
+        else:
+            told = list(answered(student, network, images, section, at_once, device))
+            found = chosen(told, images, options.risk, options.confidence, options.coverage)
+            description = network.description.model_copy(update={"promise": found})
+    except DataError as error:
+        if before is None:
+            raise
+        raise DataError(
+            f"{error} What {path} promised before stays: at most {before.risk:.2%} wrong, at {before.confidence:.1%} "
+            "confidence."
+        ) from None
     write_text(path / folder.DESCRIPTION, as_json(description.values()).decode())
-    return {"folder": str(path), **found.model_dump(), "notes": _notes(network.description, images, found)}
+    notes = [*_notes(network.description, images, found), *inputs.without_groups(Path(student), images), *unknown]
+    return {"folder": str(path), **found.model_dump(), "notes": notes}
 
 
-def unseen(network: Place, images: ImageSet, section: config.Data, data_set: Splits | None) -> None:
-    """Raises DataError unless pictures have labels, and none was trained on by the run that a network lies in."""
+def unseen(network: Place, images: ImageSet, section: config.Data, data_set: Splits | None) -> list[str]:
+    """Notes on what cannot be known of whether a network was trained on pictures.
+
+    Raises DataError unless these have labels, and none is known to have been trained on.
+    """
     if not has_labels(images):
         raise DataError("The pictures have no labels, so that nothing tells which answers are wrong (--data).")
-    seen = 0 if data_set is not None else inputs.trained_on(Path(network), images, section)
+    seen, unknown = looked_up(Path(network), images, section if data_set is None else None)
     if seen:
         raise DataError(
             f"{seen:,} of {len(images):,} pictures are among those that {network} was trained on, where it errs less "
             "than elsewhere: give others (--data)."
         )
+    return [f"{what} All this holds if these pictures are none of those." for what in unknown]
 
 
 def answered(
@@ -130,7 +146,7 @@ def _notes(description: folder.Description, images: ImageSet, found: Promise | S
         notes.append(f"{one} of one group err together, so that each of the {found.groups:,} groups counted once.")
     epoch = description.provenance.get("epoch")
     by = epoch.get("by") if isinstance(epoch, dict) and epoch.get("ships") == "best" else None
-    if by is not None and description.provenance.get("data_fingerprint") in (None, images.fingerprint()):
+    if by is not None and description.provenance.get("val_fingerprint") in (None, images.fingerprint()):
         notes.append(
             f"These pictures may have chosen the student's epoch, by {by}: others would tell more honestly (--data)."
         )

@@ -74,10 +74,12 @@ def by_answers(
     first = torch.from_numpy(np.sort(betting.members(owners, units)))
     drawn = torch.Generator().manual_seed(0)
     sampled = [_drawn(*piece, drawn) for _, scene in scenes(shown.subset(first)) for piece in scene]
-    logits, labels = (torch.cat(side).numpy() for side in zip(*sampled, strict=True))
-    if not len(labels):
-        raise DataError("The masks of these scenes know no pixel, so that nothing tells which answers are wrong.")
-    temperature = promising.fitted_temperature(logits.astype(np.float64), labels)
+    temperature = 1.0
+    if len(first):  # else there are too few, as `choose` says
+        if not any(len(labels) for _, labels in sampled):
+            raise DataError("The masks of these scenes know no pixel, so that nothing tells which answers are wrong.")
+        logits, labels = (torch.cat(side).numpy() for side in zip(*sampled, strict=True))
+        temperature = promising.fitted_temperature(logits.astype(np.float64), labels)
     counts = np.zeros((2, len(shown), len(EDGES)), np.int64)
     by_class = np.zeros((len(shown.classes), len(EDGES)), np.int64)
     for index, scene in scenes(shown):

@@ -78,8 +78,8 @@ class ClassificationReport(Report):
 
     Balanced accuracy is the mean recall of the classes that the images hold; macro F1 the mean of those that images or
     answers hold. Of a student with a promise also the share of images that it answers, the share of these
-    answers that is wrong, and the share of images whose class is in the set that it names; each group counting as much
-    as any other, where it has promised by groups.
+    answers that is wrong (None where it answers none), and the share of images whose class is in the set that it names;
+    each group counting as much as any other, where it has promised by groups.
 
     Args:
         images: the set that is evaluated, for which images are of one group.
@@ -133,7 +133,7 @@ class ClassificationReport(Report):
             weights = 1 / rows[:, 0].bincount().double()[rows[:, 0]]  # each group weighs 1
             answered, wrong, covered = (100 * (weights @ rows[:, 1:].double()) / weights.sum()).tolist()
             values["answered"] = answered
-            values["wrong_of_answered"] = 100 * wrong / answered if answered else 0.0
+            values["wrong_of_answered"] = 100 * wrong / answered if answered else None  # a share of nothing
             values["in_set"] = covered
         values["images"] = count
         values["per_class"] = [

@@ -78,9 +78,9 @@ class SurePixels:
         before = self.scenes[-1]
         self.scenes[-1] = before[0] + len(labels), before[1] + int((~away).sum()), before[2] + wrong
 
-    def values(self, owners: Sequence[int]) -> dict[str, float]:
+    def values(self, owners: Sequence[int]) -> dict[str, float | None]:
         """In percent: of all pixels `answered`; `wrong_of_answered`, a mean over scenes as the promise has it, or over
-        groups where it is of these: `owners` are those of each scene."""
+        groups where it is of these, None where nothing is answered: `owners` are those of each scene."""
         pixels, left = self.left.sum(0).tolist()
         shares: dict[int, list[float]] = {}
         for number, (owner, (known, answered, wrong)) in enumerate(zip(owners, self.scenes, strict=True)):
@@ -89,7 +89,7 @@ class SurePixels:
                 shares.setdefault(key, []).append(wrong / max(answered, 1))
         return {
             "answered": 100 * (pixels - left) / pixels,
-            "wrong_of_answered": 100 * fmean(fmean(own) for own in shares.values()),
+            "wrong_of_answered": 100 * fmean(fmean(own) for own in shares.values()) if left < pixels else None,
         }
 
     def unsure(self, index: int) -> float | None:

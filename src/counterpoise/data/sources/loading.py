@@ -19,7 +19,7 @@ from counterpoise.data.sources.questions import asked
 from counterpoise.data.sources.registry import SOURCES, Source
 from counterpoise.data.table_file import is_table, read_table
 from counterpoise.data.walking import as_text, leftovers, unread
-from counterpoise.errors import ConfigError, DataError, nearest, unknown
+from counterpoise.errors import ConfigError, CounterpoiseError, DataError, nearest, unknown
 from counterpoise.system.addresses import address_of
 from counterpoise.system.files import expanded
 
@@ -156,6 +156,24 @@ def options_for(data: config.Data, known: config.Data) -> dict[str, Any]:
         if not labels & {*table.names} and not any(nearest(label, table.names) for label in labels):
             options["labeled"] = False  # pictures to answer, of which nothing is known
     return options
+
+
+def grouped_like(data: config.Data, known: config.Data) -> config.Data:
+    """The data with the groups of known data of the same kind (`options.group`), where these find all of its groups.
+
+    A table of groups names the known data's own pictures, and is left out.
+    """
+    group = known.options.get("group")
+    if not isinstance(group, str) or "group" in data.options or is_table(Path(group)):
+        return data
+    if source_of(data) != source_of(known):
+        return data
+    grouped = data.model_copy(update={"options": {**data.options, "group": group}})
+    try:
+        load(grouped)
+    except CounterpoiseError:  # which finds no group in some of the paths, or has no such column
+        return data
+    return grouped
 
 
 def _find(data: config.Data) -> Source:
