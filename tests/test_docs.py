@@ -186,6 +186,11 @@ def test_links_between_pages_lead_somewhere() -> None:
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
+def test_a_page_begins_with_what_one_can_do_after_it() -> None:
+    for page in PAGES[1:]:
+        assert re.match(r"# .+\n\nAfter this page ", page.read_text(encoding="utf-8")), page.name
+
+
 def test_the_objectives_of_the_docs_are_those_of_the_registry() -> None:
     """What is not in the table is in `counterpoise list objectives`, which the page names."""
     page = (ROOT / "docs" / "objectives.md").read_text(encoding="utf-8")
