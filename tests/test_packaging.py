@@ -41,6 +41,17 @@ def test_workflows_try_every_python_that_the_package_names() -> None:
     assert PROJECT["requires-python"] == f">={named[0]}"
 
 
+def test_the_table_of_extras_has_all_that_a_user_may_ask_for() -> None:
+    page = (ROOT / "docs" / "installing.md").read_text(encoding="utf-8")
+    table = page[page.index("| to do this |") :].split("\n\n")[0].splitlines()
+    rows = {name for line in table for name in re.findall(r"`(\w+)`", line.rpartition(" | ")[2])}
+    asked = PROJECT["optional-dependencies"]
+    assert rows == asked.keys() - {"dev"}
+    (everything,) = asked["all"]
+    missing = rows - {"all"} - set(re.findall(r"[\w]+", everything.partition("[")[2]))
+    assert set(re.findall(r"`(\w+)`", table[-1].rpartition(" | ")[0])) == missing
+
+
 def test_pages_and_messages_install_extras_that_exist() -> None:
     places = [
         ROOT / "README.md",
