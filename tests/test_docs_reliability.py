@@ -6,6 +6,9 @@ import csv
 import re
 from pathlib import Path
 
+from counterpoise.__main__ import INTERRUPTED
+from counterpoise.commands.compare import LEFT
+
 TARGETS = ("files", "checkpoints", "store")
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -45,3 +48,9 @@ def test_the_hours_of_the_soak_are_those_of_its_csv() -> None:
         )
         assert said in (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
         assert len(row["commit"]) == 40
+
+
+def test_exit_codes_are_those_of_the_commands() -> None:
+    page = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    table = page[page.index("## Exit codes") :].partition("\n## ")[0]
+    assert re.findall(r"^\| (\d+) \|", table, re.MULTILINE) == ["0", "2", str(LEFT), str(INTERRUPTED)]
