@@ -55,7 +55,7 @@ def receipt(run: Path, /, *, json: bool = False) -> None:
         json: print the receipt as JSON
     """
     from counterpoise.deploy import receipts
-    from counterpoise.engine.receipts import RECEIPT
+    from counterpoise.engine.run_folder import RECEIPT
 
     found = receipts.receipt(run)
     flags.show(found, json, lambda: [found["paragraph"], f"Written to {run / RECEIPT}"])

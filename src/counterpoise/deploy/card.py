@@ -9,7 +9,7 @@ from typing import Any
 
 from counterpoise.deploy.folder import Description
 from counterpoise.engine.card import table
-from counterpoise.engine.receipts import RECEIPT
+from counterpoise.engine.run_folder import RECEIPT
 from counterpoise.system.measurements import BESIDE, is_of
 
 START, END = "<!-- counterpoise: exports -->", "<!-- counterpoise: end of exports -->"

@@ -14,7 +14,7 @@ from counterpoise.deploy import card, folder, promised
 from counterpoise.deploy.options import Push
 from counterpoise.engine import receipts
 from counterpoise.engine.card import for_epoch
-from counterpoise.engine.run_folder import RUN_FILE
+from counterpoise.engine.run_folder import RECEIPT, RUN_FILE
 from counterpoise.engine.student import as_json
 from counterpoise.engine.student_epochs import read_epoch
 from counterpoise.errors import ConfigError, ModelError, PushError, RunError, first_line
@@ -82,7 +82,7 @@ def _gather(student: Path, out: Path, asked: Push) -> list[str]:
     text = for_epoch(_card(source), shipped, described)
     parts = card.parts_of(described.architecture, described.provenance)
     try:
-        shutil.copytree(source, out, ignore=shutil.ignore_patterns(EXPORTS, receipts.RECEIPT), dirs_exist_ok=True)
+        shutil.copytree(source, out, ignore=shutil.ignore_patterns(EXPORTS, RECEIPT), dirs_exist_ok=True)
         for directory, name in zip(chosen, found, strict=True):
             shutil.copytree(directory, out / name)
         if described != shipped:
@@ -90,10 +90,10 @@ def _gather(student: Path, out: Path, asked: Push) -> list[str]:
             (out / student_folder.DESCRIPTION).write_bytes(as_json(described.values()))
         told = None
         if receipt is not None:
-            shutil.copy(receipt, out / receipts.RECEIPT)
+            shutil.copy(receipt, out / RECEIPT)
             told = (
-                receipts.read(out / receipts.RECEIPT).paragraph,
-                receipts.hashes(out, [receipts.RECEIPT])[receipts.RECEIPT],
+                receipts.read(out / RECEIPT).paragraph,
+                receipts.hashes(out, [RECEIPT])[RECEIPT],
             )
         text = card.with_exports(text, found, measured, [source, *chosen], parts, asked.license_id, told)
         (out / student_folder.CARD).write_text(text, encoding="utf-8")
@@ -119,7 +119,7 @@ def _receipt(source: Path) -> Path | None:
     Raises RunError where it is damaged, ModelError where it is of another student.
     """
     within_run = source.name == student_folder.STUDENT and (source.parent / RUN_FILE).is_file()
-    path = (source.parent if within_run else source) / receipts.RECEIPT
+    path = (source.parent if within_run else source) / RECEIPT
     if not path.exists():
         return None
     stated = receipts.read(path).files

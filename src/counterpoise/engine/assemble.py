@@ -378,9 +378,12 @@ def present(run: config.Run) -> dict[str, str]:
     Raises CounterpoiseError where they cannot be read.
     """
     splits = sources.load(run.data)
-    teacher: identity.Identity = {}
+    return identify(splits.train, splits.val, teacher_identity(run, splits.train.classes), run.data)
+
+
+def teacher_identity(run: config.Run, classes: tuple[str, ...]) -> identity.Identity:
+    """Who the teacher of a run is now, or who answered its store. Raises CounterpoiseError where it cannot be read."""
     if run.teacher is not None and (has_weights(run) or run.teacher.store is None):
-        teacher = prompting.known(run, identity.of(teacher_of(run, splits.train.classes), torch.float32))
-    elif (store := open_store(run)) is not None:
-        teacher = store.header.identity
-    return identify(splits.train, splits.val, teacher, run.data)
+        return prompting.known(run, identity.of(teacher_of(run, classes), torch.float32))
+    store = open_store(run)
+    return {} if store is None else store.header.identity

@@ -243,6 +243,10 @@ def result_of(folder: RunFolder, run: config.Run) -> Result | None:
     return Result(folder=folder.path, note=note, **values)
 
 
+STORED = "store_sha256"
+"""Of the teacher in `provenance`: hashes of the contents of its stores."""
+
+
 def origins(parts: Parts, teacher: Mapping[str, float]) -> dict[str, Any]:
     """Where the student of a run comes from; `teacher`: the metrics of that."""
     return {
@@ -261,7 +265,9 @@ def origins(parts: Parts, teacher: Mapping[str, float]) -> dict[str, Any]:
 def _teacher(parts: Parts, metrics: Mapping[str, float]) -> dict[str, Any] | None:
     """Who the teacher is, and the store that its answers were read from."""
     live, stored = parts.teacher, parts.stored
-    store = {} if stored is None else {"store": stored.store.name}
+    store: dict[str, Any] = {}
+    if stored is not None:
+        store = {"store": stored.store.name, STORED: [each.content_hash() for each in stored.store.opened()]}
     if live is not None:
         known = {part: value for part, value in parts.teacher_identity.items() if part != WEIGHTS}
         return {

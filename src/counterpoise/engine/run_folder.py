@@ -17,7 +17,6 @@ from counterpoise.config import keys
 from counterpoise.data.sources.base import ImageSet
 from counterpoise.data.summary import Found
 from counterpoise.engine import state
-from counterpoise.engine.receipts import RECEIPT
 from counterpoise.errors import CounterpoiseError, RunError
 from counterpoise.system import documents
 from counterpoise.system.files import expanded, held, make_folder, reason, sweep, sync_folder, write_text
@@ -33,6 +32,7 @@ STUDENT = "student"
 SUMMARY = "summary.json"
 CASES = "cases.csv"
 REPORT = "report.html"
+RECEIPT = "receipt.json"
 OURS = (
     RUN_FILE,
     METRICS,

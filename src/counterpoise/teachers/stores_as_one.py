@@ -58,6 +58,9 @@ class StoresAsOne(Recorded):
         self.sigmoid = sigmoid
         self.weights = torch.tensor(weights, dtype=torch.float32) / sum(weights)
 
+    def opened(self) -> list[Store]:
+        return self.stores
+
     def logits(self, indices: Tensor, slots: Tensor) -> Tensor:
         """float32 [N, C, ...] of samples and views, int64 [N] each, on the CPU. Raises StoreError as `Store.logits`."""
         answers = [store.logits(indices, slots) for store in self.stores]

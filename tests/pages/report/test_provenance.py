@@ -54,7 +54,7 @@ def test_a_receipt_of_other_files_is_left_out_and_they_are_named(run: Path) -> N
         ("{", "is no receipt, or is damaged"),
         ("[]", "is no receipt, or is damaged"),
         ('{"receipt": 1, "files": 3}', "is no receipt, or is damaged"),
-        ('{"receipt": 2}', "is a receipt of version 2, and this program knows 1"),
+        ('{"receipt": 3}', "is a receipt of version 3, and this program knows 2"),
     ],
 )
 def test_what_is_no_receipt_is_said(run: Path, content: str, told: str) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from counterpoise.engine import receipts
-from counterpoise.engine.receipts import RECEIPT
+from counterpoise.engine.run_folder import RECEIPT
 from counterpoise.errors import RunError
 from counterpoise.pages.report.reading import Reading, inside, mapping, numbers
 from counterpoise.pages.report.words import number

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import mmap
 import os
 from abc import ABC, abstractmethod
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from counterpoise.errors import StoreError
 from counterpoise.system.files import expanded, sha256_of
-from counterpoise.teachers.store.format import CHUNKS, Chunk, Header, Index, load, present, words
+from counterpoise.teachers.store.format import CHUNKS, Chunk, Header, Index, dump, load, present, words
 from counterpoise.teachers.store.remote import Cache, is_address
 
 MAPPED_BYTES = 128 * 2**20
@@ -83,6 +84,10 @@ class Recorded(ABC):
     @abstractmethod
     def logits(self, indices: Tensor, slots: Tensor) -> Tensor:
         """float32 [N, *shape] of samples in views; indices and slots int64 [N] on the CPU. Raises StoreError."""
+
+    def opened(self) -> list[Store]:
+        """The stores that are read."""
+        return []
 
     def close(self) -> None:  # noqa: B027 - there may be nothing to close
         """Let go of files, where there are some."""
@@ -159,6 +164,26 @@ class Store(Recorded):
             more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
             raise StoreError(f"Chunk {first.name} of store {path} {what}{more}. Record again to mend it.")
         return cls(index, str(path), partial(_within, path / CHUNKS), check=True)
+
+    def opened(self) -> list[Store]:
+        return [self]
+
+    def content_hash(self) -> str:
+        """SHA-256 of what the index says, and so of all records, whose checksums it has."""
+        return hashlib.sha256(dump(self.header, self._checksums).encode()).hexdigest()
+
+    def damaged(self) -> list[str]:
+        """Chunks on disk that do not have their checksums; at an address they are compared as they come.
+
+        Raises OSError where one cannot be read.
+        """
+        if not self._check:
+            return []
+        return [
+            chunk.name
+            for chunk in self.header.chunks()
+            if sha256_of(self._locate(chunk)) != self._checksums[chunk.name]
+        ]
 
     def logits(self, indices: Tensor, slots: Tensor) -> Tensor:
         """float32 [N, *shape] of samples in views; indices and slots int64 [N] on the CPU.
