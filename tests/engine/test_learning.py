@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -107,13 +109,20 @@ def test_what_the_student_has_not_is_refused(
 
 
 def test_resting_parts_are_in_eval_mode_while_the_rest_trains() -> None:
+    """Loops of other tools call `train` on the network itself, or on a copy: frozen batch norms moved there."""
     model = VisionModel(
         nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Dropout(), nn.Flatten(), nn.Linear(4, 2)),
         name="own", num_classes=2,
     )  # fmt: skip
     said = learning.freeze(model, ["[0-1]"])
-    model.train()
-    assert [module.training for module in model.net] == [False, False, True, True, True]
+    net = model.net.eval()
+    for copied in (copy.deepcopy(net), pickle.loads(pickle.dumps(net))):
+        copied.train()
+        assert [module.training for module in copied] == [False, False, True, True, True]
+        assert not any(module.training for module in net.modules())
+    for trained in (net, model):
+        assert trained.train() is trained
+        assert [module.training for module in net] == [False, False, True, True, True]
     assert said == "student.freeze: 24 of 34 parameters stay as they are"
 
 

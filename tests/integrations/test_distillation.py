@@ -78,6 +78,33 @@ def test_an_epoch_is_over_with_its_last_batch(taught: Any, tmp_path: Path) -> No
     assert description.metrics["last"]["epoch"] == 2
 
 
+def test_scores_and_shipping_leave_the_mode_of_each_part_as_found(taught: Any, tmp_path: Path) -> None:
+    """A network in eval mode was in train mode afterwards, and batch norms that a script holds in eval mode moved."""
+    distillation = counterpoise.Distillation({**taught.live, "student": STUDENT})
+    network = distillation.network
+    norm = next(module for module in network.modules() if isinstance(module, nn.BatchNorm2d))
+    for mode in (True, False):
+        network.train(mode)
+        norm.train(not mode)
+        modes = [module.training for module in network.modules()]
+        distillation.evaluate()
+        distillation.save(tmp_path / "student", AveragedModel(network))
+        distillation.save(tmp_path / "student")
+        assert [module.training for module in network.modules()] == modes
+
+
+def test_frozen_parts_keep_their_statistics(taught: Any) -> None:
+    student = {**STUDENT, "freeze": ["features.stage1*"]}
+    network = DigitsNetwork((4, 8))
+    for given in (None, network):
+        distillation = counterpoise.Distillation({**taught.stored, "student": student}, student=given)
+        before = copy.deepcopy(distillation.network.state_dict())
+        descend(distillation, epochs=1)
+        after = distillation.network.state_dict()
+        still = {name for name in before if torch.equal(before[name], after[name])}
+        assert still == {name for name in before if name.startswith("features.stage1")} != set()
+
+
 def test_a_store_of_other_views_is_refused(taught: Any) -> None:
     other = {**taught.stored["data"], "views": {"crop": "pad", "padding": 2}}
     with pytest.raises(StoreError, match="padding"):

@@ -25,7 +25,7 @@ from counterpoise.engine.synchronizing import synchronize
 from counterpoise.errors import ConfigError, DataError
 from counterpoise.models.network import VisionModel
 from counterpoise.objectives.composite import WeightedSum
-from counterpoise.outputs import Outputs
+from counterpoise.outputs import Outputs, in_eval_mode
 from counterpoise.teachers import asking, classifier, identity, resident, sharded
 from counterpoise.teachers.live import LiveTeacher
 from counterpoise.teachers.store import Recorded, Store
@@ -352,10 +352,8 @@ def _show_example(objective: WeightedSum, loader: Epochs, student: VisionModel, 
     """Let the objective build its adapters for the shapes that the networks really give."""
     batch = next(loader.epoch(0))
     images = batch.images[:2].to(next(student.parameters()).device)
-    was_training = student.training
-    with torch.no_grad():
-        outputs = student.eval()(images, objective.student_features)
-    student.train(was_training)
+    with in_eval_mode(student), torch.no_grad():
+        outputs = student(images, objective.student_features)
     answer = None if teacher is None else teacher(images, objective.teacher_features)
     objective.prepare(outputs if isinstance(outputs, Outputs) else Outputs(outputs), answer, len(loader.images))
 

@@ -19,6 +19,7 @@ from counterpoise.engine.processes import Processes, errors_explained
 from counterpoise.engine.progress import in_words, say
 from counterpoise.errors import DataError, ModelError, nearest
 from counterpoise.models.network import VisionModel
+from counterpoise.outputs import in_eval_mode
 from counterpoise.tasks import AGREEMENT, AGREEMENT_ALONE, Score, Task, get
 
 if TYPE_CHECKING:
@@ -35,18 +36,14 @@ SOFT = (
 def answers(model: VisionModel, loader: Iterable[Batch], device: torch.device) -> Iterator[tuple[Batch, Tensor]]:
     """Each batch with the model's logits in eval mode and in float32, as it ships, whatever a run trains in.
 
-    The model's mode is put back afterwards.
+    The mode of each of the model's parts is put back afterwards.
     """
     task = get(model.task)
-    was_training = model.training
-    model.eval()
-    try:
+    with in_eval_mode(model):
         for batch in loader:
             with torch.inference_mode():
                 logits = task.answer(model, batch.images.to(device, non_blocking=True))
             yield batch, logits
-    finally:
-        model.train(was_training)
 
 
 def judged(
@@ -54,9 +51,7 @@ def judged(
 ) -> Iterator[tuple[Batch | Large, Tensor | InPieces]]:
     """As `answers`, but scenes that are too large for all of their logits are answered in pieces."""
     task = get(model.task)
-    was_training = model.training
-    model.eval()
-    try:
+    with in_eval_mode(model):
         pieces = task.in_pieces(model)
         for batch in loader.with_large(None if pieces is None else pieces.above):
             if isinstance(batch, Large):
@@ -66,8 +61,6 @@ def judged(
             with torch.inference_mode():
                 logits = task.answer(model, batch.images.to(device, non_blocking=True))
             yield batch, logits
-    finally:
-        model.train(was_training)
 
 
 class Counting(Protocol):

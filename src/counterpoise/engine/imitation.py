@@ -16,7 +16,7 @@ from counterpoise.engine.processes import Processes, errors_explained
 from counterpoise.models.network import VisionModel
 from counterpoise.objectives.feature_imitation import FeatureImitation
 from counterpoise.objectives.features import built
-from counterpoise.outputs import Outputs
+from counterpoise.outputs import Outputs, in_eval_mode
 from counterpoise.system.machine import as_double
 from counterpoise.tasks import AGREEMENT, leading
 
@@ -76,19 +76,14 @@ def _explained(parts: Parts, student: VisionModel, processes: Processes) -> dict
     assert teacher is not None
     if not terms:
         return {}
-    modes = student.training, objective.training
-    student.eval()
-    objective.eval()
     moments = [torch.zeros(6, built(term.standardized).num_features, dtype=torch.float64) for term in terms]
-    with teacher.model.together(), torch.inference_mode():
+    with in_eval_mode(student, objective), teacher.model.together(), torch.inference_mode():
         for batch in parts.val:
             images = batch.images.to(processes.device, non_blocking=True)
             mine, other = student(images, objective.student_features), teacher(images, objective.teacher_features)
             assert isinstance(mine, Outputs)
             for sums, term in zip(moments, terms, strict=True):
                 sums += _moments(*term.sides(mine, other))
-    student.train(modes[0])
-    objective.train(modes[1])
     shares = [_share(processes.add(each)) for each in moments]
     return {EXPLAINED: 100 * sum(shares) / len(shares)}
 

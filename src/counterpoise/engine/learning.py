@@ -31,7 +31,8 @@ class Learning(NamedTuple):
 def freeze(student: VisionModel, patterns: Sequence[str]) -> str | None:
     """Let parameters that `patterns` name stay as they are; returns what is to be said of it, None where none is named.
 
-    Modules of which nothing learns stay in eval mode: dropout is off, and batch norm keeps and uses its statistics.
+    Modules of which nothing learns stay in eval mode, whoever calls `train` on the network: dropout is off, and batch
+    norm keeps and uses its statistics.
 
     Raises ConfigError for a pattern that names nothing, and where nothing would be left to learn.
     """
@@ -48,9 +49,19 @@ def freeze(student: VisionModel, patterns: Sequence[str]) -> str | None:
         # A module without parameters, such as dropout, belongs to what surrounds it, unless it is named itself.
         if any(p.requires_grad for p in own) or not (own or any(_names(each, name) for each in patterns)):
             continue
-        student.resting.append(module)
+        module.__dict__["train"] = partial(_rest, module)
+        module.eval()
     still, all_of_them = (sum(p.numel() for p in {*some}) for some in (frozen, student.net.parameters()))
     return f"student.freeze: {still:,} of {all_of_them:,} parameters stay as they are"
+
+
+def _rest(module: nn.Module, mode: bool = True) -> nn.Module:
+    """In the place of the `train` of a module of which nothing learns: eval mode, whatever is asked for.
+
+    It lies at the module itself, for loops that are not ours call `train` on the network and know no `VisionModel`. As
+    a partial it is copied and pickled with the module, and then speaks of the copy.
+    """
+    return type(module).train(module, False)
 
 
 def named_by(option: str, pattern: str, net: nn.Module) -> list[nn.Parameter]:

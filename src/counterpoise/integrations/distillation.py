@@ -370,7 +370,6 @@ def _take(parts: Parts, network: nn.Module, processes: Processes) -> None:
     network = network.to(processes.device)
     require_same(student, network)
     student.net = network.to(memory_format=student.memory_format)  # type: ignore[call-overload]
-    student.resting.clear()
     learning.freeze(student, section.freeze)
 
 

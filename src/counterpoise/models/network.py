@@ -19,7 +19,7 @@ from counterpoise.decoding import Reading, placing
 from counterpoise.errors import CounterpoiseError, ModelError, OwnCodeError, nearest, of_memory
 from counterpoise.models.padding import Padded
 from counterpoise.models.promise import Promise, ScenePromise
-from counterpoise.outputs import Outputs
+from counterpoise.outputs import Outputs, in_eval_mode
 
 Answers = Literal["auto", "logits", "probabilities"]
 PROBABILITY_ERROR = 1e-2
@@ -80,7 +80,6 @@ class VisionModel(nn.Module):
         normalization: mean and std as they were given; the buffers of these names hold them in float32.
         by_position: whether its classes were given to its outputs in their order, because it names none itself.
         notes: what is to be said of its weights and its answers, a sentence each.
-        resting: parts of `net` that are in eval mode while the rest of it trains: nothing of them learns.
         trained_for: the task that its weights were trained for, where they say so.
         companions: modules whose state changes while `net` trains, by name: kept in checkpoints, not shipped.
         shipping: within it, `net` computes without what was hooked into it for training alone.
@@ -151,7 +150,6 @@ class VisionModel(nn.Module):
         self.trained_for: str | None = None
         self.memory_format = torch.preserve_format
         self.by_position = False
-        self.resting: list[nn.Module] = []
         self.companions: dict[str, nn.Module] = {}
         self.shipping: Callable[[], AbstractContextManager[None]] = nullcontext
         self.together: Callable[[], AbstractContextManager[None]] = nullcontext
@@ -184,21 +182,9 @@ class VisionModel(nn.Module):
         index = torch.arange(2 * self.channels * height * width)
         pixels = (index * 7919 % 251).to(torch.uint8).view(2, self.channels, height, width).to(self.mean.device)
         call: Callable[[Tensor], Any] = self._plain()._call_impl  # never compiled for this
-        training = self.training
-        self.eval()
-        try:
-            with torch.inference_mode():
-                answer = self._called(call, self.normalize(pixels))
-        finally:
-            self.train(training)
+        with in_eval_mode(self), torch.inference_mode():
+            answer = self._called(call, self.normalize(pixels))
         return are_probabilities(self._select(logits_of(answer, self.name)))
-
-    def train(self, mode: bool = True) -> VisionModel:
-        """Set the mode of all but what rests."""
-        super().train(mode)
-        for module in self.resting:
-            module.eval()
-        return self
 
     def weights(self) -> dict[str, Tensor]:
         """The network's own state, unprefixed, whether it is compiled or not."""

@@ -10,6 +10,7 @@ from torch import Tensor
 from counterpoise.errors import ModelError
 from counterpoise.models.families.base import Built
 from counterpoise.models.network import VisionModel
+from counterpoise.outputs import in_eval_mode
 
 TRIAL_SIZE = 64  # edge of the image with which a network of no declared size is tried
 OTHER_FLOATS = (torch.float16, torch.bfloat16, torch.float64)
@@ -64,12 +65,7 @@ def _answer(built: Built, name: str, size: int | None) -> Tensor:
     blank = (0.0,) * channels
     parameter = next(net.parameters(), torch.zeros(()))
     edge = size or TRIAL_SIZE
-    modes = [(module, module.training) for module in net.modules()]
-    try:
-        with torch.no_grad():
-            trial = VisionModel(net, name=name, num_classes=0, channels=channels, mean=blank, std=(1.0,) * channels)
-            answer: Tensor = trial.eval()(torch.zeros(1, channels, edge, edge, device=parameter.device))
-            return answer
-    finally:
-        for module, training in modes:
-            module.training = training
+    trial = VisionModel(net, name=name, num_classes=0, channels=channels, mean=blank, std=(1.0,) * channels)
+    with in_eval_mode(trial), torch.no_grad():
+        answer: Tensor = trial(torch.zeros(1, channels, edge, edge, device=parameter.device))
+        return answer

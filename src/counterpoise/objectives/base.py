@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from counterpoise.errors import ConfigError, nearest
 from counterpoise.objectives.logits import check_device, check_logits, remaining, widen
 from counterpoise.objectives.targets import Mean, Reduction, Sum, Target, check_reduction
-from counterpoise.outputs import Outputs
+from counterpoise.outputs import Outputs, in_eval_mode
 from counterpoise.system import own_code
 from counterpoise.system.registry import Registry
 
@@ -99,14 +99,8 @@ class Objective(nn.Module, ABC):
         so it must follow from target and weight. By default `terms` are asked in eval mode, in which what moves while
         training stays where it is; those that remember or draw otherwise say it by themselves.
         """
-        modes = [(module, module.training) for module in self.modules()]
-        self.eval()
-        try:
-            with torch.no_grad():
-                found = counted(self.terms(student, teacher, target, weight), len(student.logits))
-        finally:
-            for module, training in modes:
-                module.training = training
+        with in_eval_mode(self), torch.no_grad():
+            found = counted(self.terms(student, teacher, target, weight), len(student.logits))
         return {name: term.count for name, term in found.items()}
 
     def __init_subclass__(cls) -> None:

@@ -8,7 +8,7 @@ from counterpoise.errors import ConfigError, ObjectiveError
 from counterpoise.objectives.base import Objective, means
 from counterpoise.objectives.composite import WeightedSum
 from counterpoise.objectives.wrappers import Wrapper
-from counterpoise.outputs import Outputs
+from counterpoise.outputs import Outputs, in_eval_mode
 
 WAY_OUT = "Leave out that argument, or data.views.mixup and data.views.cutmix."
 
@@ -53,9 +53,5 @@ def _prepared(term: Objective) -> bool:
 def _tried(term: Objective, first: torch.Tensor, target: torch.Tensor) -> float:
     """The loss of logits whose first row is that of `first`. What moves while training stays where it is."""
     logits = Outputs(torch.cat([first[:1], torch.zeros_like(first[1:])]))
-    was_training = term.training
-    term.eval()
-    try:
+    with in_eval_mode(term):
         return sum(value.item() for value in means(term.terms(logits, logits, target)).values())
-    finally:
-        term.train(was_training)

@@ -18,6 +18,7 @@ from counterpoise.models.padding import Padded
 from counterpoise.models.prompts.network import Prompted
 from counterpoise.models.several_views import SeveralViews
 from counterpoise.objectives.composite import WeightedSum
+from counterpoise.outputs import in_eval_mode
 
 
 def tell(objective: WeightedSum, teacher: VisionModel | None, images: Callable[[], Tensor]) -> None:
@@ -61,7 +62,7 @@ def rows_of(teacher: VisionModel, images: Tensor) -> Tensor:
         raise ModelError(
             f"{teacher.name}: several of its classes are taken as one, which no row of its last layer is for."
         )
-    net, was_training = teacher._plain(), teacher.training
+    net = teacher._plain()
     if isinstance(net, SeveralViews):
         net = net.net
     if isinstance(net, Prompted):
@@ -73,15 +74,12 @@ def rows_of(teacher: VisionModel, images: Tensor) -> Tensor:
         for module in net.modules():
             if isinstance(module, nn.Linear | nn.Conv2d):
                 hooks.enter_context(module.register_forward_hook(lambda layer, _, output: said.append((layer, output))))
-        teacher.eval()
-        try:
-            pixels = teacher.normalize(images.to(device))
-            if isinstance(net, Padded):  # so that it has nothing to cut back
-                height, width = (-edge % net.stride for edge in pixels.shape[-2:])
-                pixels = F.pad(pixels, (0, width, 0, height))
-            answer = logits_of(call(pixels), teacher.name)
-        finally:
-            teacher.train(was_training)
+        hooks.enter_context(in_eval_mode(teacher))
+        pixels = teacher.normalize(images.to(device))
+        if isinstance(net, Padded):  # so that it has nothing to cut back
+            height, width = (-edge % net.stride for edge in pixels.shape[-2:])
+            pixels = F.pad(pixels, (0, width, 0, height))
+        answer = logits_of(call(pixels), teacher.name)
     for layer, output in reversed(said):
         if isinstance(output, Tensor) and _is_answer(output, answer, teacher.outputs == "probabilities"):
             return _chosen(teacher, layer.weight)
