@@ -14,6 +14,7 @@ from torch import Tensor
 
 from counterpoise.commands import app
 from counterpoise.objectives.base import Objective, entries, means
+from counterpoise.objectives.composite import WeightedSum
 from counterpoise.outputs import Outputs
 
 ENTRIES = {name: entry for name, entry in entries().items() if "features" not in entry.kind.needs}
@@ -111,6 +112,39 @@ def test_loss_and_gradient_are_finite(
     total, gradient = total_and_gradient(build(name, temperature), student, teacher, labels(seed, shape))
     assert total.isfinite()
     assert gradient.isfinite().all()
+
+
+@every
+def test_outside_of_a_run_a_term_is_its_objective(name: str) -> None:
+    """Terms that warm up were 0 in a loop that tells nothing of progress."""
+    shape = (3, 5, *positions(name))
+    given = logits(1, shape, 2.0, torch.float32), logits(2, shape, 2.0, torch.float32), labels(3, shape)
+    term = WeightedSum({name: {}})
+    told(term.objective(name), 5)
+    total = term(Outputs(given[0]), Outputs(given[1]), given[2]).total
+    torch.testing.assert_close(total, told(build(name), 5)(*given))
+
+
+@every
+@given(
+    seed=st.integers(0, 2**31),
+    shape=shapes,
+    sides=st.sampled_from((("student",), ("teacher",), ("student", "teacher"))),
+)
+@settings(max_examples=30)
+def test_nan_is_seen_in_loss_and_gradient(name: str, seed: int, shape: tuple[int, ...], sides: tuple[str, ...]) -> None:
+    """focal_tversky took a student without a number for one that had found everything."""
+    if "teacher" not in ENTRIES[name].kind.needs:
+        sides = ("student",)
+    shape = shape if len(shape) > 2 else shape + positions(name)
+    both = {
+        side: logits(seed + number, shape, 1.0, torch.float32) for number, side in enumerate(("student", "teacher"))
+    }
+    for side in sides:
+        both[side].view(-1)[seed % both[side].numel()] = torch.nan
+    total, gradient = total_and_gradient(build(name), **both, target=labels(seed, shape))
+    assert total.isnan()
+    assert not gradient.isfinite().all()
 
 
 @every

@@ -84,6 +84,7 @@ def test_parts_needs_and_warm_up_are_the_hosts() -> None:
     student, teacher = Outputs(draw(0, 6, 5)), Outputs(draw(1, 6, 5))
     run = WeightedSum({"standardized": Term(of="dkd", beta=2.0)})
     assert run.needs == {"teacher", "labels"}
+    run.set_progress(0.0)
     assert run(student, teacher, TARGET).total == 0
     run.set_progress(0.5)
     total, parts = run(student, teacher, TARGET)

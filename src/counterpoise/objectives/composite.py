@@ -26,7 +26,11 @@ from counterpoise.outputs import Outputs
 
 
 class WeightedSum(nn.Module):
-    """sum_i weight_i(progress) * objective_i(progress)."""
+    """sum_i weight_i(progress) * objective_i(progress).
+
+    `set_progress` moves schedules and the ramps of objectives, such as the warm-up of `dkd`. Where nobody calls it,
+    schedules stand at their start, and ramps at 1.
+    """
 
     def __init__(self, terms: Mapping[str, Term | Mapping[str, Any]]) -> None:
         """Terms by name, as the section `objective` of a run file has them: `{"balance": {"weight": 2}}`."""
@@ -47,7 +51,7 @@ class WeightedSum(nn.Module):
                 raise ConfigError(f"objective.{name}: a term cannot be called '{name}', call it otherwise.") from None
             self._weights[name] = term.weight
             self._schedules[name] = schedules
-        self.set_progress(0.0)
+        self._move(0.0)  # and not the ramps of objectives: who never tells of progress has none
 
     def forward(
         self,
@@ -137,14 +141,19 @@ class WeightedSum(nn.Module):
         return objective
 
     def set_progress(self, progress: float) -> None:
-        """Move all schedules to `progress`, 0 at the first step of training and 1 at the last."""
+        """Move all schedules and ramps to `progress`, 0 at the first step of training and 1 at the last."""
+        self._move(progress)
+        for name in self.terms:
+            self.objective(name).set_progress(progress)
+
+    def _move(self, progress: float) -> None:
+        """Move the schedules of weights and arguments."""
         self.progress = progress
         for name in self.terms:
             weight = self._weights[name]
             self.weights[name] = value_at(weight, progress) if isinstance(weight, Schedule) else weight
             for argument, schedule in self._schedules[name].items():
                 self.objective(name).set_argument(argument, value_at(schedule, progress))
-            self.objective(name).set_progress(progress)
 
     def moving(self) -> dict[str, float]:
         """The weights and arguments that move, as they stand, by `term.argument`."""

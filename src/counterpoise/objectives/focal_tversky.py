@@ -59,7 +59,8 @@ class FocalTversky(RegionObjective):
         index = tversky_index(self.probabilities(regions.logits), regions, self.alpha, self.beta, self.smooth)
         missing = 1 - index
         if self.gamma != 1:
-            missing = torch.where(missing > NEARLY, missing, NEARLY) ** (1 / self.gamma) * (missing > NEARLY)
+            found = missing <= NEARLY  # never of NaN, which is to be seen in the loss
+            missing = torch.where(found, NEARLY, missing) ** (1 / self.gamma) * ~found
         return regions.mean_of_present(missing)
 
 

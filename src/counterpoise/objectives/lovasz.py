@@ -101,6 +101,7 @@ def extended(errors: Tensor, truth: Tensor, regions: Regions, per_image: bool, a
     union = size + (counts - own).cumsum(-1)
     loss = torch.where(union > 0, 1 - (size - own.cumsum(-1)) / torch.where(union > 0, union, 1.0), 0.0)
     steps = loss.diff(dim=-1, prepend=torch.zeros_like(size)).to(errors.dtype)
+    steps = steps + 0 * errors.detach()  # which are the gradient, and have no other way to show a NaN
     values = (errors * steps).sum(-1)
     counted = (counts.sum(-1) if absent else size.squeeze(-1)) > 0
     by_image = (values * counted).sum(1) / counted.sum(1).clamp(min=1)
