@@ -78,6 +78,21 @@ def test_an_epoch_is_over_with_its_last_batch(taught: Any, tmp_path: Path) -> No
     assert description.metrics["last"]["epoch"] == 2
 
 
+def test_a_student_folder_tells_of_which_epoch_its_weights_are(taught: Any, tmp_path: Path) -> None:
+    """The best weights were called those of the last epoch, and half an epoch none."""
+    distillation = counterpoise.Distillation({**taught.stored, "student": STUDENT})
+    next(iter(distillation.loader))
+    expected = {"last": {"number": 0.1}, "best": {"number": 1, "best": 1, "by": "top1"}}
+    for ships, best in (("last", None), ("best", (1.0, "top1"))):
+        folder = distillation.save(tmp_path / ships, best=best)
+        description = counterpoise.load_student(folder).description
+        assert description.provenance["epoch"] == {"ships": ships, "of": 2, **expected[ships]}
+        assert description.metrics[ships]["epoch"] == expected[ships]["number"]
+    assert "The best epoch, 1, was chosen by top1" in (tmp_path / "best" / "README.md").read_text()
+    distillation.loader.set_epoch(1)
+    assert distillation.loader.given == 10
+
+
 def test_scores_and_shipping_leave_the_mode_of_each_part_as_found(taught: Any, tmp_path: Path) -> None:
     """A network in eval mode was in train mode afterwards, and batch norms that a script holds in eval mode moved."""
     distillation = counterpoise.Distillation({**taught.live, "student": STUDENT})
@@ -118,6 +133,10 @@ def test_images_that_are_not_the_runs_need_the_teacher_itself(taught: Any) -> No
         stored.teach(pixels, labels)
     with pytest.raises(ConfigError, match=r"a Tensor where a batch of distillation\.loader goes"):
         stored.loss(stored.network(pixels), labels)  # type: ignore[arg-type]
+    for other, named in ((pixels.byte(), r"a tensor \[2, 3, 8, 8\] of uint8"), (pixels.numpy(), "numpy.ndarray"),
+                         (pixels[0], r"a tensor \[3, 8, 8\]")):  # fmt: skip
+        with pytest.raises(ConfigError, match=rf"normalized floats \[B, 3, H, W\], got {named}.*student.normalize"):
+            stored.teach(other, labels)
 
 
 def test_the_teacher_sees_other_images_as_the_student_does(taught: Any) -> None:
@@ -177,14 +196,20 @@ def test_the_averages_of_an_objective_go_on(taught: Any, capsys: pytest.CaptureF
     assert not capsys.readouterr().err
 
 
-def test_more_epochs_than_the_run_has_are_refused(taught: Any) -> None:
+def test_more_epochs_than_the_run_has_are_refused(taught: Any, capsys: pytest.CaptureFixture[str]) -> None:
     distillation = counterpoise.Distillation({**taught.stored, "student": STUDENT})
     distillation.loader.set_epoch(2)
     with pytest.raises(ConfigError, match="Epoch 3 is asked for, and the run has 2"):
         next(iter(distillation.loader))
-    for wrong in (-1, 0.5):
-        with pytest.raises(ConfigError, match=f"Epochs are counted from 0, got {wrong}"):
+    for wrong in (-1, 0.5, "a"):
+        with pytest.raises(ConfigError, match=f"Epochs are counted from 0, got {wrong!r}"):
             distillation.loader.set_epoch(wrong)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"epochs=3 makes 3 epochs, and the run has 2 \(train.epochs\)"):
+        counterpoise.Distillation({**taught.stored, "student": STUDENT}, epochs=3)
+    distillation.require_epochs(2, "epochs=2")
+    assert not capsys.readouterr().err
+    distillation.require_epochs(0.5, "steps=5")
+    assert "steps=5 makes 0.5 epochs, and the run has 2 (train.epochs): training ends before" in capsys.readouterr().err
 
 
 def test_another_network_than_the_run_names_is_refused(taught: Any) -> None:

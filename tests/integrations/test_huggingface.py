@@ -108,9 +108,49 @@ def test_losses_and_scores_are_those_of_distill(
 def test_the_runs_own_images_are_scored_and_not_predicted(taught: Any, trainer: Callable[..., Any]) -> None:
     made = trainer({**taught.stored, "student": {"model": "digits/cnn_4_8"}})
     assert made.evaluate(made.eval_dataset) == made.evaluate()
+    items = [{"pixel_values": torch.zeros(3, 8, 8), "labels": 0}]
     for ask in (made.evaluate, made.predict):
         with pytest.raises(ConfigError, match=r"takes items with 'pixel_values'"):
             ask(made.train_dataset)
+        with pytest.raises(ConfigError, match=r"networks of transformers, and DigitsNetwork takes 'images'"):
+            ask(items)
+
+
+@pytest.mark.parametrize(
+    ("kind", "arguments", "message"),
+    [
+        ("args", {"label_smoothing_factor": 0.1}, r"label_smoothing_factor .* cross_entropy: \{label_smoothing: 0.1\}"),
+        ("kwargs", {"train_dataset": []}, "train_dataset would have no effect here"),
+        ("kwargs", {"compute_loss_func": sum}, "compute_loss_func .* the objective of the run"),
+        ("kwargs", {"compute_metrics": sum}, "compute_metrics .* train.scores"),
+        ("kwargs", {"eval_dataset": [{}]}, "leave eval_dataset out"),
+    ],
+)
+def test_what_would_have_no_effect_is_refused(
+    taught: Any, tmp_path: Path, kind: str, arguments: dict[str, Any], message: str
+) -> None:
+    from transformers import TrainingArguments
+
+    from counterpoise.integrations.huggingface import DistillationTrainer
+
+    args = TrainingArguments(tmp_path, use_cpu=True, report_to="none", **(arguments if kind == "args" else {}))
+    with pytest.raises(ConfigError, match=message):
+        DistillationTrainer(
+            {**taught.stored, "student": {"model": "digits/cnn_4_8"}},
+            args=args,
+            **(arguments if kind == "kwargs" else {}),
+        )
+
+
+def test_epochs_are_compared_before_training(
+    taught: Any, trainer: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = {**taught.stored, "student": {"model": "digits/cnn_4_8"}}
+    for more, message in (({"num_train_epochs": 3}, "num_train_epochs=3 makes 3"), ({"max_steps": 21}, "makes 2.1")):
+        with pytest.raises(ConfigError, match=f"{message} epochs, and the run has 2"):
+            trainer(run, **more).train()
+    trainer(run, max_steps=1).train()
+    assert "max_steps=1 makes 0.1 epochs, and the run has 2" in capsys.readouterr().err
 
 
 def test_the_student_is_pushed_with_its_card(
@@ -156,6 +196,9 @@ def test_the_best_weights_are_those_of_their_checkpoint(taught: Any, trainer: Ca
     kept = type(made.model).from_pretrained(made.state.best_model_checkpoint).state_dict()
     assert made.state.best_global_step < made.state.global_step
     assert all(torch.equal(value, kept[name]) for name, value in made.model.state_dict().items())
+    del made.distillation.evaluate
+    epoch = counterpoise.load_student(made.save_student()).description.provenance["epoch"]
+    assert epoch == {"ships": "best", "number": 1, "of": 2, "best": 1, "by": "top1"}
 
 
 def test_training_goes_on_with_the_averages_of_the_objective(

@@ -86,8 +86,10 @@ def test_losses_and_scores_are_those_of_distill(
 
 def test_more_epochs_than_the_run_has_are_refused(taught: Any, fit: Callable[..., Any]) -> None:
     run = {**taught.stored, "student": STUDENT, "train": {**taught.stored["train"], "epochs": 1}}
-    with pytest.raises(ConfigError, match="Epoch 2 is asked for, and the run has 1"):
+    with pytest.raises(ConfigError, match="max_epochs=2 makes 2 epochs, and the run has 1"):
         fit(run, enable_checkpointing=False)
+    with pytest.raises(ConfigError, match=r"max_steps=11 makes 1\.1 epochs"):
+        fit(run, enable_checkpointing=False, max_epochs=-1, max_steps=11)
 
 
 def test_training_goes_on_with_the_averages_of_the_objective(
@@ -100,6 +102,19 @@ def test_training_goes_on_with_the_averages_of_the_objective(
     trainer.save_checkpoint(tmp_path / "one.ckpt")
     again, _ = fit(run, enable_checkpointing=False, start=tmp_path / "one.ckpt")
     assert begun.losses + again.losses == whole.losses
+    loaded = type(whole).load_from_checkpoint(tmp_path / "one.ckpt")  # a module that no trainer has set up
+    assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in begun.state_dict().items())
+
+
+def test_a_checkpoint_of_the_middle_of_an_epoch_is_refused(
+    taught: Any, fit: Callable[..., Any], tmp_path: Path
+) -> None:
+    """Training went on with the images of the beginning of the epoch."""
+    run = {**taught.stored, "student": STUDENT}
+    _, trainer = fit(run, enable_checkpointing=False, max_steps=15)
+    trainer.save_checkpoint(tmp_path / "middle.ckpt")
+    with pytest.raises(ConfigError, match="the middle of an epoch"):
+        fit(run, enable_checkpointing=False, start=tmp_path / "middle.ckpt")
 
 
 def test_the_last_epoch_is_evaluated_where_training_stops_early(

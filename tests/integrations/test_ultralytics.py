@@ -101,6 +101,14 @@ def test_a_run_that_names_another_student_is_refused(taught: Any, trainer: Calla
         trainer({**taught.stored, "student": {"model": "digits/cnn_4_8"}})
 
 
+def test_other_epochs_than_the_runs_are_refused(taught: Any) -> None:
+    from counterpoise.integrations.ultralytics import DistillationTrainer
+
+    for given, key in ({"epochs": 3}, "train.epochs"), ({"batch": 8}, "train.batch_size"):
+        with pytest.raises(ConfigError, match=rf"is given to the trainer, and the run has .*: give it as {key}\."):
+            DistillationTrainer(taught.stored, overrides=given)
+
+
 def test_an_order_of_classes_that_is_not_the_trainers_is_refused(
     taught: Any, trainer: Callable[..., Any], tmp_path: Path
 ) -> None:

@@ -64,8 +64,8 @@ for answer in student.predict(["photo.jpg"]):
 
 
 def _against_teacher(description: folder.Description) -> str:
-    last = description.metrics.get("last")
-    counted = isinstance(last, Mapping) and any(name.startswith(tasks.AGREEMENT) for name in last)
+    shipped = description.metrics.get(folder.shipped_epoch(description.provenance))
+    counted = isinstance(shipped, Mapping) and any(name.startswith(tasks.AGREEMENT) for name in shipped)
     return f"\n{tasks.AGREEMENT_ALONE}\n" if counted else ""
 
 

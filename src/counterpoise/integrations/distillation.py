@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from counterpoise.data.sources.base import ImageSet, Splits
+from counterpoise.data.sources.base import Splits
 from counterpoise.engine import inputs, learning
 from counterpoise.engine.assemble import assemble, evaluation_loader, resolve_auto
 from counterpoise.engine.evaluator import score_teacher, scored, values_of
@@ -21,98 +21,16 @@ from counterpoise.engine.inputs import RunLike
 from counterpoise.engine.parts import Parts
 from counterpoise.engine.processes import Processes, join
 from counterpoise.engine.progress import say, tell
-from counterpoise.engine.step import seed_step
 from counterpoise.engine.student import save_student
 from counterpoise.errors import ConfigError, RunError
+from counterpoise.integrations.batches import Batches, TaughtBatch
 from counterpoise.integrations.wrappers import bare, channels_last, in_float32, require_same
 from counterpoise.models.folder import DESCRIPTION
 from counterpoise.models.network import VisionModel, logits_of
 from counterpoise.objectives.base import Terms
 from counterpoise.objectives.composite import WeightedSum
+from counterpoise.objectives.logits import kind_of
 from counterpoise.outputs import Outputs
-
-
-class TaughtBatch:
-    """What is to be learned of a batch. It takes the place that labels have in a training script.
-
-    Attributes:
-        labels: int64 [B], -1 where unlabeled; with mixup or cutmix float32 [B, C].
-        indices: int64 [B] on the CPU, sample numbers within the training set; None of images that are not the run's.
-        teacher: what the teacher says of these very views; None where the objective listens to none.
-        step: number of the batch in training, from 0.
-        steps: how many of them training has.
-    """
-
-    def __init__(self, labels: Tensor, indices: Tensor | None, teacher: Outputs | None, step: int, steps: int) -> None:
-        self.labels = labels
-        self.indices = indices
-        self.teacher = teacher
-        self.step = step
-        self.steps = steps
-
-    def to(self, *_: Any, **__: Any) -> TaughtBatch:
-        """Itself: it lies where the student is already."""
-        return self
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-
-class Batches:
-    """The batches of a run, an epoch at a time: (pixels float32 [B, channels, H, W] as the student's network takes
-    them, what is to be learned of them).
-
-    Their order and their views are those of `counterpoise.distill`. A pass to the end is followed by that of the next
-    epoch, unless `set_epoch` says otherwise.
-
-    Attributes:
-        dataset: the images.
-        batch_size: images a step, over all processes together.
-        epoch: which one comes next, from 0.
-        sampler, batch_sampler: whom training scripts tell the epoch.
-    """
-
-    batch_sampler = None
-
-    def __init__(self, parts: Parts, processes: Processes) -> None:
-        self.dataset: ImageSet = parts.train.images
-        self.batch_size = parts.train.batch_size
-        self.epoch = 0
-        self.sampler = self
-        self._parts = parts
-        self._processes = processes
-
-    def __len__(self) -> int:
-        return self._parts.train.steps_per_epoch
-
-    def set_epoch(self, epoch: int) -> None:
-        """The next pass is that of this epoch, counted from 0. Raises ConfigError for what is no such number."""
-        if epoch != int(epoch) or epoch < 0:
-            raise ConfigError(f"Epochs are counted from 0, got {epoch}.")
-        self.epoch = int(epoch)
-
-    def __iter__(self) -> Iterator[tuple[Tensor, TaughtBatch]]:
-        """Raises ConfigError where the run has no such epoch."""
-        parts, epoch = self._parts, self.epoch
-        epochs = parts.run.train.epochs
-        if epoch >= epochs:
-            raise ConfigError(
-                f"Epoch {epoch + 1} is asked for, and the run has {epochs} (train.epochs): its schedules end there, "
-                "and so may its store. Give it as many as the script trains."
-            )
-        batches = parts.train.epoch(epoch)
-        plain = ((batch, None) for batch in batches)
-        followed = plain if parts.stored is None else parts.stored.follow(epoch, batches)
-        for step, (batch, recorded) in enumerate(followed, epoch * len(self)):
-            batch = batch.on(self._processes.device)
-            seed_step(parts.run.seed, step, self._processes)
-            teacher = parts.ask_teacher(batch, recorded)
-            taught = TaughtBatch(batch.target, batch.indices, teacher, step, epochs * len(self))
-            if step + 1 == (epoch + 1) * len(self):  # tools that count steps do not ask for more
-                self.epoch = epoch + 1
-            yield parts.student.normalize(batch.images), taught
-        if self.epoch == epoch:
-            self.epoch = epoch + 1
 
 
 class Distillation:
@@ -135,6 +53,7 @@ class Distillation:
         show: what was found in the data, on stderr.
         steps: how many batches `teach` is given in all of training, where the loop has images of its own and something
             of the objective follows a schedule.
+        epochs: how many the loop trains, where it goes through `loader`: compared with those of the run at once.
 
     Attributes:
         loader: the batches, see `Batches`.
@@ -143,7 +62,8 @@ class Distillation:
 
     Raises:
         CounterpoiseError: whatever is wrong with the run, the data, the models or the store.
-        ConfigError: the objective has weights of its own or looks into the network: `counterpoise.distill` trains it.
+        ConfigError: the objective has weights of its own or looks into the network: `counterpoise.distill` trains it;
+            the loop trains more epochs than the run has.
     """
 
     def __init__(
@@ -156,6 +76,7 @@ class Distillation:
         device: torch.device | str | None = None,
         show: bool = False,
         steps: int | None = None,
+        epochs: float | None = None,
     ) -> None:
         resolved = inputs.resolve(run)
         if not dist.is_initialized() and int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -185,6 +106,27 @@ class Distillation:
         self._given = 0
         self._gauge: EvaluationGauge | None = None
         self._teacher: dict[str, float] = {}
+        if epochs is not None:
+            self.require_epochs(epochs, f"epochs={epochs}")
+
+    def require_epochs(self, epochs: float, option: str) -> None:
+        """Compare, before the first step, how many epochs a tool will train with how many the run has.
+
+        Fewer are said: whoever trains on later wants them. `option`: what the tool calls them.
+
+        Raises:
+            ConfigError: they are more.
+        """
+        own = self.parts.run.train.epochs
+        if epochs == own:
+            return
+        plan = f"{option} makes {epochs:.4g} epochs, and the run has {own} (train.epochs)"
+        if epochs > own:
+            raise ConfigError(
+                f"{plan}: its schedules end there, and so may its store. Give both the same number of epochs."
+            )
+        if self.processes.first:
+            tell([f"{plan}: training ends before the schedules of the objective do"])
 
     def terms(self, output: Any, batch: TaughtBatch) -> Terms:
         """The loss, and the named terms that it is made of.
@@ -224,9 +166,17 @@ class Distillation:
             labels: int64 [B], or probabilities float [B, C].
 
         Raises:
-            ConfigError: the teacher is a store, which knows the run's own views alone; or the objective follows a
-                schedule, and no `steps` were given.
+            ConfigError: pixels of another kind; the teacher is a store, which knows the run's own views alone; or the
+                objective follows a schedule, and no `steps` were given.
         """
+        channels = self.student.channels
+        fit = isinstance(pixels, Tensor) and pixels.ndim == 4 and pixels.shape[1] == channels
+        if not (fit and pixels.is_floating_point()):
+            raise ConfigError(
+                f"Pixels go here as the student's network takes them, normalized floats [B, {channels}, H, W], got "
+                f"{kind_of(pixels)}. distillation.student.normalize(images) makes them of uint8 in [0, 255], or of "
+                "float32 in [0, 1]."
+            )
         teacher = self.parts.teacher
         if teacher is None and "teacher" in self.parts.objective.needs:
             raise ConfigError(
@@ -294,13 +244,21 @@ class Distillation:
         told = {} if gauge is None else {f"gauge/{name}": value for name, value in gauge.values().items()}
         return {**values_of(score), **told}
 
-    def save(self, path: str | Path, network: nn.Module | None = None, by: str = "a loop of its own") -> Path:
+    def save(
+        self,
+        path: str | Path,
+        network: nn.Module | None = None,
+        by: str = "a loop of its own",
+        best: tuple[float, str | None] | None = None,
+    ) -> Path:
         """Write the student folder, with its scores; an older student folder there is replaced.
 
         Args:
             path: the folder.
             network: as for `evaluate`.
             by: who trained it, for the student's card.
+            best: where the weights are those of the best epoch: after how many epochs it was, and which score of the
+                val images chose it (None: others chose). Default: they are the last.
 
         Returns:
             The folder. Of several processes the first writes it.
@@ -314,15 +272,20 @@ class Distillation:
         student, gauge = self._shipped(network), self._asked()
         score = scored(student, parts.val, parts.task, self.processes, said(gauge), further=parts.run.train.scores)
         chosen = score.thresholds()
-        epoch = {"ships": "last", "number": self.loader.epoch, "of": parts.run.train.epochs}
+        ships = "last" if best is None else "best"
+        number = self.loader.given / len(self.loader) if best is None else best[0]
+        number = int(number) if number == int(number) else round(number, 2)
+        epoch = {"ships": ships, "number": number, "of": parts.run.train.epochs}
+        if best is not None and best[1] is not None:
+            epoch |= {"best": number, "by": best[1]}
         if self.processes.first:
             save_student(
                 student,
                 path,
                 classes=parts.classes,
-                metrics={"last": {**values_of(score), "epoch": self.loader.epoch}, "teacher": self._teacher},
+                metrics={ships: {**values_of(score), "epoch": number}, "teacher": self._teacher},
                 provenance={**origins(parts, self._teacher), "epoch": epoch, "trained_by": by},
-                thresholds=None if chosen is None else {"last": chosen},
+                thresholds=None if chosen is None else {ships: chosen},
             )
         self.processes.barrier()
         return path

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import inspect
+import math
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +12,12 @@ from torch import Tensor, nn
 
 from counterpoise.data.sources.base import ImageSet
 from counterpoise.deploy.publishing import push
+from counterpoise.engine import inputs
 from counterpoise.engine.inputs import RunLike
 from counterpoise.errors import ConfigError, MissingExtraError, RunError, damage
-from counterpoise.integrations.distillation import Batches, Distillation, TaughtBatch
+from counterpoise.integrations.batches import MIDDLE_OF_AN_EPOCH, Batches, TaughtBatch
+from counterpoise.integrations.distillation import Distillation
+from counterpoise.integrations.wrappers import bare
 from counterpoise.system import torchvision_guard
 from counterpoise.system.files import read_tensors, write_tensors
 
@@ -68,10 +73,7 @@ class _WholeEpochs:
     """Where `Trainer` looks for samplers to skip batches."""
 
     def __iter__(self) -> Iterator[Any]:
-        raise ConfigError(
-            "The checkpoint is of the middle of an epoch, and training goes on at the beginning of one: save at the "
-            "end of epochs (save_strategy='epoch')."
-        )
+        raise ConfigError(f"{MIDDLE_OF_AN_EPOCH} (save_strategy='epoch').")
 
 
 class _Inputs:
@@ -94,14 +96,41 @@ class _Inputs:
             yield {"pixel_values": pixels, "taught": batch}
 
 
-def _require_items(images: Any) -> None:
-    """Raises ConfigError for a run's own images, which `Trainer` cannot take one by one."""
+def _require_items(images: Any, network: Any) -> None:
+    """Raises ConfigError for a run's own images, which `Trainer` cannot take one by one, and for a network that does
+    not take them as it gives them."""
     if isinstance(images, ImageSet):
         raise ConfigError(
             f"{type(images).__name__} holds images as a run reads them, and this takes items with 'pixel_values' "
             "and 'labels': evaluate() scores the run's val images, counterpoise.predict and counterpoise.evaluate ask "
             "a student folder about any others."
         )
+    net = bare(network)
+    takes = inspect.signature(net.forward).parameters
+    if "pixel_values" not in takes and not any(one.kind is one.VAR_KEYWORD for one in takes.values()):
+        raise ConfigError(
+            f"Items with 'pixel_values' and 'labels' are for networks of transformers, and {type(net).__name__} takes "
+            f"'{next(iter(takes), '')}': leave eval_dataset out, and evaluate() scores the run's val images. "
+            "counterpoise.predict and counterpoise.evaluate ask a student folder about any others."
+        )
+
+
+def _require_nothing_unused(args: TrainingArguments, given: Mapping[str, Any]) -> None:
+    """Raises ConfigError for what `Trainer` takes and the training of a run would not look at."""
+    ways = {
+        "label_smoothing_factor": "give label_smoothing to the term of labels: cross_entropy: {label_smoothing: 0.1}",
+        "compute_loss_func": "the loss is the objective of the run, which may have a term of your own "
+        "(objective: {path/to/file.py:Class})",
+        "train_dataset": "the images are those of the run: data.path, or data=Splits(train, val)",
+        "compute_metrics": "without eval_dataset the run's val images are scored as its task does, with the scores of "
+        "train.scores",
+    }
+    used = {**given, "label_smoothing_factor": args.label_smoothing_factor or None}
+    if given.get("eval_dataset") is not None:
+        used["compute_metrics"] = None
+    for name, way in ways.items():
+        if used.get(name) is not None:
+            raise ConfigError(f"{name} would have no effect here: leave it out; {way}.")
 
 
 class DistillationTrainer(Trainer):
@@ -113,9 +142,9 @@ class DistillationTrainer(Trainer):
     Args:
         run: a run file's path, its values, or a resolved `Run`; see `Distillation`.
         model: the student, the network that the run's student.model names; default: what that is.
-        args: num_train_epochs is the run's train.epochs.
+        args: num_train_epochs is the run's train.epochs; so it is where none are given.
         teacher, data: as for `Distillation`.
-        kwargs: as for `Trainer`, but train_dataset.
+        kwargs: as for `Trainer`, but train_dataset, compute_loss_func and, without an eval_dataset, compute_metrics.
 
     Attributes:
         distillation: the run.
@@ -134,18 +163,32 @@ class DistillationTrainer(Trainer):
         data: Any = None,
         **kwargs: Any,
     ) -> None:
-        args = TrainingArguments() if args is None else args
+        args = TrainingArguments(num_train_epochs=inputs.resolve(run).train.epochs) if args is None else args
+        _require_nothing_unused(args, kwargs)
         # args.device lets processes meet.
         self.distillation = Distillation(run, student=model, teacher=teacher, data=data, device=args.device)
         self._own_val = kwargs.get("eval_dataset") is None
         parts = self.distillation.parts
+        if not self._own_val and kwargs["eval_dataset"] is not parts.val.images:
+            _require_items(kwargs["eval_dataset"], self.distillation.network)
         images = {"train_dataset": parts.train.images, "eval_dataset": parts.val.images}
         super().__init__(model=self.distillation.network, args=args, **{**images, **kwargs})
         self.model_accepts_loss_kwargs = False  # each loss is a mean over its own batch
         self.add_callback(_Keeping(self.distillation))
+        self._best: tuple[float, str | None] | None = None
 
     def train(self, resume_from_checkpoint: Any = None, *given: Any, **named: Any) -> Any:
-        """As `Trainer` does; from a checkpoint on with the averages of the objective, too."""
+        """As `Trainer` does; from a checkpoint on with the averages of the objective, too.
+
+        Raises:
+            ConfigError: args ask for more epochs than the run has; the checkpoint is of the middle of one.
+        """
+        if self.args.max_steps > 0:
+            self.distillation.require_epochs(self.args.max_steps / self._updates(), f"max_steps={self.args.max_steps}")
+        else:
+            epochs = self.args.num_train_epochs
+            self.distillation.require_epochs(epochs, f"num_train_epochs={epochs:g}")
+        self._best = None
         newest: Any = get_last_checkpoint
         last = newest(self.args.output_dir) if resume_from_checkpoint is True else resume_from_checkpoint
         if last and Path(last).is_dir():
@@ -160,6 +203,13 @@ class DistillationTrainer(Trainer):
         super()._load_best_model()
         if self.state.best_model_checkpoint is not None:
             _read_as_saved(self.model, Path(self.state.best_model_checkpoint))
+            step = int(self.state.best_model_checkpoint.rpartition("-")[2])
+            chosen_by = self.args.metric_for_best_model or "loss"
+            self._best = step / self._updates(), chosen_by.removeprefix("eval_") if self._own_val else None
+
+    def _updates(self) -> int:
+        """Steps of the optimizer in an epoch."""
+        return math.ceil(len(self.distillation.loader) / self.args.gradient_accumulation_steps)
 
     def get_train_dataloader(self) -> Any:
         """The run's batches."""
@@ -186,7 +236,7 @@ class DistillationTrainer(Trainer):
         """
         own = self.distillation.parts.val.images
         if eval_dataset is not own and (eval_dataset is not None or not self._own_val):
-            _require_items(eval_dataset)
+            _require_items(eval_dataset if eval_dataset is not None else self.eval_dataset, self.model)
             return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
         found = {f"{metric_key_prefix}_{name}": value for name, value in self.distillation.evaluate(self.model).items()}
         self.log(found)
@@ -195,13 +245,14 @@ class DistillationTrainer(Trainer):
 
     def predict(self, test_dataset: Any, *given: Any, **named: Any) -> Any:
         """As `Trainer` does, of sets of its kind. Raises ConfigError for images of the run."""
-        _require_items(test_dataset)
+        _require_items(test_dataset, self.model)
         return super().predict(test_dataset, *given, **named)
 
     def save_student(self, path: str | Path | None = None) -> Path:
         """Write the student folder; default: `student` in args.output_dir."""
         folder = Path(self.args.output_dir or ".", STUDENT) if path is None else Path(path)
-        return self.distillation.save(folder, self.model, by=f"transformers {transformers.__version__}")
+        by = f"transformers {transformers.__version__}"
+        return self.distillation.save(folder, self.model, by=by, best=self._best)
 
     def push_to_hub(  # type: ignore[override]  # an address, as counterpoise.push has it
         self,

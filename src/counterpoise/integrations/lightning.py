@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from counterpoise.engine.inputs import RunLike
-from counterpoise.errors import MissingExtraError
-from counterpoise.integrations.distillation import Batches, Distillation, TaughtBatch
+from counterpoise.errors import ConfigError, MissingExtraError
+from counterpoise.integrations.batches import MIDDLE_OF_AN_EPOCH, Batches, TaughtBatch
+from counterpoise.integrations.distillation import Distillation
 from counterpoise.system import torchvision_guard
 
 torchvision_guard.ready()
@@ -28,6 +30,7 @@ class DistillationMixin:
     """The training of a LightningModule: `class Student(DistillationMixin, LightningModule)`.
 
     Give `run`, and `configure_optimizers` over `self.network`. Data, views, teacher and objective come with the run.
+    `load_from_checkpoint` puts the run together, for its network, so the run's data and teacher must be there.
 
     Attributes:
         run: a run file's path, its values, or a resolved `Run`; see `Distillation`.
@@ -43,12 +46,18 @@ class DistillationMixin:
     distillation: Distillation
 
     def setup(self, stage: str) -> None:
-        """Put the run together, once processes have met. Raises CounterpoiseError for whatever is wrong with it."""
+        """Put the run together, once processes have met.
+
+        Raises:
+            CounterpoiseError: whatever is wrong with it, and more epochs than it has.
+        """
         if "distillation" not in vars(self):
             device = self.trainer.strategy.root_device  # type: ignore[attr-defined]
             given = getattr(self, "network", None)
             self.distillation = Distillation(self.run, student=given, device=device, **self.arguments)
             self.network = self.distillation.network
+        if stage == "fit":
+            self._require_epochs(self.trainer)  # type: ignore[attr-defined]
 
     def forward(self, pixels: Tensor) -> Any:
         """What the network answers to pixels normalized for it."""
@@ -71,10 +80,36 @@ class DistillationMixin:
         checkpoint[STATE] = self.distillation.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on with them; weights that are loaded without a trainer have no use for them."""
+        """Go on with them; weights that are loaded without a trainer have no use for them, but for the network.
+
+        Raises:
+            ConfigError: training would go on in the middle of an epoch, with the images of its beginning.
+        """
         super().on_load_checkpoint(checkpoint)  # type: ignore[misc]
         if "distillation" in vars(self):
+            if self.trainer.state.fn == "fit" and _in_an_epoch(checkpoint):  # type: ignore[attr-defined]
+                raise ConfigError(f"{MIDDLE_OF_AN_EPOCH} (ModelCheckpoint(every_n_epochs=1)).")
             self.distillation.load_state_dict(checkpoint.get(STATE))
+        elif not hasattr(self, "network"):
+            self.network = Distillation(self.run, device="cpu", **self.arguments).network
+
+    def _require_epochs(self, trainer: Any) -> None:
+        updates = math.ceil(len(self.distillation.loader) / trainer.accumulate_grad_batches)
+        limits = {"max_epochs": trainer.max_epochs, "max_steps": trainer.max_steps}
+        epochs = {
+            f"{option}={limit}": limit / (updates if option == "max_steps" else 1)
+            for option, limit in limits.items()
+            if limit not in (None, -1)
+        }
+        if epochs:  # else time alone limits it
+            option = min(epochs, key=lambda option: epochs[option])
+            self.distillation.require_epochs(epochs[option], option)
+
+
+def _in_an_epoch(checkpoint: dict[str, Any]) -> bool:
+    """Whether a checkpoint was written between two batches of an epoch."""
+    progress = checkpoint.get("loops", {}).get("fit_loop", {}).get("epoch_loop.batch_progress", {})
+    return progress.get("current", {}).get("ready", 0) > 0 and not progress.get("is_last_batch", True)
 
 
 class StudentCallback(Callback):

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from counterpoise.engine.inputs import RunLike
-from counterpoise.integrations.distillation import Batches, Distillation, TaughtBatch
+from counterpoise.integrations.batches import Batches, TaughtBatch
+from counterpoise.integrations.distillation import Distillation
 from counterpoise.models.network import logits_of
 from counterpoise.system import torchvision_guard
 
@@ -28,7 +29,7 @@ class DistillationTask(TrainingTask):
         run: a run file's path, its values, or a resolved `Run`; see `Distillation`.
         student_model: the network of the training script, the one that the run's student.model names.
         device, dtype, verbose: as for timm's own tasks.
-        others: `teacher`, `data` and, with timm's own loader, `steps`, as for `Distillation`.
+        others: `teacher`, `data`, `epochs` and, with timm's own loader, `steps`, as for `Distillation`.
 
     Attributes:
         distillation: the run.

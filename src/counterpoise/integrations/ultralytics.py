@@ -15,7 +15,8 @@ from counterpoise import config
 from counterpoise.engine import inputs
 from counterpoise.engine.inputs import RunLike
 from counterpoise.errors import ConfigError, ModelError
-from counterpoise.integrations.distillation import Batches, Distillation
+from counterpoise.integrations.batches import Batches
+from counterpoise.integrations.distillation import Distillation
 from counterpoise.system import torchvision_guard
 
 torchvision_guard.ready()
@@ -104,6 +105,7 @@ class DistillationTrainer(ClassificationTrainer):
 
     Raises:
         CounterpoiseError: whatever is wrong with the run, the data, the models or the store.
+        ConfigError: overrides have other epochs, or another batch, than the run.
     """
 
     distillation: Distillation
@@ -117,6 +119,10 @@ class DistillationTrainer(ClassificationTrainer):
     ) -> None:
         self.run = _unnormalized(inputs.resolve(run))
         train = self.run.train
+        for name, own in (("epochs", train.epochs), ("batch", train.batch_size)):
+            if (given := (overrides or {}).get(name, own)) != own:
+                key = f"train.{name if name == 'epochs' else 'batch_size'}"
+                raise ConfigError(f"{name}={given} is given to the trainer, and the run has {own}: give it as {key}.")
         super().__init__(cfg, {**(overrides or {}), "batch": train.batch_size, "epochs": train.epochs}, _callbacks)
 
     def get_dataloader(self, dataset_path: str, batch_size: int = 16, rank: int = 0, mode: str = "train") -> Any:

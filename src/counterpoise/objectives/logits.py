@@ -36,6 +36,14 @@ def readable(values: Tensor) -> bool:
     return not torch._C._are_functorch_transforms_active()
 
 
+def kind_of(value: object) -> str:
+    """What was given in the place of a tensor, for messages."""
+    if isinstance(value, Tensor):
+        return f"a tensor {list(value.shape)} of {str(value.dtype).removeprefix('torch.')}"
+    kind = type(value)
+    return kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
 def check_device(student: Tensor, name: str, other: Tensor | None, mine: str = "student logits are") -> None:
     """Raise ObjectiveError where `other` lies on another device than what is the student's."""
     if other is not None and other.device != student.device:
