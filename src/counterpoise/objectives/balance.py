@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from counterpoise.objectives.arguments import check_finite, check_number, check_tensors
 from counterpoise.objectives.base import LogitObjective, register
 from counterpoise.objectives.divergence import check_temperature, forward_kl_values, reverse_kl_values
 from counterpoise.objectives.kernels.function import fused
@@ -153,6 +154,9 @@ def balance_divergence(
     reduction: Reduction = "mean",
 ) -> Tensor:
     """`BalanceDivergence` as a function, with weights and temperatures as given: rules that move them keep a state."""
+    for name, value in (("forward_weight", forward_weight), ("reverse_weight", reverse_weight)):
+        check_number(name, value)
+        check_finite(name, value)
     mixture = Mixture(
         Divergence(forward_weight, check_temperature("forward_temperature", forward_temperature)),
         Divergence(reverse_weight, check_temperature("reverse_temperature", reverse_temperature)),
@@ -160,6 +164,7 @@ def balance_divergence(
         reduction=reduction,
     )
     check_reduction(reduction)
+    check_tensors(student_logits=student_logits, teacher_logits=teacher_logits, target=target, weight=weight)
     check_logits(student_logits, teacher_logits)
     fast = fused(mixture, Inputs(student_logits, teacher_logits, target, weight))
     if fast is not None:

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from counterpoise.errors import ConfigError, nearest
+from counterpoise.objectives.arguments import check_tensors, checked
 from counterpoise.objectives.logits import check_device, check_logits, remaining, widen
 from counterpoise.objectives.targets import Mean, Reduction, Sum, Target, check_reduction
 from counterpoise.outputs import Outputs, in_eval_mode
@@ -27,6 +28,10 @@ from counterpoise.system import own_code
 from counterpoise.system.registry import Registry
 
 Kind = TypeVar("Kind", bound="type[Objective]")
+
+
+PLACES = ("student_logits", "teacher_logits", "target", "weight")
+"""What an objective is called with."""
 
 
 class Terms(NamedTuple):
@@ -108,6 +113,16 @@ class Objective(nn.Module, ABC):
         own = vars(cls)
         if "terms" not in own and (former := own.get("sums", own.get("parts"))):  # as code of one's own may have it
             cls.terms = former  # type: ignore[method-assign]
+        if "__init__" in own:
+            cls.__init__ = checked(own["__init__"])  # type: ignore[method-assign]
+
+    def __call__(self, *given: Any, **named: Any) -> Tensor:
+        """The loss: see `forward`. Raises ObjectiveError where something else stands in the place of a tensor."""
+        check_tensors(
+            **dict(zip(PLACES, given, strict=False)), **{name: named.get(name) for name in PLACES[len(given) :]}
+        )
+        loss: Tensor = super().__call__(*given, **named)
+        return loss
 
     def forward(
         self,

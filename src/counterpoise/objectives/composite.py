@@ -6,8 +6,7 @@ import inspect
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin
 
 import torch
 from pydantic import TypeAdapter, ValidationError
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from counterpoise.config import Run, Schedule, Term, resolve
 from counterpoise.config.validation_errors import explain
 from counterpoise.errors import ConfigError, ObjectiveError, unknown
+from counterpoise.objectives.arguments import WORDS, check_finite, check_outputs, hints, kinds_of
 from counterpoise.objectives.base import Objective, Terms, counted, find, means
 from counterpoise.objectives.kernels.compiling import Compiler
 from counterpoise.objectives.kernels.fused_terms import fuse, fused_counts
@@ -43,7 +43,10 @@ class WeightedSum(nn.Module):
         """Features of the student that are logits: those that terms of labels are shown, and those of the teacher's."""
         self.compiler: Compiler | None = None
         """Set by whoever trains long enough for compiled code to pay; a loss does not compile by itself."""
+        if not terms:
+            raise ConfigError("The objective has no terms: give at least one, such as {'balance': {}}.")
         for name, term in _as_terms(terms).items():
+            check_finite(f"objective.{name}.weight", term.weight)
             objective, schedules = _build(name, term.objective or name, term.arguments, ("weight", "objective"))
             try:
                 self.terms[name] = objective
@@ -71,6 +74,7 @@ class WeightedSum(nn.Module):
         such that their sum over these is that of the batch. No `weight` is taken then.
         """
         assert batch is None or weight is None
+        check_outputs(student, teacher, target=target, weight=weight)
         views = self._views(student, teacher, target)
         counts = None
         if batch is not None and batch.divisors is not None:
@@ -321,7 +325,7 @@ def _build(
     entry = find(kind)
     parameters = inspect.signature(entry.kind).parameters
     free = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
-    hints = _hints(entry.kind)
+    known_hints = hints(entry.kind.__init__)
     arguments: dict[str, Any] = {}
     schedules: dict[str, Schedule] = {}
     for key, value in given.items():
@@ -330,7 +334,11 @@ def _build(
         if not known and not free:
             raise ConfigError(f"{where}: {unknown('Argument', key, [*parameters, *others])}")
         default = parameters[key].default if known else inspect.Parameter.empty
-        hint = hints.get(key, type(default) if isinstance(default, bool | int | float | str) else Any) if known else Any
+        hint = (
+            known_hints.get(key, type(default) if isinstance(default, bool | int | float | str) else Any)
+            if known
+            else Any
+        )
         if isinstance(value, Mapping) and {"start"} <= set(value) <= {"shape", "start", "end"}:
             if known and hint is not float:
                 raise ConfigError(f"{where}: only a number may follow a schedule.")
@@ -353,18 +361,9 @@ def _schedule(where: str, value: Mapping[str, Any]) -> Schedule:
         raise ConfigError(explain(error, where, Run)) from None
 
 
-def _hints(kind: type[Objective]) -> dict[str, Any]:
-    try:
-        return get_type_hints(kind.__init__)
-    except (NameError, TypeError):  # names that only a type checker imports
-        return {}
-
-
 def _plain(hint: Any) -> bool:
     """Whether it is for a type hint alone to say what is allowed; the objective itself looks at lists and mappings."""
-    if get_origin(hint) in (Union, UnionType):
-        return all(_plain(kind) for kind in get_args(hint))
-    return hint in (bool, int, float, str, NoneType) or get_origin(hint) is Literal
+    return all(kind in WORDS or get_origin(kind) is Literal for kind in kinds_of(hint))
 
 
 def _checked(where: str, value: Any, hint: Any) -> Any:

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from counterpoise.errors import ObjectiveError
+from counterpoise.objectives.arguments import check_number
 
 
 def forward_kl_values(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
@@ -28,6 +29,7 @@ def reverse_kl_values(student_logits: Tensor, teacher_logits: Tensor, temperatur
 
 def check_temperature(name: str, value: float) -> float:
     """`value`, which must be above 0 and finite."""
+    check_number(name, value)
     if not 0 < value < float("inf"):
         raise ObjectiveError(f"{name} must be above 0 and finite, got {value}.")
     return value

@@ -10,7 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from counterpoise.errors import ObjectiveError
+from counterpoise.objectives.arguments import check_tensors
 from counterpoise.objectives.calibration import CALIBRATION_BINS, calibration_bins, calibration_error
+from counterpoise.objectives.divergence import check_temperature
+from counterpoise.objectives.logits import kind_of
 from counterpoise.objectives.ranks import rank_of
 from counterpoise.system.machine import sum_dtype
 
@@ -49,10 +52,8 @@ class Gauge:
     """
 
     def __init__(self, num_classes: int, temperature: float = 1.0, sigmoid: bool = False) -> None:
-        if not 0 < temperature < float("inf"):
-            raise ObjectiveError(f"temperature must be above 0 and finite, got {temperature}.")
         self.num_classes = num_classes
-        self.temperature = temperature
+        self.temperature = check_temperature("temperature", temperature)
         self.sigmoid = sigmoid
         self.by_label = False  # whether targets said of each class whether it is there
         self.bands = _bands(num_classes)
@@ -79,6 +80,7 @@ class Gauge:
         Raises:
             ObjectiveError: shapes that do not fit.
         """
+        check_tensors(student_logits=student_logits, teacher_logits=teacher_logits, target=target)
         if student_logits.shape != teacher_logits.shape or student_logits.ndim < 2:
             raise ObjectiveError(
                 f"logits of student and teacher must have one shape [N, C, ...], "
@@ -92,6 +94,8 @@ class Gauge:
             raise ObjectiveError(
                 f"target must have shape {list(student_logits[:, 0].shape)}, got {list(target.shape)}."
             )
+        if target is not None and not by_class and target.is_floating_point():
+            raise ObjectiveError(f"target must be whole numbers, the class of each position, got {kind_of(target)}.")
         student = student_logits.detach().movedim(1, -1).reshape(-1, self.num_classes)
         teacher = teacher_logits.detach().movedim(1, -1).reshape(-1, self.num_classes)
         labels = torch.full((len(student),), -1)

@@ -13,6 +13,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from counterpoise.errors import ObjectiveError, nearest, unknown
+from counterpoise.objectives.arguments import check_number
 from counterpoise.system.registry import Registry
 
 
@@ -192,13 +193,13 @@ def build(registry: Registry[RuleEntry], name: str, arguments: Mapping[str, Any]
         raise ObjectiveError(unknown(what, name, sorted(known)))
     if arguments is not None and not isinstance(arguments, Mapping):
         raise ObjectiveError(f"{what}_arguments must be a mapping of names to values, got {arguments!r}.")
-    allowed = inspect.signature(known[name].kind).parameters
+    parameters = inspect.signature(known[name].kind).parameters.values()
+    allowed = [one.name for one in parameters if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)]
     for key, value in (arguments or {}).items():
         if key not in allowed:
             raise ObjectiveError(
                 f"{what} '{name}' has no argument '{key}'.{nearest(key, allowed)} "
                 f"Available: {', '.join(allowed) or 'none'}."
             )
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise ObjectiveError(f"{what}_arguments.{key} must be a number, got {value!r}.")
+        check_number(f"{what}_arguments.{key}", value)
     return known[name].kind(**(arguments or {}))
