@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import subprocess
 import sys
+import textwrap
 
 import pytest
 import torch
@@ -14,6 +16,7 @@ from counterpoise import objectives
 from counterpoise.commands import answers, flags, pages, store
 from counterpoise.commands.app import app
 from counterpoise.config import Term
+from counterpoise.config.section import Section
 from counterpoise.errors import ConfigError
 from counterpoise.objectives.base import entries
 from counterpoise.outputs import Outputs
@@ -47,6 +50,24 @@ def test_the_help_of_a_flag_tells_the_default_that_the_function_has(verb: str, s
     for name, field in section.model_fields.items():
         if not field.is_required():
             assert field.default == (parameters[name].default or field.default)
+
+
+def test_type_checkers_see_which_options_may_be_left_out() -> None:
+    """They know a default by its keyword alone: `Field(None)` made every option one that must be given."""
+    faces = [*vars(counterpoise.store).values(), *(getattr(counterpoise, name) for name in counterpoise.__all__)]
+    sections = set()
+    for face in filter(inspect.isfunction, faces):
+        while face is not None:  # through what else is wrapped around it
+            kind = inspect.getclosurevars(face).nonlocals.get("kind", Section)
+            sections |= {each for each in kind.__mro__ if issubclass(each, Section)} - {Section}
+            face = getattr(face, "__wrapped__", None)
+    assert {"Evaluate", "Export", "FitOptions", "Record", "Report"} <= {section.__name__ for section in sections}
+    for section in sections:
+        (body,) = ast.parse(textwrap.dedent(inspect.getsource(section))).body
+        assert isinstance(body, ast.ClassDef)
+        for field in body.body:
+            if isinstance(field, ast.AnnAssign) and isinstance(field.value, ast.Call):
+                assert not field.value.args, f"{section.__name__}: {ast.unparse(field)}"
 
 
 def test_every_exported_name_is_there() -> None:

@@ -64,15 +64,18 @@ class Window(Section):
     """Through what scenes are looked at."""
 
     window: tuple[Edges, Edges] | None = Field(
-        None,
+        default=None,
         description="height and width of a window that slides over scenes, in pixels as the student sees them; "
         "default: the student's own, or none (segmentation)",
     )
     overlap: float | None = Field(
-        None, ge=0.0, le=0.95, description="share of the window that the next one covers again; default: a third"
+        default=None,
+        ge=0.0,
+        le=0.95,
+        description="share of the window that the next one covers again; default: a third",
     )
     blend: Literal["mean", "linear", "gaussian"] | None = Field(
-        None,
+        default=None,
         description="how windows over a pixel count: alike (mean), less towards their edges (linear), or as a bell "
         "from their middles (gaussian); default: the student's own, or mean",
     )
@@ -82,19 +85,24 @@ class Evaluate(Window):
     """On what a student is scored."""
 
     data: DataPath = None
-    split: str | None = Field(None, description="which split to score on where the data has several, such as test")
+    split: str | None = Field(
+        default=None, description="which split to score on where the data has several, such as test"
+    )
     model: Model = None
     batch_size: int | None = Field(
-        None, description="images at once; default: as in the run that the student lies in, else 250"
+        default=None, description="images at once; default: as in the run that the student lies in, else 250"
     )
     device: Device = "auto"
     data_set: DataSet = None
     epoch: Epoch = None
     scores: tuple[str, ...] = Field(
-        (), description="of masks: further scores by name, see `counterpoise list scores`, such as hd95 or cldice"
+        default=(),
+        description="of masks: further scores by name, see `counterpoise list scores`, such as hd95 or cldice",
     )
-    by_case: Place | None = Field(None, description="of masks: CSV file for the scores of each case and each picture")
-    overwrite: bool = Field(False, description="replace the file of --by-case")
+    by_case: Place | None = Field(
+        default=None, description="of masks: CSV file for the scores of each case and each picture"
+    )
+    overwrite: bool = Field(default=False, description="replace the file of --by-case")
     views: Averaged = 1
     show: Show = False
 
@@ -105,13 +113,15 @@ Share = Annotated[float, Field(gt=0.0, lt=1.0)]
 class Promised(Section):
     """What a student promises, and on which pictures that is tried."""
 
-    risk: Share = Field(0.02, description="at most this share of its answers is wrong")
-    confidence: Share = Field(0.95, description="how sure that is, over the choice of the pictures")
-    coverage: Share = Field(0.9, description="share of pictures whose true class is in the set of classes it names")
+    risk: Share = Field(default=0.02, description="at most this share of its answers is wrong")
+    confidence: Share = Field(default=0.95, description="how sure that is, over the choice of the pictures")
+    coverage: Share = Field(
+        default=0.9, description="share of pictures whose true class is in the set of classes it names"
+    )
     data: DataPath = None
-    split: str | None = Field(None, description="which split of it, where there are several, such as test")
+    split: str | None = Field(default=None, description="which split of it, where there are several, such as test")
     model: Model = None
-    batch_size: int | None = Field(None, description="images at once; default: as in the run, else 250")
+    batch_size: int | None = Field(default=None, description="images at once; default: as in the run, else 250")
     device: Device = "auto"
     data_set: DataSet = None
     show: Show = False
@@ -120,13 +130,15 @@ class Promised(Section):
 class Cascaded(Section):
     """On which pictures a student and its teacher answer together, and how much they may lose."""
 
-    teacher: Annotated[Place | None, NO_FLAG] = Field(None, description="student folder, or run, of the teacher")
+    teacher: Annotated[Place | None, NO_FLAG] = Field(
+        default=None, description="student folder, or run, of the teacher"
+    )
     give: float = Field(
-        0.0, ge=0.0, le=100.0, description="points of top-1 that both together may be behind the teacher alone"
+        default=0.0, ge=0.0, le=100.0, description="points of top-1 that both together may be behind the teacher alone"
     )
     data: DataPath = None
-    split: str | None = Field(None, description="which split of it, where there are several, such as test")
-    batch_size: int | None = Field(None, description="images at once; default: as in the run, else 250")
+    split: str | None = Field(default=None, description="which split of it, where there are several, such as test")
+    batch_size: int | None = Field(default=None, description="images at once; default: as in the run, else 250")
     device: Device = "auto"
     data_set: DataSet = None
 
@@ -141,11 +153,11 @@ class Gauge(Section):
 
     data: DataPath = None
     teacher: Annotated[Teacher | None, WrapValidator(_as_section)] = Field(
-        None, description="as in a run file; default: the teacher of the run that the student lies in"
+        default=None, description="as in a run file; default: the teacher of the run that the student lies in"
     )
     model: Model = None
-    temperature: float = Field(1.0, description="of both softmaxes")
-    batch_size: int = Field(250, description="images at once")
+    temperature: float = Field(default=1.0, description="of both softmaxes")
+    batch_size: int = Field(default=250, description="images at once")
     device: Device = "auto"
     data_set: DataSet = None
     epoch: Epoch = None
@@ -155,45 +167,46 @@ class Gauge(Section):
 class Predict(Window):
     """Who answers, and what is drawn."""
 
-    student: Place | None = Field(None, description="student folder, or a run's folder; it must be given")
+    student: Place | None = Field(default=None, description="student folder, or a run's folder; it must be given")
     out: Place | None = Field(
-        None,
+        default=None,
         description="folder for colored masks, and for sheets of picture, truth and answers side by side "
         "(segmentation)",
     )
     beside: Titles | None = Field(
-        None, description="further students for those sheets, by title: --beside.teacher runs/teacher"
+        default=None, description="further students for those sheets, by title: --beside.teacher runs/teacher"
     )
     data: DataPath = Field(
-        None, description="instead of pictures, those of this data folder's or run file's validation part"
+        default=None, description="instead of pictures, those of this data folder's or run file's validation part"
     )
-    split: str | None = Field(None, description="which split of it, where there are several")
-    first: int | None = Field(None, description="how many of them; default: all, and 8 with --out")
+    split: str | None = Field(default=None, description="which split of it, where there are several")
+    first: int | None = Field(default=None, description="how many of them; default: all, and 8 with --out")
     model: Model = None
     probabilities: Literal["png", "tiff"] | None = Field(
-        None,
+        default=None,
         description="with --out, also a file of each class's probability at every pixel: png of 16 bits, in which "
         "65535 is 1, or tiff of floats (segmentation)",
     )
-    overwrite: bool = Field(False, description="replace files in --out")
+    overwrite: bool = Field(default=False, description="replace files in --out")
     volumes: bool = Field(
-        False,
+        default=False,
         description="TIFFs are stacks of pages, and folders of DICOM series, each answered as one volume, as NIfTI is "
         "anyway; without it a TIFF is its first page, and each file a picture",
     )
     axis: Literal[0, 1, 2] | None = Field(
-        None, description="of NIfTI, along which slices lie; default: that of the data that the student learned from"
+        default=None,
+        description="of NIfTI, along which slices lie; default: that of the data that the student learned from",
     )
     level: int | None = Field(
-        None,
+        default=None,
         description="pictures are whole-slide images, read at this level by parts; 0 is the largest (extra: slides)",
     )
     mpp: float | None = Field(
-        None,
+        default=None,
         description="the same by microns per pixel; default of both: that of the data that the student learned from",
     )
     views: Averaged = 1
-    max_megapixels: float | None = Field(None, description="larger pictures are refused; default: 179")
+    max_megapixels: float | None = Field(default=None, description="larger pictures are refused; default: 179")
     epoch: Epoch = None
 
     @field_validator("axis", mode="before")
@@ -216,22 +229,26 @@ def _part(part: Any) -> Any:
 class Record(Section):
     """What is recorded of a teacher."""
 
-    out: Annotated[Place | None, NO_FLAG] = Field(None, description="folder of the store; default: the run's out")
+    out: Annotated[Place | None, NO_FLAG] = Field(
+        default=None, description="folder of the store; default: the run's out"
+    )
     views: Literal["auto", "complete", "epochs", "plain"] = Field(
-        "auto",
+        default="auto",
         description="complete, every view where they can be counted (pad, crop and mirror), good for any number of "
         "epochs; epochs, those of some epochs of the run's seed; plain, images as they are; auto, complete where that "
         "is possible, else epochs",
     )
-    epochs: int | None = Field(None, description="of how many epochs views are recorded; default: train.epochs")
-    precision: str = Field("float16", description="float16, int8, int4, float32, or topK for the K largest logits")
+    epochs: int | None = Field(default=None, description="of how many epochs views are recorded; default: train.epochs")
+    precision: str = Field(
+        default="float16", description="float16, int8, int4, float32, or topK for the K largest logits"
+    )
     part: Annotated[Part | None, PlainValidator(_part)] = Field(
-        None,
+        default=None,
         description="which of several parts to record, such as 2/8, in Python (1, 8); default: as torchrun says; merge "
         "folders with `counterpoise store merge`",
     )
-    student: Annotated[Network | None, SkipValidation, NO_FLAG] = Field(None, description="as for distill")
-    teacher: Annotated[Network | None, SkipValidation, NO_FLAG] = Field(None, description="as for distill")
+    student: Annotated[Network | None, SkipValidation, NO_FLAG] = Field(default=None, description="as for distill")
+    teacher: Annotated[Network | None, SkipValidation, NO_FLAG] = Field(default=None, description="as for distill")
     data: DataSet = None
     show: Show = False
 
@@ -240,9 +257,9 @@ class Probe(Section):
     """Where the teacher goes that is made."""
 
     out: Place = Field(description="folder of the teacher: the network and its new classifier")
-    overwrite: bool = Field(False, description="replace what is in --out")
+    overwrite: bool = Field(default=False, description="replace what is in --out")
     network: Annotated[Network | None, SkipValidation, NO_FLAG] = Field(
-        None, description="a module to probe instead of teacher.model, with its weights"
+        default=None, description="a module to probe instead of teacher.model, with its weights"
     )
     show: Show = False
 
@@ -252,19 +269,19 @@ class Pack(Section):
 
     out: Place = Field(description="folder of the pack; the same command goes on with one that was stopped")
     shorter: int | None = Field(
-        None,
+        default=None,
         ge=1,
         description="make larger images smaller, to a shorter side of so many pixels; default: files are copied as "
         "they are",
     )
-    quality: int | None = Field(None, ge=1, le=100, description="of the JPEGs that those become; default: 95")
+    quality: int | None = Field(default=None, ge=1, le=100, description="of the JPEGs that those become; default: 95")
     shards: str | int | None = Field(
-        None,
+        default=None,
         description="how many the training part is divided into, such as 64, or bytes of each, such as 512MB; default: "
         "256MiB",
     )
     shuffle: bool = Field(
-        False,
+        default=False,
         description="write images in random order, for data.shuffle blocks; that is another order than the folder's, "
         "and so another run",
     )

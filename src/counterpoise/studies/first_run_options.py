@@ -11,10 +11,12 @@ from counterpoise.config.options import Place
 class Init(Section):
     """What is known already."""
 
-    out: Place | None = Field(None, description="the run file; default: NAME.yaml, by the folder's name")
-    student: str | None = Field(None, description="the student's network, instead of the one that seems to suit")
+    out: Place | None = Field(default=None, description="the run file; default: NAME.yaml, by the folder's name")
+    student: str | None = Field(
+        default=None, description="the student's network, instead of the one that seems to suit"
+    )
     teacher: str | None = Field(
-        None,
+        default=None,
         description="the teacher: a run, student folder or checkpoint that says what it holds, or a network by name",
     )
-    overwrite: bool = Field(False, description="replace the run file that is there")
+    overwrite: bool = Field(default=False, description="replace the run file that is there")

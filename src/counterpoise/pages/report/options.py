@@ -13,14 +13,14 @@ class Report(Section):
     """What the page tells."""
 
     out: Place | None = Field(
-        None, description="the file; default: report.html in the folder, where one is given, else in this one"
+        default=None, description="the file; default: report.html in the folder, where one is given, else in this one"
     )
     predictions: bool = Field(
-        True,
+        default=True,
         description="ask student and teacher about the evaluation images; --no-predictions tells what the folders hold",
     )
-    images: int | None = Field(None, description="ask about so many of them; default: all")
+    images: int | None = Field(default=None, description="ask about so many of them; default: all")
     device: Device = "auto"
     model: Model = None
-    overwrite: bool = Field(False, description="replace the file")
+    overwrite: bool = Field(default=False, description="replace the file")
     epoch: Epoch = None
