@@ -133,7 +133,7 @@ def test_what_would_have_no_effect_is_refused(
 
     from counterpoise.integrations.huggingface import DistillationTrainer
 
-    args = TrainingArguments(tmp_path, use_cpu=True, report_to="none", **(arguments if kind == "args" else {}))
+    args = TrainingArguments(str(tmp_path), use_cpu=True, report_to="none", **(arguments if kind == "args" else {}))
     with pytest.raises(ConfigError, match=message):
         DistillationTrainer(
             {**taught.stored, "student": {"model": "digits/cnn_4_8"}},
