@@ -97,6 +97,8 @@ def test_what_a_receipt_says_in_words_and_what_an_export_says_of_itself_count(co
         ModelError, match=r"identity\.json(.|\n)*teacher\.normalization: stated mean 0, std 1, found mean 0\.5"
     ):
         counterpoise.verify(receipt)
+    change(receipt, receipt=1, exports={}, made_of=json.loads(whole)["made_of"], paragraph="As version 1 had it.")
+    counterpoise.verify(receipt)
     change(receipt, files={})
     with pytest.raises(
         RunError, match=r"states nothing of run\.yaml, student/model\.safetensors, student/student\.json"
