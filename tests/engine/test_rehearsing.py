@@ -74,6 +74,35 @@ def test_a_rate_that_learns_nothing_is_told(digits: Values, rate: float, said: s
     assert tried["steps"] >= 1
 
 
+@pytest.mark.parametrize(
+    ("train", "said"),
+    [
+        ({"schedule": {"warmup_epochs": 9}}, "9 epochs of rise are all of the run"),
+        ({"schedule": {"name": "multistep", "milestones": [50, 60]}}, "50, 60 lie beyond the run"),
+        ({"extends": [1]}, "is written by --extend RUN alone"),
+        ({"batch_size": 59}, "The last batch of an epoch holds one image"),
+    ],
+)
+def test_what_train_refuses_is_refused(
+    digits: Values, train: Values, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rehearsing, "STEPS", 2)
+    digits["train"] |= train
+    # to its last batch norm these pictures are a pixel
+    digits |= {"student": {"model": "timm/test_resnet", "input_size": 16}, "data": {**digits["data"], "size": 16}}
+    for call in (counterpoise.check, counterpoise.train):
+        with pytest.raises(ConfigError, match=said):
+            call({key: value for key, value in digits.items() if key != "teacher"})
+
+
+def test_a_folder_that_is_taken_is_said(digits: Values, tmp_path: Path) -> None:
+    assert counterpoise.check({**digits, "out": str(tmp_path / "new")})["rehearsal"]["taken"] == ""
+    (tmp_path / "mine.txt").write_text("mine")
+    tried = counterpoise.check({**digits, "out": str(tmp_path)})["rehearsal"]
+    assert "is not empty and holds no run (mine.txt, ...): give another --out." in tried["taken"]
+    assert tried["said"][-1].startswith("out      ")
+
+
 def test_too_few_steps_to_tell_are_said_to_be_that(digits: Values, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rehearsing, "SECONDS", 0.0)
     tried = rehearsing.rehearse(config.resolve(digits))

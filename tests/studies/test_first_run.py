@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -14,8 +15,10 @@ from torch import nn
 
 import counterpoise
 from counterpoise import config
+from counterpoise.engine import rehearsing
 from counterpoise.errors import CounterpoiseError
 from counterpoise.models.network import VisionModel
+from counterpoise.studies import first_run
 from counterpoise.studies.first_run import bytes_a_picture
 
 Run = Callable[..., tuple[int, str, str]]
@@ -94,6 +97,76 @@ def test_what_is_there_is_not_replaced_and_what_is_not_there_is_said(
         counterpoise.init(tmp_path / "album")
     with pytest.raises(CounterpoiseError, match="nowhere"):
         counterpoise.init(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("count", [2, 3, 5, 9, 33])
+def test_what_is_written_trains_however_few_pictures_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(rehearsing, "STEPS", 1)
+    for part, several in (("train", count), ("val", 2)):
+        for number in range(several):
+            (tmp_path / "tiny" / part / "ab"[number % 2]).mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (8, 8), (7 * number, 0, 0)).save(
+                tmp_path / "tiny" / part / "ab"[number % 2] / f"{number}.png"
+            )
+    counterpoise.init("tiny", student="timm/test_resnet")
+    values = config.read(Path("tiny.yaml"))
+    values |= {"data": {**values["data"], "workers": 0}, "student": {**values["student"], "input_size": 16}}
+    values["train"] |= {"device": "cpu", "precision": "fp32"}
+    assert values["train"]["batch_size"] >= 2
+    assert counterpoise.check(values)["rehearsal"]["steps_in_all"] > 0
+    assert values["train"].get("drop_last", False) == (count % values["train"]["batch_size"] == 1)
+
+
+def test_the_reason_for_a_batch_is_the_one_that_holds(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    counterpoise.init(photos, student="digits/cnn_4_8", out="few.yaml")
+    assert "few pictures, small batches; a step keeps" in Path("few.yaml").read_text()
+    monkeypatch.setattr(first_run, "_memory", lambda: 1e6)
+    counterpoise.init(photos, student="digits/cnn_4_8", out="large.yaml")
+    assert re.search(
+        "batch_size: 2 .*MB of activations, of 0 GB: more would be too many", Path("large.yaml").read_text()
+    )
+
+
+def test_a_teacher_is_there_or_has_published_weights(photos: Path, run: Run) -> None:
+    for given, said in (
+        ("nonsense", "Model 'nonsense' names no family"),
+        ("timm/resnet5", "Did you mean 'resnet50'"),
+        ("digits/cnn_4_8", "has no published weights, and a teacher needs some"),
+    ):
+        code, _, error = run("init", photos, "--student", "digits/cnn_4_8", "--teacher", given)
+        assert (code, said in error) == (2, True), error
+        assert not Path("my photos.yaml").exists()
+    counterpoise.init(photos, student="digits/cnn_4_8", teacher="timm/resnet18.a1_in1k")
+    assert config.read(Path("my photos.yaml"))["teacher"] == {"model": "timm/resnet18.a1_in1k", "pretrained": True}
+
+
+def test_names_of_folders_are_written_as_they_are_or_refused(photos: Path, run: Run) -> None:
+    strange = photos.with_name("a\nb: c # d")
+    photos.rename(strange)
+    counterpoise.init(strange, student="digits/cnn_4_8", out="strange.yaml")
+    assert config.read(Path("strange.yaml"))["data"]["path"] == str(strange)
+    no_text = os.fsdecode(os.fsencode(photos) + b"\xff")
+    strange.rename(no_text)
+    code, _, error = run("init", no_text)
+    assert (code, "is no text in UTF-8, as a run file is: rename the folder" in error) == (2, True)
+
+
+def test_advice_is_for_this_kind_of_data_and_options_that_init_does_not_take_have_another_place(
+    photos: Path, run: Run
+) -> None:
+    counterpoise.init(photos, student="digits/cnn_4_8")
+    assert "a folder val/ takes its place" in Path("my photos.yaml").read_text()
+    rows = [f"{path.relative_to(photos.parent)},{path.parent.name}" for path in sorted(photos.rglob("*.png"))]
+    table = photos.parent / "table.csv"
+    table.write_text("\n".join(["file,label", *rows]))
+    counterpoise.init(table, student="digits/cnn_4_8")
+    assert "val/" not in Path("table.yaml").read_text()
+    table.write_text("\n".join(["file,one,two", *(f"{row},{row[-1]}" for row in rows)]))
+    code, _, error = run("init", table, "--overwrite")
+    assert (code, "init takes no options of data: try them with counterpoise check" in error) == (2, True), error
 
 
 def test_what_a_step_keeps_is_what_its_layers_keep() -> None:

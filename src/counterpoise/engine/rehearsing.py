@@ -18,8 +18,9 @@ from counterpoise.engine import optimization
 from counterpoise.engine.assemble import assemble, resolve_auto
 from counterpoise.engine.processes import join
 from counterpoise.engine.run_folder import RunFolder
-from counterpoise.engine.runs import labels_alone
+from counterpoise.engine.runs import labels_alone, require_new
 from counterpoise.engine.trainer import Trainer
+from counterpoise.errors import RunError
 from counterpoise.system.machine import peak_memory
 from counterpoise.tasks import sheets
 from counterpoise.teachers.stored import Read
@@ -47,6 +48,7 @@ class Rehearsal:
         steps_in_all, seconds_in_all: of the run, without its evaluations.
         peak_mb: memory of the process, or of a CUDA device, at its most; None where the system does not say.
         sheet: the picture of the batch, where one was asked for.
+        taken: why the run would not start in its folder as it is; "" where it would.
     """
 
     batch: tuple[int, ...]
@@ -62,6 +64,7 @@ class Rehearsal:
     seconds_in_all: float
     peak_mb: float | None
     sheet: Path | None = None
+    taken: str = ""
 
     def values(self) -> dict[str, Any]:
         """As JSON has them."""
@@ -85,7 +88,8 @@ class Rehearsal:
             f"time     {_time(self.seconds_a_step)} a step{self._pictures()}; {self.steps_in_all:,} steps, about "
             f"{_time(self.seconds_in_all)} in all without evaluations",
         ]
-        return lines if self.sheet is None else [*lines, f"sheet    {self.sheet}"]
+        lines += [] if self.sheet is None else [f"sheet    {self.sheet}"]
+        return [*lines, f"out      {self.taken}"] if self.taken else lines
 
     def _pictures(self) -> str:
         return "" if self.seconds_a_batch is None else f", {_time(self.seconds_a_batch)} for the next pictures"
@@ -101,6 +105,8 @@ def rehearse(run: config.Run, sheet: Path | None = None) -> Rehearsal:
     """
     with join(run.train.device) as processes, ExitStack() as ending, tempfile.TemporaryDirectory() as place:
         run = resolve_auto(labels_alone(run) if run.teacher is None else run, processes.device)
+        require_new(run)
+        taken = _taken(run)
         parts = assemble(run, processes)
         ending.callback(parts.train.close)
         trainer = Trainer(parts.run, RunFolder(Path(place) / "run"), parts, processes, show=False)
@@ -110,6 +116,7 @@ def rehearse(run: config.Run, sheet: Path | None = None) -> Rehearsal:
         if sheet is not None:
             _show(sheet, trainer, batch, recorded)
         losses, seconds = _by_heart(trainer, batch, recorded)
+        _step_of_the_last_batch(trainer)
         step = statistics.median(seconds[min(2, len(seconds) - 1) :])
         # Reading processes work beside the steps; without them pictures and steps follow one another.
         beside = parts.run.data.workers not in (0, "auto")
@@ -128,7 +135,28 @@ def rehearse(run: config.Run, sheet: Path | None = None) -> Rehearsal:
             seconds_in_all=whole * trainer.total_steps,
             peak_mb=_peak(processes.device),
             sheet=sheet,
+            taken=taken,
         )
+
+
+def _taken(run: config.Run) -> str:
+    """Why a run would not start in the folder that it names, as it is now; "" where it would."""
+    try:
+        if run.out is not None:
+            RunFolder(run.out).check_free(overwrite=False)
+    except RunError as error:
+        return str(error)
+    return ""
+
+
+def _step_of_the_last_batch(trainer: Trainer) -> None:
+    """Try the last batch of an epoch where it is smaller than others, as batch norm refuses one of a single image.
+
+    Raises ConfigError.
+    """
+    train = trainer.parts.train
+    if train.steps_per_epoch > 1 and train.steps_per_epoch * train.batch_size > len(train.images):
+        trainer.step(*next(trainer.batches(0, train.steps_per_epoch - 1)))
 
 
 def _show(sheet: Path, trainer: Trainer, batch: Batch, recorded: Read | None) -> None:

@@ -157,11 +157,8 @@ def _train_student(
                 folder.check_same(run)
                 done = result_of(folder, run)
                 run = folder.read_as_started(run)
-            elif late is not None:
-                raise ConfigError(late)
             else:
-                if extend is None:
-                    require_beginning(run)
+                require_new(run, extend is not None)
                 if processes.first:
                     folder.check_free(overwrite)
             parts = assemble(run, processes, student=student, teacher=teacher, data=data)
@@ -197,6 +194,14 @@ def _train_student(
             result = export_student(trainer)
             processes.barrier()
             return result
+
+
+def require_new(run: config.Run, extended: bool = False) -> None:
+    """Raises ConfigError for what a run that begins is refused for before anything of it is built."""
+    if (late := never_reached(run.train)) is not None:
+        raise ConfigError(late)
+    if not extended:
+        require_beginning(run)
 
 
 def _note_code(earlier: RunFolder | None, parts: Parts) -> list[str]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from counterpoise.decoding import Reading
-from counterpoise.errors import ModelError, nearest
+from counterpoise.errors import ModelError, nearest, unknown
 from counterpoise.models import checkpoint as checkpoints
 from counterpoise.models import first_layer, fitting, trying, two_heads
 from counterpoise.models.checkpoint import Weights
@@ -275,6 +275,23 @@ def _of_answers(name: str, seen: Tensor | None, outputs: Answers) -> list[str]:
             raise ModelError(f"{name} answers no probabilities: they would be from 0 on, with a sum of 1.")
         return [f"{name} answers probabilities; their logarithm is taken."]
     return [f"{name} {PROBABILITIES}"] if are_probabilities(seen) else []
+
+
+LISTED = ("cifar", "digits", "timm", "torchvision")
+"""Families that list all of their networks; others fetch by name, or put names together."""
+
+
+def published_by(name: str) -> bool:
+    """Whether a network of this name may have published weights. Raises ModelError where there is none of this name.
+
+    Of a family that lists its networks the name is looked up, and nothing is built or fetched.
+    """
+    _, family, _ = _resolve(name)
+    assert family is not None
+    key, _, rest = name.partition("/")
+    if key in LISTED and not {rest, rest.partition(".")[0]} & {*family.names()}:
+        raise ModelError(unknown(f"Network of {key}", rest, list(family.names())))
+    return family.published is not None
 
 
 def is_code(name: str) -> bool:

@@ -16,11 +16,11 @@ from counterpoise.config.options import keywords
 from counterpoise.config.run import usual_terms
 from counterpoise.data import sources, summary
 from counterpoise.data.sources.base import ImageSet, Splits
-from counterpoise.errors import DataError
+from counterpoise.errors import CounterpoiseError, DataError, ModelError
 from counterpoise.models import catalog
 from counterpoise.models.network import VisionModel
 from counterpoise.studies.first_run_options import Init
-from counterpoise.system.files import new_file, write_text
+from counterpoise.system.files import expanded, new_file, write_text
 from counterpoise.system.machine import memory
 
 TINY, SMALL = 16, 64
@@ -30,6 +30,8 @@ WINDOW = 512
 """Longest edge of a training view of scenes."""
 FAIR_SHARE = 0.4
 """Of the memory, what a step's activations may take."""
+FEWEST = 2
+"""Pictures in a batch, since batch norm takes no fewer."""
 LOOKED_AT = 1_000
 """Headers that are read for the usual size."""
 
@@ -56,21 +58,33 @@ def init(data: str | Path, asked: Init) -> dict[str, Any]:
         `out`, the run file's path; `found`, what was seen, a line each; `next`, the commands that follow.
 
     Raises:
-        DataError: no data are there, or some that cannot be used; see `counterpoise check`.
-        ModelError: the student is no network, or cannot be built.
+        DataError: no data are there, or some that cannot be used; see `counterpoise check`. Or they are too few.
+        ModelError: the student is no network, or cannot be built; the teacher is neither there nor a network with
+            published weights.
         ConfigError: the run file is there already. RunError: it cannot be written.
     """
     path = Path(data)
+    if not _is_text(path):
+        raise DataError(f"The name of {path!r} is no text in UTF-8, as a run file is: rename the folder.")
     out = Path(asked.out) if asked.out is not None else Path(f"{path.resolve().name.partition('.')[0] or 'data'}.yaml")
     out = new_file(out, asked.overwrite)
-    splits = sources.load(config.Data(path=path))
+    try:
+        splits = sources.load(config.Data(path=path))
+    except CounterpoiseError as error:
+        if "data." not in str(error):
+            raise
+        raise type(error)(
+            f"{error} init takes no options of data: try them with counterpoise check {shlex.quote(str(path))}, and "
+            "give them to train, or write a run file with them."
+        ) from None
     if not splits.train.classes or splits.train.unlabeled == len(splits.train):
         raise DataError(
             f"The pictures of {path} have no labels, so that nothing says which classes there are: put them into a "
             "folder for each class, or name the classes for a teacher by words (docs/teachers.md)."
         )
     lines = [*_lines(path, splits, asked)]
-    head = f"# By counterpoise init {path}. Every line may be changed: counterpoise distill --help has them all.\n"
+    by = f"# By counterpoise init {_value(str(path))}."
+    head = f"{by} Every line may be changed: counterpoise distill --help has them all.\n"
     write_text(out, head + "".join(_written(lines)))
     config.Run.model_validate(config.read(out))
     verb = "train" if asked.teacher is None else "distill"
@@ -92,9 +106,8 @@ def _lines(path: Path, splits: Splits, asked: Init) -> Iterator[Line]:
     yield Line(1, f"path: {_value(str(path))}")
     if val.split_from is not None:
         share = f"{len(val):,} of {len(val) + len(images):,} pictures"
-        yield Line(
-            1, "val_fraction: 0.1", f"no val part is there, so {share} are held out; a folder val/ takes its place"
-        )
+        instead = "; a folder val/ takes its place" if sources.source_of(config.Data(path=path)) in _OF_FOLDERS else ""
+        yield Line(1, "val_fraction: 0.1", f"no val part is there, so {share} are held out{instead}")
     student, size = _student(task, images, asked.student)
     network = catalog.build(student, num_classes=len(images.classes), input_size=size if task in _WHOLE else None)
     if task in _WHOLE:
@@ -117,6 +130,8 @@ def _lines(path: Path, splits: Splits, asked: Init) -> Iterator[Line]:
 
 
 _WHOLE = ("classification", "multilabel")
+_OF_FOLDERS = ("image_folder", "masks_folder")
+"""Sources whose parts are folders train/ and val/."""
 
 
 def _task(images: ImageSet) -> tuple[str, str]:
@@ -183,22 +198,38 @@ def _teacher(given: str | None) -> Iterator[Line]:
         yield Line(0, "# teacher: {checkpoint: runs/teacher}", "a run, a folder or weights; then: counterpoise distill")
         return
     yield Line(0, "teacher:")
-    key = "checkpoint" if Path(given).exists() else "model"
-    yield Line(1, f"{key}: {_value(given)}")
-    if key == "model":
-        yield Line(1, "pretrained: true", "published weights, fetched when the run starts; or checkpoint: FILE")
+    if expanded(Path(given)).exists():
+        yield Line(1, f"checkpoint: {_value(given)}")
+        return
+    if not catalog.published_by(given):
+        raise ModelError(
+            f"--teacher {given} has no published weights, and a teacher needs some: give a run, or a folder or a file "
+            "of weights that says which network it holds."
+        )
+    yield Line(1, f"model: {_value(given)}")
+    yield Line(1, "pretrained: true", "published weights, fetched when the run starts; or checkpoint: FILE")
 
 
 def _training(network: VisionModel, images: ImageSet, shape: tuple[int, int]) -> Iterator[Line]:
+    count = len(images)
+    if count < FEWEST:
+        raise DataError(f"{count} picture to train on is too few for a batch: give {FEWEST} or more.")
     each = bytes_a_picture(network, shape, images.channels)
     free = _memory() * FAIR_SHARE
     wanted = 64 if network.task == "classification" else 8
-    fits = max(1, min(wanted, int(free // each), len(images) // 4))
+    fits = max(FEWEST, min(wanted, int(free // each), count // 4))
     batch = 2 ** (fits.bit_length() - 1)
-    why = f"a step keeps about {batch * each / 1e6:,.0f} MB of activations, of {free / FAIR_SHARE / 1e9:.0f} GB"
+    keeps = f"a step keeps about {batch * each / 1e6:,.0f} MB of activations"
+    if free // each < min(wanted, count // 4):
+        why = f"{keeps}, of {free / FAIR_SHARE / 1e9:.0f} GB: more would be too many"
+    else:
+        why = f"{'few pictures, small batches' if count // 4 < wanted else 'as usual'}; {keeps}"
     yield Line(0, "train:")
     yield Line(1, f"batch_size: {batch}", why)
-    steps = max(1, -(-len(images) // batch))
+    one_is_left = count % batch == 1
+    if one_is_left:
+        yield Line(1, "drop_last: true", "else the last batch has one picture, which batch norm cannot take")
+    steps = max(1, count // batch if one_is_left else -(-count // batch))
     epochs = max(10, min(200, round(10_000 / steps)))
     yield Line(1, f"epochs: {epochs}", f"{epochs * steps:,} steps; students that imitate go on gaining for long")
 
@@ -224,6 +255,14 @@ def bytes_a_picture(network: VisionModel, shape: tuple[int, int], channels: int 
 def _memory() -> float:
     """Bytes of the graphics card, or of this process."""
     return float(torch.cuda.mem_get_info()[1]) if torch.cuda.is_available() else memory()
+
+
+def _is_text(path: Path) -> bool:
+    try:
+        str(path.resolve()).encode()
+    except UnicodeEncodeError:  # bytes of a name that are no UTF-8
+        return False
+    return True
 
 
 def _value(text: str) -> str:
