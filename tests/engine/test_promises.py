@@ -123,6 +123,14 @@ def test_8_bits_that_are_compared_on_other_pictures_promise_nothing_and_say_so(t
     )
     assert found["promise"] is None
     assert "was chosen on other pictures" in found["notes"]["promise"]
+    other = sources.load(inputs.data_section(trained, None))
+    other.val.groups = torch.arange(len(other.val)) // 2
+    found = counterpoise.export(trained, to="onnx", precision="int8", min_same=50, data_set=other, out=trained / "some")
+    assert found["promise"] is None
+    assert (
+        "was chosen on no groups, and these data have 449 groups, so run.py answers every picture. Say"
+        in found["notes"]["promise"]
+    )
 
 
 def test_an_export_of_before_is_said_to_promise_otherwise_and_is_not_published(
@@ -265,8 +273,12 @@ def test_of_pictures_that_may_have_chosen_the_epoch_a_note_tells(trained: Path) 
     found = student.description.promise
     assert found is not None
     best = student.description.model_copy(update={"provenance": own})
-    assert "may have chosen the student's epoch, by top1" in promises._notes(best, images, found)[0]
-    assert promises._notes(best, images.subset(torch.arange(9)), found) == []
+    assert "may have chosen the student's epoch, by top1" in promises._notes(best, images, found, trained)[0]
+    assert promises._notes(best, images.subset(torch.arange(9)), found, trained) == []
+    own.pop("val_fingerprint")  # of an earlier version: the run knows
+    older = student.description.model_copy(update={"provenance": own})
+    assert len(promises._notes(older, images, found, trained)) == 1
+    assert promises._notes(older, images.subset(torch.arange(9)), found, trained) == []
 
 
 def test_nothing_is_wrong_of_no_answers(trained: Path) -> None:

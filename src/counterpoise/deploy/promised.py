@@ -40,12 +40,8 @@ def of_export(
     again = f"so run.py answers every {every}. With these pictures (--data) the export chooses a promise of its own."
     if runtime is None:
         return None, None, {"promise": f"{told}: this file does not run here, {again}"}
-    what = None
     if job.data is None or job.data.val.fingerprint() != own.data:
         what = "it was chosen on other pictures than those that this file was compared on"
-    elif own.groups is not None and job.data.val.groups is None:
-        what = "it counts groups, and these data do not say which pictures belong together"
-    if what is not None or job.data is None:
         return None, None, {"promise": f"{told}: {what}, {again}"}
     images, asked = job.data.val, (own.risk, own.confidence)
     try:
@@ -54,11 +50,21 @@ def of_export(
                 Answered(torch.from_numpy(found), pair.target, indices)
                 for found, pair, indices in _answers(job, runtime, images)
             )
-            return chosen(answers, images, *asked, own.coverage), None, {}
-        shown = in_classes_of(job.student, images)
-        return None, scene_promises.by_answers(shown, lambda some: _scenes(job, runtime, some), own.data, *asked), {}
+            found: Promise | ScenePromise = chosen(answers, images, *asked, own.coverage)
+        else:
+            shown = in_classes_of(job.student, images)
+            found = scene_promises.by_answers(shown, lambda some: _scenes(job, runtime, some), own.data, *asked)
     except DataError as error:
         return None, None, {"promise": f"{told} by this file. {error}"}
+    if found.groups != own.groups:
+        what = f"it was chosen on {_groups(own)}, and these data have {_groups(found)}"
+        way = "Say as then what belongs together: a run file as --data, with data.options.group."
+        return None, None, {"promise": f"{told}: {what}, so run.py answers every {every}. {way}"}
+    return (found, None, {}) if isinstance(found, Promise) else (None, found, {})
+
+
+def _groups(promise: Promise | ScenePromise) -> str:
+    return "no groups" if promise.groups is None else f"{promise.groups:,} groups"
 
 
 def differs(own: Promise | ScenePromise | None, export: folder.Description) -> str | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from counterpoise import config
 from counterpoise.decoding import Reading
-from counterpoise.errors import ConfigError, ModelError
+from counterpoise.errors import ConfigError, CounterpoiseError, ModelError
 from counterpoise.system import own_code
 from counterpoise.system.files import expanded
 
@@ -162,14 +162,25 @@ def without_groups(student: Path, images: ImageSet, promised: int | None = None)
     Args:
         promised: groups that its promise was chosen on, if any.
     """
-    run = run_around(student)
-    if images.groups is not None or (promised is None and (run is None or run.data.options.get("group") is None)):
+    if images.groups is not None or (promised is None and not _has_groups(run_around(student))):
         return []
-    known = "The student's promise counts groups" if promised is not None else "The student's run knows of groups"
+    known = "The student's promise counts groups" if promised is not None else "The pictures of the run are of groups"
     return [
         f"{known}, and these data name none: each picture counts alone, which says too much where some belong "
         "together. A run file as --data may name them, with data.options.group."
     ]
+
+
+def _has_groups(run: config.Run | None) -> bool:
+    """Whether the data of a run say which pictures belong together, by an option or by themselves, as packs do."""
+    from counterpoise.data.sources import load
+
+    if run is None or run.data.options.get("group") is not None:
+        return run is not None
+    try:
+        return load(run.data).train.groups is not None
+    except CounterpoiseError:  # they are gone
+        return False
 
 
 def val_of(section: config.Data, data_set: Splits | None) -> ImageSet:

@@ -18,7 +18,7 @@ from counterpoise.engine.evaluator import SOFT, answers, has_labels, in_classes_
 from counterpoise.engine.options import Promised
 from counterpoise.engine.processes import choose_device
 from counterpoise.engine.student import as_json, load_student
-from counterpoise.engine.trained_on import looked_up
+from counterpoise.engine.trained_on import looked_up, noted
 from counterpoise.errors import ConfigError, DataError, ModelError
 from counterpoise.models import folder
 from counterpoise.models.network import VisionModel
@@ -86,7 +86,11 @@ def promise(student: Place, options: Promised) -> dict[str, Any]:
             "confidence."
         ) from None
     write_text(path / folder.DESCRIPTION, as_json(description.values()).decode())
-    notes = [*_notes(network.description, images, found), *inputs.without_groups(Path(student), images), *unknown]
+    notes = [
+        *_notes(network.description, images, found, Path(student)),
+        *inputs.without_groups(Path(student), images),
+        *unknown,
+    ]
     return {"folder": str(path), **found.model_dump(), "notes": notes}
 
 
@@ -138,7 +142,9 @@ def chosen(answered: Iterable[Answered], images: ImageSet, risk: float, confiden
     )
 
 
-def _notes(description: folder.Description, images: ImageSet, found: Promise | ScenePromise) -> list[str]:
+def _notes(
+    description: folder.Description, images: ImageSet, found: Promise | ScenePromise, student: Path
+) -> list[str]:
     """What is to be said of the pictures on which it was chosen."""
     notes = []
     if found.groups is not None:
@@ -146,7 +152,8 @@ def _notes(description: folder.Description, images: ImageSet, found: Promise | S
         notes.append(f"{one} of one group err together, so that each of the {found.groups:,} groups counted once.")
     epoch = description.provenance.get("epoch")
     by = epoch.get("by") if isinstance(epoch, dict) and epoch.get("ships") == "best" else None
-    if by is not None and description.provenance.get("val_fingerprint") in (None, images.fingerprint()):
+    chose = description.provenance.get("val_fingerprint", noted(student, "val"))
+    if by is not None and chose in (None, images.fingerprint()):
         notes.append(
             f"These pictures may have chosen the student's epoch, by {by}: others would tell more honestly (--data)."
         )

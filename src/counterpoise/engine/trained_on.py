@@ -46,13 +46,13 @@ def looked_up(student: Path, images: ImageSet, section: config.Data | None) -> t
     notes = []
     for place, run in _lineage(student):
         if run is None:
-            known = _noted(place)
+            known = noted(place)
             if known == images.fingerprint():
                 return len(images), []
             notes.append(f"{place} does not lie in its run's folder, so that nothing tells what it was trained on.")
         elif section is not None and _held_out(run.data, section):
             continue
-        elif _noted(place) == images.fingerprint():
+        elif noted(place) == images.fingerprint():
             return len(images), []
         else:
             try:
@@ -77,13 +77,13 @@ def _lineage(student: Path) -> Iterator[tuple[Path, config.Run | None]]:
         place = None if run is None else run.student.checkpoint
 
 
-def _noted(student: Path) -> str | None:
-    """The fingerprint of the training images, as a run or a student folder keeps it."""
+def noted(student: Path, part: str = "data") -> str | None:
+    """The fingerprint of the training images, or with `val` of the others, as a run or a student folder keeps it."""
     for place in (student, student.parent):
-        if (place / "run.yaml").is_file() and (found := RunFolder(place).identity().get("data")):
+        if (place / "run.yaml").is_file() and (found := RunFolder(place).identity().get(part)):
             return found
     try:
-        found = folder.describe(folder.find(student) / folder.DESCRIPTION).provenance.get("data_fingerprint")
+        found = folder.describe(folder.find(student) / folder.DESCRIPTION).provenance.get(f"{part}_fingerprint")
     except ModelError:  # a file of weights
         return None
     return found if isinstance(found, str) else None

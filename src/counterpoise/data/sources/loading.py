@@ -161,14 +161,16 @@ def options_for(data: config.Data, known: config.Data) -> dict[str, Any]:
 def grouped_like(data: config.Data, known: config.Data) -> config.Data:
     """The data with the groups of known data of the same kind (`options.group`), where these find all of its groups.
 
-    A table of groups names the known data's own pictures, and is left out.
+    A table of groups names the known data's own pictures, and is left out. One half alone is looked at, so that groups
+    may be on both sides.
     """
     group = known.options.get("group")
     if not isinstance(group, str) or "group" in data.options or is_table(Path(group)):
         return data
     if source_of(data) != source_of(known):
         return data
-    grouped = data.model_copy(update={"options": {**data.options, "group": group}})
+    shared = {"shared": True} if has_option(data, "shared") else {}
+    grouped = data.model_copy(update={"options": {**data.options, "group": group, **shared}})
     try:
         load(grouped)
     except CounterpoiseError:  # which finds no group in some of the paths, or has no such column
