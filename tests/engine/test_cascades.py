@@ -77,13 +77,28 @@ def test_the_interval_over_groups_holds_the_truth_as_often_as_it_says() -> None:
     assert 0.92 <= np.mean(held) <= 0.98
 
 
-def test_where_no_picture_differs_the_interval_is_of_what_may() -> None:
-    right = np.arange(100) % 10 > 0
-    row = answered(0.5, np.ones(100), right, right, np.arange(100))
-    assert row.difference == 0
-    assert row.high == -row.low == pytest.approx(100 * (1 - 0.025 ** (1 / 100)))  # Clopper and Pearson, of 0 of 100
-    handed_on = answered(np.inf, np.ones(100), right, right, np.arange(100))
-    assert handed_on.low == handed_on.high == 0  # the teacher alone is the teacher alone
+def test_where_none_differs_the_interval_is_what_so_many_pictures_can_tell() -> None:
+    right, sure = np.ones(200, bool), np.linspace(0, 1, 200)
+    row = answered(0.5, sure, right, right, np.arange(200))
+    most = 100 * (1 - 0.025 ** (1 / 200))  # of a share that shows in none of 200
+    assert (row.difference, row.interval) == (0.0, "exact")
+    assert (row.low, row.high) == pytest.approx((-most, most))
+    none = answered(np.inf, sure, right, right, np.arange(200))
+    assert (none.low, none.high) == (0.0, 0.0)  # the teacher answers all
+    lost = np.arange(200) >= 198
+    row = answered(0.0, sure, ~lost, right, np.arange(200))
+    assert row.low < -1 < 0 < row.high == pytest.approx(most)
+    assert answered(0.0, sure, ~lost, right, np.arange(200) // 2).low < row.low  # both in one group: it may be more
+    assert answered(0.0, sure, np.arange(200) > 20, right, np.arange(200)).interval == "t"
+
+
+def test_the_interval_of_few_differences_holds_the_truth_as_often_as_it_says() -> None:
+    held, rng = [], np.random.default_rng(0)
+    for _ in range(1000):
+        lost = rng.random(300) < 0.008
+        row = answered(0.0, np.ones(300), ~lost, np.ones(300, bool), np.arange(300))
+        held.append(row.low <= -0.8 <= row.high)
+    assert np.mean(held) >= 0.94
 
 
 def test_few_groups_tell_too_little() -> None:

@@ -57,6 +57,11 @@ def _lines(found: dict[str, Any]) -> list[str]:
             f"Pictures of one group err together: intervals are over groups, {found['groups']:,} in both halves."
         )
     lines += found["notes"]
+    if any(map(_few, found["table"])):
+        lines.append(
+            "*: so few differ from the teacher alone that the interval is from the most that is lost to the most that "
+            "is gained, by exact bounds (Clopper and Pearson); other intervals are Student's t, paired."
+        )
     if chosen is None:
         return [*lines, "No threshold keeps the teacher's top-1 on the first half: give points away with --give."]
     lines.append(
@@ -76,4 +81,9 @@ def _lines(found: dict[str, Any]) -> list[str]:
 
 
 def _beside(row: dict[str, Any]) -> str:
-    return f"{row['difference']:+.2f} ({row['low']:+.2f} to {row['high']:+.2f})"
+    return f"{row['difference']:+.2f} ({row['low']:+.2f} to {row['high']:+.2f}){'*' * _few(row)}"
+
+
+def _few(row: dict[str, Any]) -> bool:
+    """Whether few differ; where the teacher answers all, none can."""
+    return bool(row["interval"] == "exact" and row["threshold"] < float("inf"))

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy.stats import binomtest, t
+from scipy.stats import t
 
 from counterpoise.config.options import Place, keywords_after
 from counterpoise.data.sources.base import UNLABELED
@@ -25,6 +25,8 @@ SHARES = (1.0, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.25, 0.0)
 """Of pictures that the student answers, as the table has them."""
 FEWEST, FEWEST_GROUPS = 40, 10
 """Pictures, and groups of them, that tell anything."""
+FEWEST_OTHER = 5
+"""Pictures, or groups, that differ from the teacher, of which a spread tells anything."""
 LEVEL = 0.95
 Right = npt.NDArray[np.bool_]
 
@@ -35,9 +37,11 @@ class Answered(NamedTuple):
     Attributes:
         share: of pictures that it answers.
         top1: of both together, in percent.
-        difference: to the teacher alone, in points, with its 95% interval (Student's t, paired), over pictures, or over
-            groups where pictures of one err together. Where none of them differs, the interval is that of the share
-            which may, by Clopper and Pearson.
+        difference: to the teacher alone, in points, with its 95% interval, over pictures, or over groups where pictures
+            of one err together.
+        interval: how that was found: "t" (Student's t, paired), or "exact" where so few differ from the teacher that
+            the spread among them tells too little: from what is lost to what is gained at most, by the bounds of
+            Clopper and Pearson of the share of pictures (or groups) that lost, and that gained.
     """
 
     threshold: float
@@ -46,6 +50,7 @@ class Answered(NamedTuple):
     difference: float
     low: float
     high: float
+    interval: str
 
 
 @keywords_after("teacher", Cascaded)
@@ -159,7 +164,14 @@ def answered(threshold: float, sure: Floats, student: Right, teacher: Right, own
     groups = np.unique(owners, return_inverse=True)[1].reshape(-1)
     residuals = np.bincount(groups, difference - mean)
     deviation = float(np.sqrt(len(residuals) / (len(residuals) - 1) * (residuals**2).sum())) / len(sure)
+    if np.isinf(threshold):  # the teacher answers all: nothing can differ
+        return Answered(threshold, 0.0, 100 * float(both.mean()), 0.0, 0.0, 0.0, "exact")
+    sums = np.bincount(groups, difference)
+    gained, lost = int((sums > 0).sum()), int((sums < 0).sum())
+    if len(np.unique(groups[difference != 0])) < FEWEST_OTHER:
+        most = max(1.0, float(np.bincount(groups, own).max()) * len(sums) / len(sure))  # of a group, what is answered
+        bounds = (100 * most * promising.upper(some, len(sums), (1 + LEVEL) / 2) for some in (lost, gained))
+        low, high = (min(100.0, bound) for bound in bounds)
+        return Answered(threshold, float(own.mean()), 100 * float(both.mean()), mean, -low, high, "exact")
     half = float(t.ppf((1 + LEVEL) / 2, len(residuals) - 1)) * deviation
-    if own.any() and not difference.any():  # others may differ, though none of these does
-        half = 100 * float(binomtest(0, len(residuals)).proportion_ci(LEVEL).high)
-    return Answered(threshold, float(own.mean()), 100 * float(both.mean()), mean, mean - half, mean + half)
+    return Answered(threshold, float(own.mean()), 100 * float(both.mean()), mean, mean - half, mean + half, "t")
